@@ -1,0 +1,1 @@
+"""Word-image attention: recorded while the frozen LMM runs, and tied to phrases of its text."""

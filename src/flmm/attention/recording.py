@@ -1,0 +1,195 @@
+"""Records word-image attention and hidden states while the LMM runs as it always does.
+
+The model keeps its own attention (sdpa, flash or eager); beside it, for the wanted tokens only,
+``softmax(q·kᵀ·scale + mask)`` over all earlier tokens is worked out and cut to the image columns
+(F-LMM, arXiv 2406.05821, section 3.1). Memory grows with words × image tokens.
+
+Letters: ``M`` layers, ``N`` heads, ``h w`` image-token grid, ``T`` tokens of the answer, ``D`` LLM
+width, ``B`` sequences, ``R`` recorded rows a sequence, ``Q`` queries, ``K`` keys, ``C`` = h·w.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from flmm.attention.rows import attention_rows, pick_rows, visible_keys
+from flmm.lmm.base import LMMAdapter
+
+# transformers looks for "flash" in the name, so the name keeps that of what really runs.
+_PREFIX = "flmm_recording_"
+_NOT_RECORDABLE = ("softcap", "s_aux", "position_bias")
+
+
+class Recording:
+    """The rows of one forward pass, or of the steps of one generation."""
+
+    def __init__(
+        self, adapter: LMMAdapter, image_columns: Tensor, positions: Tensor | None = None
+    ) -> None:
+        """
+        ``image_columns``: (B, C) positions of the image tokens. ``positions``: (B, R) positions
+        whose rows are wanted; None records every forward pass of a single token.
+        """
+        self._layer_of = {
+            module: index
+            for index, layer in enumerate(adapter.decoder_layers)
+            for module in layer.modules()
+        }
+        self._columns = image_columns
+        self._positions = positions
+        sequences, cells = image_columns.shape
+        device = image_columns.device
+        self._no_attention = torch.zeros(sequences, adapter.heads, 0, cells, device=device)
+        self._no_hidden = torch.zeros(
+            sequences, 0, adapter.hidden_size, dtype=adapter.dtype, device=device
+        )
+        self._attention: list[list[Tensor]] = [[] for _ in range(adapter.layers)]
+        self._hidden: list[list[Tensor]] = [[] for _ in range(adapter.layers)]
+
+    @property
+    def steps(self) -> int:
+        """Rows recorded so far; the steps of a generation."""
+        return sum(rows.shape[1] for rows in self._hidden[-1])
+
+    def attention(self) -> Tensor:
+        """(M, B, N, R, C) float32, in 0..1.
+
+        Raises:
+            NotImplementedError: a layer does not use transformers' attention interface.
+        """
+        for layer, (rows, states) in enumerate(zip(self._attention, self._hidden, strict=True)):
+            if len(rows) != len(states):
+                raise NotImplementedError(f"the attention of layer {layer} cannot be recorded")
+        return torch.stack([_joined(rows, self._no_attention, 2) for rows in self._attention])
+
+    def hidden_states(self) -> Tensor:
+        """(M, B, R, D), the last layer's after the final norm."""
+        return torch.stack([_joined(rows, self._no_hidden, 1) for rows in self._hidden])
+
+    def see_attention(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        mask: Tensor | None,
+        scaling: float | None,
+        sliding_window: int | None,
+    ) -> None:
+        """Called by the registered attention function, before the model's own."""
+        layer = self._layer_of.get(module)
+        if layer is None or not self._wants(query.shape[2]):
+            return
+        if sliding_window is not None and key.shape[2] >= sliding_window:
+            raise NotImplementedError("attention over a sliding window is not recorded")
+        rows = pick_rows(query, self._positions, dim=2)
+        self._attention[layer].append(
+            attention_rows(
+                rows,
+                key,
+                visible_keys(mask, self._positions, query.shape[2], key),
+                query.shape[-1] ** -0.5 if scaling is None else scaling,
+                self._columns,
+            )
+        )
+
+    def see_hidden(self, layer: int, states: Tensor) -> None:
+        """Called after each layer with its (B, Q, D) output."""
+        if self._wants(states.shape[1]):
+            self._hidden[layer].append(pick_rows(states, self._positions, dim=1))
+
+    def _wants(self, queries: int) -> bool:
+        return self._positions is not None or queries == 1
+
+
+_active: ContextVar[Recording | None] = ContextVar("flmm_recording", default=None)
+
+
+@contextmanager
+def record(recording: Recording, adapter: LMMAdapter) -> Iterator[Recording]:
+    """Records ``adapter``'s LLM inside the ``with``; leaves it as it was, whatever happens.
+
+    Only the LLM's configuration is changed, so the vision tower runs untouched; one recording at a
+    time holds the adapter.
+    """
+    with adapter.lock, torch.no_grad(), ExitStack() as undo:
+        for config in _text_configs(adapter):
+            undo.callback(setattr, config, "_attn_implementation", config._attn_implementation)
+            config._attn_implementation = _registered(config._attn_implementation)
+        last = adapter.layers - 1
+        for index, layer in enumerate(adapter.decoder_layers):
+            module = adapter.final_norm if index == last else layer
+            hook = functools.partial(_hidden_hook, recording, index)
+            undo.callback(module.register_forward_hook(hook).remove)
+        undo.callback(_active.reset, _active.set(recording))
+        yield recording
+
+
+def _attend(
+    underlying: str,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **options: object,
+) -> tuple[Tensor, Tensor | None]:
+    """The registered attention function: the model's own, and the active recording's rows."""
+    recording = _active.get()
+    if recording is not None:
+        for name in _NOT_RECORDABLE:
+            if options.get(name) is not None:
+                raise NotImplementedError(f"attention with {name!r} is not recorded")
+        window = options.get("sliding_window")
+        assert window is None or isinstance(window, int)
+        recording.see_attention(module, query, key, attention_mask, scaling, window)
+    own: Callable[..., tuple[Tensor, Tensor | None]] = getattr(
+        sys.modules[type(module).__module__], "eager_attention_forward", sdpa_attention_forward
+    )
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(underlying, own)
+    output: tuple[Tensor, Tensor | None] = attend(
+        module, query, key, value, attention_mask, scaling=scaling, **options
+    )
+    return output
+
+
+def _registered(implementation: str) -> str:
+    """The name under which transformers finds the recording twin of ``implementation``."""
+    if implementation.startswith(_PREFIX):
+        return implementation
+    name = _PREFIX + implementation
+    if name not in ALL_ATTENTION_FUNCTIONS:
+        AttentionInterface.register(name, functools.partial(_attend, implementation))
+        if implementation in ALL_MASK_ATTENTION_FUNCTIONS:
+            AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
+    return name
+
+
+def _text_configs(adapter: LMMAdapter) -> list[PreTrainedConfig]:
+    """Every configuration object that the LLM's modules read; some hold copies of their own."""
+    configs = [getattr(module, "config", None) for module in adapter.text_model.modules()]
+    return list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
+
+
+def _hidden_hook(
+    recording: Recording,
+    layer: int,
+    _module: nn.Module,
+    _inputs: tuple[object, ...],
+    output: Tensor | tuple[Tensor, ...],
+) -> None:
+    recording.see_hidden(layer, output if isinstance(output, Tensor) else output[0])
+
+
+def _joined(rows: list[Tensor], none: Tensor, dim: int) -> Tensor:
+    return rows[0] if len(rows) == 1 else torch.cat([none, *rows], dim)

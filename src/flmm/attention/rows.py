@@ -1,0 +1,56 @@
+"""Rows of an attention matrix without the matrix: only the wanted queries against all keys.
+
+Letters: ``B`` sequences, ``N`` heads, ``R`` wanted rows, ``Q`` queries, ``K`` keys, ``C`` columns.
+"""
+
+import torch
+from torch import Tensor
+
+
+def attention_rows(
+    query: Tensor, key: Tensor, visible: Tensor | None, scaling: float, columns: Tensor
+) -> Tensor:
+    """``softmax(q·kᵀ·scaling)`` over the visible keys, cut to ``columns``: (B, N, R, C) float32.
+
+    ``query`` (B, N, R, d); ``key`` (B, N_kv, K, d), where each key head serves N / N_kv query heads
+    and is not repeated; ``visible`` (B, 1 or N, R, K), bool or added to the scores; ``columns``
+    (B, C). In float32, because half types would round the scores that sdpa keeps exact.
+    """
+    batch, heads, rows, width = query.shape
+    grouped = query.float().reshape(batch, key.shape[1], -1, width)
+    scores = (grouped @ key.float().transpose(-1, -2)).mul_(scaling)
+    scores = scores.reshape(batch, heads, rows, -1)
+    if visible is not None and visible.dtype == torch.bool:
+        scores = scores.masked_fill(~visible, -torch.inf)
+    elif visible is not None:
+        scores = scores + visible
+    index = columns[:, None, None, :].expand(batch, heads, rows, -1)
+    return scores.softmax(dim=-1).gather(3, index)
+
+
+def pick_rows(tensor: Tensor, positions: Tensor | None, dim: int) -> Tensor:
+    """The wanted rows of (B, …, Q, width); without positions Q is 1 and that row is wanted."""
+    if positions is None:
+        return tensor
+    index = positions.reshape(len(positions), *[1] * (dim - 1), -1, 1)
+    shape = list(tensor.shape)
+    shape[dim] = positions.shape[1]
+    return tensor.gather(dim, index.expand(shape))
+
+
+def visible_keys(
+    mask: Tensor | None, positions: Tensor | None, queries: int, key: Tensor
+) -> Tensor | None:
+    """Which keys the wanted rows see, (B, 1 or N, R, K), by the mask that the model gives."""
+    keys = key.shape[2]
+    if mask is not None and mask.ndim == 4:
+        mask = mask[..., :keys].expand(len(key), -1, queries, keys)
+        return pick_rows(mask, positions, dim=2)
+    visible = None
+    if positions is not None:
+        visible = torch.arange(keys, device=key.device) <= positions[:, None, :, None]
+    if mask is not None:
+        # Flash attention is given the padding alone.
+        real = mask[:, None, None, :keys].bool()
+        visible = real if visible is None else visible & real
+    return visible

@@ -1,0 +1,119 @@
+"""Between the LMM's canvas and the user's picture: cut, resize, box. The only copy.
+
+Logits that come out of the mask decoder cover the *canvas* (the picture plus what the image
+processor padded, minus what it cropped). ``cut_to_picture`` leaves the part that shows the picture,
+``place_on_picture`` lays that part on a frame as large as the whole picture, and ``mask_box`` finds
+the box around a mask.
+
+Letters: ``P`` phrases, ``H W`` picture size, ``h' w'`` logits over the canvas, ``h'' w''`` logits
+over the picture's visible part.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from flmm.types import Box, ImageGeometry, Size
+
+
+def cut_to_picture(logits: Tensor, geometry: ImageGeometry) -> Tensor:
+    """Cuts logits over the canvas to the part of the canvas that shows the picture.
+
+    Args:
+        logits: (..., h', w'), covering the whole canvas at any resolution.
+        geometry: where the picture lies on the canvas.
+
+    Returns:
+        (..., h'', w''), a view, at least one row and one column.
+    """
+    (top, rows), (left, columns) = (_cut(logits.shape[axis - 2], geometry, axis) for axis in (0, 1))
+    return logits[..., top : top + rows, left : left + columns]
+
+
+def place_on_picture(
+    logits: Tensor, geometry: ImageGeometry, size: Size, outside: Tensor
+) -> Tensor:
+    """Lays logits over the picture's visible part on a frame that shows the whole picture.
+
+    Args:
+        logits: (P, h'', w''), from ``cut_to_picture``.
+        geometry: where the picture lies on the canvas.
+        size: (height, width) of the frame, in any unit; ``geometry.picture`` for picture pixels.
+        outside: (P,) logit for the parts that the image processor cropped away.
+
+    Returns:
+        (P, *size), resized bilinearly (pixel centres, ``align_corners=False``).
+    """
+    (top, bottom), (left, right) = (_visible(geometry, axis, size[axis]) for axis in (0, 1))
+    visible = functional.interpolate(
+        logits[:, None], (bottom - top, right - left), mode="bilinear", align_corners=False
+    )[:, 0]
+    if visible.shape[1:] == size:
+        return visible
+    frame = outside.to(visible.dtype)[:, None, None].expand(-1, *size).clone()
+    frame[:, top:bottom, left:right] = visible
+    return frame
+
+
+def resize_to_picture(logits: Tensor, geometry: ImageGeometry) -> Tensor:
+    """(P, h'', w'') over the visible part to (P, H, W); cropped parts get a negative logit."""
+    return place_on_picture(logits, geometry, geometry.picture, outside_logit(logits))
+
+
+def outside_logit(logits: Tensor) -> Tensor:
+    """(P, a, b) logits to the (P,) value that says "surely not here": ``min(-1, min logit)``."""
+    return logits.detach().amin(dim=(1, 2)).clamp_max(-1)
+
+
+def mask_boxes(masks: Tensor) -> Tensor:
+    """The boxes around masks, on the masks' own device.
+
+    Args:
+        masks: (P, H, W) bool.
+
+    Returns:
+        (P, 4) int64 (x0, y0, x1, y1), x1 and y1 exclusive; all zeros for an empty mask.
+    """
+    x0, x1 = _extent(masks.any(dim=1))
+    y0, y1 = _extent(masks.any(dim=2))
+    return torch.stack([x0, y0, x1, y1], dim=1)
+
+
+def mask_box(mask: Tensor) -> Box | None:
+    """The box around one (H, W) bool mask, x1 and y1 exclusive; None when the mask is empty."""
+    x0, y0, x1, y1 = mask_boxes(mask[None])[0].tolist()
+    return (x0, y0, x1, y1) if x1 else None
+
+
+def _extent(present: Tensor) -> tuple[Tensor, Tensor]:
+    """First and one past the last True of each row of (P, length) bool; zeros where none is."""
+    length = present.shape[1]
+    flags = present.to(torch.uint8)
+    found = present.any(dim=1)
+    first = flags.argmax(dim=1) * found
+    last = (length - flags.flip(1).argmax(dim=1)) * found
+    return first, last
+
+
+def _cut(length: int, geometry: ImageGeometry, axis: int) -> tuple[int, int]:
+    """(first, count) of the canvas's ``length`` rows or columns that show the picture.
+
+    The start is rounded down and the count to the nearest, each from its own number of canvas
+    pixels: so did the implementation that the published heads were trained with.
+    """
+    canvas = geometry.canvas[axis]
+    begin = max(geometry.offset[axis], 0)
+    end = min(geometry.offset[axis] + geometry.resized[axis], canvas)
+    first = min(begin * length // canvas, length - 1)
+    count = max(int((end - begin) * length / canvas + 0.5), 1)
+    return first, min(count, length - first)
+
+
+def _visible(geometry: ImageGeometry, axis: int, length: int) -> tuple[int, int]:
+    """(begin, end) of the picture's visible part on an axis of ``length``, at least one long."""
+    resized, offset = geometry.resized[axis], geometry.offset[axis]
+    hidden_before = max(-offset, 0)
+    hidden_after = max(offset + resized - geometry.canvas[axis], 0)
+    begin = min(round(hidden_before * length / resized), length - 1)
+    end = round((resized - hidden_after) * length / resized)
+    return begin, max(end, begin + 1)

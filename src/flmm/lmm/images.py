@@ -1,0 +1,136 @@
+"""Image processors that make one canvas of a picture, and where on it the picture lies."""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from transformers.image_processing_backends import PilBackend
+from transformers.image_transforms import (
+    get_resize_output_image_size,
+    get_size_with_aspect_ratio,
+)
+from transformers.image_utils import (
+    ChannelDimension,
+    SizeDict,
+    get_image_size_for_max_height_width,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from flmm.errors import InputError
+from flmm.types import ImageGeometry, Size
+
+# What most checkpoints name; importing these alone saves the auto classes' second.
+_COMMON: dict[str, type[PilBackend]] = {
+    "CLIPImageProcessor": CLIPImageProcessorPil,
+    "LlavaImageProcessor": LlavaImageProcessorPil,
+}
+
+
+@dataclass(frozen=True)
+class ImageSteps:
+    """What an image processor does to a picture's place, in the order in which it does it."""
+
+    pad_to_square: bool
+    """The picture is first centred on a square of its longer side."""
+    resize: SizeDict | None
+    crop: Size | None
+    """The centre of this size is cut out; what is too short is padded instead."""
+
+    @classmethod
+    def of(cls, processor: PilBackend) -> Self:
+        """The steps of a ``PilBackend`` processor.
+
+        Raises:
+            InputError: it pads in a way that says nothing of where the picture lies.
+        """
+        settings = processor.to_dict()
+        pads = bool(settings.get("do_pad"))
+        if pads and not isinstance(processor, LlavaImageProcessorPil):
+            raise InputError(
+                f"image processor {type(processor).__name__!r} pads pictures in a way flmm does"
+                " not know; set do_pad to false in preprocessor_config.json"
+            )
+        crop = settings.get("crop_size") if settings.get("do_center_crop") else None
+        return cls(
+            pad_to_square=pads,
+            resize=SizeDict(**settings["size"]) if settings.get("do_resize") else None,
+            crop=None if crop is None else (int(crop["height"]), int(crop["width"])),
+        )
+
+    def geometry(self, picture: Size, patch: int) -> ImageGeometry:
+        """Where a picture of that size lies, in whole pixels, with one cell a ``patch`` pixels.
+
+        Only a picture padded before it is resized can lie between pixels; its edges are then
+        rounded to the nearest, and it is at least one pixel in height and width.
+        """
+        padded, start = picture, (0, 0)
+        if self.pad_to_square:
+            side = max(picture)
+            padded, start = (side, side), ((side - picture[0]) // 2, (side - picture[1]) // 2)
+        canvas = padded if self.resize is None else resized_size(self.resize, padded)
+        top, height = _scaled(start[0], picture[0], canvas[0] / padded[0])
+        left, width = _scaled(start[1], picture[1], canvas[1] / padded[1])
+        if self.crop is not None:
+            top += _crop_offset(canvas[0], self.crop[0])
+            left += _crop_offset(canvas[1], self.crop[1])
+            canvas = self.crop
+        grid = (canvas[0] // patch, canvas[1] // patch)
+        return ImageGeometry(picture, (height, width), (top, left), canvas, grid)
+
+
+def load_image_processor(name: str, revision: str | None) -> PilBackend:
+    """The checkpoint's image processor on PIL, so that torchvision is neither needed nor used.
+
+    Raises:
+        InputError: it has no version for PIL.
+        OSError: it cannot be found or read.
+    """
+    settings, _ = PilBackend.get_image_processor_dict(name, revision=revision)
+    kind = str(settings.get("image_processor_type", "CLIPImageProcessor"))
+    kind = kind.removesuffix("Fast").removesuffix("Pil")
+    if kind in _COMMON:
+        return _COMMON[kind](**settings)
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+    load = AutoImageProcessor.from_pretrained
+    processor = load(name, revision=revision, backend="pil")  # type: ignore[no-untyped-call]
+    if not isinstance(processor, PilBackend):
+        raise InputError(
+            f"LMM {name!r}: image processor {kind!r} has no version for PIL;"
+            f" name one of {', '.join(_COMMON)} in its preprocessor_config.json"
+        )
+    return processor
+
+
+def resized_size(size: SizeDict, picture: Size) -> Size:
+    """The (height, width) that ``PilBackend.resize`` gives, by transformers' own rules."""
+    if size.shortest_edge and size.longest_edge:
+        return get_size_with_aspect_ratio(picture, size.shortest_edge, size.longest_edge)
+    if size.shortest_edge:
+        # Only the shape is read; a broadcast scalar has one without its memory.
+        height, width = get_resize_output_image_size(
+            np.broadcast_to(np.uint8(0), (3, *picture)),
+            size.shortest_edge,
+            default_to_square=False,
+            input_data_format=ChannelDimension.FIRST,
+        )
+        return height, width
+    if size.max_height and size.max_width:
+        return get_image_size_for_max_height_width(picture, size.max_height, size.max_width)
+    assert size.height is not None
+    assert size.width is not None
+    return size.height, size.width
+
+
+def _scaled(start: int, length: int, scale: float) -> tuple[int, int]:
+    first, last = round(start * scale), round((start + length) * scale)
+    if last > first:
+        return first, last - first
+    return math.floor((start + length / 2) * scale), 1
+
+
+def _crop_offset(length: int, crop: int) -> int:
+    """Where the first pixel lands: before the canvas when cut, after its edge when padded."""
+    return -((length - crop) // 2) if length >= crop else math.ceil((crop - length) / 2)

@@ -1,0 +1,75 @@
+"""Which words of an answer can be grounded (paper section 3.5, step 6 of the method).
+
+Letters: ``T`` tokens of the answer, ``D`` LLM width.
+"""
+
+import re
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+WORD = re.compile(r"\w+(?:['’\-]\w+)*")
+"""A word: letters or digits, with hyphens and apostrophes inside it only."""
+
+DEFAULT_THRESHOLD = 0.3
+"""The paper's."""
+
+
+class KeywordSelector(nn.Module):
+    """Scores each token by its layer-weighted hidden state (paper section 3.5).
+
+    Args:
+        hidden_size: ``D``.
+        width: of the one layer between.
+    """
+
+    def __init__(self, hidden_size: int, width: int = 256) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(hidden_size), nn.Linear(hidden_size, width), nn.GELU(), nn.Linear(width, 1)
+        )
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(..., T, D) layer-weighted hidden states to (..., T) logits, above 0 for "groundable"."""
+        logits: Tensor = self.layers(hidden_states)
+        return logits.squeeze(-1)
+
+
+def select_phrases(
+    text: str,
+    token_offsets: Sequence[tuple[int, int]],
+    logits: Tensor,
+    threshold: float = DEFAULT_THRESHOLD,
+) -> list[tuple[int, int]]:
+    """Joins the words that the selector picked into phrases.
+
+    A word's score is the mean chance of the tokens that overlap it. Neighbouring words at or above
+    the threshold make one phrase unless anything but blanks stands between them.
+
+    Args:
+        text: the answer.
+        token_offsets: for each token (start, end) in code points of ``text``.
+        logits: (T,), the selector's.
+        threshold: in 0..1.
+
+    Returns:
+        (start, end) of each phrase in code points, in the order of the text.
+    """
+    chances: list[float] = logits.float().sigmoid().tolist()
+    phrases: list[tuple[int, int]] = []
+    open_phrase = False
+    for word in WORD.finditer(text):
+        scores = [
+            chance
+            for (start, end), chance in zip(token_offsets, chances, strict=True)
+            if start < word.end() and end > word.start()
+        ]
+        if not scores or sum(scores) / len(scores) < threshold:
+            open_phrase = False
+            continue
+        if open_phrase and text[phrases[-1][1] : word.start()].isspace():
+            phrases[-1] = (phrases[-1][0], word.end())
+        else:
+            phrases.append((word.start(), word.end()))
+        open_phrase = True
+    return phrases

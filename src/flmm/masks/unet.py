@@ -1,0 +1,141 @@
+"""From word-image attention to mask logits (paper section 3.2, step 3 of the method).
+
+Letters: ``P`` phrases, ``M`` layers, ``N`` heads, ``h w`` image-token grid, ``h' w'`` the grid
+enlarged so that its longer side is ``upsample_input``.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flmm.errors import InputError
+
+
+def _convolution(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
+    """Convolution, GroupNorm over all channels, ReLU; the norm's shift makes a bias useless."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
+        nn.GroupNorm(1, out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _two_convolutions(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        _convolution(in_channels, out_channels, 3), _convolution(out_channels, out_channels, 3)
+    )
+
+
+class UpStage(nn.Module):
+    """Doubles the coarse features, lays the skipped ones beside them and convolves twice."""
+
+    def __init__(self, coarse_channels: int, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(coarse_channels, channels, 1, bias=False)
+        self.norm = nn.GroupNorm(1, channels)
+        self.convolutions = _two_convolutions(2 * channels, channels)
+
+    def forward(self, coarse: Tensor, skipped: Tensor) -> Tensor:
+        """``coarse`` (P, 2C, a, b) and ``skipped`` (P, C, 2a, 2b) to (P, C, 2a, 2b)."""
+        # A 1x1 convolution and a bilinear resize are both linear and act on different axes, so
+        # their order does not matter; projecting first is four times less work.
+        doubled = functional.interpolate(
+            self.project(coarse), scale_factor=2.0, mode="bilinear", align_corners=False
+        )
+        doubled = functional.relu(self.norm(doubled))
+        features: Tensor = self.convolutions(torch.cat([skipped, doubled], dim=1))
+        return features
+
+
+class MaskDecoder(nn.Module):
+    """The U-Net that turns a phrase's attention maps into mask logits (paper section 3.2).
+
+    Args:
+        in_channels: maps a phrase, ``M * N`` (twice that for a tiled LMM).
+        base_channels: channels of the first stage; each further stage has twice as many.
+        stages: resolutions of the U-Net, at least 1.
+        upsample_input: longer side that the maps are enlarged to before the first stage.
+
+    Raises:
+        InputError: a size is not positive.
+    """
+
+    def __init__(
+        self, in_channels: int, base_channels: int = 64, stages: int = 4, upsample_input: int = 64
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "in_channels": in_channels,
+            "base_channels": base_channels,
+            "stages": stages,
+            "upsample_input": upsample_input,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise InputError(f"MaskDecoder {name} is {size}; give a positive whole number")
+        self.in_channels = in_channels
+        self.upsample_input = upsample_input
+        self.multiple = 2 ** (stages - 1)
+        channels = [base_channels * 2**stage for stage in range(stages)]
+        self.down_stages = nn.ModuleList(
+            _two_convolutions(before, after) for before, after in pairwise([in_channels, *channels])
+        )
+        self.up_stages = nn.ModuleList(
+            UpStage(coarse, fine) for fine, coarse in reversed(list(pairwise(channels)))
+        )
+        self.classifier = nn.Conv2d(base_channels, 1, 1)
+
+    def forward(self, attention: Tensor) -> Tensor:
+        """Decodes every phrase in one batch.
+
+        Args:
+            attention: (P, M*N, h, w), not negative; each map is divided by its own sum, so its
+                scale does not matter.
+
+        Returns:
+            (P, 1, h', w') logits over the LMM's canvas; the mask is where they are above 0.
+
+        Raises:
+            InputError: ``attention`` has not ``in_channels`` maps a phrase.
+        """
+        if attention.ndim != 4 or attention.shape[1] != self.in_channels:
+            raise InputError(
+                f"attention is {tuple(attention.shape)}, the head wants "
+                f"(phrases, {self.in_channels}, h, w); use the head made for this LMM"
+            )
+        features = self.enlarge(self.normalise(attention))
+        height, width = features.shape[2:]
+        features = functional.pad(features, (0, -width % self.multiple, 0, -height % self.multiple))
+        logits: Tensor = self.classifier(self.decode(features))
+        return logits[:, :, :height, :width]
+
+    def normalise(self, attention: Tensor) -> Tensor:
+        """Divides each map by its sum: (P, M*N, h, w) to the same shape, each map summing to 1."""
+        # In float32, as the sum of thousands of bfloat16 values keeps two digits only; a map of
+        # zeros (a head that ignores the picture, in half precision) stays zeros.
+        values = attention.float()
+        total = values.sum(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        return (values / total).to(self.classifier.weight.dtype)
+
+    def enlarge(self, maps: Tensor) -> Tensor:
+        """(P, M*N, h, w) to (P, M*N, h', w') with ``max(h', w') == upsample_input``."""
+        # The floor of side * (64 / side) is 63 for some sides (49 is the first), hence the nudge.
+        scale = self.upsample_input / max(maps.shape[2:]) * (1 + 1e-9)
+        return functional.interpolate(
+            maps, scale_factor=scale, mode="bilinear", align_corners=False
+        )
+
+    def decode(self, features: Tensor) -> Tensor:
+        """(P, M*N, a, b) to (P, base_channels, a, b); a and b are multiples of 2^(stages-1)."""
+        skipped: list[Tensor] = []
+        for index, stage in enumerate(self.down_stages):
+            if index:
+                features = functional.max_pool2d(features, 2)
+            features = stage(features)
+            skipped.append(features)
+        skipped.pop()
+        for stage in self.up_stages:
+            features = stage(features, skipped.pop())
+        return features

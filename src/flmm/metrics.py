@@ -1,0 +1,148 @@
+"""How good masks are: IoU, cIoU, mIoU, precision at k, and PNG's average recall (paper section 4).
+
+Letters: ``n`` masks, ``H W`` picture size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flmm.errors import InputError
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How predicted masks overlap true ones; all that the metrics need, whatever the sizes."""
+
+    intersection: Tensor
+    """(n,) float64, pixels."""
+    union: Tensor
+    """(n,) float64, pixels."""
+
+    @property
+    def iou(self) -> Tensor:
+        """(n,) float64 in 0..1; 1 where both masks are empty, since they agree."""
+        iou = self.intersection / self.union.clamp_min(1)
+        return torch.where(self.union == 0, 1.0, iou)
+
+    @staticmethod
+    def join(parts: Sequence["Overlap"]) -> "Overlap":
+        """One overlap of all the parts' masks, in order; the pictures' sizes may differ."""
+        return Overlap(
+            torch.cat([part.intersection for part in parts]),
+            torch.cat([part.union for part in parts]),
+        )
+
+    def __getitem__(self, chosen: Tensor) -> "Overlap":
+        """The overlaps that an (n,) bool or index tensor picks."""
+        return Overlap(self.intersection[chosen], self.union[chosen])
+
+
+@dataclass(frozen=True)
+class ReferringScores:
+    """Referring segmentation (RefCOCO, RefCOCO+, RefCOCOg), all in percent as papers print them."""
+
+    cumulative_iou: float
+    mean_iou: float
+    precision_at_0_5: float
+    precision_at_0_7: float
+    precision_at_0_9: float
+
+
+@dataclass(frozen=True)
+class NarrativeScores:
+    """Panoptic narrative grounding, all fractions; a kind that no phrase has scores NaN."""
+
+    all: float
+    things: float
+    stuff: float
+    singulars: float
+    plurals: float
+    accuracy_at_0_5: float
+
+
+def mask_overlap(predicted: Tensor, target: Tensor) -> Overlap:
+    """Pixels that (n, H, W) bool masks share and cover together.
+
+    Raises:
+        InputError: the shapes differ or the masks are not bool.
+    """
+    if predicted.shape != target.shape or predicted.ndim != 3:
+        raise InputError(
+            f"predicted masks are {tuple(predicted.shape)} and true ones {tuple(target.shape)}; "
+            "give both as (n, H, W)"
+        )
+    if predicted.dtype != torch.bool or target.dtype != torch.bool:
+        raise InputError(
+            f"masks are {predicted.dtype} and {target.dtype}; give torch.bool, as in logits > 0"
+        )
+    return Overlap(
+        (predicted & target).sum(dim=(1, 2)).double(), (predicted | target).sum(dim=(1, 2)).double()
+    )
+
+
+def mean_iou(overlap: Overlap) -> float:
+    """Mean of the masks' IoU, in 0..1; NaN without masks."""
+    return overlap.iou.mean().item()
+
+
+def cumulative_iou(overlap: Overlap) -> float:
+    """Sum of intersections over sum of unions (cIoU), in 0..1: large masks weigh more."""
+    return (overlap.intersection.sum() / overlap.union.sum()).item()
+
+
+def precision_at(overlap: Overlap, threshold: float) -> float:
+    """Share of the masks whose IoU is above ``threshold``, in 0..1."""
+    return (overlap.iou > threshold).double().mean().item()
+
+
+def average_recall(overlap: Overlap) -> float:
+    r"""Area under the curve of recall over the IoU threshold (Gonzalez et al. 2021), in 0..1.
+
+    .. math:: \int_0^1 \frac{1}{n} \left|\{i: \mathrm{IoU}_i > t\}\right| dt
+
+    Each mask counts for every threshold below its IoU, so the area is the mean IoU: exactly, where
+    summing over a list of thresholds is off by up to half a step.
+    """
+    return mean_iou(overlap)
+
+
+def referring_scores(overlap: Overlap) -> ReferringScores:
+    """Scores of referring segmentation, in percent."""
+    return ReferringScores(
+        cumulative_iou=100 * cumulative_iou(overlap),
+        mean_iou=100 * mean_iou(overlap),
+        precision_at_0_5=100 * precision_at(overlap, 0.5),
+        precision_at_0_7=100 * precision_at(overlap, 0.7),
+        precision_at_0_9=100 * precision_at(overlap, 0.9),
+    )
+
+
+def narrative_scores(overlap: Overlap, is_thing: Tensor, is_plural: Tensor) -> NarrativeScores:
+    """PNG's average recall over all phrases and over each kind, and the share above IoU 0.5.
+
+    Args:
+        overlap: of n phrases.
+        is_thing: (n,) bool; the rest is stuff.
+        is_plural: (n,) bool; the rest is singular.
+
+    Raises:
+        InputError: a flag for other than n phrases, or flags that are not bool.
+    """
+    count = len(overlap.intersection)
+    for name, flags in (("is_thing", is_thing), ("is_plural", is_plural)):
+        if flags.shape != (count,) or flags.dtype != torch.bool:
+            raise InputError(
+                f"{name} is {tuple(flags.shape)} {flags.dtype}; give a bool for each of the "
+                f"{count} phrases"
+            )
+    return NarrativeScores(
+        all=average_recall(overlap),
+        things=average_recall(overlap[is_thing]),
+        stuff=average_recall(overlap[~is_thing]),
+        singulars=average_recall(overlap[~is_plural]),
+        plurals=average_recall(overlap[is_plural]),
+        accuracy_at_0_5=precision_at(overlap, 0.5),
+    )

@@ -1,0 +1,160 @@
+"""Draws a scene: the picture, and the exact mask of every thing and every region of stuff."""
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from flmm.stickers.kinds import STICKER_FOLDER, STUFF, Kind
+from flmm.stickers.language import Mention
+from flmm.stickers.scene import Scene, Thing
+
+Picture = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Grain = NDArray[np.float32]
+
+# Looks of each kind of stuff; few enough that a process draws each once and keeps it.
+VARIANTS = 24
+
+# Base colours (RGB) of each kind of stuff; a scene mixes two of them and adds grain.
+_COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "grass": ((88, 160, 60), (120, 180, 70), (60, 130, 50)),
+    "sand": ((226, 200, 140), (214, 182, 120), (236, 214, 160)),
+    "snow": ((240, 244, 250), (226, 234, 244), (248, 248, 252)),
+    "water": ((40, 120, 180), (50, 140, 170), (30, 95, 160)),
+    "road": ((96, 96, 100), (80, 80, 84), (116, 114, 112)),
+    "wood floor": ((156, 104, 60), (176, 122, 74), (134, 86, 48)),
+    "blue sky": ((120, 185, 240), (150, 205, 248), (100, 165, 230)),
+    "night sky": ((16, 18, 52), (24, 24, 70), (10, 12, 36)),
+    "sunset": ((250, 150, 80), (240, 110, 100), (252, 190, 110)),
+    "brick wall": ((170, 84, 64), (150, 72, 58), (186, 100, 78)),
+    "forest": ((38, 84, 52), (28, 68, 44), (50, 98, 58)),
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawn scene; masks are what is visible, and together they tile the picture."""
+
+    picture: Picture
+    """(H, W, 3) uint8."""
+    owner: NDArray[np.uint8]
+    """(H, W): which region each pixel shows, the bands first, then the things."""
+    scene: Scene
+
+    @property
+    def band_masks(self) -> Mask:
+        """(bands, H, W) bool, in the order of `Scene.bands`."""
+        return np.asarray(self.owner == np.arange(len(self.scene.bands))[:, None, None])
+
+    @property
+    def thing_masks(self) -> Mask:
+        """(things, H, W) bool, in the order of `Scene.things`."""
+        first = len(self.scene.bands)
+        return np.asarray(
+            self.owner == np.arange(first, first + len(self.scene.things))[:, None, None]
+        )
+
+
+@cache
+def sticker(kind: Kind) -> Image.Image:
+    """The kind's image as published, 64x64 RGBA."""
+    with (STICKER_FOLDER / f"{kind.code}.png").open("rb") as file:
+        return Image.open(file).convert("RGBA")
+
+
+def _grain(random: np.random.Generator, size: int, rows: int, columns: int) -> Grain:
+    """Smooth noise in about -1..1 with the given number of cells."""
+    coarse = Image.fromarray(random.normal(0, 0.5, (rows, columns)).astype(np.float32))
+    smooth = coarse.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(smooth, dtype=np.float32)
+
+
+@lru_cache(maxsize=len(STUFF) * VARIANTS)
+def _texture(name: str, variant: int, size: int) -> Picture:
+    """One kind of stuff over the whole picture, (size, size, 3), in one of its looks."""
+    random = np.random.default_rng((STUFF.index(name), variant))
+    palette = np.asarray(_COLOURS[name], dtype=np.float32)
+    first, second = palette[random.permutation(len(palette))[:2]]
+    down, across = np.mgrid[0:size, 0:size].astype(np.float32) / size
+    mix = 0.5 + 0.5 * _grain(random, size, 5, 5)
+    strength = 9.0
+    pattern = np.zeros((size, size), dtype=np.float32)
+    if name == "grass":
+        pattern = _grain(random, size, size // 6, size // 3) * 1.6
+    elif name == "forest":
+        pattern = _grain(random, size, size // 20, size // 24) * 2.6
+    elif name == "sand":
+        pattern = _grain(random, size, size // 3, size // 3)
+    elif name == "snow":
+        strength = 4.0
+        pattern = _grain(random, size, 12, 9)
+    elif name == "water":
+        waves = np.sin((down * random.uniform(26, 40) + 0.5 * _grain(random, size, 6, 6)) * 6.28)
+        pattern = waves.astype(np.float32) * 1.3
+    elif name == "road":
+        pattern = _grain(random, size, size // 2, size // 2)
+    elif name == "wood floor":
+        boards = down * random.uniform(9, 14)
+        pattern = np.where(boards % 1 < 0.08, -4.0, 0.0).astype(np.float32)
+        pattern += _grain(random, size, size // 4, 4)
+    elif name == "brick wall":
+        rows = down * random.uniform(12, 16)
+        columns = across * random.uniform(6, 8) + 0.5 * (np.floor(rows) % 2)
+        mortar = (rows % 1 < 0.14) | (columns % 1 < 0.07)
+        pattern = np.where(mortar, 6.0, 0.0).astype(np.float32) + _grain(random, size, 14, 8)
+    elif name == "night sky":
+        strength = 30.0
+        pattern = (random.random((size, size)) > 0.9985).astype(np.float32) * 6
+    elif name == "sunset":
+        mix = np.clip(down * 1.8 + 0.1 * _grain(random, size, 3, 3), 0, 1)
+        strength = 3.0
+    else:
+        mix = np.clip(down * 1.5, 0, 1)
+        pattern = np.clip(_grain(random, size, 8, 5), 0.2, 1) * 3
+    colour = first + (second - first) * mix[..., None] + strength * pattern[..., None]
+    return np.clip(colour, 0, 255).astype(np.uint8)
+
+
+def _turned_sticker(thing: Thing, size: int) -> Image.Image:
+    side = max(2, round(thing.size * size))
+    image = sticker(thing.kind)
+    if thing.mirrored:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    # Premultiplied alpha keeps the transparent pixels' colour out of the edges.
+    image = image.convert("RGBa").resize((side, side), Image.Resampling.BICUBIC)
+    return image.rotate(thing.degrees, Image.Resampling.BILINEAR, expand=True).convert("RGBA")
+
+
+def draw(scene: Scene, size: int = 384) -> Drawing:
+    """Draw a scene at `size` x `size` pixels; the same scene and size give the same pixels."""
+    random = np.random.default_rng(scene.texture_seed)
+    across = np.arange(size, dtype=np.float32) / size
+    down = across[:, None]
+    canvas = np.empty((size, size, 3), dtype=np.float32)
+    owner = np.zeros((size, size), dtype=np.uint8)
+    for index, band in enumerate(scene.bands):
+        texture = _texture(band.name, int(random.integers(VARIANTS)), size)
+        light = random.uniform(0.9, 1.06)
+        below = np.broadcast_to(down >= band.edge(across)[None, :], (size, size))
+        canvas[below] = texture[below] * np.float32(light)
+        owner[below] = index
+    for index, thing in enumerate(scene.things):
+        image = np.asarray(_turned_sticker(thing, size), dtype=np.float32)
+        height, width = image.shape[:2]
+        top, left = round(thing.y * size - height / 2), round(thing.x * size - width / 2)
+        y0, x0 = max(top, 0), max(left, 0)
+        y1, x1 = min(top + height, size), min(left + width, size)
+        patch = image[y0 - top : y1 - top, x0 - left : x1 - left]
+        alpha = patch[..., 3:] / 255
+        canvas[y0:y1, x0:x1] += (patch[..., :3] - canvas[y0:y1, x0:x1]) * alpha
+        owner[y0:y1, x0:x1][alpha[..., 0] > 0.5] = len(scene.bands) + index
+    return Drawing(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), owner, scene)
+
+
+def mention_mask(drawing: Drawing, mention: Mention) -> Mask:
+    """(H, W) bool: the union of everything that the words mean."""
+    things = drawing.thing_masks[list(mention.things)].any(0)
+    return np.asarray(things | drawing.band_masks[list(mention.bands)].any(0))

@@ -1,0 +1,1 @@
+"""How the embedded model is made: world → LMM → segmenter (SAM) → head, each resumable."""

@@ -1,0 +1,77 @@
+"""The whole recipe: world → LMM → SAM → head → one folder that `Grounder` loads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from flmm.checkpoint import save_pretrained
+from flmm.lmm import load_lmm
+from flmm.masks.refiner import load_sam
+from flmm.stickers.recipe import head as head_recipe
+from flmm.stickers.recipe import language_model, segmenter
+from flmm.stickers.world import build_world
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long each stage trains, in steps, and on how many drawn scenes."""
+
+    scenes: int = 30_000
+    lmm_warm_up: int = 420
+    lmm: int = 3000
+    segmenter_warm_up: int = 450
+    segmenter: int = 800
+    head: int = 900
+
+
+def build(folder: Path, budget: Budget) -> Path:
+    """Make the embedded model under `folder`; a second call goes on where the first one stopped.
+
+    Stages whose result is there already are skipped. Returns the folder with `lmm` and `head`.
+    """
+    world = build_world(folder / "world", budget.scenes)
+    checkpoints, result = folder / "checkpoints", folder / "embedded"
+    if not (result / "lmm" / "config.json").exists():
+        train_lmm(folder, budget)
+    if not (result / "head" / "sam" / "config.json").exists():
+        train_segmenter(folder, budget)
+    adapter = load_lmm(str(result / "lmm"))
+    sam = load_sam(result / "head" / "sam")
+    torch.manual_seed(2)
+    head = head_recipe.build_head(adapter, sam)
+    head_recipe.train(adapter, head, world, checkpoints, budget.head)
+    save_pretrained(head.half(), result / "head")
+    return result
+
+
+def train_lmm(folder: Path, budget: Budget) -> None:
+    """The LMM alone: vision warm-up, then captions and answers; saved in half precision."""
+    world = build_world(folder / "world", budget.scenes)
+    torch.manual_seed(0)
+    tokenizer = language_model.build_tokenizer()
+    lmm = language_model.build_lmm(tokenizer)
+    language_model.warm_up(lmm, world, folder / "checkpoints", budget.lmm_warm_up)
+    language_model.train(lmm, tokenizer, world, folder / "checkpoints", budget.lmm)
+    target = folder / "embedded" / "lmm"
+    tokenizer.save_pretrained(target)
+    side = language_model.PIXELS
+    LlavaImageProcessorPil(
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        do_pad=True,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    ).save_pretrained(target)
+    lmm.half().save_pretrained(target)
+
+
+def train_segmenter(folder: Path, budget: Budget) -> None:
+    """SAM alone: dense warm-up, then prompts; saved in half precision."""
+    world = build_world(folder / "world", budget.scenes)
+    torch.manual_seed(1)
+    sam = segmenter.build_segmenter()
+    segmenter.warm_up(sam, world, folder / "checkpoints", budget.segmenter_warm_up)
+    segmenter.train(sam, world, folder / "checkpoints", budget.segmenter)
+    sam.half().save_pretrained(folder / "embedded" / "head" / "sam")

@@ -1,0 +1,133 @@
+"""The one training loop of the recipe: resumable, with progress, the same for every stage."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from flmm.stickers.recipe.muon import Muon
+
+Batch = TypeVar("Batch")
+
+_SAVE_EVERY = 250
+_LOG_EVERY = 25
+_WARM_UP = 0.03
+
+
+@dataclass(frozen=True)
+class Fit(Generic[Batch]):
+    """One stage of training.
+
+    `batches(step)` gives the step's micro-batches (small ones stay in the processor's cache) and
+    must depend on the step alone, so that a resumed run sees what an uninterrupted one would.
+    """
+
+    name: str
+    module: nn.Module
+    steps: int
+    batches: Callable[[int], Sequence[Batch]]
+    loss: Callable[[Batch], Tensor]
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+
+
+def _optimizers(fit: Fit[Batch]) -> list[Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for embeddings, biases, norms and the rest."""
+    matrices, others = [], []
+    for name, parameter in fit.module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        inner = parameter.ndim == 2 and ".layers." in name and "embedding" not in name
+        (matrices if inner else others).append(parameter)
+    optimizers: list[Optimizer] = [
+        AdamW(others, fit.learning_rate, betas=(0.9, 0.98), weight_decay=fit.weight_decay)
+    ]
+    if matrices:
+        optimizers.append(Muon(matrices, fit.learning_rate, fit.weight_decay, momentum=0.95))
+    return optimizers
+
+
+def learning_rate_share(progress: float) -> float:
+    """Linear warm-up over the first 3 %, then a cosine to 2 %; `progress` in 0..1."""
+    if progress < _WARM_UP:
+        return max(progress / _WARM_UP, 0.02)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP)))
+
+
+def save_atomically(state: object, file: Path) -> None:
+    """`torch.save` that leaves either the old file or the whole new one."""
+    partial = file.with_name(f".{file.name}.partial")
+    torch.save(state, partial)
+    os.replace(partial, file)
+
+
+def run(fit: Fit[Batch], folder: Path) -> None:
+    """Train `fit.module` in place, going on from the checkpoint in `folder` if there is one.
+
+    Raises FloatingPointError when the loss stops being a number; the last checkpoint stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / f"{fit.name}.pt"
+    optimizers = _optimizers(fit)
+    first = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        fit.module.load_state_dict(state["module"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        first = state["step"]
+    parameters = [p for p in fit.module.parameters() if p.requires_grad]
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}"),
+    )  # fmt: skip
+    with Progress(*columns) as progress, ThreadPoolExecutor(1) as reader:
+        task = progress.add_task(fit.name, total=fit.steps, completed=first, loss="…")
+        coming = reader.submit(fit.batches, first)
+        mean = 0.0
+        for step in range(first, fit.steps):
+            batches = coming.result()
+            if step + 1 < fit.steps:
+                coming = reader.submit(fit.batches, step + 1)
+            share = learning_rate_share(step / fit.steps)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = fit.learning_rate * share
+                optimizer.zero_grad(set_to_none=True)
+            value = 0.0
+            for batch in batches:
+                loss = fit.loss(batch) / len(batches)
+                loss.backward()
+                value += loss.item()
+            if not math.isfinite(value):
+                raise FloatingPointError(f"{fit.name}: loss {value} at step {step}")
+            torch.nn.utils.clip_grad_norm_(parameters, fit.clip)
+            for optimizer in optimizers:
+                optimizer.step()
+            mean = value if step == first else 0.98 * mean + 0.02 * value
+            progress.update(task, advance=1, loss=f"{mean:.4f}")
+            if not progress.console.is_terminal and (step + 1) % _LOG_EVERY == 0:
+                progress.console.print(f"{fit.name} {step + 1}/{fit.steps} loss {mean:.4f}")
+            if (step + 1) % _SAVE_EVERY == 0 or step + 1 == fit.steps:
+                saved = {
+                    "module": fit.module.state_dict(),
+                    "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                    "step": step + 1,
+                }
+                save_atomically(saved, checkpoint)

@@ -1,0 +1,147 @@
+"""A scene's facts, drawn from a seed: what is there, where, how large, on what.
+
+Positions and sizes are fractions of the picture's side, so that a scene can be drawn at any size.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flmm.stickers.kinds import BACKDROPS, GROUNDS, KINDS, Kind
+
+MOST_THINGS = 6
+
+PLACES = (
+    ("in the upper left", "at the top", "in the upper right"),
+    ("on the left", "in the middle", "on the right"),
+    ("in the lower left", "at the bottom", "in the lower right"),
+)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One sticker: its kind, centre (x, y) and side in fractions of the picture, angle, mirror."""
+
+    kind: Kind
+    x: float
+    y: float
+    size: float
+    degrees: float
+    mirrored: bool
+
+    @property
+    def place(self) -> str:
+        """Which of the nine fields of the picture holds the centre, in words."""
+        return PLACES[min(int(self.y * 3), 2)][min(int(self.x * 3), 2)]
+
+    def distance(self, other: "Thing") -> float:
+        return float(np.hypot(self.x - other.x, self.y - other.y))
+
+
+@dataclass(frozen=True)
+class Band:
+    """One region of stuff from its wavy upper edge down to the next region's."""
+
+    name: str
+    top: float
+    waves: tuple[tuple[float, float, float], ...]
+    """(amplitude, cycles, phase) of the sines that make the upper edge."""
+
+    def edge(self, across: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The upper edge's height at each x; all in fractions of the picture."""
+        edge = np.full_like(across, self.top)
+        for amplitude, cycles, phase in self.waves:
+            edge += np.float32(amplitude) * np.sin(across * np.float32(6.28 * cycles) + phase)
+        return edge
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The facts of one picture; `texture_seed` fixes the looks of its stuff."""
+
+    things: tuple[Thing, ...]
+    bands: tuple[Band, ...]
+    texture_seed: int
+
+    @cached_property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds that are there, each once, from left to right."""
+        ordered = sorted(self.things, key=lambda thing: thing.x)
+        return tuple(dict.fromkeys(thing.kind for thing in ordered))
+
+    def of_kind(self, kind: Kind) -> list[Thing]:
+        return [thing for thing in self.things if thing.kind == kind]
+
+    def band_behind(self, thing: Thing) -> Band:
+        """The stuff that the thing's centre lies on."""
+        here = np.array([thing.x], dtype=np.float32)
+        return [band for band in self.bands if band.edge(here)[0] <= thing.y][-1]
+
+    @property
+    def backdrop(self) -> Band:
+        return self.bands[0]
+
+    @property
+    def ground(self) -> Band:
+        return self.bands[-1]
+
+
+def _band(random: np.random.Generator, name: str, top: float) -> Band:
+    waves = tuple(
+        (float(random.uniform(0, 0.03)), float(random.uniform(0.3, 3)), float(random.uniform(0, 6)))
+        for _ in range(3)
+    )
+    return Band(name, top, waves)
+
+
+def _draw_bands(random: np.random.Generator) -> tuple[Band, ...]:
+    horizon = float(random.uniform(0.35, 0.65))
+    backdrop = Band(str(random.choice(BACKDROPS)), -1.0, ())
+    grounds = [str(name) for name in random.permutation(GROUNDS)]
+    bands = [backdrop, _band(random, grounds[0], horizon)]
+    if random.random() < 0.25:
+        bands.append(_band(random, grounds[1], horizon + float(random.uniform(0.16, 0.3))))
+    return tuple(bands)
+
+
+def _place(
+    random: np.random.Generator, placed: list[Thing], kind: Kind, largest: float
+) -> Thing | None:
+    """A free spot for one more sticker, or None after 60 tries."""
+    for _ in range(60):
+        size = float(random.uniform(0.22, largest))
+        margin = size * 0.48
+        x, y = (float(value) for value in random.uniform(margin, 1 - margin, 2))
+        free = all(
+            max(abs(x - other.x), abs(y - other.y)) > 0.42 * (size + other.size) for other in placed
+        )
+        if free:
+            return Thing(
+                kind, x, y, size, float(random.uniform(-18, 18)), bool(random.random() < 0.5)
+            )
+    return None
+
+
+def draw_scene(seed: int, *, most_things: int = MOST_THINGS) -> Scene:
+    """The scene of one seed, always the same: 1 to `most_things` stickers on 2 or 3 bands of stuff.
+
+    About a third of the scenes with two or more stickers repeat a kind, so that "the small cat"
+    and "how many" have something to tell apart.
+    """
+    random = np.random.default_rng(seed)
+    bands = _draw_bands(random)
+    count = int(random.integers(1, most_things + 1))
+    kinds = [KINDS[index] for index in random.choice(len(KINDS), count, replace=False)]
+    if count > 1 and random.random() < 0.4:
+        kinds[1] = kinds[0]
+        if count > 3 and random.random() < 0.3:
+            kinds[2] = kinds[0]
+    largest = 0.48 if count <= 3 else 0.36
+    placed: list[Thing] = []
+    for kind in kinds:
+        thing = _place(random, placed, kind, largest)
+        if thing is not None:
+            placed.append(thing)
+    return Scene(tuple(placed), bands, int(random.integers(2**31)))

@@ -1,0 +1,70 @@
+"""The drawn training scenes, kept on disk so that every stage of the recipe reads the same ones."""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from flmm.stickers.draw import Drawing, draw
+from flmm.stickers.scene import Scene, draw_scene
+
+# Training draws its scenes from 0 upwards; these never meet it.
+VALIDATION_SEED = 10_000_000
+EVALUATION_SEED = 20_000_000
+
+PICTURE_SIZE = 192
+_SHARD = 1000
+
+
+@dataclass(frozen=True)
+class World:
+    """Training scenes 0 … n-1 with their drawings at `PICTURE_SIZE`, read lazily from disk."""
+
+    folder: Path
+    count: int
+
+    def scene(self, index: int) -> Scene:
+        return draw_scene(index)
+
+    def _file(self, name: str, index: int) -> NDArray[np.uint8]:
+        shard = np.load(self.folder / f"{name}-{index // _SHARD:04d}.npy", mmap_mode="r")
+        return np.asarray(shard[index % _SHARD])
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """(192, 192, 3) uint8."""
+        return self._file("pictures", index)
+
+    def drawing(self, index: int) -> Drawing:
+        return Drawing(self.picture(index), self._file("owners", index), self.scene(index))
+
+
+def _draw_shard(folder: Path, shard: int) -> None:
+    size = PICTURE_SIZE
+    names = {"pictures": (_SHARD, size, size, 3), "owners": (_SHARD, size, size)}
+    if all((folder / f"{name}-{shard:04d}.npy").exists() for name in names):
+        return
+    partial = {name: folder / f".{name}-{shard:04d}.partial" for name in names}
+    arrays = {
+        name: open_memmap(partial[name], mode="w+", dtype=np.uint8, shape=shape)
+        for name, shape in names.items()
+    }
+    for offset in range(_SHARD):
+        drawing = draw(draw_scene(shard * _SHARD + offset), size)
+        arrays["pictures"][offset] = drawing.picture
+        arrays["owners"][offset] = drawing.owner
+    for name, array in arrays.items():
+        array.flush()
+        os.replace(partial[name], folder / f"{name}-{shard:04d}.npy")
+
+
+def build_world(folder: Path, count: int, workers: int = 2) -> World:
+    """Draw the first `count` scenes (rounded up to thousands) that are not on disk yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = -(-count // _SHARD)
+    with ProcessPoolExecutor(workers) as pool:
+        list(pool.map(_draw_shard, [folder] * shards, range(shards)))
+    return World(folder, shards * _SHARD)

@@ -1,0 +1,208 @@
+"""The converter of the authors' checkpoints: what it reads, what it refuses. Numbers: parity/."""
+
+import pickle
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from tiny_head import tiny_sam
+from torch import Tensor
+
+from flmm.errors import InputError
+from flmm.official import convert_official, read_official
+from flmm.official_names import rename_sam
+
+PERCEPTRON_LAYERS = {"proj_in": 0, "layers.0": 1, "proj_out": 2}
+OURS_TO_META = (
+    ("vision_encoder.", "image_encoder."),
+    ("prompt_encoder.shared_embedding.positional_embedding",
+     "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"),
+    ("point_embed.", "point_embeddings."),
+    ("mask_embed.conv1", "mask_downscaling.0"),
+    ("mask_embed.layer_norm1", "mask_downscaling.1"),
+    ("mask_embed.conv2", "mask_downscaling.3"),
+    ("mask_embed.layer_norm2", "mask_downscaling.4"),
+    ("mask_embed.conv3", "mask_downscaling.6"),
+    ("upscale_conv1", "output_upscaling.0"),
+    ("upscale_layer_norm", "output_upscaling.1"),
+    ("upscale_conv2", "output_upscaling.3"),
+    ("layer_norm", "norm"),
+)  # fmt: skip
+
+
+def official_state() -> dict[str, Tensor]:
+    """A checkpoint's tensors without SAM's image encoder, as the published ones are."""
+    state: dict[str, Tensor] = {}
+    for name, tensor in tiny_sam().state_dict().items():
+        if not name.startswith(("prompt_encoder", "mask_decoder")):
+            continue
+        for ours, theirs in OURS_TO_META:
+            name = name.replace(ours, theirs)
+        if "mlps" in name or "iou_prediction" in name:
+            for ours, index in PERCEPTRON_LAYERS.items():
+                name = name.replace(f".{ours}.", f".layers.{index}.")
+        state[f"sam.model.{name}"] = tensor
+    for stage, (before, after) in enumerate([(6, 4), (4, 8)]):
+        for index, channels in enumerate((before, after)):
+            block = f"mask_head.encoder.{stage}.{min(stage, 1)}.convs.{index}"
+            state |= norm(f"{block}.gn", after)
+            state[f"{block}.conv.weight"] = torch.randn(after, channels, 3, 3)
+    for index in (0, 1):
+        block = f"mask_head.decoder.0.conv_block.convs.{index}"
+        state |= norm(f"{block}.gn", 4)
+        state[f"{block}.conv.weight"] = torch.randn(4, 8 if index == 0 else 4, 3, 3)
+    up = "mask_head.decoder.0.upsample.interp_upsample.1"
+    state |= norm(f"{up}.gn", 4)
+    state[f"{up}.conv.weight"] = torch.randn(4, 8, 1, 1)
+    state["mask_head.conv_seg.weight"] = torch.randn(1, 4, 1, 1)
+    state["mask_head.conv_seg.bias"] = torch.randn(1)
+    state["text_proj.weight"], state["text_proj.bias"] = torch.randn(16, 10), torch.randn(16)
+    state["text_layer_weights"] = torch.randn(2)
+    return state
+
+
+def norm(name: str, channels: int) -> dict[str, Tensor]:
+    return {f"{name}.weight": torch.randn(channels), f"{name}.bias": torch.randn(channels)}
+
+
+def test_checkpoint_without_vision_encoder_takes_the_given_sam() -> None:
+    state = official_state()
+    head = convert_official(state, sam=tiny_sam(seed=1), base_model_name_or_path="an/lmm")
+    config = head.config
+    assert (config.layers, config.heads, config.hidden_size) == (2, 3, 10)
+    assert (config.base_channels, config.stages) == (4, 2)
+    assert config.base_model_name_or_path == "an/lmm"
+    weights = head.state_dict()
+    assert torch.equal(weights["layer_weights"], state["text_layer_weights"])
+    assert torch.equal(weights["text_projection.weight"], state["text_proj.weight"])
+    source, other = tiny_sam().state_dict(), tiny_sam(seed=1).state_dict()
+    for name, tensor in head.refiner.sam.state_dict().items():
+        expected = other if name.startswith("vision_encoder") else source
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_every_name_of_sam_is_translated() -> None:
+    state = {
+        name.removeprefix("sam.model."): tensor
+        for name, tensor in official_state().items()
+        if name.startswith("sam.")
+    }
+    ours = {
+        name
+        for name in tiny_sam().state_dict()
+        if name.startswith(("prompt_encoder", "mask_decoder"))
+    }
+    assert set(rename_sam(state)) == ours
+
+
+def test_file_is_read_and_training_state_ignored(tmp_path: Path) -> None:
+    state = official_state()
+    path = tmp_path / "head.pth"
+    torch.save(
+        {"state_dict": {**state, "lmm.other": torch.zeros(2)}, "meta": {"epoch": 8}}, path
+    )
+    assert convert_official(path, sam=tiny_sam()).config.heads == 3
+    assert torch.equal(read_official(path)["text_proj.bias"], state["text_proj.bias"])
+
+
+def test_trainers_logs_are_read_as_inert_stand_ins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("mmengine.logging.history_buffer")
+    source = (
+        "class HistoryBuffer:\n"
+        "    def __init__(self, values): self.values = values; self.reader = self.mean\n"
+        "    def mean(self): return 0\n"
+        "    def __setstate__(self, state): raise SystemExit('executed')\n"
+    )
+    exec(source, vars(module))
+    for name in ("mmengine", "mmengine.logging", "mmengine.logging.history_buffer"):
+        monkeypatch.setitem(sys.modules, name, module)
+    buffer = module.HistoryBuffer(np.arange(3.0))
+    path = tmp_path / "head.pth"
+    torch.save({"state_dict": official_state(), "message_hub": {"loss": buffer}}, path)
+    monkeypatch.undo()
+    assert len(read_official(path)) == len(official_state())
+
+
+class Malicious:
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return eval, (f"open({str(self.victim)!r}, 'w').close()",)
+
+
+@pytest.mark.parametrize("place", ["state_dict", "meta"])
+def test_malicious_pickle_is_refused_unexecuted(tmp_path: Path, place: str) -> None:
+    victim, path = tmp_path / "executed", tmp_path / "head.pth"
+    content = {"state_dict": official_state(), "meta": {}}
+    content[place]["evil"] = Malicious(victim)  # type: ignore[assignment, index]
+    torch.save(content, path)
+    with pytest.raises(InputError, match="eval.*not a tensor") as caught:
+        convert_official(path, sam=tiny_sam())
+    assert "\n" not in str(caught.value)
+    assert not victim.exists()
+
+
+def test_bare_malicious_pickle_is_refused_unexecuted(tmp_path: Path) -> None:
+    victim, path = tmp_path / "executed", tmp_path / "head.pth"
+    path.write_bytes(pickle.dumps(Malicious(victim)))
+    with pytest.raises(InputError, match=r"torch\.save"):
+        convert_official(path, sam=tiny_sam())
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": 3}, {"state_dict": {"a": "text"}}])
+def test_file_without_tensors_is_the_users_mistake(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "head.pth"
+    torch.save(content, path)
+    with pytest.raises(InputError, match="state_dict"):
+        convert_official(path, sam=tiny_sam())
+
+
+def test_missing_file_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.pth") as caught:
+        convert_official(tmp_path / "none.pth")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text_layer_weights",
+        "text_proj.weight",
+        "text_proj.bias",
+        "mask_head.conv_seg.bias",
+        "mask_head.encoder.0.0.convs.0.conv.weight",
+        "sam.model.mask_decoder.iou_token.weight",
+    ],
+)
+def test_missing_weight_is_named(name: str) -> None:
+    state = official_state()
+    del state[name]
+    with pytest.raises(InputError) as caught:
+        convert_official(state, sam=tiny_sam())
+    assert "\n" not in str(caught.value)
+    assert any(part in str(caught.value) for part in (name, name.split(".")[-2]))
+
+
+def test_unknown_weight_of_the_mask_head_is_named() -> None:
+    state = official_state() | {"mask_head.attention.weight": torch.zeros(1)}
+    with pytest.raises(InputError, match="mask_head.attention"):
+        convert_official(state, sam=tiny_sam())
+
+
+def test_sam_of_another_size_is_refused() -> None:
+    with pytest.raises(InputError, match="trained with") as caught:
+        convert_official(official_state(), sam=tiny_sam(width=32))
+    assert "\n" not in str(caught.value)
+
+
+def test_maps_must_be_a_multiple_of_layers() -> None:
+    state = official_state() | {"text_layer_weights": torch.zeros(4)}
+    with pytest.raises(InputError, match="6 maps.*4 layers"):
+        convert_official(state, sam=tiny_sam())

@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+import torch
+from tiny_head import CROPPED, PADDED, SQUARE, picture, tiny_sam
+from torch import Tensor
+
+from flmm.errors import InputError
+from flmm.masks.refiner import PIXEL_DEVIATION, PIXEL_MEAN, MaskRefiner, load_sam
+from flmm.types import ImageGeometry
+
+
+@pytest.fixture
+def refiner() -> MaskRefiner:
+    return MaskRefiner(tiny_sam()).eval()
+
+
+@pytest.fixture
+def mask_logits() -> Tensor:
+    return 2 * torch.randn(4, 11, 16, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture
+def text_prompts() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(6)
+    return [torch.randn(tokens, 16, generator=generator) for tokens in (2, 1, 3, 1)]
+
+
+def test_picture_is_resized_normalised_and_padded(refiner: MaskRefiner) -> None:
+    grey = np.full((32, 48, 3), 90, dtype=np.uint8)
+    pixels = refiner.preprocess(grey)
+    assert pixels.shape == (3, 64, 64)
+    expected = (90 - torch.tensor(PIXEL_MEAN)) / torch.tensor(PIXEL_DEVIATION)
+    torch.testing.assert_close(pixels[:, :43], expected[:, None, None].expand(3, 43, 64))
+    assert (pixels[:, 43:] == 0).all()
+
+
+def test_pictures_of_any_size_are_encoded_together(refiner: MaskRefiner) -> None:
+    first, second = picture(32, 48), picture(40, 20, seed=1)
+    together = refiner.encode(first, second)
+    assert together.shape == (2, 16, 8, 8)
+    torch.testing.assert_close(together[1:], refiner.encode(second), atol=1e-4, rtol=1e-4)
+
+
+def test_encoding_leaves_no_graph(refiner: MaskRefiner) -> None:
+    assert not refiner.encode(picture(32, 48)).requires_grad
+
+
+def test_wrong_pictures_are_the_users_mistake(refiner: MaskRefiner) -> None:
+    with pytest.raises(InputError, match="float64"):
+        refiner.encode(picture(32, 48).astype(np.float64))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"\(32, 48\)"):
+        refiner.encode(picture(32, 48)[..., 0])
+    with pytest.raises(InputError, match="at least one"):
+        refiner.encode()
+
+
+def test_embeddings_of_another_sam_are_refused(
+    refiner: MaskRefiner, mask_logits: Tensor, text_prompts: list[Tensor]
+) -> None:
+    with pytest.raises(InputError, match="encode the picture"):
+        refiner(mask_logits, text_prompts, PADDED, torch.zeros(1, 8, 8, 8))
+
+
+def test_phrases_of_mixed_length_come_back_in_order(
+    refiner: MaskRefiner, text_prompts: list[Tensor]
+) -> None:
+    # A square picture has no border, the one thing that the phrases of a picture share.
+    logits = torch.randn(4, 16, 16)
+    embeddings = refiner.encode(picture(*SQUARE.picture))
+    together = refiner(logits, text_prompts, SQUARE, embeddings)
+    for phrase in range(4):
+        alone = refiner(logits[[phrase]], [text_prompts[phrase]], SQUARE, embeddings)
+        torch.testing.assert_close(together[[phrase]], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("geometry", [PADDED, CROPPED])
+def test_phrases_of_several_pictures_are_as_those_of_each(
+    refiner: MaskRefiner,
+    mask_logits: Tensor,
+    text_prompts: list[Tensor],
+    geometry: ImageGeometry,
+) -> None:
+    embeddings = refiner.encode(picture(32, 48), picture(32, 48, seed=1))
+    owner = torch.tensor([1, 0, 0, 1])
+    together = refiner(mask_logits, text_prompts, geometry, embeddings, owner)
+    assert together.shape == (4, 32, 48)
+    for index in (0, 1):
+        mine = (owner == index).nonzero().flatten()
+        alone = refiner(
+            mask_logits[mine],
+            [text_prompts[phrase] for phrase in mine.tolist()],
+            geometry,
+            embeddings[[index]],
+        )
+        torch.testing.assert_close(together[mine], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_low_resolution_is_the_picture_before_upsampling(
+    refiner: MaskRefiner, mask_logits: Tensor, text_prompts: list[Tensor]
+) -> None:
+    embeddings = refiner.encode(picture(32, 48))
+    low = refiner(mask_logits, text_prompts, PADDED, embeddings, resolution="low")
+    assert low.shape == (4, 21, 32)
+    full = refiner(mask_logits, text_prompts, PADDED, embeddings)
+    enlarged = torch.nn.functional.interpolate(low[:, None], (32, 48), mode="bilinear")[:, 0]
+    difference = (enlarged - full).abs().mean() / full.abs().mean()
+    assert difference < 0.1
+
+
+def test_empty_mask_is_boxed_as_the_whole_picture(text_prompts: list[Tensor]) -> None:
+    refiner = MaskRefiner(tiny_sam(), use_mask=False).eval()
+    embeddings = refiner.encode(picture(32, 48))
+    nothing = refiner(torch.full((4, 11, 16), -5.0), text_prompts, PADDED, embeddings)
+    everything = refiner(torch.full((4, 11, 16), 5.0), text_prompts, PADDED, embeddings)
+    corner = torch.full((4, 11, 16), -5.0)
+    corner[:, :3, :3] = 5.0
+    assert torch.equal(nothing, everything)
+    assert not torch.allclose(nothing, refiner(corner, text_prompts, PADDED, embeddings))
+
+
+def test_gradients_reach_prompts_but_not_the_vision_encoder(
+    refiner: MaskRefiner, mask_logits: Tensor, text_prompts: list[Tensor]
+) -> None:
+    embeddings = refiner.encode(picture(32, 48))
+    mask_logits.requires_grad_()
+    text_prompts[2].requires_grad_()
+    refiner(mask_logits, text_prompts, PADDED, embeddings, resolution="low").sum().backward()
+    assert mask_logits.grad is not None
+    assert mask_logits.grad.abs().sum() > 0
+    assert text_prompts[2].grad is not None
+    for name, parameter in refiner.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), name
+        assert not (parameter.requires_grad and "vision_encoder" in name)
+
+
+@pytest.mark.parametrize("unused", ["use_mask", "use_box", "use_text"])
+def test_every_trainable_weight_gets_a_gradient(
+    unused: str, mask_logits: Tensor, text_prompts: list[Tensor]
+) -> None:
+    refiner = MaskRefiner(tiny_sam(), **{unused: False})
+    embeddings = refiner.encode(picture(32, 48))
+    refiner(mask_logits, text_prompts, PADDED, embeddings).sum().backward()
+    for name, parameter in refiner.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), name
+
+
+def test_no_prompt_at_all_is_sams_own_guess(mask_logits: Tensor) -> None:
+    refiner = MaskRefiner(tiny_sam(), use_mask=False, use_box=False, use_text=False)
+    embeddings = refiner.encode(picture(32, 48))
+    refined = refiner(mask_logits, [], PADDED, embeddings)
+    assert refined.shape == (4, 32, 48)
+    assert torch.equal(refined[0], refined[3])
+
+
+def test_missing_sam_is_the_users_mistake() -> None:
+    with pytest.raises(InputError, match="no-such-folder") as caught:
+        load_sam("./no-such-folder")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,76 @@
+import re
+
+import pytest
+import torch
+
+from flmm.masks.selector import KeywordSelector, select_phrases
+
+
+def offsets(text: str) -> list[tuple[int, int]]:
+    """One token a word, with the blank before it, and one for each other character."""
+    return [match.span() for match in re.finditer(r"\s?\w+|[^\w\s]", text)]
+
+
+def phrases(text: str, chosen: set[str], threshold: float = 0.3) -> list[str]:
+    spans = offsets(text)
+    logits = torch.tensor([4.0 if text[a:b].strip() in chosen else -4.0 for a, b in spans])
+    return [text[a:b] for a, b in select_phrases(text, spans, logits, threshold)]
+
+
+def test_neighbouring_words_become_one_phrase() -> None:
+    text = "There is a small cat on the mat"
+    assert phrases(text, {"small", "cat", "the", "mat"}) == ["small cat", "the mat"]
+
+
+def test_punctuation_parts_phrases() -> None:
+    assert phrases("a cat, dog (bird)", {"cat", "dog", "bird", ","}) == ["cat", "dog", "bird"]
+
+
+def test_nothing_selected_gives_nothing() -> None:
+    assert phrases("It is fine.", set()) == []
+    assert select_phrases("", [], torch.zeros(0)) == []
+
+
+def test_words_score_is_the_mean_of_its_tokens() -> None:
+    text = "giraffe"
+    spans = [(0, 3), (3, 7)]
+    chances = torch.tensor([0.8, 0.3])
+    logits = chances.logit()
+    assert select_phrases(text, spans, logits, threshold=0.54) == [(0, 7)]
+    assert select_phrases(text, spans, logits, threshold=0.56) == []
+
+
+def test_hyphens_and_apostrophes_stay_inside_a_word() -> None:
+    text = "the dog's ice-cream"
+    spans = [(0, 3), (3, 9), (9, 19)]
+    logits = torch.tensor([-4.0, 4.0, 4.0])
+    assert [text[a:b] for a, b in select_phrases(text, spans, logits)] == ["dog's ice-cream"]
+
+
+def test_tokens_without_text_are_passed_over() -> None:
+    assert select_phrases("cat", [(0, 0), (0, 3), (3, 3)], torch.tensor([-9.0, 4.0, -9.0])) == [
+        (0, 3)
+    ]
+
+
+def test_offsets_count_code_points() -> None:
+    text = "🐈 schläft"
+    assert select_phrases(text, [(0, 1), (1, 9)], torch.tensor([4.0, 4.0])) == [(2, 9)]
+
+
+def test_offsets_and_logits_must_pair() -> None:
+    with pytest.raises(ValueError, match="shorter|longer"):
+        select_phrases("cat", [(0, 3)], torch.zeros(2))
+
+
+def test_selector_learns_from_hidden_states() -> None:
+    torch.manual_seed(0)
+    selector = KeywordSelector(8, width=16)
+    states = torch.randn(64, 8)
+    truth = (states[:, 0] > 0).float()
+    optimizer = torch.optim.Adam(selector.parameters(), lr=0.03)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.binary_cross_entropy_with_logits(selector(states), truth).backward()
+        optimizer.step()
+    assert ((selector(states) > 0) == truth.bool()).float().mean() > 0.95
