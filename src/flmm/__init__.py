@@ -1,0 +1,31 @@
+"""Point at things in a picture with the multimodal model you already use, without training it."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flmm.answer import Answer, Phrase
+    from flmm.errors import InputError
+    from flmm.grounder import Grounder
+
+__all__ = ["Answer", "Grounder", "InputError", "Phrase", "__version__"]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Answer": "flmm.answer",
+    "Grounder": "flmm.grounder",
+    "InputError": "flmm.errors",
+    "Phrase": "flmm.answer",
+}
+
+
+def __getattr__(name: str) -> object:
+    # torch and transformers take seconds to import, which only those who use them shall wait.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -19,6 +19,7 @@ from flmm.errors import InputError
 from flmm.masks.refiner import load_sam
 from flmm.model import GroundingHead, HeadConfig
 from flmm.official import convert_official
+from flmm.weights import misfit
 
 __all__ = [
     "check_matches",
@@ -63,9 +64,9 @@ def save_pretrained(head: GroundingHead, folder: str | Path) -> None:
             (Path(new) / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
             for name in (WEIGHTS_NAME, CONFIG_NAME):
                 os.replace(Path(new) / name, folder / name)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(
-            f"cannot write the head to {folder} ({error.strerror}); choose another folder"
+            f"cannot write the head to {folder} ({_first_line(error)}); choose another folder"
         ) from error
 
 
@@ -170,13 +171,17 @@ def push_to_hub(head: GroundingHead, repository: str, private: bool = False) -> 
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
 
+    # Whichever HTTP client this version of the hub uses; a refused connection is no OSError.
+    from huggingface_hub.errors import HTTPError as HubConnectionError  # type: ignore[attr-defined]
+
     try:
         with tempfile.TemporaryDirectory() as folder:
             save_pretrained(head, folder)
-            (Path(folder) / "README.md").write_text(_model_card(head.config))
+            card = _model_card(head.config)
+            (Path(folder) / "README.md").write_text(card, encoding="utf-8")
             address = HfApi().create_repo(repository, private=private, exist_ok=True)
             HfApi().upload_folder(repo_id=repository, folder_path=folder)
-    except (OSError, HFValidationError) as error:
+    except (OSError, HFValidationError, HubConnectionError) as error:
         raise InputError(
             f"cannot upload the head to {repository!r} ({_first_line(error)}); "
             "check the name, the network and `hf auth login`"
@@ -212,19 +217,10 @@ def _load_weights(head: GroundingHead, path: Path) -> None:
         raise InputError(
             f"cannot read {path} ({_first_line(error)}); save or download the head again"
         ) from error
-    wanted = trained_state(head)
-    missing, unexpected = sorted(wanted.keys() - weights), sorted(weights.keys() - wanted)
-    if missing or unexpected:
+    if problem := misfit(trained_state(head), weights):
         raise InputError(
-            f"{path} lacks {len(missing)} weights {missing[:1]} and has {len(unexpected)} unknown "
-            f"ones {unexpected[:1]}; it does not belong to its {CONFIG_NAME}"
+            f"{path} {problem}; use the {CONFIG_NAME} and the refiner that it was saved with"
         )
-    for name, tensor in weights.items():
-        if tensor.shape != wanted[name].shape:
-            raise InputError(
-                f"{path} has {name} as {tuple(tensor.shape)}, its config and refiner make it "
-                f"{tuple(wanted[name].shape)}; use the refiner that the head was trained with"
-            )
     head.load_state_dict(weights, strict=False)
 
 

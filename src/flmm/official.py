@@ -26,6 +26,7 @@ from flmm.official_names import (
     rename_sam,
     sam_config,
 )
+from flmm.weights import misfit
 
 TRAINING_STATE = ("mmengine.", "numpy.", "builtins.getattr")
 """Names that the authors' trainer leaves in its logs; they are read as inert stand-ins."""
@@ -163,14 +164,12 @@ def _load_sam(sam: SamModel, state: State) -> None:
 
 
 def _load(module: nn.Module, state: State, name: str) -> None:
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
+    if problem := misfit(module.state_dict(), state):
         raise InputError(
-            f"the checkpoint's {name} does not fit: {reason[:300]}; "
+            f"the checkpoint's {name} {problem}; "
             "give an F-LMM checkpoint and the SAM that it was trained with"
-        ) from error
+        )
+    module.load_state_dict(state)
 
 
 def _unreadable(path: str | Path, error: Exception) -> InputError:

@@ -1,7 +1,7 @@
 """Numbers from the authors' implementation: where they lie and how they are read.
 
-``FLMM_CONFORMANCE`` names their folder (from the repository when relative); without it, ``shared/conformance`` beside the repository,
-or the copies in ``tests/parity/data`` where that is missing too.
+``FLMM_CONFORMANCE`` names their folder, from the repository when it is relative; without it,
+``shared/conformance`` beside the repository, or the copies in ``tests/parity/data``.
 """
 
 import os

@@ -31,10 +31,11 @@ def run_head(case: Case) -> HeadOutput:
         canvas=(sizes["padded_shape"]["height"], sizes["padded_shape"]["width"]),
         grid=(config["grid"][0], config["grid"][1]),
     )
-    attention = tensors["word_image_attention"].unflatten(-1, geometry.grid)
+    attention = tensors["word_image_attention"]
+    attention = attention.reshape(*attention.shape[:3], *geometry.grid)
     phrases = [
         torch.nonzero(tensors["phrase_ids"] == phrase).flatten().tolist()
-        for phrase in tensors["phrase_ids"].unique().tolist()
+        for phrase in sorted(set(tensors["phrase_ids"].tolist()))
         if phrase >= 0
     ]
     with torch.no_grad():
@@ -51,9 +52,7 @@ def run_head(case: Case) -> HeadOutput:
 def test_logits_agree(path: Path) -> None:
     case = read_case(path)
     output = run_head(case)
-    torch.testing.assert_close(
-        output.mask_logits, case.tensors["mask_logits"], atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(output.mask_logits, case.tensors["mask_logits"], atol=1e-4, rtol=0)
     torch.testing.assert_close(
         output.refined_logits, case.tensors["refined_mask_logits"], atol=1e-4, rtol=0
     )

@@ -27,7 +27,14 @@ def tokenizer_with(template: str | None) -> PreTrainedTokenizerBase:
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize(
     ("question", "answer"),
-    [("what?", "the cat"), ("A", "s"), ("cat", "cat"), ("USER", "assistant"), ("é🐈", "🐈‍⬛ é"), ("", "x")],
+    [
+        ("what?", "the cat"),
+        ("A", "s"),
+        ("cat", "cat"),
+        ("USER", "assistant"),
+        ("é🐈", "🐈‍⬛ é"),
+        ("", "x"),
+    ],
 )
 def test_question_and_answer_are_found_in_every_template(
     name: str, question: str, answer: str

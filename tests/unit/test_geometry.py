@@ -85,7 +85,7 @@ def test_any_geometry_gives_logits_of_the_whole_picture(
     assert cut.numel() > 0
     placed = place_on_picture(cut, geometry, picture, torch.tensor([-2.0]))
     assert placed.shape == (1, *picture)
-    assert set(placed.unique().round(decimals=4).tolist()) <= {-2.0, 1.0}
+    assert set(placed.round(decimals=4).flatten().tolist()) <= {-2.0, 1.0}
     assert placed.amax() > 0
 
 
@@ -93,9 +93,7 @@ def test_any_geometry_gives_logits_of_the_whole_picture(
 def test_box_is_that_of_a_slow_search(bits: int) -> None:
     mask = torch.tensor([bool(bits >> index & 1) for index in range(12)]).view(3, 4)
     rows, columns = np.nonzero(mask.numpy())
-    expected = (
-        (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) if len(rows) else None
-    )
+    expected = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) if len(rows) else None
     assert mask_box(mask) == expected
 
 

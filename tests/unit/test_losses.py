@@ -21,7 +21,9 @@ def slow_cross_entropy(logits: Tensor, targets: Tensor) -> list[float]:
     losses = []
     for phrase in range(len(logits)):
         total = 0.0
-        for x, t in zip(logits[phrase].flatten().tolist(), targets[phrase].flatten().tolist(), strict=True):
+        for x, t in zip(
+            logits[phrase].flatten().tolist(), targets[phrase].flatten().tolist(), strict=True
+        ):
             chance = 1 / (1 + math.exp(-x))
             total -= t * math.log(chance) + (1 - t) * math.log(1 - chance)
         losses.append(total / logits[phrase].numel())
@@ -32,7 +34,9 @@ def slow_dice(logits: Tensor, targets: Tensor) -> list[float]:
     losses = []
     for phrase in range(len(logits)):
         overlap = predicted = true = 0.0
-        for x, t in zip(logits[phrase].flatten().tolist(), targets[phrase].flatten().tolist(), strict=True):
+        for x, t in zip(
+            logits[phrase].flatten().tolist(), targets[phrase].flatten().tolist(), strict=True
+        ):
             chance = 1 / (1 + math.exp(-x))
             overlap, predicted, true = overlap + chance * t, predicted + chance, true + t
         losses.append(1 - (2 * overlap + 1) / (predicted + true + 1))
@@ -85,6 +89,6 @@ def test_half_precision_is_summed_in_float() -> None:
 
 def test_extreme_logits_have_finite_gradients() -> None:
     logits = torch.tensor([[[1e4, -1e4]]], requires_grad=True)
-    mask_loss(logits, torch.tensor([[[0.0, 1.0]]])).backward()
+    torch.autograd.backward(mask_loss(logits, torch.tensor([[[0.0, 1.0]]])))
     assert logits.grad is not None
     assert logits.grad.isfinite().all()

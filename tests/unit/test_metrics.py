@@ -104,7 +104,7 @@ def test_pictures_of_different_sizes_are_joined(masks: tuple[Tensor, Tensor]) ->
 
 def test_wrong_masks_are_the_users_mistake(masks: tuple[Tensor, Tensor]) -> None:
     predicted, target = masks
-    with pytest.raises(InputError, match="shape|are"):
+    with pytest.raises(InputError, match="true ones"):
         mask_overlap(predicted[:3], target)
     with pytest.raises(InputError, match="float32"):
         mask_overlap(predicted.float(), target)

@@ -15,12 +15,12 @@ from flmm.errors import InputError
 from flmm.official import convert_official, read_official
 from flmm.official_names import rename_sam
 
-PERCEPTRON_LAYERS = {"proj_in": 0, "layers.0": 1, "proj_out": 2}
+PERCEPTRON_LAYERS = {"layers.0": 1, "proj_in": 0, "proj_out": 2}
 OURS_TO_META = (
     ("vision_encoder.", "image_encoder."),
     ("prompt_encoder.shared_embedding.positional_embedding",
      "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"),
-    ("point_embed.", "point_embeddings."),
+    ("encoder.point_embed.", "encoder.point_embeddings."),
     ("mask_embed.conv1", "mask_downscaling.0"),
     ("mask_embed.layer_norm1", "mask_downscaling.1"),
     ("mask_embed.conv2", "mask_downscaling.3"),
@@ -101,9 +101,7 @@ def test_every_name_of_sam_is_translated() -> None:
 def test_file_is_read_and_training_state_ignored(tmp_path: Path) -> None:
     state = official_state()
     path = tmp_path / "head.pth"
-    torch.save(
-        {"state_dict": {**state, "lmm.other": torch.zeros(2)}, "meta": {"epoch": 8}}, path
-    )
+    torch.save({"state_dict": {**state, "lmm.other": torch.zeros(2)}, "meta": {"epoch": 8}}, path)
     assert convert_official(path, sam=tiny_sam()).config.heads == 3
     assert torch.equal(read_official(path)["text_proj.bias"], state["text_proj.bias"])
 
@@ -140,9 +138,9 @@ class Malicious:
 def test_malicious_pickle_is_refused_unexecuted(tmp_path: Path, place: str) -> None:
     victim, path = tmp_path / "executed", tmp_path / "head.pth"
     content = {"state_dict": official_state(), "meta": {}}
-    content[place]["evil"] = Malicious(victim)  # type: ignore[assignment, index]
+    content[place]["evil"] = Malicious(victim)  # type: ignore[assignment]
     torch.save(content, path)
-    with pytest.raises(InputError, match="eval.*not a tensor") as caught:
+    with pytest.raises(InputError, match=r"eval.*not a tensor") as caught:
         convert_official(path, sam=tiny_sam())
     assert "\n" not in str(caught.value)
     assert not victim.exists()
@@ -171,28 +169,28 @@ def test_missing_file_is_the_users_mistake(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "named"),
     [
-        "text_layer_weights",
-        "text_proj.weight",
-        "text_proj.bias",
-        "mask_head.conv_seg.bias",
-        "mask_head.encoder.0.0.convs.0.conv.weight",
-        "sam.model.mask_decoder.iou_token.weight",
+        ("text_layer_weights", "text_layer_weights"),
+        ("text_proj.weight", "text_proj.weight"),
+        ("text_proj.bias", "text_proj lacks 1 weights (bias)"),
+        ("mask_head.conv_seg.bias", "mask_head lacks 1 weights (classifier.bias)"),
+        ("mask_head.encoder.0.0.convs.0.conv.weight", "encoder.0.0.convs.0.conv.weight"),
+        ("sam.model.mask_decoder.iou_token.weight", "mask_decoder lacks 1 weights (iou_token"),
     ],
 )
-def test_missing_weight_is_named(name: str) -> None:
+def test_missing_weight_is_named(name: str, named: str) -> None:
     state = official_state()
     del state[name]
     with pytest.raises(InputError) as caught:
         convert_official(state, sam=tiny_sam())
     assert "\n" not in str(caught.value)
-    assert any(part in str(caught.value) for part in (name, name.split(".")[-2]))
+    assert named in str(caught.value)
 
 
 def test_unknown_weight_of_the_mask_head_is_named() -> None:
     state = official_state() | {"mask_head.attention.weight": torch.zeros(1)}
-    with pytest.raises(InputError, match="mask_head.attention"):
+    with pytest.raises(InputError, match=r"mask_head\.attention"):
         convert_official(state, sam=tiny_sam())
 
 
@@ -204,5 +202,5 @@ def test_sam_of_another_size_is_refused() -> None:
 
 def test_maps_must_be_a_multiple_of_layers() -> None:
     state = official_state() | {"text_layer_weights": torch.zeros(4)}
-    with pytest.raises(InputError, match="6 maps.*4 layers"):
+    with pytest.raises(InputError, match=r"6 maps.*4 layers"):
         convert_official(state, sam=tiny_sam())

@@ -59,7 +59,7 @@ def test_offsets_count_code_points() -> None:
 
 
 def test_offsets_and_logits_must_pair() -> None:
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match="argument"):
         select_phrases("cat", [(0, 3)], torch.zeros(2))
 
 
@@ -71,6 +71,7 @@ def test_selector_learns_from_hidden_states() -> None:
     optimizer = torch.optim.Adam(selector.parameters(), lr=0.03)
     for _ in range(60):
         optimizer.zero_grad()
-        torch.nn.functional.binary_cross_entropy_with_logits(selector(states), truth).backward()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(selector(states), truth)
+        torch.autograd.backward(loss)
         optimizer.step()
     assert ((selector(states) > 0) == truth.bool()).float().mean() > 0.95

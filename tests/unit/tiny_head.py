@@ -20,7 +20,10 @@ def scramble(module: nn.Module, seed: int = 0) -> None:
     """Random weights of a size that makes every part of the module show in its output."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.3, generator=generator)
+        nn.init.normal_(parameter, std=0.4, generator=generator)
+    for part in module.modules():
+        if isinstance(part, nn.GroupNorm | nn.LayerNorm):
+            nn.init.ones_(part.weight)
 
 
 def tiny_sam(seed: int = 0, width: int = 16) -> SamModel:
@@ -57,7 +60,9 @@ def tiny_head(seed: int = 0, **changes: bool | str) -> GroundingHead:
     return head.eval()
 
 
-def picture(height: int, width: int, seed: int = 0) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+def picture(
+    height: int, width: int, seed: int = 0
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 

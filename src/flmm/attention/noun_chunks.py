@@ -1,11 +1,11 @@
 """The noun chunks of an answer: which of its words may stand for something in the picture."""
 
 import functools
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spacy.language import Language
-    from spacy.tokens import Span
 
 _THE_PICTURE_ITSELF = frozenset(
     {"image", "images", "picture", "pictures", "photo", "photos", "photograph", "photographs"}
@@ -15,20 +15,29 @@ _THE_PICTURE_ITSELF = frozenset(
 def noun_chunks(text: str) -> list[tuple[int, int]]:
     """(start, end) of each English noun chunk, in code points, in the text's order.
 
-    Pronouns, and chunks that mean the picture itself ("the image"), are left out. The paper's
+    Pronouns, emoji and chunks that mean the picture itself ("the image") are left out. The paper's
     selector is better (section 3.4); this one needs no training.
     """
-    document = _pipeline()(text)
-    return [
-        (chunk.start_char, chunk.end_char)
-        for chunk in document.noun_chunks
-        if not _stands_for_nothing(chunk)
-    ]
+    chunks = []
+    for chunk in _pipeline()(text).noun_chunks:
+        root = chunk.root
+        if root.pos_ == "PRON" or root.lower_ in _THE_PICTURE_ITSELF:
+            continue
+        start, end = _words(text, chunk.start_char, chunk.end_char)
+        if start < end:
+            chunks.append((start, end))
+    return chunks
 
 
-def _stands_for_nothing(chunk: "Span") -> bool:
-    root = chunk.root
-    return root.pos_ == "PRON" or root.lower_ in _THE_PICTURE_ITSELF
+def _words(text: str, start: int, end: int) -> tuple[int, int]:
+    """The chunk without the emoji and punctuation that spaCy may leave at its ends."""
+    while start < end and not text[start].isalnum():
+        start += 1
+    while start < end and not (
+        text[end - 1].isalnum() or unicodedata.category(text[end - 1])[0] == "M"
+    ):
+        end -= 1
+    return start, end
 
 
 @functools.cache

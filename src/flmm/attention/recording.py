@@ -188,7 +188,9 @@ def _hidden_hook(
     _inputs: tuple[object, ...],
     output: Tensor | tuple[Tensor, ...],
 ) -> None:
-    recording.see_hidden(layer, output if isinstance(output, Tensor) else output[0])
+    # A hook runs for every thread that uses the model; only one of them is recording.
+    if _active.get() is recording:
+        recording.see_hidden(layer, output if isinstance(output, Tensor) else output[0])
 
 
 def _joined(rows: list[Tensor], none: Tensor, dim: int) -> Tensor:

@@ -64,12 +64,20 @@ class ImageSteps:
 
         Only a picture padded before it is resized can lie between pixels; its edges are then
         rounded to the nearest, and it is at least one pixel in height and width.
+
+        Raises:
+            InputError: the picture is so narrow that the processor leaves nothing of it.
         """
         padded, start = picture, (0, 0)
         if self.pad_to_square:
             side = max(picture)
             padded, start = (side, side), ((side - picture[0]) // 2, (side - picture[1]) // 2)
         canvas = padded if self.resize is None else resized_size(self.resize, padded)
+        if 0 in canvas:
+            raise InputError(
+                f"a picture of {picture[1]}×{picture[0]} pixels is too narrow: the model's image"
+                f" processor makes it {canvas[1]}×{canvas[0]}; crop it to a broader part"
+            )
         top, height = _scaled(start[0], picture[0], canvas[0] / padded[0])
         left, width = _scaled(start[1], picture[1], canvas[1] / padded[1])
         if self.crop is not None:

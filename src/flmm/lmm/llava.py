@@ -135,8 +135,8 @@ class LlavaAdapter(LMMAdapter):
         chat = render_chat(self.tokenizer, self._image_token, question, answer)
         encoded = encode_chat(self.tokenizer, chat)
         picture = image.convert("RGB")
-        pixel_values = self.image_processor(picture, return_tensors="pt")["pixel_values"]
         geometry = self._image_steps.geometry((picture.height, picture.width), self._patch)
+        pixel_values = self.image_processor(picture, return_tensors="pt")["pixel_values"]
         if geometry.canvas != self._canvas:
             raise InputError(
                 f"LMM {self.name!r}: its image processor makes {geometry.canvas} pixels but its"

@@ -250,7 +250,8 @@ def load_sam(name: str | Path) -> SamModel:
         InputError: there is none, or it cannot be read.
     """
     try:
-        sam: SamModel = SamModel.from_pretrained(name, use_safetensors=True)
+        # Half precision on disk saves space; on a CPU it would not run.
+        sam: SamModel = SamModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(

@@ -35,7 +35,7 @@ from flmm.stickers.language import (
 from flmm.stickers.scene import Scene, draw_scene
 from flmm.stickers.world import EVALUATION_SEED, VALIDATION_SEED
 
-_CALIBRATION_SCENES = 60
+CALIBRATION_SCENES = 60
 _THRESHOLDS = tuple(round(0.1 + 0.05 * step, 2) for step in range(17))
 METHODS = ("mean map", "best single head", "K-means", "decoder", "refined")
 
@@ -230,7 +230,7 @@ def _peaked(maps: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Calibration:
+class Calibration:
     """What the training-free comparisons may choose, on scenes that are not measured."""
 
     mean_threshold: float
@@ -238,10 +238,10 @@ class _Calibration:
     head_threshold: float
 
 
-def _calibrate(adapter: LMMAdapter, head: GroundingHead) -> _Calibration:
+def calibrate(adapter: LMMAdapter, head: GroundingHead, scenes: int) -> Calibration:
     """The best threshold of the mean map, and the best head with its best threshold, by mIoU."""
     scores: list[Tensor] = []
-    for texts in captions(held_out(_CALIBRATION_SCENES, VALIDATION_SEED)):
+    for texts in captions(held_out(scenes, VALIDATION_SEED)):
         grounded = _ground(adapter, head, texts)
         mean = _peaked(grounded.maps).mean(1, keepdim=True)
         maps = torch.cat([_peaked(mean), _peaked(grounded.maps)], 1)
@@ -253,7 +253,7 @@ def _calibrate(adapter: LMMAdapter, head: GroundingHead) -> _Calibration:
             scores.append(torch.stack(rows))
     table = torch.stack(scores).mean(0)
     best = int(table[:, 1:].amax(0).argmax())
-    return _Calibration(
+    return Calibration(
         _THRESHOLDS[int(table[:, 0].argmax())],
         best,
         _THRESHOLDS[int(table[:, 1 + best].argmax())],
@@ -263,12 +263,12 @@ def _calibrate(adapter: LMMAdapter, head: GroundingHead) -> _Calibration:
 def measure_masks(
     adapter: LMMAdapter,
     head: GroundingHead,
+    calibration: Calibration,
     scenes: Sequence[Scene],
     protocol: Callable[[Sequence[Scene]], Iterator[list[Said]]],
     progress: Progress,
 ) -> dict[str, MaskScores]:
     """Scores of every method in `METHODS` over the phrases of a protocol."""
-    calibration = _calibrate(adapter, head)
     overlaps: dict[str, list[Overlap]] = {method: [] for method in METHODS}
     things: list[Tensor] = []
     texts = protocol(scenes)

@@ -13,8 +13,10 @@ from rich.table import Table
 from flmm.checkpoint import from_pretrained
 from flmm.lmm import load_lmm
 from flmm.stickers.evaluate import (
+    CALIBRATION_SCENES,
     MaskScores,
     WordScores,
+    calibrate,
     captions,
     held_out,
     measure_masks,
@@ -37,7 +39,9 @@ def _bar(numbers: Sequence[int], title: str) -> Iterator[int]:
     yield from track(numbers, title, console=Console(stderr=True))
 
 
-def evaluate_embedded(scenes: int, folder: Path) -> Report:
+def evaluate_embedded(
+    scenes: int, folder: Path, calibration_scenes: int = CALIBRATION_SCENES
+) -> Report:
     """Measure the model in `folder` (with its parts `lmm` and `head`).
 
     Raises InputError if a part is missing there.
@@ -45,11 +49,12 @@ def evaluate_embedded(scenes: int, folder: Path) -> Report:
     adapter = load_lmm(str(folder / "lmm"))
     head = from_pretrained(folder / "head").eval()
     worlds = held_out(scenes)
+    calibration = calibrate(adapter, head, calibration_scenes)
     return Report(
         scenes,
         measure_words(adapter, head, worlds, _bar),
-        measure_masks(adapter, head, worlds, captions, _bar),
-        measure_masks(adapter, head, worlds, references, _bar),
+        measure_masks(adapter, head, calibration, worlds, captions, _bar),
+        measure_masks(adapter, head, calibration, worlds, references, _bar),
     )
 
 

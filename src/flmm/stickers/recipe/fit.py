@@ -92,6 +92,8 @@ def run(fit: Fit[Batch], folder: Path) -> None:
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         first = state["step"]
+    if first >= fit.steps:
+        return
     parameters = [p for p in fit.module.parameters() if p.requires_grad]
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),

@@ -33,7 +33,7 @@ from flmm.stickers.recipe.fit import Fit, run
 from flmm.stickers.world import World
 from flmm.types import ImageGeometry, Trace
 
-LMM_NAME = "flmm/stickers"
+LMM_NAME = "embedded:lmm"
 SAM_NAME = "sam"
 _PICTURES = 6
 

@@ -1,0 +1,1 @@
+"""The command ``flmm``. Its modules import nothing heavy until a command really runs."""

@@ -1,0 +1,72 @@
+"""``flmm chat``: ask about a picture, see where the answer's words are."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from flmm.cli.console import show_answer, working
+from flmm.cli.options import (
+    Device,
+    Dtype,
+    Image,
+    Json,
+    Lmm,
+    Model,
+    Out,
+    Refine,
+    load_grounder,
+    overlay_file,
+)
+from flmm.user_input import check_phrases, check_text
+
+
+def chat(
+    image: Image,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
+    phrase: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--phrase",
+            metavar="TEXT",
+            show_default=False,
+            help="Ground this part of the answer, exactly as it stands there; may be repeated.",
+        ),
+    ] = None,
+    phrases_from: Annotated[
+        Literal["selector", "noun_chunks"] | None,
+        typer.Option(
+            "--phrases-from",
+            metavar="SOURCE",
+            show_default=False,
+            help="Who chooses phrases: selector (part of the head) or noun_chunks (spaCy).",
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", metavar="NUMBER", help="Cut the answer there.")
+    ] = 256,
+    refine: Refine = True,
+    model: Model = None,
+    lmm: Lmm = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Ask about a picture and see where the answer's words are in it."""
+    from flmm.pictures import read_picture
+
+    picture = read_picture(image)
+    check_text("question", question)
+    phrases = check_phrases(phrase) if phrase else None
+    overlay = overlay_file(image, out, as_json)
+    grounder = load_grounder(model, lmm, device, dtype)
+    with working("looking at the picture"):
+        answer = grounder.chat(
+            picture,
+            question,
+            phrases,
+            max_new_tokens=max_new_tokens,
+            phrase_source=phrases_from,
+            refine=refine,
+        )
+    show_answer(answer, overlay, as_json)

@@ -1,0 +1,90 @@
+"""The command ``flmm``: its sub-commands, and how it ends.
+
+Exit code 0: done; 2: the user's mistake, told in one line; 1: a failure of flmm, with a traceback.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, NoReturn
+
+import typer
+
+import flmm
+from flmm.cli.chat import chat
+from flmm.cli.console import is_terminal, tell
+from flmm.cli.models import models
+from flmm.cli.segment import segment
+from flmm.errors import InputError
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(chat)
+app.command()(segment)
+app.command()(models)
+if find_spec("flmm.cli.stickers") is not None:
+    app.add_typer(import_module("flmm.cli.stickers").app, name="stickers")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"flmm {flmm.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def about(
+    context: typer.Context,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Point at things in a picture with a multimodal model that is left as it is.
+
+    For example: flmm chat photo.jpg "What is on the table?"
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command and ends the process.
+
+    Args:
+        arguments: without the command's own name; None for the process's.
+    """
+    _keep_libraries_quiet()
+    try:
+        code = app(arguments, prog_name="flmm", standalone_mode=False)
+    except InputError as error:
+        tell(str(error))
+        code = 2
+    except typer.TyperException as error:
+        tell(f"{error.format_message()} (--help shows how)")
+        code = 2
+    except typer.Abort:
+        code = 1
+    sys.exit(code)
+
+
+def _keep_libraries_quiet() -> None:
+    """Standard error is for flmm's own one line; whoever debugs sets these variables instead."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not is_terminal():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+if __name__ == "__main__":
+    run()

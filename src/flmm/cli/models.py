@@ -1,0 +1,78 @@
+"""``flmm models``: the LMM families, how each is verified, and the heads that are here."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from flmm.cli.console import print_json
+from flmm.cli.options import Json
+from flmm.lmm import families
+from flmm.user_input import embedded_parts
+
+# What stands behind each family, by its model type; one without an entry has the contract tests.
+_VERIFIED = {
+    "llava": "the contract tests on a small random model; flmm's own trained model end to end",
+}
+_CONTRACT = "the contract tests on a small random model"
+
+
+@dataclass(frozen=True)
+class FamilyRow:
+    """An LMM family as the table and the JSON show it."""
+
+    model_types: tuple[str, ...]
+    adapter: str
+    verified: str
+
+
+@dataclass(frozen=True)
+class HeadRow:
+    """A head that can be used at once."""
+
+    name: str
+    lmm: str
+    layers: int
+    heads: int
+
+
+def models(as_json: Json = False) -> None:
+    """List the LMM families that flmm reads and the heads that come with it."""
+    known = [
+        FamilyRow(
+            family.model_types, family.adapter, _VERIFIED.get(family.model_types[0], _CONTRACT)
+        )
+        for family in families()
+    ]
+    here = _heads()
+    if as_json:
+        print_json(
+            {"families": [asdict(row) for row in known], "heads": [asdict(row) for row in here]}
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table("LMM family", "verified by", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for family in known:
+        table.add_row(", ".join(family.model_types), family.verified)
+    console.print(table)
+    console.print()
+    table = Table("head", "LMM", "layers", "heads", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for head in here:
+        table.add_row(head.name, head.lmm, str(head.layers), str(head.heads))
+    console.print(table)
+    console.print()
+    console.print("Any folder or hub id with a model of these families goes in --lmm, any head")
+    console.print("that was trained on it in --model.")
+
+
+def _heads() -> list[HeadRow]:
+    rows = []
+    for name, folder in embedded_parts().items():
+        if not name.startswith("embedded:head"):
+            continue
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        rows.append(
+            HeadRow(name, config["base_model_name_or_path"], config["layers"], config["heads"])
+        )
+    return rows

@@ -1,0 +1,103 @@
+"""The options that commands share, and what they mean."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flmm.cli.console import is_terminal, tell, working
+from flmm.errors import InputError
+
+if TYPE_CHECKING:
+    from flmm.grounder import Grounder
+
+Image = Annotated[Path, typer.Argument(metavar="IMAGE", show_default=False, help="A picture file.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="HEAD",
+        show_default=False,
+        help="Folder or hub id of a grounding head; by default the one that comes with flmm.",
+    ),
+]
+Lmm = Annotated[
+    str | None,
+    typer.Option(
+        "--lmm",
+        metavar="LMM",
+        show_default=False,
+        help="Folder or hub id of the LMM; by default the one that the head was trained on.",
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        show_default=False,
+        help="cpu, cuda, cuda:1 …; by default the GPU when there is one.",
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="TYPE",
+        show_default=False,
+        help="The LMM's numbers: float32, bfloat16 or float16.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        show_default=False,
+        help="The overlay's file; by default IMAGE's name with -flmm.png, in the current folder "
+        "(with --json, none).",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document and nothing else on standard output."),
+]
+Refine = Annotated[
+    bool,
+    typer.Option("--refine/--no-refine", help="Without SAM's refinement: faster, coarser."),
+]
+
+
+def overlay_file(image: Path, out: Path | None, as_json: bool) -> Path | None:
+    """Where the overlay goes, checked before the work is done; None for nowhere.
+
+    Raises:
+        InputError: it cannot be written there, or would replace the picture itself.
+    """
+    from flmm.answer import check_destination
+
+    if out is None:
+        if as_json:
+            return None
+        out = Path(f"{image.stem}-flmm.png")
+    check_destination(out)
+    if out.exists() and out.samefile(image):
+        raise InputError(f"--out {str(out)!r} is the picture itself; choose another file")
+    return out
+
+
+def load_grounder(
+    model: str | None, lmm: str | None, device: str | None, dtype: str | None
+) -> "Grounder":
+    """The grounder that the options name."""
+    # A spinner would spoil the bars of a download, so only what is surely here gets one.
+    local = model is None and lmm is None
+    if not local and is_terminal():
+        tell("loading the model")
+    with working("loading the model") if local else working(None):
+        from transformers.utils.logging import disable_progress_bar
+
+        from flmm.grounder import Grounder
+
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+        return Grounder.from_pretrained(model, lmm=lmm, device=device, dtype=dtype)

@@ -1,0 +1,74 @@
+"""What answers look like as JSON: the contract between the command line, Python and HTTP."""
+
+from typing import TypedDict
+
+
+class RunLengths(TypedDict):
+    """A mask as COCO's compressed run lengths; ``pycocotools.mask.decode`` reads it."""
+
+    size: list[int]
+    """[H, W]"""
+    counts: str
+
+
+class PhraseContent(TypedDict):
+    """A phrase in an answer's JSON."""
+
+    text: str
+    start: int
+    end: int
+    score: float
+    box: list[int]
+    """[x0, y0, x1, y1], x1 and y1 exclusive."""
+    area: int
+    mask: RunLengths
+
+
+class AnswerContent(TypedDict):
+    """An answer's JSON, the same from the command line, Python and HTTP."""
+
+    text: str
+    model: str
+    lmm: str
+    size: list[int]
+    """[H, W]"""
+    phrases: list[PhraseContent]
+    timings: dict[str, float]
+
+
+class CocoImage(TypedDict):
+    """An entry of a COCO data set's ``images``."""
+
+    id: int
+    width: int
+    height: int
+    file_name: str
+
+
+class CocoAnnotation(TypedDict):
+    """An entry of a COCO data set's ``annotations``."""
+
+    id: int
+    image_id: int
+    category_id: int
+    segmentation: RunLengths
+    bbox: list[int]
+    """[x, y, width, height]"""
+    area: int
+    iscrowd: int
+    score: float
+
+
+class CocoCategory(TypedDict):
+    """An entry of a COCO data set's ``categories``."""
+
+    id: int
+    name: str
+
+
+class CocoContent(TypedDict):
+    """A COCO instances data set of one picture."""
+
+    images: list[CocoImage]
+    annotations: list[CocoAnnotation]
+    categories: list[CocoCategory]

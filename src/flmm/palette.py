@@ -1,0 +1,40 @@
+"""Colours that people with any colour vision can tell apart (Okabe and Ito, 2008; Tol, 2021)."""
+
+Colour = tuple[int, int, int]
+"""(red, green, blue), each in 0..255."""
+
+COLOURS: tuple[Colour, ...] = (
+    (213, 94, 0),
+    (0, 114, 178),
+    (0, 158, 115),
+    (204, 121, 167),
+    (240, 228, 66),
+    (86, 180, 233),
+    (136, 34, 85),
+    (230, 159, 0),
+)
+
+
+def colour_of(index: int) -> Colour:
+    """The colour of the ``index``-th phrase; they repeat, darker each time down to a third."""
+    turn, place = divmod(index, len(COLOURS))
+    red, green, blue = COLOURS[place]
+    share = max(0.7**turn, 0.34)
+    return round(red * share), round(green * share), round(blue * share)
+
+
+def tint(colour: Colour, share: float) -> Colour:
+    """The colour on white: ``share`` 1 is the colour itself, 0 white."""
+    red, green, blue = (round(255 - (255 - value) * share) for value in colour)
+    return red, green, blue
+
+
+def text_colour(background: Colour) -> Colour:
+    """Black or white, whichever is easier to read on the background."""
+    red, green, blue = background
+    return (20, 20, 22) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+
+
+def hexadecimal(colour: Colour) -> str:
+    """As HTML writes it: "#rrggbb"."""
+    return "#" + "".join(f"{value:02x}" for value in colour)

@@ -1,0 +1,315 @@
+"""The whole way from a picture to masks, on random models and on the embedded one."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_grounding import CONFIG, save_head, save_lmm, tiny_head
+
+import flmm
+from flmm import grounder as grounder_module
+from flmm.attention.merge import merge_phrase
+from flmm.attention.recorder import trace_generation
+from flmm.errors import InputError
+from flmm.geometry import cut_to_picture, mask_box, resize_to_picture
+from flmm.grounder import Grounder
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.llava import LlavaAdapter
+
+QUESTION = "What is in the picture?"
+
+
+def picture(width: int = 48, height: int = 48, seed: int = 0) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def checksum(adapter: LMMAdapter) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(adapter.model.state_dict().items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def grounder() -> Grounder:
+    return Grounder(LlavaAdapter.tiny(), tiny_head(), model="tiny-head")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    lmm = save_lmm(folder / "lmm")
+    return lmm, save_head(folder / "head", str(lmm))
+
+
+def some_words(grounder: Grounder, image: Image.Image) -> tuple[str, list[str]]:
+    """What the model says of the picture, and phrases of it."""
+    answer = grounder.chat(image, QUESTION, max_new_tokens=40)
+    return answer.text, [phrase.text for phrase in answer.phrases]
+
+
+def test_the_lmm_is_untouched(grounder: Grounder) -> None:
+    adapter = grounder.adapter
+    before = checksum(adapter)
+    prompt = adapter.prepare(picture(), QUESTION)
+    alone = adapter.generate(prompt, max_new_tokens=30)
+    logits = adapter.model(**adapter.collate([prompt]).inputs).logits
+    answer = grounder.chat(picture(), QUESTION, max_new_tokens=30)
+    assert answer.text == alone.text
+    assert torch.equal(adapter.model(**adapter.collate([prompt]).inputs).logits, logits)
+    assert checksum(adapter) == before
+    assert not any(parameter.requires_grad for parameter in adapter.model.parameters())
+
+
+def test_phrases_are_where_they_say(grounder: Grounder) -> None:
+    answer = grounder.chat(picture(60, 40), QUESTION, max_new_tokens=40)
+    assert answer.size == (40, 60)
+    assert (answer.model, answer.lmm) == ("tiny-head", "tiny-llava")
+    assert answer.phrases
+    for phrase in answer.phrases:
+        assert answer.text[phrase.start : phrase.end] == phrase.text
+        assert (phrase.mask.shape, phrase.mask.dtype) == ((40, 60), np.bool_)
+        assert phrase.tokens
+        assert phrase.box == (mask_box(torch.from_numpy(phrase.mask)) or (0, 0, 0, 0))
+        assert 0.5 < phrase.score <= 1 if phrase.area else phrase.score == 0
+    assert set(answer.timings) == {"picture", "generate", "phrases", "picture embedding", "masks"}
+    assert all(seconds >= 0 for seconds in answer.timings.values())
+    json.dumps(answer.to_dict())
+
+
+@torch.no_grad()
+def test_masks_are_the_head_s(grounder: Grounder) -> None:
+    image = picture(60, 40)
+    answer = grounder.chat(image, QUESTION, max_new_tokens=40)
+    adapter, head = grounder.adapter, grounder.head
+    trace, text = trace_generation(adapter, adapter.prepare(image, QUESTION), 40)
+    assert text == answer.text
+    attention = torch.stack([merge_phrase(trace.attention, p.tokens) for p in answer.phrases])
+    states = [trace.hidden_states[:, list(p.tokens)] for p in answer.phrases]
+    output = head(attention, states, trace.geometry, head.refiner.encode(np.asarray(image)))
+    for phrase, logits in zip(answer.phrases, output.refined_logits, strict=True):
+        assert np.array_equal(phrase.mask, (logits > 0).numpy())
+    rough = grounder.chat(image, QUESTION, max_new_tokens=40, refine=False)
+    decoded = cut_to_picture(head.mask_decoder(attention)[:, 0], trace.geometry)
+    expected = resize_to_picture(decoded, trace.geometry) > 0
+    assert any(phrase.area for phrase in rough.phrases)
+    for phrase, mask in zip(rough.phrases, expected, strict=True):
+        assert np.array_equal(phrase.mask, mask.numpy())
+    assert "picture embedding" not in rough.timings
+
+
+def test_given_phrases(grounder: Grounder) -> None:
+    text, words = some_words(grounder, picture())
+    answer = grounder.chat(picture(), QUESTION, [words[1], words[0]], max_new_tokens=40)
+    assert [phrase.text for phrase in answer.phrases] == [words[1], words[0]]
+    assert answer.text == text
+    with pytest.raises(InputError, match=r"'a zeppelin' is not in the text"):
+        grounder.chat(picture(), QUESTION, ["a zeppelin"], max_new_tokens=40)
+
+
+def test_noun_chunks_stand_in_for_a_selector() -> None:
+    plain = Grounder(LlavaAdapter.tiny(), tiny_head(selector=False))
+    answer = plain.chat(picture(), QUESTION, max_new_tokens=20)
+    same = plain.chat(picture(), QUESTION, max_new_tokens=20, phrase_source="noun_chunks")
+    assert [p.text for p in answer.phrases] == [p.text for p in same.phrases]
+    with pytest.raises(InputError, match="no keyword selector"):
+        plain.chat(picture(), QUESTION, max_new_tokens=20, phrase_source="selector")
+
+
+@pytest.mark.parametrize(
+    ("question", "phrases", "message"),
+    [
+        ("", None, "the question is empty"),
+        (" \n", None, "the question is empty"),
+        ("Is \ud800 there?", None, "not valid Unicode"),
+        (QUESTION, [], "the list of phrases is empty"),
+        (QUESTION, ["  "], "the phrase is empty"),
+        (QUESTION, "a cat", "give a list, such as"),
+        ("What is <image>?", None, "stands for the picture"),
+    ],
+)
+def test_bad_requests(
+    grounder: Grounder, question: str, phrases: list[str] | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        grounder.chat(picture(), question, phrases)
+
+
+def test_the_answer_is_cut(grounder: Grounder) -> None:
+    long = grounder.chat(picture(), QUESTION, max_new_tokens=12).text
+    short = grounder.chat(picture(), QUESTION, max_new_tokens=4).text
+    assert long.startswith(short.rstrip("\N{REPLACEMENT CHARACTER}"))
+    with pytest.raises(InputError, match="give at least 1"):
+        grounder.chat(picture(), QUESTION, max_new_tokens=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (400, 2), (2, 400)])
+def test_extreme_pictures(grounder: Grounder, size: tuple[int, int]) -> None:
+    answer = grounder.segment(picture(*size), ["a cat", "grass"])
+    for phrase in answer.phrases:
+        assert phrase.mask.shape == (size[1], size[0])
+    assert answer.overlay.width >= 720
+
+
+def test_pictures_are_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = Grounder(LlavaAdapter.tiny(), tiny_head())
+    seen: list[tuple[int, ...]] = []
+    encode = fresh.head.refiner.encode
+
+    def counted(*pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Tensor:
+        seen.append(pictures[0].shape)
+        return encode(*pictures)
+
+    monkeypatch.setattr(fresh.head.refiner, "encode", counted)
+    first = fresh.segment(picture(), ["a cat"])
+    again = fresh.segment(np.asarray(picture()), ["a cat"])
+    assert len(seen) == 1
+    assert np.array_equal(first.phrases[0].mask, again.phrases[0].mask)
+    # The same bytes in another shape are another picture.
+    fresh.segment(picture(96, 24), ["a cat"])
+    assert len(seen) == 2
+    for seed in range(1, 5):
+        fresh.segment(picture(seed=seed), ["a cat"])
+    fresh.segment(picture(), ["a cat"])
+    assert len(seen) == 7
+
+
+def test_segment_puts_each_phrase_in_the_lmm_s_mouth(
+    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+    prepare = grounder.adapter.prepare
+
+    def spied(image: Image.Image, question: str, answer: str | None = None) -> object:
+        asked.append((question, answer))
+        return prepare(image, question, answer)
+
+    monkeypatch.setattr(grounder.adapter, "prepare", spied)
+    phrases = [" the cat on the left ", "{grass} & É猫", "ß"]
+    answer = grounder.segment(picture(), phrases)
+    assert answer.text == "the cat on the left, {grass} & É猫, ß"
+    assert [answer.text[p.start : p.end] for p in answer.phrases] == [p.strip() for p in phrases]
+    assert asked == [
+        ("Where is the cat on the left?", "The cat on the left"),
+        ("Where is {grass} & É猫?", "{grass} & É猫"),
+        ("Where is ß?", "SS"),
+    ]
+    assert [phrase.text for phrase in answer.phrases] == [phrase.strip() for phrase in phrases]
+
+
+def test_segment_in_one_batch_or_alone(grounder: Grounder, monkeypatch: pytest.MonkeyPatch) -> None:
+    phrases = ["the cat", "the small dog on the left", "grass", "a", "sky"]
+    together = grounder.segment(picture(), phrases)
+    monkeypatch.setattr(grounder_module, "_SEQUENCES_A_BATCH", 2)
+    monkeypatch.setattr(grounder_module, "_LOGITS_AT_ONCE", 1)
+    apart = grounder.segment(picture(), phrases)
+    for one, other in zip(together.phrases, apart.phrases, strict=True):
+        assert (one.mask != other.mask).mean() < 0.01
+        assert one.tokens == other.tokens
+
+
+@pytest.mark.parametrize("phrases", [[], [""], ["a cat", " "]])
+def test_segment_without_a_phrase(grounder: Grounder, phrases: list[str]) -> None:
+    with pytest.raises(InputError, match="empty"):
+        grounder.segment(picture(), phrases)
+
+
+def test_from_pretrained(folders: tuple[Path, Path], grounder: Grounder) -> None:
+    lmm, head = folders
+    loaded = flmm.Grounder.from_pretrained(head)
+    assert (loaded.model, loaded.lmm) == (str(head), str(lmm))
+    assert loaded.head.config.segment_prompt == CONFIG.segment_prompt
+    expected = grounder.segment(picture(), ["a cat"], refine=False)
+    found = loaded.segment(picture(), ["a cat"], refine=False)
+    assert np.array_equal(found.phrases[0].mask, expected.phrases[0].mask)
+    half = Grounder.from_pretrained(str(head), lmm=str(lmm), device="cpu", dtype="bfloat16")
+    assert half.adapter.dtype == torch.bfloat16
+    assert next(half.head.parameters()).dtype == torch.float32
+    assert half.segment(picture(), ["a cat"]).phrases[0].mask.shape == (48, 48)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": 4}, "for 4 layers, 4 heads"),
+        ({"heads": 8}, "8 heads"),
+        ({"hidden_size": 16}, ""),
+    ],
+)
+def test_heads_for_other_sizes_are_refused(
+    folders: tuple[Path, Path], tmp_path: Path, changes: dict[str, int], message: str
+) -> None:
+    head = save_head(tmp_path, str(folders[0]), **changes)
+    with pytest.raises(InputError, match=f"{message}.*; use .* or train a head for this LMM"):
+        Grounder.from_pretrained(head)
+
+
+def test_other_base_models_are_refused(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    head = save_head(tmp_path, "someone/their-lmm")
+    with pytest.raises(InputError, match="trained on the LMM 'someone/their-lmm', not on 'a/b'"):
+        Grounder.from_pretrained(head, lmm="a/b")
+    # A folder may hold that very model under any name; its sizes fit.
+    assert Grounder.from_pretrained(head, lmm=str(folders[0])).lmm == str(folders[0])
+    with pytest.raises(InputError, match="does not name its LMM"):
+        Grounder.from_pretrained(save_head(tmp_path / "nameless", ""))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "device 'gpu' cannot be used here"),
+        ({"device": "meta:x"}, "device 'meta:x' cannot be used here"),
+        ({"dtype": "int4"}, "dtype 'int4' is unknown; choose one of float32"),
+        ({"head": "embedded:tail"}, "there is no 'embedded:tail' in this installation"),
+        ({"head": "/nowhere/at/all"}, "is not a folder"),
+    ],
+)
+def test_unknown_choices(options: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Grounder.from_pretrained(
+            options.get("head"), device=options.get("device"), dtype=options.get("dtype")
+        )
+
+
+PACKAGE = Path(flmm.__file__).parent
+DEMO = PACKAGE / "assets" / "pictures" / "demo.png"
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Grounder:
+    folder = PACKAGE / "assets" / "embedded"
+    missing = [part for part in ("lmm", "sam", "head") if not (folder / part).is_dir()]
+    assert not missing, f"the embedded model lacks {missing}; run `flmm stickers build`"
+    return Grounder.from_pretrained()
+
+
+def test_embedded_model_says_and_shows_what_is_there(embedded: Grounder) -> None:
+    answer = embedded.chat(DEMO, QUESTION)
+    assert answer.text.startswith("There ")
+    assert len(answer.phrases) >= 3
+    for phrase in answer.phrases:
+        assert phrase.area, f"nothing was found for {phrase.text!r}"
+        assert answer.text[phrase.start : phrase.end] == phrase.text
+    again = embedded.chat(DEMO, QUESTION)
+    assert again.text == answer.text
+    for one, other in zip(again.phrases, answer.phrases, strict=True):
+        assert np.array_equal(one.mask, other.mask)
+
+
+def test_embedded_model_finds_the_ground_below_and_the_backdrop_above(embedded: Grounder) -> None:
+    said = embedded.chat(DEMO, QUESTION)
+    front, back = said.phrases[-2].text, said.phrases[-1].text
+    lower, upper = embedded.segment(DEMO, [front, back]).phrases
+    height = said.size[0]
+    assert np.nonzero(lower.mask)[0].mean() > height / 2 > np.nonzero(upper.mask)[0].mean()
+
+
+def test_embedded_model_is_small(embedded: Grounder) -> None:
+    assert sum(p.numel() for p in embedded.adapter.model.parameters()) <= 8_000_000
+    files = (PACKAGE / "assets" / "embedded").rglob("*")
+    assert sum(path.stat().st_size for path in files if path.is_file()) <= 40 * 2**20

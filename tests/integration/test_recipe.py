@@ -1,0 +1,169 @@
+"""The recipe at a toy budget: every stage runs, resumes, leaves the LMM alone, and is measured."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from flmm.grounder import Grounder
+from flmm.lmm import load_lmm
+from flmm.lmm.base import LMMAdapter
+from flmm.masks.refiner import load_sam
+from flmm.stickers.draw import draw
+from flmm.stickers.language import caption
+from flmm.stickers.recipe import head as head_recipe
+from flmm.stickers.recipe import language_model, segmenter
+from flmm.stickers.recipe.build import Budget, build
+from flmm.stickers.recipe.fit import Fit, run
+from flmm.stickers.recipe.muon import orthogonalised
+from flmm.stickers.report import evaluate_embedded, print_report
+from flmm.stickers.scene import draw_scene
+from flmm.stickers.world import World, build_world
+
+TOY = Budget(scenes=1, lmm_warm_up=1, lmm=1, segmenter_warm_up=1, segmenter=1, head=2)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model built with a toy budget."""
+    folder = tmp_path_factory.mktemp("recipe")
+    build(folder, TOY)
+    return folder
+
+
+def checksum(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_built_model_answers_and_segments(built: Path) -> None:
+    result = built / "embedded"
+    grounder = Grounder.from_pretrained(result / "head", lmm=str(result / "lmm"))
+    picture = draw(draw_scene(1)).picture
+    answer = grounder.segment(picture, ["the lemon", "the brick wall"])
+    assert [phrase.mask.shape for phrase in answer.phrases] == [(384, 384)] * 2
+    assert sum(tensor.numel() for tensor in grounder.adapter.model.parameters()) <= 8_000_000
+
+
+def test_built_again_nothing_is_trained_twice(built: Path) -> None:
+    lmm = built / "embedded" / "lmm" / "model.safetensors"
+    before = lmm.stat().st_mtime_ns, (built / "checkpoints" / "head.pt").stat().st_mtime_ns
+    build(built, TOY)
+    assert before == (
+        lmm.stat().st_mtime_ns,
+        (built / "checkpoints" / "head.pt").stat().st_mtime_ns,
+    )
+
+
+def test_the_lmm_is_untouched_by_head_training(built: Path, tmp_path: Path) -> None:
+    adapter = load_lmm(str(built / "embedded" / "lmm"))
+    sam = load_sam(built / "embedded" / "head" / "sam")
+    head = head_recipe.build_head(adapter, sam)
+    world = World(built / "world", 1000)
+    before = checksum(adapter.model), checksum(sam.vision_encoder), checksum(head.mask_decoder)
+    head_recipe.train(adapter, head, world, tmp_path, 2)
+    assert checksum(adapter.model) == before[0]
+    assert checksum(sam.vision_encoder) == before[1]
+    assert checksum(head.mask_decoder) != before[2]
+    assert not any(parameter.requires_grad for parameter in adapter.model.parameters())
+
+
+def test_training_text_is_what_the_adapter_reads(built: Path) -> None:
+    adapter: LMMAdapter = load_lmm(str(built / "embedded" / "lmm"))
+    tokenizer = language_model.build_tokenizer()
+    picture = draw(draw_scene(4), 192).picture
+    turn = caption(draw_scene(4))
+    pixels = language_model.pixel_values([picture])
+    packed = language_model.pack(tokenizer, pixels, [[turn]])
+    prompt = adapter.prepare(Image.fromarray(picture), turn.question, turn.answer)
+    ids = prompt.inputs["input_ids"]
+    assert packed.ids[:, : ids.shape[1]].tolist() == ids.tolist()
+    torch.testing.assert_close(packed.pixels, prompt.inputs["pixel_values"], atol=1e-5, rtol=0)
+
+
+def test_packed_turns_do_not_see_one_another() -> None:
+    tokenizer = language_model.build_tokenizer()
+    lmm = language_model.build_lmm(tokenizer).eval()
+    scene = draw_scene(6)
+    pixels = language_model.pixel_values([draw(scene, 96).picture])
+    turns = [caption(scene), caption(draw_scene(7)), caption(draw_scene(8))]
+    together = language_model.text_loss(lmm, language_model.pack(tokenizer, pixels, [turns]))
+    alone = [language_model.pack(tokenizer, pixels, [[turn]]) for turn in turns]
+    counts = torch.tensor([float((batch.targets >= 0).sum()) for batch in alone])
+    losses = torch.stack([language_model.text_loss(lmm, batch) for batch in alone])
+    torch.testing.assert_close(together, (losses * counts).sum() / counts.sum(), rtol=1e-4, atol=0)
+
+
+def test_report_measures_every_figure(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = evaluate_embedded(2, built / "embedded", calibration_scenes=2)
+    assert 0 <= report.words.named <= 1
+    assert set(report.captions) == set(report.references)
+    print_report(report, as_json=False)
+    assert "K-means" in capsys.readouterr().out
+    print_report(report, as_json=True)
+    assert '"refined"' in capsys.readouterr().out
+
+
+def test_world_is_drawn_once_and_never_half(tmp_path: Path) -> None:
+    world = build_world(tmp_path, 1, workers=1)
+    assert world.count == 1000
+    (pictures,) = tmp_path.glob("pictures-*.npy")
+    stamp = pictures.stat().st_mtime_ns
+    assert build_world(tmp_path, 1, workers=1).count == 1000
+    assert pictures.stat().st_mtime_ns == stamp
+    assert not list(tmp_path.glob(".*partial"))
+    assert (world.picture(7) == draw(draw_scene(7), 192).picture).all()
+
+
+def _fit(module: nn.Module, steps: int, fail_at: int | None = None) -> Fit[torch.Tensor]:
+    def batches(step: int) -> list[torch.Tensor]:
+        if step == fail_at:
+            raise KeyboardInterrupt
+        return [torch.full((2, 4), float(step % 7))]
+
+    return Fit("toy", module, steps, batches, lambda batch: module(batch).square().mean(), 1e-3)
+
+
+def test_interrupted_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    def module() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1))
+
+    straight, interrupted = module(), module()
+    run(_fit(straight, 600), tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        run(_fit(interrupted, 600, fail_at=400), tmp_path / "interrupted")
+    resumed = module()
+    run(_fit(resumed, 600), tmp_path / "interrupted")
+    assert checksum(resumed) == checksum(straight)
+
+
+def test_a_loss_that_is_no_number_stops_training(tmp_path: Path) -> None:
+    fit = _fit(nn.Linear(4, 1), 5)
+    broken = replace(fit, loss=lambda batch: fit.module(batch).mean() * float("nan"))
+    with pytest.raises(FloatingPointError, match="toy: loss nan at step 0"):
+        run(broken, tmp_path)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (8, 8)])
+def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalised(torch.randn(shape)))
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+
+
+def test_dense_targets_point_at_the_things() -> None:
+    drawing = draw(draw_scene(9), 192)
+    thing, down, across, _ = segmenter.dense_targets(drawing)
+    row, column = (int(i) for i in (thing > 0.9).nonzero()[0])
+    y = (row + 0.5) / 80 + float(down[row, column]) / 4
+    x = (column + 0.5) / 80 + float(across[row, column]) / 4
+    assert any(abs(t.x - x) + abs(t.y - y) < 1e-3 for t in drawing.scene.things)

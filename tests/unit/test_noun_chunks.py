@@ -1,0 +1,25 @@
+"""Noun chunks that may stand for something in the picture."""
+
+import pytest
+
+from flmm.attention.noun_chunks import noun_chunks
+
+
+@pytest.mark.parametrize(
+    ("text", "chunks"),
+    [
+        ("A red cat sits on the grass.", ["A red cat", "the grass"]),
+        ("It is next to two dogs and they see him.", ["two dogs"]),
+        ("The image shows a dog in this photo of the house.", ["a dog", "the house"]),
+        ("These pictures show a picture frame.", ["a picture frame"]),
+        ("🐈‍⬛ The old dog waits at the cafe\u0301.", ["The old dog", "the cafe\u0301"]),
+        ("It looks at it, and 🐈‍⬛ a dog waits there.", ["a dog"]),
+        ("🐈‍⬛", []),
+        ("red cat", ["red cat"]),
+        ("", []),
+    ],
+)
+def test_chunks(text: str, chunks: list[str]) -> None:
+    found = noun_chunks(text)
+    assert [text[start:end] for start, end in found] == chunks
+    assert found == sorted(found)
