@@ -52,8 +52,8 @@ _SEQUENCES_A_BATCH = 8
 # Logits at picture size are made for so many phrases at a time that they stay below 128 MiB.
 _LOGITS_AT_ONCE = 2**25
 
-_Grounded = tuple[Trace, Sequence[int]]
-"""A phrase: the trace of the answer that it is in, and its tokens there."""
+_Said = tuple[PhraseSpan, Trace]
+"""A phrase, and the trace of the answer that its tokens are counted in."""
 
 
 @dataclass
@@ -164,8 +164,8 @@ class Grounder:
             trace, text = trace_generation(self.adapter, prompt, max_new_tokens)
         with watch.stage("phrases"):
             spans = self._spans(trace, text, phrases, phrase_source)
-        grounded = self._ground(picture, [(trace, span.tokens) for span in spans], refine, watch)
-        return self._answer(picture, text, spans, grounded, watch)
+        found = self._ground(picture, [(span, trace) for span in spans], refine, watch)
+        return self._answer(picture, text, found, watch)
 
     @torch.no_grad()
     def segment(self, image: Picture, phrases: Sequence[str], *, refine: bool = True) -> Answer:
@@ -207,9 +207,8 @@ class Grounder:
             tokens = tuple(range(len(trace.token_ids)))
             spans.append(PhraseSpan(phrase, start, start + len(phrase), tokens))
             start += len(phrase) + len(", ")
-        pairs = [(trace, span.tokens) for trace, span in zip(traces, spans, strict=True)]
-        grounded = self._ground(picture, pairs, refine, watch)
-        return self._answer(picture, ", ".join(phrases), spans, grounded, watch)
+        found = self._ground(picture, list(zip(spans, traces, strict=True)), refine, watch)
+        return self._answer(picture, ", ".join(phrases), found, watch)
 
     def _spans(
         self,
@@ -234,30 +233,33 @@ class Grounder:
         return [span_at(text, start, end, offsets) for start, end in found]
 
     def _ground(
-        self, picture: Image.Image, phrases: Sequence[_Grounded], refine: bool, watch: _Stopwatch
-    ) -> list[Tensor]:
-        """P tensors (H, W) of mask logits, on the CPU."""
+        self, picture: Image.Image, said: Sequence[_Said], refine: bool, watch: _Stopwatch
+    ) -> tuple[Phrase, ...]:
         embeddings = None
-        if refine and phrases:
+        if refine and said:
             with watch.stage("picture embedding"):
                 embeddings = self._embed(picture)
         at_once = max(_LOGITS_AT_ONCE // (picture.width * picture.height), 1)
-        logits: list[Tensor] = []
+        phrases: list[Phrase] = []
         with watch.stage("masks"):
-            for first in range(0, len(phrases), at_once):
-                logits.extend(self._logits(phrases[first : first + at_once], embeddings).cpu())
-        return logits
+            for first in range(0, len(said), at_once):
+                chosen = said[first : first + at_once]
+                logits = self._logits(chosen, embeddings).cpu()
+                phrases.extend(
+                    _phrase(span, mask) for (span, _), mask in zip(chosen, logits, strict=True)
+                )
+        return tuple(phrases)
 
-    def _logits(self, phrases: Sequence[_Grounded], embeddings: Tensor | None) -> Tensor:
+    def _logits(self, said: Sequence[_Said], embeddings: Tensor | None) -> Tensor:
         """(P, H, W) logits, from the mask decoder alone where no embeddings are given."""
-        merge, geometry = self.head.config.merge, phrases[0][0].geometry
+        merge, geometry = self.head.config.merge, said[0][1].geometry
         attention = torch.stack(
-            [merge_phrase(trace.attention, tokens, merge) for trace, tokens in phrases]
+            [merge_phrase(trace.attention, span.tokens, merge) for span, trace in said]
         )
         if embeddings is None:
             decoded = self.head.mask_decoder(attention)[:, 0]
             return resize_to_picture(cut_to_picture(decoded, geometry), geometry)
-        states = [trace.hidden_states[:, list(tokens)] for trace, tokens in phrases]
+        states = [trace.hidden_states[:, list(span.tokens)] for span, trace in said]
         refined: Tensor = self.head(attention, states, geometry, embeddings).refined_logits
         return refined
 
@@ -273,14 +275,8 @@ class Grounder:
             return self._embeddings[key]
 
     def _answer(
-        self,
-        picture: Image.Image,
-        text: str,
-        spans: Sequence[PhraseSpan],
-        logits: Sequence[Tensor],
-        watch: _Stopwatch,
+        self, picture: Image.Image, text: str, phrases: tuple[Phrase, ...], watch: _Stopwatch
     ) -> Answer:
-        phrases = tuple(_phrase(*pair) for pair in zip(spans, logits, strict=True))
         size = (picture.height, picture.width)
         return Answer(text, self.model, self.lmm, size, phrases, watch.seconds, picture)
 

@@ -201,6 +201,14 @@ def test_answer_is_what_the_model_alone_says(
         assert steps[-1].text == text
 
 
+@pytest.mark.parametrize(("tokens", "temperature"), [(0, 0.0), (3, -0.1)])
+def test_impossible_generation_is_refused(
+    adapter: LMMAdapter, tokens: int, temperature: float
+) -> None:
+    with pytest.raises(InputError, match=r"max_new_tokens is 0|temperature is -0\.1"):
+        adapter.generate(adapter.prepare(picture(), "what?"), tokens, temperature)
+
+
 def test_answer_that_ends_by_itself(adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = adapter.prepare(picture(), "what is it?")
     free = adapter.generate(prompt, 6).token_ids

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_grounding import CONFIG, save_head, save_lmm, tiny_head
+from torch import nn
 
 import flmm
 from flmm import grounder as grounder_module
@@ -73,10 +74,12 @@ def test_phrases_are_where_they_say(grounder: Grounder) -> None:
     assert answer.phrases
     for phrase in answer.phrases:
         assert answer.text[phrase.start : phrase.end] == phrase.text
-        assert (phrase.mask.shape, phrase.mask.dtype) == ((40, 60), np.bool_)
+        assert phrase.mask.shape == (40, 60)
+        assert phrase.mask.dtype == np.bool_
         assert phrase.tokens
-        assert phrase.box == (mask_box(torch.from_numpy(phrase.mask)) or (0, 0, 0, 0))
-        assert 0.5 < phrase.score <= 1 if phrase.area else phrase.score == 0
+        assert phrase.box == mask_box(torch.from_numpy(phrase.mask))
+        assert phrase.area
+        assert 0.5 < phrase.score <= 1
     assert set(answer.timings) == {"picture", "generate", "phrases", "picture embedding", "masks"}
     assert all(seconds >= 0 for seconds in answer.timings.values())
     json.dumps(answer.to_dict())
@@ -92,6 +95,7 @@ def test_masks_are_the_head_s(grounder: Grounder) -> None:
     attention = torch.stack([merge_phrase(trace.attention, p.tokens) for p in answer.phrases])
     states = [trace.hidden_states[:, list(p.tokens)] for p in answer.phrases]
     output = head(attention, states, trace.geometry, head.refiner.encode(np.asarray(image)))
+    assert all(0 < phrase.area < 60 * 40 for phrase in answer.phrases)
     for phrase, logits in zip(answer.phrases, output.refined_logits, strict=True):
         assert np.array_equal(phrase.mask, (logits > 0).numpy())
     rough = grounder.chat(image, QUESTION, max_new_tokens=40, refine=False)
@@ -101,6 +105,17 @@ def test_masks_are_the_head_s(grounder: Grounder) -> None:
     for phrase, mask in zip(rough.phrases, expected, strict=True):
         assert np.array_equal(phrase.mask, mask.numpy())
     assert "picture embedding" not in rough.timings
+
+
+def test_empty_masks_have_an_empty_box_and_no_score() -> None:
+    nothing = tiny_head()
+    classifier = nothing.mask_decoder.classifier
+    nn.init.zeros_(classifier.weight)
+    assert classifier.bias is not None
+    nn.init.constant_(classifier.bias, -5)
+    answer = Grounder(LlavaAdapter.tiny(), nothing).segment(picture(), ["a cat"], refine=False)
+    phrase = answer.phrases[0]
+    assert (phrase.area, phrase.box, phrase.score) == (0, (0, 0, 0, 0), 0.0)
 
 
 def test_given_phrases(grounder: Grounder) -> None:
@@ -283,7 +298,7 @@ DEMO = PACKAGE / "assets" / "pictures" / "demo.png"
 @pytest.fixture(scope="module")
 def embedded() -> Grounder:
     folder = PACKAGE / "assets" / "embedded"
-    missing = [part for part in ("lmm", "sam", "head") if not (folder / part).is_dir()]
+    missing = [part for part in ("lmm", "head", "head/sam") if not (folder / part).is_dir()]
     assert not missing, f"the embedded model lacks {missing}; run `flmm stickers build`"
     return Grounder.from_pretrained()
 

@@ -84,4 +84,4 @@ def test_public_names() -> None:
     for name in flmm.__all__:
         assert getattr(flmm, name) is not None
     with pytest.raises(AttributeError, match="'flmm' has no attribute 'nothing'"):
-        _ = flmm.nothing  # type: ignore[attr-defined]
+        _ = flmm.nothing

@@ -17,6 +17,7 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from flmm.errors import InputError
 from flmm.types import ImageGeometry
 
 Request = tuple[Image.Image, str, str | None]
@@ -235,7 +236,14 @@ class LMMAdapter(ABC):
 
         ``temperature`` 0 takes the likeliest token at every step; above it, tokens are drawn with
         torch's global generator. ``on_token`` is called with every new token, the end included.
+
+        Raises:
+            InputError: ``max_new_tokens`` is below 1 or ``temperature`` below 0.
         """
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
+        if temperature < 0:
+            raise InputError(f"temperature is {temperature}; give 0 (no chance) or more")
         inputs = self.collate([prompt]).inputs
         sampling: dict[str, float | bool | None] = (
             {"do_sample": True, "temperature": temperature}

@@ -19,8 +19,8 @@ class Budget:
     """How long each stage trains, in steps, and on how many drawn scenes."""
 
     scenes: int = 30_000
-    lmm_warm_up: int = 420
-    lmm: int = 3000
+    lmm_warm_up: int = 1000
+    lmm: int = 2200
     segmenter_warm_up: int = 450
     segmenter: int = 800
     head: int = 900
@@ -52,8 +52,10 @@ def train_lmm(folder: Path, budget: Budget) -> None:
     torch.manual_seed(0)
     tokenizer = language_model.build_tokenizer()
     lmm = language_model.build_lmm(tokenizer)
-    language_model.warm_up(lmm, world, folder / "checkpoints", budget.lmm_warm_up)
-    language_model.train(lmm, tokenizer, world, folder / "checkpoints", budget.lmm)
+    classifier = language_model.KindClassifier(lmm)
+    language_model.warm_up(classifier, world, folder / "checkpoints", budget.lmm_warm_up)
+    lesson = language_model.Lesson(lmm, classifier)
+    language_model.train(lesson, tokenizer, world, folder / "checkpoints", budget.lmm)
     target = folder / "embedded" / "lmm"
     tokenizer.save_pretrained(target)
     side = language_model.PIXELS

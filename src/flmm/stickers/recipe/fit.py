@@ -49,7 +49,8 @@ class Fit(Generic[Batch]):
 
 def _optimizers(fit: Fit[Batch]) -> list[Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for embeddings, biases, norms and the rest."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in fit.module.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -115,7 +116,7 @@ def run(fit: Fit[Batch], folder: Path) -> None:
             value = 0.0
             for batch in batches:
                 loss = fit.loss(batch) / len(batches)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 value += loss.item()
             if not math.isfinite(value):
                 raise FloatingPointError(f"{fit.name}: loss {value} at step {step}")

@@ -35,7 +35,7 @@ from flmm.types import ImageGeometry, Trace
 
 LMM_NAME = "embedded:lmm"
 SAM_NAME = "sam"
-_PICTURES = 6
+_PICTURES = 5
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def build_head(adapter: LMMAdapter, sam: SamModel) -> GroundingHead:
     """The untrained head for the embedded LMM."""
     config = HeadConfig(
         layers=adapter.layers, heads=adapter.heads, hidden_size=adapter.hidden_size,
-        base_channels=20, selector=True, selector_width=64, segment_prompt=SEGMENT_QUESTION,
+        base_channels=16, selector=True, selector_width=64, segment_prompt=SEGMENT_QUESTION,
         base_model_name_or_path=LMM_NAME, refiner_name_or_path=SAM_NAME,
     )  # fmt: skip
     return GroundingHead(config, sam)

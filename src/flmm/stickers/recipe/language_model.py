@@ -25,6 +25,7 @@ from transformers.models.llava.modeling_llava import LlavaForConditionalGenerati
 from flmm.stickers.kinds import KINDS, STUFF
 from flmm.stickers.language import Turn, ask, every_text, say_all
 from flmm.stickers.recipe.fit import Fit, run
+from flmm.stickers.scene import Scene
 from flmm.stickers.world import World
 
 IMAGE, USER, ASSISTANT = "<image>", "<|user|>", "<|assistant|>"
@@ -115,7 +116,8 @@ class Curriculum:
     seed: int
     steps: int
     batch_size: int
-    stages: tuple[tuple[float, int], ...] = ((0.12, 1), (0.25, 2), (0.42, 3), (1.0, 6))
+    stages: tuple[tuple[float, int], ...]
+    """(share of the steps, most things a scene), one after the other."""
 
     @cached_property
     def _by_count(self) -> dict[int, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
@@ -139,31 +141,39 @@ class KindClassifier(nn.Module):
         self.classifier = nn.Linear(self.vision_tower.config.hidden_size, len(LABELS))
         nn.init.constant_(self.classifier.bias, -3.0)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, labels) logits."""
-        states = self.vision_tower(pixels).last_hidden_state[:, 1:]
-        logits: Tensor = self.classifier(states)
-        return logits.topk(4, dim=1).values.mean(1)
+    def patches(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, h·w, width): the patches' states, as the projector sees them."""
+        states: Tensor = self.vision_tower(pixels).last_hidden_state
+        return states[:, 1:]
+
+    def loss(self, patches: Tensor, labels: Tensor) -> Tensor:
+        """BCE of the pooled logits against (B, labels) in 0 or 1."""
+        logits = self.classifier(patches).topk(4, dim=1).values.mean(1)
+        return 10 * functional.binary_cross_entropy_with_logits(logits, labels)
 
 
-def warm_up(lmm: LlavaForConditionalGeneration, world: World, folder: Path, steps: int) -> None:
+def labels_of(scenes: Sequence[Scene]) -> Tensor:
+    """(B, labels): 1 for every kind of thing and stuff that a scene's caption names."""
+    target = torch.zeros(len(scenes), len(LABELS))
+    for row, scene in enumerate(scenes):
+        for name in (*(k.name for k in scene.kinds), *(b.name for b in scene.bands)):
+            target[row, LABELS.index(name)] = 1
+    return target
+
+
+def warm_up(classifier: KindClassifier, world: World, folder: Path, steps: int) -> None:
     """Teach the vision tower which kinds of thing and stuff are in a picture."""
-    plan = Curriculum(world, 1, steps, 48, ((0.15, 1), (0.35, 2), (0.6, 3), (1.0, 6)))
-    classifier = KindClassifier(lmm)
+    plan = Curriculum(world, 1, steps, 6 * _MICRO, ((0.15, 1), (0.35, 2), (0.6, 3), (1.0, 6)))
 
     def batches(step: int) -> list[tuple[Tensor, Tensor]]:
         indices, _ = plan.draw(step)
-        target = torch.zeros(len(indices), len(LABELS))
-        for row, index in enumerate(indices):
-            scene = world.scene(index)
-            for name in (*(k.name for k in scene.kinds), *(b.name for b in scene.bands)):
-                target[row, LABELS.index(name)] = 1
         pixels = pixel_values([world.picture(i) for i in indices])
-        return list(zip(pixels.split(_MICRO), target.split(_MICRO), strict=True))
+        labels = labels_of([world.scene(i) for i in indices])
+        return list(zip(pixels.split(_MICRO), labels.split(_MICRO), strict=True))
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-        pixels, target = batch
-        return functional.binary_cross_entropy_with_logits(classifier(pixels), target) * 10
+        pixels, labels = batch
+        return classifier.loss(classifier.patches(pixels), labels)
 
     run(Fit("lmm-warm-up", classifier, steps, batches, loss), folder)
 
@@ -180,10 +190,15 @@ class TextBatch:
     """(B, 1, L, L) bool: who may look at whom."""
     targets: Tensor
     """(B, L): the next token where it belongs to an answer, else -100."""
+    labels: Tensor
+    """(B, labels): which kinds the captions name."""
 
 
 def pack(
-    tokenizer: PreTrainedTokenizerFast, pixels: Tensor, turns: Sequence[Sequence[Turn]]
+    tokenizer: PreTrainedTokenizerFast,
+    pixels: Tensor,
+    turns: Sequence[Sequence[Turn]],
+    labels: Tensor,
 ) -> TextBatch:
     """Lay each picture's turns after one copy of its image tokens."""
     image_tokens = (PIXELS // PATCH) ** 2
@@ -214,16 +229,15 @@ def pack(
     causal = torch.ones(longest, longest, dtype=torch.bool).tril()
     same = branches[:, :, None] == branches[:, None, :]
     mask = causal & (same | (branches[:, None, :] == 0))
-    return TextBatch(pixels, stack(0, padding), stack(1, 0), mask[:, None], stack(3, -100))
+    return TextBatch(pixels, stack(0, padding), stack(1, 0), mask[:, None], stack(3, -100), labels)
 
 
-def text_loss(lmm: LlavaForConditionalGeneration, batch: TextBatch) -> Tensor:
-    """Mean cross entropy of the answers' tokens."""
+def text_loss(lmm: LlavaForConditionalGeneration, batch: TextBatch, patches: Tensor) -> Tensor:
+    """Mean cross entropy of the answers' tokens; `patches` are the vision tower's states."""
     model = lmm.model
-    states = model.vision_tower(batch.pixels).last_hidden_state[:, 1:]
     embeddings = model.language_model.embed_tokens(batch.ids)
     first = 2
-    image = model.multi_modal_projector(states)
+    image = model.multi_modal_projector(patches)
     embeddings = torch.cat(
         [embeddings[:, :first], image, embeddings[:, first + image.shape[1] :]], dim=1
     )
@@ -238,15 +252,32 @@ def text_loss(lmm: LlavaForConditionalGeneration, batch: TextBatch) -> Tensor:
     return functional.cross_entropy(lmm.lm_head(hidden[wanted]), batch.targets[wanted])
 
 
+class Lesson(nn.Module):
+    """The whole model, and beside it the warm-up's classifier, so that the tower forgets nothing.
+
+    With the texts' loss alone, the vision tower unlearned the kinds before the LLM asked for them.
+    """
+
+    def __init__(self, lmm: LlavaForConditionalGeneration, classifier: KindClassifier) -> None:
+        super().__init__()
+        self.lmm = lmm
+        self.classifier = classifier
+
+    def loss(self, batch: TextBatch) -> Tensor:
+        patches = self.classifier.patches(batch.pixels)
+        kinds = self.classifier.loss(patches, batch.labels)
+        return text_loss(self.lmm, batch, patches) + 0.3 * kinds
+
+
 def train(
-    lmm: LlavaForConditionalGeneration,
+    lesson: Lesson,
     tokenizer: PreTrainedTokenizerFast,
     world: World,
     folder: Path,
     steps: int,
 ) -> None:
     """Teach the whole model captions, lists and answers."""
-    plan = Curriculum(world, 2, steps, 2 * _MICRO)
+    plan = Curriculum(world, 2, steps, 2 * _MICRO, ((0.25, 1), (0.4, 2), (0.6, 3), (1.0, 6)))
 
     def batches(step: int) -> list[TextBatch]:
         indices, random = plan.draw(step)
@@ -255,6 +286,7 @@ def train(
     def pack_scenes(indices: list[int], random: np.random.Generator) -> TextBatch:
         scenes = [world.scene(index) for index in indices]
         turns = [[say_all(s, random), *(ask(s, random) for _ in range(3))] for s in scenes]
-        return pack(tokenizer, pixel_values([world.picture(i) for i in indices]), turns)
+        pixels = pixel_values([world.picture(i) for i in indices])
+        return pack(tokenizer, pixels, turns, labels_of(scenes))
 
-    run(Fit("lmm", lmm, steps, batches, lambda b: text_loss(lmm, b), learning_rate=2e-3), folder)
+    run(Fit("lmm", lesson, steps, batches, lesson.loss, learning_rate=1.5e-3), folder)

@@ -47,9 +47,16 @@ def build_segmenter() -> SamModel:
         hidden_size=WIDTH, mlp_dim=256, num_hidden_layers=2, num_attention_heads=4,
         iou_head_hidden_dim=WIDTH,
     )  # fmt: skip
-    return SamModel(
+    sam = SamModel(
         SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
     )
+    # Made from a configuration, transformers' SAM has one random place code for pictures and
+    # another for prompts, both so fine (half the width, where Meta's SAM has 1) that neighbouring
+    # places look unrelated: no prompt could ever point at anything.
+    place = sam.shared_image_embedding
+    torch.nn.init.normal_(place.positional_embedding)
+    sam.prompt_encoder.shared_embedding = place
+    return sam
 
 
 class DenseHead(nn.Module):
@@ -216,6 +223,7 @@ def train(sam: SamModel, world: World, folder: Path, steps: int) -> None:
     """Teach the whole SAM to follow points, boxes and coarse masks."""
     preprocess = MaskRefiner(sam).preprocess
     sam.requires_grad_(True)
+    sam.shared_image_embedding.requires_grad_(False)
 
     def batches(step: int) -> list[PromptBatch]:
         random = torch.Generator().manual_seed(step)

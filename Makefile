@@ -1,0 +1,35 @@
+# make demo   asks the embedded model about the bundled picture
+# make test   runs every check
+#
+# Both make .venv first, once; PYTHON and TORCH can be set, as in: make demo PYTHON=python3.12
+
+PYTHON ?= python3.11
+TORCH ?= torch==2.13.0
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test
+
+demo: .venv/installed
+	$(BIN)/flmm chat src/flmm/assets/pictures/demo.png "What is in the picture?"
+
+test: .venv/installed-for-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+# torch goes first and pinned: a resolver left to itself may bring gigabytes for a GPU.
+.venv/torch:
+	$(PYTHON) -m venv .venv
+	$(PIP) install "$(TORCH)"
+	touch $@
+
+.venv/installed: .venv/torch pyproject.toml
+	$(PIP) install --editable .
+	touch $@
+
+.venv/installed-for-tests: .venv/installed
+	$(PIP) install --editable ".[dev]"
+	touch $@
