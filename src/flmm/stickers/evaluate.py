@@ -63,7 +63,7 @@ class WordScores:
     absent: float
     """Share of the named kinds of thing that are not there."""
     answers: dict[str, float]
-    """Share of questions answered word for word as the facts have it, by task."""
+    """Share of questions answered right (`is_right`), by task."""
     keyword_f1: float
     """Of the keyword selector's phrases in true captions and answers, exact in both ends."""
 
@@ -100,6 +100,13 @@ def _questions(scene: Scene, seed: int) -> list[Turn]:
     return [ask(scene, random) for _ in range(4)]
 
 
+def is_right(turn: Turn, answer: str) -> bool:
+    """Word for word what the facts say; of "is there" only yes or no ("where" asks the place)."""
+    if turn.task == "is there":
+        return answer.split(",")[0] == turn.answer.split(",")[0]
+    return answer == turn.answer
+
+
 def measure_words(
     adapter: LMMAdapter, head: GroundingHead, scenes: Sequence[Scene], progress: Progress
 ) -> WordScores:
@@ -126,7 +133,7 @@ def measure_words(
         turns = _questions(scene, index)
         for turn in turns:
             answer = adapter.generate(adapter.prepare(picture, turn.question), 48).text
-            right.setdefault(turn.task, []).append(answer == turn.answer)
+            right.setdefault(turn.task, []).append(is_right(turn, answer))
         for turn in (facts, turns[0]):
             found = _selected(adapter, head, picture, turn)
             truth = {(mention.start, mention.end) for mention in turn.mentions}

@@ -24,6 +24,10 @@ from flmm.stickers.recipe.muon import Muon
 
 Batch = TypeVar("Batch")
 
+# Micro-batches learn side by side: at these sizes one on each of two cores takes half the time that
+# torch's own threads need for one after the other.
+_WORKERS = 2
+
 _SAVE_EVERY = 250
 _LOG_EVERY = 25
 _WARM_UP = 0.03
@@ -86,6 +90,7 @@ def run(fit: Fit[Batch], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{fit.name}.pt"
     optimizers = _optimizers(fit)
+    torch.set_num_threads(1)
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -96,11 +101,21 @@ def run(fit: Fit[Batch], folder: Path) -> None:
     if first >= fit.steps:
         return
     parameters = [p for p in fit.module.parameters() if p.requires_grad]
+
+    def learn(batch: Batch, count: int) -> float:
+        loss = fit.loss(batch) / count
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item()
+
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}"),
     )  # fmt: skip
-    with Progress(*columns) as progress, ThreadPoolExecutor(1) as reader:
+    with (
+        Progress(*columns) as progress,
+        ThreadPoolExecutor(1) as reader,
+        ThreadPoolExecutor(_WORKERS) as workers,
+    ):
         task = progress.add_task(fit.name, total=fit.steps, completed=first, loss="…")
         coming = reader.submit(fit.batches, first)
         mean = 0.0
@@ -113,11 +128,7 @@ def run(fit: Fit[Batch], folder: Path) -> None:
                 for group in optimizer.param_groups:
                     group["lr"] = fit.learning_rate * share
                 optimizer.zero_grad(set_to_none=True)
-            value = 0.0
-            for batch in batches:
-                loss = fit.loss(batch) / len(batches)
-                loss.backward()  # type: ignore[no-untyped-call]
-                value += loss.item()
+            value = sum(workers.map(learn, batches, [len(batches)] * len(batches)))
             if not math.isfinite(value):
                 raise FloatingPointError(f"{fit.name}: loss {value} at step {step}")
             torch.nn.utils.clip_grad_norm_(parameters, fit.clip)
