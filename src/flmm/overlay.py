@@ -72,11 +72,11 @@ def draw_overlay(picture: Image.Image, text: str, regions: Sequence[Region]) -> 
 
 
 def _at_viewing_size(picture: Image.Image) -> Image.Image:
-    longer = max(picture.size)
     pixels = picture.width * picture.height
-    scale = max(1.0, SMALLEST_SIDE / longer) if pixels <= MOST_PIXELS else 1.0
     if pixels > MOST_PIXELS:
         scale = (MOST_PIXELS / pixels) ** 0.5
+    else:
+        scale = max(1.0, SMALLEST_SIDE / max(picture.size))
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
     return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
@@ -145,9 +145,10 @@ def _badge_place(
         return None
     scale = min(1.0, 160 / max(size))
     small = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
-    shades = Image.fromarray(mask.astype(np.uint8) * 255).resize(small, Image.Resampling.BOX)
-    grey = np.asarray(shades)
-    depth = _depth(grey >= max(grey.max() / 2, 1))
+    # In fractions, for a few pixels of a large picture would be rounded to nothing in bytes.
+    shares = Image.fromarray(mask.astype(np.float32)).resize(small, Image.Resampling.BOX)
+    share = np.asarray(shares)
+    depth = _depth(share >= share.max() / 2)
     ys, xs = np.mgrid[0 : small[1], 0 : small[0]]
     free = np.ones_like(depth, dtype=bool)
     for x, y in taken:

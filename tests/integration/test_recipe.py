@@ -14,7 +14,7 @@ from flmm.lmm import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.masks.refiner import load_sam
 from flmm.stickers.draw import draw
-from flmm.stickers.language import caption
+from flmm.stickers.language import Turn, caption
 from flmm.stickers.recipe import head as head_recipe
 from flmm.stickers.recipe import language_model, segmenter
 from flmm.stickers.recipe.build import Budget, build
@@ -80,7 +80,7 @@ def test_training_text_is_what_the_adapter_reads(built: Path) -> None:
     picture = draw(draw_scene(4), 192).picture
     turn = caption(draw_scene(4))
     pixels = language_model.pixel_values([picture])
-    packed = language_model.pack(tokenizer, pixels, [[turn]])
+    packed = language_model.pack(tokenizer, pixels, [[turn]], torch.zeros(1, 1))
     prompt = adapter.prepare(Image.fromarray(picture), turn.question, turn.answer)
     ids = prompt.inputs["input_ids"]
     assert packed.ids[:, : ids.shape[1]].tolist() == ids.tolist()
@@ -92,12 +92,18 @@ def test_packed_turns_do_not_see_one_another() -> None:
     lmm = language_model.build_lmm(tokenizer).eval()
     scene = draw_scene(6)
     pixels = language_model.pixel_values([draw(scene, 96).picture])
+    patches = language_model.KindClassifier(lmm).patches(pixels)
     turns = [caption(scene), caption(draw_scene(7)), caption(draw_scene(8))]
-    together = language_model.text_loss(lmm, language_model.pack(tokenizer, pixels, [turns]))
-    alone = [language_model.pack(tokenizer, pixels, [[turn]]) for turn in turns]
-    counts = torch.tensor([float((batch.targets >= 0).sum()) for batch in alone])
-    losses = torch.stack([language_model.text_loss(lmm, batch) for batch in alone])
-    torch.testing.assert_close(together, (losses * counts).sum() / counts.sum(), rtol=1e-4, atol=0)
+
+    def loss(turns: list[Turn]) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = language_model.pack(tokenizer, pixels, [turns], torch.zeros(1, 1))
+        return language_model.text_loss(lmm, batch, patches), (batch.targets >= 0).sum()
+
+    together, total = loss(turns)
+    alone = [loss([turn]) for turn in turns]
+    torch.testing.assert_close(
+        together * total, sum(value * count for value, count in alone), rtol=1e-4, atol=0
+    )
 
 
 def test_report_measures_every_figure(built: Path, capsys: pytest.CaptureFixture[str]) -> None:

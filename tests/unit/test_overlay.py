@@ -77,6 +77,17 @@ def test_any_shape_has_a_legible_legend(size: tuple[int, int]) -> None:
     assert (panel.max(axis=2) < 80).sum() > 50
 
 
+def test_a_mask_of_one_pixel_still_gets_its_number() -> None:
+    mask = np.zeros((2000, 3000), dtype=np.bool_)
+    mask[1000, 1500] = True
+    sheet = pixels(
+        draw_overlay(Image.new("RGB", (3000, 2000), GREY), "a", [Marked("a", 0, 1, mask)])
+    )
+    ys, xs = np.nonzero((sheet[:1290] != 128).any(axis=2))
+    assert abs(ys.mean() - 645) < 20
+    assert abs(xs.mean() - 968) < 20
+
+
 def test_large_pictures_are_made_smaller() -> None:
     picture = Image.new("RGB", (3000, 2000), GREY)
     sheet = draw_overlay(picture, "", [])

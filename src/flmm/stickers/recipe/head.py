@@ -35,7 +35,7 @@ from flmm.types import ImageGeometry, Trace
 
 LMM_NAME = "embedded:lmm"
 SAM_NAME = "sam"
-_PICTURES = 5
+_MICRO = 3
 
 
 @dataclass(frozen=True)
@@ -170,14 +170,14 @@ def train(adapter: LMMAdapter, head: GroundingHead, world: World, folder: Path, 
     def batches(step: int) -> list[list[Example]]:
         random = np.random.default_rng((5, step))
         examples = []
-        for index in random.integers(world.count, size=_PICTURES):
+        for index in random.integers(world.count, size=2 * _MICRO):
             drawing = world.drawing(int(index))
             turn = _turn(drawing, random)
             while not turn.mentions:
                 turn = _turn(drawing, random)
             prompt = adapter.prepare(Image.fromarray(drawing.picture), turn.question, turn.answer)
             examples.append(Example(drawing, turn, prompt))
-        return [examples]
+        return [examples[:_MICRO], examples[_MICRO:]]
 
     def loss(examples: list[Example]) -> Tensor:
         with torch.no_grad():

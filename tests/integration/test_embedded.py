@@ -1,0 +1,48 @@
+"""The model that comes with the package: it is there, it is small, and it finds things."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import flmm
+from flmm.grounder import Grounder
+
+QUESTION = "What is in the picture?"
+PACKAGE = Path(flmm.__file__).parent
+DEMO = PACKAGE / "assets" / "pictures" / "demo.png"
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Grounder:
+    folder = PACKAGE / "assets" / "embedded"
+    missing = [part for part in ("lmm", "head", "head/sam") if not (folder / part).is_dir()]
+    assert not missing, f"the embedded model lacks {missing}; run `flmm stickers build`"
+    return Grounder.from_pretrained()
+
+
+def test_embedded_model_says_and_shows_what_is_there(embedded: Grounder) -> None:
+    answer = embedded.chat(DEMO, QUESTION)
+    assert answer.text.startswith("There ")
+    assert len(answer.phrases) >= 3
+    for phrase in answer.phrases:
+        assert phrase.area, f"nothing was found for {phrase.text!r}"
+        assert answer.text[phrase.start : phrase.end] == phrase.text
+    again = embedded.chat(DEMO, QUESTION)
+    assert again.text == answer.text
+    for one, other in zip(again.phrases, answer.phrases, strict=True):
+        assert np.array_equal(one.mask, other.mask)
+
+
+def test_embedded_model_finds_the_ground_below_and_the_backdrop_above(embedded: Grounder) -> None:
+    said = embedded.chat(DEMO, QUESTION)
+    front, back = said.phrases[-2].text, said.phrases[-1].text
+    lower, upper = embedded.segment(DEMO, [front, back]).phrases
+    height = said.size[0]
+    assert np.nonzero(lower.mask)[0].mean() > height / 2 > np.nonzero(upper.mask)[0].mean()
+
+
+def test_embedded_model_is_small(embedded: Grounder) -> None:
+    assert sum(p.numel() for p in embedded.adapter.model.parameters()) <= 8_000_000
+    files = (PACKAGE / "assets" / "embedded").rglob("*")
+    assert sum(path.stat().st_size for path in files if path.is_file()) <= 40 * 2**20
