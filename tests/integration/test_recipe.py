@@ -89,7 +89,7 @@ def test_training_text_is_what_the_adapter_reads(built: Path) -> None:
 
 def test_packed_turns_do_not_see_one_another() -> None:
     tokenizer = language_model.build_tokenizer()
-    lmm = language_model.build_lmm(tokenizer).eval()
+    lmm = language_model.build_lmm(tokenizer).train(False)
     scene = draw_scene(6)
     pixels = language_model.pixel_values([draw(scene, 96).picture])
     patches = language_model.KindClassifier(lmm).patches(pixels)

@@ -115,7 +115,7 @@ def _texture(name: str, variant: int, size: int) -> Picture:
         mix = np.clip(down * 1.5, 0, 1)
         pattern = np.clip(_grain(random, size, 8, 5), 0.2, 1) * 3
     colour = first + (second - first) * mix[..., None] + strength * pattern[..., None]
-    return np.clip(colour, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(colour, 0, 255), dtype=np.uint8)
 
 
 def _turned_sticker(thing: Thing, size: int) -> Image.Image:
@@ -131,7 +131,7 @@ def _turned_sticker(thing: Thing, size: int) -> Image.Image:
 def draw(scene: Scene, size: int = 384) -> Drawing:
     """Draw a scene at `size` x `size` pixels; the same scene and size give the same pixels."""
     random = np.random.default_rng(scene.texture_seed)
-    across = np.arange(size, dtype=np.float32) / size
+    across = np.asarray(np.arange(size) / size, dtype=np.float32)
     down = across[:, None]
     canvas = np.empty((size, size, 3), dtype=np.float32)
     owner = np.zeros((size, size), dtype=np.uint8)

@@ -42,7 +42,7 @@ def build(folder: Path, budget: Budget) -> Path:
     torch.manual_seed(2)
     head = head_recipe.build_head(adapter, sam)
     head_recipe.train(adapter, head, world, checkpoints, budget.head)
-    save_pretrained(head.half(), result / "head")
+    save_pretrained(head.to(torch.float16), result / "head")
     return result
 
 
@@ -66,7 +66,7 @@ def train_lmm(folder: Path, budget: Budget) -> None:
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     ).save_pretrained(target)
-    lmm.half().save_pretrained(target)
+    lmm.half().save_pretrained(target)  # type: ignore[no-untyped-call]
 
 
 def train_segmenter(folder: Path, budget: Budget) -> None:
@@ -76,4 +76,5 @@ def train_segmenter(folder: Path, budget: Budget) -> None:
     sam = segmenter.build_segmenter()
     segmenter.warm_up(sam, world, folder / "checkpoints", budget.segmenter_warm_up)
     segmenter.train(sam, world, folder / "checkpoints", budget.segmenter)
-    sam.half().save_pretrained(folder / "embedded" / "head" / "sam")
+    target = folder / "embedded" / "head" / "sam"
+    sam.half().save_pretrained(target)  # type: ignore[no-untyped-call]

@@ -59,7 +59,7 @@ def build_tokenizer(vocabulary: int = 900) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(every_text(), trainer)
-    wrapped = PreTrainedTokenizerFast(
+    wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=BEGIN,
         eos_token=END,
@@ -72,6 +72,12 @@ def build_tokenizer(vocabulary: int = 900) -> PreTrainedTokenizerFast:
     )
     wrapped.chat_template = CHAT_TEMPLATE
     return wrapped
+
+
+def _token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    number = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(number, int)
+    return number
 
 
 def build_lmm(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
@@ -89,7 +95,7 @@ def build_lmm(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGenerati
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_index=_token_id(tokenizer, IMAGE),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         image_seq_length=(PIXELS // PATCH) ** 2,
@@ -169,7 +175,7 @@ def warm_up(classifier: KindClassifier, world: World, folder: Path, steps: int) 
         indices, _ = plan.draw(step)
         pixels = pixel_values([world.picture(i) for i in indices])
         labels = labels_of([world.scene(i) for i in indices])
-        return list(zip(pixels.split(_MICRO), labels.split(_MICRO), strict=True))
+        return list(zip(torch.split(pixels, _MICRO), torch.split(labels, _MICRO), strict=True))
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         pixels, labels = batch
@@ -203,7 +209,7 @@ def pack(
     """Lay each picture's turns after one copy of its image tokens."""
     image_tokens = (PIXELS // PATCH) ** 2
     begin, user, image, assistant, end, padding = (
-        tokenizer.convert_tokens_to_ids(t) for t in (BEGIN, USER, IMAGE, ASSISTANT, END, PADDING)
+        _token_id(tokenizer, token) for token in (BEGIN, USER, IMAGE, ASSISTANT, END, PADDING)
     )
     prefix = [begin, user] + [image] * image_tokens
     rows: list[tuple[list[int], list[int], list[int], list[int]]] = []
@@ -225,10 +231,10 @@ def pack(
     def stack(column: int, fill: int) -> Tensor:
         return torch.tensor([row[column] + [fill] * (longest - len(row[column])) for row in rows])
 
-    branches = stack(2, -1)
+    branch_of = stack(2, -1)
     causal = torch.ones(longest, longest, dtype=torch.bool).tril()
-    same = branches[:, :, None] == branches[:, None, :]
-    mask = causal & (same | (branches[:, None, :] == 0))
+    same = branch_of[:, :, None] == branch_of[:, None, :]
+    mask = causal & (same | (branch_of[:, None, :] == 0))
     return TextBatch(pixels, stack(0, padding), stack(1, 0), mask[:, None], stack(3, -100), labels)
 
 

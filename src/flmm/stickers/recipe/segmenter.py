@@ -207,7 +207,7 @@ def warm_up(sam: SamModel, world: World, folder: Path, steps: int) -> None:
         drawings = [world.drawing(i) for i in indices]
         pixels = torch.stack([preprocess(d.picture) for d in drawings])
         targets = torch.stack([dense_targets(d) for d in drawings])
-        return list(zip(pixels.split(_MICRO), targets.split(_MICRO), strict=True))
+        return list(zip(torch.split(pixels, _MICRO), torch.split(targets, _MICRO), strict=True))
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         return dense_loss(model(batch[0]), batch[1])
