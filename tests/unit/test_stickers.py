@@ -11,13 +11,13 @@ from flmm.stickers.draw import draw, mention_mask, sticker
 from flmm.stickers.evaluate import named_in
 from flmm.stickers.kinds import BACKDROPS, GROUNDS, KINDS
 from flmm.stickers.language import (
-    ask,
     caption,
     listing,
     referring_expressions,
     where_band,
     where_thing,
 )
+from flmm.stickers.questions import ask
 from flmm.stickers.scene import MOST_THINGS, PLACES, Scene, Thing, draw_scene
 
 seeds = st.integers(0, 2**32)

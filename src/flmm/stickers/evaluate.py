@@ -28,10 +28,10 @@ from flmm.stickers.language import (
     SEGMENT_QUESTION,
     Mention,
     Turn,
-    ask,
     caption,
     referring_expressions,
 )
+from flmm.stickers.questions import ask
 from flmm.stickers.scene import Scene, draw_scene
 from flmm.stickers.world import EVALUATION_SEED, VALIDATION_SEED
 

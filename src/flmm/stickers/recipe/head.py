@@ -22,13 +22,13 @@ from flmm.stickers.language import (
     SEGMENT_QUESTION,
     Mention,
     Turn,
-    ask,
     caption,
     listing,
     referring_expressions,
     where_band,
     where_thing,
 )
+from flmm.stickers.questions import ask
 from flmm.stickers.recipe.fit import Fit, run
 from flmm.stickers.world import World
 from flmm.types import ImageGeometry, Trace

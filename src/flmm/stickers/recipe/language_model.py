@@ -23,7 +23,8 @@ from transformers.models.llava.configuration_llava import LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
 from flmm.stickers.kinds import KINDS, STUFF
-from flmm.stickers.language import Turn, ask, every_text, say_all
+from flmm.stickers.language import Turn
+from flmm.stickers.questions import ask, every_text, say_all
 from flmm.stickers.recipe.fit import Fit, run
 from flmm.stickers.scene import Scene
 from flmm.stickers.world import World
