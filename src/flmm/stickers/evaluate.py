@@ -22,15 +22,13 @@ from flmm.masks.kmeans import coarse_mask
 from flmm.masks.selector import select_phrases
 from flmm.metrics import Overlap, cumulative_iou, mask_overlap, mean_iou
 from flmm.model import GroundingHead
-from flmm.stickers.draw import Drawing, draw, mention_mask
+from flmm.stickers.draw import draw, mention_mask
 from flmm.stickers.kinds import KINDS, STUFF
 from flmm.stickers.language import (
-    SEGMENT_QUESTION,
-    Mention,
     Turn,
     caption,
-    referring_expressions,
 )
+from flmm.stickers.protocols import Said, captions
 from flmm.stickers.questions import ask
 from flmm.stickers.scene import Scene, draw_scene
 from flmm.stickers.world import EVALUATION_SEED, VALIDATION_SEED
@@ -76,14 +74,6 @@ class MaskScores:
     things_mean: float
     stuff_cumulative: float
     stuff_mean: float
-
-
-@dataclass(frozen=True)
-class Said:
-    """One text about a scene whose phrases are to be grounded."""
-
-    drawing: Drawing
-    turn: Turn
 
 
 def named_in(text: str) -> set[str]:
@@ -160,32 +150,6 @@ def _selected(
     return set(
         select_phrases(turn.answer, prompt.answer_offsets, logits, head.config.selector_threshold)
     )
-
-
-def captions(scenes: Sequence[Scene]) -> Iterator[list[Said]]:
-    """The paper's protocol: all the phrases of a true caption in one text."""
-    for scene in scenes:
-        yield [Said(draw(scene), caption(scene))]
-
-
-def references(scenes: Sequence[Scene]) -> Iterator[list[Said]]:
-    """LISA's protocol: one referring expression at a time, among distractors of its kind."""
-    for index, scene in enumerate(scenes):
-        random = np.random.default_rng(index)
-        drawing = draw(scene)
-        texts = [
-            (expressions[int(random.integers(len(expressions)))], (number,), ())
-            for number in range(len(scene.things))
-            if (expressions := referring_expressions(scene, number))
-        ]
-        bands = [(f"the {band.name}", (), (i,)) for i, band in enumerate(scene.bands)]
-        yield [Said(drawing, _alone(*text)) for text in (*texts, *bands)]
-
-
-def _alone(expression: str, things: tuple[int, ...], bands: tuple[int, ...]) -> Turn:
-    answer = expression[0].upper() + expression[1:]
-    mention = Mention(0, len(answer), things, bands)
-    return Turn("refer", SEGMENT_QUESTION.format(phrase=expression), answer, (mention,))
 
 
 @dataclass(frozen=True)

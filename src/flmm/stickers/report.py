@@ -17,12 +17,11 @@ from flmm.stickers.evaluate import (
     MaskScores,
     WordScores,
     calibrate,
-    captions,
     held_out,
     measure_masks,
     measure_words,
-    references,
 )
+from flmm.stickers.protocols import captions, references
 
 
 @dataclass(frozen=True)
