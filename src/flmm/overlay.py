@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from flmm.legend import Style, draw_legend, draw_number
+from flmm.legend import Marked, Style, draw_legend, draw_number
 from flmm.palette import Colour, colour_of
 
 SMALLEST_SIDE = 720
@@ -26,15 +26,9 @@ _FILL = 0.4
 _HALO = 0.85
 
 
-class Region(Protocol):
+class Region(Marked, Protocol):
     """A phrase of the text and where it is in the picture."""
 
-    @property
-    def text(self) -> str: ...
-    @property
-    def start(self) -> int: ...
-    @property
-    def end(self) -> int: ...
     @property
     def mask(self) -> NDArray[np.bool_]:
         """(H, W) bool."""
