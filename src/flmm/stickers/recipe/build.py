@@ -20,7 +20,7 @@ class Budget:
 
     scenes: int = 30_000
     lmm_warm_up: int = 1000
-    lmm: int = 5000
+    lmm: int = 6000
     segmenter_warm_up: int = 450
     segmenter: int = 2400
     head: int = 1500
