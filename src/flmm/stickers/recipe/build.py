@@ -20,9 +20,9 @@ class Budget:
 
     scenes: int = 30_000
     lmm_warm_up: int = 1000
-    lmm: int = 6000
+    lmm: int = 5000
     segmenter_warm_up: int = 450
-    segmenter: int = 2400
+    segmenter: int = 2000
     head: int = 1500
 
 

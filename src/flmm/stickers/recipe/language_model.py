@@ -284,7 +284,7 @@ def train(
     steps: int,
 ) -> None:
     """Teach the whole model captions, lists and answers."""
-    plan = Curriculum(world, 2, steps, 2 * _MICRO, ((0.21, 1), (0.34, 2), (0.5, 3), (1.0, 6)))
+    plan = Curriculum(world, 2, steps, 2 * _MICRO, ((0.25, 1), (0.4, 2), (0.6, 3), (1.0, 6)))
 
     def batches(step: int) -> list[TextBatch]:
         indices, random = plan.draw(step)
