@@ -13,9 +13,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedConfig, SamModel
+from transformers import SamModel
 
 from flmm.errors import InputError
+from flmm.lmm.base import LMMAdapter
 from flmm.masks.refiner import load_sam
 from flmm.model import GroundingHead, HeadConfig
 from flmm.official import convert_official
@@ -136,21 +137,20 @@ def read_config(folder: Path) -> HeadConfig:
     return HeadConfig(**content)
 
 
-def check_matches(config: HeadConfig, lmm: PreTrainedConfig) -> None:
+def check_matches(config: HeadConfig, adapter: LMMAdapter) -> None:
     """Says whether a head was made for an LMM of these sizes.
 
     Raises:
-        InputError: layers, heads or width differ.
+        InputError: layers, heads, width or views of a picture differ.
     """
-    text = lmm.get_text_config()
-    found = (text.num_hidden_layers, text.num_attention_heads, text.hidden_size)
-    wanted = (config.layers, config.heads, config.hidden_size)
+    found = (adapter.layers, adapter.heads, adapter.hidden_size, adapter.views)
+    wanted = (config.layers, config.heads, config.hidden_size, config.views)
     if found != wanted:
         remedy = config.base_model_name_or_path or "the LMM that it was trained on"
+        described = "{} layers, {} heads, width {} and {} view(s) of a picture".format
         raise InputError(
-            f"the head is for {wanted[0]} layers, {wanted[1]} heads and width {wanted[2]}, the LMM "
-            f"{lmm.name_or_path or lmm.model_type} has {found[0]}, {found[1]} and {found[2]}; "
-            f"use {remedy} or train a head for this LMM"
+            f"the head is for {described(*wanted)}, the LMM {adapter.name} has"
+            f" {described(*found)}; use {remedy} or train a head for this LMM"
         )
 
 

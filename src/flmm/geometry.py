@@ -55,6 +55,35 @@ def place_on_picture(
     return frame
 
 
+def bring_to_grid(maps: Tensor, source: ImageGeometry, target: ImageGeometry) -> Tensor:
+    """Maps over one view of a picture, as they would lie on another view's grid.
+
+    Args:
+        maps: (..., h, w) on ``source``'s grid.
+        source: the view that they were made on.
+        target: another view of the same picture.
+
+    Returns:
+        (..., *target.grid), bilinear between cell centres, constant beyond the outermost ones.
+    """
+    if source == target:
+        return maps
+    rows, columns = (_cell_centres(source, target, axis) for axis in (0, 1))
+    places = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).to(maps)
+    flat = maps.reshape(1, -1, *maps.shape[-2:])
+    brought = functional.grid_sample(flat, places[None], padding_mode="border", align_corners=False)
+    return brought.reshape(*maps.shape[:-2], *target.grid)
+
+
+def _cell_centres(source: ImageGeometry, target: ImageGeometry, axis: int) -> Tensor:
+    """Where ``target``'s cells have their centres on ``source``'s canvas, as -1..1."""
+    cells = torch.arange(target.grid[axis], dtype=torch.float64) + 0.5
+    pixels = cells * target.canvas[axis] / target.grid[axis]
+    share = (pixels - target.offset[axis]) / target.resized[axis]
+    place = share * source.resized[axis] + source.offset[axis]
+    return place / source.canvas[axis] * 2 - 1
+
+
 def resize_to_picture(logits: Tensor, geometry: ImageGeometry) -> Tensor:
     """(P, h'', w'') over the visible part to (P, H, W); cropped parts get a negative logit."""
     return place_on_picture(logits, geometry, geometry.picture, outside_logit(logits))

@@ -83,7 +83,7 @@ class Grounder:
     def __init__(
         self, adapter: LMMAdapter, head: GroundingHead, *, model: str = "", lmm: str | None = None
     ) -> None:
-        checkpoint.check_matches(head.config, adapter.model.config)
+        checkpoint.check_matches(head.config, adapter)
         self.adapter = adapter
         self.head = head.to(adapter.device, torch.float32).eval()
         self.model = model

@@ -7,6 +7,7 @@ import pytest
 
 import flmm
 from flmm.grounder import Grounder
+from flmm.stickers.report import evaluate_embedded
 
 QUESTION = "What is in the picture?"
 PACKAGE = Path(flmm.__file__).parent
@@ -46,3 +47,15 @@ def test_embedded_model_is_small(embedded: Grounder) -> None:
     assert sum(p.numel() for p in embedded.adapter.model.parameters()) <= 8_000_000
     files = (PACKAGE / "assets" / "embedded").rglob("*")
     assert sum(path.stat().st_size for path in files if path.is_file()) <= 40 * 2**20
+
+
+def test_embedded_model_keeps_its_quality() -> None:
+    # A few scenes for every change; README's figures come from 500.
+    report = evaluate_embedded(10, PACKAGE / "assets" / "embedded", calibration_scenes=4)
+    assert report.words.named >= 0.85
+    assert report.words.absent <= 0.08
+    assert report.words.keyword_f1 >= 0.9
+    decoder, refined = report.captions["decoder"], report.captions["refined"]
+    assert refined.stuff_cumulative >= max(0.85, decoder.stuff_cumulative)
+    assert refined.things_cumulative >= max(0.45, decoder.things_cumulative + 0.03)
+    assert decoder.things_cumulative > report.captions["mean map"].things_cumulative

@@ -1,10 +1,13 @@
 """Chats as text and as tokens."""
 
 import pytest
+from PIL import Image
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.errors import InputError
-from flmm.lmm.chat import encode_chat, render_chat, tiny_tokenizer
+from flmm.lmm.chat import Chat, encode_chat, render_chat
+from flmm.lmm.prompt import Message
+from flmm.lmm.tiny import tiny_tokenizer
 
 PARTS = """{% for m in messages %}{{ m.role }}: {% for part in m.content %}\
 {% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}</s>
@@ -24,6 +27,11 @@ def tokenizer_with(template: str | None) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def rendered(tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None = None) -> Chat:
+    asked = Message("user", question, (Image.new("RGB", (2, 2)),))
+    return render_chat(tokenizer, "<image>", [asked], answer, "tiny")
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize(
     ("question", "answer"),
@@ -40,16 +48,16 @@ def test_question_and_answer_are_found_in_every_template(
     name: str, question: str, answer: str
 ) -> None:
     tokenizer = tokenizer_with(TEMPLATES[name])
-    chat = render_chat(tokenizer, "<image>", question, answer)
+    chat = rendered(tokenizer, question, answer)
     assert chat.answer is not None
     assert chat.text[slice(*chat.answer)] == answer
     assert chat.text.endswith(answer)
     assert chat.text[slice(*chat.question)] == question
     assert chat.text.count("<image>") == 1
-    opening = render_chat(tokenizer, "<image>", question, None)
+    opening = rendered(tokenizer, question)
     assert chat.text.startswith(opening.text)
     assert chat.question[0] >= opening.text.index("<image>") + len("<image>")
-    encoded = encode_chat(tokenizer, chat)
+    encoded = encode_chat(tokenizer, chat, "<image>", ["<image>"])
     assert encoded.answer_offsets is not None
     said = [answer[start:end] for start, end in encoded.answer_offsets]
     assert said[0].startswith(answer[0])
@@ -59,16 +67,16 @@ def test_question_and_answer_are_found_in_every_template(
 
 
 def test_prompt_without_template_is_that_of_llava() -> None:
-    chat = render_chat(tokenizer_with(None), "<image>", "what?", "a cat")
+    chat = rendered(tokenizer_with(None), "what?", "a cat")
     assert chat.text == "USER: <image>\nwhat? ASSISTANT: a cat"
 
 
 def test_first_token_is_not_written_twice() -> None:
     tokenizer = tokenizer_with(STRINGS)
-    encoded = encode_chat(tokenizer, render_chat(tokenizer, "<image>", "what?", None))
+    encoded = encode_chat(tokenizer, rendered(tokenizer, "what?"), "<image>", ["<image>"])
     assert encoded.token_ids.count(tokenizer.bos_token_id) == 1
 
 
 def test_template_without_the_picture_is_refused() -> None:
     with pytest.raises(InputError, match="chat_template"):
-        render_chat(tokenizer_with(BLIND), "<image>", "what?", None)
+        rendered(tokenizer_with(BLIND), "what?")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_head import CONFIG, PADDED, inputs, tiny_head, tiny_sam
-from transformers import LlamaConfig
 
 from flmm.checkpoint import check_matches, from_pretrained, save_pretrained
 from flmm.errors import InputError
+from flmm.lmm.llava import LlavaAdapter
 from flmm.masks.unet import MaskDecoder
 from flmm.model import GroundingHead
 
@@ -194,11 +194,18 @@ def test_upload_sends_the_saved_head_and_a_card(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_head_of_another_lmm_is_refused() -> None:
-    lmm = LlamaConfig(num_hidden_layers=2, num_attention_heads=3, hidden_size=12)
-    with pytest.raises(InputError, match=r"width 10.*12") as caught:
-        check_matches(CONFIG, lmm)
-    one_line(caught)
-    check_matches(replace(CONFIG, hidden_size=12), lmm)
+    adapter = LlavaAdapter.tiny()
+    fitting = replace(CONFIG, layers=3, heads=4, hidden_size=32)
+    check_matches(fitting, adapter)
+    for other in (
+        replace(fitting, hidden_size=10),
+        replace(fitting, layers=2),
+        replace(fitting, heads=3),
+        replace(fitting, views=2),
+    ):
+        with pytest.raises(InputError, match="the head is for") as caught:
+            check_matches(other, adapter)
+        one_line(caught)
 
 
 def test_decoder_alone_is_not_a_head(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def changed(folder: Path, to: Path, name: str, **settings: object) -> None:
 
 def test_image_token_that_the_tokenizer_lacks(folder: Path, tmp_path: Path) -> None:
     changed(folder, tmp_path, "config.json", image_token_index=99999)
-    with pytest.raises(InputError, match="image_token_index"):
+    with pytest.raises(InputError, match="image token"):
         load_lmm(str(tmp_path))
 
 
@@ -140,8 +140,9 @@ def test_padding_processor_is_used_as_such(folder: Path, tmp_path: Path) -> None
         do_pad=True,
     )
     prompt = load_lmm(str(tmp_path)).prepare(PICTURE, "what?")
-    assert prompt.geometry.resized == (26, 32)
-    assert prompt.geometry.offset == (3, 0)
+    geometry = prompt.pictures[0][0].geometry
+    assert geometry.resized == (26, 32)
+    assert geometry.offset == (3, 0)
 
 
 def test_squashing_processor_of_another_family(folder: Path, tmp_path: Path) -> None:
@@ -154,4 +155,4 @@ def test_squashing_processor_of_another_family(folder: Path, tmp_path: Path) -> 
         do_center_crop=False,
     )
     prompt = load_lmm(str(tmp_path)).prepare(PICTURE, "what?")
-    assert prompt.geometry.resized == (32, 32)
+    assert prompt.pictures[0][0].geometry.resized == (32, 32)

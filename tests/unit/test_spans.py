@@ -11,8 +11,8 @@ from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from flmm.attention.spans import locate, span_at, spans_for, token_offsets
 from flmm.errors import InputError
-from flmm.lmm.base import Offsets
-from flmm.lmm.chat import tiny_tokenizer
+from flmm.lmm.prompt import Offsets
+from flmm.lmm.tiny import tiny_tokenizer
 
 TRICKY = "aé🐈‍⬛ \n\u0301ßﬁ漢字\u200dगि!?🇩🇪"
 texts = st.text(

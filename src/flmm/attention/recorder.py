@@ -13,8 +13,10 @@ from torch import Tensor
 
 from flmm.attention.recording import Recording, record
 from flmm.errors import InputError
-from flmm.lmm.base import LMMAdapter, Prompt, PromptBatch
-from flmm.types import Trace
+from flmm.geometry import bring_to_grid
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.prompt import Prompt, PromptBatch
+from flmm.types import Trace, WordImageAttention
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,8 @@ def trace_texts(
         traces.append(
             Trace(
                 token_ids=prompt.inputs["input_ids"][0, start : start + count],
-                attention=_folded(attention[:, index, :, :count], prompt),
+                pictures=_folded(attention[:, index, :, :count], prompt),
                 hidden_states=hidden[:, index, :count],
-                geometry=prompt.geometry,
             )
         )
     return traces
@@ -89,9 +90,8 @@ def trace_generation(
         count = len(token_ids)
         return Trace(
             token_ids=token_ids,
-            attention=_folded(recording.attention()[:, 0, :, :count], prompt),
+            pictures=_folded(recording.attention()[:, 0, :, :count], prompt),
             hidden_states=recording.hidden_states()[:, 0, :count],
-            geometry=prompt.geometry,
         )
 
     def tell(token_id: int) -> None:
@@ -111,9 +111,20 @@ def trace_generation(
     return trace(token_ids), adapter.decode(token_ids)
 
 
-def _folded(attention: Tensor, prompt: Prompt) -> Tensor:
-    """(M, N, T, h·w) to (M, N, T, h, w)."""
-    return attention.reshape(*attention.shape[:-1], *prompt.geometry.grid)
+def _folded(attention: Tensor, prompt: Prompt) -> tuple[WordImageAttention, ...]:
+    """(M, N, T, C) to each picture's (views·M, N, T, h, w), all views on the last one's grid."""
+    pictures = []
+    start = 0
+    for views in prompt.pictures:
+        fine = views[-1].geometry
+        maps = []
+        for view in views:
+            end = start + view.columns.numel()
+            grid = attention[..., start:end].reshape(*attention.shape[:-1], *view.geometry.grid)
+            maps.append(bring_to_grid(grid, view.geometry, fine))
+            start = end
+        pictures.append(WordImageAttention(maps[0] if len(maps) == 1 else torch.cat(maps), fine))
+    return tuple(pictures)
 
 
 def _token_span(prompt: Prompt, of: Literal["answer", "question"]) -> tuple[int, int]:

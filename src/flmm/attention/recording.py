@@ -22,12 +22,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from flmm.attention.rows import attention_rows, pick_rows, visible_keys
+from flmm.attention.rows import attention_rows, pick_rows, visible_keys, within_window
+from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 
 # transformers looks for "flash" in the name, so the name keeps that of what really runs.
 _PREFIX = "flmm_recording_"
-_NOT_RECORDABLE = ("softcap", "s_aux", "position_bias")
+_NOT_RECORDABLE = ("s_aux", "position_bias")
 
 
 class Recording:
@@ -42,9 +43,11 @@ class Recording:
         """
         self._layer_of = {
             module: index
-            for index, layer in enumerate(adapter.decoder_layers)
+            for index, layer in enumerate(adapter.recorded_layers)
             for module in layer.modules()
         }
+        self._fed = [0] * adapter.layers
+        """Tokens that each layer has seen, those that a sliding cache has dropped included."""
         self._columns = image_columns
         self._positions = positions
         sequences, cells = image_columns.shape
@@ -65,11 +68,14 @@ class Recording:
         """(M, B, N, R, C) float32, in 0..1.
 
         Raises:
-            NotImplementedError: a layer does not use transformers' attention interface.
+            InputError: a layer does not use transformers' attention interface.
         """
         for layer, (rows, states) in enumerate(zip(self._attention, self._hidden, strict=True)):
             if len(rows) != len(states):
-                raise NotImplementedError(f"the attention of layer {layer} cannot be recorded")
+                raise InputError(
+                    f"the LMM's layer {layer} does not attend through transformers' attention"
+                    " interface, so flmm cannot look on; choose another LMM"
+                )
         return torch.stack([_joined(rows, self._no_attention, 2) for rows in self._attention])
 
     def hidden_states(self) -> Tensor:
@@ -84,23 +90,33 @@ class Recording:
         mask: Tensor | None,
         scaling: float | None,
         sliding_window: int | None,
+        softcap: float | None,
     ) -> None:
         """Called by the registered attention function, before the model's own."""
         layer = self._layer_of.get(module)
-        if layer is None or not self._wants(query.shape[2]):
+        if layer is None:
             return
-        if sliding_window is not None and key.shape[2] >= sliding_window:
-            raise NotImplementedError("attention over a sliding window is not recorded")
-        rows = pick_rows(query, self._positions, dim=2)
-        self._attention[layer].append(
-            attention_rows(
-                rows,
-                key,
-                visible_keys(mask, self._positions, query.shape[2], key),
-                query.shape[-1] ** -0.5 if scaling is None else scaling,
-                self._columns,
-            )
+        queries = query.shape[2]
+        self._fed[layer] += queries
+        if not self._wants(queries):
+            return
+        dropped = max(self._fed[layer] - key.shape[2], 0)
+        visible = visible_keys(mask, self._positions, queries, key)
+        if sliding_window is not None and (mask is None or mask.ndim != 4):
+            last = self._fed[layer] - 1 if self._positions is None else self._positions
+            visible = within_window(visible, last, sliding_window, dropped, key)
+        columns = self._columns - dropped
+        rows = attention_rows(
+            pick_rows(query, self._positions, dim=2),
+            key,
+            visible,
+            query.shape[-1] ** -0.5 if scaling is None else scaling,
+            columns.clamp(min=0),
+            softcap,
         )
+        if dropped:
+            rows = rows * (columns >= 0)[:, None, None]
+        self._attention[layer].append(rows)
 
     def see_hidden(self, layer: int, states: Tensor) -> None:
         """Called after each layer with its (B, Q, D) output."""
@@ -125,9 +141,8 @@ def record(recording: Recording, adapter: LMMAdapter) -> Iterator[Recording]:
         for config in _text_configs(adapter):
             undo.callback(setattr, config, "_attn_implementation", config._attn_implementation)
             config._attn_implementation = _registered(config._attn_implementation)
-        last = adapter.layers - 1
-        for index, layer in enumerate(adapter.decoder_layers):
-            module = adapter.final_norm if index == last else layer
+        for index, layer in enumerate(adapter.recorded_layers):
+            module = adapter.final_norm if layer is adapter.decoder_layers[-1] else layer
             hook = functools.partial(_hidden_hook, recording, index)
             undo.callback(module.register_forward_hook(hook).remove)
         undo.callback(_active.reset, _active.set(recording))
@@ -149,10 +164,13 @@ def _attend(
     if recording is not None:
         for name in _NOT_RECORDABLE:
             if options.get(name) is not None:
-                raise NotImplementedError(f"attention with {name!r} is not recorded")
-        window = options.get("sliding_window")
+                raise InputError(
+                    f"the LMM attends with {name!r}, which flmm cannot look on; choose another LMM"
+                )
+        window, softcap = options.get("sliding_window"), options.get("softcap")
         assert window is None or isinstance(window, int)
-        recording.see_attention(module, query, key, attention_mask, scaling, window)
+        assert softcap is None or isinstance(softcap, float)
+        recording.see_attention(module, query, key, attention_mask, scaling, window, softcap)
     own: Callable[..., tuple[Tensor, Tensor | None]] = getattr(
         sys.modules[type(module).__module__], "eager_attention_forward", sdpa_attention_forward
     )

@@ -8,18 +8,26 @@ from torch import Tensor
 
 
 def attention_rows(
-    query: Tensor, key: Tensor, visible: Tensor | None, scaling: float, columns: Tensor
+    query: Tensor,
+    key: Tensor,
+    visible: Tensor | None,
+    scaling: float,
+    columns: Tensor,
+    softcap: float | None = None,
 ) -> Tensor:
     """``softmax(q·kᵀ·scaling)`` over the visible keys, cut to ``columns``: (B, N, R, C) float32.
 
     ``query`` (B, N, R, d); ``key`` (B, N_kv, K, d), where each key head serves N / N_kv query heads
     and is not repeated; ``visible`` (B, 1 or N, R, K), bool or added to the scores; ``columns``
-    (B, C). In float32, because half types would round the scores that sdpa keeps exact.
+    (B, C); ``softcap`` squeezes the scores into ±softcap.
+    In float32, because half types would round the scores that sdpa keeps exact.
     """
     batch, heads, rows, width = query.shape
     grouped = query.float().reshape(batch, key.shape[1], -1, width)
     scores = (grouped @ key.float().transpose(-1, -2)).mul_(scaling)
     scores = scores.reshape(batch, heads, rows, -1)
+    if softcap is not None:
+        scores = scores.div_(softcap).tanh_().mul_(softcap)
     if visible is not None and visible.dtype == torch.bool:
         scores = scores.masked_fill(~visible, -torch.inf)
     elif visible is not None:
@@ -54,3 +62,18 @@ def visible_keys(
         real = mask[:, None, None, :keys].bool()
         visible = real if visible is None else visible & real
     return visible
+
+
+def within_window(
+    visible: Tensor | None, last: int | Tensor, window: int, dropped: int, key: Tensor
+) -> Tensor:
+    """``visible``, without the keys that lie ``window`` or more before each row's position.
+
+    ``last``: the position of the only row, or (B, R) positions; ``dropped``: how many keys, all of
+    them earlier, are not in ``key`` any more.
+    """
+    places = torch.arange(key.shape[2], device=key.device) + dropped
+    near = places > (last[:, None, :, None] if isinstance(last, Tensor) else last) - window
+    if visible is None:
+        return near.expand(len(key), 1, -1, -1) if near.ndim == 4 else near[None, None, None]
+    return visible & near

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.errors import InputError
-from flmm.lmm.base import Offsets
+from flmm.lmm.prompt import Offsets
 from flmm.types import PhraseSpan
 
 

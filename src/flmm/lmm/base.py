@@ -7,62 +7,29 @@ width, ``L`` tokens of the whole sequence, ``B`` sequences in a batch.
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self, cast
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers.generation.streamers import BaseStreamer
+from transformers.image_processing_backends import PilBackend
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.errors import InputError
-from flmm.types import ImageGeometry
-
-Request = tuple[Image.Image, str, str | None]
-"""(picture, question, answer); the answer is None where the model shall say it."""
-
-Offsets = tuple[tuple[int, int], ...]
-"""(start, end) in code points, one pair a token."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One picture and its chat as the model's inputs, on the CPU so that workers can prepare it."""
-
-    inputs: Mapping[str, Tensor]
-    """``input_ids`` (1, L), ``attention_mask`` (1, L), ``pixel_values`` and the family's others."""
-    image_columns: Tensor
-    """(h·w,) int64: positions of the image tokens in the sequence, row by row of the grid."""
-    geometry: ImageGeometry
-    question: str
-    question_start: int
-    """Position of the question's first token."""
-    question_offsets: Offsets
-    """The question's tokens in ``question``."""
-    answer_start: int
-    """Position of the answer's first token: L where the model shall say it."""
-    answer: str | None = None
-    answer_offsets: Offsets | None = None
-    """The answer's tokens in ``answer``; None where the model shall say it."""
-
-    @property
-    def length(self) -> int:
-        """L."""
-        return self.inputs["input_ids"].shape[1]
-
-
-@dataclass(frozen=True)
-class PromptBatch:
-    """Prompts padded on the left to one length, on the model's device."""
-
-    prompts: tuple[Prompt, ...]
-    inputs: Mapping[str, Tensor]
-    padding: tuple[int, ...]
-    """Columns that were put before each prompt."""
-    image_columns: Tensor
-    """(B, h·w) int64: positions of the image tokens in the padded sequences."""
+from flmm.lmm.chat import Chat, encode_chat, load_tokenizer, render_chat
+from flmm.lmm.frozen import FrozenModel
+from flmm.lmm.images import load_image_processor
+from flmm.lmm.prompt import (
+    Message,
+    PictureLayout,
+    ProcessedPicture,
+    Prompt,
+    PromptBatch,
+    joined,
+)
 
 
 @dataclass(frozen=True)
@@ -90,35 +57,44 @@ class _TokenCallback(BaseStreamer):
         """Nothing is held back."""
 
 
-class LMMAdapter(ABC):
+class LMMAdapter(FrozenModel, ABC):
     """A frozen LMM of one family.
 
-    A family is one file here with one subclass that sets ``model_types`` and writes the abstract
-    members; the contract tests find it by themselves.
+    A family is one file here with one subclass that sets ``model_types`` and ``model_class`` and
+    writes the abstract members; the contract tests find it by themselves.
     """
 
     model_types: ClassVar[tuple[str, ...]]
     """The ``model_type`` values in config.json that this family reads; a literal."""
-    padded_inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
-    """Inputs of shape (1, L), padded on the left in a batch; all others are concatenated."""
+    model_class: ClassVar[type[PreTrainedModel]]
+    """transformers' own class of the whole model."""
+    views: ClassVar[int] = 1
+    """Grids of image tokens a picture: 2 where a coarse view stands beside tiles (section 1.7)."""
+    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)
+    """What the model takes from the image processor."""
+    token_types: ClassVar[str | None] = None
+    """The input that tells image tokens (1) from text (0), where the model wants one."""
+    converses: ClassVar[bool] = True
+    """Whether a question may follow others."""
+    counts_positions: ClassVar[bool] = False
+    """Whether the model itself counts positions past the padding of a batch."""
 
     def __init__(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
+        image_processor: PilBackend,
         name: str,
         revision: str | None = None,
     ) -> None:
-        self.model = model
-        self.model.train(False).requires_grad_(False)
-        self.tokenizer = tokenizer
+        super().__init__(model, tokenizer)
+        self.image_processor = image_processor
         self.name = name
         self.revision = revision
         self.lock = threading.RLock()
         """Held while recording: the recorder changes the model's configuration for a moment."""
 
     @classmethod
-    @abstractmethod
     def load(
         cls,
         name: str,
@@ -131,6 +107,20 @@ class LMMAdapter(ABC):
         Raises:
             InputError: a file of it is missing or cannot be used.
         """
+        on_cpu = torch.device(device).type == "cpu"
+        try:
+            model = cls.model_class.from_pretrained(
+                name,
+                revision=revision or "main",
+                dtype=dtype or (torch.float32 if on_cpu else "auto"),
+            )
+            image_processor = load_image_processor(name, revision)
+            tokenizer = load_tokenizer(name, revision)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"LMM {name!r} cannot be loaded: {reason}") from error
+        model.to(torch.device(device))  # type: ignore[arg-type]
+        return cls(model, tokenizer, image_processor, name, revision)
 
     @classmethod
     @abstractmethod
@@ -141,88 +131,124 @@ class LMMAdapter(ABC):
         """
 
     @abstractmethod
-    def prepare(self, image: Image.Image, question: str, answer: str | None = None) -> Prompt:
-        """The model's inputs for a question about a picture, with the answer where it is given.
-
-        White space around the question and the answer is taken off.
+    def layout(self, picture: ProcessedPicture) -> PictureLayout:
+        """How a picture stands in the sequence.
 
         Raises:
-            InputError: the question or answer contains the family's image placeholder.
+            InputError: the image processor leaves nothing of the picture, or does not suit the
+                model.
         """
 
-    @property
-    def text_model(self) -> PreTrainedModel:
-        """The LLM's decoder stack, without the vision tower and without the vocabulary's head."""
-        model = self.model.get_decoder()  # type: ignore[no-untyped-call]
-        assert isinstance(model, PreTrainedModel)
-        return model
+    def process(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
+        """The image processor's tensors for the pictures of one conversation."""
+        return self.run_image_processor(list(pictures))
+
+    def run_image_processor(self, pictures: object, **options: bool) -> Mapping[str, Tensor]:
+        """Calls the image processor; transformers does not type its families' own options."""
+        run = cast(Callable[..., Mapping[str, Tensor]], self.image_processor)
+        return run(pictures, return_tensors="pt", **options)
 
     @property
-    def decoder_layers(self) -> nn.ModuleList:
-        """The M layers, in order."""
-        layers = self.text_model.layers
-        assert isinstance(layers, nn.ModuleList)
-        return layers
+    def image_token_id(self) -> int:
+        """The token in whose places the LLM is given the picture."""
+        return int(self.model.config.image_token_id)
 
     @property
-    def final_norm(self) -> nn.Module:
-        """The norm after the last layer."""
-        norm = self.text_model.norm
-        assert isinstance(norm, nn.Module)
-        return norm
+    def image_token(self) -> str:
+        """Its text."""
+        token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
+        if not isinstance(token, str):
+            raise InputError(
+                f"LMM {self.name!r}: its tokenizer has no token {self.image_token_id}, which its"
+                " config.json names as the image token; save the right tokenizer beside it"
+            )
+        return token
 
     @property
-    def layers(self) -> int:
-        """M."""
-        return len(self.decoder_layers)
+    def placeholder(self) -> str:
+        """What the chat template writes for a picture."""
+        return self.image_token
 
-    @property
-    def heads(self) -> int:
-        """N: query heads of a layer."""
-        return int(self.text_model.config.num_attention_heads)
+    def render(self, messages: Sequence[Message], answer: str | None) -> Chat:
+        """The conversation's text, its last message the question, with placeholders for pictures.
 
-    @property
-    def hidden_size(self) -> int:
-        """D."""
-        return int(self.text_model.config.hidden_size)
+        Raises:
+            InputError: a text contains the placeholder, or the chat template leaves something out.
+        """
+        return render_chat(self.tokenizer, self.placeholder, messages, answer, self.name)
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+    def type_tokens(self, is_image: Tensor, is_answer: Tensor) -> Tensor:
+        """(L,) int64 for the input ``token_types``, from two (L,) bool."""
+        return (is_image & ~is_answer).long()
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.model.parameters()).dtype
+    def prepare(
+        self,
+        pictures: Image.Image | Sequence[Image.Image],
+        question: str,
+        answer: str | None = None,
+        history: Sequence[Message] = (),
+    ) -> Prompt:
+        """A question about pictures and, where given, an answer that continues it.
 
-    def prepare_many(self, requests: Sequence[Request]) -> PromptBatch:
-        """Several requests as one batch, padded on the left."""
-        return self.collate([self.prepare(*request) for request in requests])
+        White space around the question and the answer is taken off. ``history`` is what was said
+        before; its pictures come before the question's.
+
+        Raises:
+            InputError: a text contains the family's image placeholder.
+        """
+        own = (pictures,) if isinstance(pictures, Image.Image) else tuple(pictures)
+        messages = [*history, Message("user", question.strip(), own)]
+        answer = None if answer is None else answer.strip()
+        chat = self.render(messages, answer)
+        shown = [picture.convert("RGB") for said in messages for picture in said.pictures]
+        inputs = self.process(shown) if shown else {}
+        layouts = [
+            self.layout(ProcessedPicture((picture.height, picture.width), inputs, index))
+            for index, picture in enumerate(shown)
+        ]
+        texts = [layout.text for layout in layouts]
+        encoded = encode_chat(self.tokenizer, chat, self.placeholder, texts)
+        token_ids = torch.tensor([encoded.token_ids])
+        is_image = token_ids[0] == self.image_token_id
+        placed = []
+        for layout, (start, end) in zip(layouts, encoded.pictures, strict=True):
+            columns = torch.arange(start, end)[is_image[start:end]]
+            placed.append(tuple(replace(v, columns=columns[v.columns]) for v in layout.views))
+        text_inputs = {"input_ids": token_ids, "attention_mask": torch.ones_like(token_ids)}
+        if self.token_types is not None:
+            is_answer = torch.arange(token_ids.shape[1]) >= encoded.answer_start
+            text_inputs[self.token_types] = self.type_tokens(is_image, is_answer)[None]
+        return Prompt(
+            inputs=text_inputs | {name: inputs[name] for name in self.image_inputs if shown},
+            pictures=tuple(placed),
+            question=question.strip(),
+            question_start=encoded.question_start,
+            question_offsets=encoded.question_offsets,
+            answer_start=encoded.answer_start,
+            answer=answer,
+            answer_offsets=encoded.answer_offsets,
+        )
 
     def collate(self, prompts: Sequence[Prompt]) -> PromptBatch:
         """Prompts as one batch, padded on the left, on the model's device and in its type."""
         longest = max(prompt.length for prompt in prompts)
         padding = tuple(longest - prompt.length for prompt in prompts)
         inputs = {}
-        for key in prompts[0].inputs:
-            parts = [prompt.inputs[key] for prompt in prompts]
-            if key in self.padded_inputs:
+        for key in dict.fromkeys(key for prompt in prompts for key in prompt.inputs):
+            parts = [prompt.inputs.get(key) for prompt in prompts]
+            if key in ("input_ids", "attention_mask", self.token_types):
                 fill = self._pad_token_id if key == "input_ids" else 0
                 parts = [
                     nn.functional.pad(part, (columns, 0), value=fill)
                     for part, columns in zip(parts, padding, strict=True)
+                    if part is not None
                 ]
-            joined = torch.cat(parts)
-            inputs[key] = joined.to(self.device, self.dtype if joined.is_floating_point() else None)
-        if any(padding):
-            inputs |= self.positions(inputs)
-        columns = [
-            prompt.image_columns + before for prompt, before in zip(prompts, padding, strict=True)
-        ]
-        return PromptBatch(tuple(prompts), inputs, padding, torch.stack(columns).to(self.device))
-
-    def positions(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The positions of a padded batch, counted from each sequence's first real token."""
-        return {"position_ids": (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)}
+            whole = joined([part for part in parts if part is not None])
+            inputs[key] = whole.to(self.device, self.dtype if whole.is_floating_point() else None)
+        if any(padding) and not self.counts_positions:
+            # Counted from each sequence's first real token.
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        return PromptBatch(tuple(prompts), inputs, padding)
 
     @torch.no_grad()
     def generate(
@@ -263,29 +289,3 @@ class LMMAdapter(ABC):
         if len(token_ids) and int(token_ids[-1]) in self.end_token_ids:
             token_ids = token_ids[:-1]
         return Generation(token_ids, self.decode(token_ids))
-
-    def decode(self, token_ids: Tensor) -> str:
-        """The text of an answer's tokens, without special tokens and outer white space."""
-        text = self.tokenizer.decode(
-            token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        assert isinstance(text, str)
-        return text.strip()
-
-    @property
-    def end_token_ids(self) -> frozenset[int]:
-        """The tokens that end an answer."""
-        configured = self.model.generation_config
-        ends = configured.eos_token_id if configured is not None else None
-        if ends is None:
-            return frozenset()
-        return frozenset([ends] if isinstance(ends, int) else ends)
-
-    @property
-    def _pad_token_id(self) -> int:
-        pad = self.tokenizer.pad_token_id
-        if pad is None:
-            # Padding is masked, so any token does where the tokenizer has none of its own.
-            pad = min(self.end_token_ids, default=0)
-        assert isinstance(pad, int)
-        return pad

@@ -1,19 +1,22 @@
-"""A question and an answer as the chat text that the model was trained on, and as tokens."""
+"""A conversation as the chat text that the model was trained on, and as tokens."""
 
 import json
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from jinja2 import TemplateError
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from flmm.errors import InputError
-from flmm.lmm.base import Offsets
+from flmm.lmm.prompt import Message, Offsets
 
 Span = tuple[int, int]
+
+# A letter for private use, which no template treats in any way of its own.
+_MARK = "\ue000"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Chat:
     text: str
     question: Span
     answer: Span | None
+    has_special_tokens: bool
+    """Whether the text begins with the tokenizer's own first token, or shall not."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class EncodedChat:
     """The chat's tokens, and which of them are the question and the answer."""
 
     token_ids: list[int]
+    pictures: tuple[Span, ...]
+    """(first, last + 1) token of each picture's text."""
     question_start: int
     question_offsets: Offsets
     answer_start: int
@@ -37,31 +44,34 @@ class EncodedChat:
 
 
 def render_chat(
-    tokenizer: PreTrainedTokenizerBase, image_token: str, question: str, answer: str | None
+    tokenizer: PreTrainedTokenizerBase,
+    placeholder: str,
+    messages: Sequence[Message],
+    answer: str | None,
+    name: str,
 ) -> Chat:
-    """The chat with one ``image_token``, up to and with the answer where one is given.
+    """The conversation's text up to and with the answer to its last message, the question.
 
-    Uses the tokenizer's chat template; without one, LLaVA 1.5's
-    ``USER: <image>\\n{question} ASSISTANT:``.
+    Uses the tokenizer's chat template, with ``placeholder`` for each picture; without one, LLaVA
+    1.5's ``USER: <image>\n{question} ASSISTANT:``.
 
     Raises:
-        InputError: the question or the answer contains ``image_token``.
+        InputError: a text contains ``placeholder``, or the template shows no picture or question.
     """
-    for name, said in (("question", question), ("answer", answer)):
-        if said is not None and image_token in said:
-            raise InputError(
-                f"the {name} {said!r} contains {image_token!r}, which stands for the picture;"
-                " take it out"
-            )
-    opening = _render(tokenizer, image_token, question, None)
-    # The question may also be a word of the template's own ("USER"), before or after it.
-    question_start = opening.find(question, opening.find(image_token) + len(image_token))
-    if question_start < 0:
-        question_start = opening.find(question)
+    refuse_placeholder(placeholder, messages, answer)
+    question = messages[-1].text
+    opening = _render(tokenizer, placeholder, messages, None, name)
+    # The question may also be said elsewhere, or be a word of the template's own ("USER").
+    marked = [*messages[:-1], replace(messages[-1], text=_MARK)]
+    question_start = _render(tokenizer, placeholder, marked, None, name).find(_MARK)
+    if opening[question_start : question_start + len(question)] != question:
+        question_start = opening.rfind(question)
     question_span = (question_start, question_start + len(question))
+    begins = tokenizer.bos_token
+    complete = isinstance(begins, str) and opening.startswith(begins)
     if answer is None:
-        return Chat(opening, question_span, None)
-    whole = _render(tokenizer, image_token, question, answer)
+        return Chat(opening, question_span, None, complete)
+    whole = _render(tokenizer, placeholder, messages, answer, name)
     stem = opening.rstrip()
     start = whole.find(answer, len(stem))
     if start < 0 or not whole.startswith(stem) or whole[len(stem) : start].strip():
@@ -69,17 +79,42 @@ def render_chat(
         # first); the model itself would go on from the opening.
         joint = "" if opening != stem or answer[:1].isspace() else " "
         whole, start = opening + joint + answer, len(opening + joint)
-    return Chat(whole[: start + len(answer)], question_span, (start, start + len(answer)))
+    answer_span = (start, start + len(answer))
+    return Chat(whole[: start + len(answer)], question_span, answer_span, complete)
 
 
-def encode_chat(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> EncodedChat:
-    """The chat's tokens; the answer's are the last."""
-    begins = tokenizer.bos_token
+def refuse_placeholder(placeholder: str, messages: Sequence[Message], answer: str | None) -> None:
+    """Raises InputError when a text contains what stands for a picture."""
+    said = [(f"{message.role}'s message", message.text) for message in messages[:-1]]
+    for name, text in (*said, ("question", messages[-1].text), ("answer", answer or "")):
+        if placeholder in text:
+            raise InputError(
+                f"the {name} {text!r} contains {placeholder!r}, which stands for the picture;"
+                " take it out"
+            )
+
+
+def encode_chat(
+    tokenizer: PreTrainedTokenizerBase, chat: Chat, placeholder: str, pictures: Sequence[str]
+) -> EncodedChat:
+    """The chat's tokens, with a text for each picture's placeholder; the answer's are the last."""
+    parts = chat.text.split(placeholder)
+    assert len(parts) == len(pictures) + 1
+    text = parts[0]
+    shown: list[Span] = []
+    moves: list[Span] = []
+    for picture, part in zip(pictures, parts[1:], strict=True):
+        shown.append((len(text), len(text) + len(picture)))
+        written = sum(map(len, parts[: len(shown)])) + len(placeholder) * (len(shown) - 1)
+        moves.append((written, len(picture) - len(placeholder)))
+        text += picture + part
+
+    def moved(span: Span) -> Span:
+        by = sum(amount for begin, amount in moves if begin < span[0])
+        return span[0] + by, span[1] + by
+
     encoding = tokenizer(
-        chat.text,
-        # A template writes the first token itself.
-        add_special_tokens=not (isinstance(begins, str) and chat.text.startswith(begins)),
-        return_offsets_mapping=True,
+        text, add_special_tokens=not chat.has_special_tokens, return_offsets_mapping=True
     )
     token_ids: list[int] = list(encoding["input_ids"])
     offsets: list[Span] = list(encoding["offset_mapping"])
@@ -87,18 +122,23 @@ def encode_chat(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> EncodedChat:
     while offsets and offsets[-1] == (0, 0):
         token_ids.pop()
         offsets.pop()
-    question = [at for at, span in enumerate(offsets) if _overlap(span, chat.question)]
+    question_span = moved(chat.question)
+    question = [at for at, span in enumerate(offsets) if _overlap(span, question_span)]
     question_start = question[0] if question else len(token_ids)
-    question_offsets = tuple(_within(offsets[at], chat.question) for at in question)
-    if chat.answer is None:
-        return EncodedChat(token_ids, question_start, question_offsets, len(token_ids), None)
-    answer = [at for at, span in enumerate(offsets) if span[1] > chat.answer[0]]
+    answer_start, answer_offsets = len(token_ids), None
+    if chat.answer is not None:
+        answer_span = moved(chat.answer)
+        answer = [at for at, span in enumerate(offsets) if span[1] > answer_span[0]]
+        answer_start = answer[0] if answer else len(token_ids)
+        answer_offsets = tuple(_within(offsets[at], answer_span) for at in answer)
+    starts = [span[0] for span in offsets]
     return EncodedChat(
         token_ids,
+        tuple((bisect_left(starts, begin), bisect_left(starts, end)) for begin, end in shown),
         question_start,
-        question_offsets,
-        answer[0] if answer else len(token_ids),
-        tuple(_within(offsets[at], chat.answer) for at in answer),
+        tuple(_within(offsets[at], question_span) for at in question),
+        answer_start,
+        answer_offsets,
     )
 
 
@@ -128,61 +168,59 @@ def load_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def tiny_tokenizer(image_token: str) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer made in memory: any text goes through it and comes back."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    specials = ["<s>", "</s>", "<pad>", image_token]
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=specials,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(
-        ["USER: what is on the grass? ASSISTANT: the cat and the dog"], trainer
-    )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        extra_special_tokens=[image_token],
-    )
-
-
 def _render(
-    tokenizer: PreTrainedTokenizerBase, image_token: str, question: str, answer: str | None
+    tokenizer: PreTrainedTokenizerBase,
+    placeholder: str,
+    messages: Sequence[Message],
+    answer: str | None,
+    name: str,
 ) -> str:
+    if answer is not None:
+        messages = [*messages, Message("assistant", answer)]
     if tokenizer.chat_template is None:
-        said = "" if answer is None else f" {answer}"
-        return f"USER: {image_token}\n{question} ASSISTANT:{said}"
-    contents: list[str | list[dict[str, str]]] = [
-        [{"type": "image"}, {"type": "text", "text": question}],
-        # Templates of text-only LLMs know plain strings alone.
-        f"{image_token}\n{question}",
-    ]
-    for content in contents:
-        messages = [{"role": "user", "content": content}]
-        if answer is not None:
-            reply = answer if isinstance(content, str) else [{"type": "text", "text": answer}]
-            messages.append({"role": "assistant", "content": reply})
+        return _vicuna(placeholder, messages, str(tokenizer.eos_token or ""))
+    pictures = sum(len(message.pictures) for message in messages)
+    # Templates of text-only LLMs know plain strings alone.
+    for structured in (True, False):
         try:
             text = tokenizer.apply_chat_template(
-                # Lists of parts are what picture templates read; the stub knows only strings.
-                cast(list[dict[str, str]], messages),
+                [_as_dict(message, placeholder, structured) for message in messages],
                 tokenize=False,
                 add_generation_prompt=answer is None,
             )
         except (TemplateError, TypeError):
             continue
-        if isinstance(text, str) and text.count(image_token) == 1 and question in text:
+        shows_all = all(message.text in text for message in messages)
+        if isinstance(text, str) and text.count(placeholder) == pictures and shows_all:
             return text
     raise InputError(
-        f"the chat template of {tokenizer.name_or_path!r} shows no picture or no question;"
-        " give the model's folder a chat_template.jinja that does"
+        f"LMM {name!r}: its chat template leaves out a picture or a text; give the model's folder"
+        " a chat_template.jinja that shows them"
     )
+
+
+def _as_dict(message: Message, placeholder: str, structured: bool) -> dict[str, str]:
+    if not structured:
+        pictures = "".join(f"{placeholder}\n" for _ in message.pictures)
+        return {"role": message.role, "content": pictures + message.text}
+    parts = [{"type": "image"} for _ in message.pictures]
+    content = [*parts, {"type": "text", "text": message.text}]
+    # Lists of parts are what picture templates read; the stub knows only strings.
+    return cast(dict[str, str], {"role": message.role, "content": content})
+
+
+def _vicuna(placeholder: str, messages: Sequence[Message], end: str) -> str:
+    """LLaVA 1.5's conversation, for checkpoints that come without a template."""
+    text = ""
+    for message in messages:
+        pictures = "".join(f"{placeholder}\n" for _ in message.pictures)
+        if message.role == "system":
+            text += f"{message.text} "
+        elif message.role == "user":
+            text += f"USER: {pictures}{message.text} ASSISTANT:"
+        else:
+            text += f" {message.text}{end}"
+    return text
 
 
 def _overlap(first: Span, second: Span) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
 from transformers.image_processing_backends import PilBackend
 from transformers.image_transforms import (
     get_resize_output_image_size,
@@ -19,6 +20,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from flmm.errors import InputError
+from flmm.lmm.prompt import View
 from flmm.types import ImageGeometry, Size
 
 # What most checkpoints name; importing these alone saves the auto classes' second.
@@ -86,6 +88,30 @@ class ImageSteps:
             canvas = self.crop
         grid = (canvas[0] // patch, canvas[1] // patch)
         return ImageGeometry(picture, (height, width), (top, left), canvas, grid)
+
+
+def whole_grid(geometry: ImageGeometry, leading: int = 0) -> View:
+    """The view of a picture whose image tokens are its grid, row by row, after ``leading`` ones."""
+    cells = torch.arange(geometry.grid[0] * geometry.grid[1]) + leading
+    return View(cells.reshape(geometry.grid), geometry)
+
+
+def padded_to_square(picture: Size, canvas: int, grid: Size) -> ImageGeometry:
+    """A picture centred on a square of its longer side, which is then resized to the canvas."""
+    side = max(picture)
+    starts = [(side - length) // 2 for length in picture]
+    (top, height), (left, width) = (
+        _scaled(start, length, canvas / side) for start, length in zip(starts, picture, strict=True)
+    )
+    return ImageGeometry(picture, (height, width), (top, left), (canvas, canvas), grid)
+
+
+def resized_then_padded(picture: Size, canvas: int, smallest: int, grid: Size) -> ImageGeometry:
+    """A picture resized so that its longer side fits the square canvas, and centred on it."""
+    scale = canvas / max(picture)
+    height, width = (max(round(length * scale), smallest) for length in picture)
+    offset = ((canvas - height) // 2, (canvas - width) // 2)
+    return ImageGeometry(picture, (height, width), offset, (canvas, canvas), grid)
 
 
 def load_image_processor(name: str, revision: str | None) -> PilBackend:

@@ -5,9 +5,8 @@ One square view of the picture, CLIP or SigLIP as vision encoder, any decoder-on
 
 from typing import ClassVar, Self
 
-import torch
-from PIL import Image
 from transformers.image_processing_backends import PilBackend
+from transformers.modeling_utils import PreTrainedModel
 from transformers.models.clip.configuration_clip import CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llama.configuration_llama import LlamaConfig
@@ -17,15 +16,17 @@ from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.errors import InputError
-from flmm.lmm.base import LMMAdapter, Prompt
-from flmm.lmm.chat import encode_chat, load_tokenizer, render_chat, tiny_tokenizer
-from flmm.lmm.images import ImageSteps, load_image_processor
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.images import ImageSteps, whole_grid
+from flmm.lmm.prompt import PictureLayout, ProcessedPicture
+from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, token_id
 
 
 class LlavaAdapter(LMMAdapter):
     """LLaVA: ``h·w`` image tokens row by row in the place of one ``<image>``."""
 
     model_types: ClassVar[tuple[str, ...]] = ("llava",)
+    model_class: ClassVar[type[PreTrainedModel]] = LlavaForConditionalGeneration
 
     def __init__(
         self,
@@ -35,8 +36,7 @@ class LlavaAdapter(LMMAdapter):
         name: str,
         revision: str | None = None,
     ) -> None:
-        super().__init__(model, tokenizer, name, revision)
-        self.image_processor = image_processor
+        super().__init__(model, tokenizer, image_processor, name, revision)
         self._image_steps = ImageSteps.of(image_processor)
         config = model.config
         assert isinstance(config, LlavaConfig)
@@ -58,43 +58,24 @@ class LlavaAdapter(LMMAdapter):
                 f"LMM {name!r} drops a class token that SigLIP does not have;"
                 " set vision_feature_select_strategy to 'full' in its config.json"
             )
-        image_token = tokenizer.convert_ids_to_tokens(config.image_token_index)
-        if not isinstance(image_token, str):
-            raise InputError(
-                f"LMM {name!r}: its tokenizer has no token {config.image_token_index}, which its"
-                " config.json names as image_token_index; save the right tokenizer beside it"
-            )
-        self._image_token = image_token
-        self._image_token_id = config.image_token_index
+        _ = self.image_token
 
-    @classmethod
-    def load(
-        cls,
-        name: str,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
-        revision: str | None = None,
-    ) -> Self:
-        on_cpu = torch.device(device).type == "cpu"
-        try:
-            model = LlavaForConditionalGeneration.from_pretrained(
-                name,
-                revision=revision or "main",
-                dtype=dtype or (torch.float32 if on_cpu else "auto"),
+    def layout(self, picture: ProcessedPicture) -> PictureLayout:
+        geometry = self._image_steps.geometry(picture.size, self._patch)
+        made = tuple(picture.inputs["pixel_values"].shape[-2:])
+        assert made == geometry.canvas, f"{geometry} is not what the image processor made: {made}"
+        if geometry.canvas != self._canvas:
+            raise InputError(
+                f"LMM {self.name!r}: its image processor makes {geometry.canvas} pixels but its"
+                f" vision tower reads {self._canvas}; mend size and crop_size in its"
+                " preprocessor_config.json"
             )
-            image_processor = load_image_processor(name, revision)
-            tokenizer = load_tokenizer(name, revision)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"LMM {name!r} cannot be loaded: {reason}") from error
-        model.to(torch.device(device))  # type: ignore[arg-type]
-        return cls(model, tokenizer, image_processor, name, revision)
+        view = whole_grid(geometry, self._leading_tokens)
+        return PictureLayout(self.image_token * (int(view.columns.max()) + 1), (view,))
 
     @classmethod
     def tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image>")
-        image_token_id = tokenizer.convert_tokens_to_ids("<image>")
-        assert isinstance(image_token_id, int)
         config = LlavaConfig(
             vision_config=CLIPVisionConfig(
                 hidden_size=32,
@@ -104,66 +85,12 @@ class LlavaAdapter(LMMAdapter):
                 image_size=32,
                 patch_size=4,
             ),
-            text_config=LlamaConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=3,
-                num_attention_heads=4,
-                num_key_value_heads=2 if grouped_queries else 4,
-                max_position_embeddings=512,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-                # Sharper than usual, for near-uniform attention would let any mistake pass.
-                initializer_range=0.3,
-            ),
-            image_token_index=image_token_id,
+            text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
+            image_token_index=token_id(tokenizer, "<image>"),
             vision_feature_layer=-1,
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = LlavaForConditionalGeneration(config)
+        model = random_model(lambda: LlavaForConditionalGeneration(config))
         processor = CLIPImageProcessorPil(
             size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
         )
         return cls(model, tokenizer, processor, name="tiny-llava")
-
-    def prepare(self, image: Image.Image, question: str, answer: str | None = None) -> Prompt:
-        question = question.strip()
-        answer = None if answer is None else answer.strip()
-        chat = render_chat(self.tokenizer, self._image_token, question, answer)
-        encoded = encode_chat(self.tokenizer, chat)
-        picture = image.convert("RGB")
-        geometry = self._image_steps.geometry((picture.height, picture.width), self._patch)
-        pixel_values = self.image_processor(picture, return_tensors="pt")["pixel_values"]
-        if geometry.canvas != self._canvas:
-            raise InputError(
-                f"LMM {self.name!r}: its image processor makes {geometry.canvas} pixels but its"
-                f" vision tower reads {self._canvas}; mend size and crop_size in its"
-                " preprocessor_config.json"
-            )
-        assert tuple(pixel_values.shape[-2:]) == geometry.canvas, (
-            f"the geometry {geometry} is not what the image processor made: {pixel_values.shape}"
-        )
-        cells = geometry.grid[0] * geometry.grid[1]
-        extra = self._leading_tokens + cells - 1
-        at = encoded.token_ids.index(self._image_token_id)
-        placeholders = [self._image_token_id] * extra
-        token_ids = [*encoded.token_ids[:at], *placeholders, *encoded.token_ids[at:]]
-        input_ids = torch.tensor([token_ids])
-        return Prompt(
-            inputs={
-                "input_ids": input_ids,
-                "attention_mask": torch.ones_like(input_ids),
-                "pixel_values": pixel_values,
-            },
-            image_columns=torch.arange(cells) + at + self._leading_tokens,
-            geometry=geometry,
-            question=question,
-            question_start=encoded.question_start + extra * (encoded.question_start > at),
-            question_offsets=encoded.question_offsets,
-            answer_start=encoded.answer_start + extra * (encoded.answer_start > at),
-            answer=answer,
-            answer_offsets=encoded.answer_offsets,
-        )

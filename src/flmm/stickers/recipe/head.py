@@ -14,7 +14,8 @@ from transformers import SamModel
 from flmm.attention.merge import merge_phrase
 from flmm.attention.recorder import trace_texts
 from flmm.attention.spans import span_at
-from flmm.lmm.base import LMMAdapter, Prompt
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.prompt import Prompt
 from flmm.losses import mask_loss
 from flmm.model import GroundingHead, HeadConfig
 from flmm.stickers.draw import Drawing, mention_mask

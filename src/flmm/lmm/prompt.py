@@ -1,0 +1,123 @@
+"""A conversation about pictures as one frozen LMM's inputs.
+
+Letters: ``h w`` image-token grid, ``L`` tokens of the whole sequence, ``B`` sequences in a batch,
+``C`` image tokens of a prompt.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flmm.types import ImageGeometry, Size
+
+Offsets = tuple[tuple[int, int], ...]
+"""(start, end) in code points, one pair a token."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One thing that was said in a conversation; its pictures stand before its text."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    pictures: tuple[Image.Image, ...] = ()
+
+
+@dataclass(frozen=True)
+class View:
+    """One grid of image tokens that shows a whole picture: one canvas, or tiles put together."""
+
+    columns: Tensor
+    """(h, w) int64: positions in the sequence (in a layout, among the picture's image tokens)."""
+    geometry: ImageGeometry
+
+
+@dataclass(frozen=True)
+class ProcessedPicture:
+    """One picture of a conversation after the image processor."""
+
+    size: Size
+    inputs: Mapping[str, Tensor]
+    """What the image processor made of all the conversation's pictures."""
+    index: int
+    """Which of them this one is."""
+
+
+@dataclass(frozen=True)
+class PictureLayout:
+    """How a family writes one picture into the sequence."""
+
+    text: str
+    """What stands for the picture in the text that the tokenizer reads."""
+    views: tuple[View, ...]
+    """Coarse before fine; always as many as the adapter says."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation as the model's inputs, on the CPU so that workers can prepare it."""
+
+    inputs: Mapping[str, Tensor]
+    """``input_ids`` (1, L), ``attention_mask`` (1, L), ``pixel_values`` and the family's others."""
+    pictures: tuple[tuple[View, ...], ...]
+    """The views of each picture."""
+    question: str
+    question_start: int
+    """Position of the question's first token."""
+    question_offsets: Offsets
+    """The question's tokens in ``question``."""
+    answer_start: int
+    """Position of the answer's first token: L where the model shall say it."""
+    answer: str | None = None
+    answer_offsets: Offsets | None = None
+    """The answer's tokens in ``answer``; None where the model shall say it."""
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.inputs["input_ids"].shape[1]
+
+    @property
+    def image_columns(self) -> Tensor:
+        """(C,) int64: positions of all views' image tokens, one view after the other."""
+        columns = [view.columns.flatten() for views in self.pictures for view in views]
+        return torch.cat([torch.zeros(0, dtype=torch.int64), *columns])
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Prompts padded on the left to one length, on the model's device."""
+
+    prompts: tuple[Prompt, ...]
+    inputs: Mapping[str, Tensor]
+    padding: tuple[int, ...]
+    """Columns that were put before each prompt."""
+
+    @property
+    def image_columns(self) -> Tensor:
+        """(B, longest C) int64: positions in the padded sequences; short rows end in zeros."""
+        return torch.nn.utils.rnn.pad_sequence(
+            [
+                p.image_columns + before
+                for p, before in zip(self.prompts, self.padding, strict=True)
+            ],
+            batch_first=True,
+        )
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Pictures' tensors one after the other, the smaller ones filled up with zeros."""
+    largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    filled = []
+    for part in parts:
+        missing = [
+            amount
+            for size, wanted in zip(reversed(part.shape[1:]), reversed(largest), strict=True)
+            for amount in (0, wanted - size)
+        ]
+        filled.append(torch.nn.functional.pad(part, missing) if any(missing) else part)
+    return torch.cat(filled)

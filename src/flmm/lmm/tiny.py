@@ -1,0 +1,85 @@
+"""What the families' tiny random models have in common."""
+
+from collections.abc import Callable
+from typing import TypedDict, TypeVar
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers.modeling_utils import PreTrainedModel
+from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+class LLMSizes(TypedDict):
+    """The settings that every LLM's configuration understands."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int
+    initializer_range: float
+    bos_token_id: int
+    eos_token_id: int
+    pad_token_id: int
+
+
+def tiny_tokenizer(*tokens: str) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer made in memory: any text goes through it and comes back.
+
+    ``tokens``: the family's special tokens, each one token.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=316 + len(tokens),
+        special_tokens=["<s>", "</s>", "<pad>", *tokens],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(
+        ["USER: what is on the grass? ASSISTANT: the cat and the dog"], trainer
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens=list(tokens),
+    )
+
+
+def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    """The number of a token that is there."""
+    number = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(number, int)
+    return number
+
+
+def tiny_llm(tokenizer: PreTrainedTokenizerFast, grouped_queries: bool) -> LLMSizes:
+    """Three layers of four heads; ``grouped_queries``: with two key heads."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2 if grouped_queries else 4,
+        "max_position_embeddings": 2048,
+        # Sharper than usual, for near-uniform attention would let any mistake pass.
+        "initializer_range": 0.3,
+        "bos_token_id": token_id(tokenizer, "<s>"),
+        "eos_token_id": token_id(tokenizer, "</s>"),
+        "pad_token_id": token_id(tokenizer, "<pad>"),
+    }
+
+
+def random_model(build: Callable[[], Model]) -> Model:
+    """The model with the same random weights each time, whatever torch's generator holds."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build()

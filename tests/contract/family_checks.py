@@ -1,0 +1,103 @@
+"""What the contract tests share: pictures, conversations, and slow references by transformers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers.configuration_utils import PreTrainedConfig
+
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.prompt import Message, Prompt
+
+PICTURE_SIZES = [(1, 1), (7, 640), (32, 32), (50, 40), (33, 97), (4000, 20), (20, 4000)]
+"""(width, height)."""
+ANSWERS = ["the cat and the dog", "café 🐈‍⬛ on the grass, twice: the cat", "x"]
+
+
+def picture(width: int = 50, height: int = 40) -> Image.Image:
+    """Noise, always the same for a size."""
+    generator = torch.Generator().manual_seed(width * 4001 + height)
+    pixels = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())
+
+
+def earlier_turns() -> list[Message]:
+    """A system prompt, a question about a picture, and its answer."""
+    return [
+        Message("system", "You point at things."),
+        Message("user", "what is it?", (picture(41, 30),)),
+        Message("assistant", "it is the cat"),
+    ]
+
+
+@contextmanager
+def eager_attention(adapter: LMMAdapter) -> Iterator[None]:
+    """The whole model with transformers' own slow attention, which alone shows its rows."""
+    found = configurations(adapter.model)
+    before = [config._attn_implementation for config in found]
+    for config in found:
+        config._attn_implementation = "eager"
+    yield
+    for config, implementation in zip(found, before, strict=True):
+        config._attn_implementation = implementation
+
+
+def configurations(model: torch.nn.Module) -> list[PreTrainedConfig]:
+    """Every configuration that some part of the model reads."""
+    configs = [getattr(module, "config", None) for module in model.modules()]
+    return list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
+
+
+def implementations(model: torch.nn.Module) -> list[str]:
+    """The attention that each part of the model is set to."""
+    configs = [getattr(module, "config", None) for module in model.modules()]
+    return [str(c._attn_implementation) for c in configs if isinstance(c, PreTrainedConfig)]
+
+
+def hooks(adapter: LMMAdapter) -> int:
+    """How many forward hooks hang on the model."""
+    return sum(len(module._forward_hooks) for module in adapter.model.modules())
+
+
+def slow_reference(
+    adapter: LMMAdapter, prompt: Prompt, start: int, count: int
+) -> tuple[Tensor, Tensor]:
+    """(M, N, T, L) and (M, T, D) from transformers' own eager outputs; no code of ours."""
+    with eager_attention(adapter):
+        inputs = adapter.collate([prompt]).inputs
+        output = adapter.model(**inputs, output_attentions=True, output_hidden_states=True)
+    rows = torch.stack(output.attentions)[:, 0, :, start : start + count]
+    states = torch.stack(output.hidden_states[1:])[:, 0, start : start + count]
+    return rows, states
+
+
+def continued(adapter: LMMAdapter, prompt: Prompt, token_ids: Tensor) -> Prompt:
+    """The prompt with tokens that the model said after it."""
+    whole = torch.cat([prompt.inputs["input_ids"][0], token_ids])
+    inputs = {
+        **prompt.inputs,
+        "input_ids": whole[None],
+        "attention_mask": torch.ones(1, len(whole)),
+    }
+    if adapter.token_types is not None:
+        is_image = whole == adapter.image_token_id
+        is_answer = torch.arange(len(whole)) >= prompt.length
+        inputs[adapter.token_types] = adapter.type_tokens(is_image, is_answer)[None]
+    return Prompt(
+        inputs=inputs,
+        pictures=prompt.pictures,
+        question=prompt.question,
+        question_start=prompt.question_start,
+        question_offsets=prompt.question_offsets,
+        answer_start=prompt.length,
+    )
+
+
+def image_embeddings(adapter: LMMAdapter, prompt: Prompt) -> Tensor:
+    """(L, D): what the LLM is given."""
+    inputs = adapter.collate([prompt]).inputs
+    output = adapter.model(**inputs, output_hidden_states=True)
+    embeddings: Tensor = output.hidden_states[0][0]
+    return embeddings

@@ -1,0 +1,73 @@
+"""What the model says while it is recorded is what it says alone."""
+
+import pytest
+import torch
+from family_checks import picture
+
+from flmm.attention.recorder import Step, trace_generation
+from flmm.errors import InputError
+from flmm.lmm.base import LMMAdapter
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize("watched", [False, True])
+def test_answer_is_what_the_model_alone_says(
+    adapter: LMMAdapter, temperature: float, watched: bool
+) -> None:
+    prompt = adapter.prepare(picture(), "what is it?")
+    steps: list[Step] = []
+    torch.manual_seed(3)
+    alone = adapter.generate(prompt, 6, temperature)
+    torch.manual_seed(3)
+    trace, text = trace_generation(
+        adapter, prompt, 6, steps.append if watched else None, temperature
+    )
+    assert text == alone.text
+    assert trace.token_ids.equal(alone.token_ids)
+    if watched:
+        assert [step.token_id for step in steps] == alone.token_ids.tolist()
+        assert steps[-1].text == text
+
+
+@pytest.mark.parametrize(("tokens", "temperature"), [(0, 0.0), (3, -0.1)])
+def test_impossible_generation_is_refused(
+    adapter: LMMAdapter, tokens: int, temperature: float
+) -> None:
+    with pytest.raises(InputError, match=r"max_new_tokens is 0|temperature is -0\.1"):
+        adapter.generate(adapter.prepare(picture(), "what?"), tokens, temperature)
+
+
+def test_answer_that_ends_by_itself(adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = adapter.prepare(picture(), "what is it?")
+    free = adapter.generate(prompt, 6).token_ids
+    ending = int(free[4])
+    stop = free.tolist().index(ending)
+    monkeypatch.setattr(adapter.model.generation_config, "eos_token_id", ending)
+    steps: list[Step] = []
+    for limit in sorted({max(stop, 1), stop + 1, 6}):
+        steps.clear()
+        trace, text = trace_generation(adapter, prompt, limit, steps.append)
+        assert trace.token_ids.equal(free[:stop])
+        assert trace.attention.shape[2] == len(steps) == stop
+        assert text == adapter.generate(prompt, limit).text
+
+
+def test_answer_of_nothing(adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = adapter.prepare(picture(), "what is it?")
+    first = int(adapter.generate(prompt, 1).token_ids[0])
+    monkeypatch.setattr(adapter.model.generation_config, "eos_token_id", first)
+    trace, text = trace_generation(adapter, prompt, 4)
+    assert text == ""
+    rows = adapter.views * adapter.layers
+    assert trace.attention.shape == (rows, adapter.heads, 0, *prompt.pictures[0][-1].geometry.grid)
+    assert trace.hidden_states.shape == (adapter.layers, 0, adapter.hidden_size)
+
+
+def test_trace_so_far_is_the_beginning_of_the_whole(adapter: LMMAdapter) -> None:
+    prompt = adapter.prepare(picture(), "what is it?")
+    steps: list[Step] = []
+    trace, _ = trace_generation(adapter, prompt, 5, steps.append)
+    for said, step in enumerate(steps):
+        partial = step.trace()
+        assert partial.token_ids.equal(trace.token_ids[:said])
+        assert partial.attention.equal(trace.attention[:, :, :said])

@@ -1,0 +1,82 @@
+"""Conversations as inputs: which tokens are the pictures, the question and the answer."""
+
+import pytest
+import torch
+from family_checks import ANSWERS, earlier_turns, picture
+
+from flmm.errors import InputError
+from flmm.lmm.base import LMMAdapter
+
+
+def test_everything_is_frozen(adapter: LMMAdapter) -> None:
+    assert not adapter.model.training
+    assert not any(parameter.requires_grad for parameter in adapter.model.parameters())
+
+
+def test_tiny_is_the_same_each_time(adapter: LMMAdapter) -> None:
+    again = type(adapter).tiny(adapter.text_model.config.num_key_value_heads < adapter.heads)
+    for one, other in zip(adapter.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("pictures", [0, 1, 2, 3])
+def test_prompt_marks_the_answer_and_the_question(adapter: LMMAdapter, pictures: int) -> None:
+    shown = [picture(30 + 11 * index, 40) for index in range(pictures)]
+    prompt = adapter.prepare(shown, "where is it?", ANSWERS[1])
+    token_ids = prompt.inputs["input_ids"][0]
+    assert prompt.answer_offsets is not None
+    assert adapter.decode(token_ids[prompt.answer_start :]) == ANSWERS[1]
+    assert prompt.answer_start + len(prompt.answer_offsets) == prompt.length
+    asked = slice(prompt.question_start, prompt.question_start + len(prompt.question_offsets))
+    assert adapter.decode(token_ids[asked]).strip() == "where is it?"
+    assert len(prompt.pictures) == pictures
+
+
+def test_a_question_after_others(adapter: LMMAdapter) -> None:
+    if not adapter.converses:
+        with pytest.raises(InputError, match="no conversation"):
+            adapter.prepare(picture(), "what?", history=earlier_turns())
+        return
+    prompt = adapter.prepare(picture(), "what is it?", "it is the cat", earlier_turns())
+    token_ids = prompt.inputs["input_ids"][0]
+    assert len(prompt.pictures) == 2
+    assert adapter.decode(token_ids[prompt.answer_start :]) == "it is the cat"
+    asked = slice(prompt.question_start, prompt.question_start + len(prompt.question_offsets))
+    assert adapter.decode(token_ids[asked]).strip() == "what is it?"
+    # The same words were said before; the question's own are the last ones.
+    assert prompt.question_start > int(prompt.pictures[1][-1].columns.max())
+    whole = adapter.decode(token_ids)
+    assert whole.index("You point at things.") < whole.index("what is it?")
+    assert whole.count("what is it?") == whole.count("it is the cat") == 2
+
+
+def test_a_given_answer_continues_the_prompt(adapter: LMMAdapter) -> None:
+    asked = adapter.prepare(picture(), "where is it?")
+    told = adapter.prepare(picture(), "where is it?", "there")
+    assert asked.answer_start == asked.length == told.answer_start
+    assert told.inputs["input_ids"][0, : asked.length].equal(asked.inputs["input_ids"][0])
+
+
+def test_views_are_image_tokens_each_in_one_place(adapter: LMMAdapter) -> None:
+    prompt = adapter.prepare([picture(), picture(33, 97)], "what?")
+    token_ids = prompt.inputs["input_ids"][0]
+    for views in prompt.pictures:
+        assert len(views) == adapter.views
+        for view in views:
+            assert tuple(view.columns.shape) == view.geometry.grid
+            assert len(set(view.columns.flatten().tolist())) == view.columns.numel()
+            assert bool((token_ids[view.columns] == adapter.image_token_id).all())
+    first, second = (views[-1].columns for views in prompt.pictures)
+    assert int(first.max()) < int(second.min())
+
+
+@pytest.mark.parametrize("words", [("a {} b", None), ("what?", "a {} b")])
+def test_placeholder_in_the_text_is_refused(
+    adapter: LMMAdapter, words: tuple[str, str | None]
+) -> None:
+    question, answer = (
+        None if text is None else text.format(adapter.placeholder) for text in words
+    )
+    assert question is not None
+    with pytest.raises(InputError, match="stands for the picture"):
+        adapter.prepare(picture(), question, answer)

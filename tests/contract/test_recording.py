@@ -1,0 +1,136 @@
+"""The recorded rows are those of eager attention, and recording changes nothing."""
+
+import pytest
+import torch
+from family_checks import (
+    ANSWERS,
+    continued,
+    earlier_turns,
+    hooks,
+    implementations,
+    picture,
+    slow_reference,
+)
+from torch import Tensor
+
+from flmm.attention.recorder import Step, trace_generation, trace_text, trace_texts
+from flmm.attention.recording import Recording, record
+from flmm.geometry import bring_to_grid
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.prompt import Prompt
+from flmm.types import Trace
+
+
+def assert_rows_are_those_of_eager_attention(
+    adapter: LMMAdapter, prompt: Prompt, start: int, trace: Trace
+) -> None:
+    rows, states = slow_reference(adapter, prompt, start, len(trace.token_ids))
+    assert rows.max() > 0.05, "near-uniform rows would hide a mistake"
+    for views, found in zip(prompt.pictures, trace.pictures, strict=True):
+        fine = views[-1].geometry
+        maps = [bring_to_grid(rows[..., view.columns], view.geometry, fine) for view in views]
+        assert (found.attention - torch.cat(maps)).abs().max() <= 1e-5
+        assert found.geometry == fine
+    torch.testing.assert_close(trace.hidden_states, states, rtol=1e-4, atol=1e-4)
+
+
+def test_teacher_forced_rows_are_those_of_eager_attention(adapter: LMMAdapter) -> None:
+    history = earlier_turns() if adapter.converses else []
+    prompts = [
+        adapter.prepare([picture(20 + 9 * index, 30)] * index, "what?" * index, answer, history)
+        for index, answer in enumerate(ANSWERS, 1)
+    ]
+    assert len({prompt.length for prompt in prompts}) == len(prompts), "nothing would be padded"
+    for prompt, trace in zip(prompts, trace_texts(adapter, prompts), strict=True):
+        assert_rows_are_those_of_eager_attention(adapter, prompt, prompt.answer_start, trace)
+        assert trace.token_ids.equal(prompt.inputs["input_ids"][0, prompt.answer_start :])
+
+
+def test_question_rows_are_those_of_eager_attention(adapter: LMMAdapter) -> None:
+    prompt = adapter.prepare(picture(), "what is on the grass?")
+    trace = trace_texts(adapter, [prompt], of="question")[0]
+    assert_rows_are_those_of_eager_attention(adapter, prompt, prompt.question_start, trace)
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_generated_rows_are_those_of_eager_attention(adapter: LMMAdapter, pictures: int) -> None:
+    prompt = adapter.prepare([picture(), picture(90, 60)][:pictures], "what is it?")
+    trace, _ = trace_generation(adapter, prompt, 9)
+    assert len(trace.token_ids) == 9, "the last token, which was never fed back, must have its row"
+    told = continued(adapter, prompt, trace.token_ids)
+    assert_rows_are_those_of_eager_attention(adapter, told, prompt.length, trace)
+
+
+def test_recording_changes_no_bit_of_a_generation(adapter: LMMAdapter) -> None:
+    prompt = adapter.prepare(picture(), "what is it?")
+    inputs = adapter.collate([prompt]).inputs
+
+    def run() -> tuple[Tensor, Tensor]:
+        output = adapter.model.generate(  # type: ignore[operator]
+            **inputs,
+            max_new_tokens=8,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        return output.sequences, torch.stack(output.logits)
+
+    alone_ids, alone_logits = run()
+    with record(Recording(adapter, prompt.image_columns[None]), adapter) as recording:
+        ids, logits = run()
+    assert recording.steps == 7
+    assert torch.equal(alone_ids, ids)
+    assert torch.equal(alone_logits, logits)
+
+
+def test_recording_changes_no_bit_of_a_padded_forward(adapter: LMMAdapter) -> None:
+    batch = adapter.collate([adapter.prepare(picture(), "what?", said) for said in ANSWERS])
+    assert any(batch.padding)
+    positions = torch.tensor([[batch.inputs["input_ids"].shape[1] - 1]] * len(ANSWERS))
+    alone = adapter.model(**batch.inputs).logits
+    with record(Recording(adapter, batch.image_columns, positions), adapter):
+        recorded = adapter.model(**batch.inputs).logits
+    assert torch.equal(alone, recorded)
+
+
+def test_one_alone_and_several_in_a_batch_agree(adapter: LMMAdapter) -> None:
+    prompts = [
+        adapter.prepare(picture(20 + 40 * index, 70), "what?", answer)
+        for index, answer in enumerate(ANSWERS)
+    ]
+    for prompt, batched in zip(prompts, trace_texts(adapter, prompts), strict=True):
+        alone = trace_text(adapter, prompt)
+        torch.testing.assert_close(batched.attention, alone.attention, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_model_is_restored_whatever_happens(
+    adapter: LMMAdapter, error: type[BaseException]
+) -> None:
+    before, hooked = implementations(adapter.model), hooks(adapter)
+    prompt = adapter.prepare(picture(), "what is it?")
+    during: list[list[str]] = []
+
+    def interrupt(_step: Step) -> None:
+        during.append(implementations(adapter.model))
+        raise error
+
+    with pytest.raises(error):
+        trace_generation(adapter, prompt, 6, interrupt)
+    assert during[0] != before, "nothing was being recorded"
+    assert implementations(adapter.model) == before
+    assert hooks(adapter) == hooked
+    assert adapter.lock.acquire(blocking=False)
+    adapter.lock.release()
+
+
+def test_only_the_language_model_is_switched(adapter: LMMAdapter) -> None:
+    prompt = adapter.prepare(picture(), "what is it?")
+    with record(Recording(adapter, prompt.image_columns[None]), adapter):
+        recorded = implementations(adapter.text_model)
+        assert all(name.startswith("flmm_recording_") for name in recorded)
+        elsewhere = implementations(adapter.model)
+        for name in recorded:
+            elsewhere.remove(name)
+        assert elsewhere, "no part was left alone"
+        assert not any(name.startswith("flmm_recording_") for name in elsewhere)
