@@ -42,6 +42,8 @@ def test_families_are_listed_without_torch() -> None:
 def test_each_family_says_what_its_class_says() -> None:
     for family in families():
         assert adapter_class(family).model_types == family.model_types
+        assert adapter_class(family).hub_ids == family.hub_ids
+        assert all(name.count("/") == 1 for name in family.hub_ids)
 
 
 def test_saved_model_comes_back(folder: Path) -> None:

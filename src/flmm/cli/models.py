@@ -10,9 +10,9 @@ from flmm.user_input import embedded_parts
 
 # What stands behind each family, by its model type; one without an entry has the contract tests.
 _VERIFIED = {
-    "llava": "the contract tests on a small random model; flmm's own trained model end to end",
+    "llava": "the same, and flmm's own model end to end",
 }
-_CONTRACT = "the contract tests on a small random model"
+_CONTRACT = "contract tests, small random model"
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class FamilyRow:
 
     model_types: tuple[str, ...]
     adapter: str
+    hub_ids: tuple[str, ...]
     verified: str
 
 
@@ -38,7 +39,10 @@ def models(as_json: Json = False) -> None:
     """List the LMM families that flmm reads and the heads that come with it."""
     known = [
         FamilyRow(
-            family.model_types, family.adapter, _VERIFIED.get(family.model_types[0], _CONTRACT)
+            family.model_types,
+            family.adapter,
+            family.hub_ids,
+            _VERIFIED.get(family.model_types[0], _CONTRACT),
         )
         for family in families()
     ]
@@ -52,9 +56,12 @@ def models(as_json: Json = False) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    table = Table("LMM family", "verified by", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for title in ("LMM family", "for example", "verified by"):
+        table.add_column(title, overflow="fold", no_wrap=title == "for example")
     for family in known:
-        table.add_row(", ".join(family.model_types), family.verified)
+        names, examples = "\n".join(family.model_types), "\n".join(family.hub_ids)
+        table.add_row(names, examples, family.verified)
     console.print(table)
     console.print()
     table = Table("head", "LMM", "layers", "heads", box=None, pad_edge=False, padding=(0, 3, 0, 0))

@@ -1,8 +1,8 @@
 """The LMM families, each in its own file, found by looking and imported only when used.
 
-A family is a module of this package with one class that has a literal
-``model_types: ClassVar[tuple[str, ...]] = ("llava",)`` in its body. Listing reads the source
-instead of importing it, because ``flmm models`` and ``flmm --help`` must not wait for torch.
+A family is a module of this package with one class that has the literals ``model_types`` and
+``hub_ids`` (``ClassVar[tuple[str, ...]]``) in its body. Listing reads the source instead of
+importing it, because ``flmm models`` and ``flmm --help`` must not wait for torch.
 """
 
 import ast
@@ -29,6 +29,8 @@ class Family:
     module: str
     adapter: str
     model_types: tuple[str, ...]
+    hub_ids: tuple[str, ...]
+    """Some of its models on the hub."""
 
 
 @functools.cache
@@ -38,8 +40,11 @@ def families() -> tuple[Family, ...]:
     for entry in pkgutil.iter_modules(__path__):
         source = Path(__path__[0], f"{entry.name}.py").read_text(encoding="utf-8")
         for statement in ast.parse(source).body:
-            if isinstance(statement, ast.ClassDef) and (types := _declared_types(statement)):
-                found.append(Family(f"{__name__}.{entry.name}", statement.name, types))
+            if isinstance(statement, ast.ClassDef) and (
+                types := _declared(statement, "model_types")
+            ):
+                hub_ids = _declared(statement, "hub_ids")
+                found.append(Family(f"{__name__}.{entry.name}", statement.name, types, hub_ids))
     return tuple(sorted(found, key=lambda family: family.module))
 
 
@@ -118,12 +123,12 @@ def _config_path(name: str, revision: str | None) -> Path:
         ) from error
 
 
-def _declared_types(statement: ast.ClassDef) -> tuple[str, ...]:
+def _declared(statement: ast.ClassDef, name: str) -> tuple[str, ...]:
     for line in statement.body:
         if (
             isinstance(line, ast.AnnAssign)
             and isinstance(line.target, ast.Name)
-            and line.target.id == "model_types"
+            and line.target.id == name
             and line.value is not None
         ):
             return tuple(ast.literal_eval(line.value))

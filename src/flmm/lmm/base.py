@@ -60,12 +60,14 @@ class _TokenCallback(BaseStreamer):
 class LMMAdapter(FrozenModel, ABC):
     """A frozen LMM of one family.
 
-    A family is one file here with one subclass that sets ``model_types`` and ``model_class`` and
-    writes the abstract members; the contract tests find it by themselves.
+    A family is one file here with one subclass that sets ``model_types``, ``hub_ids`` and
+    ``model_class`` and writes the abstract members; the contract tests find it by themselves.
     """
 
     model_types: ClassVar[tuple[str, ...]]
     """The ``model_type`` values in config.json that this family reads; a literal."""
+    hub_ids: ClassVar[tuple[str, ...]]
+    """Some models of this family on the hub; a literal."""
     model_class: ClassVar[type[PreTrainedModel]]
     """transformers' own class of the whole model."""
     views: ClassVar[int] = 1

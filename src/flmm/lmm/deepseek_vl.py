@@ -21,6 +21,7 @@ class DeepseekVLAdapter(LMMAdapter):
     """DeepSeek-VL with one vision tower."""
 
     model_types: ClassVar[tuple[str, ...]] = ("deepseek_vl",)
+    hub_ids: ClassVar[tuple[str, ...]] = ("deepseek-community/deepseek-vl-1.3b-chat",)
     model_class: ClassVar[type[PreTrainedModel]] = DeepseekVLForConditionalGeneration
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:

@@ -26,6 +26,7 @@ class DeepseekVLHybridAdapter(LMMAdapter):
     """DeepSeek-VL with two vision towers."""
 
     model_types: ClassVar[tuple[str, ...]] = ("deepseek_vl_hybrid",)
+    hub_ids: ClassVar[tuple[str, ...]] = ("deepseek-community/deepseek-vl-7b-chat",)
     model_class: ClassVar[type[PreTrainedModel]] = DeepseekVLHybridForConditionalGeneration
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "high_res_pixel_values")
 

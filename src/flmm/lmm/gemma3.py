@@ -23,6 +23,7 @@ class Gemma3Adapter(LMMAdapter):
     """Gemma 3 with pictures; most of its layers look back through a sliding window only."""
 
     model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
+    hub_ids: ClassVar[tuple[str, ...]] = ("google/gemma-3-4b-it",)
     model_class: ClassVar[type[PreTrainedModel]] = Gemma3ForConditionalGeneration
     token_types: ClassVar[str | None] = "token_type_ids"
 

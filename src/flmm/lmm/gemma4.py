@@ -22,6 +22,7 @@ class Gemma4Adapter(LMMAdapter):
     """Gemma 4 with pictures."""
 
     model_types: ClassVar[tuple[str, ...]] = ("gemma4",)
+    hub_ids: ClassVar[tuple[str, ...]] = ("google/gemma-4-E2B-it",)
     model_class: ClassVar[type[PreTrainedModel]] = Gemma4ForConditionalGeneration
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_position_ids")
     token_types: ClassVar[str | None] = "mm_token_type_ids"

@@ -20,6 +20,7 @@ class Glm46VAdapter(DynamicResolutionAdapter):
     """GLM-4.6V."""
 
     model_types: ClassVar[tuple[str, ...]] = ("glm46v",)
+    hub_ids: ClassVar[tuple[str, ...]] = ()
     model_class: ClassVar[type[PreTrainedModel]] = Glm46VForConditionalGeneration
 
     @classmethod

@@ -23,6 +23,10 @@ class Idefics3Adapter(LMMAdapter):
     """Idefics3, whose cells are shuffled together."""
 
     model_types: ClassVar[tuple[str, ...]] = ("idefics3",)
+    hub_ids: ClassVar[tuple[str, ...]] = (
+        "HuggingFaceM4/Idefics3-8B-Llama3",
+        "HuggingFaceTB/SmolVLM-Instruct",
+    )
     model_class: ClassVar[type[PreTrainedModel]] = Idefics3ForConditionalGeneration
     views: ClassVar[int] = 2
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_attention_mask")

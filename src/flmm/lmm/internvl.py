@@ -24,6 +24,10 @@ class InternVLAdapter(LMMAdapter):
     """InternVL, whose cells are shuffled together two by two."""
 
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)
+    hub_ids: ClassVar[tuple[str, ...]] = (
+        "OpenGVLab/InternVL3-1B-hf",
+        "OpenGVLab/InternVL3-8B-hf",
+    )
     model_class: ClassVar[type[PreTrainedModel]] = InternVLForConditionalGeneration
     views: ClassVar[int] = 2
 

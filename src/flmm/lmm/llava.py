@@ -26,6 +26,10 @@ class LlavaAdapter(LMMAdapter):
     """LLaVA: ``h·w`` image tokens row by row in the place of one ``<image>``."""
 
     model_types: ClassVar[tuple[str, ...]] = ("llava",)
+    hub_ids: ClassVar[tuple[str, ...]] = (
+        "llava-hf/llava-1.5-7b-hf",
+        "llava-hf/llava-1.5-13b-hf",
+    )
     model_class: ClassVar[type[PreTrainedModel]] = LlavaForConditionalGeneration
 
     def __init__(

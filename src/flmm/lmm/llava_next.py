@@ -21,6 +21,10 @@ class LlavaNextAdapter(LMMAdapter):
     """LLaVA-NeXT with Vicuna, Mistral or another LLM."""
 
     model_types: ClassVar[tuple[str, ...]] = ("llava_next",)
+    hub_ids: ClassVar[tuple[str, ...]] = (
+        "llava-hf/llava-v1.6-vicuna-7b-hf",
+        "llava-hf/llava-v1.6-mistral-7b-hf",
+    )
     model_class: ClassVar[type[PreTrainedModel]] = LlavaNextForConditionalGeneration
     views: ClassVar[int] = 2
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes")

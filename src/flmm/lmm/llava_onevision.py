@@ -27,6 +27,10 @@ class LlavaOnevisionAdapter(LMMAdapter):
     """LLaVA-OneVision; a conversation of several pictures shows each as one padded square."""
 
     model_types: ClassVar[tuple[str, ...]] = ("llava_onevision",)
+    hub_ids: ClassVar[tuple[str, ...]] = (
+        "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
+        "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+    )
     model_class: ClassVar[type[PreTrainedModel]] = LlavaOnevisionForConditionalGeneration
     views: ClassVar[int] = 2
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes", "batch_num_images")

@@ -21,6 +21,10 @@ class Ovis2Adapter(LMMAdapter):
     """Ovis2."""
 
     model_types: ClassVar[tuple[str, ...]] = ("ovis2",)
+    hub_ids: ClassVar[tuple[str, ...]] = (
+        "thisisiron/Ovis2-1B-hf",
+        "thisisiron/Ovis2-2B-hf",
+    )
     model_class: ClassVar[type[PreTrainedModel]] = Ovis2ForConditionalGeneration
     views: ClassVar[int] = 2
 

@@ -24,6 +24,7 @@ class PaliGemmaAdapter(LMMAdapter):
     """PaliGemma, whose pictures and question see one another both ways, the answer only back."""
 
     model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
+    hub_ids: ClassVar[tuple[str, ...]] = ("google/paligemma2-3b-mix-224",)
     model_class: ClassVar[type[PreTrainedModel]] = PaliGemmaForConditionalGeneration
     token_types: ClassVar[str | None] = "token_type_ids"
     converses: ClassVar[bool] = False

@@ -23,6 +23,10 @@ class Qwen25VLAdapter(DynamicResolutionAdapter):
     """Qwen2.5-VL; its vision tower attends in windows, which is none of the recorder's business."""
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
+    hub_ids: ClassVar[tuple[str, ...]] = (
+        "Qwen/Qwen2.5-VL-3B-Instruct",
+        "Qwen/Qwen2.5-VL-7B-Instruct",
+    )
     model_class: ClassVar[type[PreTrainedModel]] = Qwen2_5_VLForConditionalGeneration
 
     @classmethod

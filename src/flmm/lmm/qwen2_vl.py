@@ -23,6 +23,10 @@ class Qwen2VLAdapter(DynamicResolutionAdapter):
     """Qwen2-VL."""
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl",)
+    hub_ids: ClassVar[tuple[str, ...]] = (
+        "Qwen/Qwen2-VL-2B-Instruct",
+        "Qwen/Qwen2-VL-7B-Instruct",
+    )
     model_class: ClassVar[type[PreTrainedModel]] = Qwen2VLForConditionalGeneration
 
     @classmethod

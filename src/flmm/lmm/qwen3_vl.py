@@ -23,6 +23,10 @@ class Qwen3VLAdapter(DynamicResolutionAdapter):
     """Qwen3-VL; layers of the vision tower also feed the LLM's first layers."""
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl",)
+    hub_ids: ClassVar[tuple[str, ...]] = (
+        "Qwen/Qwen3-VL-4B-Instruct",
+        "Qwen/Qwen3-VL-8B-Instruct",
+    )
     model_class: ClassVar[type[PreTrainedModel]] = Qwen3VLForConditionalGeneration
 
     @classmethod

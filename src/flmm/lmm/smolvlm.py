@@ -16,6 +16,7 @@ class SmolVLMAdapter(Idefics3Adapter):
     """SmolVLM."""
 
     model_types: ClassVar[tuple[str, ...]] = ("smolvlm",)
+    hub_ids: ClassVar[tuple[str, ...]] = ("HuggingFaceTB/SmolVLM2-2.2B-Instruct",)
     model_class: ClassVar[type[PreTrainedModel]] = SmolVLMForConditionalGeneration
 
     @classmethod
