@@ -14,7 +14,7 @@ from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.images import resized_then_padded, whole_grid
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
-from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
 
 
 class DeepseekVLAdapter(LMMAdapter):
@@ -36,14 +36,7 @@ class DeepseekVLAdapter(LMMAdapter):
     def tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image_placeholder>")
         config = DeepseekVLConfig(
-            vision_config=SiglipVisionConfig(
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                image_size=32,
-                patch_size=4,
-            ),
+            vision_config=SiglipVisionConfig(**tiny_vision(32, 4)),
             text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
             image_token_id=token_id(tokenizer, "<image_placeholder>"),
         )

@@ -19,7 +19,7 @@ from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.images import resized_then_padded, whole_grid
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
-from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
 
 
 class DeepseekVLHybridAdapter(LMMAdapter):
@@ -43,14 +43,7 @@ class DeepseekVLHybridAdapter(LMMAdapter):
     def tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image_placeholder>")
         config = DeepseekVLHybridConfig(
-            vision_config=SiglipVisionConfig(
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                image_size=32,
-                patch_size=8,
-            ),
+            vision_config=SiglipVisionConfig(**tiny_vision(32, 8)),
             high_res_vision_config=SamVisionConfig(
                 hidden_size=16,
                 output_channels=16,

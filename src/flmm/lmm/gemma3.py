@@ -14,7 +14,7 @@ from flmm.lmm.base import LMMAdapter
 from flmm.lmm.images import whole_grid
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
 from flmm.lmm.tiles import stretched
-from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
 
 BEGIN, END = "<start_of_image>", "<end_of_image>"
 
@@ -44,12 +44,7 @@ class Gemma3Adapter(LMMAdapter):
         sizes = tiny_llm(tokenizer, grouped_queries)
         config = Gemma3Config(
             vision_config=SiglipVisionConfig(
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                image_size=32,
-                patch_size=4,
+                **tiny_vision(32, 4),
                 vision_use_head=False,
             ),
             text_config=Gemma3TextConfig(

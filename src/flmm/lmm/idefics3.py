@@ -1,7 +1,7 @@
 """Idefics3 and SmolVLM: rows of marked tiles, then the whole picture."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self, TypedDict
+from typing import ClassVar, Self
 
 from PIL import Image
 from torch import Tensor
@@ -14,7 +14,7 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
 from flmm.lmm.tiles import coarse_and_tiles
-from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
 
 FENCE, WHOLE = "<fake_token_around_image>", "<global-img>"
 
@@ -56,7 +56,7 @@ class Idefics3Adapter(LMMAdapter):
     def tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image>", *tiny_markers())
         config = Idefics3Config(
-            vision_config=Idefics3VisionConfig(**tiny_vision()),
+            vision_config=Idefics3VisionConfig(**tiny_vision(16, 2)),
             text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
             image_token_id=token_id(tokenizer, "<image>"),
         )
@@ -67,30 +67,7 @@ class Idefics3Adapter(LMMAdapter):
         return cls(model, tokenizer, processor, name="tiny-idefics3")
 
 
-class VisionSizes(TypedDict):
-    """The settings of a vision tower."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    image_size: int
-    patch_size: int
-
-
 def tiny_markers() -> list[str]:
     """The special tokens around the tiles of a small picture."""
     numbers = [(row, column) for row in range(1, 5) for column in range(1, 5)]
     return [FENCE, WHOLE, *(f"<row_{row}_col_{column}>" for row, column in numbers)]
-
-
-def tiny_vision() -> VisionSizes:
-    """The settings of a small vision tower: tiles of 16 pixels, 4 by 4 cells after the shuffle."""
-    return {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 16,
-        "patch_size": 2,
-    }

@@ -19,7 +19,7 @@ from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.images import ImageSteps, whole_grid
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
-from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
 
 
 class LlavaAdapter(LMMAdapter):
@@ -81,14 +81,7 @@ class LlavaAdapter(LMMAdapter):
     def tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image>")
         config = LlavaConfig(
-            vision_config=CLIPVisionConfig(
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                image_size=32,
-                patch_size=4,
-            ),
+            vision_config=CLIPVisionConfig(**tiny_vision(32, 4)),
             text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
             image_token_index=token_id(tokenizer, "<image>"),
             vision_feature_layer=-1,

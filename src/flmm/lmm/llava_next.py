@@ -14,7 +14,7 @@ from transformers.models.llava_next.modeling_llava_next import LlavaNextForCondi
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
 from flmm.lmm.tiles import any_resolution_views
-from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
 
 
 class LlavaNextAdapter(LMMAdapter):
@@ -42,14 +42,7 @@ class LlavaNextAdapter(LMMAdapter):
         tokenizer = tiny_tokenizer("<image>")
         shapes = [[16, 32], [32, 16], [32, 32], [48, 16], [16, 48]]
         config = LlavaNextConfig(
-            vision_config=CLIPVisionConfig(
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                image_size=16,
-                patch_size=4,
-            ),
+            vision_config=CLIPVisionConfig(**tiny_vision(16, 4)),
             text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
             image_token_index=token_id(tokenizer, "<image>"),
             image_grid_pinpoints=shapes,

@@ -20,7 +20,7 @@ from flmm.lmm.base import LMMAdapter
 from flmm.lmm.images import padded_to_square, whole_grid
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
 from flmm.lmm.tiles import any_resolution_views
-from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
 
 
 class LlavaOnevisionAdapter(LMMAdapter):
@@ -57,12 +57,7 @@ class LlavaOnevisionAdapter(LMMAdapter):
         shapes = [[16 * rows, 16 * columns] for rows in (1, 2, 3) for columns in (1, 2, 3)]
         config = LlavaOnevisionConfig(
             vision_config=SiglipVisionConfig(
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                image_size=16,
-                patch_size=4,
+                **tiny_vision(16, 4),
                 vision_use_head=False,
             ),
             text_config=Qwen2Config(**tiny_llm(tokenizer, grouped_queries)),

@@ -12,7 +12,7 @@ from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
 from flmm.lmm.tiles import coarse_and_tiles
-from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
 
 INDICATORS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
 
@@ -51,12 +51,7 @@ class Ovis2Adapter(LMMAdapter):
         sizes = tiny_llm(tokenizer, grouped_queries)
         config = Ovis2Config(
             vision_config=Ovis2VisionConfig(
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                image_size=16,
-                patch_size=2,
+                **tiny_vision(16, 2),
                 vocab_size=64,
                 hidden_stride=2,
                 initializer_range=0.3,

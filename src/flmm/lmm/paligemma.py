@@ -17,7 +17,7 @@ from flmm.lmm.chat import Chat, refuse_placeholder
 from flmm.lmm.images import whole_grid
 from flmm.lmm.prompt import Message, PictureLayout, ProcessedPicture
 from flmm.lmm.tiles import stretched
-from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
 
 
 class PaliGemmaAdapter(LMMAdapter):
@@ -59,12 +59,7 @@ class PaliGemmaAdapter(LMMAdapter):
         sizes = tiny_llm(tokenizer, grouped_queries)
         config = PaliGemmaConfig(
             vision_config=SiglipVisionConfig(  # type: ignore[call-arg]
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                image_size=32,
-                patch_size=4,
+                **tiny_vision(32, 4),
                 projection_dim=32,
                 vision_use_head=False,
             ),

@@ -8,8 +8,8 @@ from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig, Smo
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMForConditionalGeneration
 
-from flmm.lmm.idefics3 import Idefics3Adapter, tiny_markers, tiny_vision
-from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.idefics3 import Idefics3Adapter, tiny_markers
+from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
 
 
 class SmolVLMAdapter(Idefics3Adapter):
@@ -23,7 +23,7 @@ class SmolVLMAdapter(Idefics3Adapter):
     def tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image>", *tiny_markers())
         config = SmolVLMConfig(
-            vision_config=SmolVLMVisionConfig(**tiny_vision()),
+            vision_config=SmolVLMVisionConfig(**tiny_vision(16, 2)),
             text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
             image_token_id=token_id(tokenizer, "<image>"),
         )

@@ -78,6 +78,29 @@ def tiny_llm(tokenizer: PreTrainedTokenizerFast, grouped_queries: bool) -> LLMSi
     }
 
 
+class VisionSizes(TypedDict):
+    """The settings that most vision towers' configurations understand."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    image_size: int
+    patch_size: int
+
+
+def tiny_vision(image_size: int, patch_size: int) -> VisionSizes:
+    """Two layers of two heads on square pictures of ``image_size`` pixels."""
+    return {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": image_size,
+        "patch_size": patch_size,
+    }
+
+
 def random_model(build: Callable[[], Model]) -> Model:
     """The model with the same random weights each time, whatever torch's generator holds."""
     with torch.random.fork_rng(devices=[]):
