@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flmm.attention.recorder import trace_generation, trace_text, trace_texts
 from flmm.attention.recording import Recording, record
-from flmm.attention.rows import attention_rows, pick_rows, visible_keys
+from flmm.attention.rows import attention_rows, pick_rows, visible_keys, within_window
 from flmm.errors import InputError
 from flmm.lmm.llava import LlavaAdapter
 
@@ -225,3 +225,16 @@ def test_class_token_before_the_patches(adapter: LlavaAdapter) -> None:
     ]
     torch.testing.assert_close(features[0], features[1])
     assert trace_text(full, with_class).attention.shape[-2:] == (8, 8)
+
+
+def test_window_hides_what_lies_too_far_back() -> None:
+    key = torch.zeros(2, 1, 5, 4)
+    positions = torch.tensor([[2, 4], [1, 3]])
+    near = within_window(None, positions, 2, 0, key)
+    assert near.shape == (2, 1, 2, 5)
+    assert near[0, 0, 1].tolist() == [False, False, False, True, True]
+    causal = torch.arange(5) <= positions[:, None, :, None]
+    both = within_window(causal, positions, 2, 0, key)
+    assert both[1, 0, 0].tolist() == [True, True, False, False, False]
+    # The last of ten tokens, when a sliding cache holds the last five of them.
+    assert within_window(None, 9, 3, 5, key)[0, 0, 0].tolist() == [False, False, True, True, True]

@@ -10,7 +10,7 @@ from flmm.user_input import embedded_parts
 
 # What stands behind each family, by its model type; one without an entry has the contract tests.
 _VERIFIED = {
-    "llava": "the same, and flmm's own model end to end",
+    "llava": "contract tests; flmm's own trained model, end to end",
 }
 _CONTRACT = "contract tests, small random model"
 
