@@ -3,9 +3,7 @@
 Letters: ``M`` layers, ``T`` tokens of an answer, ``P`` phrases, ``H W`` picture size.
 """
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,10 +18,10 @@ from torch import Tensor
 
 from flmm import checkpoint
 from flmm.answer import Answer, Phrase
-from flmm.attention.merge import merge_phrase
 from flmm.attention.noun_chunks import noun_chunks
 from flmm.attention.recorder import trace_generation, trace_texts
 from flmm.attention.spans import span_at, spans_for, token_offsets
+from flmm.attention.trace import Trace
 from flmm.errors import InputError
 from flmm.geometry import cut_to_picture, mask_box, resize_to_picture
 from flmm.lmm import load_lmm
@@ -31,7 +29,8 @@ from flmm.lmm.base import LMMAdapter
 from flmm.masks.selector import select_phrases
 from flmm.model import GroundingHead
 from flmm.pictures import Picture, read_picture
-from flmm.types import PhraseSpan, Trace
+from flmm.remembered import Remembered
+from flmm.types import PhraseSpan
 from flmm.user_input import (
     EMBEDDED_HEAD,
     check_phrases,
@@ -47,7 +46,6 @@ PhraseSource = Literal["selector", "noun_chunks"]
 
 DEFAULT_SEGMENT_PROMPT = "Where is {phrase} in the picture?"
 
-_REMEMBERED_PICTURES = 4
 _SEQUENCES_A_BATCH = 8
 # Logits at picture size are made for so many phrases at a time that they stay below 128 MiB.
 _LOGITS_AT_ONCE = 2**25
@@ -88,8 +86,7 @@ class Grounder:
         self.head = head.to(adapter.device, torch.float32).eval()
         self.model = model
         self.lmm = adapter.name if lmm is None else lmm
-        self._embeddings: OrderedDict[bytes, Tensor] = OrderedDict()
-        self._embeddings_lock = threading.Lock()
+        self._embeddings: Remembered[Tensor] = Remembered()
 
     @classmethod
     def from_pretrained(
@@ -254,7 +251,7 @@ class Grounder:
         """(P, H, W) logits, from the mask decoder alone where no embeddings are given."""
         merge, geometry = self.head.config.merge, said[0][1].geometry
         attention = torch.stack(
-            [merge_phrase(trace.attention, span.tokens, merge) for span, trace in said]
+            [trace.picture.of_phrase(span.tokens, merge) for span, trace in said]
         )
         if embeddings is None:
             decoded = self.head.mask_decoder(attention)[:, 0]
@@ -266,13 +263,7 @@ class Grounder:
     def _embed(self, picture: Image.Image) -> Tensor:
         """SAM's embedding of the picture, remembered for the next questions about it."""
         key = blake2b(picture.tobytes(), person=repr(picture.size).encode()[:16]).digest()
-        with self._embeddings_lock:
-            if key not in self._embeddings:
-                self._embeddings[key] = self.head.refiner.encode(np.asarray(picture))
-            self._embeddings.move_to_end(key)
-            while len(self._embeddings) > _REMEMBERED_PICTURES:
-                self._embeddings.popitem(last=False)
-            return self._embeddings[key]
+        return self._embeddings.get(key, lambda: self.head.refiner.encode(np.asarray(picture)))
 
     def _answer(
         self, picture: Image.Image, text: str, phrases: tuple[Phrase, ...], watch: _Stopwatch

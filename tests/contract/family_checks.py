@@ -66,7 +66,7 @@ def slow_reference(
 ) -> tuple[Tensor, Tensor]:
     """(M, N, T, L) and (M, T, D) from transformers' own eager outputs; no code of ours."""
     with eager_attention(adapter):
-        inputs = adapter.collate([prompt]).inputs
+        inputs = adapter.collate([prompt], pixels=True).inputs
         output = adapter.model(**inputs, output_attentions=True, output_hidden_states=True)
     rows = torch.stack(output.attentions)[:, 0, :, start : start + count]
     states = torch.stack(output.hidden_states[1:])[:, 0, start : start + count]
@@ -97,7 +97,7 @@ def continued(adapter: LMMAdapter, prompt: Prompt, token_ids: Tensor) -> Prompt:
 
 def image_embeddings(adapter: LMMAdapter, prompt: Prompt) -> Tensor:
     """(L, D): what the LLM is given."""
-    inputs = adapter.collate([prompt]).inputs
+    inputs = adapter.collate([prompt], pixels=True).inputs
     output = adapter.model(**inputs, output_hidden_states=True)
     embeddings: Tensor = output.hidden_states[0][0]
     return embeddings

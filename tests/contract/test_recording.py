@@ -15,10 +15,10 @@ from torch import Tensor
 
 from flmm.attention.recorder import Step, trace_generation, trace_text, trace_texts
 from flmm.attention.recording import Recording, record
+from flmm.attention.trace import Trace
 from flmm.geometry import bring_to_grid
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
-from flmm.types import Trace
 
 
 def assert_rows_are_those_of_eager_attention(
@@ -63,7 +63,7 @@ def test_generated_rows_are_those_of_eager_attention(adapter: LMMAdapter, pictur
 
 def test_recording_changes_no_bit_of_a_generation(adapter: LMMAdapter) -> None:
     prompt = adapter.prepare(picture(), "what is it?")
-    inputs = adapter.collate([prompt]).inputs
+    inputs = adapter.collate([prompt], pixels=True).inputs
 
     def run() -> tuple[Tensor, Tensor]:
         output = adapter.model.generate(  # type: ignore[operator]
@@ -84,7 +84,9 @@ def test_recording_changes_no_bit_of_a_generation(adapter: LMMAdapter) -> None:
 
 
 def test_recording_changes_no_bit_of_a_padded_forward(adapter: LMMAdapter) -> None:
-    batch = adapter.collate([adapter.prepare(picture(), "what?", said) for said in ANSWERS])
+    batch = adapter.collate(
+        [adapter.prepare(picture(), "what?", said) for said in ANSWERS], pixels=True
+    )
     assert any(batch.padding)
     positions = torch.tensor([[batch.inputs["input_ids"].shape[1] - 1]] * len(ANSWERS))
     alone = adapter.model(**batch.inputs).logits

@@ -13,7 +13,6 @@ from torch import nn
 
 import flmm
 from flmm import grounder as grounder_module
-from flmm.attention.merge import merge_phrase
 from flmm.attention.recorder import trace_generation
 from flmm.errors import InputError
 from flmm.geometry import cut_to_picture, mask_box, resize_to_picture
@@ -59,10 +58,12 @@ def test_the_lmm_is_untouched(grounder: Grounder) -> None:
     before = checksum(adapter)
     prompt = adapter.prepare(picture(), QUESTION)
     alone = adapter.generate(prompt, max_new_tokens=30)
-    logits = adapter.model(**adapter.collate([prompt]).inputs).logits
+    logits = adapter.model(**adapter.collate([prompt], pixels=True).inputs).logits
     answer = grounder.chat(picture(), QUESTION, max_new_tokens=30)
     assert answer.text == alone.text
-    assert torch.equal(adapter.model(**adapter.collate([prompt]).inputs).logits, logits)
+    assert torch.equal(
+        adapter.model(**adapter.collate([prompt], pixels=True).inputs).logits, logits
+    )
     assert checksum(adapter) == before
     assert not any(parameter.requires_grad for parameter in adapter.model.parameters())
 
@@ -92,7 +93,7 @@ def test_masks_are_the_head_s(grounder: Grounder) -> None:
     adapter, head = grounder.adapter, grounder.head
     trace, text = trace_generation(adapter, adapter.prepare(image, QUESTION), 40)
     assert text == answer.text
-    attention = torch.stack([merge_phrase(trace.attention, p.tokens) for p in answer.phrases])
+    attention = torch.stack([trace.picture.of_phrase(p.tokens) for p in answer.phrases])
     states = [trace.hidden_states[:, list(p.tokens)] for p in answer.phrases]
     output = head(attention, states, trace.geometry, head.refiner.encode(np.asarray(image)))
     assert all(0 < phrase.area < 60 * 40 for phrase in answer.phrases)

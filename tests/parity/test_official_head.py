@@ -40,7 +40,9 @@ def run_head(case: Case) -> HeadOutput:
     ]
     with torch.no_grad():
         output: HeadOutput = head(
-            torch.stack([merge_phrase(attention, words, config["merge"]) for words in phrases]),
+            torch.stack(
+                [merge_phrase(attention[:, :, words], config["merge"]) for words in phrases]
+            ),
             [tensors["hidden_states"][:, words] for words in phrases],
             geometry,
             head.refiner.encode(tensors["image"].numpy()),

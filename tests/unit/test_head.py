@@ -150,17 +150,16 @@ def test_tiled_lmm_has_two_views() -> None:
 
 def test_merge_is_layer_by_layer() -> None:
     attention = torch.rand(2, 3, 5, 4, 6)
-    mean = merge_phrase(attention, [1, 4])
+    mean = merge_phrase(attention[:, :, [1, 4]])
     assert mean.shape == (6, 4, 6)
     torch.testing.assert_close(mean[4], (attention[1, 1, 1] + attention[1, 1, 4]) / 2)
-    largest = merge_phrase(attention, [1, 4], "max")
+    largest = merge_phrase(attention[:, :, [1, 4]], "max")
     assert torch.equal(largest[4], torch.maximum(attention[1, 1, 1], attention[1, 1, 4]))
 
 
-@pytest.mark.parametrize("tokens", [[], [5], [-1]])
-def test_tokens_outside_the_answer_are_the_users_mistake(tokens: list[int]) -> None:
-    with pytest.raises(InputError, match=r"0\.\.4"):
-        merge_phrase(torch.rand(2, 3, 5, 4, 6), tokens)
+def test_phrase_without_tokens_is_the_users_mistake() -> None:
+    with pytest.raises(InputError, match="no token"):
+        merge_phrase(torch.rand(2, 3, 0, 4, 6))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,17 @@ import flmm
 PACKAGE = Path(flmm.__file__).parent
 
 STAGES: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "geometry", "pictures", "palette", "content", "weights", "metrics"),
+    (
+        "errors",
+        "types",
+        "geometry",
+        "pictures",
+        "palette",
+        "content",
+        "weights",
+        "metrics",
+        "remembered",
+    ),
     ("lmm",),
     ("attention",),
     ("masks",),

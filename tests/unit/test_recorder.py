@@ -2,15 +2,27 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flmm.attention.recorder import trace_generation, trace_text, trace_texts
 from flmm.attention.recording import Recording, record
-from flmm.attention.rows import attention_rows, pick_rows, visible_keys, within_window
+from flmm.attention.rows import (
+    attention_rows,
+    compressed,
+    expanded,
+    pick_rows,
+    visible_keys,
+    within_window,
+)
 from flmm.errors import InputError
 from flmm.lmm.llava import LlavaAdapter
 
@@ -200,6 +212,34 @@ def test_traces_carry_no_gradient_graph_but_can_be_trained_on(adapter: LlavaAdap
     loss = (trace.hidden_states * weight[:, None, None]).sum()
     (gradient,) = torch.autograd.grad(loss, weight)
     assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("tokens", [[], [99], [-1]])
+def test_phrase_outside_the_answer_is_refused(adapter: LlavaAdapter, tokens: list[int]) -> None:
+    trace = trace_text(adapter, adapter.prepare(PICTURE, "what?", "a cat"))
+    with pytest.raises(InputError, match=r"no token|not all in 0\.\."):
+        trace.picture.of_phrase(tokens)
+
+
+def test_phrase_has_its_own_tokens_maps(adapter: LlavaAdapter) -> None:
+    trace, _ = trace_generation(adapter, adapter.prepare(PICTURE, "what?"), 40)
+    tokens = [1, 15, 16, 39]
+    expected = trace.attention[:, :, tokens].mean(2).flatten(0, 1)
+    assert trace.picture.of_phrase(tokens).equal(expected)
+
+
+@settings(deadline=None)
+@given(
+    arrays(np.float32, (3, 7), elements=st.floats(0, 1, width=32)),
+    st.sampled_from([1.0, 1e-3, 1e-12]),
+)
+def test_rows_at_two_bytes_are_what_they_were(rows: NDArray[np.float32], scale: float) -> None:
+    wanted = torch.from_numpy(rows) * scale
+    levels, largest = compressed(wanted)
+    assert levels.element_size() == 2
+    again = expanded(levels, largest)
+    error = (again - wanted).abs().amax(-1)
+    assert bool((error <= 8e-6 * wanted.amax(-1) + 1e-30).all())
 
 
 def test_class_token_before_the_patches(adapter: LlavaAdapter) -> None:

@@ -1,7 +1,6 @@
 """Traces: what the frozen LMM's attention and hidden states were for each token of a text.
 
-Letters: ``M`` layers, ``N`` heads, ``h w`` image-token grid, ``T`` tokens of the answer, ``D`` LLM
-width, ``B`` sequences, ``R`` recorded rows a sequence.
+Letters: ``B`` sequences, ``R`` recorded rows a sequence.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,11 +11,10 @@ import torch
 from torch import Tensor
 
 from flmm.attention.recording import Recording, record
+from flmm.attention.trace import RecordedRows, Trace, WordImageAttention
 from flmm.errors import InputError
-from flmm.geometry import bring_to_grid
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt, PromptBatch
-from flmm.types import Trace, WordImageAttention
 
 
 @dataclass(frozen=True)
@@ -57,14 +55,14 @@ def trace_texts(
     spans = [_token_span(prompt, of) for prompt in prompts]
     positions = _row_positions(batch, spans).to(adapter.device)
     with record(Recording(adapter, batch.image_columns, positions), adapter) as recording:
-        adapter.model.base_model(**batch.inputs, use_cache=False)
-    attention, hidden = recording.attention(), recording.hidden_states()
+        adapter.model.base_model(**batch.model_inputs, use_cache=False)
+    hidden = recording.hidden_states()
     traces = []
     for index, (prompt, (start, count)) in enumerate(zip(prompts, spans, strict=True)):
         traces.append(
             Trace(
                 token_ids=prompt.inputs["input_ids"][0, start : start + count],
-                pictures=_folded(attention[:, index, :, :count], prompt),
+                pictures=_by_picture(recording.rows(index, count), prompt),
                 hidden_states=hidden[:, index, :count],
             )
         )
@@ -90,7 +88,7 @@ def trace_generation(
         count = len(token_ids)
         return Trace(
             token_ids=token_ids,
-            pictures=_folded(recording.attention()[:, 0, :, :count], prompt),
+            pictures=_by_picture(recording.rows(0, count), prompt),
             hidden_states=recording.hidden_states()[:, 0, :count],
         )
 
@@ -111,19 +109,12 @@ def trace_generation(
     return trace(token_ids), adapter.decode(token_ids)
 
 
-def _folded(attention: Tensor, prompt: Prompt) -> tuple[WordImageAttention, ...]:
-    """(M, N, T, C) to each picture's (views·M, N, T, h, w), all views on the last one's grid."""
+def _by_picture(rows: RecordedRows, prompt: Prompt) -> tuple[WordImageAttention, ...]:
     pictures = []
     start = 0
     for views in prompt.pictures:
-        fine = views[-1].geometry
-        maps = []
-        for view in views:
-            end = start + view.columns.numel()
-            grid = attention[..., start:end].reshape(*attention.shape[:-1], *view.geometry.grid)
-            maps.append(bring_to_grid(grid, view.geometry, fine))
-            start = end
-        pictures.append(WordImageAttention(maps[0] if len(maps) == 1 else torch.cat(maps), fine))
+        pictures.append(WordImageAttention(rows, views, start))
+        start += sum(view.columns.numel() for view in views)
     return tuple(pictures)
 
 

@@ -22,13 +22,22 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from flmm.attention.rows import attention_rows, pick_rows, visible_keys, within_window
+from flmm.attention.rows import (
+    attention_rows,
+    compressed,
+    pick_rows,
+    visible_keys,
+    within_window,
+)
+from flmm.attention.trace import RecordedRows, RowBlock
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 
 # transformers looks for "flash" in the name, so the name keeps that of what really runs.
 _PREFIX = "flmm_recording_"
 _NOT_RECORDABLE = ("s_aux", "position_bias")
+# Memory is asked for by so many tokens of a generation, whose length nobody knows.
+_STEPS_A_BLOCK = 16
 
 
 class Recording:
@@ -38,8 +47,9 @@ class Recording:
         self, adapter: LMMAdapter, image_columns: Tensor, positions: Tensor | None = None
     ) -> None:
         """
-        ``image_columns``: (B, C) positions of the image tokens. ``positions``: (B, R) positions
-        whose rows are wanted; None records every forward pass of a single token.
+        ``image_columns``: (B, C) positions of the image tokens, -1 where a sequence has fewer.
+        ``positions``: (B, R) positions whose rows are wanted; None records every forward pass of a
+        single token.
         """
         self._layer_of = {
             module: index
@@ -50,13 +60,17 @@ class Recording:
         """Tokens that each layer has seen, those that a sliding cache has dropped included."""
         self._columns = image_columns
         self._positions = positions
-        sequences, cells = image_columns.shape
-        device = image_columns.device
-        self._no_attention = torch.zeros(sequences, adapter.heads, 0, cells, device=device)
+        self._rows = 1 if positions is None else positions.shape[1]
+        """Wanted of each forward pass."""
+        self._block_rows = _STEPS_A_BLOCK if positions is None else self._rows
         self._no_hidden = torch.zeros(
-            sequences, 0, adapter.hidden_size, dtype=adapter.dtype, device=device
+            len(image_columns), 0, adapter.hidden_size, dtype=adapter.dtype, device=adapter.device
         )
-        self._attention: list[list[Tensor]] = [[] for _ in range(adapter.layers)]
+        self._blocks: list[tuple[Tensor, Tensor]] = []
+        """(S, M, B, N, C) int16 and (S, M, B, N): the rows as ``rows.compressed`` makes them."""
+        self._heads = adapter.heads
+        self._seen = [0] * adapter.layers
+        """Rows that each layer's attention has given."""
         self._hidden: list[list[Tensor]] = [[] for _ in range(adapter.layers)]
 
     @property
@@ -64,23 +78,26 @@ class Recording:
         """Rows recorded so far; the steps of a generation."""
         return sum(rows.shape[1] for rows in self._hidden[-1])
 
-    def attention(self) -> Tensor:
-        """(M, B, N, R, C) float32, in 0..1.
+    def rows(self, sequence: int, count: int) -> RecordedRows:
+        """The first ``count`` attention rows of one sequence.
 
         Raises:
             InputError: a layer does not use transformers' attention interface.
         """
-        for layer, (rows, states) in enumerate(zip(self._attention, self._hidden, strict=True)):
-            if len(rows) != len(states):
+        for layer, seen in enumerate(self._seen):
+            if seen < self.steps:
                 raise InputError(
                     f"the LMM's layer {layer} does not attend through transformers' attention"
                     " interface, so flmm cannot look on; choose another LMM"
                 )
-        return torch.stack([_joined(rows, self._no_attention, 2) for rows in self._attention])
+        if not self._blocks:
+            self._add_block()
+        blocks = (RowBlock(all_[:, :, sequence], top[:, :, sequence]) for all_, top in self._blocks)
+        return RecordedRows(tuple(blocks), count)
 
     def hidden_states(self) -> Tensor:
         """(M, B, R, D), the last layer's after the final norm."""
-        return torch.stack([_joined(rows, self._no_hidden, 1) for rows in self._hidden])
+        return torch.stack([_joined(states, self._no_hidden) for states in self._hidden])
 
     def see_attention(
         self,
@@ -100,28 +117,51 @@ class Recording:
         self._fed[layer] += queries
         if not self._wants(queries):
             return
+        # The layers of a model that is spread over devices each see their own.
+        positions = None if self._positions is None else self._positions.to(key.device)
         dropped = max(self._fed[layer] - key.shape[2], 0)
-        visible = visible_keys(mask, self._positions, queries, key)
+        visible = visible_keys(mask, positions, queries, key)
         if sliding_window is not None and (mask is None or mask.ndim != 4):
-            last = self._fed[layer] - 1 if self._positions is None else self._positions
+            last = self._fed[layer] - 1 if positions is None else positions
             visible = within_window(visible, last, sliding_window, dropped, key)
-        columns = self._columns - dropped
         rows = attention_rows(
-            pick_rows(query, self._positions, dim=2),
+            pick_rows(query, positions, dim=2),
             key,
             visible,
             query.shape[-1] ** -0.5 if scaling is None else scaling,
-            columns.clamp(min=0),
+            self._columns.to(key.device) - dropped,
             softcap,
         )
-        if dropped:
-            rows = rows * (columns >= 0)[:, None, None]
-        self._attention[layer].append(rows)
+        self._keep(layer, rows)
+
+    def _keep(self, layer: int, rows: Tensor) -> None:
+        """Puts (B, N, R, C) rows of a layer after those that it gave before."""
+        first = self._seen[layer] % self._block_rows
+        if self._seen[layer] == len(self._blocks) * self._block_rows:
+            self._add_block()
+        levels, largest = compressed(rows)
+        block_levels, block_largest = self._blocks[-1]
+        block_levels[first : first + self._rows, layer] = levels.permute(2, 0, 1, 3)
+        block_largest[first : first + self._rows, layer] = largest.permute(2, 0, 1)
+        self._seen[layer] += self._rows
+
+    def _add_block(self) -> None:
+        sequences, cells = self._columns.shape
+        shape = (self._block_rows, len(self._seen), sequences, self._heads)
+        device = self._columns.device
+        self._blocks.append(
+            (
+                torch.empty(*shape, cells, dtype=torch.int16, device=device),
+                torch.empty(shape, device=device),
+            )
+        )
 
     def see_hidden(self, layer: int, states: Tensor) -> None:
         """Called after each layer with its (B, Q, D) output."""
         if self._wants(states.shape[1]):
-            self._hidden[layer].append(pick_rows(states, self._positions, dim=1))
+            positions = None if self._positions is None else self._positions.to(states.device)
+            chosen = pick_rows(states, positions, dim=1)
+            self._hidden[layer].append(chosen.to(self._no_hidden.device))
 
     def _wants(self, queries: int) -> bool:
         return self._positions is not None or queries == 1
@@ -211,5 +251,5 @@ def _hidden_hook(
         recording.see_hidden(layer, output if isinstance(output, Tensor) else output[0])
 
 
-def _joined(rows: list[Tensor], none: Tensor, dim: int) -> Tensor:
-    return rows[0] if len(rows) == 1 else torch.cat([none, *rows], dim)
+def _joined(states: list[Tensor], none: Tensor) -> Tensor:
+    return states[0] if len(states) == 1 else torch.cat([none, *states], dim=1)

@@ -6,6 +6,9 @@ Letters: ``B`` sequences, ``N`` heads, ``R`` wanted rows, ``Q`` queries, ``K`` k
 import torch
 from torch import Tensor
 
+_LEVELS = 65_535
+_MIDDLE = 32_768
+
 
 def attention_rows(
     query: Tensor,
@@ -16,6 +19,8 @@ def attention_rows(
     softcap: float | None = None,
 ) -> Tensor:
     """``softmax(q·kᵀ·scaling)`` over the visible keys, cut to ``columns``: (B, N, R, C) float32.
+
+    A column below 0 is none of the keys; nothing attends to it.
 
     ``query`` (B, N, R, d); ``key`` (B, N_kv, K, d), where each key head serves N / N_kv query heads
     and is not repeated; ``visible`` (B, 1 or N, R, K), bool or added to the scores; ``columns``
@@ -32,8 +37,24 @@ def attention_rows(
         scores = scores.masked_fill(~visible, -torch.inf)
     elif visible is not None:
         scores = scores + visible
-    index = columns[:, None, None, :].expand(batch, heads, rows, -1)
-    return scores.softmax(dim=-1).gather(3, index)
+    index = columns.clamp(min=0)[:, None, None, :].expand(batch, heads, rows, -1)
+    cut = scores.softmax(dim=-1).gather(3, index)
+    return cut.mul_((columns >= 0)[:, None, None, :])
+
+
+def compressed(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (..., C) of values in 0..1 as (..., C) int16 and each row's largest value (...).
+
+    Half the memory of float32; no value is off by more than 8e-6 of its row's largest.
+    """
+    largest = rows.amax(dim=-1)
+    levels = rows * (_LEVELS / largest.clamp_min(1e-30))[..., None]
+    return levels.round_().sub_(_MIDDLE).to(torch.int16), largest
+
+
+def expanded(levels: Tensor, largest: Tensor) -> Tensor:
+    """The float32 rows that ``compressed`` made smaller."""
+    return levels.float().add_(_MIDDLE).mul_((largest / _LEVELS)[..., None])
 
 
 def pick_rows(tensor: Tensor, positions: Tensor | None, dim: int) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import flmm
+from flmm.cli.bench import app as bench
 from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, tell
 from flmm.cli.models import models
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(chat)
 app.command()(segment)
 app.command()(models)
+app.add_typer(bench, name="bench")
 if find_spec("flmm.cli.stickers") is not None:
     app.add_typer(import_module("flmm.cli.stickers").app, name="stickers")
 

@@ -7,13 +7,12 @@ width, ``L`` tokens of the whole sequence, ``B`` sequences in a batch.
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import ClassVar, Self, cast
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers.generation.streamers import BaseStreamer
 from transformers.image_processing_backends import PilBackend
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -21,7 +20,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from flmm.errors import InputError
 from flmm.lmm.chat import Chat, encode_chat, load_tokenizer, render_chat
 from flmm.lmm.frozen import FrozenModel
+from flmm.lmm.generation import Generation, TokenCallback
 from flmm.lmm.images import load_image_processor
+from flmm.lmm.picture_features import PictureFeatures, joined_features
 from flmm.lmm.prompt import (
     Message,
     PictureLayout,
@@ -30,31 +31,6 @@ from flmm.lmm.prompt import (
     PromptBatch,
     joined,
 )
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What the model said: its tokens without the closing end-of-sequence token, and their text."""
-
-    token_ids: Tensor
-    """(T,) int64, on the CPU."""
-    text: str
-
-
-@dataclass
-class _TokenCallback(BaseStreamer):
-    """Hands each new token to a function; ``generate`` pushes the prompt first."""
-
-    on_token: Callable[[int], None]
-    prompt_seen: bool = field(default=False, init=False)
-
-    def put(self, value: Tensor) -> None:
-        if self.prompt_seen:
-            self.on_token(int(value.item()))
-        self.prompt_seen = True
-
-    def end(self) -> None:
-        """Nothing is held back."""
 
 
 class LMMAdapter(FrozenModel, ABC):
@@ -74,6 +50,8 @@ class LMMAdapter(FrozenModel, ABC):
     """Grids of image tokens a picture: 2 where a coarse view stands beside tiles (section 1.7)."""
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)
     """What the model takes from the image processor."""
+    position_inputs: ClassVar[tuple[str, ...]] = ()
+    """Those of ``image_inputs`` that the LLM needs too, for its tokens' positions."""
     token_types: ClassVar[str | None] = None
     """The input that tells image tokens (1) from text (0), where the model wants one."""
     converses: ClassVar[bool] = True
@@ -95,6 +73,7 @@ class LMMAdapter(FrozenModel, ABC):
         self.revision = revision
         self.lock = threading.RLock()
         """Held while recording: the recorder changes the model's configuration for a moment."""
+        self.picture_features = PictureFeatures(model)
 
     @classmethod
     def load(
@@ -231,12 +210,20 @@ class LMMAdapter(FrozenModel, ABC):
             answer_offsets=encoded.answer_offsets,
         )
 
-    def collate(self, prompts: Sequence[Prompt]) -> PromptBatch:
-        """Prompts as one batch, padded on the left, on the model's device and in its type."""
+    @torch.no_grad()
+    def collate(self, prompts: Sequence[Prompt], pixels: bool = False) -> PromptBatch:
+        """Prompts as one batch, padded on the left, on the model's device and in its type.
+
+        The vision tower runs here, for pictures that it has not seen lately. ``pixels``: the model
+        is given the pixels instead, and runs its vision tower itself.
+        """
         longest = max(prompt.length for prompt in prompts)
         padding = tuple(longest - prompt.length for prompt in prompts)
+        encoded = self.picture_features.input_names - set(self.position_inputs)
         inputs = {}
         for key in dict.fromkeys(key for prompt in prompts for key in prompt.inputs):
+            if key in encoded and not pixels:
+                continue
             parts = [prompt.inputs.get(key) for prompt in prompts]
             if key in ("input_ids", "attention_mask", self.token_types):
                 fill = self._pad_token_id if key == "input_ids" else 0
@@ -245,12 +232,20 @@ class LMMAdapter(FrozenModel, ABC):
                     for part, columns in zip(parts, padding, strict=True)
                     if part is not None
                 ]
-            whole = joined([part for part in parts if part is not None])
-            inputs[key] = whole.to(self.device, self.dtype if whole.is_floating_point() else None)
+            inputs[key] = self._placed(joined([part for part in parts if part is not None]))
         if any(padding) and not self.counts_positions:
             # Counted from each sequence's first real token.
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        return PromptBatch(tuple(prompts), inputs, padding)
+        shown = [prompt.inputs for prompt in prompts if prompt.pictures]
+        features = None
+        if shown and not pixels:
+            features = joined_features(
+                [self.picture_features.of(given, self._placed) for given in shown]
+            )
+        return PromptBatch(tuple(prompts), inputs, padding, features)
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
 
     @torch.no_grad()
     def generate(
@@ -272,7 +267,7 @@ class LMMAdapter(FrozenModel, ABC):
             raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
         if temperature < 0:
             raise InputError(f"temperature is {temperature}; give 0 (no chance) or more")
-        inputs = self.collate([prompt]).inputs
+        inputs = self.collate([prompt]).model_inputs
         sampling: dict[str, float | bool | None] = (
             {"do_sample": True, "temperature": temperature}
             if temperature > 0
@@ -285,7 +280,7 @@ class LMMAdapter(FrozenModel, ABC):
             max_new_tokens=max_new_tokens,
             num_beams=1,
             pad_token_id=self._pad_token_id,
-            streamer=None if on_token is None else _TokenCallback(on_token),
+            streamer=None if on_token is None else TokenCallback(on_token),
         )
         token_ids = sequences[0, prompt.length :].cpu()
         if len(token_ids) and int(token_ids[-1]) in self.end_token_ids:

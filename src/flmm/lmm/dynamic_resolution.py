@@ -15,6 +15,7 @@ class DynamicResolutionAdapter(LMMAdapter):
     """An LMM whose image processor gives patches and ``image_grid_thw``, and which has M-RoPE."""
 
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_grid_thw")
+    position_inputs: ClassVar[tuple[str, ...]] = ("image_grid_thw",)
     token_types: ClassVar[str | None] = "mm_token_type_ids"
     counts_positions: ClassVar[bool] = True
 

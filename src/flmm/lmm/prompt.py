@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from flmm.types import ImageGeometry, Size
 
@@ -96,16 +97,26 @@ class PromptBatch:
     inputs: Mapping[str, Tensor]
     padding: tuple[int, ...]
     """Columns that were put before each prompt."""
+    features: BaseModelOutputWithPooling | None = None
+    """What the vision tower made of the pictures, unless the inputs hold the pixels."""
+
+    @property
+    def model_inputs(self) -> Mapping[str, object]:
+        """The keyword arguments of the model's ``forward`` and ``generate``."""
+        if self.features is None:
+            return self.inputs
+        return {**self.inputs, "mm_encoder_outputs": {"image": self.features}}
 
     @property
     def image_columns(self) -> Tensor:
-        """(B, longest C) int64: positions in the padded sequences; short rows end in zeros."""
+        """(B, longest C) int64: positions in the padded sequences; short rows end in -1."""
         return torch.nn.utils.rnn.pad_sequence(
             [
                 p.image_columns + before
                 for p, before in zip(self.prompts, self.padding, strict=True)
             ],
             batch_first=True,
+            padding_value=-1,
         )
 
 

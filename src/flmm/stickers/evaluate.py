@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flmm.attention.merge import merge_phrase
 from flmm.attention.recorder import trace_texts
 from flmm.attention.spans import span_at
 from flmm.geometry import resize_to_picture
@@ -175,7 +174,7 @@ def _ground(adapter: LMMAdapter, head: GroundingHead, texts: Sequence[Said]) -> 
         assert prompt.answer_offsets is not None
         for mention in said.turn.mentions:
             span = span_at(said.turn.answer, mention.start, mention.end, prompt.answer_offsets)
-            maps.append(merge_phrase(trace.attention, span.tokens, "mean"))
+            maps.append(trace.picture.of_phrase(span.tokens))
             hidden.append(trace.hidden_states[:, list(span.tokens)])
             truth.append(torch.from_numpy(mention_mask(drawing, mention)))
             things.append(bool(mention.things))

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import SamModel
 
-from flmm.attention.merge import merge_phrase
 from flmm.attention.recorder import trace_texts
 from flmm.attention.spans import span_at
+from flmm.attention.trace import Trace
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.losses import mask_loss
@@ -32,7 +32,7 @@ from flmm.stickers.language import (
 from flmm.stickers.questions import ask
 from flmm.stickers.recipe.fit import Fit, run
 from flmm.stickers.world import World
-from flmm.types import ImageGeometry, Trace
+from flmm.types import ImageGeometry
 
 LMM_NAME = "embedded:lmm"
 SAM_NAME = "sam"
@@ -103,7 +103,7 @@ def traced(adapter: LMMAdapter, examples: Sequence[Example]) -> TracedPhrases:
             span = span_at(example.turn.answer, mention.start, mention.end, offsets)
             tokens = list(span.tokens)
             labels[tokens] = 1
-            attention.append(merge_phrase(trace.attention, span.tokens, "mean"))
+            attention.append(trace.picture.of_phrase(span.tokens))
             hidden.append(trace.hidden_states[:, tokens])
             owners.append(index)
             targets.append(torch.from_numpy(mention_mask(example.drawing, mention)))

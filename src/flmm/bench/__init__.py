@@ -1,0 +1,1 @@
+"""What recording and grounding cost, measured on random models of real sizes."""

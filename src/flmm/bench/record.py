@@ -1,0 +1,148 @@
+"""What recording costs beside plain chat and beside eager attention.
+
+Letters: ``M`` layers, ``N`` heads, ``T`` tokens of the answer, ``C`` image tokens, ``L`` tokens of
+the whole sequence.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+from transformers.configuration_utils import PreTrainedConfig
+
+from flmm.attention.recorder import trace_generation
+from flmm.bench.memory import forget_peak, in_a_process_of_its_own, measurable, peak
+from flmm.bench.models import ImageTokens, LLMSize, bench_model, bench_picture
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.prompt import Prompt
+
+Mode = Literal["plain", "recorded", "eager"]
+"""Chat alone; chat that flmm records; transformers' own ``output_attentions``."""
+
+_MOST_EAGER_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One LMM and one chat with it."""
+
+    image_tokens: ImageTokens
+    size: LLMSize
+    new_tokens: int
+    device: str
+    dtype: torch.dtype
+
+    def load(self) -> tuple[LMMAdapter, Prompt]:
+        """The model, and the question that it is asked."""
+        adapter = bench_model(self.image_tokens, self.size, self.dtype)
+        adapter.model.to(torch.device(self.device))  # type: ignore[arg-type]
+        return adapter, adapter.prepare(bench_picture(), "What is in the picture?")
+
+    @property
+    def map_bytes(self) -> int:
+        """T·M·N·C values of 2 bytes."""
+        return self.new_tokens * self.size.layers * self.size.heads * self.image_tokens * 2
+
+    def eager_bytes(self, length: int) -> int:
+        """M·N·L² values that eager attention keeps of the prompt alone."""
+        per_value = torch.finfo(self.dtype).bits // 8
+        return self.size.layers * self.size.heads * length**2 * per_value
+
+
+@dataclass(frozen=True)
+class ModeCost:
+    """One mode's figures; ratios and differences are to plain chat in the same run."""
+
+    mode: Mode
+    seconds: float
+    """Median."""
+    time_ratio: float
+    """Median of the ratios of runs that followed one another."""
+    extra_bytes: int | None
+    """Peak memory over plain chat's; None where the system does not tell."""
+
+
+def chat(adapter: LMMAdapter, prompt: Prompt, mode: Mode, new_tokens: int) -> None:
+    """One answer of ``new_tokens`` tokens."""
+    if mode == "plain":
+        adapter.generate(prompt, new_tokens)
+    elif mode == "recorded":
+        trace_generation(adapter, prompt, new_tokens)
+    else:
+        with _eager(adapter):
+            cast(Callable[..., Tensor], adapter.model.generate)(
+                **adapter.collate([prompt]).model_inputs,
+                do_sample=False,
+                max_new_tokens=new_tokens,
+                output_attentions=True,
+                return_dict_in_generate=True,
+            )
+
+
+@contextmanager
+def _eager(adapter: LMMAdapter) -> Iterator[None]:
+    configs = {
+        id(config): config
+        for module in adapter.text_model.modules()
+        if isinstance(config := getattr(module, "config", None), PreTrainedConfig)
+    }
+    before = {key: config._attn_implementation for key, config in configs.items()}
+    for config in configs.values():
+        config._attn_implementation = "eager"
+    yield
+    for key, config in configs.items():
+        config._attn_implementation = before[key]
+
+
+def peak_of(setting: Setting, mode: Mode) -> int:
+    """Bytes that one chat needs at most, its model included; for a process of its own."""
+    adapter, prompt = setting.load()
+    chat(adapter, prompt, "plain", 2)
+    forget_peak(setting.device)
+    chat(adapter, prompt, mode, setting.new_tokens)
+    return peak(setting.device)
+
+
+def measure(setting: Setting, repeats: int, tell: Callable[[str], None]) -> list[ModeCost]:
+    """Every mode in turn, ``repeats`` times, in one process; then each one's memory in its own.
+
+    Eager attention is left out where its matrices would not fit.
+    """
+    tell(f"making a random LMM with {setting.image_tokens} image tokens")
+    adapter, prompt = setting.load()
+    modes: list[Mode] = ["plain", "recorded"]
+    if setting.eager_bytes(prompt.length) < _MOST_EAGER_BYTES:
+        modes.append("eager")
+    for mode in modes:
+        chat(adapter, prompt, mode, 2)
+    seconds: dict[Mode, list[float]] = {mode: [] for mode in modes}
+    for repeat in range(repeats):
+        for mode in modes:
+            tell(f"{setting.image_tokens} image tokens, {mode}, {repeat + 1} of {repeats}")
+            seconds[mode].append(_timed(adapter, prompt, mode, setting))
+    del adapter
+    peaks: dict[Mode, int] = {}
+    for mode in modes if measurable(setting.device) else ():
+        tell(f"{setting.image_tokens} image tokens, {mode}, memory")
+        peaks[mode] = in_a_process_of_its_own(peak_of, setting, mode)
+    costs = []
+    for mode in modes:
+        ratios = [one / plain for one, plain in zip(seconds[mode], seconds["plain"], strict=True)]
+        extra = peaks[mode] - peaks["plain"] if peaks else None
+        costs.append(
+            ModeCost(mode, statistics.median(seconds[mode]), statistics.median(ratios), extra)
+        )
+    return costs
+
+
+def _timed(adapter: LMMAdapter, prompt: Prompt, mode: Mode, setting: Setting) -> float:
+    begin = time.perf_counter()
+    chat(adapter, prompt, mode, setting.new_tokens)
+    if setting.device != "cpu":
+        torch.cuda.synchronize(setting.device)
+    return time.perf_counter() - begin

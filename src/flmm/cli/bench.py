@@ -1,0 +1,99 @@
+"""``flmm bench``: what flmm costs on this machine."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from flmm.cli.console import print_json, tell
+from flmm.cli.options import Device, Dtype, Json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from flmm.bench.record import ModeCost, Setting
+
+app = typer.Typer(help="Measure what flmm costs on this machine, on random LMMs of real sizes.")
+
+Size = Annotated[
+    Literal["0.5B", "small"],
+    typer.Option("--size", help="The LLM: as large as Qwen2-0.5B, or tiny, to try the command."),
+]
+
+
+@app.callback()
+def _bench() -> None:
+    """Measure what flmm costs on this machine, on random LMMs of real sizes."""
+
+
+@app.command()
+def record(
+    new_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each mode runs.")] = 3,
+    size: Size = "0.5B",
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
+    """Chat while recording beside plain chat and eager attention; grounding; loading."""
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    from flmm.bench import ground, load
+    from flmm.bench.models import HALF_BILLION, SMALL
+    from flmm.bench.record import Setting, measure
+    from flmm.user_input import find_device, find_dtype
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    place, sizes = str(find_device(device)), HALF_BILLION if size == "0.5B" else SMALL
+    kind = find_dtype(dtype) or (torch.float32 if place == "cpu" else torch.bfloat16)
+    settings = [Setting(tokens, sizes, new_tokens, place, kind) for tokens in (576, 2880)]
+    chats = [(setting, measure(setting, repeats, tell)) for setting in settings]
+    tell("grounding")
+    grounding = ground.measure(sizes, place, repeats)
+    tell("loading")
+    loading = load.measure(settings[0])
+    if as_json:
+        chat_rows = [
+            {"image_tokens": setting.image_tokens, "map_bytes": setting.map_bytes, **asdict(cost)}
+            for setting, costs in chats
+            for cost in costs
+        ]
+        print_json({"chat": chat_rows, "grounding": asdict(grounding), "loading": asdict(loading)})
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(_chat_table(chats))
+    console.print()
+    console.print(
+        f"{ground.PHRASES} phrases in a batch: {grounding.all_phrases:.2f} s, one"
+        f" {grounding.one_phrase:.2f} s; ÷ as many single ones {grounding.ratio:.2f}"
+    )
+    console.print(
+        f"loading: weights {_megabytes(loading.weights)}, at most {_megabytes(loading.peak)}"
+        f" held; ÷ weights {loading.peak / loading.weights:.2f}"
+    )
+
+
+def _chat_table(chats: "list[tuple[Setting, list[ModeCost]]]") -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("image tokens")
+    table.add_column("chat")
+    for title in ("seconds", "÷ plain", "extra memory", "maps alone"):
+        table.add_column(title, justify="right")
+    for setting, costs in chats:
+        for cost in costs:
+            extra = "–" if cost.extra_bytes is None else _megabytes(cost.extra_bytes)
+            maps = _megabytes(setting.map_bytes) if cost.mode == "recorded" else ""
+            table.add_row(
+                str(setting.image_tokens), cost.mode, f"{cost.seconds:.2f}",
+                f"{cost.time_ratio:.3f}", extra, maps,
+            )  # fmt: skip
+    return table
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"

@@ -1,0 +1,35 @@
+"""What a model says, and how each token of it is heard.
+
+Letters: ``T`` tokens of the answer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What the model said: its tokens without the closing end-of-sequence token, and their text."""
+
+    token_ids: Tensor
+    """(T,) int64, on the CPU."""
+    text: str
+
+
+@dataclass
+class TokenCallback(BaseStreamer):
+    """Hands each new token to a function; ``generate`` pushes the prompt first."""
+
+    on_token: Callable[[int], None]
+    prompt_seen: bool = field(default=False, init=False)
+
+    def put(self, value: Tensor) -> None:
+        if self.prompt_seen:
+            self.on_token(int(value.item()))
+        self.prompt_seen = True
+
+    def end(self) -> None:
+        """Nothing is held back."""

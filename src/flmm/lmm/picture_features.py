@@ -1,0 +1,81 @@
+"""The vision tower's work, done once for a conversation's pictures and used by every question.
+
+transformers' multimodal models take these features in the place of pixels (``mm_encoder_outputs``).
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from typing import cast
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import PreTrainedModel
+
+from flmm.remembered import Remembered
+
+_Features = Tensor | list[Tensor] | tuple[Tensor, ...]
+_Encode = Callable[..., BaseModelOutputWithPooling]
+# What the models read of an output; everything else of it would only fill memory.
+_POOLED, _BY_LAYER, _SAME_FOR_ALL = (
+    "pooler_output", "deepstack_features", "visual_indicator_features",
+)  # fmt: skip
+
+
+class PictureFeatures:
+    """What a frozen LMM's vision tower and projector make of pictures, remembered for a few."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._encode = cast(_Encode, model.base_model.get_image_features)
+        self.input_names = frozenset(inspect.signature(self._encode).parameters) - {"kwargs"}
+        """What the vision tower takes of a prompt's inputs."""
+        self._remembered: Remembered[BaseModelOutputWithPooling] = Remembered()
+
+    def of(
+        self, inputs: Mapping[str, Tensor], place: Callable[[Tensor], Tensor]
+    ) -> BaseModelOutputWithPooling:
+        """The features of one conversation's pictures.
+
+        ``inputs``: of its prompt, on the CPU; ``place`` brings them to the model.
+        """
+        taken = {name: inputs[name] for name in sorted(self.input_names & inputs.keys())}
+        digest = blake2b()
+        for name, tensor in taken.items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().tobytes())
+
+        def make() -> BaseModelOutputWithPooling:
+            placed = {name: place(tensor) for name, tensor in taken.items()}
+            output = self._encode(**placed, return_dict=True)
+            names = (_POOLED, _BY_LAYER, _SAME_FOR_ALL)
+            return _like(output, {name: output[name] for name in names if name in output})
+
+        return self._remembered.get(digest.digest(), make)
+
+
+def joined_features(parts: Sequence[BaseModelOutputWithPooling]) -> BaseModelOutputWithPooling:
+    """Several conversations' features as one batch's."""
+    first = parts[0]
+    whole: dict[str, object] = {_POOLED: _joined([part[_POOLED] for part in parts])}
+    if _BY_LAYER in first:
+        layers = zip(*(part[_BY_LAYER] for part in parts), strict=True)
+        whole[_BY_LAYER] = [_joined(layer) for layer in layers]
+    if _SAME_FOR_ALL in first:
+        whole[_SAME_FOR_ALL] = first[_SAME_FOR_ALL]
+    return _like(first, whole)
+
+
+def _like(
+    output: BaseModelOutputWithPooling, content: Mapping[str, object]
+) -> BaseModelOutputWithPooling:
+    """An output of the same class; the families' own classes have members of their own."""
+    return cast(_Encode, type(output))(**content)
+
+
+def _joined(parts: Sequence[_Features]) -> _Features:
+    """Tensors one after the other, or lists of a tensor for each picture."""
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    if len(tensors) == len(parts):
+        return torch.cat(tensors)
+    return [tensor for part in parts for tensor in part]
