@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from flmm import checkpoint
 from flmm.answer import Answer, Phrase
@@ -26,6 +27,7 @@ from flmm.errors import InputError
 from flmm.geometry import cut_to_picture, mask_box, resize_to_picture
 from flmm.lmm import load_lmm
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.placement import DeviceMap, Placement
 from flmm.masks.selector import select_phrases
 from flmm.model import GroundingHead
 from flmm.pictures import Picture, read_picture
@@ -97,6 +99,8 @@ class Grounder:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         revision: str | None = None,
+        device_map: DeviceMap | None = None,
+        quantization_config: QuantizationConfigMixin | None = None,
     ) -> Self:
         """Loads a head and its LMM.
 
@@ -107,16 +111,22 @@ class Grounder:
             dtype: of the LMM: "float32", "bfloat16" or "float16"; None for float32 on the CPU
                 and the checkpoint's own on a GPU.
             revision: of the head's hub id.
+            device_map: in the place of ``device``: "auto" or transformers' map, which spreads the
+                LMM over devices (needs the package accelerate).
+            quantization_config: one of transformers', such as ``BitsAndBytesConfig``, for an LMM
+                of 4 or 8 bits a weight.
 
         Raises:
             InputError: either cannot be found or read, they do not belong together, or there is
                 no such device or dtype.
         """
         name = str(head or EMBEDDED_HEAD)
-        chosen_device, chosen_dtype = find_device(device), find_dtype(dtype)
+        if device_map is None:
+            device = find_device(device)
+        placement = Placement(device, find_dtype(dtype), device_map, quantization_config)
         trained = checkpoint.from_pretrained(find_folder(name), revision=revision)
         lmm, lmm_revision = find_lmm(name, trained.config, lmm)
-        adapter = load_lmm(find_folder(lmm), chosen_device, chosen_dtype, lmm_revision)
+        adapter = load_lmm(find_folder(lmm), placement, lmm_revision)
         return cls(adapter, trained, model=name, lmm=lmm)
 
     @torch.no_grad()

@@ -2,19 +2,22 @@
 
 import pytest
 
-from flmm.lmm import Family, adapter_class, families
+from flmm.lmm import adapter_class, families
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.generic import GenericAdapter
+from flmm.lmm.llava import LlavaAdapter
 
 # Key heads for each query head are rare by now; one family shows that they work too.
-CASES = [(family, True) for family in families()] + [(families()[0], False)]
+CASES = [
+    *((family.model_types[0], adapter_class(family), True) for family in families()),
+    ("llava-ungrouped", LlavaAdapter, False),
+    ("generic", GenericAdapter, True),
+]
 
 
-@pytest.fixture(
-    params=CASES, ids=lambda case: f"{case[0].model_types[0]}{'' if case[1] else '-ungrouped'}",
-    scope="module",
-)  # fmt: skip
+@pytest.fixture(params=CASES, ids=lambda case: case[0], scope="module")
 def adapter(request: pytest.FixtureRequest) -> LMMAdapter:
     """A tiny random model of the family."""
-    family: Family
-    family, grouped_queries = request.param
-    return adapter_class(family).tiny(grouped_queries)
+    family: type[LMMAdapter]
+    _, family, grouped_queries = request.param
+    return family.tiny(grouped_queries)

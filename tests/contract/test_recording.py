@@ -102,7 +102,8 @@ def test_one_alone_and_several_in_a_batch_agree(adapter: LMMAdapter) -> None:
     ]
     for prompt, batched in zip(prompts, trace_texts(adapter, prompts), strict=True):
         alone = trace_text(adapter, prompt)
-        torch.testing.assert_close(batched.attention, alone.attention, rtol=0, atol=1e-5)
+        # Both are rounded to the nearest of 65,536 levels.
+        torch.testing.assert_close(batched.attention, alone.attention, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])

@@ -12,6 +12,7 @@ from PIL import Image
 from flmm.errors import InputError
 from flmm.lmm import adapter_class, families, load_lmm, read_model_type
 from flmm.lmm.llava import LlavaAdapter
+from flmm.lmm.placement import Placement
 
 PICTURE = Image.linear_gradient("L").resize((50, 40)).convert("RGB")
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %} answer:"
@@ -60,7 +61,7 @@ def test_saved_model_comes_back(folder: Path) -> None:
 
 
 def test_type_can_be_chosen(folder: Path) -> None:
-    assert load_lmm(str(folder), dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert load_lmm(str(folder), Placement(dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 def test_legacy_chat_template_is_read(folder: Path, tmp_path: Path) -> None:
@@ -77,7 +78,11 @@ def test_legacy_chat_template_is_read(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ('{"model_type": "bert"}', "'bert', which flmm cannot read"),
+        (
+            '{"model_type": "bert"}',
+            "'bert', which no family .* reads pictures .* write src/flmm/lmm/bert",
+        ),
+        ('{"model_type": "new"}', "'new', which no family .* write src/flmm/lmm/new.py"),
         ('{"peft_type": "LORA"}', "has no model_type"),
         ("not json", "is not a model configuration"),
         ("[]", "is not a model configuration"),

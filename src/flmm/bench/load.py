@@ -8,6 +8,7 @@ from flmm.bench.memory import forget_peak, in_a_process_of_its_own, peak
 from flmm.bench.models import SMALL
 from flmm.bench.record import Setting
 from flmm.lmm import load_lmm
+from flmm.lmm.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -38,5 +39,5 @@ def _load(setting: Setting, folder: str) -> int:
     replace(setting, size=SMALL).load()
     forget_peak(setting.device)
     before = peak(setting.device)
-    load_lmm(folder, setting.device, setting.dtype)
+    load_lmm(folder, Placement(setting.device, setting.dtype))
     return peak(setting.device) - before

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
-    import torch
-
     from flmm.lmm.base import LMMAdapter
+    from flmm.lmm.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -55,29 +54,24 @@ def adapter_class(family: Family) -> "type[LMMAdapter]":
 
 
 def load_lmm(
-    name: str,
-    device: "str | torch.device" = "cpu",
-    dtype: "torch.dtype | None" = None,
-    revision: str | None = None,
+    name: str, placement: "Placement | None" = None, revision: str | None = None
 ) -> "LMMAdapter":
     """The frozen LMM in a folder or hub repository, ready to be recorded.
 
-    ``dtype`` None means float32 on the CPU and the checkpoint's own type elsewhere.
+    An LMM of no family here is read by the generic adapter where that can.
 
     Raises:
-        InputError: there is no such model, or no family here reads its ``model_type``.
+        InputError: there is no such model, or flmm cannot read it.
     """
     if Path(name).expanduser().is_dir():
         name = str(Path(name).expanduser())
     model_type = read_model_type(name, revision)
     for family in families():
         if model_type in family.model_types:
-            return adapter_class(family).load(name, device=device, dtype=dtype, revision=revision)
-    known = ", ".join(sorted(kind for family in families() for kind in family.model_types))
-    raise InputError(
-        f"LMM {name!r} has model_type {model_type!r}, which flmm cannot read;"
-        f" choose a model of one of these types: {known}"
-    )
+            return adapter_class(family).load(name, placement, revision)
+    from flmm.lmm.generic import GenericAdapter
+
+    return GenericAdapter.load(name, placement, revision)
 
 
 def read_model_type(name: str, revision: str | None = None) -> str:

@@ -23,6 +23,7 @@ from flmm.lmm.frozen import FrozenModel
 from flmm.lmm.generation import Generation, TokenCallback
 from flmm.lmm.images import load_image_processor
 from flmm.lmm.picture_features import PictureFeatures, joined_features
+from flmm.lmm.placement import Placement
 from flmm.lmm.prompt import (
     Message,
     PictureLayout,
@@ -77,30 +78,35 @@ class LMMAdapter(FrozenModel, ABC):
 
     @classmethod
     def load(
-        cls,
-        name: str,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
-        revision: str | None = None,
+        cls, name: str, placement: Placement | None = None, revision: str | None = None
     ) -> Self:
         """The model in a folder or hub repository.
 
         Raises:
-            InputError: a file of it is missing or cannot be used.
+            InputError: a file of it is missing or cannot be used, or a package that the placement
+                needs is not there.
         """
-        on_cpu = torch.device(device).type == "cpu"
+        return cls._loaded(cls.model_class, name, placement or Placement(), revision)
+
+    @classmethod
+    def _loaded(
+        cls,
+        model_class: type[PreTrainedModel],
+        name: str,
+        placement: Placement,
+        revision: str | None,
+    ) -> Self:
+        # transformers types these for the settings of its configurations.
+        load = cast(Callable[..., PreTrainedModel], model_class.from_pretrained)
         try:
-            model = cls.model_class.from_pretrained(
-                name,
-                revision=revision or "main",
-                dtype=dtype or (torch.float32 if on_cpu else "auto"),
-            )
+            model = load(name, revision=revision or "main", **placement.options)
             image_processor = load_image_processor(name, revision)
             tokenizer = load_tokenizer(name, revision)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"LMM {name!r} cannot be loaded: {reason}") from error
-        model.to(torch.device(device))  # type: ignore[arg-type]
+        if placement.device_to_move_to is not None:
+            model.to(placement.device_to_move_to)  # type: ignore[arg-type]
         return cls(model, tokenizer, image_processor, name, revision)
 
     @classmethod

@@ -69,11 +69,11 @@ class FrozenModel:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.model.parameters()).dtype
+        return self.model.dtype
 
     def decode(self, token_ids: Tensor) -> str:
         """The text of an answer's tokens, without special tokens and outer white space."""

@@ -1,0 +1,165 @@
+"""An LMM that nobody wrote a file for, as far as transformers itself says enough about it."""
+
+import math
+from collections.abc import Callable
+from typing import ClassVar, Self, cast
+
+import torch
+from PIL import Image
+from transformers.image_processing_backends import PilBackend
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.configuration_auto import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.models.auto.processing_auto import AutoProcessor
+from transformers.models.clip.configuration_clip import CLIPVisionConfig
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.vipllava.configuration_vipllava import VipLlavaConfig
+from transformers.models.vipllava.modeling_vipllava import VipLlavaForConditionalGeneration
+from transformers.processing_utils import ProcessorMixin
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from flmm.errors import InputError
+from flmm.lmm import read_model_type
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.images import ImageSteps, whole_grid
+from flmm.lmm.placement import Placement
+from flmm.lmm.prompt import Message, PictureLayout, ProcessedPicture
+from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+
+# What processors raise when a file or setting of theirs is missing.
+_UNUSABLE = (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError)
+
+
+class GenericAdapter(LMMAdapter):
+    """One canvas a picture, whose image tokens are a grid in the place of one placeholder.
+
+    Nothing is guessed: the tokens are counted in the vision tower's own output, and a prompt is
+    compared with the one that the model's own processor makes.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    hub_ids: ClassVar[tuple[str, ...]] = ()
+    model_class: ClassVar[type[PreTrainedModel]] = PreTrainedModel
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: PilBackend,
+        name: str,
+        revision: str | None = None,
+    ) -> None:
+        for missing, what in (
+            (not isinstance(getattr(model.config, "image_token_id", None), int),
+             "its config.json marks no image tokens (image_token_id)"),
+            (not hasattr(model.base_model, "get_image_features"),
+             "its class has no get_image_features"),
+            (model.get_decoder() is None, "its class shows no decoder"),  # type: ignore[no-untyped-call]
+        ):  # fmt: skip
+            if missing:
+                raise _unreadable(name, model.config.model_type, what)
+        super().__init__(model, tokenizer, image_processor, name, revision)
+
+    @classmethod
+    def load(
+        cls, name: str, placement: Placement | None = None, revision: str | None = None
+    ) -> Self:
+        model_class = _class_of(name, revision)
+        adapter = cls._loaded(model_class, name, placement or Placement(), revision)
+        try:
+            make = cast(Callable[..., object], AutoProcessor.from_pretrained)
+            processor = make(name, revision=revision)
+        except _UNUSABLE as error:
+            raise adapter._without_processor(error) from error
+        if not isinstance(processor, ProcessorMixin):
+            raise adapter._without_processor(None)
+        adapter.compare_with(processor)
+        return adapter
+
+    def _without_processor(self, error: Exception | None) -> InputError:
+        lines = str(error).strip().splitlines() if error else ["there is none"]
+        what = f"its own processor cannot be used ({''.join(lines[:1])})"
+        return _unreadable(self.name, self.model.config.model_type, what)
+
+    def compare_with(self, processor: ProcessorMixin) -> None:
+        """Makes sure that a prompt is the one that the model's own processor makes.
+
+        Raises:
+            InputError: it is another one, or that processor fails.
+        """
+        shown = Image.new("RGB", (80, 64), (200, 30, 60))
+        question = "What is in the picture?"
+        chat = self.render([Message("user", question, (shown,))], None)
+        try:
+            theirs = processor(
+                images=[shown],
+                text=[chat.text],
+                add_special_tokens=not chat.has_special_tokens,
+                return_tensors="pt",
+            )
+        except _UNUSABLE as error:
+            raise self._without_processor(error) from error
+        ours = self.prepare(shown, question).inputs["input_ids"]
+        if not torch.equal(ours, theirs["input_ids"]):
+            what = "its processor writes pictures into the text in a way of its own"
+            raise _unreadable(self.name, self.model.config.model_type, what)
+
+    def layout(self, picture: ProcessedPicture) -> PictureLayout:
+        kind = self.model.config.model_type
+        pixels = picture.inputs["pixel_values"]
+        if pixels.ndim != 4:
+            what = f"it cuts pictures up, into a tensor of {tuple(pixels.shape)}"
+            raise _unreadable(self.name, kind, what)
+        features = self.picture_features.of(picture.inputs, self._placed).pooler_output
+        if features is None or len(features) != len(pixels):
+            what = "its features are not one piece a picture"
+            raise _unreadable(self.name, kind, what)
+        count = features[picture.index].shape[-2]
+        height, width = pixels.shape[-2:]
+        rows = round(math.sqrt(count * height / width))
+        if rows < 1 or count % rows or rows * width != count // rows * height:
+            what = f"{count} image tokens are no grid of a canvas of {height}×{width} pixels"
+            raise _unreadable(self.name, kind, what)
+        geometry = ImageSteps.of(self.image_processor).geometry(picture.size, height // rows)
+        if geometry.canvas != (height, width):
+            what = f"its image processor makes {height}×{width} pixels by steps that are not named"
+            raise _unreadable(self.name, kind, what)
+        return PictureLayout(self.image_token * count, (whole_grid(geometry),))
+
+    @classmethod
+    def tiny(cls, grouped_queries: bool = False) -> Self:
+        tokenizer = tiny_tokenizer("<image>")
+        config = VipLlavaConfig(
+            vision_config=CLIPVisionConfig(**tiny_vision(32, 4)),
+            text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
+            image_token_index=token_id(tokenizer, "<image>"),
+            vision_feature_layer=[-2, -1],
+        )
+        processor = CLIPImageProcessorPil(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        )
+        model = random_model(lambda: VipLlavaForConditionalGeneration(config))
+        return cls(model, tokenizer, processor, name="tiny-vipllava")
+
+
+def _class_of(name: str, revision: str | None) -> type[PreTrainedModel]:
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise _unreadable(name, read_model_type(name, revision), reason) from error
+    model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
+    if not isinstance(model_class, type) or not issubclass(model_class, PreTrainedModel):
+        what = "transformers has no model of that type that reads pictures and writes text"
+        raise _unreadable(name, config.model_type, what)
+    return model_class
+
+
+def _unreadable(name: str, model_type: str, what: str) -> InputError:
+    """Says what is missing, and which file would mend it."""
+    return InputError(
+        f"LMM {name!r} has model_type {model_type!r}, which no family of flmm reads (see flmm"
+        f" models), and the generic adapter cannot: {what}; write src/flmm/lmm/{model_type}.py for"
+        " it, as llava.py is for LLaVA"
+    )
