@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from transformers import BitsAndBytesConfig, EetqConfig
 
+from flmm import Grounder
+from flmm.attention.recorder import trace_generation
 from flmm.errors import InputError
 from flmm.lmm import adapter_class, families, load_lmm, read_model_type
 from flmm.lmm.llava import LlavaAdapter
@@ -163,3 +166,54 @@ def test_squashing_processor_of_another_family(folder: Path, tmp_path: Path) -> 
     )
     prompt = load_lmm(str(tmp_path)).prepare(PICTURE, "what?")
     assert prompt.pictures[0][0].geometry.resized == (32, 32)
+
+
+def test_layers_on_several_devices(folder: Path) -> None:
+    names = [
+        "model.vision_tower", "model.multi_modal_projector", "model.language_model.embed_tokens",
+        *(f"model.language_model.{part}" for part in ("layers.0", "layers.2", "norm")),
+        "model.language_model.rotary_emb", "lm_head",
+    ]  # fmt: skip
+    parts = dict.fromkeys(names, "cpu") | {"model.language_model.layers.1": "disk"}
+    spread = load_lmm(str(folder), Placement(device_map=parts, dtype=torch.float32))
+    assert next(spread.decoder_layers[1].parameters()).device.type == "meta"
+    whole = load_lmm(str(folder))
+    for one in (spread, whole):
+        assert one.device.type == "cpu"
+    found, expected = (
+        trace_generation(one, one.prepare(PICTURE, "what is it?"), 5)[0] for one in (spread, whole)
+    )
+    assert found.token_ids.equal(expected.token_ids)
+    torch.testing.assert_close(found.attention, expected.attention, rtol=0, atol=2e-5)
+
+
+def test_weights_of_four_bits(folder: Path) -> None:
+    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32
+    )
+    for placement in (Placement("cpu", None, None, config), Placement(quantization_config=config)):
+        small = load_lmm(str(folder), placement)
+        kinds = {type(module).__name__ for module in small.decoder_layers.modules()}
+        assert "Linear4bit" in kinds
+        assert "Linear" not in kinds
+        trace, text = trace_generation(small, small.prepare(PICTURE, "what is it?"), 4)
+        assert text == small.generate(small.prepare(PICTURE, "what is it?"), 4).text
+        assert trace.attention.shape == (3, 4, 4, 8, 8)
+
+
+def test_package_that_is_not_there(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be loaded: .*EETQ") as caught:
+        load_lmm(str(folder), Placement(quantization_config=EetqConfig()))
+    assert "\n" not in str(caught.value)
+
+
+def test_device_and_device_map_exclude_each_other() -> None:
+    with pytest.raises(InputError, match=r"device 'cpu' and device_map 'auto'.*leave one out"):
+        Placement(device="cpu", device_map="auto")
+
+
+def test_grounder_hands_the_placement_on() -> None:
+    grounder = Grounder.from_pretrained(device_map={"": "cpu"}, dtype="float16")
+    assert grounder.adapter.dtype == torch.float16
+    with pytest.raises(InputError, match="leave one out"):
+        Grounder.from_pretrained(device_map="auto", device="cpu")
