@@ -65,11 +65,20 @@ def slow_reference(
     adapter: LMMAdapter, prompt: Prompt, start: int, count: int
 ) -> tuple[Tensor, Tensor]:
     """(M, N, T, L) and (M, T, D) from transformers' own eager outputs; no code of ours."""
+    # A hybrid LLM's outputs have attention of some layers, hidden states of all.
+    kinds = getattr(adapter.text_model.config, "layer_types", None)
+    recorded = [
+        1 + index
+        for index in range(adapter.text_model.config.num_hidden_layers)
+        if kinds is None or kinds[index] != "linear_attention"
+    ]
     with eager_attention(adapter):
         inputs = adapter.collate([prompt], pixels=True).inputs
         output = adapter.model(**inputs, output_attentions=True, output_hidden_states=True)
     rows = torch.stack(output.attentions)[:, 0, :, start : start + count]
-    states = torch.stack(output.hidden_states[1:])[:, 0, start : start + count]
+    states = torch.stack([output.hidden_states[index] for index in recorded])[
+        :, 0, start : start + count
+    ]
     return rows, states
 
 

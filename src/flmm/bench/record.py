@@ -108,12 +108,12 @@ def peak_of(setting: Setting, mode: Mode) -> int:
     return peak(setting.device)
 
 
-def measure(setting: Setting, repeats: int, tell: Callable[[str], None]) -> list[ModeCost]:
+def measure(setting: Setting, repeats: int, begin: Callable[[str], None]) -> list[ModeCost]:
     """Every mode in turn, ``repeats`` times, in one process; then each one's memory in its own.
 
-    Eager attention is left out where its matrices would not fit.
+    Eager attention is left out where its matrices would not fit. ``begin`` is told what comes next.
     """
-    tell(f"making a random LMM with {setting.image_tokens} image tokens")
+    begin(f"making a random LMM with {setting.image_tokens} image tokens")
     adapter, prompt = setting.load()
     modes: list[Mode] = ["plain", "recorded"]
     if setting.eager_bytes(prompt.length) < _MOST_EAGER_BYTES:
@@ -123,12 +123,12 @@ def measure(setting: Setting, repeats: int, tell: Callable[[str], None]) -> list
     seconds: dict[Mode, list[float]] = {mode: [] for mode in modes}
     for repeat in range(repeats):
         for mode in modes:
-            tell(f"{setting.image_tokens} image tokens, {mode}, {repeat + 1} of {repeats}")
+            begin(f"{setting.image_tokens} image tokens, {mode}, {repeat + 1} of {repeats}")
             seconds[mode].append(_timed(adapter, prompt, mode, setting))
     del adapter
     peaks: dict[Mode, int] = {}
     for mode in modes if measurable(setting.device) else ():
-        tell(f"{setting.image_tokens} image tokens, {mode}, memory")
+        begin(f"{setting.image_tokens} image tokens, {mode}, memory")
         peaks[mode] = in_a_process_of_its_own(peak_of, setting, mode)
     costs = []
     for mode in modes:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flmm.cli.console import print_json, tell
+from flmm.cli.console import print_json
 from flmm.cli.options import Device, Dtype, Json
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ def _bench() -> None:
 
 @app.command()
 def record(
+    image_tokens: Annotated[
+        list[int] | None,
+        typer.Option(metavar="576|2880", help="Of the picture; by default the one and the other."),
+    ] = None,
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")] = 64,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each mode runs.")] = 3,
     size: Size = "0.5B",
@@ -37,22 +41,33 @@ def record(
 ) -> None:
     """Chat while recording beside plain chat and eager attention; grounding; loading."""
     import torch
+    from rich.console import Console
+    from rich.progress import Progress
     from transformers.utils.logging import disable_progress_bar
 
     from flmm.bench import ground, load
-    from flmm.bench.models import HALF_BILLION, SMALL
+    from flmm.bench.models import HALF_BILLION, SMALL, find_image_tokens
     from flmm.bench.record import Setting, measure
     from flmm.user_input import find_device, find_dtype
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     place, sizes = str(find_device(device)), HALF_BILLION if size == "0.5B" else SMALL
     kind = find_dtype(dtype) or (torch.float32 if place == "cpu" else torch.bfloat16)
-    settings = [Setting(tokens, sizes, new_tokens, place, kind) for tokens in (576, 2880)]
-    chats = [(setting, measure(setting, repeats, tell)) for setting in settings]
-    tell("grounding")
-    grounding = ground.measure(sizes, place, repeats)
-    tell("loading")
-    loading = load.measure(settings[0])
+    counts = [find_image_tokens(count) for count in image_tokens or (576, 2880)]
+    settings = [Setting(count, sizes, new_tokens, place, kind) for count in counts]
+    with Progress(console=Console(stderr=True)) as progress:
+        # Three modes a setting, timed and then weighed; making the model; grounding and loading.
+        bar = progress.add_task("starting", total=len(settings) * 3 * (repeats + 1) + 4)
+
+        def begin(work: str) -> None:
+            progress.update(bar, description=work, advance=1)
+
+        chats = [(setting, measure(setting, repeats, begin)) for setting in settings]
+        begin("grounding")
+        grounding = ground.measure(sizes, place, repeats)
+        begin("loading")
+        loading = load.measure(settings[0])
+        progress.update(bar, completed=progress.tasks[bar].total)
     if as_json:
         chat_rows = [
             {"image_tokens": setting.image_tokens, "map_bytes": setting.map_bytes, **asdict(cost)}
@@ -61,8 +76,6 @@ def record(
         ]
         print_json({"chat": chat_rows, "grounding": asdict(grounding), "loading": asdict(loading)})
         return
-    from rich.console import Console
-
     console = Console(highlight=False)
     console.print(_chat_table(chats))
     console.print()
