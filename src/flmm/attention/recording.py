@@ -59,6 +59,8 @@ class Recording:
         self._fed = [0] * adapter.layers
         """Tokens that each layer has seen, those that a sliding cache has dropped included."""
         self._columns = image_columns
+        self._uneven = bool((image_columns < 0).any())
+        """Whether some sequence has fewer image tokens than another."""
         self._positions = positions
         self._rows = 1 if positions is None else positions.shape[1]
         """Wanted of each forward pass."""
@@ -66,6 +68,9 @@ class Recording:
         self._no_hidden = torch.zeros(
             len(image_columns), 0, adapter.hidden_size, dtype=adapter.dtype, device=adapter.device
         )
+        shape = (adapter.layers, len(image_columns), adapter.heads, image_columns.shape[1])
+        self._step = torch.zeros(shape if positions is None else (0,), device=image_columns.device)
+        """(M, B, N, C): the rows of a generation's step, until all layers have given theirs."""
         self._blocks: list[tuple[Tensor, Tensor]] = []
         """(S, M, B, N, C) int16 and (S, M, B, N): the rows as ``rows.compressed`` makes them."""
         self._heads = adapter.heads
@@ -124,26 +129,50 @@ class Recording:
         if sliding_window is not None and (mask is None or mask.ndim != 4):
             last = self._fed[layer] - 1 if positions is None else positions
             visible = within_window(visible, last, sliding_window, dropped, key)
+        columns = self._columns.to(key.device) - dropped
         rows = attention_rows(
             pick_rows(query, positions, dim=2),
             key,
             visible,
             query.shape[-1] ** -0.5 if scaling is None else scaling,
-            self._columns.to(key.device) - dropped,
+            columns.clamp(min=0) if dropped or self._uneven else columns,
             softcap,
         )
+        if dropped or self._uneven:
+            rows.mul_((columns >= 0)[:, None, None, :])
         self._keep(layer, rows)
 
+    def see_hidden(self, layer: int, states: Tensor) -> None:
+        """Called after each layer with its (B, Q, D) output."""
+        if not self._wants(states.shape[1]):
+            return
+        positions = None if self._positions is None else self._positions.to(states.device)
+        chosen = pick_rows(states, positions, dim=1)
+        self._hidden[layer].append(chosen.to(self._no_hidden.device))
+        if positions is None and layer == len(self._hidden) - 1:
+            self._end_step()
+
     def _keep(self, layer: int, rows: Tensor) -> None:
-        """Puts (B, N, R, C) rows of a layer after those that it gave before."""
-        first = self._seen[layer] % self._block_rows
-        if self._seen[layer] == len(self._blocks) * self._block_rows:
+        """Takes the (B, N, R, C) rows of a layer."""
+        self._seen[layer] += self._rows
+        if self._positions is None:
+            self._step[layer] = rows[:, :, 0]
+            return
+        if not self._blocks:
             self._add_block()
         levels, largest = compressed(rows)
+        block_levels, block_largest = self._blocks[0]
+        block_levels[:, layer] = levels.permute(2, 0, 1, 3)
+        block_largest[:, layer] = largest.permute(2, 0, 1)
+
+    def _end_step(self) -> None:
+        """Makes a step's rows smaller, all layers' at once: many small calls take longer."""
+        place = (len(self._hidden[-1]) - 1) % self._block_rows
+        if place == 0:
+            self._add_block()
+        levels, largest = compressed(self._step)
         block_levels, block_largest = self._blocks[-1]
-        block_levels[first : first + self._rows, layer] = levels.permute(2, 0, 1, 3)
-        block_largest[first : first + self._rows, layer] = largest.permute(2, 0, 1)
-        self._seen[layer] += self._rows
+        block_levels[place], block_largest[place] = levels, largest
 
     def _add_block(self) -> None:
         sequences, cells = self._columns.shape
@@ -155,13 +184,6 @@ class Recording:
                 torch.empty(shape, device=device),
             )
         )
-
-    def see_hidden(self, layer: int, states: Tensor) -> None:
-        """Called after each layer with its (B, Q, D) output."""
-        if self._wants(states.shape[1]):
-            positions = None if self._positions is None else self._positions.to(states.device)
-            chosen = pick_rows(states, positions, dim=1)
-            self._hidden[layer].append(chosen.to(self._no_hidden.device))
 
     def _wants(self, queries: int) -> bool:
         return self._positions is not None or queries == 1

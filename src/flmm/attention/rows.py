@@ -20,16 +20,14 @@ def attention_rows(
 ) -> Tensor:
     """``softmax(q·kᵀ·scaling)`` over the visible keys, cut to ``columns``: (B, N, R, C) float32.
 
-    A column below 0 is none of the keys; nothing attends to it.
-
     ``query`` (B, N, R, d); ``key`` (B, N_kv, K, d), where each key head serves N / N_kv query heads
     and is not repeated; ``visible`` (B, 1 or N, R, K), bool or added to the scores; ``columns``
     (B, C); ``softcap`` squeezes the scores into ±softcap.
     In float32, because half types would round the scores that sdpa keeps exact.
     """
     batch, heads, rows, width = query.shape
-    grouped = query.float().reshape(batch, key.shape[1], -1, width)
-    scores = (grouped @ key.float().transpose(-1, -2)).mul_(scaling)
+    grouped = (query.float() * scaling).reshape(batch, key.shape[1], -1, width)
+    scores = grouped @ key.float().transpose(-1, -2)
     scores = scores.reshape(batch, heads, rows, -1)
     if softcap is not None:
         scores = scores.div_(softcap).tanh_().mul_(softcap)
@@ -37,9 +35,8 @@ def attention_rows(
         scores = scores.masked_fill(~visible, -torch.inf)
     elif visible is not None:
         scores = scores + visible
-    index = columns.clamp(min=0)[:, None, None, :].expand(batch, heads, rows, -1)
-    cut = scores.softmax(dim=-1).gather(3, index)
-    return cut.mul_((columns >= 0)[:, None, None, :])
+    index = columns[:, None, None, :].expand(batch, heads, rows, -1)
+    return scores.softmax(dim=-1).gather(3, index)
 
 
 def compressed(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,10 +20,10 @@ class Budget:
 
     scenes: int = 30_000
     lmm_warm_up: int = 1000
-    lmm: int = 5000
+    lmm: int = 9000
     segmenter_warm_up: int = 450
     segmenter: int = 2000
-    head: int = 1500
+    head: int = 2500
 
 
 def build(folder: Path, budget: Budget) -> Path:

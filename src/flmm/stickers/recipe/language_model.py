@@ -45,6 +45,9 @@ CHAT_TEMPLATE = (
 
 PIXELS, PATCH = 96, 8
 _MICRO = 8
+# A caption is many words, an answer has one or two that count: with three answers a caption the LLM
+# learned to name what is there long before it learned to look for what a question names.
+_QUESTIONS = 8
 LABELS = tuple(kind.name for kind in KINDS) + STUFF
 
 
@@ -284,7 +287,7 @@ def train(
     steps: int,
 ) -> None:
     """Teach the whole model captions, lists and answers."""
-    plan = Curriculum(world, 2, steps, 2 * _MICRO, ((0.25, 1), (0.4, 2), (0.6, 3), (1.0, 6)))
+    plan = Curriculum(world, 2, steps, 2 * _MICRO, ((0.14, 1), (0.22, 2), (0.33, 3), (1.0, 6)))
 
     def batches(step: int) -> list[TextBatch]:
         indices, random = plan.draw(step)
@@ -292,7 +295,7 @@ def train(
 
     def pack_scenes(indices: list[int], random: np.random.Generator) -> TextBatch:
         scenes = [world.scene(index) for index in indices]
-        turns = [[say_all(s, random), *(ask(s, random) for _ in range(3))] for s in scenes]
+        turns = [[say_all(s, random), *(ask(s, random) for _ in range(_QUESTIONS))] for s in scenes]
         pixels = pixel_values([world.picture(i) for i in indices])
         return pack(tokenizer, pixels, turns, labels_of(scenes))
 
