@@ -1,7 +1,7 @@
 """Random LMMs of real sizes: what they say means nothing, but it takes as long."""
 
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -13,7 +13,6 @@ from transformers.models.llava_next.image_processing_pil_llava_next import (
 )
 from transformers.models.llava_next.modeling_llava_next import LlavaNextForConditionalGeneration
 
-from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.llava import LlavaAdapter
 from flmm.lmm.llava_next import LlavaNextAdapter
@@ -23,18 +22,6 @@ ImageTokens = Literal[576, 2880]
 """One view of 24×24 cells, or that and four tiles of as many."""
 
 _TILE, _PATCH = 336, 14
-
-
-def find_image_tokens(count: int) -> ImageTokens:
-    """The count, checked.
-
-    Raises:
-        InputError: there is no random LMM with so many.
-    """
-    for known in get_args(ImageTokens):
-        if count == known:
-            return cast(ImageTokens, known)
-    raise InputError(f"--image-tokens is {count}; choose 576 or 2880")
 
 
 @dataclass(frozen=True)

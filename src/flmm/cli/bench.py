@@ -29,8 +29,8 @@ def _bench() -> None:
 @app.command()
 def record(
     image_tokens: Annotated[
-        list[int] | None,
-        typer.Option(metavar="576|2880", help="Of the picture; by default the one and the other."),
+        list[Literal["576", "2880"]] | None,
+        typer.Option(help="Of the picture; by default the one and the other."),
     ] = None,
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")] = 64,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each mode runs.")] = 3,
@@ -46,14 +46,15 @@ def record(
     from transformers.utils.logging import disable_progress_bar
 
     from flmm.bench import ground, load
-    from flmm.bench.models import HALF_BILLION, SMALL, find_image_tokens
+    from flmm.bench.models import HALF_BILLION, SMALL, ImageTokens
     from flmm.bench.record import Setting, measure
     from flmm.user_input import find_device, find_dtype
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     place, sizes = str(find_device(device)), HALF_BILLION if size == "0.5B" else SMALL
     kind = find_dtype(dtype) or (torch.float32 if place == "cpu" else torch.bfloat16)
-    counts = [find_image_tokens(count) for count in image_tokens or (576, 2880)]
+    known: dict[str, ImageTokens] = {"576": 576, "2880": 2880}
+    counts = [known[count] for count in image_tokens or known]
     settings = [Setting(count, sizes, new_tokens, place, kind) for count in counts]
     with Progress(console=Console(stderr=True)) as progress:
         # Three modes a setting, timed and then weighed; making the model; grounding and loading.
