@@ -4,7 +4,8 @@ import pytest
 import torch
 from family_checks import picture
 
-from flmm.attention.recorder import Step, trace_generation
+from flmm.attention.recorder import Step, trace_generation, trace_text
+from flmm.attention.trace import Trace
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 
@@ -65,9 +66,20 @@ def test_answer_of_nothing(adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch)
 
 def test_trace_so_far_is_the_beginning_of_the_whole(adapter: LMMAdapter) -> None:
     prompt = adapter.prepare(picture(), "what is it?")
-    steps: list[Step] = []
-    trace, _ = trace_generation(adapter, prompt, 5, steps.append)
-    for said, step in enumerate(steps):
-        partial = step.trace()
-        assert partial.token_ids.equal(trace.token_ids[:said])
-        assert partial.attention.equal(trace.attention[:, :, :said])
+    expected, _ = trace_generation(adapter, prompt, 18)
+    partial: list[Trace] = []
+    trace, _ = trace_generation(adapter, prompt, 18, lambda step: partial.append(step.trace()))
+    assert trace.attention.equal(expected.attention)
+    for said, so_far in enumerate(partial):
+        assert so_far.token_ids.equal(expected.token_ids[:said])
+        assert so_far.attention.equal(expected.attention[:, :, :said])
+        assert so_far.hidden_states.equal(expected.hidden_states[:, :said])
+
+
+def test_conversation_without_a_picture(adapter: LMMAdapter) -> None:
+    trace, text = trace_generation(adapter, adapter.prepare([], "what is it?"), 3)
+    assert text == adapter.generate(adapter.prepare([], "what is it?"), 3).text
+    assert trace.pictures == ()
+    told = trace_text(adapter, adapter.prepare([], "what?", "a cat"))
+    assert told.pictures == ()
+    assert told.hidden_states.shape[1] == len(told.token_ids) > 0

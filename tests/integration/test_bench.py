@@ -21,5 +21,5 @@ def test_bench_record() -> None:
     # Eager attention's matrices are 18 MB, what is recorded is 0.3 MB.
     assert rows["eager"]["extra_bytes"] > rows["recorded"]["extra_bytes"] + 5e6
     assert content["grounding"]["one_phrase"] < content["grounding"]["all_phrases"]
-    assert content["loading"]["peak"] >= 0
     assert content["loading"]["weights"] > 1e5
+    assert content["loading"]["peak"] > content["loading"]["weights"] / 2

@@ -98,3 +98,12 @@ def test_image_tokens_of_another_number_are_refused(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"patch_size": 4', '"patch_size": 8'))
     with pytest.raises(InputError, match=r"in a way of its own.*vipllava\.py"):
         load_lmm(folder)
+
+
+def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "mine", "auto_map": {"AutoConfig": "run_me.Config"}}'
+    )
+    (tmp_path / "run_me.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(InputError, match=r"transformers itself has no model .*mine\.py"):
+        load_lmm(str(tmp_path))

@@ -170,11 +170,12 @@ def test_squashing_processor_of_another_family(folder: Path, tmp_path: Path) -> 
 
 def test_layers_on_several_devices(folder: Path) -> None:
     names = [
-        "model.vision_tower", "model.multi_modal_projector", "model.language_model.embed_tokens",
+        "model.multi_modal_projector", "model.language_model.embed_tokens",
         *(f"model.language_model.{part}" for part in ("layers.0", "layers.2", "norm")),
         "model.language_model.rotary_emb", "lm_head",
     ]  # fmt: skip
-    parts = dict.fromkeys(names, "cpu") | {"model.language_model.layers.1": "disk"}
+    aside = ["model.vision_tower", "model.language_model.layers.1"]
+    parts = dict.fromkeys(names, "cpu") | dict.fromkeys(aside, "disk")
     spread = load_lmm(str(folder), Placement(device_map=parts, dtype=torch.float32))
     assert next(spread.decoder_layers[1].parameters()).device.type == "meta"
     whole = load_lmm(str(folder))

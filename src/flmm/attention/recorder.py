@@ -54,7 +54,8 @@ def trace_texts(
     batch = adapter.collate(prompts)
     spans = [_token_span(prompt, of) for prompt in prompts]
     positions = _row_positions(batch, spans).to(adapter.device)
-    with record(Recording(adapter, batch.image_columns, positions), adapter) as recording:
+    columns = batch.image_columns.to(adapter.device)
+    with record(Recording(adapter, columns, positions), adapter) as recording:
         adapter.model.base_model(**batch.model_inputs, use_cache=False)
     hidden = recording.hidden_states()
     traces = []

@@ -95,10 +95,11 @@ class Recording:
                     f"the LMM's layer {layer} does not attend through transformers' attention"
                     " interface, so flmm cannot look on; choose another LMM"
                 )
-        if not self._blocks:
-            self._add_block()
-        blocks = (RowBlock(all_[:, :, sequence], top[:, :, sequence]) for all_, top in self._blocks)
-        return RecordedRows(tuple(blocks), count)
+        blocks = self._blocks or [self._new_block()]
+        return RecordedRows(
+            tuple(RowBlock(all_[:, :, sequence], top[:, :, sequence]) for all_, top in blocks),
+            count,
+        )
 
     def hidden_states(self) -> Tensor:
         """(M, B, R, D), the last layer's after the final norm."""
@@ -159,7 +160,7 @@ class Recording:
             self._step[layer] = rows[:, :, 0]
             return
         if not self._blocks:
-            self._add_block()
+            self._blocks.append(self._new_block())
         levels, largest = compressed(rows)
         block_levels, block_largest = self._blocks[0]
         block_levels[:, layer] = levels.permute(2, 0, 1, 3)
@@ -169,21 +170,17 @@ class Recording:
         """Makes a step's rows smaller, all layers' at once: many small calls take longer."""
         place = (len(self._hidden[-1]) - 1) % self._block_rows
         if place == 0:
-            self._add_block()
+            self._blocks.append(self._new_block())
         levels, largest = compressed(self._step)
         block_levels, block_largest = self._blocks[-1]
         block_levels[place], block_largest[place] = levels, largest
 
-    def _add_block(self) -> None:
+    def _new_block(self) -> tuple[Tensor, Tensor]:
         sequences, cells = self._columns.shape
         shape = (self._block_rows, len(self._seen), sequences, self._heads)
         device = self._columns.device
-        self._blocks.append(
-            (
-                torch.empty(*shape, cells, dtype=torch.int16, device=device),
-                torch.empty(shape, device=device),
-            )
-        )
+        levels = torch.empty(*shape, cells, dtype=torch.int16, device=device)
+        return levels, torch.empty(shape, device=device)
 
     def _wants(self, queries: int) -> bool:
         return self._positions is not None or queries == 1

@@ -44,7 +44,8 @@ def compressed(rows: Tensor) -> tuple[Tensor, Tensor]:
 
     Half the memory of float32; no value is off by more than 8e-6 of its row's largest.
     """
-    largest = rows.amax(dim=-1)
+    # A conversation without a picture has no column to take the largest of.
+    largest = rows.amax(dim=-1) if rows.shape[-1] else rows.new_zeros(rows.shape[:-1])
     levels = rows * (_LEVELS / largest.clamp_min(1e-30))[..., None]
     return levels.round_().sub_(_MIDDLE).to(torch.int16), largest
 

@@ -4,7 +4,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flmm.bench.memory import forget_peak, in_a_process_of_its_own, peak
+from flmm.bench.memory import forget_peak, in_a_process_of_its_own, measurable, peak
 from flmm.bench.models import SMALL
 from flmm.bench.record import Setting
 from flmm.lmm import load_lmm
@@ -16,13 +16,16 @@ class LoadingCost:
     """Bytes of the weights, and the most that loading held beyond what was there before."""
 
     weights: int
-    peak: int
+    peak: int | None
+    """None where the system does not tell."""
 
 
 def measure(setting: Setting) -> LoadingCost:
     """Saves a random LMM, and loads it in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         weights = in_a_process_of_its_own(_save, setting, folder)
+        if not measurable(setting.device):
+            return LoadingCost(weights, None)
         return LoadingCost(weights, in_a_process_of_its_own(_load, setting, folder))
 
 

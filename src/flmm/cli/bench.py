@@ -7,6 +7,7 @@ import typer
 
 from flmm.cli.console import print_json
 from flmm.cli.options import Device, Dtype, Json
+from flmm.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,7 +52,10 @@ def record(
     from flmm.user_input import find_device, find_dtype
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    place, sizes = str(find_device(device)), HALF_BILLION if size == "0.5B" else SMALL
+    found = find_device(device)
+    if found.type not in ("cpu", "cuda"):
+        raise InputError(f"--device is {str(found)!r}; the benchmark knows cpu and cuda")
+    place, sizes = str(found), HALF_BILLION if size == "0.5B" else SMALL
     kind = find_dtype(dtype) or (torch.float32 if place == "cpu" else torch.bfloat16)
     known: dict[str, ImageTokens] = {"576": 576, "2880": 2880}
     counts = [known[count] for count in image_tokens or known]
@@ -84,10 +88,13 @@ def record(
         f"{ground.PHRASES} phrases in a batch: {grounding.all_phrases:.2f} s, one"
         f" {grounding.one_phrase:.2f} s; ÷ as many single ones {grounding.ratio:.2f}"
     )
-    console.print(
-        f"loading: weights {_megabytes(loading.weights)}, at most {_megabytes(loading.peak)}"
-        f" held; ÷ weights {loading.peak / loading.weights:.2f}"
+    held = (
+        "at most – held"
+        if loading.peak is None
+        else f"at most {_megabytes(loading.peak)} held; ÷ weights"
+        f" {loading.peak / loading.weights:.2f}"
     )
+    console.print(f"loading: weights {_megabytes(loading.weights)}, {held}")
 
 
 def _chat_table(chats: "list[tuple[Setting, list[ModeCost]]]") -> "Table":

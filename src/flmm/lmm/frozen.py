@@ -69,7 +69,10 @@ class FrozenModel:
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        """Where inputs go."""
+        places = (parameter.device for parameter in self.model.parameters())
+        # What accelerate has put aside, on disk or in memory, says "meta" until it is needed.
+        return next((place for place in places if place.type != "meta"), self.model.device)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,5 +1,6 @@
 """An LMM that nobody wrote a file for, as far as transformers itself says enough about it."""
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import ClassVar, Self, cast
@@ -55,6 +56,8 @@ class GenericAdapter(LMMAdapter):
              "its config.json marks no image tokens (image_token_id)"),
             (not hasattr(model.base_model, "get_image_features"),
              "its class has no get_image_features"),
+            ("mm_encoder_outputs" not in inspect.signature(model.forward).parameters,
+             "its class takes no features in the place of pixels"),
             (model.get_decoder() is None, "its class shows no decoder"),  # type: ignore[no-untyped-call]
         ):  # fmt: skip
             if missing:
@@ -69,7 +72,7 @@ class GenericAdapter(LMMAdapter):
         adapter = cls._loaded(model_class, name, placement or Placement(), revision)
         try:
             make = cast(Callable[..., object], AutoProcessor.from_pretrained)
-            processor = make(name, revision=revision)
+            processor = make(name, revision=revision, trust_remote_code=False)
         except _UNUSABLE as error:
             raise adapter._without_processor(error) from error
         if not isinstance(processor, ProcessorMixin):
@@ -101,17 +104,25 @@ class GenericAdapter(LMMAdapter):
         except _UNUSABLE as error:
             raise self._without_processor(error) from error
         ours = self.prepare(shown, question).inputs["input_ids"]
+        others = set(theirs) - {"input_ids", "attention_mask", *self.image_inputs}
+        if others:
+            what = f"it also takes {', '.join(sorted(others))}"
+            raise _unreadable(self.name, self.model.config.model_type, what)
         if not torch.equal(ours, theirs["input_ids"]):
             what = "its processor writes pictures into the text in a way of its own"
             raise _unreadable(self.name, self.model.config.model_type, what)
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         kind = self.model.config.model_type
-        pixels = picture.inputs["pixel_values"]
+        pixels = picture.inputs.get("pixel_values")
+        if pixels is None:
+            what = f"its image processor gives {', '.join(picture.inputs)}, not pixel_values"
+            raise _unreadable(self.name, kind, what)
         if pixels.ndim != 4:
             what = f"it cuts pictures up, into a tensor of {tuple(pixels.shape)}"
             raise _unreadable(self.name, kind, what)
-        features = self.picture_features.of(picture.inputs, self._placed).pooler_output
+        given = {name: picture.inputs[name] for name in self.image_inputs}
+        features = self.picture_features.of(given, self._placed).pooler_output
         if features is None or len(features) != len(pixels):
             what = "its features are not one piece a picture"
             raise _unreadable(self.name, kind, what)
@@ -145,10 +156,11 @@ class GenericAdapter(LMMAdapter):
 
 def _class_of(name: str, revision: str | None) -> type[PreTrainedModel]:
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise _unreadable(name, read_model_type(name, revision), reason) from error
+        # That the repository brings code of its own does not help: flmm runs none.
+        what = "transformers itself has no model of that type"
+        raise _unreadable(name, read_model_type(name, revision), what) from error
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
     if not isinstance(model_class, type) or not issubclass(model_class, PreTrainedModel):
         what = "transformers has no model of that type that reads pictures and writes text"

@@ -28,6 +28,7 @@ class PictureFeatures:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._encode = cast(_Encode, model.base_model.get_image_features)
+        self._model = model
         self.input_names = frozenset(inspect.signature(self._encode).parameters) - {"kwargs"}
         """What the vision tower takes of a prompt's inputs."""
         self._remembered: Remembered[BaseModelOutputWithPooling] = Remembered()
@@ -40,7 +41,7 @@ class PictureFeatures:
         ``inputs``: of its prompt, on the CPU; ``place`` brings them to the model.
         """
         taken = {name: inputs[name] for name in sorted(self.input_names & inputs.keys())}
-        digest = blake2b()
+        digest = blake2b(f"{self._model.dtype} {self._model.device}".encode())
         for name, tensor in taken.items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.numpy().tobytes())

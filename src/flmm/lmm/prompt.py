@@ -109,7 +109,7 @@ class PromptBatch:
 
     @property
     def image_columns(self) -> Tensor:
-        """(B, longest C) int64: positions in the padded sequences; short rows end in -1."""
+        """(B, longest C) int64, on the CPU: where in the padded sequences; short rows end in -1."""
         return torch.nn.utils.rnn.pad_sequence(
             [
                 p.image_columns + before

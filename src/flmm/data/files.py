@@ -1,0 +1,93 @@
+"""JSON and pickles of data sets, with messages that say which file and where in it."""
+
+import io
+import json
+import pickle
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from flmm.errors import InputError
+
+Content = TypeVar("Content")
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Admits containers, numbers and strings alone: whatever names a class or a function fails."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise InputError(
+            f"it names {module}.{name}, which plain data has no use for; do not trust the file"
+        )
+
+    def persistent_load(self, identity: object) -> NoReturn:
+        raise InputError(f"it refers to {identity!r} outside itself; do not trust the file")
+
+
+def read_json(file: Path, kind: TypeAdapter[Content]) -> Content:
+    """The file's content, checked.
+
+    Raises:
+        InputError: it is missing, cut short, or not of that kind; says where.
+    """
+    try:
+        return kind.validate_json(_bytes(file))
+    except ValidationError as error:
+        raise InputError(f"{str(file)!r}: {_first(error)}") from error
+
+
+def read_plain_pickle(file: Path, kind: TypeAdapter[Content]) -> Content:
+    """A pickle of containers, numbers and strings, checked; nothing in it is run.
+
+    Raises:
+        InputError: it is missing, cut short, not of that kind, or wants to run something.
+    """
+    try:
+        # The published files are Python 2's, whose strings are bytes.
+        content = _PlainUnpickler(io.BytesIO(_bytes(file)), encoding="latin1").load()
+        return kind.validate_python(content)
+    except InputError as error:
+        raise InputError(f"pickle {str(file)!r} is refused: {error}") from error
+    except ValidationError as error:
+        raise InputError(f"{str(file)!r}: {_first(error)}") from error
+    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError,
+            AttributeError, MemoryError, OverflowError) as error:  # fmt: skip
+        raise InputError(
+            f"pickle {str(file)!r} is damaged or cut short ({error}); download it again"
+        ) from error
+
+
+def read_json_line(line: str, number: int, file: Path, kind: TypeAdapter[Content]) -> Content:
+    """One line of a JSONL file, checked.
+
+    Raises:
+        InputError: it is no JSON or not of that kind; names the line.
+    """
+    try:
+        return kind.validate_json(line)
+    except ValidationError as error:
+        raise InputError(f"{str(file)!r}, line {number}: {_first(error)}") from error
+
+
+def write_json(file: Path, content: object) -> None:
+    """For fixtures; data sets are never written."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{str(file)!r} cannot be read ({error.strerror}); check the data set's folder"
+        ) from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first mistake, with its place: pydantic lists all of them over many lines."""
+    mistake = error.errors(include_url=False)[0]
+    place = ".".join(map(str, mistake["loc"]))
+    others = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{place + ': ' if place else ''}{mistake['msg']}{others}"

@@ -1,0 +1,80 @@
+"""Reads samples one after the other; what cannot be read is told and counted, never replaced."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from flmm.data.sample import GroundedText, Mask, Sample
+from flmm.errors import InputError
+from flmm.types import Size
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A text whose regions are drawn."""
+
+    text: GroundedText
+    masks: Mask
+    """(phrases, H, W) bool."""
+
+
+@dataclass(frozen=True)
+class ReadSample:
+    """A picture that was read, with the texts that could be."""
+
+    sample: Sample
+    picture: Image.Image
+    texts: tuple[ReadText, ...]
+
+
+@dataclass
+class Reading:
+    """Goes through samples and keeps count. ``tell`` is given one line for each that is skipped."""
+
+    tell: Callable[[str], None]
+    pictures: int = field(default=0, init=False)
+    """Read."""
+    skipped_pictures: int = field(default=0, init=False)
+    """Missing, damaged, or without any text that could be read."""
+    skipped_texts: int = field(default=0, init=False)
+    """Of pictures that were read."""
+
+    def read(self, samples: Iterable[Sample]) -> Iterator[ReadSample]:
+        """Each sample that can be read."""
+        for sample in samples:
+            try:
+                picture = sample.read()
+            except InputError as error:
+                self.skipped_pictures += 1
+                self.tell(f"skipped: {error}")
+                continue
+            size = (picture.height, picture.width)
+            texts = tuple(
+                read
+                for text in sample.texts
+                if (read := self._text(sample, text, size)) is not None
+            )
+            if not texts:
+                self.skipped_pictures += 1
+                continue
+            self.pictures += 1
+            yield ReadSample(sample, picture, texts)
+
+    def _text(self, sample: Sample, text: GroundedText, size: Size) -> ReadText | None:
+        try:
+            masks = [phrase.mask(size) for phrase in text.phrases]
+        except InputError as error:
+            self.skipped_texts += 1
+            self.tell(f"skipped text {text.identity} of {str(sample.picture)!r}: {error}")
+            return None
+        return ReadText(text, np.stack(masks) if masks else np.zeros((0, *size), dtype=np.bool_))
+
+    @property
+    def summary(self) -> str:
+        """One line for a run's end."""
+        return (
+            f"{self.pictures} pictures read; skipped {self.skipped_pictures} pictures"
+            f" and {self.skipped_texts} texts of others"
+        )

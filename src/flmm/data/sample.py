@@ -1,0 +1,148 @@
+"""What every reader gives: pictures, texts about them, and where the texts' phrases are.
+
+Letters: ``H W`` picture size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco
+
+from flmm.errors import InputError
+from flmm.pictures import read_picture
+from flmm.types import Size
+
+Mask = NDArray[np.bool_]
+Polygons = Sequence[Sequence[float]]
+"""Each x0, y0, x1, y1, … in picture pixels."""
+RunLengths = dict[str, object]
+"""COCO's ``{"size": [H, W], "counts": …}``, counts as a list or compressed as a string."""
+TextKind = Literal["caption", "expression", "instruction"]
+"""A narrative with many phrases; a referring expression, one phrase; a question that implies it."""
+
+
+class Region(Protocol):
+    """One region of a picture, drawn when it is needed."""
+
+    def mask(self, size: Size) -> Mask:
+        """(H, W) bool.
+
+        Raises:
+            InputError: the region does not fit a picture of that size, or cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class CocoRegion:
+    """A region in COCO's forms."""
+
+    segmentation: Polygons | RunLengths
+
+    def mask(self, size: Size) -> Mask:
+        height, width = size
+        try:
+            if not isinstance(self.segmentation, dict):
+                rings = [list(map(float, ring)) for ring in self.segmentation]
+                if any(len(ring) < 6 or len(ring) % 2 for ring in rings) or not rings:
+                    raise InputError("a polygon has fewer than 3 corners; give x0, y0, x1, y1, …")
+                runs = coco.merge(coco.frPyObjects(rings, height, width))
+            else:
+                declared = self.segmentation.get("size")
+                if declared != [height, width]:
+                    raise InputError(
+                        f"run lengths of a mask of {declared} cannot belong to a picture of"
+                        f" {[height, width]} (height, width); draw them anew"
+                    )
+                _check_counts(self.segmentation.get("counts"), height * width)
+                runs = coco.frPyObjects(self.segmentation, height, width)
+        except (ValueError, TypeError, OverflowError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"a segmentation cannot be read ({error}); draw it anew") from error
+        return np.asarray(coco.decode(runs), dtype=np.bool_)
+
+
+@dataclass(frozen=True)
+class PanopticRegion:
+    """One segment of a panoptic PNG, whose colours are the segments' numbers."""
+
+    file: Path
+    segment: int
+
+    def mask(self, size: Size) -> Mask:
+        colours = np.asarray(read_picture(self.file), dtype=np.int64)
+        if colours.shape[:2] != size:
+            raise InputError(
+                f"panoptic picture {str(self.file)!r} is {colours.shape[:2]}, its picture {size}"
+                " (height, width); take both from the same release"
+            )
+        numbers = colours @ np.array([1, 256, 256**2])
+        return np.asarray(numbers == self.segment)
+
+
+@dataclass(frozen=True)
+class GroundedPhrase:
+    """``text[start:end]`` of its text, in code points, and the regions that it means."""
+
+    start: int
+    end: int
+    regions: tuple[Region, ...]
+
+    def mask(self, size: Size) -> Mask:
+        """(H, W) bool: all its regions together."""
+        whole: Mask = np.zeros(size, dtype=np.bool_)
+        for region in self.regions:
+            whole |= region.mask(size)
+        return whole
+
+
+@dataclass(frozen=True)
+class GroundedText:
+    """A text about a picture, and its phrases in the text's order."""
+
+    identity: str
+    """Unique in its data set; what per-sample results are kept under."""
+    kind: TextKind
+    text: str
+    phrases: tuple[GroundedPhrase, ...]
+    question: str | None = None
+    """What the text answers; None lets the head's own prompt ask."""
+
+    def __post_init__(self) -> None:
+        for phrase in self.phrases:
+            if not 0 <= phrase.start < phrase.end <= len(self.text):
+                raise InputError(
+                    f"text {self.identity}: phrase {phrase.start}..{phrase.end} is outside its"
+                    f" {len(self.text)} characters; count code points from 0, end exclusive"
+                )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture and every text about it."""
+
+    picture: Path
+    texts: tuple[GroundedText, ...]
+
+    def read(self) -> Image.Image:
+        """The picture.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        return read_picture(self.picture)
+
+
+def _check_counts(counts: object, pixels: int) -> None:
+    if isinstance(counts, list):
+        if any(not isinstance(count, int) or count < 0 for count in counts):
+            raise InputError("run lengths are not all whole numbers from 0 on; write them anew")
+        if sum(counts) != pixels:
+            raise InputError(f"run lengths cover {sum(counts)} pixels of {pixels}; write them anew")
+    elif not isinstance(counts, str):
+        raise InputError(f"run lengths are {counts!r}; give a list or COCO's compressed string")
