@@ -1,7 +1,6 @@
 """JSON and pickles of data sets, with messages that say which file and where in it."""
 
 import io
-import json
 import pickle
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -68,12 +67,6 @@ def read_json_line(line: str, number: int, file: Path, kind: TypeAdapter[Content
         return kind.validate_json(line)
     except ValidationError as error:
         raise InputError(f"{str(file)!r}, line {number}: {_first(error)}") from error
-
-
-def write_json(file: Path, content: object) -> None:
-    """For fixtures; data sets are never written."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _bytes(file: Path) -> bytes:

@@ -1,9 +1,10 @@
 """Panoptic narrative grounding (PNG): narratives of COCO 2017 with panoptic segments."""
 
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from flmm.data.files import read_json
 from flmm.data.sample import GroundedPhrase, GroundedText, PanopticRegion, Sample

@@ -8,9 +8,10 @@ count code points; ``segmentation`` is polygons or run lengths, as in COCO.
 """
 
 from pathlib import Path
-from typing import Annotated, NotRequired, TypedDict
+from typing import Annotated, NotRequired
 
 from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from flmm.data.files import read_json_line
 from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample

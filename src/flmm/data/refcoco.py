@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from flmm.data.files import read_json, read_plain_pickle
 from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample

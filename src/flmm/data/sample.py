@@ -3,6 +3,7 @@
 Letters: ``H W`` picture size.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ class CocoRegion:
                 rings = [list(map(float, ring)) for ring in self.segmentation]
                 if any(len(ring) < 6 or len(ring) % 2 for ring in rings) or not rings:
                     raise InputError("a polygon has fewer than 3 corners; give x0, y0, x1, y1, …")
+                if not all(math.isfinite(number) for ring in rings for number in ring):
+                    raise InputError("a polygon has a corner that is no number; draw it anew")
                 runs = coco.merge(coco.frPyObjects(rings, height, width))
             else:
                 declared = self.segmentation.get("size")
@@ -58,13 +61,12 @@ class CocoRegion:
                         f"run lengths of a mask of {declared} cannot belong to a picture of"
                         f" {[height, width]} (height, width); draw them anew"
                     )
-                _check_counts(self.segmentation.get("counts"), height * width)
-                runs = coco.frPyObjects(self.segmentation, height, width)
+                runs = _runs(self.segmentation.get("counts"), height, width)
+            return np.asarray(coco.decode(runs), dtype=np.bool_)
         except (ValueError, TypeError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"a segmentation cannot be read ({error}); draw it anew") from error
-        return np.asarray(coco.decode(runs), dtype=np.bool_)
 
 
 @dataclass(frozen=True)
@@ -138,11 +140,16 @@ class Sample:
         return read_picture(self.picture)
 
 
-def _check_counts(counts: object, pixels: int) -> None:
-    if isinstance(counts, list):
-        if any(not isinstance(count, int) or count < 0 for count in counts):
-            raise InputError("run lengths are not all whole numbers from 0 on; write them anew")
-        if sum(counts) != pixels:
-            raise InputError(f"run lengths cover {sum(counts)} pixels of {pixels}; write them anew")
-    elif not isinstance(counts, str):
+def _runs(counts: object, height: int, width: int) -> object:
+    """COCO's own object of run lengths."""
+    if isinstance(counts, str):
+        return {"size": [height, width], "counts": counts.encode()}
+    if not isinstance(counts, list):
         raise InputError(f"run lengths are {counts!r}; give a list or COCO's compressed string")
+    if any(not isinstance(count, int) or count < 0 for count in counts):
+        raise InputError("run lengths are not all whole numbers from 0 on; draw the mask anew")
+    if sum(counts) != height * width:
+        raise InputError(
+            f"run lengths cover {sum(counts)} pixels of {height * width}; draw the mask anew"
+        )
+    return coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
