@@ -9,10 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flmm.data.fixtures import Fixture, write_panoptic_narratives, write_plain, write_refcoco
+from flmm.data.fixtures import (
+    Fixture,
+    write_panoptic_narratives,
+    write_plain,
+    write_reason_seg,
+    write_refcoco,
+)
 from flmm.data.panoptic_narrative import read_panoptic_narratives
 from flmm.data.plain import read_plain
 from flmm.data.reading import Reading
+from flmm.data.reason_seg import PaintedRegion, read_reason_seg
 from flmm.data.refcoco import read_refcoco
 from flmm.data.sample import CocoRegion, Sample
 from flmm.errors import InputError
@@ -32,12 +39,17 @@ def plain(fixture: Fixture) -> list[Sample]:
     return read_plain(fixture.folder / "texts.jsonl")
 
 
+def instructions(fixture: Fixture) -> list[Sample]:
+    return read_reason_seg(fixture.folder)
+
+
 Read = Callable[[Fixture], list[Sample]]
 Write = Callable[[Path], Fixture]
 FORMATS: list[tuple[Write, Read]] = [
     (write_refcoco, refcoco),
     (write_panoptic_narratives, narratives),
     (write_plain, plain),
+    (write_reason_seg, instructions),
 ]
 
 
@@ -72,7 +84,7 @@ def test_expressions_mean_their_things(tmp_path: Path) -> None:
         assert np.array_equal(found[expression], mask)
 
 
-@pytest.mark.parametrize("form", FORMATS[1:])
+@pytest.mark.parametrize("form", FORMATS[1:3])
 def test_captions_mean_their_regions(form: tuple[Write, Read], tmp_path: Path) -> None:
     write, read = form
     fixture = write(tmp_path)
@@ -121,6 +133,7 @@ def test_pickle_that_wants_to_run_something_is_refused(tmp_path: Path) -> None:
         (write_panoptic_narratives, narratives, "png_coco_val2017.json"),
         (write_panoptic_narratives, narratives, "panoptic_val2017.json"),
         (write_plain, plain, "texts.jsonl"),
+        (write_reason_seg, instructions, "1.json"),
     ],
 )
 @pytest.mark.parametrize("damage", ["cut", "missing", "other"])
@@ -135,6 +148,9 @@ def test_damaged_file_is_named(
         file.unlink()
     else:
         file.write_bytes(pickle.dumps(7) if name.endswith(".p") else b'{"no": 1}')
+    if damage == "missing" and name == "1.json":
+        assert len(read(fixture)) == 2, "ReasonSeg is whatever lies in its folder"
+        return
     with pytest.raises(InputError) as caught:
         read(fixture)
     assert name in str(caught.value)
@@ -196,3 +212,37 @@ def test_polygons_and_run_lengths_mean_the_same() -> None:
     listed = CocoRegion({"size": [4, 6], "counts": [9, 2, 2, 2, 2, 2, 5]})
     for region in (square, listed):
         assert np.array_equal(region.mask((4, 6)), expected)
+
+
+def test_instructions_mean_what_is_painted_last(tmp_path: Path) -> None:
+    fixture = write_reason_seg(tmp_path)
+    found = list(Reading(pytest.fail).read(instructions(fixture)))
+    assert [one.texts[0].text.kind for one in found] == ["instruction", "expression", "instruction"]
+    for one, drawing in zip(found, fixture.drawings, strict=True):
+        assert "café" in one.texts[0].text.text
+        things = drawing.thing_masks
+        for text in one.texts:
+            assert not (text.masks & text.ignored).any()
+            assert text.ignored.any() == (len(things) > 1)
+            assert text.masks[0][things[0] & ~text.ignored[0]].all()
+
+
+def test_smaller_polygons_are_painted_over_larger_ones() -> None:
+    large, small = (
+        (0.0, 0.0, 6.0, 0.0, 6.0, 4.0, 0.0, 4.0),
+        (1.0, 1.0, 3.0, 1.0, 3.0, 3.0, 1.0, 3.0),
+    )
+    for polygons in (
+        (("target", large), ("ignore", small)),
+        (("ignore", small), ("target", large)),
+    ):
+        target = PaintedRegion(polygons, "target").mask((4, 6))
+        ignored = PaintedRegion(polygons, "ignore").mask((4, 6))
+        assert ignored.sum() == 4
+        assert ignored[1:3, 1:3].all()
+        assert np.array_equal(target, ~ignored)
+
+
+def test_folder_without_instructions(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no \.json in"):
+        read_reason_seg(tmp_path)

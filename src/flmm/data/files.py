@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -24,16 +25,23 @@ class _PlainUnpickler(pickle.Unpickler):
         raise InputError(f"it refers to {identity!r} outside itself; do not trust the file")
 
 
-def read_json(file: Path, kind: TypeAdapter[Content]) -> Content:
-    """The file's content, checked.
+def read_json(
+    file: Path, kind: TypeAdapter[Content], encodings: Sequence[str] = ("utf-8",)
+) -> Content:
+    """The file's content, checked; ``encodings`` are tried one after the other.
 
     Raises:
         InputError: it is missing, cut short, or not of that kind; says where.
     """
-    try:
-        return kind.validate_json(_bytes(file))
-    except ValidationError as error:
-        raise InputError(f"{str(file)!r}: {_first(error)}") from error
+    content = _bytes(file)
+    for encoding in encodings:
+        try:
+            return kind.validate_json(content.decode(encoding))
+        except UnicodeDecodeError:
+            continue
+        except ValidationError as error:
+            raise InputError(f"{str(file)!r}: {_first(error)}") from error
+    raise InputError(f"{str(file)!r} is not text in {' or '.join(encodings)}; download it again")
 
 
 def read_plain_pickle(file: Path, kind: TypeAdapter[Content]) -> Content:

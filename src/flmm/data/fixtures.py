@@ -143,6 +143,31 @@ def write_plain(folder: Path, pictures: int = 3, first_scene: int = 0) -> Fixtur
     return Fixture(folder, folder, drawings)
 
 
+def write_reason_seg(folder: Path, pictures: int = 3, first_scene: int = 0) -> Fixture:
+    """Each picture's JSON beside it: polygons around its first thing, its last one ignored."""
+    drawings = _draw(pictures, first_scene)
+    for number, drawing in enumerate(drawings):
+        _save(drawing, folder / f"{number}.jpg")
+        masks = drawing.thing_masks
+        shapes = [{"label": "target", "points": _box_corners(masks[0])}]
+        if len(masks) > 1:
+            shapes.append({"label": "ignore", "points": _box_corners(masks[-1])})
+        shapes.append({"label": "flag", "points": [[0, 0]]})
+        asked = f"Which thing would fit a café beside the {drawing.scene.ground.name}?"
+        content = {"text": [asked, "the thing"], "is_sentence": number % 2 == 0, "shapes": shapes}
+        # Some of the published files are not UTF-8.
+        encoded = json.dumps(content, ensure_ascii=False).encode(("utf-8", "cp1252")[number % 2])
+        (folder / f"{number}.json").write_bytes(encoded)
+    return Fixture(folder, folder, drawings)
+
+
+def _box_corners(mask: Mask) -> list[list[int]]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    return [[left, top], [right, top], [right, bottom], [left, bottom]]
+
+
 def _uncompressed(mask: Mask) -> dict[str, object]:
     """COCO's run lengths as a list: down the columns, beginning with those outside."""
     flat = mask.T.ravel()

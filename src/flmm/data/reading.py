@@ -18,6 +18,8 @@ class ReadText:
     text: GroundedText
     masks: Mask
     """(phrases, H, W) bool."""
+    ignored: Mask
+    """(phrases, H, W) bool: where each phrase is neither learned nor measured."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,15 @@ class Reading:
     def _text(self, sample: Sample, text: GroundedText, size: Size) -> ReadText | None:
         try:
             masks = [phrase.mask(size) for phrase in text.phrases]
+            ignored = [phrase.ignored_mask(size) for phrase in text.phrases]
         except InputError as error:
             self.skipped_texts += 1
             self.tell(f"skipped text {text.identity} of {str(sample.picture)!r}: {error}")
             return None
-        return ReadText(text, np.stack(masks) if masks else np.zeros((0, *size), dtype=np.bool_))
+        none = np.zeros((0, *size), dtype=np.bool_)
+        return ReadText(
+            text, np.stack(masks) if masks else none, np.stack(ignored) if ignored else none
+        )
 
     @property
     def summary(self) -> str:

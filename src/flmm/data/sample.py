@@ -94,13 +94,16 @@ class GroundedPhrase:
     start: int
     end: int
     regions: tuple[Region, ...]
+    ignored: tuple[Region, ...] = ()
+    """Where nobody can say what is right; neither learned nor measured."""
 
     def mask(self, size: Size) -> Mask:
         """(H, W) bool: all its regions together."""
-        whole: Mask = np.zeros(size, dtype=np.bool_)
-        for region in self.regions:
-            whole |= region.mask(size)
-        return whole
+        return _union(self.regions, size)
+
+    def ignored_mask(self, size: Size) -> Mask:
+        """(H, W) bool: all that is ignored."""
+        return _union(self.ignored, size)
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,13 @@ class Sample:
             InputError: it is missing or damaged.
         """
         return read_picture(self.picture)
+
+
+def _union(regions: Sequence[Region], size: Size) -> Mask:
+    whole: Mask = np.zeros(size, dtype=np.bool_)
+    for region in regions:
+        whole |= region.mask(size)
+    return whole
 
 
 def _runs(counts: object, height: int, width: int) -> object:
