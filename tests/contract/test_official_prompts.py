@@ -1,0 +1,106 @@
+"""A prompt is, token by token, the one that the model's own processor in transformers makes."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+import torch
+from family_checks import picture
+from PIL import Image
+from torch import Tensor
+from transformers.processing_utils import ProcessorMixin
+
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.prompt import Message
+
+# What a real checkpoint's tokenizer_config.json says.
+TOKENIZER_NAMES = {
+    "gemma3": {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"},
+    "gemma4": {
+        "boi_token": "<|image>",
+        "eoi_token": "<image|>",
+        "boa_token": "<|audio>",
+        "eoa_token": "<audio|>",
+        "audio_token": "<|audio|>",
+    },
+    "internvl": {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    },
+}
+BORROWED = {"qwen3_5": "qwen3_vl", "vipllava": "llava"}
+"""Families that have no processor of their own."""
+
+
+def official_processor(
+    adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, Tensor]]:
+    kind = adapter.model.config.model_type
+    kind = BORROWED.get(kind, kind)
+    module = importlib.import_module(f"transformers.models.{kind}.processing_{kind}")
+    (found,) = (
+        value
+        for name, value in vars(module).items()
+        if name.endswith("Processor")
+        and inspect.isclass(value)
+        and value.__module__ == module.__name__
+    )
+    # Videos need torchvision and num2words; no picture does.
+    monkeypatch.setattr(ProcessorMixin, "check_argument_for_proper_class", lambda *_: None)
+    if hasattr(module, "num2words"):
+        monkeypatch.setattr(module, "num2words", str)
+    tokenizer = adapter.tokenizer
+    names = {"image_token": adapter.image_token, **TOKENIZER_NAMES.get(kind, {})}
+    for name, token in names.items():
+        setattr(tokenizer, name, token)
+        setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
+    (view, *_) = adapter.prepare(picture(), "what?").pictures[0]
+    adapter.image_processor.image_seq_length = view.columns.numel()  # type: ignore[attr-defined]
+    config = adapter.model.config
+    options = {
+        "patch_size": 4,
+        "num_additional_image_tokens": 1,
+        "vision_feature_select_strategy": getattr(config, "vision_feature_select_strategy", None)
+        or "default",
+        "vision_aspect_ratio": getattr(config, "vision_aspect_ratio", None),
+        "video_processor": None,
+        "feature_extractor": None,
+        **dict.fromkeys(
+            ("image_seq_length", "image_seq_len", "num_image_tokens"), view.columns.numel()
+        ),
+    }
+    taken = inspect.signature(found.__init__).parameters
+    make = cast(Callable[..., Callable[..., dict[str, Tensor]]], found)
+    return make(
+        image_processor=adapter.image_processor,
+        tokenizer=tokenizer,
+        **{name: value for name, value in options.items() if name in taken},
+    )
+
+
+@pytest.mark.parametrize("sizes", [[(50, 40)], [(33, 97)], [(50, 40), (90, 60)]])
+def test_prompt_is_the_official_processor_s(
+    adapter: LMMAdapter, sizes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its own, for the tokenizer is given names that the shared one has not.
+    own = type(adapter).tiny()
+    process = official_processor(own, monkeypatch)
+    shown: list[Image.Image] = [picture(*size) for size in sizes]
+    chat = own.render([Message("user", "what is it?", tuple(shown))], None)
+    # PaliGemma's puts the pictures and the line's end around the question itself.
+    text = "what is it?" if own.model.config.model_type == "paligemma" else chat.text
+    theirs = process(
+        images=[shown],
+        text=[text],
+        add_special_tokens=not chat.has_special_tokens,
+        return_tensors="pt",
+    )
+    ours = own.prepare(shown, "what is it?").inputs
+    assert torch.equal(ours["input_ids"], theirs["input_ids"])
+    for name in own.image_inputs:
+        if name in theirs and isinstance(ours[name], Tensor):
+            assert torch.equal(ours[name], theirs[name])
