@@ -1,6 +1,7 @@
 """``flmm bench``: what flmm costs on this machine."""
 
 from dataclasses import asdict
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -22,6 +23,13 @@ Size = Annotated[
 ]
 
 
+class ImageTokenCount(StrEnum):
+    """How many image tokens the random LMM has."""
+
+    ONE_VIEW = "576"
+    TILES = "2880"
+
+
 @app.callback()
 def _bench() -> None:
     """Measure what flmm costs on this machine, on random LMMs of real sizes."""
@@ -30,7 +38,7 @@ def _bench() -> None:
 @app.command()
 def record(
     image_tokens: Annotated[
-        list[Literal["576", "2880"]] | None,
+        list[ImageTokenCount] | None,
         typer.Option(help="Of the picture; by default the one and the other."),
     ] = None,
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")] = 64,
@@ -57,7 +65,10 @@ def record(
         raise InputError(f"--device is {str(found)!r}; the benchmark knows cpu and cuda")
     place, sizes = str(found), HALF_BILLION if size == "0.5B" else SMALL
     kind = find_dtype(dtype) or (torch.float32 if place == "cpu" else torch.bfloat16)
-    known: dict[str, ImageTokens] = {"576": 576, "2880": 2880}
+    known: dict[ImageTokenCount, ImageTokens] = {
+        ImageTokenCount.ONE_VIEW: 576,
+        ImageTokenCount.TILES: 2880,
+    }
     counts = [known[count] for count in image_tokens or known]
     settings = [Setting(count, sizes, new_tokens, place, kind) for count in counts]
     with Progress(console=Console(stderr=True)) as progress:
