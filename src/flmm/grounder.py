@@ -3,6 +3,7 @@
 Letters: ``M`` layers, ``T`` tokens of an answer, ``P`` phrases, ``H W`` picture size.
 """
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ PhraseSource = Literal["selector", "noun_chunks"]
 DEFAULT_SEGMENT_PROMPT = "Where is {phrase} in the picture?"
 
 _SEQUENCES_A_BATCH = 8
+_ARTICLE = re.compile(r"^(the|an?)\s+(?=\S)", re.IGNORECASE)
 # Logits at picture size are made for so many phrases at a time that they stay below 128 MiB.
 _LOGITS_AT_ONCE = 2**25
 
@@ -196,13 +198,7 @@ class Grounder:
         watch = _Stopwatch()
         with watch.stage("picture"):
             picture = read_picture(image)
-            pattern = self.head.config.segment_prompt or DEFAULT_SEGMENT_PROMPT
-            prompts = [
-                self.adapter.prepare(
-                    picture, pattern.replace("{phrase}", phrase), phrase[0].upper() + phrase[1:]
-                )
-                for phrase in phrases
-            ]
+            prompts = [self.adapter.prepare(picture, *self._asked(phrase)) for phrase in phrases]
         traces: list[Trace] = []
         with watch.stage("read"):
             for first in range(0, len(prompts), _SEQUENCES_A_BATCH):
@@ -216,6 +212,15 @@ class Grounder:
             start += len(phrase) + len(", ")
         found = self._ground(picture, list(zip(spans, traces, strict=True)), refine, watch)
         return self._answer(picture, ", ".join(phrases), found, watch)
+
+    def _asked(self, phrase: str) -> tuple[str, str]:
+        """What the LMM is asked for a phrase, and what it is made to answer."""
+        pattern = self.head.config.segment_prompt or DEFAULT_SEGMENT_PROMPT
+        said = phrase
+        if "the {phrase}" in pattern:
+            phrase = _ARTICLE.sub("", phrase)
+            said = f"the {phrase}"
+        return pattern.replace("{phrase}", phrase), said[0].upper() + said[1:]
 
     def _spans(
         self,

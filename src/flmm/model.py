@@ -44,7 +44,11 @@ class HeadConfig:
     selector_width: int = 256
     selector_threshold: float = DEFAULT_THRESHOLD
     segment_prompt: str = ""
-    """What the LMM is asked before a phrase is put in its mouth; empty for its family's default."""
+    """What the LMM is asked before a phrase is put in its mouth; empty for flmm's default.
+
+    One with "the {phrase}" asks for, and is answered with, the phrase with that article, whether it
+    was given with one or none.
+    """
     base_model_name_or_path: str = ""
     base_model_revision: str | None = None
     refiner_name_or_path: str = "facebook/sam-vit-large"

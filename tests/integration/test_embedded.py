@@ -43,6 +43,14 @@ def test_embedded_model_finds_the_ground_below_and_the_backdrop_above(embedded: 
     assert np.nonzero(lower.mask)[0].mean() > height / 2 > np.nonzero(upper.mask)[0].mean()
 
 
+def test_articles_do_not_matter_to_the_embedded_model(embedded: Grounder) -> None:
+    bare, *others = embedded.segment(DEMO, ["cat", "a cat", "the cat", "The  cat"]).phrases
+    assert bare.text == "cat"
+    assert bare.area > 1000
+    for other in others:
+        assert np.array_equal(other.mask, bare.mask)
+
+
 def test_embedded_model_is_small(embedded: Grounder) -> None:
     assert sum(p.numel() for p in embedded.adapter.model.parameters()) <= 8_000_000
     files = (PACKAGE / "assets" / "embedded").rglob("*")
@@ -52,10 +60,10 @@ def test_embedded_model_is_small(embedded: Grounder) -> None:
 def test_embedded_model_keeps_its_quality() -> None:
     # A few scenes for every change; README's figures come from 500.
     report = evaluate_embedded(10, PACKAGE / "assets" / "embedded", calibration_scenes=4)
-    assert report.words.named >= 0.85
+    assert report.words.named >= 0.9
     assert report.words.absent <= 0.08
     assert report.words.keyword_f1 >= 0.9
     decoder, refined = report.captions["decoder"], report.captions["refined"]
     assert refined.stuff_cumulative >= max(0.85, decoder.stuff_cumulative)
-    assert refined.things_cumulative >= max(0.45, decoder.things_cumulative + 0.03)
+    assert refined.things_cumulative >= max(0.6, decoder.things_cumulative + 0.03)
     assert decoder.things_cumulative > report.captions["mean map"].things_cumulative

@@ -146,7 +146,8 @@ def build_head(adapter: LMMAdapter, sam: SamModel) -> GroundingHead:
     """The untrained head for the embedded LMM."""
     config = HeadConfig(
         layers=adapter.layers, heads=adapter.heads, hidden_size=adapter.hidden_size,
-        base_channels=16, selector=True, selector_width=64, segment_prompt=SEGMENT_QUESTION,
+        base_channels=16, selector=True, selector_width=64,
+        segment_prompt=SEGMENT_QUESTION.format(phrase="the {phrase}"),
         base_model_name_or_path=LMM_NAME, refiner_name_or_path=SAM_NAME,
     )  # fmt: skip
     return GroundingHead(config, sam)
