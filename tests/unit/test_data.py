@@ -113,6 +113,26 @@ def test_missing_and_damaged_pictures_are_told_and_counted(tmp_path: Path) -> No
     assert reading.summary == "2 pictures read; skipped 2 pictures and 0 texts of others"
 
 
+def test_texts_whose_regions_do_not_fit_are_told_and_counted(tmp_path: Path) -> None:
+    fixture = write_refcoco(tmp_path, pictures=3)
+    content = json.loads((tmp_path / "instances.json").read_text())
+    first, *others = [one for one in content["annotations"] if one["image_id"] == 100]
+    assert others, "the picture would have no other text"
+    spoilt = [first, *(one for one in content["annotations"] if one["image_id"] == 102)]
+    for annotation in spoilt:
+        annotation["segmentation"]["counts"].append(5)
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    told: list[str] = []
+    reading = Reading(told.append)
+    samples = refcoco(fixture)
+    (read,) = reading.read(samples)
+    assert len(samples) == 2
+    lost = len(samples[0].texts) - len(read.texts)
+    assert lost > 0
+    assert (reading.pictures, reading.skipped_pictures, reading.skipped_texts) == (1, 1, lost)
+    assert len(told) == lost + len(samples[1].texts)
+
+
 def test_pickle_that_wants_to_run_something_is_refused(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:

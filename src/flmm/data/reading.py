@@ -62,6 +62,7 @@ class Reading:
                 self.skipped_pictures += 1
                 continue
             self.pictures += 1
+            self.skipped_texts += len(sample.texts) - len(texts)
             yield ReadSample(sample, picture, texts)
 
     def _text(self, sample: Sample, text: GroundedText, size: Size) -> ReadText | None:
@@ -69,7 +70,6 @@ class Reading:
             masks = [phrase.mask(size) for phrase in text.phrases]
             ignored = [phrase.ignored_mask(size) for phrase in text.phrases]
         except InputError as error:
-            self.skipped_texts += 1
             self.tell(f"skipped text {text.identity} of {str(sample.picture)!r}: {error}")
             return None
         none = np.zeros((0, *size), dtype=np.bool_)

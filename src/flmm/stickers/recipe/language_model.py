@@ -280,11 +280,7 @@ class Lesson(nn.Module):
 
 
 def train(
-    lesson: Lesson,
-    tokenizer: PreTrainedTokenizerFast,
-    world: World,
-    folder: Path,
-    steps: int,
+    lesson: Lesson, tokenizer: PreTrainedTokenizerFast, world: World, folder: Path, steps: int
 ) -> None:
     """Teach the whole model captions, lists and answers."""
     plan = Curriculum(world, 2, steps, 2 * _MICRO, ((0.14, 1), (0.22, 2), (0.33, 3), (1.0, 6)))
