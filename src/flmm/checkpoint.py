@@ -128,7 +128,8 @@ def read_config(folder: Path) -> HeadConfig:
     for name, value in content.items():
         default = allowed[name].default
         wanted = int if default is MISSING else type(default)
-        optional = default is None and (value is None or isinstance(value, str))
+        given = list if name == "kept_maps" else str
+        optional = default is None and (value is None or isinstance(value, given))
         number = wanted is float and isinstance(value, int)
         if not (optional or number or type(value) is wanted):
             raise InputError(

@@ -3,7 +3,6 @@
 Letters: ``M`` layers, ``T`` tokens of an answer, ``P`` phrases, ``H W`` picture size.
 """
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from flmm.remembered import Remembered
 from flmm.types import PhraseSpan
 from flmm.user_input import (
     EMBEDDED_HEAD,
+    asked_for,
     check_phrases,
     check_text,
     find_device,
@@ -47,10 +47,7 @@ from flmm.user_input import (
 PhraseSource = Literal["selector", "noun_chunks"]
 """Who says which words of an answer are grounded: the head's classifier, or spaCy's grammar."""
 
-DEFAULT_SEGMENT_PROMPT = "Where is {phrase} in the picture?"
-
 _SEQUENCES_A_BATCH = 8
-_ARTICLE = re.compile(r"^(the|an?)\s+(?=\S)", re.IGNORECASE)
 # Logits at picture size are made for so many phrases at a time that they stay below 128 MiB.
 _LOGITS_AT_ONCE = 2**25
 
@@ -198,7 +195,10 @@ class Grounder:
         watch = _Stopwatch()
         with watch.stage("picture"):
             picture = read_picture(image)
-            prompts = [self.adapter.prepare(picture, *self._asked(phrase)) for phrase in phrases]
+            prompts = [
+                self.adapter.prepare(picture, *asked_for(phrase, self.head.config))
+                for phrase in phrases
+            ]
         traces: list[Trace] = []
         with watch.stage("read"):
             for first in range(0, len(prompts), _SEQUENCES_A_BATCH):
@@ -212,15 +212,6 @@ class Grounder:
             start += len(phrase) + len(", ")
         found = self._ground(picture, list(zip(spans, traces, strict=True)), refine, watch)
         return self._answer(picture, ", ".join(phrases), found, watch)
-
-    def _asked(self, phrase: str) -> tuple[str, str]:
-        """What the LMM is asked for a phrase, and what it is made to answer."""
-        pattern = self.head.config.segment_prompt or DEFAULT_SEGMENT_PROMPT
-        said = phrase
-        if "the {phrase}" in pattern:
-            phrase = _ARTICLE.sub("", phrase)
-            said = f"the {phrase}"
-        return pattern.replace("{phrase}", phrase), said[0].upper() + said[1:]
 
     def _spans(
         self,
@@ -264,9 +255,12 @@ class Grounder:
 
     def _logits(self, said: Sequence[_Said], embeddings: Tensor | None) -> Tensor:
         """(P, H, W) logits, from the mask decoder alone where no embeddings are given."""
-        merge, geometry = self.head.config.merge, said[0][1].geometry
+        config, geometry = self.head.config, said[0][1].geometry
         attention = torch.stack(
-            [trace.picture.of_phrase(span.tokens, merge) for span, trace in said]
+            [
+                config.keep(trace.picture.of_phrase(span.tokens, config.merge))
+                for span, trace in said
+            ]
         )
         if embeddings is None:
             decoded = self.head.mask_decoder(attention)[:, 0]

@@ -17,7 +17,7 @@ from transformers import SamModel
 
 from flmm.attention.merge import Merge
 from flmm.errors import InputError
-from flmm.geometry import cut_to_picture
+from flmm.geometry import cut_to_picture, resize_to_picture
 from flmm.masks.refiner import MaskRefiner, Resolution
 from flmm.masks.selector import DEFAULT_THRESHOLD, KeywordSelector
 from flmm.masks.unet import MaskDecoder
@@ -37,6 +37,12 @@ class HeadConfig:
     stages: int = 4
     upsample_input: int = 64
     merge: Merge = "mean"
+    kept_maps: tuple[int, ...] | None = None
+    """Which of the ``views * layers * heads`` maps the decoder sees, ascending; None for all."""
+    normalise: bool = True
+    """Whether each map is divided by its sum before it is decoded."""
+    refine: bool = True
+    """Whether SAM refines the decoder's masks; without it the decoder has the last word."""
     use_mask: bool = True
     use_box: bool = True
     use_text: bool = True
@@ -49,6 +55,9 @@ class HeadConfig:
     One with "the {phrase}" asks for, and is answered with, the phrase with that article, whether it
     was given with one or none.
     """
+    caption_prompt: str = ""
+    """What the LMM is asked before a whole caption is put in its mouth, to train or measure on;
+    empty for flmm's default."""
     base_model_name_or_path: str = ""
     base_model_revision: str | None = None
     refiner_name_or_path: str = "facebook/sam-vit-large"
@@ -62,15 +71,37 @@ class HeadConfig:
             size = getattr(self, name)
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise InputError(f"head {name} is {size!r}; give a positive whole number")
+        if self.kept_maps is not None:
+            # JSON has lists.
+            object.__setattr__(self, "kept_maps", tuple(self.kept_maps))
+            _check_kept_maps(self.kept_maps, self.all_maps)
         if self.merge not in ("mean", "max"):
             raise InputError(f"head merge is {self.merge!r}; choose 'mean' or 'max'")
         if not 0 <= self.selector_threshold <= 1:
             raise InputError(f"selector_threshold is {self.selector_threshold}; give one in 0..1")
 
     @property
-    def maps(self) -> int:
-        """Attention maps a phrase: views * layers * heads."""
+    def all_maps(self) -> int:
+        """Attention maps that the LMM has for a phrase: views * layers * heads."""
         return self.views * self.layers * self.heads
+
+    @property
+    def maps(self) -> int:
+        """Attention maps a phrase that the decoder sees."""
+        return self.all_maps if self.kept_maps is None else len(self.kept_maps)
+
+    def keep(self, attention: Tensor) -> Tensor:
+        """(all maps, h, w) of a phrase to (maps, h, w): those that the decoder sees."""
+        return attention if self.kept_maps is None else attention[list(self.kept_maps)]
+
+
+def _check_kept_maps(kept: tuple[int, ...], maps: int) -> None:
+    if any(isinstance(one, bool) or not isinstance(one, int) for one in kept):
+        raise InputError(f"head kept_maps is {kept}; give whole numbers")
+    if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < maps:
+        raise InputError(
+            f"head kept_maps is {list(kept)}; give different numbers in 0..{maps - 1}, ascending"
+        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +111,8 @@ class HeadOutput:
     mask_logits: Tensor
     """(P, h'', w''): the mask decoder's, over the picture's visible part."""
     refined_logits: Tensor
-    """(P, H, W), or at "low" resolution (P, a, b) with SAM's low side as the longer one."""
+    """(P, H, W), or at "low" resolution (P, a, b) with SAM's low side as the longer one; the
+    decoder's where the head does not refine."""
 
 
 class GroundingHead(nn.Module):
@@ -95,11 +127,17 @@ class GroundingHead(nn.Module):
         super().__init__()
         self.config = config
         self.mask_decoder = MaskDecoder(
-            config.maps, config.base_channels, config.stages, config.upsample_input
+            config.maps,
+            config.base_channels,
+            config.stages,
+            config.upsample_input,
+            config.normalise,
         )
         self.refiner = MaskRefiner(sam, config.use_mask, config.use_box, config.use_text)
         self.text_projection = nn.Linear(config.hidden_size, self.refiner.width)
-        self.text_projection.requires_grad_(config.use_text)
+        self.text_projection.requires_grad_(config.refine and config.use_text)
+        if not config.refine:
+            self.refiner.requires_grad_(False)
         self.layer_weights = nn.Parameter(torch.zeros(config.layers))
         self.selector = (
             KeywordSelector(config.hidden_size, config.selector_width) if config.selector else None
@@ -117,7 +155,8 @@ class GroundingHead(nn.Module):
         """Masks of all phrases in one batch.
 
         Args:
-            attention: (P, M*N, h, w), merged (``attention.merge.merge_phrase``), not negative.
+            attention: (P, config.maps, h, w), merged (``attention.merge.merge_phrase``), those
+                that the head keeps (``HeadConfig.keep``), not negative.
             hidden_states: P tensors (M, T, D), T each phrase's own number of tokens.
             geometry: of the picture; of all of them when the phrases come from several.
             image_embeddings: (B, C, e, e), from ``refiner.encode``.
@@ -133,6 +172,11 @@ class GroundingHead(nn.Module):
                 f"{len(hidden_states)}; give both for the same phrases, at least one"
             )
         mask_logits = cut_to_picture(self.mask_decoder(attention)[:, 0], geometry)
+        if not self.config.refine:
+            last = (
+                resize_to_picture(mask_logits, geometry) if resolution == "picture" else mask_logits
+            )
+            return HeadOutput(mask_logits, last)
         refined_logits = self.refiner(
             mask_logits,
             self.text_prompts(hidden_states),

@@ -1,5 +1,6 @@
 """What the user says - models, devices, types, questions, phrases - checked and understood."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,13 @@ if TYPE_CHECKING:
 
     from flmm.model import HeadConfig
 
+DEFAULT_SEGMENT_PROMPT = "Where is {phrase} in the picture?"
+DEFAULT_CAPTION_PROMPT = "What is in the picture?"
+
 EMBEDDED_HEAD = "embedded:head"
 """The name of the head that comes with the package."""
 
+_ARTICLE = re.compile(r"^(the|an?)\s+(?=\S)", re.IGNORECASE)
 _ASSETS = Path(__file__).parent / "assets" / "embedded"
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -38,6 +43,16 @@ def find_folder(name: str) -> str:
             f"there is no {name!r} in this installation; it has {', '.join(parts) or 'none'}"
         )
     return str(parts[name])
+
+
+def asked_for(phrase: str, config: "HeadConfig") -> tuple[str, str]:
+    """What the LMM is asked for a phrase that shall be segmented, and what it is made to answer."""
+    pattern = config.segment_prompt or DEFAULT_SEGMENT_PROMPT
+    said = phrase
+    if "the {phrase}" in pattern:
+        phrase = _ARTICLE.sub("", phrase)
+        said = f"the {phrase}"
+    return pattern.replace("{phrase}", phrase), said[0].upper() + said[1:]
 
 
 def find_lmm(head: str, config: "HeadConfig", lmm: str | None) -> tuple[str, str | None]:

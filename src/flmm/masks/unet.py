@@ -57,13 +57,19 @@ class MaskDecoder(nn.Module):
         base_channels: channels of the first stage; each further stage has twice as many.
         stages: resolutions of the U-Net, at least 1.
         upsample_input: longer side that the maps are enlarged to before the first stage.
+        normalise: whether each map is divided by its own sum first.
 
     Raises:
         InputError: a size is not positive.
     """
 
     def __init__(
-        self, in_channels: int, base_channels: int = 64, stages: int = 4, upsample_input: int = 64
+        self,
+        in_channels: int,
+        base_channels: int = 64,
+        stages: int = 4,
+        upsample_input: int = 64,
+        normalise: bool = True,
     ) -> None:
         super().__init__()
         sizes = {
@@ -77,6 +83,7 @@ class MaskDecoder(nn.Module):
                 raise InputError(f"MaskDecoder {name} is {size}; give a positive whole number")
         self.in_channels = in_channels
         self.upsample_input = upsample_input
+        self.divides_by_sum = normalise
         self.multiple = 2 ** (stages - 1)
         channels = [base_channels * 2**stage for stage in range(stages)]
         self.down_stages = nn.ModuleList(
@@ -91,8 +98,8 @@ class MaskDecoder(nn.Module):
         """Decodes every phrase in one batch.
 
         Args:
-            attention: (P, M*N, h, w), not negative; each map is divided by its own sum, so its
-                scale does not matter.
+            attention: (P, in_channels, h, w), not negative; where each map is divided by its own
+                sum, its scale does not matter.
 
         Returns:
             (P, 1, h', w') logits over the LMM's canvas; the mask is where they are above 0.
@@ -105,7 +112,8 @@ class MaskDecoder(nn.Module):
                 f"attention is {tuple(attention.shape)}, the head wants "
                 f"(phrases, {self.in_channels}, h, w); use the head made for this LMM"
             )
-        features = self.enlarge(self.normalise(attention))
+        maps = self.normalise(attention) if self.divides_by_sum else attention
+        features = self.enlarge(maps.to(self.classifier.weight.dtype))
         height, width = features.shape[2:]
         features = functional.pad(features, (0, -width % self.multiple, 0, -height % self.multiple))
         logits: Tensor = self.classifier(self.decode(features))
@@ -117,7 +125,7 @@ class MaskDecoder(nn.Module):
         # zeros (a head that ignores the picture, in half precision) stays zeros.
         values = attention.float()
         total = values.sum(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-        return (values / total).to(self.classifier.weight.dtype)
+        return values / total
 
     def enlarge(self, maps: Tensor) -> Tensor:
         """(P, M*N, h, w) to (P, M*N, h', w') with ``max(h', w') == upsample_input``."""
