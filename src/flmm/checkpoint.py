@@ -26,6 +26,7 @@ __all__ = [
     "check_matches",
     "convert_official",
     "from_pretrained",
+    "model_card",
     "push_to_hub",
     "read_config",
     "save_pretrained",
@@ -178,7 +179,7 @@ def push_to_hub(head: GroundingHead, repository: str, private: bool = False) -> 
     try:
         with tempfile.TemporaryDirectory() as folder:
             save_pretrained(head, folder)
-            card = _model_card(head.config)
+            card = model_card(head.config)
             (Path(folder) / "README.md").write_text(card, encoding="utf-8")
             address = HfApi().create_repo(repository, private=private, exist_ok=True)
             HfApi().upload_folder(repo_id=repository, folder_path=folder)
@@ -225,7 +226,8 @@ def _load_weights(head: GroundingHead, path: Path) -> None:
     head.load_state_dict(weights, strict=False)
 
 
-def _model_card(config: HeadConfig) -> str:
+def model_card(config: HeadConfig, measured: str = "") -> str:
+    """The README of a head's folder or repository; ``measured``: its figures, as Markdown."""
     base = (
         f"base_model: {config.base_model_name_or_path}\n" if config.base_model_name_or_path else ""
     )
@@ -233,6 +235,7 @@ def _model_card(config: HeadConfig) -> str:
         f"---\nlibrary_name: flmm\npipeline_tag: image-segmentation\n{base}---\n\n"
         f"A grounding head of [flmm](https://arxiv.org/abs/2406.05821): masks for what "
         f"`{config.base_model_name_or_path or 'its LMM'}` says, which itself stays untouched.\n"
+        f"{measured}"
     )
 
 

@@ -184,15 +184,21 @@ class FeatureExtractor:
 
 
 def decode(
-    head: GroundingHead, features: GroundingFeatures, resolution: Resolution = "picture"
+    head: GroundingHead,
+    features: GroundingFeatures,
+    resolution: Resolution = "picture",
+    device: torch.device | None = None,
 ) -> HeadOutput:
-    """The head's masks of all phrases of one picture, in their order."""
+    """The head's masks of all phrases of one picture, in their order.
+
+    ``device``: the head's, where the features are elsewhere.
+    """
     embedding = features.image_embedding
     output: HeadOutput = head(
-        torch.stack([phrase.attention for phrase in features.phrases]),
-        [phrase.hidden_states for phrase in features.phrases],
+        torch.stack([phrase.attention for phrase in features.phrases]).to(device),
+        [phrase.hidden_states.to(device) for phrase in features.phrases],
         features.geometry,
-        torch.empty(0) if embedding is None else embedding[None],
+        torch.empty(0) if embedding is None else embedding[None].to(device),
         resolution=resolution,
     )
     return output

@@ -1,0 +1,45 @@
+"""An exponential average of the trained weights."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightAverage:
+    """Follows weights slowly: ``average = decay * average + (1 - decay) * weight`` each step."""
+
+    def __init__(self, weights: Sequence[nn.Parameter], decay: float) -> None:
+        self._weights = list(weights)
+        self._decay = decay
+        self.values = [weight.detach().clone() for weight in weights]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After step ``step``, counted from 0; early steps forget the start faster."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for value, weight in zip(self.values, self._weights, strict=True):
+            value.lerp_(weight, 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The weights are their average inside the block."""
+        kept = [weight.detach().clone() for weight in self._weights]
+        self._put(self.values)
+        try:
+            yield
+        finally:
+            self._put(kept)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {str(index): value for index, value in enumerate(self.values)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for index, value in enumerate(self.values):
+            value.copy_(state[str(index)])
+
+    @torch.no_grad()
+    def _put(self, values: Sequence[Tensor]) -> None:
+        for weight, value in zip(self._weights, values, strict=True):
+            weight.copy_(value)

@@ -1,0 +1,104 @@
+"""A run's state on disk, whole or not at all, from which it goes on as if it had never stopped."""
+
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from flmm.errors import InputError
+from flmm.train.average import WeightAverage
+
+_NAME = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    """Steps that are done."""
+    best: float | None = None
+    """The best head's score so far; None before the first validation."""
+    best_step: int = 0
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything that changes while a run goes on."""
+
+    weights: dict[str, nn.Parameter]
+    optimizer: Optimizer
+    average: WeightAverage | None
+
+    def save(self, folder: Path, settings: str, progress: Progress) -> None:
+        """Writes the checkpoint; the one before it stays until the new one is whole.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        content = {
+            "settings": settings,
+            "step": progress.step,
+            "best": progress.best,
+            "best_step": progress.best_step,
+            "weights": {name: weight.detach() for name, weight in self.weights.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+        partial = folder / f".{_NAME}.partial"
+        try:
+            torch.save(content, partial)
+            os.replace(partial, folder / _NAME)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise InputError(
+                f"checkpoint in {str(folder)!r} cannot be written ({error}); make room and start"
+                " again: the checkpoint before it stays"
+            ) from error
+
+    @torch.no_grad()
+    def load(self, folder: Path, settings: str) -> Progress:
+        """Brings the state back, where there is a checkpoint; otherwise leaves it as it is.
+
+        Raises:
+            InputError: the checkpoint is damaged, or of a run with other settings.
+        """
+        file = folder / _NAME
+        if not file.exists():
+            return Progress()
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            found = content["settings"]
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError,
+                pickle.UnpicklingError) as error:  # fmt: skip
+            raise InputError(
+                f"{str(file)!r} is damaged; delete it to start from the beginning"
+            ) from error
+        if found != settings:
+            raise InputError(
+                f"{str(folder)!r} holds a run with other settings ({_difference(found, settings)});"
+                " choose another folder for this one, or set them back"
+            )
+        weights: dict[str, Tensor] = content["weights"]
+        for name, weight in self.weights.items():
+            weight.copy_(weights[name])
+        self.optimizer.load_state_dict(content["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(content["average"])
+        return Progress(content["step"], content["best"], content["best_step"])
+
+
+def _difference(found: str, wanted: str) -> str:
+    """The first line in which two texts of settings differ."""
+    before, now = (
+        dict(line.strip().split(": ", 1) for line in text.splitlines() if ": " in line)
+        for text in (found, wanted)
+    )
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if not names:
+        return "in their data"
+    return f"{names[0]} was {before.get(names[0])}, now {now.get(names[0])}"

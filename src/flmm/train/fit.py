@@ -1,0 +1,251 @@
+"""The loop: pictures, loss, gradient, step; a checkpoint now and then; validation each epoch."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from flmm.errors import InputError
+from flmm.model import GroundingHead
+from flmm.train.average import WeightAverage
+from flmm.train.checkpoint import Progress, RunState
+from flmm.train.loss import count_phrases, count_tokens, loss_sums
+from flmm.train.pictures import TrainingPicture, TrainingPictures
+from flmm.train.plan import Plan, cut, share_of
+from flmm.train.settings import TrainingSettings
+from flmm.train.validation import ValidationScores, validate
+
+LOG_NAME = "log.jsonl"
+
+Tell = Callable[[str], None]
+Watch = Callable[[int, int, str], None]
+"""Shown (steps done, all steps, how it goes)."""
+KeepBest = Callable[[ValidationScores | None, int], None]
+"""Given the scores of the head as it stands, and its step."""
+
+_Step = tuple[int, list[list[TrainingPicture]]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a run is made of."""
+
+    settings: TrainingSettings
+    accelerator: Accelerator
+    head: GroundingHead
+    training: TrainingPictures
+    validation: TrainingPictures
+    keep_best: KeepBest
+    watch: Watch
+
+    @property
+    def plan(self) -> Plan:
+        settings = self.settings
+        return Plan(len(self.training), settings.batch_size, settings.epochs, settings.seed)
+
+
+def fit(run: Run) -> Progress:
+    """Trains the head in place, going on from the run's checkpoint where there is one.
+
+    Raises:
+        InputError: the loss is no number any more, or a checkpoint cannot be written or read; the
+            last checkpoint stays.
+    """
+    settings, plan, head = run.settings, run.plan, run.head
+    state = _setup(run)
+    written = settings.model_dump_json(indent=1, exclude={"out", "tracker", "log_every", "device"})
+    progress = state.load(settings.out, written)
+    log = _Log(run, progress.step)
+    head.train()
+    seconds = time.perf_counter()
+    for step, batches in _read_ahead(run, progress.step):
+        loss, phrases = _learn(run, state, batches, step)
+        progress = replace(progress, step=step + 1)
+        epoch_ends = progress.step % plan.steps_an_epoch == 0
+        if progress.step % settings.log_every == 0 or epoch_ends:
+            now = time.perf_counter()
+            log.write(progress.step, {"loss": loss, "phrases": phrases, "seconds": now - seconds})
+        run.watch(progress.step, plan.steps, f"loss {loss:.4f}")
+        if epoch_ends:
+            progress = _end_epoch(run, state, progress, log)
+        if (epoch_ends or progress.step % settings.checkpoint_every == 0) and _is_first(run):
+            state.save(settings.out, written, progress)
+    run.accelerator.wait_for_everyone()
+    return progress
+
+
+def _setup(run: Run) -> RunState:
+    head, settings = run.head, run.settings
+    head.to(run.accelerator.device)
+    weights = {name: weight for name, weight in head.named_parameters() if weight.requires_grad}
+    parameters = list(weights.values())
+    optimizer = AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
+    decay = settings.average
+    average = None if decay is None else WeightAverage(parameters, decay)
+    return RunState(weights, optimizer, average)
+
+
+def _is_first(run: Run) -> bool:
+    return bool(run.accelerator.is_main_process)
+
+
+def _read_ahead(run: Run, first: int) -> Iterator[_Step]:
+    """Each step's pictures of this process, read while the step before them is learned."""
+    accelerator, size = run.accelerator, run.settings.micro_batch_size
+
+    def read(step: int, numbers: list[int]) -> _Step:
+        mine = share_of(numbers, accelerator.process_index, accelerator.num_processes)
+        batches = [run.training.get(chosen) for chosen in cut(mine, size)]
+        return step, [batch for batch in batches if batch]
+
+    with ThreadPoolExecutor(1) as reader:
+        coming: Future[_Step] | None = None
+        for step, numbers in run.plan.steps_from(first):
+            following = reader.submit(read, step, numbers)
+            if coming is not None:
+                yield coming.result()
+            coming = following
+        if coming is not None:
+            yield coming.result()
+
+
+def learning_rate_share(progress: float, warm_up: float) -> float:
+    """Linear warm-up, then a cosine to 0; ``progress`` in 0..1."""
+    if progress < warm_up:
+        return progress / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+def _learn(
+    run: Run, state: RunState, batches: Sequence[Sequence[TrainingPicture]], step: int
+) -> tuple[float, int]:
+    """One step of all processes together; (loss, phrases)."""
+    settings, accelerator = run.settings, run.accelerator
+    counts = _summed(
+        run, [sum(map(count_phrases, batches)), sum(map(count_tokens, batches))]
+    ).tolist()
+    phrases, tokens = int(counts[0]), int(counts[1])
+    parameters = list(state.weights.values())
+    for parameter in parameters:
+        # None would let AdamW leave a weight out; with zeros, all processes do the same.
+        parameter.grad = torch.zeros_like(parameter)
+    total = torch.zeros((), device=accelerator.device)
+    if not phrases:
+        return 0.0, 0
+    for batch in batches:
+        with accelerator.autocast():
+            loss = loss_sums(run.head, batch, accelerator.device).mean(phrases, tokens)
+        accelerator.backward(loss)
+        total += loss.detach()
+    value = float(_summed(run, [float(total)]))
+    if not math.isfinite(value):
+        raise InputError(
+            f"the loss is {value} at step {step + 1}; the last checkpoint stays: lower"
+            f" learning_rate ({settings.learning_rate}) or leave mixed_precision out"
+        )
+    _add_gradients(run, parameters)
+    nn.utils.clip_grad_norm_(parameters, settings.clip)
+    share = learning_rate_share((step + 0.5) / run.plan.steps, settings.warm_up)
+    for group in state.optimizer.param_groups:
+        group["lr"] = settings.learning_rate * share
+    state.optimizer.step()
+    if state.average is not None:
+        state.average.update(step)
+    return value, phrases
+
+
+def _summed(run: Run, values: Sequence[float]) -> Tensor:
+    """Numbers added up over all processes."""
+    # GPUs of some makers have no float64 to reduce in; counts stay exact in float32 up to 2^24.
+    tensor = torch.tensor(values, device=run.accelerator.device, dtype=torch.float32)
+    summed = run.accelerator.reduce(tensor, "sum")
+    assert isinstance(summed, Tensor)
+    return summed
+
+
+def _add_gradients(run: Run, parameters: Sequence[nn.Parameter]) -> None:
+    """Every process gets the sum of all processes' gradients, in one message."""
+    if run.accelerator.num_processes == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    summed = run.accelerator.reduce(torch.cat([one.flatten() for one in gradients]), "sum")
+    assert isinstance(summed, Tensor)
+    parts = torch.split(summed, [one.numel() for one in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def _end_epoch(run: Run, state: RunState, progress: Progress, log: "_Log") -> Progress:
+    """Validates, and keeps the head where it is the best so far."""
+    if state.average is None:
+        return _validate(run, progress, log)
+    with state.average.in_place():
+        return _validate(run, progress, log)
+
+
+def _validate(run: Run, progress: Progress, log: "_Log") -> Progress:
+    accelerator = run.accelerator
+    if not len(run.validation):
+        if _is_first(run):
+            run.keep_best(None, progress.step)
+        return replace(progress, best_step=progress.step)
+    mine = share_of(
+        list(range(len(run.validation))), accelerator.process_index, accelerator.num_processes
+    )
+
+    def pictures() -> Iterator[TrainingPicture]:
+        for place, numbers in enumerate(cut(mine, run.settings.micro_batch_size)):
+            run.watch(progress.step, run.plan.steps, f"validation {place * len(numbers)}")
+            yield from run.validation.get(numbers)
+
+    run.head.eval()
+    scores = validate(run.head, pictures(), accelerator)
+    run.head.train()
+    log.write(progress.step, {f"validation/{name}": v for name, v in scores.to_dict().items()})
+    if progress.best is not None and not scores.best_by > progress.best:
+        return progress
+    if _is_first(run):
+        run.keep_best(scores, progress.step)
+    return replace(progress, best=scores.best_by, best_step=progress.step)
+
+
+class _Log:
+    """One JSON object a line, and the tracker; goes on after the step that a run goes on from."""
+
+    def __init__(self, run: Run, step: int) -> None:
+        self._run = run
+        self._file = run.settings.out / LOG_NAME
+        if _is_first(run):
+            _keep_lines(self._file, step)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        if not _is_first(self._run):
+            return
+        line = {"step": step, "epoch": step / self._run.plan.steps_an_epoch, **values}
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        self._run.accelerator.log(values, step)
+
+
+def _keep_lines(file: Path, step: int) -> None:
+    """Drops what a killed run logged after its last checkpoint, for it will be logged again."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    kept = []
+    for line in lines:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue  # the last line of a killed run may be cut
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    os.replace(partial, file)

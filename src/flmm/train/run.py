@@ -1,0 +1,200 @@
+"""A training run from its settings to a head on disk: setup, fit, validate."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast, gather_object
+
+from flmm.checkpoint import model_card, save_pretrained
+from flmm.data.sample import Sample
+from flmm.data.sources import DataSource, read_sources
+from flmm.errors import InputError
+from flmm.features import FeatureExtractor
+from flmm.lmm.base import LMMAdapter
+from flmm.model import GroundingHead
+from flmm.train.cache import CachedPictures, CacheKey, FeatureCache, fill, sample_digest
+from flmm.train.fit import Run, Tell, Watch, fit
+from flmm.train.models import choose_maps, load_frozen_lmm, maps_of_layers, new_head
+from flmm.train.pictures import LivePictures, TrainingPictures
+from flmm.train.plan import share_of
+from flmm.train.settings import TrainingSettings
+from flmm.train.validation import ValidationScores
+from flmm.weights import write_text_atomically
+
+HEAD_FOLDER = "head"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run ends with."""
+
+    head: Path
+    """The best head's folder."""
+    scores: ValidationScores | None
+    """The best head's, where this call validated it."""
+    steps: int
+    best_step: int
+    left_out: int
+    """Pictures and texts that could not be read, each told once."""
+    padding: float
+    """Share in 0..1 of what the LMM read; 0 where it read nothing."""
+
+
+@dataclass
+class _Told:
+    """What was left out, in this process."""
+
+    tell: Tell
+    lines: list[str]
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+        self.tell(line)
+
+
+def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> TrainingResult:
+    """Trains a head, going on where a run in the same folder stopped.
+
+    Args:
+        settings: everything about the run.
+        base: the folder that the data's relative paths are relative to.
+        tell: given one line for each picture or text that is left out, and for damaged cache files.
+        watch: shown (done, all, how it goes).
+
+    Raises:
+        InputError: data, models, cache or checkpoint cannot be used, or the loss is no number.
+    """
+    accelerator = _setup(settings)
+    told = _Told(tell, [])
+    adapter = load_frozen_lmm(settings, accelerator.device)
+    parts = {
+        "training": _samples(settings.train, base),
+        "validation": _samples(settings.validation, base),
+    }
+    head = _head(settings, adapter, parts["training"], accelerator, told)
+    extractor = FeatureExtractor(adapter, head)
+    live = {
+        name: LivePictures(samples, extractor, settings.protocol, told)
+        for name, samples in parts.items()
+    }
+    pictures: dict[str, TrainingPictures] = dict(live)
+    if settings.cache is not None:
+        pictures = _cached(settings, settings.cache, live, accelerator, told, watch)
+    best: list[ValidationScores | None] = [None]
+
+    def keep_best(scores: ValidationScores | None, step: int) -> None:
+        best[0] = scores
+        folder = settings.out / HEAD_FOLDER
+        save_pretrained(head, folder)
+        card = model_card(head.config, _measured(settings, scores, step))
+        write_text_atomically(folder / "README.md", card)
+
+    run = Run(
+        settings, accelerator, head, pictures["training"], pictures["validation"], keep_best, watch
+    )
+    progress = fit(run)
+    accelerator.end_training()
+    left_out = len(set(gather_object(told.lines)))
+    return TrainingResult(
+        settings.out / HEAD_FOLDER, best[0], progress.step, progress.best_step, left_out,
+        extractor.padding.share,
+    )  # fmt: skip
+
+
+def _setup(settings: TrainingSettings) -> Accelerator:
+    tracker = None if settings.tracker is None else settings.tracker.value
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+        accelerator = Accelerator(
+            cpu=settings.device == "cpu",
+            mixed_precision=settings.mixed_precision.value,
+            log_with=tracker,
+            project_dir=settings.out,
+        )
+        if tracker is not None:
+            accelerator.init_trackers("flmm", _flat(settings))
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"the run in {str(settings.out)!r} cannot start: {reason}") from error
+    return accelerator
+
+
+def _flat(settings: TrainingSettings) -> dict[str, str]:
+    content = settings.model_dump(mode="json")
+    return {name: str(value) for name, value in content.items()}
+
+
+def _samples(sources: Sequence[DataSource], base: Path) -> list[Sample]:
+    return [sample for part in read_sources(sources, base).values() for sample in part]
+
+
+def _head(
+    settings: TrainingSettings,
+    adapter: LMMAdapter,
+    samples: Sequence[Sample],
+    accelerator: Accelerator,
+    tell: Tell,
+) -> GroundingHead:
+    """The untrained head, with its maps chosen; the same in every process."""
+    kept = maps_of_layers(settings.head, adapter)
+    if settings.head.heads is not None:
+
+        def calibration() -> LivePictures:
+            whole = new_head(settings, adapter, None).to(accelerator.device).eval()
+            extractor = FeatureExtractor(adapter, whole)
+            return LivePictures(samples, extractor, settings.protocol, tell)
+
+        kept = choose_maps(settings, settings.head.heads, calibration, accelerator)
+    head = new_head(settings, adapter, kept).to(accelerator.device)
+    if accelerator.num_processes > 1:
+        for weight in head.parameters():
+            broadcast(weight.data)
+    return head
+
+
+def _cached(
+    settings: TrainingSettings,
+    folder: Path,
+    live: dict[str, LivePictures],
+    accelerator: Accelerator,
+    tell: Tell,
+    watch: Watch,
+) -> dict[str, TrainingPictures]:
+    """The same pictures from the cache, which is filled first."""
+    extractor = live["training"].extractor
+    precision = settings.cache_precision
+    key = CacheKey.of(extractor.adapter, extractor.head, settings.protocol, precision)
+    with accelerator.main_process_first():
+        cache = FeatureCache(folder, key, precision, tell)
+    digests = {name: [sample_digest(one) for one in part.samples] for name, part in live.items()}
+    for name, part in live.items():
+        missing = [number for number, one in enumerate(digests[name]) if one not in cache]
+        mine = share_of(missing, accelerator.process_index, accelerator.num_processes)
+        done = 0
+        for count in fill(cache, part, mine):
+            done += count
+            watch(done, len(mine), f"caching {name} pictures")
+    accelerator.wait_for_everyone()
+    if accelerator.num_processes > 1:
+        # The other processes' shards.
+        cache = FeatureCache(folder, key, precision, tell)
+    return {name: CachedPictures(cache, digests[name]) for name in live}
+
+
+def _measured(settings: TrainingSettings, scores: ValidationScores | None, step: int) -> str:
+    """What a model card says of training and figures."""
+    trained = (
+        f"\nTrained for {step} steps of {settings.batch_size} pictures on"
+        f" {', '.join(source.name for source in settings.train)}.\n"
+    )
+    if scores is None:
+        return trained
+    names = ", ".join(source.name for source in settings.validation)
+    return (
+        f"{trained}\n| {names}: {scores.phrases} phrases | cIoU | mIoU |\n| --- | --- | --- |\n"
+        f"| mask decoder | {scores.decoder_cumulative_iou:.3f} | {scores.decoder_mean_iou:.3f} |\n"
+        f"| refined | {scores.refined_cumulative_iou:.3f} | {scores.refined_mean_iou:.3f} |\n"
+        f"\nExpressions were asked {settings.protocol.value}.\n"
+    )

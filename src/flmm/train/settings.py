@@ -1,0 +1,145 @@
+"""What a training run is told: a YAML file, and flags that override it."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from flmm.data.exchanges import Protocol
+from flmm.data.files import first_mistake
+from flmm.data.sources import DataSource
+from flmm.errors import InputError
+from flmm.train.packing import Precision
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class MixedPrecision(StrEnum):
+    """The numbers that the head computes with; its weights stay float32."""
+
+    NONE = "no"
+    BFLOAT16 = "bf16"
+
+
+class Tracker(StrEnum):
+    """Where figures go beside ``log.jsonl``."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    TRACKIO = "trackio"
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HeadSettings(_Settings):
+    """The head that is trained, and the switches of the paper's ablations."""
+
+    base_channels: Count = 64
+    stages: Count = 4
+    upsample_input: Count = 64
+    merge: Literal["mean", "max"] = "mean"
+    normalise: bool = True
+    refine: bool = True
+    use_mask: bool = True
+    use_box: bool = True
+    use_text: bool = True
+    selector: bool = True
+    selector_width: Count = 256
+    segment_prompt: str = ""
+    caption_prompt: str = ""
+    layers: tuple[int, ...] | None = None
+    """Only these layers' maps, counted from 0."""
+    heads: Count | None = None
+    """Only so many maps: the most useful ones, chosen on some of the training pictures."""
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Self:
+        if self.layers is not None and self.heads is not None:
+            raise ValueError("both layers and heads choose maps; leave one out")
+        return self
+
+
+class TrainingSettings(_Settings):
+    """Everything about one run."""
+
+    lmm: str
+    """Folder or hub id of the LMM."""
+    lmm_revision: str | None = None
+    sam: str = "facebook/sam-vit-large"
+    out: Path
+    """The run's folder."""
+    train: Annotated[tuple[DataSource, ...], Field(min_length=1)]
+    validation: tuple[DataSource, ...] = ()
+    head: HeadSettings = HeadSettings()
+    protocol: Protocol = Protocol.ONE_BY_ONE
+    epochs: Count = 8
+    batch_size: Count = 8
+    """Pictures a step, of all processes together."""
+    micro_batch_size: Count = 4
+    """Pictures that a process holds at a time; gradients add up over them."""
+    learning_rate: Positive = 1e-4
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    clip: Positive = 1.0
+    warm_up: Share = 0.03
+    """Share of all steps."""
+    average: Share | None = None
+    """Decay of an exponential average of the weights, which is what is kept; None for none."""
+    mixed_precision: MixedPrecision = MixedPrecision.NONE
+    cache: Path | None = None
+    cache_precision: Precision = Precision.HALF
+    calibration_pictures: Count = 32
+    """On which ``head.heads`` chooses."""
+    checkpoint_every: Count = 200
+    """Steps; also at each epoch's end."""
+    log_every: Count = 10
+    """Steps."""
+    tracker: Tracker | None = None
+    seed: int = 0
+    device: str | None = None
+    dtype: str | None = None
+
+
+_SETTINGS = TypeAdapter(TrainingSettings)
+
+
+def read_settings(file: Path, flags: Mapping[str, object]) -> TrainingSettings:
+    """The settings in a YAML file; ``flags`` stand above it ("head.heads" for one of the head's).
+
+    Relative paths in the file are counted from its folder, those of flags from where the command
+    runs.
+
+    Raises:
+        InputError: the file is missing, no YAML, or has an unknown or unfit entry.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"settings {str(file)!r} cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"settings {str(file)!r} are not YAML ({' '.join(str(error).split())})"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"settings {str(file)!r} hold no entries; see docs/training.md")
+    for name in ("out", "cache"):
+        if isinstance(content.get(name), str):
+            content[name] = str(file.parent / content[name])
+    for name, value in flags.items():
+        place = content
+        *folders, last = name.split(".")
+        for folder in folders:
+            place = place.setdefault(folder, {})
+            if not isinstance(place, dict):
+                raise InputError(f"settings {str(file)!r}: {folder} is {place!r}; give entries")
+        place[last] = value
+    try:
+        return _SETTINGS.validate_python(content)
+    except ValidationError as error:
+        raise InputError(f"settings {str(file)!r}: {first_mistake(error)}") from error

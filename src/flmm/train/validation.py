@@ -1,0 +1,68 @@
+"""How good a head is while it is trained: cIoU and mIoU of decoder and refiner."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from flmm.features import decode
+from flmm.geometry import resize_to_picture
+from flmm.metrics import mask_overlap
+from flmm.model import GroundingHead
+from flmm.train.pictures import TrainingPicture
+
+
+@dataclass(frozen=True)
+class ValidationScores:
+    """All in 0..1, over all phrases; NaN without one."""
+
+    decoder_cumulative_iou: float
+    decoder_mean_iou: float
+    refined_cumulative_iou: float
+    refined_mean_iou: float
+    phrases: int
+
+    @property
+    def best_by(self) -> float:
+        """What the best head is chosen by."""
+        return self.refined_cumulative_iou
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@torch.no_grad()
+def validate(
+    head: GroundingHead, pictures: Iterable[TrainingPicture], accelerator: Accelerator
+) -> ValidationScores:
+    """Scores over the pictures of all processes together, each of which brings its own."""
+    device = accelerator.device
+    # For decoder and refiner: intersection, union, sum of IoU; then the number of phrases.
+    sums = torch.zeros(7, dtype=torch.float64)
+    for picture in pictures:
+        with accelerator.autocast():
+            output = decode(head, picture.features, device=device)
+        known = ~picture.ignored
+        truth = picture.masks & known
+        decoded = resize_to_picture(output.mask_logits.float(), picture.features.geometry)
+        for place, logits in ((0, decoded), (3, output.refined_logits)):
+            overlap = mask_overlap((logits > 0).cpu() & known, truth)
+            sums[place : place + 3] += _sums(overlap.intersection, overlap.union, overlap.iou)
+        sums[6] += len(truth)
+    gathered = accelerator.reduce(sums.to(torch.float64), "sum")
+    assert isinstance(gathered, Tensor)
+    total = gathered.tolist()
+    count = total[6] or float("nan")
+    return ValidationScores(
+        decoder_cumulative_iou=total[0] / (total[1] or float("nan")),
+        decoder_mean_iou=total[2] / count,
+        refined_cumulative_iou=total[3] / (total[4] or float("nan")),
+        refined_mean_iou=total[5] / count,
+        phrases=int(total[6]),
+    )
+
+
+def _sums(*columns: Tensor) -> Tensor:
+    return torch.stack([column.sum() for column in columns])
