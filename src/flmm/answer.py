@@ -20,6 +20,7 @@ from flmm.content import AnswerContent, CocoContent, PhraseContent, RunLengths
 from flmm.errors import InputError
 from flmm.overlay import draw_overlay
 from flmm.palette import colour_of, hexadecimal, tint
+from flmm.whole_file import whole_file
 
 if TYPE_CHECKING:
     from flmm.types import Box, Size
@@ -217,18 +218,15 @@ def check_destination(path: str | Path) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes beside the place, then moves there, so that nobody ever sees half a file.
+    """Writes a file that appears whole or not at all.
 
     Raises:
-        InputError: it cannot be written there.
+        InputError: it cannot be written.
     """
-    partial = path.with_name(f".flmm-{os.getpid()}-{os.urandom(4).hex()}.partial")
     try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
+        with whole_file(path) as place:
+            place.write_bytes(content)
     except OSError as error:
         raise InputError(
             f"cannot write {str(path)!r} ({error.strerror}); choose another place for it"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ STAGES: tuple[tuple[str, ...], ...] = (
         "weights",
         "metrics",
         "remembered",
+        "whole_file",
     ),
     ("lmm",),
     ("attention",),

@@ -19,6 +19,7 @@ from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, tell
 from flmm.cli.models import models
 from flmm.cli.segment import segment
+from flmm.cli.train import train
 from flmm.errors import InputError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command()(chat)
 app.command()(segment)
+app.command()(train)
 app.command()(models)
 app.add_typer(bench, name="bench")
 if find_spec("flmm.cli.stickers") is not None:

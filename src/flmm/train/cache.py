@@ -5,7 +5,6 @@ and ``cache.json``: for which models, prompts and processors all of it was made.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -26,6 +25,7 @@ from flmm.model import GroundingHead
 from flmm.remembered import Remembered
 from flmm.train.packing import Precision, pack, unpack
 from flmm.train.pictures import LivePictures, TrainingPicture
+from flmm.whole_file import whole_file
 
 KEY_NAME = "cache.json"
 _FORMAT = "1"
@@ -169,11 +169,10 @@ class FeatureCache:
             for digest, picture in pictures.items()
             for part, tensor in pack(picture, self.precision).items()
         }
-        partial = self.folder / f".{name}-{os.getpid()}.partial"
         try:
-            save_file(tensors, partial)
-            checksum = _file_digest(partial)
-            os.replace(partial, weights)
+            with whole_file(weights) as place:
+                save_file(tensors, place)
+                checksum = _file_digest(place)
             shard: _Shard = {"checksum": checksum, "pictures": list(pictures)}
             _write_text(self.folder / f"{name}.shard.json", json.dumps(shard))
         except (OSError, SafetensorError) as error:
@@ -181,8 +180,6 @@ class FeatureCache:
                 f"cache {str(self.folder)!r} cannot be written ({error}); make room and start"
                 f" again: the {len(self._place)} pictures in it stay"
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
         self._place.update(dict.fromkeys(pictures, weights))
 
     def read(self, digest: str) -> TrainingPicture:
@@ -247,6 +244,5 @@ def _file_digest(file: Path) -> str:
 
 
 def _write_text(file: Path, text: str) -> None:
-    partial = file.with_name(f".{file.name}-{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
+    with whole_file(file) as place:
+        place.write_text(text, encoding="utf-8")

@@ -1,6 +1,5 @@
 """A run's state on disk, whole or not at all, from which it goes on as if it had never stopped."""
 
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch.optim import Optimizer
 
 from flmm.errors import InputError
 from flmm.train.average import WeightAverage
+from flmm.whole_file import whole_file
 
 _NAME = "checkpoint.pt"
 
@@ -49,12 +49,10 @@ class RunState:
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
         }
-        partial = folder / f".{_NAME}.partial"
         try:
-            torch.save(content, partial)
-            os.replace(partial, folder / _NAME)
+            with whole_file(folder / _NAME) as place:
+                torch.save(content, place)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
             raise InputError(
                 f"checkpoint in {str(folder)!r} cannot be written ({error}); make room and start"
                 " again: the checkpoint before it stays"

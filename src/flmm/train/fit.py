@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from flmm.train.pictures import TrainingPicture, TrainingPictures
 from flmm.train.plan import Plan, cut, share_of
 from flmm.train.settings import TrainingSettings
 from flmm.train.validation import ValidationScores, validate
+from flmm.whole_file import whole_file
 
 LOG_NAME = "log.jsonl"
 
@@ -246,6 +246,5 @@ def _keep_lines(file: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue  # the last line of a killed run may be cut
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    os.replace(partial, file)
+    with whole_file(file) as place:
+        place.write_text("".join(kept), encoding="utf-8")

@@ -1,7 +1,6 @@
 """What a run starts with: the frozen LMM and SAM, and a head to train."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from flmm.train.map_choice import best_maps, map_scores
 from flmm.train.pictures import LivePictures
 from flmm.train.settings import HeadSettings, TrainingSettings
 from flmm.user_input import find_dtype, find_folder
+from flmm.whole_file import whole_file
 
 MAPS_NAME = "maps.json"
 _MAPS = TypeAdapter(tuple[int, ...])
@@ -96,9 +96,8 @@ def choose_maps(
     chosen: list[tuple[int, ...] | None] = [None]
     if accelerator.is_main_process:
         chosen = [_kept_before(file, count) or _choose(settings, count, pictures())]
-        partial = file.with_name(f".{MAPS_NAME}.partial")
-        partial.write_text(json.dumps(chosen[0]), encoding="utf-8")
-        os.replace(partial, file)
+        with whole_file(file) as place:
+            place.write_text(json.dumps(chosen[0]), encoding="utf-8")
     broadcast_object_list(chosen)
     assert chosen[0] is not None
     return tuple(chosen[0])

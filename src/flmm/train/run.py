@@ -1,6 +1,6 @@
 """A training run from its settings to a head on disk: setup, fit, validate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from flmm.train.pictures import LivePictures, TrainingPictures
 from flmm.train.plan import share_of
 from flmm.train.settings import TrainingSettings
 from flmm.train.validation import ValidationScores
-from flmm.weights import write_text_atomically
+from flmm.whole_file import whole_file
 
 HEAD_FOLDER = "head"
 
@@ -67,6 +67,8 @@ def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> T
         InputError: data, models, cache or checkpoint cannot be used, or the loss is no number.
     """
     accelerator = _setup(settings)
+    if not accelerator.is_main_process:
+        watch = _nobody
     told = _Told(tell, [])
     adapter = load_frozen_lmm(settings, accelerator.device)
     parts = {
@@ -89,7 +91,8 @@ def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> T
         folder = settings.out / HEAD_FOLDER
         save_pretrained(head, folder)
         card = model_card(head.config, _measured(settings, scores, step))
-        write_text_atomically(folder / "README.md", card)
+        with whole_file(folder / "README.md") as place:
+            place.write_text(card, encoding="utf-8")
 
     run = Run(
         settings, accelerator, head, pictures["training"], pictures["validation"], keep_best, watch
@@ -101,6 +104,10 @@ def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> T
         settings.out / HEAD_FOLDER, best[0], progress.step, progress.best_step, left_out,
         extractor.padding.share,
     )  # fmt: skip
+
+
+def _nobody(_done: int, _total: int, _how: str) -> None:
+    """Only one process shows how far the run is."""
 
 
 def _setup(settings: TrainingSettings) -> Accelerator:

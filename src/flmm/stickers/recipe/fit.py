@@ -1,7 +1,6 @@
 """The one training loop of the recipe: resumable, with progress, the same for every stage."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from flmm.stickers.recipe.muon import Muon
+from flmm.whole_file import whole_file
 
 Batch = TypeVar("Batch")
 
@@ -77,9 +77,8 @@ def learning_rate_share(progress: float) -> float:
 
 def save_atomically(state: object, file: Path) -> None:
     """`torch.save` that leaves either the old file or the whole new one."""
-    partial = file.with_name(f".{file.name}.partial")
-    torch.save(state, partial)
-    os.replace(partial, file)
+    with whole_file(file) as place:
+        torch.save(state, place)
 
 
 def run(fit: Fit[Batch], folder: Path) -> None:

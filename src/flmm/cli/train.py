@@ -1,0 +1,133 @@
+"""``flmm train``: a grounding head for any LMM."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flmm.cli.console import is_terminal, print_json, tell
+from flmm.cli.options import Device, Dtype, Json
+from flmm.errors import InputError
+
+if TYPE_CHECKING:
+    from flmm.train.fit import Watch
+    from flmm.train.run import TrainingResult
+
+_LINES = 20
+"""Into how many parts the work is cut, after each of which a log that nobody watches gets a line."""
+
+
+def train(
+    settings: Annotated[
+        Path, typer.Argument(metavar="SETTINGS", help="A YAML file; see docs/training.md.")
+    ],
+    lmm: Annotated[
+        str | None, typer.Option(metavar="LMM", help="Folder or hub id of the frozen LMM.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where features are kept, so that the LMM runs once."),
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option(metavar="K", help="Keep only the K most useful attention maps.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option()] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures a step.")] = None,
+    micro_batch_size: Annotated[
+        int | None, typer.Option(help="Pictures that a process holds at a time.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option()] = None,
+    mixed_precision: Annotated[str | None, typer.Option(help="no or bf16.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="How expressions are asked: together or one-by-one.")
+    ] = None,
+    tracker: Annotated[str | None, typer.Option(help="tensorboard, wandb or trackio.")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
+    """Train a grounding head for an LMM, which stays as it is; called again, go on.
+
+    Flags stand above what the file says. On several GPUs: accelerate launch -m flmm.cli.main train
+    SETTINGS.
+    """
+    for package in ("accelerate", "yaml"):
+        if find_spec(package) is None:
+            raise InputError(f"training needs the package {package}; pip install 'flmm[train]'")
+    from flmm.train.run import train as run
+    from flmm.train.settings import read_settings
+
+    flags = {
+        "lmm": lmm, "out": out, "cache": cache, "head.heads": heads, "epochs": epochs,
+        "batch_size": batch_size, "micro_batch_size": micro_batch_size,
+        "learning_rate": learning_rate, "mixed_precision": mixed_precision, "protocol": protocol,
+        "tracker": tracker, "seed": seed, "device": device, "dtype": dtype,
+    }  # fmt: skip
+    given = {name: value for name, value in flags.items() if value is not None}
+    with _progress() as watch:
+        result = run(read_settings(settings, given), settings.parent, tell, watch)
+    _show(result, as_json)
+
+
+@contextmanager
+def _progress() -> "Iterator[Watch]":
+    """A bar with the time that is left, or now and then a line where nobody watches."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), disable=not is_terminal()) as bar:
+        task = bar.add_task("starting", total=None)
+        told = -1
+
+        def watch(done: int, total: int, how: str) -> None:
+            nonlocal told
+            bar.update(task, completed=done, total=total, description=how)
+            share = done * _LINES // total
+            if bar.disable and share != told:
+                told = share
+                tell(f"{done} of {total}: {how}")
+
+        yield watch
+
+
+def _show(result: "TrainingResult", as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        print_json({**asdict(result), "head": str(result.head)})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if result.scores is not None:
+        table = Table("", "cIoU", "mIoU", title=f"{result.scores.phrases} phrases", box=None)
+        scores = result.scores
+        for name, pair in (
+            ("mask decoder", (scores.decoder_cumulative_iou, scores.decoder_mean_iou)),
+            ("refined", (scores.refined_cumulative_iou, scores.refined_mean_iou)),
+        ):
+            table.add_row(name, *(f"{value:.3f}" for value in pair))
+        console.print(table)
+    kept = f"best head: step {result.best_step} of {result.steps}, in {result.head}"
+    console.print(kept, markup=False, soft_wrap=True)
+    if result.left_out:
+        console.print(f"left out: {result.left_out} pictures or texts, told above")
+    console.print(f"padding: {result.padding:.1%} of what the LMM read")
+    console.print(f'try it: flmm segment PICTURE "PHRASE" --model {result.head}', soft_wrap=True)
