@@ -1,5 +1,6 @@
 """``flmm train``: a grounding head for any LMM."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from flmm.train.run import TrainingResult
 
 _LINES = 20
-"""Into how many parts the work is cut, after each of which a log that nobody watches gets a line."""
+"""In a log that nobody watches, at most."""
 
 
 def train(
@@ -54,6 +55,7 @@ def train(
     """Train a grounding head for an LMM, which stays as it is; called again, go on.
 
     Flags stand above what the file says. On several GPUs: accelerate launch -m flmm.cli.main train
+    SETTINGS; in several processes without one: torchrun --nproc-per-node N -m flmm.cli.main train
     SETTINGS.
     """
     for package in ("accelerate", "yaml"):
@@ -71,7 +73,9 @@ def train(
     given = {name: value for name, value in flags.items() if value is not None}
     with _progress() as watch:
         result = run(read_settings(settings, given), settings.parent, tell, watch)
-    _show(result, as_json)
+    # Every process of several comes here, and one of them is enough to tell.
+    if os.environ.get("RANK", "0") == "0":
+        _show(result, as_json)
 
 
 @contextmanager

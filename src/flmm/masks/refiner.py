@@ -67,6 +67,11 @@ class MaskRefiner(nn.Module):
             frozen.extend(prompts.point_embed[2:])
         for module in frozen:
             module.requires_grad_(False)
+        for name, weight in decoder.named_parameters():
+            # It adds the same to all of a query's scores, which softmax does not see: all that it
+            # would learn from is rounding.
+            if name.endswith("k_proj.bias"):
+                weight.requires_grad_(False)
 
     def resized(self, picture: Size) -> Size:
         """The (height, width) that SAM sees a picture at: its longer side becomes ``S``."""

@@ -19,7 +19,7 @@ from flmm.train.average import WeightAverage
 from flmm.train.checkpoint import Progress, RunState
 from flmm.train.loss import count_phrases, count_tokens, loss_sums
 from flmm.train.pictures import TrainingPicture, TrainingPictures
-from flmm.train.plan import Plan, cut, share_of
+from flmm.train.plan import Plan, batches_of
 from flmm.train.settings import TrainingSettings
 from flmm.train.validation import ValidationScores, validate
 from flmm.whole_file import whole_file
@@ -103,8 +103,8 @@ def _read_ahead(run: Run, first: int) -> Iterator[_Step]:
     accelerator, size = run.accelerator, run.settings.micro_batch_size
 
     def read(step: int, numbers: list[int]) -> _Step:
-        mine = share_of(numbers, accelerator.process_index, accelerator.num_processes)
-        batches = [run.training.get(chosen) for chosen in cut(mine, size)]
+        mine = batches_of(numbers, size, accelerator.process_index, accelerator.num_processes)
+        batches = [run.training.get(chosen) for chosen in mine]
         return step, [batch for batch in batches if batch]
 
     with ThreadPoolExecutor(1) as reader:
@@ -198,13 +198,16 @@ def _validate(run: Run, progress: Progress, log: "_Log") -> Progress:
         if _is_first(run):
             run.keep_best(None, progress.step)
         return replace(progress, best_step=progress.step)
-    mine = share_of(
-        list(range(len(run.validation))), accelerator.process_index, accelerator.num_processes
+    mine = batches_of(
+        range(len(run.validation)),
+        run.settings.micro_batch_size,
+        accelerator.process_index,
+        accelerator.num_processes,
     )
 
     def pictures() -> Iterator[TrainingPicture]:
-        for place, numbers in enumerate(cut(mine, run.settings.micro_batch_size)):
-            run.watch(progress.step, run.plan.steps, f"validation {place * len(numbers)}")
+        for place, numbers in enumerate(mine):
+            run.watch(progress.step, run.plan.steps, f"validation {place / len(mine):.0%}")
             yield from run.validation.get(numbers)
 
     run.head.eval()

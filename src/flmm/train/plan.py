@@ -1,6 +1,6 @@
 """Which pictures each step learns from: the same after a restart, whatever the processes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,11 +35,12 @@ class Plan:
             yield step, order[begin : begin + self.batch_size]
 
 
-def share_of(numbers: list[int], process: int, processes: int) -> list[int]:
-    """Those of a step's pictures that a process learns from."""
-    return numbers[process::processes]
+def batches_of(
+    numbers: Sequence[int], size: int, process: int, processes: int
+) -> list[Sequence[int]]:
+    """A process's share of some pictures, in batches of at most ``size``.
 
-
-def cut(numbers: list[int], size: int) -> list[list[int]]:
-    """Numbers in pieces of at most ``size``."""
-    return [numbers[first : first + size] for first in range(0, len(numbers), size)]
+    The batches are the same for any number of processes, and with them what is computed.
+    """
+    batches = [numbers[first : first + size] for first in range(0, len(numbers), size)]
+    return batches[process::processes]

@@ -18,7 +18,6 @@ from flmm.train.cache import CachedPictures, CacheKey, FeatureCache, fill, sampl
 from flmm.train.fit import Run, Tell, Watch, fit
 from flmm.train.models import choose_maps, load_frozen_lmm, maps_of_layers, new_head
 from flmm.train.pictures import LivePictures, TrainingPictures
-from flmm.train.plan import share_of
 from flmm.train.settings import TrainingSettings
 from flmm.train.validation import ValidationScores
 from flmm.whole_file import whole_file
@@ -98,8 +97,8 @@ def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> T
         settings, accelerator, head, pictures["training"], pictures["validation"], keep_best, watch
     )
     progress = fit(run)
-    accelerator.end_training()
     left_out = len(set(gather_object(told.lines)))
+    accelerator.end_training()
     return TrainingResult(
         settings.out / HEAD_FOLDER, best[0], progress.step, progress.best_step, left_out,
         extractor.padding.share,
@@ -178,7 +177,7 @@ def _cached(
     digests = {name: [sample_digest(one) for one in part.samples] for name, part in live.items()}
     for name, part in live.items():
         missing = [number for number, one in enumerate(digests[name]) if one not in cache]
-        mine = share_of(missing, accelerator.process_index, accelerator.num_processes)
+        mine = missing[accelerator.process_index :: accelerator.num_processes]
         done = 0
         for count in fill(cache, part, mine):
             done += count
