@@ -1,12 +1,16 @@
 """What a config says of its data, and the sticker world as data."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from data_formats import COCO, PLAIN, read_whole
+from PIL import Image
 from pydantic import ValidationError
 
+from flmm.data.plain import read_plain
 from flmm.data.sources import Stickers, check_sources, read_sources
 from flmm.errors import InputError
 from flmm.stickers.draw import draw, mention_mask
@@ -19,6 +23,7 @@ from flmm.stickers.language import (
 )
 from flmm.stickers.scene import draw_scene
 
+DOCS = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 PLAIN_ENTRY = {"kind": "plain", "name": "mine", "file": "plain/texts.jsonl"}
 COCO_ENTRY = {
     "kind": "coco",
@@ -134,3 +139,42 @@ def test_stickers_in_a_place_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "drawn").write_text("")
     with pytest.raises(InputError, match="cannot make the folder"):
         stickers(1).read(tmp_path)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", DOCS, re.DOTALL)
+
+
+def test_entries_in_the_docs_are_right() -> None:
+    entries = [json.loads(block) for block in blocks("json")]
+    sources = [
+        source
+        for entry in entries
+        for source in check_sources(entry if isinstance(entry, list) else [entry])
+    ]
+    kinds = {source.kind for source in sources}
+    assert kinds == {
+        "plain", "coco", "refcoco", "panoptic_narratives", "grounded_conversation",
+        "reason_seg", "viscot", "stickers",
+    }  # fmt: skip
+
+
+def test_example_of_the_plain_form_in_the_docs_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (lines,) = blocks("jsonl")
+    (tmp_path / "my-data" / "dogs").mkdir(parents=True)
+    (tmp_path / "my-data" / "texts.jsonl").write_text(lines)
+    for name in ("cat.jpg", "dogs/two.png"):
+        Image.new("RGB", (120, 100)).save(tmp_path / "my-data" / name)
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines() == [
+        "A cat on grass. (2, 100, 120)",
+        "Two dogs play. (1, 100, 120)",
+        "2 pictures read; skipped 0 pictures and 0 texts of others",
+    ]
+    first = read_plain(Path("my-data/texts.jsonl"))[0].texts[0]
+    said = [first.text[phrase.start : phrase.end] for phrase in first.phrases]
+    assert said == ["A cat", "grass"]
