@@ -93,7 +93,11 @@ class RunState:
 def _difference(found: str, wanted: str) -> str:
     """The first line in which two texts of settings differ."""
     before, now = (
-        dict(line.strip().split(": ", 1) for line in text.splitlines() if ": " in line)
+        dict(
+            line.strip(' ",').replace('"', "").split(": ", 1)
+            for line in text.splitlines()
+            if ": " in line
+        )
         for text in (found, wanted)
     )
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]

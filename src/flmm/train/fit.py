@@ -20,7 +20,7 @@ from flmm.train.checkpoint import Progress, RunState
 from flmm.train.loss import count_phrases, count_tokens, loss_sums
 from flmm.train.pictures import TrainingPicture, TrainingPictures
 from flmm.train.plan import Plan, batches_of
-from flmm.train.settings import TrainingSettings
+from flmm.train.settings import MixedPrecision, TrainingSettings
 from flmm.train.validation import ValidationScores, validate
 from flmm.whole_file import whole_file
 
@@ -83,6 +83,13 @@ def fit(run: Run) -> Progress:
     return progress
 
 
+def half_precision(settings: TrainingSettings, device: torch.device) -> torch.autocast:
+    """Where the head computes in bfloat16, if the settings say so."""
+    # accelerate's own would hold for the whole process, and for the runs after this one.
+    wanted = settings.mixed_precision is MixedPrecision.BFLOAT16
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+
+
 def _setup(run: Run) -> RunState:
     head, settings = run.head, run.settings
     head.to(run.accelerator.device)
@@ -99,7 +106,7 @@ def _is_first(run: Run) -> bool:
 
 
 def _read_ahead(run: Run, first: int) -> Iterator[_Step]:
-    """Each step's pictures of this process, read while the step before them is learned."""
+    """Each step's pictures of this process; beside a GPU, read while it learns the step before."""
     accelerator, size = run.accelerator, run.settings.micro_batch_size
 
     def read(step: int, numbers: list[int]) -> _Step:
@@ -107,6 +114,11 @@ def _read_ahead(run: Run, first: int) -> Iterator[_Step]:
         batches = [run.training.get(chosen) for chosen in mine]
         return step, [batch for batch in batches if batch]
 
+    if accelerator.device.type == "cpu":
+        # Two threads that both compute would only wait for each other's cores.
+        for step, numbers in run.plan.steps_from(first):
+            yield read(step, numbers)
+        return
     with ThreadPoolExecutor(1) as reader:
         coming: Future[_Step] | None = None
         for step, numbers in run.plan.steps_from(first):
@@ -142,7 +154,7 @@ def _learn(
     if not phrases:
         return 0.0, 0
     for batch in batches:
-        with accelerator.autocast():
+        with half_precision(settings, accelerator.device):
             loss = loss_sums(run.head, batch, accelerator.device).mean(phrases, tokens)
         accelerator.backward(loss)
         total += loss.detach()
@@ -211,7 +223,8 @@ def _validate(run: Run, progress: Progress, log: "_Log") -> Progress:
             yield from run.validation.get(numbers)
 
     run.head.eval()
-    scores = validate(run.head, pictures(), accelerator)
+    with half_precision(run.settings, accelerator.device):
+        scores = validate(run.head, pictures(), accelerator)
     run.head.train()
     log.write(progress.step, {f"validation/{name}": v for name, v in scores.to_dict().items()})
     if progress.best is not None and not scores.best_by > progress.best:

@@ -115,7 +115,6 @@ def _setup(settings: TrainingSettings) -> Accelerator:
         settings.out.mkdir(parents=True, exist_ok=True)
         accelerator = Accelerator(
             cpu=settings.device == "cpu",
-            mixed_precision=settings.mixed_precision.value,
             log_with=tracker,
             project_dir=settings.out,
         )

@@ -42,8 +42,7 @@ def validate(
     # For decoder and refiner: intersection, union, sum of IoU; then the number of phrases.
     sums = torch.zeros(7, dtype=torch.float64)
     for picture in pictures:
-        with accelerator.autocast():
-            output = decode(head, picture.features, device=device)
+        output = decode(head, picture.features, device=device)
         known = ~picture.ignored
         truth = picture.masks & known
         decoded = resize_to_picture(output.mask_logits.float(), picture.features.geometry)
