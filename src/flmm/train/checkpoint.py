@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -13,6 +14,7 @@ from flmm.train.average import WeightAverage
 from flmm.whole_file import whole_file
 
 _NAME = "checkpoint.pt"
+_SETTINGS = TypeAdapter(dict[str, object])
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,7 @@ class RunState:
 
 
 def _difference(found: str, wanted: str) -> str:
-    """The first line in which two texts of settings differ."""
-    before, now = (
-        dict(
-            line.strip(' ",').replace('"', "").split(": ", 1)
-            for line in text.splitlines()
-            if ": " in line
-        )
-        for text in (found, wanted)
-    )
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if not names:
-        return "in their data"
-    return f"{names[0]} was {before.get(names[0])}, now {now.get(names[0])}"
+    """The first of two JSON objects' entries in which they differ."""
+    before, now = _SETTINGS.validate_json(found), _SETTINGS.validate_json(wanted)
+    name = next(name for name in [*now, *before] if before.get(name) != now.get(name))
+    return f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
