@@ -8,7 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from data_formats import COCO, FILES, FORMATS, NARRATIVES, PLAIN, REASON_SEG, REFCOCO, Format
+from data_formats import (
+    COCO,
+    CONVERSATIONS,
+    FILES,
+    FORMATS,
+    NARRATIVES,
+    PLAIN,
+    REASON_SEG,
+    REFCOCO,
+    Format,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +29,7 @@ EACH_FILE = pytest.mark.parametrize(
     ("form", "name"), FILES, ids=lambda one: getattr(one, "kind", one)
 )
 MANY = settings(
-    max_examples=40,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -256,3 +266,29 @@ def test_segment_that_its_picture_lacks_is_told(tmp_path: Path) -> None:
     list(reading.read(NARRATIVES.read(tmp_path)))
     assert (reading.pictures, reading.skipped_pictures) == (2, 1)
     assert "has no segment 123456" in told[0]
+
+
+def test_narrative_that_its_utterances_do_not_make_up_is_told_and_skipped(tmp_path: Path) -> None:
+    NARRATIVES.write(tmp_path)
+    narratives = json.loads((tmp_path / NARRATIVES.file).read_text())
+    narratives[0]["segments"][1]["utterance"] = "a\nunicorn"
+    (tmp_path / NARRATIVES.file).write_text(json.dumps(narratives))
+    told: list[str] = []
+    reading = Reading(told.append)
+    list(reading.read(NARRATIVES.read(tmp_path)))
+    assert (reading.pictures, reading.skipped_pictures, reading.skipped_texts) == (3, 0, 1)
+    (line,) = told
+    assert "skipped text 200-0" in line
+    assert r"does not say 'a\nunicorn' after character" in line
+
+
+def test_caption_with_a_phrase_outside_it_is_told_and_skipped(tmp_path: Path) -> None:
+    CONVERSATIONS.write(tmp_path)
+    conversations = json.loads((tmp_path / CONVERSATIONS.file).read_text())
+    next(iter(conversations[1]["groundings"].values()))["token_positives"][1] = 999
+    (tmp_path / CONVERSATIONS.file).write_text(json.dumps(conversations))
+    told: list[str] = []
+    reading = Reading(told.append)
+    list(reading.read(CONVERSATIONS.read(tmp_path)))
+    assert (reading.pictures, reading.skipped_pictures) == (2, 1)
+    assert "999 is outside its" in told[0]
