@@ -13,6 +13,7 @@ from torch import nn
 
 import flmm
 from flmm import grounder as grounder_module
+from flmm import phrase_masks
 from flmm.attention.recorder import trace_generation
 from flmm.errors import InputError
 from flmm.geometry import cut_to_picture, mask_box, resize_to_picture
@@ -222,7 +223,7 @@ def test_segment_in_one_batch_or_alone(grounder: Grounder, monkeypatch: pytest.M
     phrases = ["the cat", "the small dog on the left", "grass", "a", "sky"]
     together = grounder.segment(picture(), phrases)
     monkeypatch.setattr(grounder_module, "_SEQUENCES_A_BATCH", 2)
-    monkeypatch.setattr(grounder_module, "_LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr(phrase_masks, "_LOGITS_AT_ONCE", 1)
     apart = grounder.segment(picture(), phrases)
     for one, other in zip(together.phrases, apart.phrases, strict=True):
         assert (one.mask != other.mask).mean() < 0.01

@@ -23,6 +23,7 @@ STAGES: tuple[tuple[str, ...], ...] = (
         "weights",
         "metrics",
         "remembered",
+        "stopwatch",
     ),
     ("lmm",),
     ("attention",),
@@ -30,6 +31,7 @@ STAGES: tuple[tuple[str, ...], ...] = (
     # The head's methods hand over to checkpoint, so these are one stage in several files.
     ("model", "checkpoint", "official", "official_names", "losses", "user_input"),
     ("legend", "overlay", "answer"),
+    ("phrase_masks",),
     ("grounder",),
 )
 """Folders and files from left to right; all others ("cli", "stickers", …) stand at the end."""
