@@ -176,7 +176,8 @@ class Grounder:
         watch = Stopwatch()
         with watch.stage("picture"):
             picture = read_picture(image)
-            prompts = [self.adapter.prepare(picture, *self._asked(phrase)) for phrase in phrases]
+            asked = [self._asked(phrase) for phrase in phrases]
+            prompts = self.adapter.prepare_each(picture, asked)
         traces: list[Trace] = []
         with watch.stage("read"):
             for first in range(0, len(prompts), _SEQUENCES_A_BATCH):

@@ -29,6 +29,7 @@ from flmm.errors import InputError
 from flmm.lmm import read_model_type
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.images import ImageSteps, whole_grid
+from flmm.lmm.loading import load_parts
 from flmm.lmm.placement import Placement
 from flmm.lmm.prompt import Message, PictureLayout, ProcessedPicture
 from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
@@ -74,7 +75,7 @@ class GenericAdapter(LMMAdapter):
         cls, name: str, placement: Placement | None = None, revision: str | None = None
     ) -> Self:
         model_class = _class_of(name, revision)
-        adapter = cls._loaded(model_class, name, placement or Placement(), revision)
+        adapter = cls(*load_parts(model_class, name, placement, revision), name, revision)
         try:
             make = cast(Callable[..., object], AutoProcessor.from_pretrained)
             processor = make(name, revision=revision, trust_remote_code=False)
