@@ -1,20 +1,14 @@
 """The user's object: a frozen LMM and a head that shows where in the picture its words are.
 
-Letters: ``M`` layers, ``T`` tokens of an answer, ``P`` phrases, ``H W`` picture size.
+Letters: ``H W`` picture size.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from flmm import checkpoint
@@ -24,14 +18,14 @@ from flmm.attention.recorder import trace_generation, trace_texts
 from flmm.attention.spans import span_at, spans_for, token_offsets
 from flmm.attention.trace import Trace
 from flmm.errors import InputError
-from flmm.geometry import cut_to_picture, mask_box, resize_to_picture
 from flmm.lmm import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.placement import DeviceMap, Placement
 from flmm.masks.selector import select_phrases
 from flmm.model import GroundingHead
+from flmm.phrase_masks import PhraseMasks
 from flmm.pictures import Picture, read_picture
-from flmm.remembered import Remembered
+from flmm.stopwatch import Stopwatch
 from flmm.types import PhraseSpan
 from flmm.user_input import (
     EMBEDDED_HEAD,
@@ -48,22 +42,6 @@ PhraseSource = Literal["selector", "noun_chunks"]
 """Who says which words of an answer are grounded: the head's classifier, or spaCy's grammar."""
 
 _SEQUENCES_A_BATCH = 8
-# Logits at picture size are made for so many phrases at a time that they stay below 128 MiB.
-_LOGITS_AT_ONCE = 2**25
-
-_Said = tuple[PhraseSpan, Trace]
-"""A phrase, and the trace of the answer that its tokens are counted in."""
-
-
-@dataclass
-class _Stopwatch:
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
 
 
 class Grounder:
@@ -87,7 +65,7 @@ class Grounder:
         self.head = head.to(adapter.device, torch.float32).eval()
         self.model = model
         self.lmm = adapter.name if lmm is None else lmm
-        self._embeddings: Remembered[Tensor] = Remembered()
+        self._masks = PhraseMasks(self.head)
 
     @classmethod
     def from_pretrained(
@@ -162,7 +140,7 @@ class Grounder:
             phrases = check_phrases(phrases)
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
-        watch = _Stopwatch()
+        watch = Stopwatch()
         with watch.stage("picture"):
             picture = read_picture(image)
             prompt = self.adapter.prepare(picture, question)
@@ -170,7 +148,7 @@ class Grounder:
             trace, text = trace_generation(self.adapter, prompt, max_new_tokens)
         with watch.stage("phrases"):
             spans = self._spans(trace, text, phrases, phrase_source)
-        found = self._ground(picture, [(span, trace) for span in spans], refine, watch)
+        found = self._masks.ground(picture, [(span, trace) for span in spans], refine, watch)
         return self._answer(picture, text, found, watch)
 
     @torch.no_grad()
@@ -192,13 +170,11 @@ class Grounder:
             InputError: the picture cannot be read, or there is no phrase or an empty one.
         """
         phrases = check_phrases(phrases)
-        watch = _Stopwatch()
+        watch = Stopwatch()
         with watch.stage("picture"):
             picture = read_picture(image)
-            prompts = [
-                self.adapter.prepare(picture, *asked_for(phrase, self.head.config))
-                for phrase in phrases
-            ]
+            asked = [asked_for(phrase, self.head.config) for phrase in phrases]
+            prompts = self.adapter.prepare_each(picture, asked)
         traces: list[Trace] = []
         with watch.stage("read"):
             for first in range(0, len(prompts), _SEQUENCES_A_BATCH):
@@ -210,7 +186,7 @@ class Grounder:
             tokens = tuple(range(len(trace.token_ids)))
             spans.append(PhraseSpan(phrase, start, start + len(phrase), tokens))
             start += len(phrase) + len(", ")
-        found = self._ground(picture, list(zip(spans, traces, strict=True)), refine, watch)
+        found = self._masks.ground(picture, list(zip(spans, traces, strict=True)), refine, watch)
         return self._answer(picture, ", ".join(phrases), found, watch)
 
     def _spans(
@@ -235,60 +211,8 @@ class Grounder:
             raise InputError(f"phrase_source is {source!r}; choose 'selector' or 'noun_chunks'")
         return [span_at(text, start, end, offsets) for start, end in found]
 
-    def _ground(
-        self, picture: Image.Image, said: Sequence[_Said], refine: bool, watch: _Stopwatch
-    ) -> tuple[Phrase, ...]:
-        embeddings = None
-        if refine and said:
-            with watch.stage("picture embedding"):
-                embeddings = self._embed(picture)
-        at_once = max(_LOGITS_AT_ONCE // (picture.width * picture.height), 1)
-        phrases: list[Phrase] = []
-        with watch.stage("masks"):
-            for first in range(0, len(said), at_once):
-                chosen = said[first : first + at_once]
-                logits = self._logits(chosen, embeddings).cpu()
-                phrases.extend(
-                    _phrase(span, mask) for (span, _), mask in zip(chosen, logits, strict=True)
-                )
-        return tuple(phrases)
-
-    def _logits(self, said: Sequence[_Said], embeddings: Tensor | None) -> Tensor:
-        """(P, H, W) logits, from the mask decoder alone where no embeddings are given."""
-        config, geometry = self.head.config, said[0][1].geometry
-        attention = torch.stack(
-            [
-                config.keep(trace.picture.of_phrase(span.tokens, config.merge))
-                for span, trace in said
-            ]
-        )
-        if embeddings is None:
-            decoded = self.head.mask_decoder(attention)[:, 0]
-            return resize_to_picture(cut_to_picture(decoded, geometry), geometry)
-        states = [trace.hidden_states[:, list(span.tokens)] for span, trace in said]
-        refined: Tensor = self.head(attention, states, geometry, embeddings).refined_logits
-        return refined
-
-    def _embed(self, picture: Image.Image) -> Tensor:
-        """SAM's embedding of the picture, remembered for the next questions about it."""
-        key = blake2b(picture.tobytes(), person=repr(picture.size).encode()[:16]).digest()
-        return self._embeddings.get(key, lambda: self.head.refiner.encode(np.asarray(picture)))
-
     def _answer(
-        self, picture: Image.Image, text: str, phrases: tuple[Phrase, ...], watch: _Stopwatch
+        self, picture: Image.Image, text: str, phrases: tuple[Phrase, ...], watch: Stopwatch
     ) -> Answer:
         size = (picture.height, picture.width)
         return Answer(text, self.model, self.lmm, size, phrases, watch.seconds, picture)
-
-
-def _phrase(span: PhraseSpan, logits: Tensor) -> Phrase:
-    mask = logits > 0
-    return Phrase(
-        text=span.text,
-        start=span.start,
-        end=span.end,
-        tokens=span.tokens,
-        mask=mask.numpy(),
-        box=mask_box(mask) or (0, 0, 0, 0),
-        score=float(logits[mask].sigmoid().mean()) if mask.any() else 0.0,
-    )

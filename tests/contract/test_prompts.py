@@ -4,6 +4,7 @@ import pytest
 import torch
 from family_checks import ANSWERS, earlier_turns, picture
 
+from flmm.attention.recorder import trace_texts
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 
@@ -55,6 +56,25 @@ def test_a_given_answer_continues_the_prompt(adapter: LMMAdapter) -> None:
     told = adapter.prepare(picture(), "where is it?", "there")
     assert asked.answer_start == asked.length == told.answer_start
     assert told.inputs["input_ids"][0, : asked.length].equal(asked.inputs["input_ids"][0])
+
+
+def test_texts_about_the_same_pictures(adapter: LMMAdapter) -> None:
+    shown = [picture(), picture(33, 97)]
+    texts = [("what?", None), (" where is it? ", ANSWERS[0])]
+    history = earlier_turns() if adapter.converses else []
+    together = adapter.prepare_each(shown, texts, history)
+    for prompt, (question, answer) in zip(together, texts, strict=True):
+        alone = adapter.prepare(shown, question, answer, history)
+        assert prompt.inputs.keys() == alone.inputs.keys()
+        assert all(prompt.inputs[name].equal(alone.inputs[name]) for name in alone.inputs)
+        assert prompt.image_columns.equal(alone.image_columns)
+        assert prompt.question == alone.question
+        assert prompt.answer == alone.answer
+    # Two prompts with the same pixels make a batch like any other.
+    told = adapter.prepare_each(shown, [("what?", answer) for answer in ANSWERS], history)
+    for one, trace in zip(told, trace_texts(adapter, told), strict=True):
+        (single,) = trace_texts(adapter, [one])
+        torch.testing.assert_close(trace.hidden_states, single.hidden_states, rtol=0, atol=1e-3)
 
 
 def test_views_are_image_tokens_each_in_one_place(adapter: LMMAdapter) -> None:

@@ -215,6 +215,10 @@ def test_unknown_and_unfitting_models(
     assert is_refused(in_process([*chat, "--model", str(models.lmm)], capsys), "config.json")
     other = save_head(tmp_path_factory.mktemp("other"), str(models.lmm), layers=5)
     assert is_refused(in_process([*chat, "--model", str(other)], capsys), "5 layers")
+    molmo = tmp_path_factory.mktemp("molmo")
+    (molmo / "config.json").write_text('{"model_type": "molmo2"}')
+    ended = in_process([*chat, "--lmm", str(molmo)], capsys)
+    assert is_refused(ended, str(molmo), "only for torchvision, which is not installed")
     assert left_behind() == []
 
 

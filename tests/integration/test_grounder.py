@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 
 import flmm
 from flmm import grounder as grounder_module
+from flmm import phrase_masks
 from flmm.attention.recorder import trace_generation
 from flmm.errors import InputError
 from flmm.geometry import cut_to_picture, mask_box, resize_to_picture
@@ -199,13 +201,13 @@ def test_segment_puts_each_phrase_in_the_lmm_s_mouth(
     grounder: Grounder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, str | None]] = []
-    prepare = grounder.adapter.prepare
+    prepare_each = grounder.adapter.prepare_each
 
-    def spied(image: Image.Image, question: str, answer: str | None = None) -> object:
-        asked.append((question, answer))
-        return prepare(image, question, answer)
+    def spied(image: Image.Image, texts: Sequence[tuple[str, str | None]]) -> object:
+        asked.extend(texts)
+        return prepare_each(image, texts)
 
-    monkeypatch.setattr(grounder.adapter, "prepare", spied)
+    monkeypatch.setattr(grounder.adapter, "prepare_each", spied)
     phrases = [" the cat on the left ", "{grass} & É猫", "ß"]
     answer = grounder.segment(picture(), phrases)
     assert answer.text == "the cat on the left, {grass} & É猫, ß"
@@ -222,11 +224,26 @@ def test_segment_in_one_batch_or_alone(grounder: Grounder, monkeypatch: pytest.M
     phrases = ["the cat", "the small dog on the left", "grass", "a", "sky"]
     together = grounder.segment(picture(), phrases)
     monkeypatch.setattr(grounder_module, "_SEQUENCES_A_BATCH", 2)
-    monkeypatch.setattr(grounder_module, "_LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr(phrase_masks, "_LOGITS_AT_ONCE", 1)
     apart = grounder.segment(picture(), phrases)
     for one, other in zip(together.phrases, apart.phrases, strict=True):
         assert (one.mask != other.mask).mean() < 0.01
         assert one.tokens == other.tokens
+
+
+def test_segment_processes_the_picture_once(
+    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+    process = grounder.adapter.process
+
+    def counted(pictures: Sequence[Image.Image]) -> Mapping[str, torch.Tensor]:
+        shown.append(len(pictures))
+        return process(pictures)
+
+    monkeypatch.setattr(grounder.adapter, "process", counted)
+    grounder.segment(picture(), [f"cat {number}" for number in range(10)])
+    assert shown == [1]
 
 
 @pytest.mark.parametrize("phrases", [[], [""], ["a cat", " "]])

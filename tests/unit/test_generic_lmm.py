@@ -107,3 +107,30 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "run_me.py").write_text("raise SystemExit('it ran')")
     with pytest.raises(InputError, match=r"transformers itself has no model .*mine\.py"):
         load_lmm(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["lfm2_vl", "lfm3_vl", "molmo2"])
+def test_processors_that_need_torchvision(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
+    told = rf"only for torchvision, which is not installed.*write src/flmm/lmm/{kind}\.py"
+    with pytest.raises(InputError, match=told) as caught:
+        load_lmm(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("lfm2_vl", "only for torchvision, and none for PIL"),
+        # Nothing of it is known to be missing, so its weights are looked for.
+        ("lfm3_vl", "cannot be loaded: .*model.safetensors"),
+    ],
+)
+def test_torchvision_is_not_called_missing_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, told: str
+) -> None:
+    monkeypatch.setattr("flmm.lmm.generic.is_torchvision_available", lambda: True)
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
+    with pytest.raises(InputError, match=told) as caught:
+        load_lmm(str(tmp_path))
+    assert "not installed" not in str(caught.value)

@@ -24,6 +24,7 @@ STAGES: tuple[tuple[str, ...], ...] = (
         "metrics",
         "remembered",
         "whole_file",
+        "stopwatch",
     ),
     ("lmm",),
     ("attention",),
@@ -31,6 +32,7 @@ STAGES: tuple[tuple[str, ...], ...] = (
     # The head's methods hand over to checkpoint, so these are one stage in several files.
     ("model", "checkpoint", "official", "official_names", "losses", "user_input"),
     ("legend", "overlay", "answer"),
+    ("phrase_masks",),
     ("grounder",),
 )
 """Folders and files from left to right; all others ("cli", "stickers", …) stand at the end."""

@@ -74,7 +74,7 @@ def chat(adapter: LMMAdapter, prompt: Prompt, mode: Mode, new_tokens: int) -> No
     elif mode == "recorded":
         trace_generation(adapter, prompt, new_tokens)
     else:
-        with _eager(adapter):
+        with eager_attention(adapter):
             cast(Callable[..., Tensor], adapter.model.generate)(
                 **adapter.collate([prompt]).model_inputs,
                 do_sample=False,
@@ -85,7 +85,8 @@ def chat(adapter: LMMAdapter, prompt: Prompt, mode: Mode, new_tokens: int) -> No
 
 
 @contextmanager
-def _eager(adapter: LMMAdapter) -> Iterator[None]:
+def eager_attention(adapter: LMMAdapter) -> Iterator[None]:
+    """The LLM computes its attention as transformers must to give it away: every L×L matrix."""
     configs = {
         id(config): config
         for module in adapter.text_model.modules()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flmm.cli.console import print_json
+from flmm.cli.console import print_json, tell
 from flmm.cli.options import Device, Dtype, Json
 from flmm.errors import InputError
 
@@ -106,6 +106,38 @@ def record(
         f" {loading.peak / loading.weights:.2f}"
     )
     console.print(f"loading: weights {_megabytes(loading.weights)}, {held}")
+
+
+@app.command()
+def train(
+    pictures: Annotated[int, typer.Option(min=1, help="Sticker scenes to learn from.")] = 2,
+    epochs: Annotated[int, typer.Option(min=1)] = 8,
+    size: Size = "0.5B",
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Training from the cache beside training without it, and beside the paper's authors' way.
+
+    With a random LMM and SAM ViT-L's random vision encoder: about half an hour on two cores.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from transformers.utils.logging import disable_progress_bar
+
+    from flmm.bench.models import HALF_BILLION, SMALL
+    from flmm.bench.train import LARGE_SAM, TINY_SAM, measure
+    from flmm.user_input import find_device
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    sizes, sam = (HALF_BILLION, LARGE_SAM) if size == "0.5B" else (SMALL, TINY_SAM)
+    costs = measure(sizes, sam, pictures, epochs, str(find_device(device)), tell)
+    if as_json:
+        print_json({"pictures": pictures, "epochs": epochs, "ways": [asdict(one) for one in costs]})
+        return
+    table = Table("training", "seconds", "÷ cached", box=None, pad_edge=False)
+    for cost in costs:
+        table.add_row(cost.way, f"{cost.seconds:.1f}", f"{cost.ratio:.2f}")
+    Console(highlight=False).print(table)
 
 
 def _chat_table(chats: "list[tuple[Setting, list[ModeCost]]]") -> "Table":

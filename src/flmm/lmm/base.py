@@ -18,11 +18,11 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.errors import InputError
-from flmm.lmm.chat import Chat, encode_chat, load_tokenizer, render_chat
+from flmm.lmm.chat import Chat, encode_chat, render_chat
 from flmm.lmm.frozen import FrozenModel
-from flmm.lmm.generation import Generation, TokenCallback
-from flmm.lmm.images import load_image_processor
-from flmm.lmm.picture_features import PictureFeatures, joined_features
+from flmm.lmm.generation import Generation, TokenCallback, sampling
+from flmm.lmm.loading import load_parts
+from flmm.lmm.picture_features import PictureFeatures
 from flmm.lmm.placement import Placement
 from flmm.lmm.prompt import (
     Message,
@@ -86,28 +86,7 @@ class LMMAdapter(FrozenModel, ABC):
             InputError: a file of it is missing or cannot be used, or a package that the placement
                 needs is not there.
         """
-        return cls._loaded(cls.model_class, name, placement or Placement(), revision)
-
-    @classmethod
-    def _loaded(
-        cls,
-        model_class: type[PreTrainedModel],
-        name: str,
-        placement: Placement,
-        revision: str | None,
-    ) -> Self:
-        # transformers types these for the settings of its configurations.
-        load = cast(Callable[..., PreTrainedModel], model_class.from_pretrained)
-        try:
-            model = load(name, revision=revision or "main", **placement.options)
-            image_processor = load_image_processor(name, revision)
-            tokenizer = load_tokenizer(name, revision)
-        except (OSError, ValueError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"LMM {name!r} cannot be loaded: {reason}") from error
-        if placement.device_to_move_to is not None:
-            model.to(placement.device_to_move_to)  # type: ignore[arg-type]
-        return cls(model, tokenizer, image_processor, name, revision)
+        return cls(*load_parts(cls.model_class, name, placement, revision), name, revision)
 
     @classmethod
     @abstractmethod
@@ -183,16 +162,47 @@ class LMMAdapter(FrozenModel, ABC):
         Raises:
             InputError: a text contains the family's image placeholder.
         """
+        return self.prepare_each(pictures, [(question, answer)], history)[0]
+
+    def prepare_each(
+        self,
+        pictures: Image.Image | Sequence[Image.Image],
+        texts: Sequence[tuple[str, str | None]],
+        history: Sequence[Message] = (),
+    ) -> list[Prompt]:
+        """A prompt for each question and its answer or None, all about the same pictures.
+
+        Each is what ``prepare`` makes of them, but the image processor runs only once.
+
+        Raises:
+            InputError: a text contains the family's image placeholder.
+        """
         own = (pictures,) if isinstance(pictures, Image.Image) else tuple(pictures)
-        messages = [*history, Message("user", question.strip(), own)]
-        answer = None if answer is None else answer.strip()
-        chat = self.render(messages, answer)
-        shown = [picture.convert("RGB") for said in messages for picture in said.pictures]
+        texts = [(asked.strip(), None if said is None else said.strip()) for asked, said in texts]
+        chats = [
+            self.render([*history, Message("user", asked, own)], said) for asked, said in texts
+        ]
+        earlier = [picture for message in history for picture in message.pictures]
+        shown = [picture.convert("RGB") for picture in (*earlier, *own)]
         inputs = self.process(shown) if shown else {}
         layouts = [
             self.layout(ProcessedPicture((picture.height, picture.width), inputs, index))
             for index, picture in enumerate(shown)
         ]
+        return [
+            self._prompt(chat, *text, inputs, layouts)
+            for chat, text in zip(chats, texts, strict=True)
+        ]
+
+    def _prompt(
+        self,
+        chat: Chat,
+        question: str,
+        answer: str | None,
+        inputs: Mapping[str, Tensor],
+        layouts: Sequence[PictureLayout],
+    ) -> Prompt:
+        """A chat's tokens around the processed pictures."""
         texts = [layout.text for layout in layouts]
         encoded = encode_chat(self.tokenizer, chat, self.placeholder, texts)
         token_ids = torch.tensor([encoded.token_ids])
@@ -206,9 +216,9 @@ class LMMAdapter(FrozenModel, ABC):
             is_answer = torch.arange(token_ids.shape[1]) >= encoded.answer_start
             text_inputs[self.token_types] = self.type_tokens(is_image, is_answer)[None]
         return Prompt(
-            inputs=text_inputs | {name: inputs[name] for name in self.image_inputs if shown},
+            inputs=text_inputs | {name: inputs[name] for name in self.image_inputs if layouts},
             pictures=tuple(placed),
-            question=question.strip(),
+            question=question,
             question_start=encoded.question_start,
             question_offsets=encoded.question_offsets,
             answer_start=encoded.answer_start,
@@ -245,9 +255,7 @@ class LMMAdapter(FrozenModel, ABC):
         shown = [prompt.inputs for prompt in prompts if prompt.pictures]
         features = None
         if shown and not pixels:
-            features = joined_features(
-                [self.picture_features.of(given, self._placed) for given in shown]
-            )
+            features = self.picture_features.of_each(shown, self._placed)
         return PromptBatch(tuple(prompts), inputs, padding, features)
 
     def _placed(self, tensor: Tensor) -> Tensor:
@@ -271,18 +279,11 @@ class LMMAdapter(FrozenModel, ABC):
         """
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
-        if temperature < 0:
-            raise InputError(f"temperature is {temperature}; give 0 (no chance) or more")
         inputs = self.collate([prompt]).model_inputs
-        sampling: dict[str, float | bool | None] = (
-            {"do_sample": True, "temperature": temperature}
-            if temperature > 0
-            else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        )
         # transformers types generate for a protocol that its own models do not meet.
         sequences = cast(Callable[..., Tensor], self.model.generate)(
             **inputs,
-            **sampling,
+            **sampling(temperature),
             max_new_tokens=max_new_tokens,
             num_beams=1,
             pad_token_id=self._pad_token_id,

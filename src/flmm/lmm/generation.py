@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
+from flmm.errors import InputError
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -33,3 +35,16 @@ class TokenCallback(BaseStreamer):
 
     def end(self) -> None:
         """Nothing is held back."""
+
+
+def sampling(temperature: float) -> dict[str, float | bool | None]:
+    """What tells ``generate`` how to choose tokens: the likeliest at 0, else by chance.
+
+    Raises:
+        InputError: ``temperature`` is below 0.
+    """
+    if temperature < 0:
+        raise InputError(f"temperature is {temperature}; give 0 (no chance) or more")
+    if temperature > 0:
+        return {"do_sample": True, "temperature": temperature}
+    return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}

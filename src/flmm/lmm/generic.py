@@ -9,6 +9,10 @@ import torch
 from PIL import Image
 from transformers.image_processing_backends import PilBackend
 from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.auto_mappings import (
+    IMAGE_PROCESSOR_MAPPING_NAMES,
+    VIDEO_PROCESSOR_MAPPING_NAMES,
+)
 from transformers.models.auto.configuration_auto import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.models.auto.processing_auto import AutoProcessor
@@ -19,11 +23,13 @@ from transformers.models.vipllava.configuration_vipllava import VipLlavaConfig
 from transformers.models.vipllava.modeling_vipllava import VipLlavaForConditionalGeneration
 from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils.import_utils import is_torchvision_available
 
 from flmm.errors import InputError
 from flmm.lmm import read_model_type
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.images import ImageSteps, whole_grid
+from flmm.lmm.loading import load_parts
 from flmm.lmm.placement import Placement
 from flmm.lmm.prompt import Message, PictureLayout, ProcessedPicture
 from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
@@ -69,7 +75,7 @@ class GenericAdapter(LMMAdapter):
         cls, name: str, placement: Placement | None = None, revision: str | None = None
     ) -> Self:
         model_class = _class_of(name, revision)
-        adapter = cls._loaded(model_class, name, placement or Placement(), revision)
+        adapter = cls(*load_parts(model_class, name, placement, revision), name, revision)
         try:
             make = cast(Callable[..., object], AutoProcessor.from_pretrained)
             processor = make(name, revision=revision, trust_remote_code=False)
@@ -165,7 +171,24 @@ def _class_of(name: str, revision: str | None) -> type[PreTrainedModel]:
     if not isinstance(model_class, type) or not issubclass(model_class, PreTrainedModel):
         what = "transformers has no model of that type that reads pictures and writes text"
         raise _unreadable(name, config.model_type, what)
+    _check_processors(name, config.model_type)
     return model_class
+
+
+def _check_processors(name: str, model_type: str) -> None:
+    """Makes sure, before any weight is read, that the type's processors can be used here.
+
+    Raises:
+        InputError: transformers has one of them for torchvision alone.
+    """
+    missing = "" if is_torchvision_available() else ", which is not installed"
+    what = "transformers has its {} processor only for torchvision" + missing
+    if "pil" not in IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, ("pil",)):
+        whole = what.format("image") + ", and none for PIL, as flmm uses them"
+        raise _unreadable(name, model_type, whole)
+    # flmm shows no videos, but the processor that its prompts are compared with wants this too.
+    if missing and model_type in VIDEO_PROCESSOR_MAPPING_NAMES:
+        raise _unreadable(name, model_type, what.format("video"))
 
 
 def _unreadable(name: str, model_type: str, what: str) -> InputError:

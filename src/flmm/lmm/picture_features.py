@@ -54,8 +54,22 @@ class PictureFeatures:
 
         return self._remembered.get(digest.digest(), make)
 
+    def of_each(
+        self, prompts: Sequence[Mapping[str, Tensor]], place: Callable[[Tensor], Tensor]
+    ) -> BaseModelOutputWithPooling:
+        """The features of a batch: of each prompt's pictures, as ``of`` gives them, joined."""
+        found: dict[tuple[int, ...], BaseModelOutputWithPooling] = {}
+        parts = []
+        for inputs in prompts:
+            # Prompts about the same pictures share their tensors; pixels are digested once.
+            same = tuple(id(inputs.get(name)) for name in sorted(self.input_names))
+            if same not in found:
+                found[same] = self.of(inputs, place)
+            parts.append(found[same])
+        return _joined_features(parts)
 
-def joined_features(parts: Sequence[BaseModelOutputWithPooling]) -> BaseModelOutputWithPooling:
+
+def _joined_features(parts: Sequence[BaseModelOutputWithPooling]) -> BaseModelOutputWithPooling:
     """Several conversations' features as one batch's."""
     first = parts[0]
     whole: dict[str, object] = {_POOLED: _joined([part[_POOLED] for part in parts])}

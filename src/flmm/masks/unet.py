@@ -11,21 +11,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flmm.errors import InputError
+from flmm.masks.enlarging import EnlargingConvolution, enlarged_size
 
 
-def _convolution(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
-    """Convolution, GroupNorm over all channels, ReLU; the norm's shift makes a bias useless."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
-        nn.GroupNorm(1, out_channels),
-        nn.ReLU(inplace=True),
-    )
+def _convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """3x3, as large as before; the norm's shift that follows makes a bias useless."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
 
 
-def _two_convolutions(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        _convolution(in_channels, out_channels, 3), _convolution(out_channels, out_channels, 3)
-    )
+def _normalised(convolution: nn.Conv2d) -> nn.Sequential:
+    """Convolution, GroupNorm over all channels, ReLU."""
+    norm = nn.GroupNorm(1, convolution.out_channels)
+    return nn.Sequential(convolution, norm, nn.ReLU(inplace=True))
+
+
+def _two_convolutions(first: nn.Conv2d) -> nn.Sequential:
+    channels = first.out_channels
+    return nn.Sequential(_normalised(first), _normalised(_convolution(channels, channels)))
 
 
 class UpStage(nn.Module):
@@ -35,7 +37,7 @@ class UpStage(nn.Module):
         super().__init__()
         self.project = nn.Conv2d(coarse_channels, channels, 1, bias=False)
         self.norm = nn.GroupNorm(1, channels)
-        self.convolutions = _two_convolutions(2 * channels, channels)
+        self.convolutions = _two_convolutions(_convolution(2 * channels, channels))
 
     def forward(self, coarse: Tensor, skipped: Tensor) -> Tensor:
         """``coarse`` (P, 2C, a, b) and ``skipped`` (P, C, 2a, 2b) to (P, C, 2a, 2b)."""
@@ -84,10 +86,13 @@ class MaskDecoder(nn.Module):
         self.in_channels = in_channels
         self.upsample_input = upsample_input
         self.divides_by_sum = normalise
-        self.multiple = 2 ** (stages - 1)
         channels = [base_channels * 2**stage for stage in range(stages)]
-        self.down_stages = nn.ModuleList(
-            _two_convolutions(before, after) for before, after in pairwise([in_channels, *channels])
+        enlarging = EnlargingConvolution(
+            in_channels, base_channels, upsample_input, multiple=2 ** (stages - 1)
+        )
+        self.down_stages = nn.ModuleList([_two_convolutions(enlarging)])
+        self.down_stages.extend(
+            _two_convolutions(_convolution(fine, coarse)) for fine, coarse in pairwise(channels)
         )
         self.up_stages = nn.ModuleList(
             UpStage(coarse, fine) for fine, coarse in reversed(list(pairwise(channels)))
@@ -113,10 +118,8 @@ class MaskDecoder(nn.Module):
                 f"(phrases, {self.in_channels}, h, w); use the head made for this LMM"
             )
         maps = self.normalise(attention) if self.divides_by_sum else attention
-        features = self.enlarge(maps.to(self.classifier.weight.dtype))
-        height, width = features.shape[2:]
-        features = functional.pad(features, (0, -width % self.multiple, 0, -height % self.multiple))
-        logits: Tensor = self.classifier(self.decode(features))
+        height, width = enlarged_size(attention, self.upsample_input)
+        logits: Tensor = self.classifier(self.decode(maps.to(self.classifier.weight.dtype)))
         return logits[:, :, :height, :width]
 
     def normalise(self, attention: Tensor) -> Tensor:
@@ -127,16 +130,8 @@ class MaskDecoder(nn.Module):
         total = values.sum(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
         return values / total
 
-    def enlarge(self, maps: Tensor) -> Tensor:
-        """(P, M*N, h, w) to (P, M*N, h', w') with ``max(h', w') == upsample_input``."""
-        # The floor of side * (64 / side) is 63 for some sides (49 is the first), hence the nudge.
-        scale = self.upsample_input / max(maps.shape[2:]) * (1 + 1e-9)
-        return functional.interpolate(
-            maps, scale_factor=scale, mode="bilinear", align_corners=False
-        )
-
     def decode(self, features: Tensor) -> Tensor:
-        """(P, M*N, a, b) to (P, base_channels, a, b); a and b are multiples of 2^(stages-1)."""
+        """(P, M*N, h, w) to (P, base_channels, a, b): ``h' w'`` filled up to 2^(stages-1)."""
         skipped: list[Tensor] = []
         for index, stage in enumerate(self.down_stages):
             if index:

@@ -167,7 +167,8 @@ class _Grounded:
 def _ground(adapter: LMMAdapter, head: GroundingHead, texts: Sequence[Said]) -> _Grounded:
     drawing = texts[0].drawing
     picture = Image.fromarray(drawing.picture)
-    prompts = [adapter.prepare(picture, said.turn.question, said.turn.answer) for said in texts]
+    turns = [(said.turn.question, said.turn.answer) for said in texts]
+    prompts = adapter.prepare_each(picture, turns)
     maps, hidden, truth, things = [], [], [], []
     traces = trace_texts(adapter, prompts)
     for said, prompt, trace in zip(texts, prompts, traces, strict=True):

@@ -74,13 +74,13 @@ def _mask_sums(
     )
     masks = torch.cat([picture.masks for picture in pictures]).to(device).float()
     ignored = torch.cat([picture.ignored for picture in pictures]).to(device).float()
-    decoder = _masked_loss(output.mask_logits, masks, ignored)
+    decoder = masked_loss(output.mask_logits, masks, ignored)
     if not head.config.refine:
         return decoder, decoder.new_zeros(())
-    return decoder, _masked_loss(output.refined_logits, masks, ignored)
+    return decoder, masked_loss(output.refined_logits, masks, ignored)
 
 
-def _masked_loss(logits: Tensor, masks: Tensor, ignored: Tensor) -> Tensor:
+def masked_loss(logits: Tensor, masks: Tensor, ignored: Tensor) -> Tensor:
     """Sum over phrases of BCE + Dice; (P, a, b) logits, (P, H, W) masks and what is ignored."""
     targets, hidden = (
         functional.interpolate(one[:, None], logits.shape[1:], mode="area")[:, 0]

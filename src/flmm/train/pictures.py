@@ -71,7 +71,7 @@ class LivePictures:
 
     def get_each(self, numbers: Sequence[int]) -> list[TrainingPicture | None]:
         """``get`` with None in the place of each picture that cannot be read."""
-        read = [self._read(number) for number in numbers]
+        read = [self.read(number) for number in numbers]
         readable = [one for one in read if one is not None]
         try:
             found = iter(self._extract(readable))
@@ -79,7 +79,8 @@ class LivePictures:
             found = iter([self._extract_alone(one) for one in readable])
         return [None if one is None else next(found) for one in read]
 
-    def _read(self, number: int) -> "tuple[ReadSample, AskedPicture] | None":
+    def read(self, number: int) -> tuple[ReadSample, AskedPicture] | None:
+        """A picture and what the LMM is asked about it; None where it cannot be read."""
         sample = next(Reading(self._tell_once).read([self.samples[number]]), None)
         if sample is None:
             return None
@@ -95,7 +96,7 @@ class LivePictures:
     ) -> list[TrainingPicture | None]:
         features = self.extractor.extract([asked for _, asked in read])
         return [
-            TrainingPicture(found, *_targets(sample, asked))
+            TrainingPicture(found, *targets_of(sample, asked))
             for found, (sample, asked) in zip(features, read, strict=True)
         ]
 
@@ -112,7 +113,8 @@ class LivePictures:
             self._tell(line)
 
 
-def _targets(sample: ReadSample, asked: AskedPicture) -> tuple[Tensor, Tensor]:
+def targets_of(sample: ReadSample, asked: AskedPicture) -> tuple[Tensor, Tensor]:
+    """(P, H, W) bool masks of the phrases that are asked for, and what is ignored of each."""
     owners = [owner for exchange in asked.exchanges for owner in exchange.phrases]
     masks = np.stack([sample.texts[text].masks[phrase] for text, phrase in owners])
     ignored = np.stack([sample.texts[text].ignored[phrase] for text, phrase in owners])

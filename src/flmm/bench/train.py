@@ -1,0 +1,205 @@
+"""What training costs: flmm with and without its cache, and the way of the paper's authors.
+
+Letters: ``P`` phrases, ``h w`` image-token grid.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import AdamW
+from transformers import SamConfig, SamModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from flmm.attention.merge import merge_phrase
+from flmm.attention.spans import span_at
+from flmm.bench.models import LLMSize, bench_model
+from flmm.bench.record import eager_attention
+from flmm.data.exchanges import Protocol
+from flmm.data.sample import Sample
+from flmm.data.sources import Stickers
+from flmm.data.sticker_scenes import read_stickers
+from flmm.features import FeatureExtractor
+from flmm.geometry import cut_to_picture
+from flmm.lmm.base import LMMAdapter
+from flmm.model import GroundingHead, HeadConfig
+from flmm.train.cache import CachedPictures, CacheKey, FeatureCache, fill, sample_digest
+from flmm.train.fit import Run, fit
+from flmm.train.loss import masked_loss
+from flmm.train.packing import Precision
+from flmm.train.pictures import LivePictures, TrainingPictures, targets_of
+from flmm.train.settings import TrainingSettings
+
+Way = Literal["authors", "uncached", "cached"]
+"""Eager full attention, one picture a step and SAM's decoder once a phrase; flmm; flmm from its
+cache, the making of it included."""
+
+LARGE_SAM: dict[str, int | list[int]] = {
+    "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "mlp_dim": 4096,
+    "global_attn_indexes": [5, 11, 17, 23],
+}  # fmt: skip
+"""The vision encoder of ViT-L, which the paper takes."""
+TINY_SAM: dict[str, int | list[int]] = {
+    "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_dim": 32,
+    "global_attn_indexes": [],
+}  # fmt: skip
+"""To try the benchmark itself."""
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """One way's figures, all of the same run."""
+
+    way: Way
+    seconds: float
+    ratio: float
+    """÷ the cached way's."""
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Everything that the ways share."""
+
+    folder: Path
+    adapter: LMMAdapter
+    sam: SamModel
+    samples: Sequence[Sample]
+    settings: TrainingSettings
+
+    def head(self) -> GroundingHead:
+        adapter = self.adapter
+        config = HeadConfig(adapter.layers, adapter.heads, adapter.hidden_size)
+        torch.manual_seed(0)
+        return GroundingHead(config, self.sam).to(adapter.device)
+
+    def live(self, head: GroundingHead) -> LivePictures:
+        extractor = FeatureExtractor(self.adapter, head)
+        return LivePictures(self.samples, extractor, Protocol.TOGETHER, print)
+
+
+def measure(
+    size: LLMSize,
+    sam: dict[str, int | list[int]],
+    pictures: int,
+    epochs: int,
+    device: str,
+    begin: Callable[[str], None],
+) -> list[TrainingCost]:
+    """The seconds of each way for the captions of some sticker scenes, ``begin`` told of each."""
+    begin("making a random LMM and SAM")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        adapter = bench_model(576, size, torch.float32)
+        adapter.model.to(torch.device(device))  # type: ignore[arg-type]
+        samples = [
+            replace(sample, texts=tuple(text for text in sample.texts if text.kind == "caption"))
+            for sample in read_stickers(folder / "scenes", pictures, 0)
+        ]
+        source = Stickers(name="stickers", folder=folder, scenes=pictures, first_scene=0)
+        settings = TrainingSettings(
+            lmm="random", out=folder, train=(source,), epochs=epochs, batch_size=4,
+            device=device,
+        )  # fmt: skip
+        bench = _Bench(folder, adapter, SamModel(SamConfig(vision_config=sam)), samples, settings)
+        ways: dict[Way, Callable[[_Bench], None]] = {
+            "authors": _as_the_authors, "uncached": _uncached, "cached": _cached
+        }  # fmt: skip
+        seconds: dict[Way, float] = {}
+        for way, run in ways.items():
+            begin(f"{epochs} epochs of {pictures} pictures, {way}")
+            start = time.perf_counter()
+            run(bench)
+            if device != "cpu":
+                torch.cuda.synchronize(device)
+            seconds[way] = time.perf_counter() - start
+    return [TrainingCost(way, took, took / seconds["cached"]) for way, took in seconds.items()]
+
+
+def _fit(bench: _Bench, head: GroundingHead, pictures: TrainingPictures, out: str) -> None:
+    settings = bench.settings.model_copy(update={"out": bench.folder / out})
+    settings.out.mkdir()
+    accelerator = Accelerator(cpu=settings.device == "cpu")
+    nothing = LivePictures([], FeatureExtractor(bench.adapter, head), Protocol.TOGETHER, print)
+    fit(
+        Run(settings, accelerator, head, pictures, nothing, lambda _s, _n: None,
+            lambda _d, _t, _h: None)
+    )  # fmt: skip
+
+
+def _uncached(bench: _Bench) -> None:
+    head = bench.head()
+    _fit(bench, head, bench.live(head), "uncached")
+
+
+def _cached(bench: _Bench) -> None:
+    head = bench.head()
+    live = bench.live(head)
+    key = CacheKey.of(bench.adapter, head, Protocol.TOGETHER, Precision.HALF)
+    cache = FeatureCache(bench.folder / "cache", key, Precision.HALF, print)
+    for _ in fill(cache, live, range(len(live))):
+        pass
+    digests = [sample_digest(sample) for sample in bench.samples]
+    _fit(bench, head, CachedPictures(cache, digests), "cached")
+
+
+def _as_the_authors(bench: _Bench) -> None:
+    head = bench.head()
+    live = bench.live(head)
+    optimizer = AdamW([one for one in head.parameters() if one.requires_grad], 1e-4)
+    for _ in range(bench.settings.epochs):
+        for number in range(len(bench.samples)):
+            _one_picture(bench, head, live, number).backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def _one_picture(bench: _Bench, head: GroundingHead, live: LivePictures, number: int) -> Tensor:
+    """The loss of one picture's caption."""
+    read = live.read(number)
+    assert read is not None
+    _, asked = read
+    (exchange,) = asked.exchanges
+    adapter = bench.adapter
+    prompt = adapter.prepare(asked.picture, exchange.question, exchange.answer)
+    assert prompt.answer_offsets is not None
+    assert exchange.answer is not None
+    with torch.no_grad(), eager_attention(adapter):
+        forward = cast(Callable[..., BaseModelOutputWithPast], adapter.model.base_model)
+        output = forward(
+            **adapter.collate([prompt], pixels=True).model_inputs, use_cache=False,
+            output_attentions=True, output_hidden_states=True,
+        )  # fmt: skip
+        embedding = head.refiner.encode(np.asarray(asked.picture))
+    assert output.attentions is not None
+    assert output.hidden_states is not None
+    columns = prompt.image_columns.to(adapter.device)
+    (view,) = prompt.pictures[0]
+    maps, states = [], []
+    for start, end in exchange.spans:
+        span = span_at(exchange.answer, start, end, prompt.answer_offsets)
+        rows = [prompt.answer_start + token for token in span.tokens]
+        attention = torch.stack([one[0][:, rows][..., columns] for one in output.attentions])
+        grid = attention.reshape(*attention.shape[:-1], *view.geometry.grid)
+        maps.append(merge_phrase(grid))
+        states.append(torch.stack([one[0, rows] for one in output.hidden_states[1:]]))
+    decoded = cut_to_picture(head.mask_decoder(torch.stack(maps))[:, 0], view.geometry)
+    prompts = head.text_prompts(states)
+    refined = torch.cat(
+        [
+            head.refiner(
+                decoded[i : i + 1], prompts[i : i + 1], view.geometry, embedding, None, "low"
+            )
+            for i in range(len(prompts))
+        ]
+    )
+    masks, ignored = (one.to(decoded) for one in targets_of(*read))
+    loss = masked_loss(decoded, masks, ignored) + masked_loss(refined, masks, ignored)
+    return loss / len(prompts)

@@ -1,0 +1,37 @@
+"""The parts of an LMM, read from a folder or hub repository."""
+
+from collections.abc import Callable
+from typing import cast
+
+from transformers.image_processing_backends import PilBackend
+from transformers.modeling_utils import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from flmm.errors import InputError
+from flmm.lmm.chat import load_tokenizer
+from flmm.lmm.images import load_image_processor
+from flmm.lmm.placement import Placement
+
+
+def load_parts(
+    model_class: type[PreTrainedModel], name: str, placement: Placement | None, revision: str | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, PilBackend]:
+    """The model in its place, its tokenizer and its image processor.
+
+    Raises:
+        InputError: a file is missing or cannot be used, or a package that the placement needs is
+            not there.
+    """
+    placement = placement or Placement()
+    # transformers types these for the settings of its configurations.
+    load = cast(Callable[..., PreTrainedModel], model_class.from_pretrained)
+    try:
+        model = load(name, revision=revision or "main", **placement.options)
+        image_processor = load_image_processor(name, revision)
+        tokenizer = load_tokenizer(name, revision)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"LMM {name!r} cannot be loaded: {reason}") from error
+    if placement.device_to_move_to is not None:
+        model.to(placement.device_to_move_to)  # type: ignore[arg-type]
+    return model, tokenizer, image_processor

@@ -1,0 +1,62 @@
+"""Enlarging attention maps and convolving them, without ever holding the enlarged maps.
+
+Letters: ``P`` phrases, ``C`` maps a phrase, ``O`` channels after the convolution, ``h w``
+image-token grid, ``a b`` the enlarged grid, padded.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flmm.types import Size
+
+
+def enlarged_size(maps: Tensor, side: int) -> Size:
+    """(height, width) of (P, C, h, w) maps, enlarged so that the longer one is ``side``."""
+    scale = _scale(maps, side)
+    return int(maps.shape[2] * scale), int(maps.shape[3] * scale)
+
+
+def _scale(maps: Tensor, side: int) -> float:
+    # The floor of side * (64 / side) is 63 for some sides (49 is the first), hence the nudge.
+    return side / max(maps.shape[2:]) * (1 + 1e-9)
+
+
+class EnlargingConvolution(nn.Conv2d):
+    """Bilinear enlargement, zero padding, and a 3x3 convolution without bias, in one step.
+
+    All of it is linear, and enlarging treats all maps alike; so the hundreds of maps are first
+    projected on the small grid, once for each of the nine taps, and only what the taps make of
+    them is enlarged. The result is the same up to rounding.
+
+    Args:
+        in_channels: maps a phrase.
+        out_channels: channels after the convolution.
+        side: length of the enlarged grid's longer side.
+        multiple: what the sides are filled up to a multiple of, with zeros below and on the right.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, side: int, multiple: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
+        self.side = side
+        self.multiple = multiple
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(P, C, h, w) to (P, O, a, b)."""
+        scale = _scale(maps, self.side)
+        rows, columns = (self._shifted_resize(length, scale, maps) for length in maps.shape[2:])
+        # Dimensions: phrase p, output o, vertical tap i, row h, horizontal tap j, column w.
+        taps = torch.einsum("ocij,pchw->poihjw", self.weight, maps)
+        return rows.flatten(1) @ taps.flatten(4).flatten(2, 3) @ columns.flatten(1).T
+
+    def _shifted_resize(self, length: int, scale: float, like: Tensor) -> Tensor:
+        """(a, 3, length): the matrix that enlarges one axis, as each of the three taps sees it."""
+        resize = functional.interpolate(
+            torch.eye(length, device=like.device)[None],
+            scale_factor=scale,
+            mode="linear",
+            align_corners=False,
+        )[0].T
+        below = -len(resize) % self.multiple
+        padded = functional.pad(resize, (0, 0, 1, below + 1))
+        return padded.unfold(0, 3, 1).transpose(1, 2).to(like.dtype)

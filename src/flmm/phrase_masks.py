@@ -1,0 +1,91 @@
+"""From the phrases of an answer to their masks: the head at work on a picture.
+
+Letters: ``M`` layers, ``T`` tokens of an answer, ``P`` phrases, ``H W`` picture size.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flmm.answer import Phrase
+from flmm.attention.trace import Trace
+from flmm.geometry import cut_to_picture, mask_box, resize_to_picture
+from flmm.model import GroundingHead
+from flmm.remembered import Remembered
+from flmm.stopwatch import Stopwatch
+from flmm.types import PhraseSpan
+
+# Logits at picture size are made for so many phrases at a time that they stay below 128 MiB.
+_LOGITS_AT_ONCE = 2**25
+
+Said = tuple[PhraseSpan, Trace]
+"""A phrase, and the trace of the answer that its tokens are counted in."""
+
+
+class PhraseMasks:
+    """A head that grounds phrases and remembers the pictures that its refiner saw last."""
+
+    def __init__(self, head: GroundingHead) -> None:
+        self._head = head
+        self._embeddings: Remembered[Tensor] = Remembered()
+
+    @torch.no_grad()
+    def ground(
+        self, picture: Image.Image, said: Sequence[Said], refine: bool, watch: Stopwatch
+    ) -> tuple[Phrase, ...]:
+        """The phrases with their masks, boxes and scores.
+
+        Args:
+            picture: RGB.
+            said: phrases about that picture, each with the trace of its own answer.
+            refine: False leaves out the mask refiner.
+            watch: is told of the stages "picture embedding" and "masks".
+        """
+        embeddings = None
+        if refine and self._head.config.refine and said:
+            with watch.stage("picture embedding"):
+                embeddings = self._embed(picture)
+        at_once = max(_LOGITS_AT_ONCE // (picture.width * picture.height), 1)
+        phrases: list[Phrase] = []
+        with watch.stage("masks"):
+            for first in range(0, len(said), at_once):
+                chosen = said[first : first + at_once]
+                logits = self._logits(chosen, embeddings).cpu()
+                phrases.extend(
+                    _phrase(span, mask) for (span, _), mask in zip(chosen, logits, strict=True)
+                )
+        return tuple(phrases)
+
+    def _logits(self, said: Sequence[Said], embeddings: Tensor | None) -> Tensor:
+        """(P, H, W) logits, from the mask decoder alone where no embeddings are given."""
+        config, geometry = self._head.config, said[0][1].geometry
+        maps = [trace.picture.of_phrase(span.tokens, config.merge) for span, trace in said]
+        attention = torch.stack([config.keep(one) for one in maps])
+        if embeddings is None:
+            decoded = self._head.mask_decoder(attention)[:, 0]
+            return resize_to_picture(cut_to_picture(decoded, geometry), geometry)
+        states = [trace.hidden_states[:, list(span.tokens)] for span, trace in said]
+        refined: Tensor = self._head(attention, states, geometry, embeddings).refined_logits
+        return refined
+
+    def _embed(self, picture: Image.Image) -> Tensor:
+        """SAM's embedding of the picture, remembered for the next questions about it."""
+        key = blake2b(picture.tobytes(), person=repr(picture.size).encode()[:16]).digest()
+        return self._embeddings.get(key, lambda: self._head.refiner.encode(np.asarray(picture)))
+
+
+def _phrase(span: PhraseSpan, logits: Tensor) -> Phrase:
+    mask = logits > 0
+    return Phrase(
+        text=span.text,
+        start=span.start,
+        end=span.end,
+        tokens=span.tokens,
+        mask=mask.numpy(),
+        box=mask_box(mask) or (0, 0, 0, 0),
+        score=float(logits[mask].sigmoid().mean()) if mask.any() else 0.0,
+    )
