@@ -204,8 +204,8 @@ def test_from_a_cache_it_learns_the_same(place: Place, capsys: pytest.CaptureFix
     assert shards() == made, "what is cached is not made anew"
     assert same(place.state("cached"), place.state("again")) == 0
 
-    stale = train(capsys, settings, *again, "--protocol", "together")
-    assert "protocol is 'one-by-one', now it is 'together'" in refused(stale)
+    stale = train(capsys, settings, *again, "--protocol", "one-by-one")
+    assert "protocol is 'together', now it is 'one-by-one'" in refused(stale)
 
     victim = max(cache.glob("*.safetensors"), key=lambda file: file.stat().st_size)
     content = bytearray(victim.read_bytes())

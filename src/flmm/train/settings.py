@@ -78,7 +78,7 @@ class TrainingSettings(_Settings):
     train: Annotated[tuple[DataSource, ...], Field(min_length=1)]
     validation: tuple[DataSource, ...] = ()
     head: HeadSettings = HeadSettings()
-    protocol: Protocol = Protocol.ONE_BY_ONE
+    protocol: Protocol = Protocol.TOGETHER
     epochs: Count = 8
     batch_size: Count = 8
     """Pictures a step, of all processes together."""
