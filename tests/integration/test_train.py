@@ -294,6 +294,14 @@ def test_what_cannot_be_read_is_told_counted_and_left_out(
         assert sum(f"{name}'" in line for line in ended.err.splitlines()) == 1
 
 
+def test_nothing_to_learn_from_is_a_mistake(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for picture in (place.folder / "data").glob("*.jpg"):
+        picture.unlink()
+    assert "none of the 6 pictures can be learned from" in refused(train(capsys, place.write()))
+
+
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,25 +62,38 @@ def fit(run: Run) -> Progress:
     """
     settings, plan, head = run.settings, run.plan, run.head
     state = _setup(run)
-    written = settings.model_dump_json(indent=1, exclude={"out", "tracker", "log_every", "device"})
+    written = _written(run)
     progress = state.load(settings.out, written)
     log = _Log(run, progress.step)
     head.train()
     seconds = time.perf_counter()
+    seen = progress.step
     for step, batches in _read_ahead(run, progress.step):
         loss, phrases = _learn(run, state, batches, step)
+        seen += phrases
         progress = replace(progress, step=step + 1)
         epoch_ends = progress.step % plan.steps_an_epoch == 0
         if progress.step % settings.log_every == 0 or epoch_ends:
             now = time.perf_counter()
             log.write(progress.step, {"loss": loss, "phrases": phrases, "seconds": now - seconds})
         run.watch(progress.step, plan.steps, f"loss {loss:.4f}")
+        if epoch_ends and not seen:
+            raise InputError(
+                f"none of the {len(run.training)} pictures can be learned from; check the data"
+            )
         if epoch_ends:
             progress = _end_epoch(run, state, progress, log)
         if (epoch_ends or progress.step % settings.checkpoint_every == 0) and _is_first(run):
             state.save(settings.out, written, progress)
     run.accelerator.wait_for_everyone()
     return progress
+
+
+def _written(run: Run) -> str:
+    """What must be the same when a run goes on."""
+    whatever = {"out", "tracker", "log_every", "device"}
+    content = run.settings.model_dump(mode="json", exclude=whatever)
+    return json.dumps({**content, "number of pictures": len(run.training)})
 
 
 def half_precision(settings: TrainingSettings, device: torch.device) -> torch.autocast:
