@@ -23,3 +23,14 @@ def test_bench_record() -> None:
     assert content["grounding"]["one_phrase"] < content["grounding"]["all_phrases"]
     assert content["loading"]["weights"] > 1e5
     assert content["loading"]["peak"] > content["loading"]["weights"] / 2
+
+
+def test_bench_train() -> None:
+    command = [sys.executable, "-m", "flmm.cli.main", "bench", "train"]
+    options = "--size small --pictures 1 --epochs 1 --device cpu --json"
+    done = subprocess.run([*command, *options.split()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ways = {row["way"]: row for row in json.loads(done.stdout)["ways"]}
+    assert list(ways) == ["authors", "uncached", "cached"]
+    for row in ways.values():
+        assert row["ratio"] == row["seconds"] / ways["cached"]["seconds"] > 0

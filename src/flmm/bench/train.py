@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from flmm.attention.merge import merge_phrase
 from flmm.attention.spans import span_at
-from flmm.bench.models import LLMSize, bench_model
+from flmm.bench.models import HALF_BILLION, SMALL, LLMSize, bench_model
 from flmm.bench.record import eager_attention
 from flmm.data.exchanges import Protocol
 from flmm.data.sample import Sample
@@ -41,16 +41,38 @@ Way = Literal["authors", "uncached", "cached"]
 """Eager full attention, one picture a step and SAM's decoder once a phrase; flmm; flmm from its
 cache, the making of it included."""
 
-LARGE_SAM: dict[str, int | list[int]] = {
-    "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "mlp_dim": 4096,
-    "global_attn_indexes": [5, 11, 17, 23],
-}  # fmt: skip
-"""The vision encoder of ViT-L, which the paper takes."""
-TINY_SAM: dict[str, int | list[int]] = {
-    "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_dim": 32,
-    "global_attn_indexes": [],
-}  # fmt: skip
-"""To try the benchmark itself."""
+
+def large_sam() -> SamModel:
+    """A random SAM as large as the paper's, ViT-L."""
+    vision = {
+        "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "mlp_dim": 4096,
+        "global_attn_indexes": [5, 11, 17, 23],
+    }  # fmt: skip
+    return SamModel(SamConfig(vision_config=vision))
+
+
+def small_sam() -> SamModel:
+    """A random SAM of pictures of 128 pixels, to try the benchmark itself."""
+    side = 128
+    vision = {
+        "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_dim": 32,
+        "global_attn_indexes": [], "image_size": side,
+    }  # fmt: skip
+    prompts = {"image_size": side, "image_embedding_size": side // 16}
+    return SamModel(SamConfig(vision_config=vision, prompt_encoder_config=prompts))
+
+
+@dataclass(frozen=True)
+class TrainingSize:
+    """How large everything is that a run is made of."""
+
+    llm: LLMSize
+    sam: Callable[[], SamModel]
+    base_channels: int
+
+
+REAL_SIZES = TrainingSize(HALF_BILLION, large_sam, 64)
+SMALL_SIZES = TrainingSize(SMALL, small_sam, 4)
 
 
 @dataclass(frozen=True)
@@ -72,10 +94,13 @@ class _Bench:
     sam: SamModel
     samples: Sequence[Sample]
     settings: TrainingSettings
+    base_channels: int
 
     def head(self) -> GroundingHead:
         adapter = self.adapter
-        config = HeadConfig(adapter.layers, adapter.heads, adapter.hidden_size)
+        config = HeadConfig(
+            adapter.layers, adapter.heads, adapter.hidden_size, base_channels=self.base_channels
+        )
         torch.manual_seed(0)
         return GroundingHead(config, self.sam).to(adapter.device)
 
@@ -85,8 +110,7 @@ class _Bench:
 
 
 def measure(
-    size: LLMSize,
-    sam: dict[str, int | list[int]],
+    size: TrainingSize,
     pictures: int,
     epochs: int,
     device: str,
@@ -96,7 +120,7 @@ def measure(
     begin("making a random LMM and SAM")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        adapter = bench_model(576, size, torch.float32)
+        adapter = bench_model(576, size.llm, torch.float32)
         adapter.model.to(torch.device(device))  # type: ignore[arg-type]
         samples = [
             replace(sample, texts=tuple(text for text in sample.texts if text.kind == "caption"))
@@ -107,7 +131,7 @@ def measure(
             lmm="random", out=folder, train=(source,), epochs=epochs, batch_size=4,
             device=device,
         )  # fmt: skip
-        bench = _Bench(folder, adapter, SamModel(SamConfig(vision_config=sam)), samples, settings)
+        bench = _Bench(folder, adapter, size.sam(), samples, settings, size.base_channels)
         ways: dict[Way, Callable[[_Bench], None]] = {
             "authors": _as_the_authors, "uncached": _uncached, "cached": _cached
         }  # fmt: skip

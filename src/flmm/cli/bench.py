@@ -124,13 +124,12 @@ def train(
     from rich.table import Table
     from transformers.utils.logging import disable_progress_bar
 
-    from flmm.bench.models import HALF_BILLION, SMALL
-    from flmm.bench.train import LARGE_SAM, TINY_SAM, measure
+    from flmm.bench.train import REAL_SIZES, SMALL_SIZES, measure
     from flmm.user_input import find_device
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    sizes, sam = (HALF_BILLION, LARGE_SAM) if size == "0.5B" else (SMALL, TINY_SAM)
-    costs = measure(sizes, sam, pictures, epochs, str(find_device(device)), tell)
+    sizes = REAL_SIZES if size == "0.5B" else SMALL_SIZES
+    costs = measure(sizes, pictures, epochs, str(find_device(device)), tell)
     if as_json:
         print_json({"pictures": pictures, "epochs": epochs, "ways": [asdict(one) for one in costs]})
         return
