@@ -148,7 +148,7 @@ class Answer:
             raise InputError(
                 f"{kind} cannot hold {width} x {height} pixels; save {str(path)!r} as .png"
             ) from error
-        _write(Path(path), content.getvalue())
+        write_whole(Path(path), content.getvalue())
 
     def _repr_png_(self) -> bytes:
         content = io.BytesIO()
@@ -216,8 +216,12 @@ def check_destination(path: str | Path) -> str:
     return kind
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Writes beside the place, then moves there, so that nobody ever sees half a file."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes beside the place, then moves there, so that nobody ever sees half a file.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
     partial = path.with_name(f".flmm-{os.getpid()}-{os.urandom(4).hex()}.partial")
     try:
         partial.write_bytes(content)

@@ -96,6 +96,10 @@ class GroundedPhrase:
     regions: tuple[Region, ...]
     ignored: tuple[Region, ...] = ()
     """Where nobody can say what is right; neither learned nor measured."""
+    plural: bool = False
+    """Whether it means several things."""
+    is_thing: bool | None = None
+    """Things can be counted, stuff (sky, grass) cannot; None: unknown, or both in one phrase."""
 
     def mask(self, size: Size) -> Mask:
         """(H, W) bool: all its regions together."""
