@@ -2,7 +2,8 @@
 
 import io
 import pickle
-from collections.abc import Sequence
+import struct
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -11,18 +12,20 @@ from pydantic import TypeAdapter, ValidationError
 from flmm.errors import InputError
 
 Content = TypeVar("Content")
+Key = TypeVar("Key", bound=Hashable)
 
 
-class _PlainUnpickler(pickle.Unpickler):
+# The unpickler in C trusts the file's numbers: one flipped bit may ask for all memory there is.
+class _PlainUnpickler(pickle._Unpickler):
     """Admits containers, numbers and strings alone: whatever names a class or a function fails."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise InputError(
-            f"it names {module}.{name}, which plain data has no use for; do not trust the file"
+            f"it names {f'{module}.{name}'!r}, which plain data has no use for; do not trust it"
         )
 
     def persistent_load(self, identity: object) -> NoReturn:
-        raise InputError(f"it refers to {identity!r} outside itself; do not trust the file")
+        raise InputError(f"it refers to {identity!r} outside itself; do not trust it")
 
 
 def read_json(
@@ -40,7 +43,7 @@ def read_json(
         except UnicodeDecodeError:
             continue
         except ValidationError as error:
-            raise InputError(f"{str(file)!r}: {_first(error)}") from error
+            raise InputError(f"{str(file)!r}: {first_mistake(error)}") from error
     raise InputError(f"{str(file)!r} is not text in {' or '.join(encodings)}; download it again")
 
 
@@ -57,11 +60,13 @@ def read_plain_pickle(file: Path, kind: TypeAdapter[Content]) -> Content:
     except InputError as error:
         raise InputError(f"pickle {str(file)!r} is refused: {error}") from error
     except ValidationError as error:
-        raise InputError(f"{str(file)!r}: {_first(error)}") from error
+        raise InputError(f"{str(file)!r}: {first_mistake(error)}") from error
     except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError,
-            AttributeError, MemoryError, OverflowError) as error:  # fmt: skip
+            AttributeError, AssertionError, MemoryError, OverflowError, RecursionError,
+            struct.error) as error:  # fmt: skip
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"pickle {str(file)!r} is damaged or cut short ({error}); download it again"
+            f"pickle {str(file)!r} is damaged or cut short ({reason}); download it again"
         ) from error
 
 
@@ -74,21 +79,37 @@ def read_json_line(line: str, number: int, file: Path, kind: TypeAdapter[Content
     try:
         return kind.validate_json(line)
     except ValidationError as error:
-        raise InputError(f"{str(file)!r}, line {number}: {_first(error)}") from error
+        raise InputError(f"{str(file)!r}, line {number}: {first_mistake(error)}") from error
+
+
+def numbered(file: Path, kind: str, entries: Iterable[tuple[Key, Content]]) -> dict[Key, Content]:
+    """The entries by their numbers; one that is there twice in the same words counts once.
+
+    Raises:
+        InputError: two different entries have one number.
+    """
+    known: dict[Key, Content] = {}
+    for key, entry in entries:
+        if known.setdefault(key, entry) != entry:
+            raise InputError(
+                f"{str(file)!r}: two different {kind} have the number {key!r}; give each its own"
+            )
+    return known
+
+
+def first_mistake(error: ValidationError) -> str:
+    """The first mistake in one line, with its place: pydantic lists all of them over many lines."""
+    mistake = error.errors(include_url=False)[0]
+    place = ".".join(map(str, mistake["loc"]))
+    others = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return " ".join(f"{place + ': ' if place else ''}{mistake['msg']}{others}".split())
 
 
 def _bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"{str(file)!r} cannot be read ({error.strerror}); check the data set's folder"
+            f"{str(file)!r} cannot be read ({reason}); check the data set's folder"
         ) from error
-
-
-def _first(error: ValidationError) -> str:
-    """The first mistake, with its place: pydantic lists all of them over many lines."""
-    mistake = error.errors(include_url=False)[0]
-    place = ".".join(map(str, mistake["loc"]))
-    others = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{place + ': ' if place else ''}{mistake['msg']}{others}"

@@ -1,34 +1,51 @@
 """Panoptic narrative grounding (PNG): narratives of COCO 2017 with panoptic segments."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NotRequired
 
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from flmm.data.files import read_json
+from flmm.data.files import numbered, read_json
 from flmm.data.sample import GroundedPhrase, GroundedText, PanopticRegion, Sample
 from flmm.errors import InputError
 
 
-class _Segment(TypedDict):
+class _Utterance(TypedDict):
     utterance: str
-    segment_ids: list[str]
+    segment_ids: list[int]
+    """Strings in the published files."""
+    plural: NotRequired[bool]
 
 
 class _Narrative(TypedDict):
-    image_id: str
+    image_id: int
+    """A string in the published files."""
     caption: str
-    segments: list[_Segment]
+    segments: list[_Utterance]
 
 
-class _PanopticAnnotation(TypedDict):
+class _Segment(TypedDict):
+    id: int
+    category_id: int
+
+
+class _Annotation(TypedDict):
     image_id: int
     file_name: str
+    segments_info: list[_Segment]
+
+
+class _Category(TypedDict):
+    id: int
+    isthing: Literal[0, 1]
 
 
 class _Panoptic(TypedDict):
-    annotations: list[_PanopticAnnotation]
+    annotations: list[_Annotation]
+    categories: list[_Category]
 
 
 _NARRATIVES = TypeAdapter(list[_Narrative])
@@ -38,7 +55,9 @@ _PANOPTIC = TypeAdapter(_Panoptic)
 def read_panoptic_narratives(
     folder: Path, pictures: Path, part: Literal["train", "val"]
 ) -> list[Sample]:
-    """Every narrative of a part, one sample each.
+    """Every narrative of a part; those of one picture are the texts of one sample.
+
+    A noun's segments are its phrase's regions; the phrase is a thing (or stuff) when they all are.
 
     Args:
         folder: with ``png_coco_{part}2017.json``, ``panoptic_{part}2017.json`` and the folder
@@ -47,44 +66,65 @@ def read_panoptic_narratives(
         part: which.
 
     Raises:
-        InputError: a file is missing, damaged or of another form, or the segments do not make up
-            their caption.
+        InputError: a file is missing, damaged or of another form, two entries have one number, a
+            narrative's picture is not in the panoptic file, or its segments do not make up its
+            caption.
     """
     narratives_file = folder / f"png_coco_{part}2017.json"
     narratives = read_json(narratives_file, _NARRATIVES)
-    panoptic = read_json(folder / f"panoptic_{part}2017.json", _PANOPTIC)
-    files = {
-        one["image_id"]: folder / f"panoptic_{part}2017" / one["file_name"]
-        for one in panoptic["annotations"]
-    }
-    samples = []
+    panoptic_file = folder / f"panoptic_{part}2017.json"
+    panoptic = read_json(panoptic_file, _PANOPTIC)
+    annotations = numbered(
+        panoptic_file, "annotations", ((one["image_id"], one) for one in panoptic["annotations"])
+    )
+    categories = numbered(
+        panoptic_file, "categories", ((one["id"], one["isthing"]) for one in panoptic["categories"])
+    )
+    texts: dict[int, list[GroundedText]] = defaultdict(list)
     for number, narrative in enumerate(narratives):
-        image = int(narrative["image_id"])
-        if image not in files:
+        image = narrative["image_id"]
+        if image not in annotations:
             raise InputError(
                 f"{str(narratives_file)!r}: narrative {number} is about picture {image}, which the"
                 " panoptic file lacks; take both files from one release"
             )
-        text = _text(narrative, number, files[image], narratives_file)
-        samples.append(Sample(pictures / f"{image:012d}.jpg", (text,)))
-    return samples
+        annotation = annotations[image]
+        are_things = {
+            segment["id"]: categories.get(segment["category_id"])
+            for segment in annotation["segments_info"]
+        }
+        file = folder / f"panoptic_{part}2017" / annotation["file_name"]
+        try:
+            text = _text(f"{image}-{number}", narrative, file, are_things)
+        except InputError as error:
+            raise InputError(
+                f"{str(narratives_file)!r}: narrative {number} {error}; download the file again"
+            ) from error
+        texts[image].append(text)
+    return [Sample(pictures / f"{image:012d}.jpg", tuple(told)) for image, told in texts.items()]
 
 
-def _text(narrative: _Narrative, number: int, panoptic: Path, file: Path) -> GroundedText:
+def _text(
+    identity: str, narrative: _Narrative, panoptic: Path, are_things: Mapping[int, int | None]
+) -> GroundedText:
     """The caption, its grounded utterances looked up one after the other."""
     caption = narrative["caption"]
     phrases = []
     at = 0
-    for segment in narrative["segments"]:
-        said = segment["utterance"]
+    for utterance in narrative["segments"]:
+        said, segments = utterance["utterance"], utterance["segment_ids"]
         start = caption.find(said, at)
         if start < 0:
-            raise InputError(
-                f"{str(file)!r}: narrative {number} does not say {said!r} after character {at};"
-                " download the file again"
-            )
+            raise InputError(f"does not say {said!r} after character {at}")
         at = start + len(said)
-        if segment["segment_ids"] and said:
-            regions = [PanopticRegion(panoptic, int(one)) for one in segment["segment_ids"]]
-            phrases.append(GroundedPhrase(start, at, tuple(regions)))
-    return GroundedText(f"{narrative['image_id']}-{number}", "caption", caption, tuple(phrases))
+        if segments and said:
+            regions = tuple(PanopticRegion(panoptic, segment) for segment in segments)
+            flags = {are_things.get(segment) for segment in segments}
+            flag = flags.pop() if len(flags) == 1 else None
+            is_thing = None if flag is None else bool(flag)
+            phrases.append(
+                GroundedPhrase(
+                    start, at, regions, plural=utterance.get("plural", False), is_thing=is_thing
+                )
+            )
+    return GroundedText(identity, "caption", caption, tuple(phrases))

@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from flmm.data.files import read_json, read_plain_pickle
+from flmm.data.coco import INSTANCES
+from flmm.data.files import numbered, read_json, read_plain_pickle
 from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample
 from flmm.errors import InputError
 
@@ -28,24 +29,7 @@ class _Reference(TypedDict):
     sentences: list[_Sentence]
 
 
-class _Picture(TypedDict):
-    id: int
-    file_name: str
-
-
-class _Annotation(TypedDict):
-    id: int
-    image_id: int
-    segmentation: list[list[float]] | dict[str, object]
-
-
-class _Instances(TypedDict):
-    images: list[_Picture]
-    annotations: list[_Annotation]
-
-
 _REFERENCES = TypeAdapter(list[_Reference])
-_INSTANCES = TypeAdapter(_Instances)
 
 
 def read_refcoco(folder: Path, pictures: Path, part: str, split_by: Split) -> list[Sample]:
@@ -58,17 +42,34 @@ def read_refcoco(folder: Path, pictures: Path, part: str, split_by: Split) -> li
         split_by: which references.
 
     Returns:
-        One sample a picture, in the file's order; each expression is a text of one phrase.
+        One sample a picture, in the file's order; each expression is a text of one phrase, but
+        one without a character is left out.
 
     Raises:
         InputError: a file is missing, damaged or of another form, a reference has no annotation,
-            or there is no such part.
+            two entries have one number, or there is no such part.
     """
     file = folder / f"refs({split_by}).p"
     references = read_plain_pickle(file, _REFERENCES)
-    instances = read_json(folder / "instances.json", _INSTANCES)
-    names = {picture["id"]: picture["file_name"] for picture in instances["images"]}
-    regions = {one["id"]: CocoRegion(one["segmentation"]) for one in instances["annotations"]}
+    instances_file = folder / "instances.json"
+    instances = read_json(instances_file, INSTANCES)
+    names = numbered(
+        instances_file, "images", ((one["id"], one["file_name"]) for one in instances["images"])
+    )
+    regions = numbered(
+        instances_file,
+        "annotations",
+        ((one["id"], CocoRegion(one["segmentation"])) for one in instances["annotations"]),
+    )
+    numbered(
+        file,
+        "sentences",
+        (
+            (sentence["sent_id"], (reference["ref_id"], sentence["sent"]))
+            for reference in references
+            for sentence in reference["sentences"]
+        ),
+    )
     texts: dict[int, list[GroundedText]] = defaultdict(list)
     for reference in references:
         if reference["split"] != part:
@@ -80,12 +81,14 @@ def read_refcoco(folder: Path, pictures: Path, part: str, split_by: Split) -> li
             )
         for sentence in reference["sentences"]:
             said = sentence["sent"]
+            if not said:
+                continue
             phrase = GroundedPhrase(0, len(said), (regions[reference["ann_id"]],))
             identity = str(sentence["sent_id"])
             texts[reference["image_id"]].append(
                 GroundedText(identity, "expression", said, (phrase,))
             )
     if not texts:
-        known = ", ".join(sorted({reference["split"] for reference in references}))
+        known = ", ".join(sorted({repr(reference["split"]) for reference in references})) or "none"
         raise InputError(f"{str(file)!r} has no part {part!r}; choose one of {known}")
     return [Sample(pictures / names[image], tuple(said)) for image, said in texts.items()]

@@ -6,6 +6,7 @@ Letters: ``H W`` picture size.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -26,6 +27,10 @@ RunLengths = dict[str, object]
 TextKind = Literal["caption", "expression", "instruction"]
 """A narrative with many phrases; a referring expression, one phrase; a question that implies it."""
 
+_FARTHEST = 4
+"""How many times the picture's longer side a polygon's corner may be away from its origin."""
+_MOST_BITS = 60
+
 
 class Region(Protocol):
     """One region of a picture, drawn when it is needed."""
@@ -40,33 +45,41 @@ class Region(Protocol):
 
 @dataclass(frozen=True)
 class CocoRegion:
-    """A region in COCO's forms."""
+    """A region in COCO's forms; polygons are cut at the picture's edges, as COCO does."""
 
     segmentation: Polygons | RunLengths
 
     def mask(self, size: Size) -> Mask:
+        if isinstance(self.segmentation, dict):
+            mask = _from_run_lengths(self.segmentation, size)
+        else:
+            mask = _from_polygons(self.segmentation, size)
+        if not mask.any():
+            raise InputError(
+                f"a segmentation covers no pixel of its picture of {list(size)} (height, width);"
+                " draw it anew"
+            )
+        return mask
+
+
+@dataclass(frozen=True)
+class BoxRegion:
+    """The pixels whose centres are inside x0, y0, x1, y1, in picture pixels."""
+
+    box: tuple[float, float, float, float]
+
+    def mask(self, size: Size) -> Mask:
         height, width = size
-        try:
-            if not isinstance(self.segmentation, dict):
-                rings = [list(map(float, ring)) for ring in self.segmentation]
-                if any(len(ring) < 6 or len(ring) % 2 for ring in rings) or not rings:
-                    raise InputError("a polygon has fewer than 3 corners; give x0, y0, x1, y1, …")
-                if not all(math.isfinite(number) for ring in rings for number in ring):
-                    raise InputError("a polygon has a corner that is no number; draw it anew")
-                runs = coco.merge(coco.frPyObjects(rings, height, width))
-            else:
-                declared = self.segmentation.get("size")
-                if declared != [height, width]:
-                    raise InputError(
-                        f"run lengths of a mask of {declared} cannot belong to a picture of"
-                        f" {[height, width]} (height, width); draw them anew"
-                    )
-                runs = _runs(self.segmentation.get("counts"), height, width)
-            return np.asarray(coco.decode(runs), dtype=np.bool_)
-        except (ValueError, TypeError, OverflowError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"a segmentation cannot be read ({error}); draw it anew") from error
+        x0, y0, x1, y1 = self.box
+        rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
+        inside_rows, inside_columns = (y0 <= rows) & (rows < y1), (x0 <= columns) & (columns < x1)
+        mask: Mask = inside_rows[:, None] & inside_columns
+        if not mask.any():
+            raise InputError(
+                f"box {self.box} covers no pixel of its picture of {list(size)} (height, width);"
+                " give x0, y0, x1, y1 in pixels"
+            )
+        return mask
 
 
 @dataclass(frozen=True)
@@ -77,14 +90,19 @@ class PanopticRegion:
     segment: int
 
     def mask(self, size: Size) -> Mask:
-        colours = np.asarray(read_picture(self.file), dtype=np.int64)
-        if colours.shape[:2] != size:
+        numbers = _segment_numbers(self.file)
+        if numbers.shape != size:
             raise InputError(
-                f"panoptic picture {str(self.file)!r} is {colours.shape[:2]}, its picture {size}"
+                f"panoptic picture {str(self.file)!r} is {numbers.shape}, its picture {size}"
                 " (height, width); take both from the same release"
             )
-        numbers = colours @ np.array([1, 256, 256**2])
-        return np.asarray(numbers == self.segment)
+        mask = np.asarray(numbers == self.segment)
+        if not mask.any():
+            raise InputError(
+                f"panoptic picture {str(self.file)!r} has no segment {self.segment};"
+                " take both files from the same release"
+            )
+        return mask
 
 
 @dataclass(frozen=True)
@@ -121,6 +139,8 @@ class GroundedText:
     phrases: tuple[GroundedPhrase, ...]
     question: str | None = None
     """What the text answers; None lets the head's own prompt ask."""
+    answer: str | None = None
+    """What an instruction is to be answered with, where a data set says so."""
 
     def __post_init__(self) -> None:
         for phrase in self.phrases:
@@ -154,16 +174,80 @@ def _union(regions: Sequence[Region], size: Size) -> Mask:
     return whole
 
 
-def _runs(counts: object, height: int, width: int) -> object:
-    """COCO's own object of run lengths."""
+# The phrases of a narrative follow each other, and all lie in one map of 0.5 to 8 MB.
+@lru_cache(maxsize=4)
+def _segment_numbers(file: Path) -> NDArray[np.int32]:
+    """(H, W): which segment of a panoptic PNG each pixel belongs to."""
+    colours = np.asarray(read_picture(file), dtype=np.int32)
+    numbers = np.asarray(colours @ np.array([1, 256, 256**2], dtype=np.int32))
+    numbers.setflags(write=False)
+    return numbers
+
+
+def _from_polygons(polygons: Polygons, size: Size) -> Mask:
+    height, width = size
+    try:
+        rings = [list(map(float, ring)) for ring in polygons]
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"a polygon cannot be read ({error}); draw it anew") from error
+    if any(len(ring) < 6 or len(ring) % 2 for ring in rings) or not rings:
+        raise InputError("a polygon has fewer than 3 corners; give x0, y0, x1, y1, …")
+    if not all(math.isfinite(number) for ring in rings for number in ring):
+        raise InputError("a polygon has a corner that is no number; draw it anew")
+    # COCO's rasteriser walks along every edge and crashes on numbers that are no positions.
+    far = max(abs(number) for ring in rings for number in ring)
+    if far > _FARTHEST * max(size):
+        raise InputError(
+            f"a polygon has a corner at {far:g}, far outside its picture of {[height, width]}"
+            " (height, width); give positions in pixels"
+        )
+    return np.asarray(coco.decode(coco.merge(coco.frPyObjects(rings, height, width))), np.bool_)
+
+
+def _from_run_lengths(run_lengths: RunLengths, size: Size) -> Mask:
+    height, width = size
+    declared = run_lengths.get("size")
+    if declared != [height, width]:
+        raise InputError(
+            f"run lengths of a mask of {declared!r} cannot belong to a picture of"
+            f" {[height, width]} (height, width); draw them anew"
+        )
+    counts = run_lengths.get("counts")
     if isinstance(counts, str):
-        return {"size": [height, width], "counts": counts.encode()}
+        counts = _decompressed(counts)
     if not isinstance(counts, list):
-        raise InputError(f"run lengths are {counts!r}; give a list or COCO's compressed string")
+        raise InputError("run lengths have no counts; give a list or COCO's compressed string")
     if any(not isinstance(count, int) or count < 0 for count in counts):
         raise InputError("run lengths are not all whole numbers from 0 on; draw the mask anew")
     if sum(counts) != height * width:
         raise InputError(
             f"run lengths cover {sum(counts)} pixels of {height * width}; draw the mask anew"
         )
-    return coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    inside = np.arange(len(counts)) % 2 == 1
+    return np.repeat(inside, counts).reshape(width, height).T
+
+
+def _decompressed(counts: str) -> list[int]:
+    """COCO's compressed run lengths as a list.
+
+    Each number is written in groups of 5 bits, the lowest first, as characters from "0" on; bit 5
+    says that a group follows, bit 4 of the last group is the sign. From the fourth number on it is
+    the difference to the number two before. ``pycocotools`` reads past the end of damaged ones.
+    """
+    numbers: list[int] = []
+    number = shift = 0
+    for character in counts:
+        group = ord(character) - 48
+        if not 0 <= group < 64 or shift > _MOST_BITS:
+            raise InputError("compressed run lengths are damaged; draw the mask anew")
+        number |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        if group & 16:
+            number -= 1 << shift
+        numbers.append(number + numbers[-2] if len(numbers) > 2 else number)
+        number = shift = 0
+    if shift:
+        raise InputError("compressed run lengths are cut short; draw the mask anew")
+    return numbers

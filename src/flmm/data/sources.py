@@ -1,0 +1,193 @@
+"""Which data a run reads, as its config says: one entry a data set.
+
+Paths are relative to a folder that is given when they are read, that of the config.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+
+from flmm.data.coco import read_coco
+from flmm.data.files import first_mistake
+from flmm.data.grounded_conversation import read_grounded_conversations
+from flmm.data.panoptic_narrative import read_panoptic_narratives
+from flmm.data.plain import read_plain
+from flmm.data.reason_seg import read_reason_seg
+from flmm.data.refcoco import Split, read_refcoco
+from flmm.data.sample import Sample
+from flmm.data.sticker_scenes import read_stickers
+from flmm.data.viscot import read_viscot
+from flmm.errors import InputError
+
+# Configs have strings where Python has paths, which strict models would refuse.
+Place = Annotated[Path, Strict(False)]
+"""A file or a folder."""
+
+
+class Source(BaseModel, ABC):
+    """What all sources have."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1)]
+    """Its name in tables; each source of a run has its own."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Only the first so many pictures."""
+
+    def read(self, base: Path) -> list[Sample]:
+        """Its samples.
+
+        Args:
+            base: the folder that relative paths are relative to.
+
+        Raises:
+            InputError: what the reader of its kind says.
+        """
+        return self._samples(base)[: self.limit]
+
+    @abstractmethod
+    def _samples(self, base: Path) -> list[Sample]: ...
+
+
+class RefCoco(Source):
+    """RefCOCO, RefCOCO+ or RefCOCOg."""
+
+    kind: Literal["refcoco"] = "refcoco"
+    folder: Place
+    pictures: Place
+    part: str
+    split_by: Split
+
+    def _samples(self, base: Path) -> list[Sample]:
+        return read_refcoco(base / self.folder, base / self.pictures, self.part, self.split_by)
+
+
+class PanopticNarratives(Source):
+    """Panoptic narrative grounding."""
+
+    kind: Literal["panoptic_narratives"] = "panoptic_narratives"
+    folder: Place
+    pictures: Place
+    part: Literal["train", "val"]
+
+    def _samples(self, base: Path) -> list[Sample]:
+        return read_panoptic_narratives(base / self.folder, base / self.pictures, self.part)
+
+
+class GroundedConversations(Source):
+    """GranD-f."""
+
+    kind: Literal["grounded_conversation"] = "grounded_conversation"
+    file: Place
+    pictures: Place
+
+    def _samples(self, base: Path) -> list[Sample]:
+        return read_grounded_conversations(base / self.file, base / self.pictures)
+
+
+class ReasonSeg(Source):
+    """ReasonSeg, one part's folder."""
+
+    kind: Literal["reason_seg"] = "reason_seg"
+    folder: Place
+
+    def _samples(self, base: Path) -> list[Sample]:
+        return read_reason_seg(base / self.folder)
+
+
+class VisCot(Source):
+    """One JSON of Visual CoT's benchmark."""
+
+    kind: Literal["viscot"] = "viscot"
+    file: Place
+    pictures: Place
+
+    def _samples(self, base: Path) -> list[Sample]:
+        return read_viscot(base / self.file, base / self.pictures)
+
+
+class Coco(Source):
+    """An instances JSON."""
+
+    kind: Literal["coco"] = "coco"
+    file: Place
+    pictures: Place
+
+    def _samples(self, base: Path) -> list[Sample]:
+        return read_coco(base / self.file, base / self.pictures)
+
+
+class Plain(Source):
+    """JSONL."""
+
+    kind: Literal["plain"] = "plain"
+    file: Place
+
+    def _samples(self, base: Path) -> list[Sample]:
+        return read_plain(base / self.file)
+
+
+class Stickers(Source):
+    """The embedded world."""
+
+    kind: Literal["stickers"] = "stickers"
+    folder: Place
+    scenes: Annotated[int, Field(ge=1)]
+    first_scene: Annotated[int, Field(ge=0)]
+
+    def _samples(self, base: Path) -> list[Sample]:
+        scenes = min(self.scenes, self.limit or self.scenes)
+        return read_stickers(base / self.folder, scenes, self.first_scene)
+
+
+DataSource = Annotated[
+    RefCoco
+    | PanopticNarratives
+    | GroundedConversations
+    | ReasonSeg
+    | VisCot
+    | Coco
+    | Plain
+    | Stickers,
+    Field(discriminator="kind"),
+]
+"""One entry of a config; its ``kind`` says which."""
+
+_SOURCES = TypeAdapter(Annotated[list[DataSource], Field(min_length=1)])
+
+
+def check_sources(content: object) -> list[DataSource]:
+    """The entries of a config.
+
+    Raises:
+        InputError: there is none, one is wrong (says where), or two have one name.
+    """
+    try:
+        sources = _SOURCES.validate_python(content)
+    except ValidationError as error:
+        raise InputError(
+            f"data: {first_mistake(error)}; docs/data.md shows an entry of each kind"
+        ) from error
+    names = [source.name for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"data: two entries have the name {name!r}; give each its own")
+    return sources
+
+
+def read_sources(sources: Sequence[DataSource], base: Path) -> dict[str, list[Sample]]:
+    """The samples of each, under its name.
+
+    Raises:
+        InputError: a source cannot be read; says which.
+    """
+    samples = {}
+    for source in sources:
+        try:
+            samples[source.name] = source.read(base)
+        except InputError as error:
+            raise InputError(f"data {source.name!r}: {error}") from error
+    return samples
