@@ -17,6 +17,7 @@ import flmm
 from flmm.cli.bench import app as bench
 from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, tell
+from flmm.cli.evaluate import evaluate
 from flmm.cli.models import models
 from flmm.cli.segment import segment
 from flmm.errors import InputError
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command()(chat)
 app.command()(segment)
+app.command()(evaluate)
 app.command()(models)
 app.add_typer(bench, name="bench")
 if find_spec("flmm.cli.stickers") is not None:
