@@ -19,7 +19,8 @@ from flmm.evaluate.results import check_part, merge, part_file, write_part
 from flmm.evaluate.rows import SampleResult, SampleRow
 from flmm.grounder import Grounder
 
-_SAMPLES_A_PART = 8
+# A text of a large LMM has maps of some megabytes a token, and all of a part's are held at once.
+_SAMPLES_A_PART = 4
 
 
 def evaluate(

@@ -74,7 +74,7 @@ class Counts:
     """What was measured and what was not."""
 
     pictures: int
-    """Samples that were measured; a picture with several narratives may be several."""
+    """That were measured."""
     skipped_pictures: int
     skipped_texts: int
     """Of pictures that were measured."""
