@@ -424,6 +424,36 @@ def test_a_missing_package_is_named(
     assert "pip install 'flmm[evaluate]'" in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([], "no benchmark is given"),
+        (["paintings"], "'refcoco', 'panoptic_narratives'"),
+        (["refcoco", "--folder", "x"], "0.refcoco.pictures: Field required"),
+        (["reason_seg", "--folder", "nowhere"], "there is no .json in 'nowhere'"),
+        (["stickers", "--folder", "x", "--scenes", "0", "--first-scene", "1"], "stickers.scenes"),
+        (["none.yaml"], "'none.yaml' cannot be read as YAML"),
+        (["none.yaml", "--limit", "3"], "write the other options into it"),
+        (["plain", "--table", "x"], "give nothing else but --json"),
+        (["--table", "."], "give the --out of a run"),
+        (["plain", "--protocol", "alone"], "'together', 'one-by-one'"),
+    ],
+)
+def test_mistakes(
+    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        run_command(["evaluate", *arguments])
+    shown = capsys.readouterr()
+    assert (ended.value.code, shown.out) == (2, "")
+    assert shown.err.startswith("flmm: ")
+    assert shown.err.count("\n") == 1
+    assert part in shown.err
+    assert not any(tmp_path.iterdir())
+
+
 class Page(HTMLParser):
     """What a page shows and what it would fetch."""
 

@@ -131,7 +131,7 @@ def _benchmark(named: str, given: dict[str, object]) -> "Benchmark":
     from flmm.evaluate.benchmark import Benchmark, Scoring
 
     base = Path()
-    content: object = {"kind": named, "name": given.get("part", named), **given}
+    content: object = {"kind": named, "name": _name(named, given), **given}
     if named.endswith((".yaml", ".yml")):
         if given:
             raise InputError(
@@ -149,6 +149,13 @@ def _benchmark(named: str, given: dict[str, object]) -> "Benchmark":
     }.get(source.kind, Scoring.BY_KIND)
     described = source.model_dump(mode="json", exclude_none=True)
     return Benchmark(source.name, described, source.read(base), scoring)
+
+
+def _name(kind: str, given: dict[str, object]) -> str:
+    """A name by which people know it, such as "refcoco refcoco+ testA"."""
+    places = [place.stem for place in (given.get("folder"), given.get("file"))
+              if isinstance(place, Path)]  # fmt: skip
+    return " ".join(dict.fromkeys(map(str, filter(None, (kind, *places, given.get("part"))))))
 
 
 def _run(

@@ -55,8 +55,8 @@ def write_contact_sheet(out: Path, count: int = WORST) -> Path:
         InputError: the run is not done, or the page cannot be written.
     """
     rows = read_rows(out, PhraseRow)
-    order = sorted(range(len(rows)), key=lambda index: (_iou(rows[index]), index))
-    worst = [rows[index] for index in order[:count]]
+    # Among those that were missed altogether, the largest are the worst.
+    worst = sorted(rows, key=lambda row: (_iou(row), -row.true_pixels))[:count]
     file = out / "worst.html"
     write_whole(file, _page(worst, len(rows)).encode(errors="replace"))
     return file
