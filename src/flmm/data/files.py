@@ -16,6 +16,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 # The unpickler in C trusts the file's numbers: one flipped bit may ask for all memory there is.
+# This one in Python takes about four times as long, some seconds for all of RefCOCO.
 class _PlainUnpickler(pickle._Unpickler):
     """Admits containers, numbers and strings alone: whatever names a class or a function fails."""
 

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from flmm.data.files import read_json
-from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample
+from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample, wrong_text
 from flmm.errors import InputError
 
 
@@ -41,7 +41,8 @@ _NOT_FOUND = (-1, -1)
 def read_grounded_conversations(file: Path, pictures: Path) -> list[Sample]:
     """Every caption of one file; those about one picture are the texts of one sample.
 
-    Phrases that were not found in their caption, or have no mask, are left out.
+    Phrases that were not found in their caption, or have no mask, are left out; a caption with a
+    phrase outside it is told and skipped when it is drawn.
 
     Args:
         file: one of those named above.
@@ -49,8 +50,7 @@ def read_grounded_conversations(file: Path, pictures: Path) -> list[Sample]:
             ``coco_2017``.
 
     Raises:
-        InputError: the file is missing, damaged or of another form, has no caption, or a phrase
-            is outside its caption.
+        InputError: the file is missing, damaged or of another form, or has no caption.
     """
     texts: dict[str, list[GroundedText]] = defaultdict(list)
     conversations = read_json(file, _CONVERSATIONS)
@@ -58,7 +58,7 @@ def read_grounded_conversations(file: Path, pictures: Path) -> list[Sample]:
         try:
             text = _text(str(number), conversation)
         except InputError as error:
-            raise InputError(f"{str(file)!r}: {error}") from error
+            text = wrong_text(str(number), "caption", str(error))
         texts[conversation["file_name"]].append(text)
     if not texts:
         raise InputError(f"{str(file)!r} has no caption; download it again")

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from flmm.data.files import numbered, read_json
-from flmm.data.sample import GroundedPhrase, GroundedText, PanopticRegion, Sample
+from flmm.data.sample import GroundedPhrase, GroundedText, PanopticRegion, Sample, wrong_text
 from flmm.errors import InputError
 
 
@@ -58,6 +58,7 @@ def read_panoptic_narratives(
     """Every narrative of a part; those of one picture are the texts of one sample.
 
     A noun's segments are its phrase's regions; the phrase is a thing (or stuff) when they all are.
+    A narrative that its utterances do not make up is told and skipped when it is drawn.
 
     Args:
         folder: with ``png_coco_{part}2017.json``, ``panoptic_{part}2017.json`` and the folder
@@ -66,9 +67,8 @@ def read_panoptic_narratives(
         part: which.
 
     Raises:
-        InputError: a file is missing, damaged or of another form, two entries have one number, a
-            narrative's picture is not in the panoptic file, or its segments do not make up its
-            caption.
+        InputError: a file is missing, damaged or of another form, two entries have one number, or
+            a narrative's picture is not in the panoptic file.
     """
     narratives_file = folder / f"png_coco_{part}2017.json"
     narratives = read_json(narratives_file, _NARRATIVES)
@@ -97,9 +97,7 @@ def read_panoptic_narratives(
         try:
             text = _text(f"{image}-{number}", narrative, file, are_things)
         except InputError as error:
-            raise InputError(
-                f"{str(narratives_file)!r}: narrative {number} {error}; download the file again"
-            ) from error
+            text = wrong_text(f"{image}-{number}", "caption", str(error))
         texts[image].append(text)
     return [Sample(pictures / f"{image:012d}.jpg", tuple(told)) for image, told in texts.items()]
 
@@ -115,7 +113,7 @@ def _text(
         said, segments = utterance["utterance"], utterance["segment_ids"]
         start = caption.find(said, at)
         if start < 0:
-            raise InputError(f"does not say {said!r} after character {at}")
+            raise InputError(f"the narrative does not say {said!r} after character {at}")
         at = start + len(said)
         if segments and said:
             regions = tuple(PanopticRegion(panoptic, segment) for segment in segments)

@@ -106,6 +106,19 @@ class PanopticRegion:
 
 
 @dataclass(frozen=True)
+class MissingRegion:
+    """Where a published text is wrong: whoever draws it is told why, so that the text is skipped.
+
+    One wrong text among a hundred thousand shall not make the others unreadable.
+    """
+
+    reason: str
+
+    def mask(self, size: Size) -> Mask:  # noqa: ARG002 (wrong for any size)
+        raise InputError(self.reason)
+
+
+@dataclass(frozen=True)
 class GroundedPhrase:
     """``text[start:end]`` of its text, in code points, and the regions that it means."""
 
@@ -149,6 +162,11 @@ class GroundedText:
                     f"text {self.identity}: phrase {phrase.start}..{phrase.end} is outside its"
                     f" {len(self.text)} characters; count code points from 0, end exclusive"
                 )
+
+
+def wrong_text(identity: str, kind: TextKind, reason: str) -> GroundedText:
+    """Stands for a published text that is wrong; it is skipped when its regions are drawn."""
+    return GroundedText(identity, kind, "?", (GroundedPhrase(0, 1, (MissingRegion(reason),)),))
 
 
 @dataclass(frozen=True)
