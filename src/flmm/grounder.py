@@ -48,8 +48,8 @@ PhraseSource = Literal["selector", "noun_chunks"]
 """Who says which words of an answer are grounded: the head's classifier, or spaCy's grammar."""
 
 _SEQUENCES_A_BATCH = 8
-LOGITS_AT_ONCE = 2**25
-"""Logits at picture size are made for so many phrases at a time that they stay below 128 MiB."""
+# Logits at picture size are made for so many phrases at a time that they stay below 128 MiB.
+_LOGITS_AT_ONCE = 2**25
 
 _Said = tuple[PhraseSpan, Trace]
 """A phrase, and the trace of the answer that its tokens are counted in."""
@@ -242,7 +242,7 @@ class Grounder:
         if refine and said:
             with watch.stage("picture embedding"):
                 embeddings = self._embed(picture)
-        at_once = max(LOGITS_AT_ONCE // (picture.width * picture.height), 1)
+        at_once = max(_LOGITS_AT_ONCE // (picture.width * picture.height), 1)
         phrases: list[Phrase] = []
         with watch.stage("masks"):
             for first in range(0, len(said), at_once):

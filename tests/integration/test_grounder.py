@@ -222,7 +222,7 @@ def test_segment_in_one_batch_or_alone(grounder: Grounder, monkeypatch: pytest.M
     phrases = ["the cat", "the small dog on the left", "grass", "a", "sky"]
     together = grounder.segment(picture(), phrases)
     monkeypatch.setattr(grounder_module, "_SEQUENCES_A_BATCH", 2)
-    monkeypatch.setattr(grounder_module, "LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr(grounder_module, "_LOGITS_AT_ONCE", 1)
     apart = grounder.segment(picture(), phrases)
     for one, other in zip(together.phrases, apart.phrases, strict=True):
         assert (one.mask != other.mask).mean() < 0.01

@@ -29,8 +29,8 @@ app = typer.Typer(
 )
 app.command()(chat)
 app.command()(segment)
-app.command()(evaluate)
 app.command()(models)
+app.command()(evaluate)
 app.add_typer(bench, name="bench")
 if find_spec("flmm.cli.stickers") is not None:
     app.add_typer(import_module("flmm.cli.stickers").app, name="stickers")
