@@ -46,6 +46,8 @@ class AnswerFeatures:
     """(M, T, D) of all its tokens."""
     groundable: Tensor
     """(T,) float32: 1 for tokens of a phrase."""
+    offsets: Offsets = ()
+    """Where each token stands in the answer; training has no use for it."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class FeatureExtractor:
                 groundable[tokens] = 1
                 phrases.append(self._of_phrase(trace, tokens))
             if exchange.names_all and self.head.config.selector:
-                answers.append(AnswerFeatures(trace.hidden_states.clone(), groundable))
+                answers.append(AnswerFeatures(trace.hidden_states.clone(), groundable, offsets))
         embedding = None
         if self.head.config.refine:
             embedding = self.head.refiner.encode(np.asarray(asked.picture.convert("RGB")))[0]

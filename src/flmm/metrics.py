@@ -1,9 +1,10 @@
-"""How good masks are: IoU, cIoU, mIoU, precision at k, and PNG's average recall (paper section 4).
+"""How good masks, boxes and chosen words are: the scores that papers print (paper section 4).
 
-Letters: ``n`` masks, ``H W`` picture size.
+Letters: ``n`` masks or boxes, ``H W`` picture size.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,8 +48,20 @@ class ReferringScores:
     cumulative_iou: float
     mean_iou: float
     precision_at_0_5: float
+    precision_at_0_6: float
     precision_at_0_7: float
+    precision_at_0_8: float
     precision_at_0_9: float
+
+
+@dataclass(frozen=True)
+class ReasoningScores:
+    """Reasoning segmentation (ReasonSeg; Lai et al. 2024, section 3.3), in percent."""
+
+    generalised_iou: float
+    """gIoU: the mean of the IoU of every picture with one text."""
+    cumulative_iou: float
+    """cIoU."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +76,58 @@ class NarrativeScores:
     accuracy_at_0_5: float
 
 
-def mask_overlap(predicted: Tensor, target: Tensor) -> Overlap:
+@dataclass(frozen=True)
+class SpanCounts:
+    """Phrases that were chosen in texts, beside those that should have been."""
+
+    hits: int
+    """Chosen rightly, with exactly the same beginning and end."""
+    chosen: int
+    wanted: int
+
+    @property
+    def precision(self) -> float:
+        """Share of the chosen ones that are right, in 0..1; NaN when none was chosen."""
+        return self.hits / self.chosen if self.chosen else math.nan
+
+    @property
+    def recall(self) -> float:
+        """Share of the wanted ones that were chosen, in 0..1; NaN when none was wanted."""
+        return self.hits / self.wanted if self.wanted else math.nan
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall, in 0..1; NaN when both lack their phrases."""
+        both = self.chosen + self.wanted
+        return 2 * self.hits / both if both else math.nan
+
+    def __add__(self, other: "SpanCounts") -> "SpanCounts":
+        return SpanCounts(
+            self.hits + other.hits, self.chosen + other.chosen, self.wanted + other.wanted
+        )
+
+
+def span_counts(
+    chosen: Collection[tuple[int, int]], wanted: Collection[tuple[int, int]]
+) -> SpanCounts:
+    """Compares the (start, end) of a text's phrases; one that is listed again counts once."""
+    found, true = set(chosen), set(wanted)
+    return SpanCounts(len(found & true), len(found), len(true))
+
+
+def mask_overlap(predicted: Tensor, target: Tensor, ignored: Tensor | None = None) -> Overlap:
     """Pixels that (n, H, W) bool masks share and cover together.
+
+    Args:
+        predicted: the masks.
+        target: the true masks.
+        ignored: pixels that count in neither, as ReasonSeg marks them.
 
     Raises:
         InputError: the shapes differ or the masks are not bool.
     """
+    if ignored is not None:
+        predicted, target = predicted & ~ignored, target & ~ignored
     if predicted.shape != target.shape or predicted.ndim != 3:
         raise InputError(
             f"predicted masks are {tuple(predicted.shape)} and true ones {tuple(target.shape)}; "
@@ -115,24 +174,59 @@ def referring_scores(overlap: Overlap) -> ReferringScores:
         cumulative_iou=100 * cumulative_iou(overlap),
         mean_iou=100 * mean_iou(overlap),
         precision_at_0_5=100 * precision_at(overlap, 0.5),
+        precision_at_0_6=100 * precision_at(overlap, 0.6),
         precision_at_0_7=100 * precision_at(overlap, 0.7),
+        precision_at_0_8=100 * precision_at(overlap, 0.8),
         precision_at_0_9=100 * precision_at(overlap, 0.9),
     )
 
 
-def narrative_scores(overlap: Overlap, is_thing: Tensor, is_plural: Tensor) -> NarrativeScores:
+def reasoning_scores(overlap: Overlap) -> ReasoningScores:
+    """Scores of reasoning segmentation, in percent; the overlap leaves out what is ignored."""
+    return ReasoningScores(100 * mean_iou(overlap), 100 * cumulative_iou(overlap))
+
+
+def box_iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of boxes, pair by pair.
+
+    Args:
+        first: (n, 4) (x0, y0, x1, y1), x1 and y1 exclusive.
+        second: the same.
+
+    Returns:
+        (n,) float64 in 0..1; 0 where both boxes are empty, since nothing was found.
+    """
+    low = torch.maximum(first[:, :2], second[:, :2])
+    high = torch.minimum(first[:, 2:], second[:, 2:])
+    shared = (high - low).clamp_min(0).double().prod(dim=1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).double().prod(dim=1) for boxes in (first, second)]
+    return shared / (areas[0] + areas[1] - shared).clamp_min(1)
+
+
+def box_accuracy(iou: Tensor) -> float:
+    """Referring comprehension's accuracy@0.5: share of (n,) box IoUs above 0.5, in 0..1."""
+    return (iou > 0.5).double().mean().item()
+
+
+def narrative_scores(
+    overlap: Overlap, is_thing: Tensor, is_plural: Tensor, is_stuff: Tensor | None = None
+) -> NarrativeScores:
     """PNG's average recall over all phrases and over each kind, and the share above IoU 0.5.
 
     Args:
         overlap: of n phrases.
-        is_thing: (n,) bool; the rest is stuff.
+        is_thing: (n,) bool.
         is_plural: (n,) bool; the rest is singular.
+        is_stuff: (n,) bool; None for all that is no thing.
 
     Raises:
         InputError: a flag for other than n phrases, or flags that are not bool.
     """
     count = len(overlap.intersection)
-    for name, flags in (("is_thing", is_thing), ("is_plural", is_plural)):
+    is_stuff = ~is_thing if is_stuff is None else is_stuff
+    for name, flags in (
+        ("is_thing", is_thing), ("is_plural", is_plural), ("is_stuff", is_stuff)
+    ):  # fmt: skip
         if flags.shape != (count,) or flags.dtype != torch.bool:
             raise InputError(
                 f"{name} is {tuple(flags.shape)} {flags.dtype}; give a bool for each of the "
@@ -141,7 +235,7 @@ def narrative_scores(overlap: Overlap, is_thing: Tensor, is_plural: Tensor) -> N
     return NarrativeScores(
         all=average_recall(overlap),
         things=average_recall(overlap[is_thing]),
-        stuff=average_recall(overlap[~is_thing]),
+        stuff=average_recall(overlap[is_stuff]),
         singulars=average_recall(overlap[~is_plural]),
         plurals=average_recall(overlap[is_plural]),
         accuracy_at_0_5=precision_at(overlap, 0.5),

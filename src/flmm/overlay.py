@@ -81,7 +81,7 @@ def _draw_masks(shown: Image.Image, regions: Sequence[Region], style: Style) -> 
     line = max(min(max(shown.size) / 320, min(shown.size) / 8), 1.0)
     order = sorted(range(len(regions)), key=lambda index: -int(regions[index].mask.sum()))
     for index in order:
-        _blend(canvas, regions[index].mask, colour_of(index), line)
+        lay_mask(canvas, regions[index].mask, colour_of(index), line)
     image = Image.fromarray((canvas + 0.5).astype(np.uint8))
     taken: list[tuple[float, float]] = []
     for index in reversed(order):
@@ -92,10 +92,12 @@ def _draw_masks(shown: Image.Image, regions: Sequence[Region], style: Style) -> 
     return image
 
 
-def _blend(
+def lay_mask(
     canvas: NDArray[np.float32], mask: NDArray[np.bool_], colour: Colour, line: float
 ) -> None:
     """Lays one mask over the (H', W', 3) canvas: a translucent fill and a smooth contour.
+
+    The (H, W) mask is resized to the canvas; ``line`` is the contour's width in its pixels.
 
     Blurring turns the mask into a ramp across its edge; its inverse gives each pixel's distance
     to the edge in pixels, from which fill and lines are drawn without steps.

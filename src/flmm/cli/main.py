@@ -17,6 +17,7 @@ import flmm
 from flmm.cli.bench import app as bench
 from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, tell
+from flmm.cli.evaluate import evaluate
 from flmm.cli.models import models
 from flmm.cli.segment import segment
 from flmm.cli.train import train
@@ -31,6 +32,7 @@ app.command()(chat)
 app.command()(segment)
 app.command()(train)
 app.command()(models)
+app.command()(evaluate)
 app.add_typer(bench, name="bench")
 if find_spec("flmm.cli.stickers") is not None:
     app.add_typer(import_module("flmm.cli.stickers").app, name="stickers")

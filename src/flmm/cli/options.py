@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,6 +105,19 @@ def load_grounder(
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
         return Grounder.from_pretrained(model, lmm=lmm, device=device, dtype=dtype)
+
+
+def need_packages(extra: str, *packages: str) -> None:
+    """Whether what a command needs beyond flmm itself is installed.
+
+    Raises:
+        InputError: it is not; names the extra that brings it.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise InputError(
+            f"this needs {', '.join(missing)}, not installed here; pip install 'flmm[{extra}]'"
+        )
 
 
 @contextmanager

@@ -1,0 +1,240 @@
+"""``flmm evaluate``: measure a head on a benchmark, and cut its tables."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flmm.cli.console import is_terminal, print_json, tell
+from flmm.cli.options import Device, Dtype, Json, Lmm, Model, load_grounder, need_packages
+from flmm.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from flmm.evaluate.benchmark import Benchmark
+    from flmm.evaluate.scores import Report, ScoreTable
+
+_LONGEST_WAIT = timedelta(days=7)
+"""How long one process may wait for the slowest."""
+
+
+class HowAsked(StrEnum):
+    """How a picture's referring expressions are asked (``flmm.data.exchanges.Protocol``)."""
+
+    TOGETHER = "together"
+    ONE_BY_ONE = "one-by-one"
+
+
+def evaluate(
+    benchmark: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="BENCH",
+            show_default=False,
+            help="A YAML file with one data source, or a source's kind (refcoco, "
+            "panoptic_narratives, grounded_conversation, reason_seg, viscot, coco, plain, "
+            "stickers) with the options below.",
+        ),
+    ] = None,
+    protocol: Annotated[
+        HowAsked,
+        typer.Option(
+            help="How referring expressions are asked: all of a picture in one text, or each alone."
+        ),
+    ] = HowAsked.TOGETHER,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            show_default=False,
+            help="Where results go, and a run that was cut off goes on; by default "
+            "flmm-evaluation/ with the benchmark's, the protocol's and the head's name.",
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table", metavar="DIR", show_default=False,
+            help="Run nothing: cut the tables anew from the results in DIR.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(show_default=False, help="The data set's name in tables."),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(show_default=False, help="A data set's folder.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(show_default=False, help="A data set's file.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(show_default=False, help="The folder of its pictures.")
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(show_default=False, help="Its part: val, testA, testB, test …")
+    ] = None,
+    split_by: Annotated[
+        str | None, typer.Option(show_default=False, help="RefCOCO's: unc, umd or google.")
+    ] = None,
+    scenes: Annotated[
+        int | None, typer.Option(show_default=False, help="How many scenes of stickers.")
+    ] = None,
+    first_scene: Annotated[
+        int | None, typer.Option(show_default=False, help="The first scene of stickers.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(show_default=False, help="Only the first so many pictures.")
+    ] = None,
+    model: Model = None,
+    lmm: Lmm = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Measure a head on a benchmark, the way that papers do."""
+    need_packages("evaluate", "accelerate", "pyarrow", "yaml")
+    given: dict[str, object] = {
+        key: value
+        for key, value in {
+            "name": name, "folder": folder, "file": file, "pictures": pictures, "part": part,
+            "split_by": split_by, "scenes": scenes, "first_scene": first_scene, "limit": limit,
+        }.items()
+        if value is not None
+    }  # fmt: skip
+    if table is not None:
+        if benchmark is not None or given or out is not None:
+            raise InputError("--table cuts tables of a finished run; give nothing else but --json")
+        from flmm.evaluate.scores import report_of
+
+        _show(report_of(table), table, as_json)
+        return
+    if benchmark is None:
+        raise InputError("no benchmark is given; name a YAML file or a kind, or --table DIR")
+    found = _benchmark(benchmark, given)
+    if (done := _run(found, protocol, out, model, lmm, device, dtype)) is not None:
+        _show(done[0], done[1], as_json)
+
+
+def _benchmark(named: str, given: dict[str, object]) -> "Benchmark":
+    """The data set that the arguments name, read."""
+    import yaml
+
+    from flmm.data.sources import check_sources
+    from flmm.evaluate.benchmark import Benchmark, Scoring
+
+    base = Path()
+    content: object = {"kind": named, "name": _name(named, given), **given}
+    if named.endswith((".yaml", ".yml")):
+        if given:
+            raise InputError(
+                f"{named!r} says all about the benchmark; write the other options into it"
+            )
+        try:
+            content = yaml.safe_load(Path(named).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise InputError(f"{named!r} cannot be read as YAML ({error}); check it") from error
+        base = Path(named).parent
+    (source,) = check_sources([content])
+    scoring = {
+        "reason_seg": Scoring.REASON_SEG,
+        "grounded_conversation": Scoring.CONVERSATION,
+    }.get(source.kind, Scoring.BY_KIND)
+    described = source.model_dump(mode="json", exclude_none=True)
+    return Benchmark(source.name, described, source.read(base), scoring)
+
+
+def _name(kind: str, given: dict[str, object]) -> str:
+    """A name by which people know it, such as "refcoco refcoco+ testA"."""
+    places = [place.stem for place in (given.get("folder"), given.get("file"))
+              if isinstance(place, Path)]  # fmt: skip
+    return " ".join(dict.fromkeys(map(str, filter(None, (kind, *places, given.get("part"))))))
+
+
+def _run(
+    found: "Benchmark",
+    protocol: HowAsked,
+    out: Path | None,
+    model: str | None,
+    lmm: str | None,
+    device: str | None,
+    dtype: str | None,
+) -> "tuple[Report, Path] | None":
+    """The report and where it is; None in all processes but the first."""
+    from accelerate import PartialState
+
+    from flmm.data.exchanges import Protocol
+    from flmm.evaluate.benchmark import fingerprint
+    from flmm.evaluate.contact_sheet import write_contact_sheet
+    from flmm.evaluate.run import evaluate as run
+    from flmm.evaluate.scores import report_of
+
+    state = PartialState(cpu=device == "cpu", timeout=_LONGEST_WAIT)
+    if state.num_processes > 1 and device is None:
+        device = str(state.device)
+    grounder = load_grounder(model, lmm, device, dtype)
+    if out is None:
+        words = f"{found.name}-{protocol}-{fingerprint(grounder.head)[:8]}"
+        out = Path("flmm-evaluation") / re.sub(r"[^\w.+-]+", "-", words)
+    with _progress(found.name, state.is_main_process) as advance:
+        run(grounder, found, Protocol(protocol.value), out, state, tell, advance)
+    report = None
+    if state.is_main_process:
+        report = report_of(out)
+        write_contact_sheet(out)
+    state.destroy_process_group()
+    return None if report is None else (report, out)
+
+
+@contextmanager
+def _progress(title: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time that is left, on standard error where somebody may watch it."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    with Progress(
+        *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=Console(stderr=True), disable=not shown or not is_terminal(),
+    ) as progress:  # fmt: skip
+        bar = progress.add_task(f"measuring {title}", total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+def _show(report: "Report", out: Path, as_json: bool) -> None:
+    if as_json:
+        print_json({**report.to_dict(), "out": str(out)})
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    run = report.run
+    console.print(f"{run.dataset}: {run.model} on {run.lmm} ({run.dtype})", markup=False)
+    for table in report.tables:
+        console.print()
+        console.print(table.title, style="bold", markup=False)
+        console.print(_rich(table))
+        if table.note is not None:
+            console.print(table.note, style="dim", markup=False)
+    console.print()
+    console.print(report.counts.summary, markup=False)
+    console.print(f"Results: {out}", markup=False, soft_wrap=True)
+
+
+def _rich(table: "ScoreTable") -> "Table":
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    drawn.add_column("", no_wrap=True)
+    for column in (*table.rows[0].scores, table.counted):
+        drawn.add_column(column, justify="right")
+    for row in table.rows:
+        scores = ("–" if score != score else f"{score:.1f}" for score in row.scores.values())
+        drawn.add_row(row.name, *scores, f"{row.count:,}")
+    return drawn

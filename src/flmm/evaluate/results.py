@@ -1,0 +1,149 @@
+"""Rows on disk: parts while a run goes on, one Parquet file a kind of row when it is done.
+
+out/run.json          what was measured with what; another run is refused in this folder
+out/parts/000012.parquet   the rows of some samples, written whole or not at all
+out/results.parquet   one row a phrase; beside it captions, said and samples
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TypeVar, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flmm.answer import write_whole
+from flmm.errors import InputError
+from flmm.evaluate.rows import CaptionRow, PhraseRow, SaidRow, SampleResult, SampleRow
+
+Row = TypeVar("Row", PhraseRow, CaptionRow, SaidRow, SampleRow)
+
+_PLAIN = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+_FILES: dict[type, str] = {
+    PhraseRow: "results.parquet",
+    CaptionRow: "captions.parquet",
+    SaidRow: "said.parquet",
+    SampleRow: "samples.parquet",
+}
+_LISTS: dict[str, type] = {"phrases": PhraseRow, "captions": CaptionRow, "said": SaidRow}
+
+
+def _column(hint: object) -> pa.DataType:
+    """The Parquet type of a row's field."""
+    if get_origin(hint) is tuple:
+        return pa.list_(_PLAIN[get_args(hint)[0]])
+    if isinstance(hint, UnionType):
+        (hint,) = (one for one in get_args(hint) if one is not NoneType)
+    assert isinstance(hint, type)
+    return _PLAIN[hint]
+
+
+def _struct(kind: type) -> pa.DataType:
+    return pa.struct([(name, _column(hint)) for name, hint in get_type_hints(kind).items()])
+
+
+_PART = pa.schema(
+    [
+        ("row", _struct(SampleRow)),
+        *((name, pa.list_(_struct(kind))) for name, kind in _LISTS.items()),
+    ]
+)
+
+
+def part_file(out: Path, number: int) -> Path:
+    return out / "parts" / f"{number:06d}.parquet"
+
+
+def write_part(file: Path, results: Sequence[SampleResult]) -> None:
+    """Writes the rows of some samples, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
+    _write(file, pa.Table.from_pylist([asdict(result) for result in results], schema=_PART))
+
+
+def check_part(file: Path, samples: Sequence[int]) -> bool:
+    """Whether a part is there, with these samples.
+
+    Raises:
+        InputError: it is there but damaged, or has other rows.
+    """
+    if not file.exists():
+        return False
+    table = _read(file)
+    if table.schema != _PART:
+        raise InputError(f"{str(file)!r} has other columns than this flmm writes")
+    found = table["row"].combine_chunks().field("sample").to_pylist()
+    if found != list(samples):
+        raise InputError(f"{str(file)!r} has other samples than it should")
+    return True
+
+
+def merge(out: Path, parts: int) -> None:
+    """Joins the parts to one file a kind of row, in the order of the samples.
+
+    Raises:
+        InputError: a part is missing or damaged, or the disk is full.
+    """
+    table = pa.concat_tables([_read(part_file(out, number)) for number in range(parts)])
+    table = table.combine_chunks()
+    for name, kind in _LISTS.items():
+        rows = table[name].combine_chunks().flatten()
+        _write(out / _FILES[kind], _table_of(rows, kind))
+    # What a process that was killed while it wrote left behind.
+    for file in part_file(out, 0).parent.glob(".flmm-*.partial"):
+        file.unlink(missing_ok=True)
+    _write(out / _FILES[SampleRow], _table_of(table["row"].combine_chunks(), SampleRow))
+
+
+def read_rows(out: Path, kind: type[Row]) -> list[Row]:
+    """The rows of one kind of a run that is done.
+
+    Raises:
+        InputError: the file is missing, damaged, or has other columns.
+    """
+    file = out / _FILES[kind]
+    if not file.exists():
+        raise InputError(f"there is no {str(file)!r}; run `flmm evaluate` to its end first")
+    table = _read(file)
+    if table.schema.names != [field.name for field in fields(kind)]:
+        raise InputError(f"{str(file)!r} has other columns than this flmm writes; evaluate anew")
+    tuples = [name for name, hint in get_type_hints(kind).items() if get_origin(hint) is tuple]
+    made = []
+    for content in table.to_pylist():
+        for name in tuples:
+            content[name] = tuple(content[name])
+        made.append(kind(**content))
+    return made
+
+
+def _table_of(rows: pa.StructArray, kind: type) -> pa.Table:
+    struct = _struct(kind)
+    names = [struct.field(index).name for index in range(struct.num_fields)]
+    return pa.Table.from_arrays(rows.flatten(), names=names)
+
+
+def _write(file: Path, table: pa.Table) -> None:
+    content = io.BytesIO()
+    pq.write_table(table, content, write_page_checksum=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {str(file.parent)!r} ({error.strerror}); choose another --out"
+        ) from error
+    write_whole(file, content.getvalue())
+
+
+def _read(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            f"{str(file)!r} is missing or damaged ({reason}); evaluate anew"
+        ) from error
