@@ -3,17 +3,13 @@
 from typing import ClassVar, Self
 
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.glm4v.configuration_glm4v import Glm4vTextConfig, Glm4vVisionConfig
 from transformers.models.glm46v.configuration_glm46v import Glm46VConfig
 from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
 from transformers.models.glm46v.modeling_glm46v import Glm46VForConditionalGeneration
 
-from flmm.lmm.dynamic_resolution import (
-    DynamicResolutionAdapter,
-    tiny_pixel_limits,
-    tiny_rope,
-)
-from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.dynamic_resolution import DynamicResolutionAdapter, tiny_pixel_limits
+from flmm.lmm.glm4v import tiny_parts
+from flmm.lmm.tiny import random_model
 
 
 class Glm46VAdapter(DynamicResolutionAdapter):
@@ -25,28 +21,7 @@ class Glm46VAdapter(DynamicResolutionAdapter):
 
     @classmethod
     def tiny(cls, grouped_queries: bool = False) -> Self:
-        tokenizer = tiny_tokenizer(
-            "<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>"
-        )
-        config = Glm46VConfig(
-            vision_config=Glm4vVisionConfig(
-                depth=2,
-                hidden_size=32,
-                intermediate_size=64,
-                num_heads=2,
-                patch_size=4,
-                image_size=32,
-                spatial_merge_size=2,
-                out_hidden_size=32,
-            ).to_dict(),
-            text_config=Glm4vTextConfig(  # type: ignore[misc]
-                **tiny_llm(tokenizer, grouped_queries), rope_parameters=tiny_rope()
-            ).to_dict(),
-            image_token_id=token_id(tokenizer, "<|image|>"),
-            video_token_id=token_id(tokenizer, "<|video|>"),
-            image_start_token_id=token_id(tokenizer, "<|begin_of_image|>"),
-            image_end_token_id=token_id(tokenizer, "<|end_of_image|>"),
-        )
+        tokenizer, config = tiny_parts(Glm46VConfig, grouped_queries)
         model = random_model(lambda: Glm46VForConditionalGeneration(config))
         processor = Glm46VImageProcessorPil(  # type: ignore[call-arg]
             patch_size=4, merge_size=2, size=tiny_pixel_limits(8)

@@ -25,6 +25,10 @@ from flmm.types import ImageGeometry, Size
 Resolution = Literal["picture", "low"]
 """Of the refined logits: the picture's own, or SAM's before its last upsampling (for training)."""
 
+# Tensors of more would fit neither a cache nor the memory that the C library keeps: on a CPU,
+# fetching fresh memory for each costs more than a larger batch saves.
+_IMAGE_TOKENS_AT_ONCE_ON_CPU = 2**13
+
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_DEVIATION = (58.395, 57.12, 57.375)
 
@@ -121,7 +125,7 @@ class MaskRefiner(nn.Module):
         picture_of_phrase: Tensor | None = None,
         resolution: Resolution = "picture",
     ) -> Tensor:
-        """Refines every phrase's mask, phrases with as many tokens in one batch.
+        """Refines every phrase's mask, phrases with as many tokens in one batch (a few, on a CPU).
 
         Args:
             mask_logits: (P, h'', w''), from the mask decoder, over the picture's visible part.
@@ -212,8 +216,16 @@ class MaskRefiner(nn.Module):
             groups[len(text_prompts[phrase]) if self.use_text else 0].append(phrase)
         with torch.autocast(dense.device.type, enabled=False):
             positions: Tensor = self.sam.get_image_wide_positional_embeddings()  # type: ignore[no-untyped-call]
+        at_once = len(dense)
+        if dense.device.type == "cpu":
+            at_once = max(_IMAGE_TOKENS_AT_ONCE_ON_CPU // self.embedding_side**2, 1)
+        batches = [
+            members[first : first + at_once]
+            for members in groups.values()
+            for first in range(0, len(members), at_once)
+        ]
         parts: list[Tensor] = []
-        for members in groups.values():
+        for members in batches:
             chosen = torch.tensor(members, device=dense.device)
             sparse = [] if boxes is None else [boxes[chosen]]
             if self.use_text:
@@ -226,7 +238,7 @@ class MaskRefiner(nn.Module):
                 multimask_output=False,
             )
             parts.append(logits[:, 0, 0])
-        order = torch.tensor([phrase for members in groups.values() for phrase in members])
+        order = torch.tensor([phrase for members in batches for phrase in members])
         return torch.cat(parts)[order.argsort().to(dense.device)]
 
     def _to_picture(self, low: Tensor, picture: Size) -> Tensor:
