@@ -17,7 +17,7 @@ from flmm.geometry import cut_to_picture, mask_box, resize_to_picture
 from flmm.model import GroundingHead
 from flmm.remembered import Remembered
 from flmm.stopwatch import Stopwatch
-from flmm.types import PhraseSpan
+from flmm.types import PhraseSpan, Size
 
 # Logits at picture size are made for so many phrases at a time that they stay below 128 MiB.
 _LOGITS_AT_ONCE = 2**25
@@ -49,7 +49,7 @@ class PhraseMasks:
         if refine and self._head.config.refine and said:
             with watch.stage("picture embedding"):
                 embeddings = self._embed(picture)
-        at_once = max(_LOGITS_AT_ONCE // (picture.width * picture.height), 1)
+        at_once = phrases_at_once((picture.height, picture.width))
         phrases: list[Phrase] = []
         with watch.stage("masks"):
             for first in range(0, len(said), at_once):
@@ -76,6 +76,12 @@ class PhraseMasks:
         """SAM's embedding of the picture, remembered for the next questions about it."""
         key = blake2b(picture.tobytes(), person=repr(picture.size).encode()[:16]).digest()
         return self._embeddings.get(key, lambda: self._head.refiner.encode(np.asarray(picture)))
+
+
+def phrases_at_once(picture: Size) -> int:
+    """Of how many phrases the logits are made together at the picture's size: 128 MiB of them."""
+    height, width = picture
+    return max(_LOGITS_AT_ONCE // (height * width), 1)
 
 
 def _phrase(span: PhraseSpan, logits: Tensor) -> Phrase:

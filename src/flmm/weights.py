@@ -1,8 +1,11 @@
-"""Whether weights read from a file are those that a module has."""
+"""Which weights these are: whether a file has a module's, and a digest to know them again by."""
 
 from collections.abc import Mapping
+from hashlib import blake2b
 
-from torch import Tensor
+from torch import Tensor, nn
+
+_VALUES_A_WEIGHT = 1024
 
 
 def misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
@@ -16,3 +19,15 @@ def misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | N
         if tensor.shape != found[name].shape:
             return f"has {name} as {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
     return None
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """A digest of each weight's name, shape and some of its values."""
+    digest = blake2b(digest_size=16)
+    for name, weight in module.named_parameters():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        if weight.device.type != "meta":
+            values = weight.detach().flatten()
+            some = values[:: max(len(values) // _VALUES_A_WEIGHT, 1)].float().cpu()
+            digest.update(some.numpy().tobytes())
+    return digest.hexdigest()

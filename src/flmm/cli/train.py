@@ -3,15 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flmm.cli.console import is_terminal, print_json, tell
-from flmm.cli.options import Device, Dtype, Json
-from flmm.errors import InputError
+from flmm.cli.options import Device, Dtype, Json, need_packages
 
 if TYPE_CHECKING:
     from flmm.train.fit import Watch
@@ -58,9 +56,7 @@ def train(
     SETTINGS; in several processes without one: torchrun --nproc-per-node N -m flmm.cli.main train
     SETTINGS.
     """
-    for package in ("accelerate", "yaml"):
-        if find_spec(package) is None:
-            raise InputError(f"training needs the package {package}; pip install 'flmm[train]'")
+    need_packages("train", "accelerate", "yaml")
     from flmm.train.run import train as run
     from flmm.train.settings import read_settings
 

@@ -16,6 +16,7 @@ from flmm.data.sample import Sample
 from flmm.errors import InputError
 from flmm.grounder import Grounder
 from flmm.model import GroundingHead
+from flmm.weights import weights_fingerprint
 
 _RUN_FILE = "run.json"
 
@@ -55,6 +56,7 @@ class RunRecord:
     model: str
     head_fingerprint: str
     lmm: str
+    lmm_fingerprint: str
     dtype: str
     """Of the LMM's numbers."""
 
@@ -77,6 +79,7 @@ def record_of(grounder: Grounder, benchmark: Benchmark, protocol: Protocol) -> R
         model=grounder.model,
         head_fingerprint=fingerprint(grounder.head),
         lmm=grounder.lmm,
+        lmm_fingerprint=weights_fingerprint(grounder.adapter.model),
         dtype=str(grounder.adapter.dtype).removeprefix("torch."),
     )
 

@@ -24,12 +24,10 @@ from flmm.grounder import Grounder
 from flmm.masks.selector import select_phrases
 from flmm.metrics import box_iou, mask_overlap, span_counts
 from flmm.model import GroundingHead
+from flmm.phrase_masks import phrases_at_once
 from flmm.user_input import DEFAULT_CAPTION_PROMPT
 
 Mask = NDArray[np.bool_]
-# Logits at picture size are made for so many phrases at a time that they stay below 128 MiB.
-_LOGITS_AT_ONCE = 2**25
-
 NOWHERE = (0, 0, 0, 0)
 """The box of an empty mask."""
 
@@ -213,8 +211,7 @@ def measured(sample: NumberedSample, skipped_phrases: int = 0) -> SampleRow:
 
 def _decode_all(head: GroundingHead, seen: GroundingFeatures) -> list[_Found]:
     """The head's masks of all phrases, so many at a time as fit."""
-    height, width = seen.geometry.picture
-    at_once = max(_LOGITS_AT_ONCE // (height * width), 1)
+    at_once = phrases_at_once(seen.geometry.picture)
     found = []
     for first in range(0, len(seen.phrases), at_once):
         output = decode(head, replace(seen, phrases=seen.phrases[first : first + at_once]))

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import TypedDict
 
 from flmm.data.exchanges import Protocol
@@ -25,13 +25,13 @@ from flmm.model import GroundingHead
 from flmm.remembered import Remembered
 from flmm.train.packing import Precision, pack, unpack
 from flmm.train.pictures import LivePictures, TrainingPicture
+from flmm.weights import weights_fingerprint
 from flmm.whole_file import whole_file
 
 KEY_NAME = "cache.json"
 _FORMAT = "1"
 _PICTURES_A_SHARD = 64
 _PICTURES_AT_ONCE = 8
-_VALUES_A_TENSOR = 1024
 
 _Tensors = dict[str, Tensor]
 
@@ -78,18 +78,6 @@ class CacheKey:
                 "precision": precision.value,
             }
         )
-
-
-def weights_fingerprint(module: nn.Module) -> str:
-    """A digest of each weight's name, shape and some of its values."""
-    digest = blake2b(digest_size=16)
-    for name, weight in module.named_parameters():
-        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-        if weight.device.type != "meta":
-            values = weight.detach().flatten()
-            some = values[:: max(len(values) // _VALUES_A_TENSOR, 1)].float().cpu()
-            digest.update(some.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def sample_digest(sample: Sample) -> str:
