@@ -1,7 +1,7 @@
 """A run's state on disk, whole or not at all, from which it goes on as if it had never stopped."""
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from flmm.errors import InputError
 from flmm.train.average import WeightAverage
+from flmm.train.validation import ValidationScores
 from flmm.whole_file import whole_file
 
 _NAME = "checkpoint.pt"
@@ -23,8 +24,8 @@ class Progress:
 
     step: int = 0
     """Steps that are done."""
-    best: float | None = None
-    """The best head's score so far; None before the first validation."""
+    best: ValidationScores | None = None
+    """The best head's so far; None before the first validation."""
     best_step: int = 0
 
 
@@ -45,7 +46,7 @@ class RunState:
         content = {
             "settings": settings,
             "step": progress.step,
-            "best": progress.best,
+            "best": None if progress.best is None else asdict(progress.best),
             "best_step": progress.best_step,
             "weights": {name: weight.detach() for name, weight in self.weights.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -89,7 +90,8 @@ class RunState:
         self.optimizer.load_state_dict(content["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(content["average"])
-        return Progress(content["step"], content["best"], content["best_step"])
+        best = None if content["best"] is None else ValidationScores(**content["best"])
+        return Progress(content["step"], best, content["best_step"])
 
 
 def _difference(found: str, wanted: str) -> str:

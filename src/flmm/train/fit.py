@@ -240,11 +240,11 @@ def _validate(run: Run, progress: Progress, log: "_Log") -> Progress:
         scores = validate(run.head, pictures(), accelerator)
     run.head.train()
     log.write(progress.step, {f"validation/{name}": v for name, v in scores.to_dict().items()})
-    if progress.best is not None and not scores.best_by > progress.best:
+    if progress.best is not None and not scores.best_by > progress.best.best_by:
         return progress
     if _is_first(run):
         run.keep_best(scores, progress.step)
-    return replace(progress, best=scores.best_by, best_step=progress.step)
+    return replace(progress, best=scores, best_step=progress.step)
 
 
 class _Log:

@@ -32,7 +32,7 @@ class TrainingResult:
     head: Path
     """The best head's folder."""
     scores: ValidationScores | None
-    """The best head's, where this call validated it."""
+    """The best head's; None without validation data."""
     steps: int
     best_step: int
     left_out: int
@@ -83,10 +83,8 @@ def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> T
     pictures: dict[str, TrainingPictures] = dict(live)
     if settings.cache is not None:
         pictures = _cached(settings, settings.cache, live, accelerator, told, watch)
-    best: list[ValidationScores | None] = [None]
 
     def keep_best(scores: ValidationScores | None, step: int) -> None:
-        best[0] = scores
         folder = settings.out / HEAD_FOLDER
         save_pretrained(head, folder)
         card = model_card(head.config, _measured(settings, scores, step))
@@ -100,7 +98,7 @@ def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> T
     left_out = len(set(gather_object(told.lines)))
     accelerator.end_training()
     return TrainingResult(
-        settings.out / HEAD_FOLDER, best[0], progress.step, progress.best_step, left_out,
+        settings.out / HEAD_FOLDER, progress.best, progress.step, progress.best_step, left_out,
         extractor.padding.share,
     )  # fmt: skip
 
