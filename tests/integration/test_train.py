@@ -340,6 +340,7 @@ def test_a_picture_twice_as_wide_learns_beside_others(
         ({"head": {"heads": 3, "layers": [0]}}, "both layers and heads"),
         ({"train": [{"kind": "plain", "name": "x", "file": "none.jsonl"}]}, "none.jsonl"),
         ({"tracker": "paper"}, "tracker"),
+        ({"device": "cuda:1"}, "choose the GPU with CUDA_VISIBLE_DEVICES"),
     ],
 )
 def test_mistakes_get_one_line(

@@ -34,7 +34,7 @@ from flmm.train.cache import CachedPictures, CacheKey, FeatureCache, fill, sampl
 from flmm.train.fit import Run, fit
 from flmm.train.loss import masked_loss
 from flmm.train.packing import Precision
-from flmm.train.pictures import LivePictures, TrainingPictures, targets_of
+from flmm.train.pictures import LivePictures, TrainingPictures, targets_of, unwatched
 from flmm.train.settings import TrainingSettings
 
 Way = Literal["authors", "uncached", "cached"]
@@ -151,10 +151,7 @@ def _fit(bench: _Bench, head: GroundingHead, pictures: TrainingPictures, out: st
     settings.out.mkdir()
     accelerator = Accelerator(cpu=settings.device == "cpu")
     nothing = LivePictures([], FeatureExtractor(bench.adapter, head), Protocol.TOGETHER, print)
-    fit(
-        Run(settings, accelerator, head, pictures, nothing, lambda _s, _n: None,
-            lambda _d, _t, _h: None)
-    )  # fmt: skip
+    fit(Run(settings, accelerator, head, pictures, nothing, lambda _s, _n: None, unwatched))
 
 
 def _uncached(bench: _Bench) -> None:
@@ -166,7 +163,7 @@ def _cached(bench: _Bench) -> None:
     head = bench.head()
     live = bench.live(head)
     key = CacheKey.of(bench.adapter, head, Protocol.TOGETHER, Precision.HALF)
-    cache = FeatureCache(bench.folder / "cache", key, Precision.HALF, print)
+    cache = FeatureCache(bench.folder / "cache", key, Precision.HALF, print, unwatched)
     for _ in fill(cache, live, range(len(live))):
         pass
     digests = [sample_digest(sample) for sample in bench.samples]

@@ -12,7 +12,7 @@ from flmm.cli.console import is_terminal, print_json, tell
 from flmm.cli.options import Device, Dtype, Json, need_packages
 
 if TYPE_CHECKING:
-    from flmm.train.fit import Watch
+    from flmm.train.pictures import Watch
     from flmm.train.run import TrainingResult
 
 _LINES = 20

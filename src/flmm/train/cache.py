@@ -24,7 +24,7 @@ from flmm.lmm.base import LMMAdapter
 from flmm.model import GroundingHead
 from flmm.remembered import Remembered
 from flmm.train.packing import Precision, pack, unpack
-from flmm.train.pictures import LivePictures, TrainingPicture
+from flmm.train.pictures import LivePictures, TrainingPicture, Watch
 from flmm.weights import weights_fingerprint
 from flmm.whole_file import whole_file
 
@@ -96,13 +96,19 @@ class FeatureCache:
         folder: made when it is missing.
         key: what the features depend on.
         tell: given a line for each damaged shard, which is made anew.
+        watch: shown how far the check of the shards is.
 
     Raises:
         InputError: the folder holds features for another key, or cannot be used.
     """
 
     def __init__(
-        self, folder: Path, key: CacheKey, precision: Precision, tell: Callable[[str], None]
+        self,
+        folder: Path,
+        key: CacheKey,
+        precision: Precision,
+        tell: Callable[[str], None],
+        watch: Watch,
     ) -> None:
         self.folder = folder
         self.precision = precision
@@ -117,7 +123,9 @@ class FeatureCache:
                 f"cache {str(folder)!r} cannot be written ({error.strerror}); choose another folder"
             ) from error
         self._check(key)
-        for index in sorted(folder.glob("*.shard.json")):
+        shards = sorted(folder.glob("*.shard.json"))
+        for number, index in enumerate(shards):
+            watch(number, len(shards), "checking the cache")
             self._add(index, tell)
 
     def __contains__(self, digest: str) -> bool:

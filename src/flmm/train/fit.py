@@ -18,7 +18,7 @@ from flmm.model import GroundingHead
 from flmm.train.average import WeightAverage
 from flmm.train.checkpoint import Progress, RunState
 from flmm.train.loss import count_phrases, count_tokens, loss_sums
-from flmm.train.pictures import TrainingPicture, TrainingPictures
+from flmm.train.pictures import TrainingPicture, TrainingPictures, Watch
 from flmm.train.plan import Plan, batches_of
 from flmm.train.settings import MixedPrecision, TrainingSettings
 from flmm.train.validation import ValidationScores, validate
@@ -27,8 +27,6 @@ from flmm.whole_file import whole_file
 LOG_NAME = "log.jsonl"
 
 Tell = Callable[[str], None]
-Watch = Callable[[int, int, str], None]
-"""Shown (steps done, all steps, how it goes)."""
 KeepBest = Callable[[ValidationScores | None, int], None]
 """Given the scores of the head as it stands, and its step."""
 

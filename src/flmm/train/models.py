@@ -17,7 +17,7 @@ from flmm.lmm.placement import Placement
 from flmm.masks.refiner import load_sam
 from flmm.model import GroundingHead, HeadConfig
 from flmm.train.map_choice import best_maps, map_scores
-from flmm.train.pictures import LivePictures
+from flmm.train.pictures import LivePictures, Watch
 from flmm.train.settings import HeadSettings, TrainingSettings
 from flmm.user_input import find_dtype, find_folder
 from flmm.whole_file import whole_file
@@ -86,6 +86,7 @@ def choose_maps(
     count: int,
     pictures: Callable[[], LivePictures],
     accelerator: Accelerator,
+    watch: Watch,
 ) -> tuple[int, ...]:
     """The ``count`` most useful maps, found on the first pictures of the run; kept in its folder.
 
@@ -95,7 +96,7 @@ def choose_maps(
     file = settings.out / MAPS_NAME
     chosen: list[tuple[int, ...] | None] = [None]
     if accelerator.is_main_process:
-        chosen = [_kept_before(file, count) or _choose(settings, count, pictures())]
+        chosen = [_kept_before(file, count) or _choose(settings, count, pictures(), watch)]
         with whole_file(file) as place:
             place.write_text(json.dumps(chosen[0]), encoding="utf-8")
     broadcast_object_list(chosen)
@@ -110,12 +111,17 @@ def _kept_before(file: Path, count: int) -> tuple[int, ...] | None:
     return maps if len(maps) == count else None
 
 
-def _choose(settings: TrainingSettings, count: int, live: LivePictures) -> tuple[int, ...]:
+def _choose(
+    settings: TrainingSettings, count: int, live: LivePictures, watch: Watch
+) -> tuple[int, ...]:
     maps = live.extractor.head.config.all_maps
     if count > maps:
         raise InputError(f"heads is {count}; this LMM has {maps} maps a phrase, choose fewer")
     numbers = range(min(settings.calibration_pictures, len(live)))
-    read = [picture for number in numbers for picture in live.get([number])]
+    read = []
+    for number in numbers:
+        watch(number, len(numbers), "choosing maps")
+        read.extend(live.get([number]))
     if not read:
         raise InputError(f"none of the first {len(numbers)} pictures can be read; check the data")
     return best_maps(map_scores(read), count)

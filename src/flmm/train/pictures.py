@@ -17,6 +17,13 @@ from flmm.data.sample import Sample
 from flmm.errors import InputError
 from flmm.features import AskedPicture, FeatureExtractor, GroundingFeatures
 
+Watch = Callable[[int, int, str], None]
+"""Shown (how much is done, how much there is, what it is)."""
+
+
+def unwatched(_done: int, _total: int, _what: str) -> None:
+    """A ``Watch`` for where nobody looks."""
+
 
 @dataclass(frozen=True)
 class TrainingPicture:

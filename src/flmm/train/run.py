@@ -15,11 +15,12 @@ from flmm.features import FeatureExtractor
 from flmm.lmm.base import LMMAdapter
 from flmm.model import GroundingHead
 from flmm.train.cache import CachedPictures, CacheKey, FeatureCache, fill, sample_digest
-from flmm.train.fit import Run, Tell, Watch, fit
+from flmm.train.fit import Run, Tell, fit
 from flmm.train.models import choose_maps, load_frozen_lmm, maps_of_layers, new_head
-from flmm.train.pictures import LivePictures, TrainingPictures
+from flmm.train.pictures import LivePictures, TrainingPictures, Watch, unwatched
 from flmm.train.settings import TrainingSettings
 from flmm.train.validation import ValidationScores
+from flmm.user_input import find_device
 from flmm.whole_file import whole_file
 
 HEAD_FOLDER = "head"
@@ -67,14 +68,14 @@ def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> T
     """
     accelerator = _setup(settings)
     if not accelerator.is_main_process:
-        watch = _nobody
+        watch = unwatched
     told = _Told(tell, [])
     adapter = load_frozen_lmm(settings, accelerator.device)
     parts = {
         "training": _samples(settings.train, base),
         "validation": _samples(settings.validation, base),
     }
-    head = _head(settings, adapter, parts["training"], accelerator, told)
+    head = _head(settings, adapter, parts["training"], accelerator, told, watch)
     extractor = FeatureExtractor(adapter, head)
     live = {
         name: LivePictures(samples, extractor, settings.protocol, told)
@@ -103,12 +104,14 @@ def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> T
     )  # fmt: skip
 
 
-def _nobody(_done: int, _total: int, _how: str) -> None:
-    """Only one process shows how far the run is."""
-
-
 def _setup(settings: TrainingSettings) -> Accelerator:
     tracker = None if settings.tracker is None else settings.tracker.value
+    if settings.device not in (None, "cpu", "cuda"):
+        raise InputError(
+            f"device is {settings.device!r}; training knows cpu and cuda: choose the GPU with"
+            " CUDA_VISIBLE_DEVICES"
+        )
+    find_device(settings.device)
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
         accelerator = Accelerator(
@@ -139,6 +142,7 @@ def _head(
     samples: Sequence[Sample],
     accelerator: Accelerator,
     tell: Tell,
+    watch: Watch,
 ) -> GroundingHead:
     """The untrained head, with its maps chosen; the same in every process."""
     kept = maps_of_layers(settings.head, adapter)
@@ -149,7 +153,7 @@ def _head(
             extractor = FeatureExtractor(adapter, whole)
             return LivePictures(samples, extractor, settings.protocol, tell)
 
-        kept = choose_maps(settings, settings.head.heads, calibration, accelerator)
+        kept = choose_maps(settings, settings.head.heads, calibration, accelerator, watch)
     head = new_head(settings, adapter, kept).to(accelerator.device)
     if accelerator.num_processes > 1:
         for weight in head.parameters():
@@ -170,7 +174,7 @@ def _cached(
     precision = settings.cache_precision
     key = CacheKey.of(extractor.adapter, extractor.head, settings.protocol, precision)
     with accelerator.main_process_first():
-        cache = FeatureCache(folder, key, precision, tell)
+        cache = FeatureCache(folder, key, precision, tell, watch)
     digests = {name: [sample_digest(one) for one in part.samples] for name, part in live.items()}
     for name, part in live.items():
         missing = [number for number, one in enumerate(digests[name]) if one not in cache]
@@ -182,7 +186,7 @@ def _cached(
     accelerator.wait_for_everyone()
     if accelerator.num_processes > 1:
         # The other processes' shards.
-        cache = FeatureCache(folder, key, precision, tell)
+        cache = FeatureCache(folder, key, precision, tell, watch)
     return {name: CachedPictures(cache, digests[name]) for name in live}
 
 
