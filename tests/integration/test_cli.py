@@ -5,29 +5,20 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command import Ended, in_new_process, in_process
 from PIL import Image
 from pycocotools import mask as coco
 from tiny_grounding import save_head, save_lmm
 
 import flmm
-from flmm.cli.main import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COMMAND = (sys.executable, "-c", "from flmm.cli.main import run; run()")
 QUESTION = "What is in the picture?"
-
-
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)
@@ -55,19 +46,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> str:
     values = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(values).save(path)
     return str(path)
-
-
-def in_process(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> Ended:
-    with pytest.raises(SystemExit) as ended:
-        run(arguments)
-    shown = capsys.readouterr()
-    assert ended.value.code is None or isinstance(ended.value.code, int)
-    return Ended(ended.value.code or 0, shown.out, shown.err)
-
-
-def in_new_process(*arguments: str) -> Ended:
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
-    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def is_refused(ended: Ended, *parts: str) -> bool:

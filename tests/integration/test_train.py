@@ -14,13 +14,13 @@ from typing import TypedDict
 import pytest
 import torch
 import yaml
+from command import Ended, in_process
 from data_formats import FORMATS, Format
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_grounding import save_lmm, tiny_head
 
 import flmm
-from flmm.cli.main import run
 from flmm.data.fixtures import write_plain
 from flmm.model import GroundingHead
 
@@ -34,13 +34,6 @@ class Settings(TypedDict, total=False):
     train: list[dict[str, str | int]]
     validation: list[dict[str, str | int]]
     head: dict[str, object]
-
-
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)
@@ -91,11 +84,7 @@ def place(models: Path, tmp_path: Path) -> Place:
 
 
 def train(capsys: pytest.CaptureFixture[str], settings: Path, *flags: str) -> Ended:
-    with pytest.raises(SystemExit) as ended:
-        run(["train", str(settings), *flags])
-    shown = capsys.readouterr()
-    assert ended.value.code is None or isinstance(ended.value.code, int)
-    return Ended(ended.value.code or 0, shown.out, shown.err)
+    return in_process(["train", str(settings), *flags], capsys)
 
 
 def refused(ended: Ended) -> str:
