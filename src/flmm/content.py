@@ -36,6 +36,35 @@ class AnswerContent(TypedDict):
     timings: dict[str, float]
 
 
+class WordContent(TypedDict):
+    """A word in the JSON of a look at attention."""
+
+    text: str
+    start: int
+    end: int
+    on_picture: float
+    """The share of the attention that was on the picture, in 0..1; the map's sum."""
+    map: list[list[float]]
+    """h rows of w values."""
+
+
+class AttentionContent(TypedDict):
+    """The JSON of a look at attention."""
+
+    question: str
+    text: str
+    lmm: str
+    size: list[int]
+    """[H, W]"""
+    grid: list[int]
+    """[h, w]"""
+    layer: int | None
+    """Of the maps; None for the mean over all."""
+    head: int | None
+    words: list[WordContent]
+    timings: dict[str, float]
+
+
 class CocoImage(TypedDict):
     """An entry of a COCO data set's ``images``."""
 

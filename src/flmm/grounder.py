@@ -12,6 +12,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from flmm import checkpoint
 from flmm.answer import Answer
+from flmm.attending import AttendedText, attend
 from flmm.attention.recorder import trace_texts
 from flmm.attention.trace import Trace
 from flmm.lmm import load_lmm
@@ -169,6 +170,33 @@ class Grounder:
         choice = pipeline.choice(phrases, phrase_source)
         asked = pipeline.prepare(image, question, choice, max_new_tokens, refine)
         return AnswerStream(pipeline, asked).events()
+
+    def attend(
+        self,
+        image: Picture,
+        question: str,
+        words: Sequence[str] | None = None,
+        *,
+        answer: str | None = None,
+        max_new_tokens: int = 256,
+    ) -> AttendedText:
+        """Shows where the model looks with its words; the head takes no part.
+
+        Args:
+            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            question: about the picture.
+            words: words or phrases of the answer, as they stand there; one that is listed again
+                means its next mention. None for every word.
+            answer: a caption or answer to put in the LMM's mouth; None lets it say its own.
+            max_new_tokens: its own is cut there.
+
+        Returns:
+            The text and its words, each with its attention maps (M, N, h, w).
+
+        Raises:
+            InputError: the picture cannot be read, a text is empty, or a word is not in the answer.
+        """
+        return attend(self._pipeline, image, question, words, answer, max_new_tokens)
 
     @torch.no_grad()
     def segment(self, image: Picture, phrases: Sequence[str], *, refine: bool = True) -> Answer:

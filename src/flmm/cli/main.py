@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import flmm
+from flmm.cli.attend import attend
 from flmm.cli.bench import app as bench
 from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, tell
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(chat)
 app.command()(segment)
+app.command()(attend)
 app.command()(train)
 app.command()(models)
 app.add_typer(bench, name="bench")
