@@ -65,6 +65,23 @@ class AttentionContent(TypedDict):
     timings: dict[str, float]
 
 
+class ThoughtContent(TypedDict):
+    """The JSON of a visual chain of thought."""
+
+    question: str
+    locate: str
+    """Whose words were located: "answer" or "question"."""
+    crop: str
+    """What was looked at again: "box", "mask" or "random"."""
+    box: list[int]
+    """[x0, y0, x1, y1] of it, x1 and y1 exclusive."""
+    located: PhraseContent | None
+    """None where nothing was located and the whole picture was looked at again."""
+    first: AnswerContent
+    answer: AnswerContent
+    """After the closer look."""
+
+
 class CocoImage(TypedDict):
     """An entry of a COCO data set's ``images``."""
 

@@ -20,6 +20,7 @@ from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, tell
 from flmm.cli.models import models
 from flmm.cli.segment import segment
+from flmm.cli.think import think
 from flmm.cli.train import train
 from flmm.errors import InputError
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(chat)
 app.command()(segment)
 app.command()(attend)
+app.command()(think)
 app.command()(train)
 app.command()(models)
 app.add_typer(bench, name="bench")
