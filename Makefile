@@ -14,11 +14,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: .venv/installed
 	$(BIN)/flmm chat src/flmm/assets/pictures/demo.png "What is in the picture?"
 
+# One thread: models this small only wait for further ones.
 test: .venv/installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 # torch goes first and pinned: a resolver left to itself may bring gigabytes for a GPU.
 .venv/torch:
