@@ -3,43 +3,37 @@
 Letters: ``H W`` picture size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import torch
-from PIL import Image
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from flmm import checkpoint
-from flmm.answer import Answer, Phrase
-from flmm.attention.noun_chunks import noun_chunks
-from flmm.attention.recorder import trace_generation, trace_texts
-from flmm.attention.spans import span_at, spans_for, token_offsets
+from flmm.answer import Answer
+from flmm.attention.recorder import trace_texts
 from flmm.attention.trace import Trace
-from flmm.errors import InputError
 from flmm.lmm import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.placement import DeviceMap, Placement
-from flmm.masks.selector import select_phrases
 from flmm.model import GroundingHead
+from flmm.phrase_choice import PhraseSource
 from flmm.phrase_masks import PhraseMasks
 from flmm.pictures import Picture, read_picture
+from flmm.pipeline import Pipeline
 from flmm.stopwatch import Stopwatch
+from flmm.streaming import AnswerStream, Event
 from flmm.types import PhraseSpan
 from flmm.user_input import (
     EMBEDDED_HEAD,
     asked_for,
     check_phrases,
-    check_text,
     find_device,
     find_dtype,
     find_folder,
     find_lmm,
 )
-
-PhraseSource = Literal["selector", "noun_chunks"]
-"""Who says which words of an answer are grounded: the head's classifier, or spaCy's grammar."""
 
 _SEQUENCES_A_BATCH = 8
 
@@ -65,7 +59,9 @@ class Grounder:
         self.head = head.to(adapter.device, torch.float32).eval()
         self.model = model
         self.lmm = adapter.name if lmm is None else lmm
-        self._masks = PhraseMasks(self.head)
+        self._pipeline = Pipeline(
+            self.adapter, self.head, PhraseMasks(self.head), self.model, self.lmm
+        )
 
     @classmethod
     def from_pretrained(
@@ -106,7 +102,6 @@ class Grounder:
         adapter = load_lmm(find_folder(lmm), placement, lmm_revision)
         return cls(adapter, trained, model=name, lmm=lmm)
 
-    @torch.no_grad()
     def chat(
         self,
         image: Picture,
@@ -135,21 +130,45 @@ class Grounder:
             InputError: the picture cannot be read, the question or the list is empty, or a phrase
                 is not in the answer.
         """
-        question = check_text("question", question)
-        if phrases is not None:
-            phrases = check_phrases(phrases)
-        if max_new_tokens < 1:
-            raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
-        watch = Stopwatch()
-        with watch.stage("picture"):
-            picture = read_picture(image)
-            prompt = self.adapter.prepare(picture, question)
-        with watch.stage("generate"):
-            trace, text = trace_generation(self.adapter, prompt, max_new_tokens)
-        with watch.stage("phrases"):
-            spans = self._spans(trace, text, phrases, phrase_source)
-        found = self._masks.ground(picture, [(span, trace) for span in spans], refine, watch)
-        return self._answer(picture, text, found, watch)
+        pipeline = self._pipeline
+        choice = pipeline.choice(phrases, phrase_source)
+        return pipeline.ask(pipeline.prepare(image, question, choice, max_new_tokens, refine))
+
+    def stream(
+        self,
+        image: Picture,
+        question: str,
+        phrases: Sequence[str] | None = None,
+        *,
+        max_new_tokens: int = 256,
+        phrase_source: PhraseSource | None = None,
+        refine: bool = True,
+    ) -> Generator[Event, None, None]:
+        """``chat``, told while it happens: text as it is said, masks as phrases are complete.
+
+        A phrase that the selector chose is complete with the next word that is not part of it; a
+        given one with its last token, but with the answer when it is only part of a word; noun
+        chunks are known with the answer. Close the generator to stop: the LMM stops with the token
+        that it is at. While it speaks, others who want the same LMM wait.
+
+        Args:
+            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            question, phrases, max_new_tokens, phrase_source, refine: as in ``chat``.
+
+        Returns:
+            The events: ``TextEvent`` with each piece of text, ``PhraseEvent`` with each phrase and
+            its mask, never before its text, and at last an ``AnswerEvent`` with what ``chat``
+            gives for the question. (There all masks are made in one go; those told before may
+            differ from them by rounding.)
+
+        Raises:
+            InputError: as ``chat`` does, at once or, where the answer is at fault, while it is
+                read.
+        """
+        pipeline = self._pipeline
+        choice = pipeline.choice(phrases, phrase_source)
+        asked = pipeline.prepare(image, question, choice, max_new_tokens, refine)
+        return AnswerStream(pipeline, asked).events()
 
     @torch.no_grad()
     def segment(self, image: Picture, phrases: Sequence[str], *, refine: bool = True) -> Answer:
@@ -186,33 +205,6 @@ class Grounder:
             tokens = tuple(range(len(trace.token_ids)))
             spans.append(PhraseSpan(phrase, start, start + len(phrase), tokens))
             start += len(phrase) + len(", ")
-        found = self._masks.ground(picture, list(zip(spans, traces, strict=True)), refine, watch)
-        return self._answer(picture, ", ".join(phrases), found, watch)
-
-    def _spans(
-        self,
-        trace: Trace,
-        text: str,
-        phrases: Sequence[str] | None,
-        source: PhraseSource | None,
-    ) -> list[PhraseSpan]:
-        """The phrases of an answer that shall be grounded."""
-        offsets = token_offsets(self.adapter.tokenizer, trace.token_ids, text)
-        if phrases is not None:
-            return spans_for(text, phrases, offsets)
-        if source is None:
-            source = "noun_chunks" if self.head.selector is None else "selector"
-        if source == "selector":
-            logits = self.head.keyword_logits(trace.hidden_states)
-            found = select_phrases(text, offsets, logits, self.head.config.selector_threshold)
-        elif source == "noun_chunks":
-            found = noun_chunks(text)
-        else:
-            raise InputError(f"phrase_source is {source!r}; choose 'selector' or 'noun_chunks'")
-        return [span_at(text, start, end, offsets) for start, end in found]
-
-    def _answer(
-        self, picture: Image.Image, text: str, phrases: tuple[Phrase, ...], watch: Stopwatch
-    ) -> Answer:
-        size = (picture.height, picture.width)
-        return Answer(text, self.model, self.lmm, size, phrases, watch.seconds, picture)
+        said = list(zip(spans, traces, strict=True))
+        found = self._pipeline.masks.ground(picture, said, refine, watch)
+        return self._pipeline.answer(picture, ", ".join(phrases), found, watch)

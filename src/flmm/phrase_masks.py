@@ -3,6 +3,7 @@
 Letters: ``M`` layers, ``T`` tokens of an answer, ``P`` phrases, ``H W`` picture size.
 """
 
+import functools
 from collections.abc import Sequence
 from hashlib import blake2b
 
@@ -33,7 +34,6 @@ class PhraseMasks:
         self._head = head
         self._embeddings: Remembered[Tensor] = Remembered()
 
-    @torch.no_grad()
     def ground(
         self, picture: Image.Image, said: Sequence[Said], refine: bool, watch: Stopwatch
     ) -> tuple[Phrase, ...]:
@@ -45,10 +45,29 @@ class PhraseMasks:
             refine: False leaves out the mask refiner.
             watch: is told of the stages "picture embedding" and "masks".
         """
-        embeddings = None
-        if refine and self._head.config.refine and said:
-            with watch.stage("picture embedding"):
-                embeddings = self._embed(picture)
+        embeddings = self.embed(picture, watch) if refine and said else None
+        return self.decode(picture, said, embeddings, watch)
+
+    @torch.no_grad()
+    def embed(self, picture: Image.Image, watch: Stopwatch) -> Tensor | None:
+        """SAM's embedding of the picture, remembered for the next questions about it; None where
+        the head does not refine."""
+        if not self._head.config.refine:
+            return None
+        with watch.stage("picture embedding"):
+            key = blake2b(picture.tobytes(), person=repr(picture.size).encode()[:16]).digest()
+            make = functools.partial(self._head.refiner.encode, np.asarray(picture))
+            return self._embeddings.get(key, make)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        picture: Image.Image,
+        said: Sequence[Said],
+        embeddings: Tensor | None,
+        watch: Stopwatch,
+    ) -> tuple[Phrase, ...]:
+        """``ground`` with the picture's embedding at hand; None leaves out the mask refiner."""
         at_once = max(_LOGITS_AT_ONCE // (picture.width * picture.height), 1)
         phrases: list[Phrase] = []
         with watch.stage("masks"):
@@ -71,11 +90,6 @@ class PhraseMasks:
         states = [trace.hidden_states[:, list(span.tokens)] for span, trace in said]
         refined: Tensor = self._head(attention, states, geometry, embeddings).refined_logits
         return refined
-
-    def _embed(self, picture: Image.Image) -> Tensor:
-        """SAM's embedding of the picture, remembered for the next questions about it."""
-        key = blake2b(picture.tobytes(), person=repr(picture.size).encode()[:16]).digest()
-        return self._embeddings.get(key, lambda: self._head.refiner.encode(np.asarray(picture)))
 
 
 def _phrase(span: PhraseSpan, logits: Tensor) -> Phrase:

@@ -68,7 +68,14 @@ def test_trace_so_far_is_the_beginning_of_the_whole(adapter: LMMAdapter) -> None
     prompt = adapter.prepare(picture(), "what is it?")
     expected, _ = trace_generation(adapter, prompt, 18)
     partial: list[Trace] = []
-    trace, _ = trace_generation(adapter, prompt, 18, lambda step: partial.append(step.trace()))
+
+    def hear(step: Step) -> None:
+        partial.append(step.trace())
+        assert step.known == len(partial) - 1
+        states = partial[-1].hidden_states
+        assert all(step.hidden_states(at).equal(states[:, at:]) for at in range(step.known))
+
+    trace, _ = trace_generation(adapter, prompt, 18, hear)
     assert trace.attention.equal(expected.attention)
     for said, so_far in enumerate(partial):
         assert so_far.token_ids.equal(expected.token_ids[:said])

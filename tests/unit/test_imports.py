@@ -32,7 +32,9 @@ STAGES: tuple[tuple[str, ...], ...] = (
     # The head's methods hand over to checkpoint, so these are one stage in several files.
     ("model", "checkpoint", "official", "official_names", "losses", "user_input"),
     ("legend", "overlay", "answer"),
-    ("phrase_masks",),
+    ("phrase_masks", "phrase_choice"),
+    ("pipeline",),
+    ("streaming",),
     ("grounder",),
 )
 """Folders and files from left to right; all others ("cli", "stickers", …) stand at the end."""

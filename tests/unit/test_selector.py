@@ -2,8 +2,10 @@ import re
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from flmm.masks.selector import KeywordSelector, select_phrases
+from flmm.masks.selector import KeywordSelector, select_phrases, settled_phrases
 
 
 def offsets(text: str) -> list[tuple[int, int]]:
@@ -75,3 +77,41 @@ def test_selector_learns_from_hidden_states() -> None:
         torch.autograd.backward(loss)
         optimizer.step()
     assert ((selector(states) > 0) == truth.bool()).float().mean() > 0.95
+
+
+@given(st.lists(st.tuples(st.text("ab'- ,", min_size=1, max_size=4), st.booleans()), max_size=12))
+def test_what_is_settled_stays(tokens: list[tuple[str, bool]]) -> None:
+    """Each beginning of a text settles phrases of the whole text, and no other."""
+    spans = []
+    text = ""
+    for said, _ in tokens:
+        spans.append((len(text), len(text) + len(said)))
+        text += said
+    logits = torch.tensor([4.0 if chosen else -4.0 for _, chosen in tokens])
+    whole = select_phrases(text, spans, logits)
+    told = 0
+    for count in range(len(tokens) + 1):
+        for known in range(max(count - 2, 0), count + 1):
+            beginning = text[: spans[count - 1][1] if count else 0]
+            settled = settled_phrases(beginning, spans[:count], logits[:known])
+            assert settled == whole[: len(settled)]
+        assert len(settled) >= told
+        told = len(settled)
+
+
+def test_phrases_settle_with_the_next_word() -> None:
+    text = "There is a small cat on the mat"
+    spans = offsets(text)
+    logits = torch.tensor([4.0 if text[a:b].strip() in ("small", "cat") else -4.0
+                           for a, b in spans])  # fmt: skip
+
+    def settled(words: int, known: int) -> list[tuple[int, int]]:
+        return settled_phrases(text[: spans[words - 1][1]], spans[:words], logits[:known])
+
+    assert settled(5, 5) == []  # "cat" may become "cats"
+    assert settled(6, 6) == []  # "on" may become "ones"
+    assert settled(7, 5) == []  # nobody knows yet whether "on" is a part of it
+    assert settled(7, 6) == [(11, 20)]
+    comma = "a cat, a"
+    first = offsets(comma)[:3]
+    assert settled_phrases(comma[:6], first, torch.tensor([4.0, 4.0])) == [(0, 5)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
-from flmm.attention.spans import locate, span_at, spans_for, token_offsets
+from flmm.attention.spans import locate, settled_mention, span_at, spans_for, token_offsets
 from flmm.errors import InputError
 from flmm.lmm.prompt import Offsets
 from flmm.lmm.tiny import tiny_tokenizer
@@ -196,3 +196,21 @@ def test_phrase_that_is_not_there(phrase: str, occurrence: int, said: str) -> No
     assert repr(phrase) in str(caught.value)
     assert "'a cat'" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@given(st.text("ab \u0301", max_size=14), st.text("ab ", min_size=1, max_size=3), st.integers(0, 2))
+def test_settled_mentions_are_those_of_the_whole_text(text: str, phrase: str, which: int) -> None:
+    settled = [settled_mention(text[:end], phrase, which) for end in range(len(text) + 1)]
+    found = {mention for mention in settled if mention is not None}
+    if found:
+        assert found == {locate(text, phrase, which)}
+    # Once settled, always settled.
+    assert settled == sorted(settled, key=lambda mention: mention is not None)
+
+
+def test_a_mention_settles_with_the_character_after_it() -> None:
+    assert settled_mention("a cat", "cat") is None
+    assert settled_mention("a cats", "cat") is None
+    assert settled_mention("a cats, cat.", "cat") == (8, 11)
+    assert settled_mention("a cat.", "cat") == (2, 5)
+    assert settled_mention("a cat.", "cat", 1) is None

@@ -24,8 +24,12 @@ class Step:
     token_id: int
     text: str
     """The answer so far, this token included."""
+    known: int
+    """How many tokens' rows are known by now: all before this one."""
+    hidden_states: Callable[[int], Tensor]
+    """Gives those of the known tokens, (M, known - first, D), from the ``first`` one on."""
     trace: Callable[[], Trace]
-    """Makes the trace of the tokens before this one, whose rows are known by now."""
+    """Makes the trace of the known tokens."""
 
 
 def trace_text(adapter: LMMAdapter, prompt: Prompt) -> Trace:
@@ -99,7 +103,12 @@ def trace_generation(
         said.append(token_id)
         so_far = torch.tensor(said)
         known = so_far[: recording.steps]
-        on_token(Step(token_id, adapter.decode(so_far), lambda: trace(known)))
+
+        def hidden_states(first: int) -> Tensor:
+            return recording.hidden_states(first)[:, 0, : len(known) - first]
+
+        text = adapter.decode(so_far)
+        on_token(Step(token_id, text, len(known), hidden_states, lambda: trace(known)))
 
     with record(recording, adapter):
         # One token too many is asked for, since a token's row is known only once it is fed back.

@@ -101,9 +101,10 @@ class Recording:
             count,
         )
 
-    def hidden_states(self) -> Tensor:
-        """(M, B, R, D), the last layer's after the final norm."""
-        return torch.stack([_joined(states, self._no_hidden) for states in self._hidden])
+    def hidden_states(self, first: int = 0) -> Tensor:
+        """(M, B, R, D), the last layer's after the final norm; from a generation's step ``first``
+        on."""
+        return torch.stack([_joined(states[first:], self._no_hidden) for states in self._hidden])
 
     def see_attention(
         self,

@@ -56,6 +56,22 @@ def locate(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int]:
     return start, start + len(phrase)
 
 
+def settled_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int] | None:
+    """What ``locate`` finds in any text that goes on from this one; None while that is open.
+
+    A part of a word is open until the text ends, for a whole word may follow that goes before it.
+    """
+    whole = [
+        at
+        for at in _starts(text, phrase)
+        if at + len(phrase) < len(text) and _is_whole(text, at, at + len(phrase))
+    ]
+    mentions = _apart(whole, len(phrase))
+    if occurrence >= len(mentions):
+        return None
+    return mentions[occurrence], mentions[occurrence] + len(phrase)
+
+
 def span_at(text: str, start: int, end: int, offsets: Offsets) -> PhraseSpan:
     """The phrase ``text[start:end]`` and the tokens that share a character with it."""
     tokens = tuple(
@@ -81,17 +97,26 @@ def spans_for(text: str, phrases: Sequence[str], offsets: Offsets) -> list[Phras
 
 def _mentions(text: str, phrase: str) -> list[int]:
     """Where mentions start, none overlapping another."""
-    if not phrase:
-        return []
-    starts = []
-    at = text.find(phrase)
+    starts = _starts(text, phrase)
+    whole = [at for at in starts if _is_whole(text, at, at + len(phrase))]
+    return _apart(whole or starts, len(phrase))
+
+
+def _starts(text: str, phrase: str) -> list[int]:
+    """Where the phrase's letters stand, whatever is around them."""
+    starts: list[int] = []
+    at = text.find(phrase) if phrase else -1
     while at >= 0:
         starts.append(at)
         at = text.find(phrase, at + 1)
-    whole = [at for at in starts if _is_whole(text, at, at + len(phrase))]
+    return starts
+
+
+def _apart(starts: Sequence[int], length: int) -> list[int]:
+    """Without those that overlap an earlier one."""
     apart: list[int] = []
-    for at in whole or starts:
-        if not apart or at >= apart[-1] + len(phrase):
+    for at in starts:
+        if not apart or at >= apart[-1] + length:
             apart.append(at)
     return apart
 
@@ -134,14 +159,15 @@ def _by_prefixes(
     done = 0
     for count in range(1, len(token_ids) + 1):
         prefix = _decode(tokenizer, token_ids[:count])
-        start, done = done, max(done, _common_length(prefix, raw))
+        start, done = done, max(done, common_length(prefix, raw))
         # Bytes of an unfinished character decode to something else than the text has there.
         unfinished = not special[count - 1] and (len(prefix) > done or done == start)
         spans.append((start, min(done + unfinished, len(raw))))
     return spans
 
 
-def _common_length(first: str, second: str) -> int:
+def common_length(first: str, second: str) -> int:
+    """How many letters two texts begin with together."""
     for index, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:
             return index

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-WORD = re.compile(r"\w+(?:['’\-]\w+)*")
+JOINERS = ("'", "’", "-")
+"""What may stand between two letters of one word."""
+
+WORD = re.compile(rf"\w+(?:[{re.escape(''.join(JOINERS))}]\w+)*")
 """A word: letters or digits, with hyphens and apostrophes inside it only."""
 
 DEFAULT_THRESHOLD = 0.3
@@ -73,3 +76,35 @@ def select_phrases(
             phrases.append((word.start(), word.end()))
         open_phrase = True
     return phrases
+
+
+def settled_phrases(
+    text: str,
+    token_offsets: Sequence[tuple[int, int]],
+    logits: Tensor,
+    threshold: float = DEFAULT_THRESHOLD,
+) -> list[tuple[int, int]]:
+    """The phrases that ``select_phrases`` finds in any text that goes on from this one.
+
+    A word at the end may still grow, and a phrase takes in the picked words that follow it.
+
+    Args:
+        text: the answer so far.
+        token_offsets: of all tokens of ``text``.
+        logits: of the first tokens; those of the last may be unknown yet.
+        threshold: in 0..1.
+
+    Returns:
+        (start, end) of each phrase in code points, in the order of the text.
+    """
+    known = len(logits)
+    unknown = min((start for start, _ in token_offsets[known:]), default=len(text))
+    settled = len(text)
+    for word in WORD.finditer(text):
+        after = text[word.end() : word.end() + 2]
+        grows = not after or after in JOINERS
+        if grows or word.end() > unknown:
+            settled = word.start()
+            break
+    phrases = select_phrases(text[:settled], token_offsets[:known], logits, threshold)
+    return [(start, end) for start, end in phrases if text[end:settled].strip()]

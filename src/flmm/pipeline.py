@@ -1,0 +1,107 @@
+"""The frozen LMM and the head at work together: from a prompt to a grounded answer.
+
+Letters: ``H W`` picture size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from PIL import Image
+
+from flmm.answer import Answer, Phrase
+from flmm.attention.recorder import trace_generation
+from flmm.errors import InputError
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.prompt import Prompt
+from flmm.model import GroundingHead
+from flmm.phrase_choice import PhraseChoice, PhraseSource
+from flmm.phrase_masks import PhraseMasks
+from flmm.pictures import Picture, read_picture
+from flmm.stopwatch import Stopwatch
+from flmm.user_input import check_phrases, check_text
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about a picture, ready for the LMM."""
+
+    picture: Image.Image
+    """RGB, the first of the prompt's."""
+    prompt: Prompt
+    """Without an answer."""
+    choice: PhraseChoice
+    """Of the answer's phrases."""
+    max_new_tokens: int
+    """The answer is cut there."""
+    refine: bool
+    """False leaves out the mask refiner."""
+    watch: Stopwatch
+    """Is told of every stage."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What all of the grounder's members work with."""
+
+    adapter: LMMAdapter
+    head: GroundingHead
+    masks: PhraseMasks
+    model: str
+    """The head's name in answers."""
+    lmm: str
+    """The LMM's name in answers."""
+
+    def choice(
+        self, phrases: Sequence[str] | None = None, source: PhraseSource | None = None
+    ) -> PhraseChoice:
+        """Of the phrases that are grounded.
+
+        Raises:
+            InputError: the list is empty, or there is no such source.
+        """
+        if phrases is not None:
+            phrases = check_phrases(phrases)
+        return PhraseChoice(self.head, self.adapter.tokenizer, phrases, source)
+
+    def prepare(
+        self,
+        image: Picture,
+        question: str,
+        choice: PhraseChoice,
+        max_new_tokens: int,
+        refine: bool,
+    ) -> Asked:
+        """A question about a picture, checked.
+
+        Raises:
+            InputError: the picture cannot be read, or the question is empty.
+        """
+        question = check_text("question", question)
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
+        watch = Stopwatch()
+        with watch.stage("picture"):
+            picture = read_picture(image)
+            prompt = self.adapter.prepare(picture, question)
+        return Asked(picture, prompt, choice, max_new_tokens, refine, watch)
+
+    @torch.no_grad()
+    def ask(self, asked: Asked) -> Answer:
+        """Lets the LMM answer, and grounds its phrases on the first picture."""
+        watch = asked.watch
+        with watch.stage("generate"):
+            trace, text = trace_generation(self.adapter, asked.prompt, asked.max_new_tokens)
+        with watch.stage("phrases"):
+            spans = asked.choice.spans(trace, text)
+        first = replace(trace, pictures=trace.pictures[:1])
+        said = [(span, first) for span in spans]
+        found = self.masks.ground(asked.picture, said, asked.refine, watch)
+        return self.answer(asked.picture, text, found, watch)
+
+    def answer(
+        self, picture: Image.Image, text: str, phrases: tuple[Phrase, ...], watch: Stopwatch
+    ) -> Answer:
+        """An answer under the two models' names."""
+        size = (picture.height, picture.width)
+        return Answer(text, self.model, self.lmm, size, phrases, watch.seconds, picture)
