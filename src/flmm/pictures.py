@@ -85,7 +85,7 @@ def _read_file(path: Path) -> Image.Image:
 
 def _open(source: Path | io.BytesIO, name: str, formats: Sequence[str]) -> Image.Image:
     try:
-        return Image.open(source, formats=formats)
+        return Image.open(source, formats=tuple(formats))
     except FileNotFoundError:
         raise
     except UnidentifiedImageError as error:

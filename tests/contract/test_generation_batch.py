@@ -34,7 +34,7 @@ class Heard:
         self.steps.append(step)
         return len(self.steps) < self.enough
 
-    def end(self, token_ids: Tensor, trace: Trace | None) -> None:
+    def end_of_answer(self, token_ids: Tensor, trace: Trace | None) -> None:
         assert self.token_ids is None
         self.token_ids, self.trace = token_ids, trace
 
@@ -60,7 +60,9 @@ def same_trace(one: Trace, other: Trace) -> bool:
 
 
 def test_each_hears_what_it_would_hear_alone(adapter: LMMAdapter) -> None:
-    heard = [Heard(prompt, tokens) for prompt, tokens in zip(prompts(adapter), (8, 3, 5))]
+    heard = [
+        Heard(prompt, tokens) for prompt, tokens in zip(prompts(adapter), (8, 3, 5), strict=True)
+    ]
     heard[2].wants_trace = False
     trace_generations(adapter, heard)
     for one in heard:

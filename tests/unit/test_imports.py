@@ -33,7 +33,7 @@ STAGES: tuple[tuple[str, ...], ...] = (
     ("model", "checkpoint", "official", "official_names", "losses", "user_input"),
     ("legend", "overlay", "answer"),
     ("phrase_masks", "phrase_choice"),
-    ("pipeline",),
+    ("pipeline", "referring"),
     ("streaming",),
     ("grounder",),
 )

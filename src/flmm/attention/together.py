@@ -37,7 +37,7 @@ class Listener(Protocol):
     def hear(self, step: Step) -> bool:
         """A token was said; whether the answer shall go on."""
 
-    def end(self, token_ids: Tensor, trace: Trace | None) -> None:
+    def end_of_answer(self, token_ids: Tensor, trace: Trace | None) -> None:
         """The answer's (T,) tokens, and its trace where that is wanted."""
 
 
@@ -51,9 +51,7 @@ def trace_generations(adapter: LMMAdapter, listeners: Sequence[Listener]) -> Non
     recording = None
     if any(listener.wants_trace for listener in listeners):
         recording = Recording(adapter, batch.image_columns.to(adapter.device))
-    answers = [
-        _Answer(adapter, listener, recording, row) for row, listener in enumerate(listeners)
-    ]
+    answers = [_Answer(adapter, listener, recording, row) for row, listener in enumerate(listeners)]
 
     def hear(tokens: list[int]) -> list[bool]:
         for answer, token in zip(answers, tokens, strict=True):
@@ -97,14 +95,15 @@ class _Answer:
     def _end(self) -> None:
         self.ended = True
         token_ids = torch.tensor(self._said, dtype=torch.int64)
-        self._listener.end(token_ids, None if self._recording is None else self._trace(token_ids))
+        trace = None if self._recording is None else self._trace(token_ids)
+        self._listener.end_of_answer(token_ids, trace)
 
     def _step(self, token: int) -> Step:
         said = torch.tensor(self._said)
         text = self._adapter.decode(said)
         recording = self._recording
         if recording is None:
-            return Step(token, text, 0, _not_recorded, _not_recorded)
+            return Step(token, text, 0, _no_states, _no_trace)
         known = said[: recording.steps]
 
         def hidden_states(first: int) -> Tensor:
@@ -122,5 +121,9 @@ class _Answer:
         )
 
 
-def _not_recorded(*_: int) -> Trace:
+def _no_states(_first: int) -> Tensor:
+    raise AssertionError("this listener wants no trace")
+
+
+def _no_trace() -> Trace:
     raise AssertionError("this listener wants no trace")

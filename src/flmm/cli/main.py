@@ -19,6 +19,7 @@ from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, tell
 from flmm.cli.models import models
 from flmm.cli.segment import segment
+from flmm.cli.serve import serve
 from flmm.cli.train import train
 from flmm.errors import InputError
 
@@ -31,6 +32,7 @@ app.command()(chat)
 app.command()(segment)
 app.command()(train)
 app.command()(models)
+app.command()(serve)
 app.add_typer(bench, name="bench")
 if find_spec("flmm.cli.stickers") is not None:
     app.add_typer(import_module("flmm.cli.stickers").app, name="stickers")

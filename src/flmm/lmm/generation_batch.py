@@ -32,9 +32,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
-            raise InputError(
-                f"temperature is {self.temperature}; give 0 (no chance) or more"
-            )
+            raise InputError(f"temperature is {self.temperature}; give 0 (no chance) or more")
 
 
 @torch.no_grad()
@@ -88,7 +86,7 @@ class _Draw(LogitsProcessor):
                     generator.manual_seed(sampling.seed)
                 self._drawn.append((row, sampling.temperature, generator))
 
-    def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+    def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
         if not self._drawn:
             return scores
         scores = scores.clone()
@@ -108,6 +106,6 @@ class _Ended(StoppingCriteria):
     def __init__(self, on_tokens: Callable[[list[int]], list[bool]]) -> None:
         self._on_tokens = on_tokens
 
-    def __call__(self, input_ids: Tensor, _scores: Tensor, **_: object) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, _scores: Tensor, **_: object) -> Tensor:
         ended = self._on_tokens(input_ids[:, -1].tolist())
         return torch.tensor(ended, device=input_ids.device)
