@@ -140,21 +140,10 @@ class Answer:
             InputError: the ending is none of ``FORMATS``, its format cannot hold a picture this
                 large, or the file cannot be written.
         """
-        kind = check_destination(path)
-        content = io.BytesIO()
-        try:
-            self.overlay.save(content, kind, quality=92)
-        except (OSError, ValueError) as error:
-            width, height = self.overlay.size
-            raise InputError(
-                f"{kind} cannot hold {width} x {height} pixels; save {str(path)!r} as .png"
-            ) from error
-        write_whole(Path(path), content.getvalue())
+        save_drawing(self.overlay, path)
 
     def _repr_png_(self) -> bytes:
-        content = io.BytesIO()
-        self.overlay.save(content, "PNG")
-        return content.getvalue()
+        return as_png(self.overlay)
 
     def _repr_html_(self) -> str:
         picture = base64.b64encode(self._repr_png_()).decode("ascii")
@@ -190,6 +179,32 @@ def run_lengths(mask: NDArray[np.bool_]) -> RunLengths:
 
     encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
+
+
+def as_png(drawing: Image.Image) -> bytes:
+    """The drawing as a PNG file."""
+    content = io.BytesIO()
+    drawing.save(content, "PNG")
+    return content.getvalue()
+
+
+def save_drawing(drawing: Image.Image, path: str | Path) -> None:
+    """Writes a drawing, in the format that the file name's ending says, whole or not at all.
+
+    Raises:
+        InputError: the ending is none of ``FORMATS``, its format cannot hold a picture this
+            large, or the file cannot be written.
+    """
+    kind = check_destination(path)
+    content = io.BytesIO()
+    try:
+        drawing.save(content, kind, quality=92)
+    except (OSError, ValueError) as error:
+        width, height = drawing.size
+        raise InputError(
+            f"{kind} cannot hold {width} x {height} pixels; save {str(path)!r} as .png"
+        ) from error
+    write_whole(Path(path), content.getvalue())
 
 
 def check_destination(path: str | Path) -> str:

@@ -36,6 +36,52 @@ class AnswerContent(TypedDict):
     timings: dict[str, float]
 
 
+class WordContent(TypedDict):
+    """A word in the JSON of a look at attention."""
+
+    text: str
+    start: int
+    end: int
+    on_picture: float
+    """The share of the attention that was on the picture, in 0..1; the map's sum."""
+    map: list[list[float]]
+    """h rows of w values."""
+
+
+class AttentionContent(TypedDict):
+    """The JSON of a look at attention."""
+
+    question: str
+    text: str
+    lmm: str
+    size: list[int]
+    """[H, W]"""
+    grid: list[int]
+    """[h, w]"""
+    layer: int | None
+    """Of the maps; None for the mean over all."""
+    head: int | None
+    words: list[WordContent]
+    timings: dict[str, float]
+
+
+class ThoughtContent(TypedDict):
+    """The JSON of a visual chain of thought."""
+
+    question: str
+    locate: str
+    """Whose words were located: "answer" or "question"."""
+    crop: str
+    """What was looked at again: "box", "mask" or "random"."""
+    box: list[int]
+    """[x0, y0, x1, y1] of it, x1 and y1 exclusive."""
+    located: PhraseContent | None
+    """None where nothing was located and the whole picture was looked at again."""
+    first: AnswerContent
+    answer: AnswerContent
+    """After the closer look."""
+
+
 class CocoImage(TypedDict):
     """An entry of a COCO data set's ``images``."""
 

@@ -55,6 +55,25 @@ def place_on_picture(
     return frame
 
 
+def maps_on_picture(maps: Tensor, geometry: ImageGeometry, size: Size) -> Tensor:
+    """Attention maps as they lie on the picture.
+
+    Args:
+        maps: (P, h, w) on ``geometry``'s grid.
+        geometry: where the picture lies on the canvas.
+        size: (height, width) of the frame that shows the whole picture, in any unit.
+
+    Returns:
+        (P, *size), bilinear between cell centres; 0 in parts that the image processor cropped away.
+    """
+    canvas = functional.interpolate(
+        maps[:, None], geometry.canvas, mode="bilinear", align_corners=False
+    )[:, 0]
+    return place_on_picture(
+        cut_to_picture(canvas, geometry), geometry, size, canvas.new_zeros(len(canvas))
+    )
+
+
 def bring_to_grid(maps: Tensor, source: ImageGeometry, target: ImageGeometry) -> Tensor:
     """Maps over one view of a picture, as they would lie on another view's grid.
 

@@ -12,6 +12,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from flmm import checkpoint
 from flmm.answer import Answer
+from flmm.attending import AttendedText, attend
 from flmm.attention.recorder import trace_texts
 from flmm.attention.trace import Trace
 from flmm.lmm import load_lmm
@@ -25,6 +26,7 @@ from flmm.pipeline import Pipeline
 from flmm.referring import referring_answer, referring_prompts
 from flmm.stopwatch import Stopwatch
 from flmm.streaming import AnswerStream, Event
+from flmm.thinking import Crop, Locate, Plan, Thought, think
 from flmm.user_input import (
     EMBEDDED_HEAD,
     check_phrases,
@@ -168,6 +170,76 @@ class Grounder:
         choice = pipeline.choice(phrases, phrase_source)
         asked = pipeline.prepare(image, question, choice, max_new_tokens, refine)
         return AnswerStream(pipeline, asked).events()
+
+    def attend(
+        self,
+        image: Picture,
+        question: str,
+        words: Sequence[str] | None = None,
+        *,
+        answer: str | None = None,
+        max_new_tokens: int = 256,
+    ) -> AttendedText:
+        """Shows where the model looks with its words; the head takes no part.
+
+        Args:
+            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            question: about the picture.
+            words: words or phrases of the answer, as they stand there; one that is listed again
+                means its next mention. None for every word.
+            answer: a caption or answer to put in the LMM's mouth; None lets it say its own.
+            max_new_tokens: its own is cut there.
+
+        Returns:
+            The text and its words, each with its attention maps (M, N, h, w).
+
+        Raises:
+            InputError: the picture cannot be read, a text is empty, or a word is not in the answer.
+        """
+        return attend(self._pipeline, image, question, words, answer, max_new_tokens)
+
+    def think(
+        self,
+        image: Picture,
+        question: str,
+        *,
+        locate: Locate = "answer",
+        crop: Crop = "box",
+        margin: float = 0.25,
+        seed: int = 0,
+        first_question: str | None = None,
+        phrase_source: PhraseSource | None = None,
+        max_new_tokens: int = 256,
+        refine: bool = True,
+    ) -> Thought:
+        """Locates what matters, looks at it closer, and answers (visual chain of thought).
+
+        The LMM is asked twice: about the picture, and about the picture and the part of it that
+        was located, as two pictures in one conversation.
+
+        Args:
+            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            question: about the picture.
+            locate: "answer" grounds the model's first answer, "question" the question's own words
+                (nothing is said then before the closer look).
+            crop: "box" looks at the mask's box; "mask" makes all but the mask grey in it;
+                "random", the control, looks at a box of the same size anywhere.
+            margin: added on each side of the box, in shares of its longer side; the box becomes a
+                square as far as the picture reaches.
+            seed: of the random box.
+            first_question: what is asked at first, such as for the name of what matters; None for
+                the question itself.
+            phrase_source: who chooses the words that are located; None for the head's selector in
+                an answer, when it has one, and for noun chunks in a question.
+            max_new_tokens: both answers are cut there.
+            refine: False leaves out the mask refiner (faster, coarser).
+
+        Raises:
+            InputError: the picture cannot be read, the question is empty, an option is unknown, or
+                the LMM cannot be shown two pictures.
+        """
+        plan = Plan(locate, crop, margin, seed, first_question, phrase_source)
+        return think(self._pipeline, image, question, plan, max_new_tokens, refine)
 
     @torch.no_grad()
     def segment(self, image: Picture, phrases: Sequence[str], *, refine: bool = True) -> Answer:

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from flmm.palette import Colour, colour_of, text_colour, tint
 
-_INK: Colour = (32, 33, 36)
-_GREY: Colour = (112, 116, 122)
+INK: Colour = (32, 33, 36)
+GREY: Colour = (112, 116, 122)
 
 
 class Marked(Protocol):
@@ -138,7 +138,7 @@ def _words(text: str, phrases: Sequence[Marked]) -> list[_Word]:
             owner[at] = index if owner[at] is None else owner[at]
     words: list[_Word] = []
     runs: list[_Run] = []
-    for letter, phrase_index in zip(f"{_printable(text)} ", [*owner, None], strict=True):
+    for letter, phrase_index in zip(f"{printable(text)} ", [*owner, None], strict=True):
         if letter.isspace():
             if runs:
                 words.append(_Word(tuple(runs)))
@@ -193,7 +193,7 @@ def _draw_line(draw: ImageDraw.ImageDraw, line: Sequence[_Word], top: int, style
         under = (begin - pad, middle + half - style.size * 0.14, end + pad, middle + half)
         draw.rounded_rectangle(under, radius=style.size * 0.07, fill=colour_of(phrase))
     for left, run in placed:
-        draw.text((left, middle), run.letters, fill=_INK, font=font, anchor="lm")
+        draw.text((left, middle), run.letters, fill=INK, font=font, anchor="lm")
 
 
 _Chip = tuple[int, str, str, float]
@@ -210,7 +210,7 @@ def _chip_rows(
     for index, (phrase, share) in enumerate(zip(phrases, shares, strict=True)):
         note = _percent(share)
         head, tail = 2 * style.badge + style.size * 0.9, small.getlength(note)
-        label = _shortened(" ".join(_printable(phrase.text).split()), widest - head - tail, font)
+        label = shortened(" ".join(printable(phrase.text).split()), widest - head - tail, font)
         width = head + font.getlength(label) + tail
         if not rows or left + width > widest:
             rows.append([])
@@ -232,10 +232,10 @@ def _draw_chip(
     left, middle = corner[0], corner[1] + style.line / 2
     draw_number(legend, (left + style.badge, middle), index, style)
     left += 2 * style.badge + style.size * 0.5
-    draw.text((left, middle), label, fill=_INK, font=style.font(), anchor="lm")
+    draw.text((left, middle), label, fill=INK, font=style.font(), anchor="lm")
     left += style.font().getlength(label) + style.size * 0.4
     small = style.font(_note_size(style))
-    draw.text((left, middle), note, fill=_GREY, font=small, anchor="lm")
+    draw.text((left, middle), note, fill=GREY, font=small, anchor="lm")
 
 
 def draw_number(image: Image.Image, centre: tuple[float, float], index: int, style: Style) -> None:
@@ -266,7 +266,8 @@ def _percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.01 else "< 1%"
 
 
-def _shortened(label: str, widest: float, font: ImageFont.FreeTypeFont) -> str:
+def shortened(label: str, widest: float, font: ImageFont.FreeTypeFont) -> str:
+    """The label, cut to the width with an ellipsis."""
     if font.getlength(label) <= widest:
         return label
     while label and font.getlength(f"{label}…") > widest:
@@ -274,7 +275,7 @@ def _shortened(label: str, widest: float, font: ImageFont.FreeTypeFont) -> str:
     return f"{label}…"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The same number of characters, none of which the font engine refuses."""
     return "".join(
         "\N{REPLACEMENT CHARACTER}" if "\ud800" <= letter <= "\udfff" else letter for letter in text

@@ -46,11 +46,11 @@ def draw_overlay(picture: Image.Image, text: str, regions: Sequence[Region]) -> 
     Returns:
         A new RGB image: the picture, enlarged when it is small, above or left of its legend.
     """
-    shown = _at_viewing_size(picture)
+    shown = at_viewing_size(picture)
     beside = shown.height > TALL * shown.width
     least, most = LEGEND_WIDTH
     style = Style.for_width(least if beside else min(max(shown.width, least), most))
-    shown = _draw_masks(shown, regions, style)
+    shown = draw_masks(shown, regions, style)
     shares = [float(region.mask.mean()) for region in regions]
     legend = draw_legend(text, regions, shares, style)
     if beside:
@@ -65,7 +65,8 @@ def draw_overlay(picture: Image.Image, text: str, regions: Sequence[Region]) -> 
     return sheet
 
 
-def _at_viewing_size(picture: Image.Image) -> Image.Image:
+def at_viewing_size(picture: Image.Image) -> Image.Image:
+    """RGB, enlarged or made smaller to be looked at."""
     pixels = picture.width * picture.height
     if pixels > MOST_PIXELS:
         scale = (MOST_PIXELS / pixels) ** 0.5
@@ -75,7 +76,7 @@ def _at_viewing_size(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
-def _draw_masks(shown: Image.Image, regions: Sequence[Region], style: Style) -> Image.Image:
+def draw_masks(shown: Image.Image, regions: Sequence[Region], style: Style) -> Image.Image:
     """Lays the masks over the picture, large ones first so that none hides a smaller one."""
     canvas = np.asarray(shown, dtype=np.float32).copy()
     line = max(min(max(shown.size) / 320, min(shown.size) / 8), 1.0)

@@ -15,6 +15,18 @@ COLOURS: tuple[Colour, ...] = (
 )
 
 
+HEAT: tuple[Colour, ...] = (
+    (16, 12, 48),
+    (72, 18, 104),
+    (142, 36, 104),
+    (205, 66, 70),
+    (243, 124, 34),
+    (252, 193, 62),
+    (252, 250, 190),
+)
+"""From nothing to the most: brighter at each step, so that a print in grey says the same."""
+
+
 def colour_of(index: int) -> Colour:
     """The colour of the ``index``-th phrase; they repeat, darker each time down to a third."""
     turn, place = divmod(index, len(COLOURS))

@@ -11,7 +11,6 @@ from PIL import Image
 
 from flmm.answer import Answer, Phrase
 from flmm.attention.recorder import trace_generation
-from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.model import GroundingHead
@@ -19,7 +18,7 @@ from flmm.phrase_choice import PhraseChoice, PhraseSource
 from flmm.phrase_masks import PhraseMasks
 from flmm.pictures import Picture, read_picture
 from flmm.stopwatch import Stopwatch
-from flmm.user_input import check_phrases, check_text
+from flmm.user_input import check_limit, check_phrases, check_text
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,10 @@ class Pipeline:
         """A question about a picture, checked.
 
         Raises:
-            InputError: the picture cannot be read, or the question is empty.
+            InputError: the picture cannot be read, the question is empty, or no token may be said.
         """
         question = check_text("question", question)
-        if max_new_tokens < 1:
-            raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
+        check_limit(max_new_tokens)
         watch = Stopwatch()
         with watch.stage("picture"):
             picture = read_picture(image)

@@ -126,6 +126,17 @@ def check_text(kind: str, text: str) -> str:
     return text
 
 
+def check_limit(max_new_tokens: int) -> int:
+    """The number as it is.
+
+    Raises:
+        InputError: no token may be said.
+    """
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
+    return max_new_tokens
+
+
 def check_phrases(phrases: Sequence[str]) -> list[str]:
     """The phrases without outer blanks.
 

@@ -91,7 +91,7 @@ def test_help_is_quick_and_names_every_command() -> None:
     ended = in_new_process("--help")
     print(f"flmm --help: {time.perf_counter() - begin:.2f} s")
     assert (ended.code, ended.err) == (0, "")
-    for command in ("chat", "segment", "models"):
+    for command in ("chat", "segment", "attend", "think", "models"):
         assert command in ended.out
 
 
@@ -143,6 +143,37 @@ def test_segment(models: Models, scene: str, capsys: pytest.CaptureFixture[str])
     assert "the cat, grass" in ended.out
 
 
+def test_attend(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["attend", scene, QUESTION, "--answer", "the cat and the dog"]
+    arguments += ["--model", str(models.head)]
+    ended = in_process([*arguments, "--word", "dog", "--layer", "1", "--json"], capsys)
+    assert (ended.code, ended.err, left_behind()) == (0, "", [])
+    content = json.loads(ended.out)
+    assert (content["text"], content["layer"], content["head"]) == ("the cat and the dog", 1, None)
+    assert [(word["text"], word["start"]) for word in content["words"]] == [("dog", 16)]
+    assert np.shape(content["words"][0]["map"]) == tuple(content["grid"])
+    ended = in_process(arguments, capsys)
+    assert ended.out.startswith("the cat and the dog\n")
+    assert ended.out.endswith("Figure: scene-flmm.png\n")
+    assert left_behind() == ["scene-flmm.png"]
+
+
+def test_think(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["think", scene, QUESTION, "--model", str(models.head), "--max-new-tokens", "20"]
+    ended = in_process([*arguments, "--locate", "question", "--crop", "mask", "--json"], capsys)
+    assert (ended.code, ended.err, left_behind()) == (0, "", [])
+    content = json.loads(ended.out)
+    assert (content["question"], content["locate"], content["crop"]) == (
+        QUESTION, "question", "mask",
+    )  # fmt: skip
+    assert content["first"]["text"] == QUESTION
+    assert content["located"] in content["first"]["phrases"]
+    ended = in_process([*arguments, "--out", "thought.png"], capsys)
+    assert (ended.code, ended.err, left_behind()) == (0, "", ["thought.png"])
+    for line in ("Before: ", "Located: ", "After: ", "Figure: thought.png"):
+        assert f"\n{line}" in f"\n{ended.out}"
+
+
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     ended = in_process(["models"], capsys)
     assert ended.code == 0
@@ -167,6 +198,10 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
         (["chat", "none.png", QUESTION], "there is no picture 'none.png'; check the path"),
         (["segment", "none.png", "cat"], "there is no picture 'none.png'; check the path"),
         (["chat", ".", QUESTION], "'.' is a folder; give a picture file"),
+        (["attend", "none.png", QUESTION], "there is no picture 'none.png'; check the path"),
+        (["attend", "a.png", QUESTION, "--layer", "first"], "--layer"),
+        (["think", "none.png", QUESTION], "there is no picture 'none.png'; check the path"),
+        (["think", "a.png", QUESTION, "--crop", "circle"], "--crop"),
     ],
 )
 def test_mistakes_in_the_words(
@@ -189,6 +224,10 @@ def test_mistakes_in_the_words(
         (["chat", QUESTION, "--device", "tpu9"], "device 'tpu9' cannot be used here"),
         (["chat", QUESTION, "--dtype", "int4"], "dtype 'int4' is unknown"),
         (["chat", QUESTION, "--lmm", "nobody/no-lmm"], "was it"),
+        (["think", QUESTION, "--margin", "-1"], "margin is -1.0; give 0 or more"),
+        (["attend", QUESTION, "--answer", ""], "the answer is empty"),
+        (["attend", QUESTION, "--answer", "a cat", "--word", "dog"], "'dog' is not in the text"),
+        (["attend", QUESTION, "--answer", "a cat", "--head", "4"], "head 4 is not in 0..3"),
     ],
 )
 def test_mistakes_in_the_values(

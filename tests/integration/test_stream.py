@@ -124,7 +124,7 @@ def test_masks_come_while_the_answer_is_said(embedded: Grounder) -> None:
     question = "What is in the picture?"
     expected = embedded.chat(DEMO, question)
     said: list[tuple[int, float]] = []
-    waits = []
+    waits: list[float] = []
     spoken_late = 0
     for event in embedded.stream(DEMO, question):
         now = time.perf_counter()

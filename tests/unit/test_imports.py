@@ -31,10 +31,10 @@ STAGES: tuple[tuple[str, ...], ...] = (
     ("masks",),
     # The head's methods hand over to checkpoint, so these are one stage in several files.
     ("model", "checkpoint", "official", "official_names", "losses", "user_input"),
-    ("legend", "overlay", "answer"),
+    ("legend", "overlay", "heat", "closer_look", "answer"),
     ("phrase_masks", "phrase_choice"),
     ("pipeline", "referring"),
-    ("streaming",),
+    ("streaming", "attending", "thinking"),
     ("grounder",),
 )
 """Folders and files from left to right; all others ("cli", "stickers", …) stand at the end."""

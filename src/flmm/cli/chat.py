@@ -11,6 +11,7 @@ from flmm.cli.options import (
     Image,
     Json,
     Lmm,
+    MaxNewTokens,
     Model,
     Out,
     Refine,
@@ -41,9 +42,7 @@ def chat(
             help="Who chooses phrases: selector (part of the head) or noun_chunks (spaCy).",
         ),
     ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", metavar="NUMBER", help="Cut the answer there.")
-    ] = 256,
+    max_new_tokens: MaxNewTokens = 256,
     refine: Refine = True,
     model: Model = None,
     lmm: Lmm = None,

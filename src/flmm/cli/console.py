@@ -63,7 +63,7 @@ def _marked(answer: "Answer") -> "Text":
     """The text with each phrase on its colour."""
     from rich.text import Text
 
-    text = Text(_printable(answer.text))
+    text = Text(printable(answer.text))
     for index, phrase in enumerate(answer.phrases):
         text.stylize(_style(index), phrase.start, phrase.end)
     return text
@@ -86,7 +86,7 @@ def _print_phrases(answer: "Answer", console: "Console") -> None:
     for index, phrase in enumerate(answer.phrases):
         table.add_row(
             Text(f" {index + 1} ", _style(index)),
-            Text(_printable(phrase.text)),
+            Text(printable(phrase.text)),
             f"{phrase.score:.2f}",
             ", ".join(map(str, phrase.box)) if phrase.area else "not found",
             f"{phrase.area / (height * width):.1%}",
@@ -101,6 +101,6 @@ def _style(index: int) -> str:
     return f"{hexadecimal(text_colour(colour))} on {hexadecimal(colour)}"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The same number of characters, without those that would command a terminal."""
     return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)

@@ -14,12 +14,14 @@ from typing import Annotated, NoReturn
 import typer
 
 import flmm
+from flmm.cli.attend import attend
 from flmm.cli.bench import app as bench
 from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, tell
 from flmm.cli.models import models
 from flmm.cli.segment import segment
 from flmm.cli.serve import serve
+from flmm.cli.think import think
 from flmm.cli.train import train
 from flmm.errors import InputError
 
@@ -30,6 +32,8 @@ app = typer.Typer(
 )
 app.command()(chat)
 app.command()(segment)
+app.command()(attend)
+app.command()(think)
 app.command()(train)
 app.command()(models)
 app.command()(serve)

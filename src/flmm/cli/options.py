@@ -65,6 +65,9 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON document and nothing else on standard output."),
 ]
+MaxNewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", metavar="NUMBER", help="Cut the answer there.")
+]
 Refine = Annotated[
     bool,
     typer.Option("--refine/--no-refine", help="Without SAM's refinement: faster, coarser."),

@@ -1,0 +1,104 @@
+"""``flmm attend``: where in the picture the model looks with each word."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flmm.cli.console import print_json, printable, working
+from flmm.cli.options import (
+    Device,
+    Dtype,
+    Image,
+    Json,
+    Lmm,
+    MaxNewTokens,
+    Model,
+    Out,
+    load_grounder,
+    overlay_file,
+)
+from flmm.user_input import check_phrases, check_text
+
+if TYPE_CHECKING:
+    from flmm.attending import AttendedText
+
+
+def attend(
+    image: Image,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
+    answer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            show_default=False,
+            help="A caption or answer to put in the model's mouth; by default it says its own.",
+        ),
+    ] = None,
+    word: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--word",
+            metavar="WORD",
+            show_default=False,
+            help="A word or phrase of the answer; may be repeated. By default every word.",
+        ),
+    ] = None,
+    layer: Annotated[
+        int | None,
+        typer.Option(metavar="NUMBER", show_default=False, help="Show this layer too, from 0."),
+    ] = None,
+    head: Annotated[
+        int | None,
+        typer.Option(metavar="NUMBER", show_default=False, help="Show this head too, from 0."),
+    ] = None,
+    max_new_tokens: MaxNewTokens = 256,
+    model: Model = None,
+    lmm: Lmm = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Show where in a picture the model looks with each word."""
+    from flmm.pictures import read_picture
+
+    picture = read_picture(image)
+    check_text("question", question)
+    words = check_phrases(word) if word else None
+    figure = overlay_file(image, out, as_json)
+    grounder = load_grounder(model, lmm, device, dtype)
+    with working("looking at the picture"):
+        attended = grounder.attend(
+            picture, question, words, answer=answer, max_new_tokens=max_new_tokens
+        )
+    content = attended.to_dict(layer, head) if as_json else None
+    if figure is not None:
+        attended.save(figure, layer, head)
+    if content is not None:
+        print_json(content)
+    else:
+        _show(attended, figure)
+
+
+def _show(attended: "AttendedText", figure: Path | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console.print(Text(printable(attended.text)), soft_wrap=not console.is_terminal)
+    console.print()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("word", overflow="fold")
+    table.add_column("on the picture", justify="right")
+    table.add_column("most, layer", justify="right")
+    table.add_column("head", justify="right")
+    for word in attended.words:
+        on_picture = word.maps.sum(axis=(2, 3))
+        layer, head = divmod(int(on_picture.argmax()), on_picture.shape[1])
+        table.add_row(Text(printable(word.text)), f"{on_picture.mean():.0%}", str(layer), str(head))
+    console.print(table)
+    console.print()
+    if figure is not None:
+        console.print(f"Figure: {figure}", markup=False, soft_wrap=True)

@@ -1,0 +1,98 @@
+"""``flmm think``: look at what matters a second time, closer, before the answer."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from flmm.cli.console import print_json, printable, working
+from flmm.cli.options import (
+    Device,
+    Dtype,
+    Image,
+    Json,
+    Lmm,
+    MaxNewTokens,
+    Model,
+    Out,
+    Refine,
+    load_grounder,
+    overlay_file,
+)
+from flmm.user_input import check_text
+
+if TYPE_CHECKING:
+    from flmm.thinking import Thought
+
+
+def think(
+    image: Image,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
+    locate: Annotated[
+        Literal["answer", "question"],
+        typer.Option(
+            metavar="WHERE", help="Whose words are located: of the first answer, or the question."
+        ),
+    ] = "answer",
+    crop: Annotated[
+        Literal["box", "mask", "random"],
+        typer.Option(
+            metavar="WHAT",
+            help="Look at the mask's box, at the mask alone, or (a control) at a random box.",
+        ),
+    ] = "box",
+    margin: Annotated[
+        float, typer.Option(metavar="SHARE", help="Of the box, added on each side.")
+    ] = 0.25,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of the random box.")] = 0,
+    max_new_tokens: MaxNewTokens = 256,
+    refine: Refine = True,
+    model: Model = None,
+    lmm: Lmm = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Locate what matters in a picture, look at it closer, and answer."""
+    from flmm.pictures import read_picture
+
+    picture = read_picture(image)
+    check_text("question", question)
+    figure = overlay_file(image, out, as_json)
+    grounder = load_grounder(model, lmm, device, dtype)
+    with working("looking at the picture, twice"):
+        thought = grounder.think(
+            picture,
+            question,
+            locate=locate,
+            crop=crop,
+            margin=margin,
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+            refine=refine,
+        )
+    if figure is not None:
+        thought.save(figure)
+    if as_json:
+        print_json({**thought.to_dict()})
+    else:
+        _show(thought, figure)
+
+
+def _show(thought: "Thought", figure: Path | None) -> None:
+    from rich.console import Console
+
+    box = ", ".join(map(str, thought.box))
+    located = f"{thought.located.text!r}, {thought.plan.crop}" if thought.located else "nothing"
+    lines = [f"Located: {located}; looked again at {box}"]
+    if thought.located is None:
+        lines = ["Located: nothing; looked again at the whole picture"]
+    if thought.plan.locate == "answer":
+        lines.insert(0, f"Before: {thought.first.text}")
+    lines.append(f"After:  {thought.answer.text}")
+    if figure is not None:
+        lines.append(f"Figure: {figure}")
+    console = Console(highlight=False)
+    for line in lines:
+        console.print(printable(line), markup=False, soft_wrap=True)
