@@ -3,13 +3,15 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 from PIL import Image
 
-from flmm.attending import AttendedText, attend
+from flmm.attending import attend
 from flmm.serve.events import Attended, Event
 from flmm.serve.model_queue import Job, Slot, Workshop
+from flmm.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,21 @@ class Look:
 class AttendJob(Job):
     """One request's words. A look that has begun is not stopped."""
 
-    def __init__(self, look: Look, slot: Slot, tell: Callable[[Event], None]) -> None:
-        super().__init__(slot, tell)
+    def __init__(
+        self, look: Look, slot: Slot, tell: Callable[[Event], None], watch: Stopwatch
+    ) -> None:
+        super().__init__(slot, tell, watch)
         self._look = look
 
     @classmethod
     def run_together(cls, jobs: Sequence[Self], workshop: Workshop) -> None:
         for job in jobs:
-            job.guard(lambda job=job: job._run(workshop), workshop.metrics)  # type: ignore[misc]
+            job.guard(partial(job._run, workshop), workshop.metrics)
 
     def _run(self, workshop: Workshop) -> None:
-        waited = time.perf_counter() - self.slot.began
+        self.watch.seconds["queue"] = time.perf_counter() - self.slot.began
         look = self._look
-        found: AttendedText = attend(
+        found = attend(
             workshop.pipeline,
             look.picture,
             look.question,
@@ -48,5 +52,5 @@ class AttendJob(Job):
             look.answer,
             look.max_new_tokens,
         )
-        found.timings["queue"] = waited
-        self.end(Attended(found), workshop.metrics)
+        self.watch.seconds.update(found.timings)
+        self.end(Attended(found, self.watch.seconds), workshop.metrics)

@@ -74,7 +74,7 @@ def chat_routes(service: Service) -> APIRouter:
             running = service.speak(question, slot, watch)
         if body.stream:
             return EventStream(running, replies.chunk(Delta(role="assistant")), replies.chunks)
-        return await finished(request, running, replies.whole)
+        return await finished(request, running, Finished, replies.whole)
 
     @router.get("/v1/models", responses=descriptions.REFUSALS)
     async def models() -> ModelList:

@@ -8,7 +8,7 @@ from PIL import Image
 from pydantic import BaseModel, JsonValue
 from pydantic.json_schema import models_json_schema
 
-from flmm.serve.requests import ChatRequest, GroundRequest, SegmentRequest
+from flmm.serve.requests import AttendRequest, ChatRequest, GroundRequest, SegmentRequest
 
 _STATUSES = {
     400: "The request is not understood, or exceeds a limit.",
@@ -49,7 +49,9 @@ _REFERENCE = "#/components/schemas/{model}"
 
 def request_schemas() -> dict[str, JsonValue]:
     """The requests' JSON schemas, for the description's components."""
-    models: list[type[BaseModel]] = [ChatRequest, GroundRequest, SegmentRequest]
+    models: list[type[BaseModel]] = [
+        ChatRequest, GroundRequest, SegmentRequest, AttendRequest,
+    ]  # fmt: skip
     _, schemas = models_json_schema(
         [(model, "validation") for model in models], ref_template=_REFERENCE
     )
@@ -106,3 +108,4 @@ CHAT = _body(
 )
 GROUND = _body(GroundRequest, {"image": _PICTURE, "question": _QUESTION, "max_tokens": 60})
 SEGMENT = _body(SegmentRequest, {"image": _PICTURE, "phrases": ["the grass"]})
+ATTEND = _body(AttendRequest, {"image": _PICTURE, "question": _QUESTION, "max_tokens": 60})

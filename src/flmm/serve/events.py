@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flmm.answer import Phrase
+from flmm.attending import AttendedText
 
 Reason = Literal["stop", "length"]
 """Why an answer ended: by itself or a stop text, or by its limit of tokens."""
@@ -43,11 +44,21 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Attended:
+    """The maps are there; nothing follows."""
+
+    text: AttendedText
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Failed:
     """There will be no answer; nothing follows."""
 
     error: Exception
 
 
-Event = TextSaid | PhraseFound | Finished | Failed
-"""``Finished`` or ``Failed`` is the last one."""
+Last = Finished | Attended | Failed
+"""After one of these nothing follows."""
+
+Event = TextSaid | PhraseFound | Last

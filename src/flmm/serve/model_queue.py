@@ -14,7 +14,7 @@ from typing import Self
 import torch
 
 from flmm.pipeline import Pipeline
-from flmm.serve.events import Event, Failed, Finished
+from flmm.serve.events import Event, Failed, Last
 from flmm.serve.metrics import Metrics
 from flmm.stopwatch import Stopwatch
 
@@ -86,7 +86,7 @@ class Job(ABC):
         if not self.cancelled:
             self._tell(event)
 
-    def end(self, event: Finished | Failed | None, metrics: Metrics) -> None:
+    def end(self, event: Last | None, metrics: Metrics) -> None:
         """The last event, or none where nobody waits; only the first call counts."""
         if not self._done.acquire(blocking=False):
             return

@@ -11,20 +11,28 @@ from starlette.responses import Response
 
 from flmm.lmm.prompt import Message
 from flmm.serve import descriptions
+from flmm.serve.attending import Look
 from flmm.serve.bodies import checked, media_type, read_form, read_json
 from flmm.serve.conversation import Conversation
-from flmm.serve.events import Finished
+from flmm.serve.events import Attended, Finished
+from flmm.serve.maps import attention_reply
 from flmm.serve.masks import phrase_reply
 from flmm.serve.media import KINDS
-from flmm.serve.replies import AnswerReply
-from flmm.serve.requests import GroundRequest, PlainRequest, SegmentRequest
+from flmm.serve.replies import AnswerReply, AttentionReply
+from flmm.serve.requests import (
+    AttendRequest,
+    GroundRequest,
+    MaskRequest,
+    PictureRequest,
+    SegmentRequest,
+)
 from flmm.serve.segmenting import Wanted
 from flmm.serve.service import Service
 from flmm.serve.speaking import Question
 from flmm.serve.waiting import finished
 from flmm.stopwatch import Stopwatch
 
-Asked = TypeVar("Asked", bound=PlainRequest)
+Asked = TypeVar("Asked", bound=PictureRequest)
 
 
 def plain_routes(service: Service) -> APIRouter:
@@ -51,7 +59,7 @@ def plain_routes(service: Service) -> APIRouter:
 
             question, picture = await service.made_ready(prepare)
             running = service.speak(question, slot, watch)
-        return await finished(request, running, partial(_answer, service, body, picture))
+        return await finished(request, running, Finished, partial(_answer, service, body, picture))
 
     @router.post(
         "/v1/segment",
@@ -71,7 +79,29 @@ def plain_routes(service: Service) -> APIRouter:
 
             wanted = await service.made_ready(prepare)
             running = service.segment(wanted, slot, watch)
-        return await finished(request, running, partial(_answer, service, body, wanted.picture))
+        return await finished(
+            request, running, Finished, partial(_answer, service, body, wanted.picture)
+        )
+
+    @router.post(
+        "/v1/attend",
+        response_model=AttentionReply,
+        openapi_extra=descriptions.ATTEND,
+        responses=descriptions.REFUSALS,
+    )
+    async def attend(request: Request) -> Response:
+        """See where in the picture the model looks with each word of its answer."""
+        with service.admitted() as slot:
+            sent = await _read(request, service, AttendRequest)
+            body, watch = sent.body, Stopwatch()
+
+            def prepare() -> Look:
+                with watch.stage("picture"):
+                    return service.look(body, sent.picture(service))
+
+            look = await service.made_ready(prepare)
+            running = service.attend(look, slot, watch)
+        return await finished(request, running, Attended, partial(attention_reply, body))
 
     return router
 
@@ -101,8 +131,9 @@ async def _read(request: Request, service: Service, model: type[Asked]) -> "_Sen
     # curl and others that do not know a file's type say so in these words.
     if kind in ("", "application/octet-stream"):
         kind = _sniffed(content)
-    if isinstance(fields.get("phrases"), str):
-        fields["phrases"] = [fields["phrases"]]
+    for name in ("phrases", "words", "stop"):
+        if isinstance(fields.get(name), str):
+            fields[name] = [fields[name]]
     given: dict[str, JsonValue] = {**fields, "image": "multipart"}
     return _Sent(checked(given, model, strict=False), (kind, content))
 
@@ -117,7 +148,7 @@ def _sniffed(content: bytes) -> str:
 
 
 def _answer(
-    service: Service, body: PlainRequest, picture: Image.Image, end: Finished
+    service: Service, body: MaskRequest, picture: Image.Image, end: Finished
 ) -> AnswerReply:
     return AnswerReply(
         text=end.text,

@@ -57,6 +57,40 @@ class AnswerReply(Reply):
     timings: dict[str, float] = Field(description="Seconds by stage.")
 
 
+class MapReply(Reply):
+    """A map of attention, or several side by side."""
+
+    png: str = Field(description="data:image/png;base64,…, 8-bit grey; 255 is `most`.")
+    most: float = Field(description="The largest value: a share of the head's attention.")
+
+
+class AttendedWordReply(Reply):
+    text: str
+    start: int = Field(description="In code points of the text.")
+    end: int
+    on_picture: float = Field(description="The share of the attention that is on the picture.")
+    map: MapReply = Field(description="Of the size of `grid`.")
+    each: Annotated[MapReply | None, Field(exclude_if=_is_none)] = Field(
+        default=None, description="All maps: a row of the picture a layer, a column a head."
+    )
+
+
+class AttentionReply(Reply):
+    question: str
+    text: str
+    lmm: str
+    size: tuple[int, int] = Field(description="[H, W] of the picture.")
+    grid: tuple[int, int] = Field(description="[h, w] of a map, which covers `canvas`.")
+    canvas: tuple[int, int] = Field(description="[height, width] that the model sees, in pixels.")
+    place: tuple[int, int, int, int] = Field(
+        description="[top, left, height, width] of the picture on the canvas."
+    )
+    layers: int
+    heads: int
+    words: list[AttendedWordReply]
+    timings: dict[str, float] = Field(description="Seconds by stage.")
+
+
 class Usage(Reply):
     prompt_tokens: int = Field(description="The pictures' tokens are among them.")
     completion_tokens: int

@@ -97,6 +97,11 @@ class Said(Strict):
     )
 
     @property
+    def most_tokens(self) -> int | None:
+        """Where the answer is cut."""
+        return self.max_tokens
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """The texts before which the answer ends."""
         if self.stop is None:
@@ -123,6 +128,10 @@ class ChatRequest(Said):
     response_format: ResponseFormat | None = None
     user: str | None = None
 
+    @property
+    def most_tokens(self) -> int | None:
+        return self.max_tokens or self.max_completion_tokens
+
     @model_validator(mode="after")
     def _one_limit(self) -> "ChatRequest":
         both = self.max_tokens, self.max_completion_tokens
@@ -131,15 +140,20 @@ class ChatRequest(Said):
         return self
 
 
-class PlainRequest(Strict):
+class PictureRequest(Strict):
     """What every plain route takes."""
 
     image: str = Field(description="data:image/png;base64,…, or the file of a multipart body.")
+
+
+class MaskRequest(PictureRequest):
+    """What routes take that answer with masks."""
+
     refine: bool = Field(default=True, description="False leaves out the refiner: faster, coarser.")
     mask_format: MaskFormat = "rle"
 
 
-class GroundRequest(PlainRequest, Said):
+class GroundRequest(MaskRequest, Said):
     """A question about a picture."""
 
     question: Text
@@ -157,7 +171,29 @@ class GroundRequest(PlainRequest, Said):
         )
 
 
-class SegmentRequest(PlainRequest):
+class SegmentRequest(MaskRequest):
     """Phrases that are looked for in a picture."""
 
     phrases: list[Text] = Field(min_length=1)
+
+
+class AttendRequest(PictureRequest):
+    """A question about a picture, and the words whose attention is wanted."""
+
+    question: Text
+    words: list[Text] | None = Field(
+        default=None,
+        min_length=1,
+        description="Words or phrases of the answer, as they stand there; without, all words.",
+    )
+    answer: Text | None = Field(
+        default=None, description="Put in the model's mouth; without, it says its own."
+    )
+    layer: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
+        default=None, description="From 0; without, the mean over all layers."
+    )
+    head: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
+        default=None, description="From 0; without, the mean over all heads."
+    )
+    each: bool = Field(default=False, description="Adds every layer's and head's map of each word.")
+    max_tokens: Whole | None = None

@@ -13,13 +13,14 @@ from flmm.lmm.prompt import Message, Prompt
 from flmm.phrase_masks import PhraseMasks
 from flmm.pipeline import Pipeline
 from flmm.referring import referring_prompts
+from flmm.serve.attending import AttendJob, Look
 from flmm.serve.conversation import Conversation
-from flmm.serve.events import Event, Failed, Finished
+from flmm.serve.events import Attended, Event, Failed, Finished, Last
 from flmm.serve.media import PictureReader
 from flmm.serve.metrics import Metrics
 from flmm.serve.model_queue import Busy, Job, ModelQueue, Slot, Workshop
 from flmm.serve.problems import Problem
-from flmm.serve.requests import Grounding, Said
+from flmm.serve.requests import AttendRequest, Grounding, Said
 from flmm.serve.segmenting import SegmentJob, Wanted
 from flmm.serve.settings import ServerSettings
 from flmm.serve.speaking import PhraseWish, Question, SpeakJob
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
     from flmm.grounder import Grounder
 
 Made = TypeVar("Made")
+End = TypeVar("End", Finished, Attended)
 Tell = Callable[[Event], None]
 
+_USUAL_TOKENS = 256
+"""Of an answer, where a request does not say."""
 _READERS = 2
 """Threads that decode pictures; each may hold one of the largest."""
 _LETTERS_A_TOKEN = 64
@@ -105,12 +109,8 @@ class Service:
             Problem: it exceeds a limit.
             InputError: the model cannot take it.
         """
-        most = self.limits.answer_tokens
-        wanted = said.max_tokens or getattr(said, "max_completion_tokens", None)
-        if wanted is not None and wanted > most:
-            raise Problem(
-                400, "too_many_tokens", f"max_tokens is {wanted}; give {most} at most", "max_tokens"
-            )
+        wanted = said.most_tokens
+        most = self._most_tokens(wanted)
         wish = None if grounding is None else self._wish(grounding)
         messages = (*asked.history, asked.question)
         self._check_texts([message.text for message in messages])
@@ -126,12 +126,21 @@ class Service:
         return Question(
             prompt=prompt,
             pictures=asked.pictures,
-            max_new_tokens=min(room, wanted or min(most, 256)),
+            max_new_tokens=min(room, most),
             sampling=Sampling(said.temperature or 0.0, said.seed),
             stops=said.stops,
             wish=wish,
             streams=streams,
         )
+
+    def _most_tokens(self, wanted: int | None) -> int:
+        """How many tokens an answer has at most."""
+        most = self.limits.answer_tokens
+        if wanted is not None and wanted > most:
+            raise Problem(
+                400, "too_many_tokens", f"max_tokens is {wanted}; give {most} at most", "max_tokens"
+            )
+        return wanted or min(most, _USUAL_TOKENS)
 
     def _wish(self, grounding: Grounding) -> PhraseWish:
         phrases = grounding.phrases
@@ -190,6 +199,22 @@ class Service:
             self._check_room(prompt, None)
         return Wanted(picture, checked, prompts, refine)
 
+    def look(self, asked: AttendRequest, picture: Image.Image) -> Look:
+        """What is looked at.
+
+        Raises:
+            Problem: it exceeds a limit.
+            InputError: the model cannot take it.
+        """
+        words = asked.words
+        self.check_count(len(words or ()), "words")
+        self._check_texts([asked.question, asked.answer or ""])
+        # Only to learn its length; the look prepares its own, which costs little beside it.
+        prompt = self.pipeline.adapter.prepare(picture, asked.question, asked.answer)
+        most = self._most_tokens(asked.max_tokens)
+        room = self._check_room(prompt, asked.max_tokens)
+        return Look(picture, asked.question, words, asked.answer, min(room, most))
+
     def speak(self, question: Question, slot: Slot, watch: Stopwatch) -> "Running":
         """Lets the model answer."""
         return Running(
@@ -199,6 +224,10 @@ class Service:
     def segment(self, wanted: Wanted, slot: Slot, watch: Stopwatch) -> "Running":
         """Lets the model look for phrases."""
         return Running(self.queue, lambda tell: SegmentJob(wanted, slot, tell, watch))
+
+    def attend(self, look: Look, slot: Slot, watch: Stopwatch) -> "Running":
+        """Lets the model look."""
+        return Running(self.queue, lambda tell: AttendJob(look, slot, tell, watch))
 
 
 def _too_long(most: int, count: str) -> Problem:
@@ -232,11 +261,11 @@ class Running:
         while True:
             event = await self._events.get()
             yield event
-            if isinstance(event, Finished | Failed):
+            if isinstance(event, Last):
                 return
 
-    async def finished(self) -> Finished:
-        """The end.
+    async def finished(self, kind: type[End]) -> End:
+        """The end, of the kind that such a job has.
 
         Raises:
             Exception: what went wrong.
@@ -244,6 +273,6 @@ class Running:
         async for event in self.events():
             if isinstance(event, Failed):
                 raise event.error
-            if isinstance(event, Finished):
+            if isinstance(event, kind):
                 return event
-        raise AssertionError("a job ends with Finished or Failed")
+        raise AssertionError(f"the job did not end with {kind.__name__}")

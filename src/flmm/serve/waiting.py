@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from flmm.errors import InputError
 from flmm.serve.events import Event, Failed
 from flmm.serve.problems import FAILURE, Problem
-from flmm.serve.service import Running
+from flmm.serve.service import End, Running
 
 Value = TypeVar("Value")
 _log = logging.getLogger("flmm.serve")
@@ -54,10 +54,12 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def finished(request: Request, running: Running, reply: Callable[..., BaseModel]) -> Response:
+async def finished(
+    request: Request, running: Running, kind: type[End], reply: Callable[[End], BaseModel]
+) -> Response:
     """The whole answer as one response."""
     try:
-        end = await while_connected(request.receive, running.finished(), running.cancel)
+        end = await while_connected(request.receive, running.finished(kind), running.cancel)
     except ClientGone:
         return Response(status_code=CLIENT_GONE)
     content = reply(end).model_dump_json()
