@@ -39,6 +39,23 @@ def listen(settings: ServerSettings) -> socket.socket:
     return opened
 
 
+def http_server(grounder: "Grounder", settings: ServerSettings) -> uvicorn.Server:
+    """A server that is not started; ``run(sockets=[...])`` starts it.
+
+    It ends when its process is interrupted or terminated, or ``should_exit`` is set, and finishes
+    what it has begun. The grounder belongs to it from now on.
+    """
+    config = uvicorn.Config(
+        create_app(grounder, settings),
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+    )
+    return uvicorn.Server(config)
+
+
 def serve(grounder: "Grounder", settings: ServerSettings, tell: Callable[[str], None]) -> None:
     """Serves until the process is interrupted or terminated, and finishes what it has begun.
 
@@ -52,14 +69,7 @@ def serve(grounder: "Grounder", settings: ServerSettings, tell: Callable[[str], 
     """
     with listen(settings) as opened:
         host, port = opened.getsockname()[:2]
-        config = uvicorn.Config(
-            create_app(grounder, settings),
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            ws="none",
-        )
         shown = f"[{host}]" if ":" in host else host
+        server = http_server(grounder, settings)
         tell(f"serving {grounder.model} on http://{shown}:{port}")
-        uvicorn.Server(config).run(sockets=[opened])
+        server.run(sockets=[opened])
