@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import pydantic_core
 from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,6 +16,8 @@ from flmm.serve.settings import Limits
 
 Body = TypeVar("Body", bound=BaseModel)
 
+_MEMBERS = ("constrained-str", "list[", "str")
+"""pydantic's names of what a text or a list of parts may be."""
 _MOST_PARTS = 200
 """Of a multipart body."""
 
@@ -106,7 +109,8 @@ def checked(value: object, model: type[Body], strict: bool = True) -> Body:
     try:
         return model.model_validate(value, strict=strict)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # Of a union's members, the one that came furthest says what was meant.
+        first = max(error.errors(include_url=False, include_input=False), key=_told)
         param = _path(first["loc"])
         if first["type"] == "extra_forbidden":
             raise Problem(
@@ -116,19 +120,24 @@ def checked(value: object, model: type[Body], strict: bool = True) -> Body:
                 param,
             ) from error
         place = f"{param}: " if param else ""
-        raise Problem(
-            400, "invalid_value", f"{place}{first['msg'].removeprefix('Value error, ')}", param
-        ) from error
+        reason = " ".join(first["msg"].removeprefix("Value error, ").split())
+        raise Problem(400, "invalid_value", f"{place}{reason}", param) from error
+
+
+def _told(error: ErrorDetails) -> tuple[int, bool]:
+    return len(error["loc"]), not error["type"].endswith("_type")
 
 
 def _path(location: Sequence[str | int]) -> str | None:
     """Such as "messages[0].content", without pydantic's names of a union's members."""
     path = ""
+    before: str | int = ""
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.isprintable() and "[" not in part and not part.startswith(("as-", "is-")):
+        elif not isinstance(before, int) and not part.startswith(_MEMBERS):
             path += f".{part}" if path else part
+        before = part
     return path[:200] or None
 
 

@@ -31,6 +31,7 @@ from flmm.serve.service import Service
 from flmm.serve.speaking import Question
 from flmm.serve.waiting import finished
 from flmm.stopwatch import Stopwatch
+from flmm.user_input import check_text
 
 Asked = TypeVar("Asked", bound=PictureRequest)
 
@@ -54,7 +55,9 @@ def plain_routes(service: Service) -> APIRouter:
             def prepare() -> tuple[Question, Image.Image]:
                 with watch.stage("picture"):
                     picture = sent.picture(service)
-                    asked = Conversation((), Message("user", body.question, (picture,)))
+                    asked = Conversation(
+                        (), Message("user", check_text("question", body.question), (picture,))
+                    )
                     return service.question(asked, body, body.grounding, False), picture
 
             question, picture = await service.made_ready(prepare)

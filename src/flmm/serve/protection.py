@@ -24,6 +24,7 @@ _HEADERS = {
     "x-frame-options": "DENY",
     "cache-control": "no-store",
 }
+_TOO_SLOW = 408
 _DRAIN_SECONDS = 5.0
 _DRAIN_BODIES = 2
 """How many times the largest body is read and thrown away, so that a client hears why."""
@@ -117,11 +118,13 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            if message["status"] >= 400:
+            if message["status"] >= 400 and message["status"] != _TOO_SLOW:
                 await self._drain()
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
+            if not self._is_read:
+                headers["connection"] = "close"
             self._seen(self._path, message["status"])
         await self._send(message)
 

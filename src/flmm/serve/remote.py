@@ -34,14 +34,17 @@ def fetch(url: str, domains: Sequence[str], most_bytes: int, param: str) -> tupl
     address = _public_address(parts.hostname, port, param)
     path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
     try:
-        with socket.create_connection((address, port), timeout=_SECONDS) as plain:
+        with (
+            socket.create_connection((address, port), timeout=_SECONDS) as plain,
+            _secured(plain, parts) as connected,
+        ):
             connection = http.client.HTTPConnection(parts.hostname, port)
-            connection.sock = _secured(plain, parts)
+            connection.sock = connected
             connection.request("GET", path, headers={"accept": "image/*", "user-agent": "flmm"})
             response = connection.getresponse()
             if response.status != 200:
                 raise _failed(url, f"it answers {response.status}", param)
-            content = _read(response, connection.sock, deadline, most_bytes, url, param)
+            content = _read(response, connected, deadline, most_bytes, url, param)
             return media_type(response.headers.get("content-type")), content
     except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
         raise _failed(url, str(error) or type(error).__name__, param) from error
