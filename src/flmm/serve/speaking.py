@@ -1,5 +1,6 @@
 """A question about pictures: the model speaks, and phrases are grounded as they are complete."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -52,6 +53,15 @@ class Question:
     """Whether each phrase is told as soon as it is complete."""
 
 
+@dataclass(frozen=True)
+class _Pending:
+    """Phrases that are complete and not grounded yet."""
+
+    spans: Sequence[PhraseSpan] = ()
+    trace: Trace | None = None
+    """The last one's, which has the tokens of all."""
+
+
 class SpeakJob(Job):
     """One question, answered among others; a ``flmm.attention.together.Listener``."""
 
@@ -79,6 +89,8 @@ class SpeakJob(Job):
         self._heard: list[float] = []
         """When each token was said."""
         self._early: list[PhraseSpan] = []
+        self._pending = _Pending()
+        self._pending_lock = threading.Lock()
         self._found: dict[PhraseSpan, Located] = {}
         self._began = 0.0
 
@@ -106,8 +118,9 @@ class SpeakJob(Job):
         metrics = self._workshop.metrics
         if not self._heard:
             metrics.first_token.observe(now - self.slot.began)
-            if self._wish is not None and self._wish.refine and len(self._question.pictures) == 1:
-                self._ground_later(self._embed)
+        elif len(self._heard) == 1 and self._wish is not None and self._wish.refine:
+            # Not at once, so that the first token goes out before anything else is begun.
+            self._ground_later(self._embed)
         metrics.tokens.inc()
         self._heard.append(now)
         stops = self._question.stops
@@ -130,7 +143,16 @@ class SpeakJob(Job):
             return
         self._early.extend(chosen)
         trace = step.trace()
-        self._ground_later(lambda: self._ground(chosen, trace))
+        with self._pending_lock:
+            self._pending = _Pending([*self._pending.spans, *chosen], trace)
+        self._ground_later(self._ground_pending)
+
+    def _ground_pending(self) -> None:
+        """All that wait by now: together they take less time."""
+        with self._pending_lock:
+            taken, self._pending = self._pending, _Pending()
+        if taken.trace is not None:
+            self._ground(taken.spans, taken.trace)
 
     def end_of_answer(self, token_ids: Tensor, trace: Trace | None) -> None:
         """All tokens are said."""
@@ -176,7 +198,9 @@ class SpeakJob(Job):
         self._workshop.grounding.submit(self.guard, work, self._workshop.metrics)
 
     def _embed(self) -> None:
-        self._workshop.pipeline.masks.embed(self._question.pictures[0], self.watch)
+        # Of several, the one that a phrase is in is known only with the phrase.
+        if len(self._question.pictures) == 1:
+            self._workshop.pipeline.masks.embed(self._question.pictures[0], self.watch)
 
     def _ground(self, spans: Sequence[PhraseSpan], trace: Trace) -> None:
         assert self._wish is not None
