@@ -187,7 +187,7 @@ def measure(
         # What is loaded at first use is not what is measured.
         load(address, model, 1, 0.1)
         times = latency(address, model, rounds)
-        alone_seconds = min(max(seconds / 5, 3.0), 60.0)
+        alone_seconds = min(max(seconds / 4, 2.0), 60.0)
         alone = load(address, model, 1, alone_seconds)
         seen: list[float] = []
         done = threading.Event()

@@ -55,6 +55,10 @@ class Slot:
             give_back()
 
 
+def _nobody(_event: Event) -> None:
+    """Hears the events of a job that has ended."""
+
+
 class Job(ABC):
     """A request, ready for the model.
 
@@ -95,6 +99,8 @@ class Job(ABC):
         self.slot.release()
         if event is not None:
             self.tell(event)
+        # Who listens holds the job: without this, its tensors would wait for the garbage collector.
+        self._tell = _nobody
 
     def guard(self, work: Callable[[], None], metrics: Metrics) -> None:
         """Does a part of the job; a failure is this job's alone."""

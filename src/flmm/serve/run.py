@@ -1,5 +1,6 @@
 """Runs the server until it is told to end."""
 
+import signal
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -71,5 +72,8 @@ def serve(grounder: "Grounder", settings: ServerSettings, tell: Callable[[str], 
         host, port = opened.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         server = http_server(grounder, settings)
+        # uvicorn hands a signal on when it is done, which would end the process as if by force.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, server.handle_exit)
         tell(f"serving {grounder.model} on http://{shown}:{port}")
         server.run(sockets=[opened])
