@@ -23,13 +23,12 @@ from flmm.phrase_choice import PhraseSource
 from flmm.phrase_masks import PhraseMasks
 from flmm.pictures import Picture, read_picture
 from flmm.pipeline import Pipeline
+from flmm.referring import referring_answer, referring_prompts
 from flmm.stopwatch import Stopwatch
 from flmm.streaming import AnswerStream, Event
 from flmm.thinking import Crop, Locate, Plan, Thought, think
-from flmm.types import PhraseSpan
 from flmm.user_input import (
     EMBEDDED_HEAD,
-    asked_for,
     check_phrases,
     find_device,
     find_dtype,
@@ -264,19 +263,12 @@ class Grounder:
         watch = Stopwatch()
         with watch.stage("picture"):
             picture = read_picture(image)
-            asked = [asked_for(phrase, self.head.config) for phrase in phrases]
-            prompts = self.adapter.prepare_each(picture, asked)
+            prompts = referring_prompts(self.adapter, self.head.config, picture, phrases)
         traces: list[Trace] = []
         with watch.stage("read"):
             for first in range(0, len(prompts), _SEQUENCES_A_BATCH):
                 batch = prompts[first : first + _SEQUENCES_A_BATCH]
                 traces.extend(trace_texts(self.adapter, batch))
-        spans = []
-        start = 0
-        for phrase, trace in zip(phrases, traces, strict=True):
-            tokens = tuple(range(len(trace.token_ids)))
-            spans.append(PhraseSpan(phrase, start, start + len(phrase), tokens))
-            start += len(phrase) + len(", ")
-        said = list(zip(spans, traces, strict=True))
+        text, said = referring_answer(phrases, traces)
         found = self._pipeline.masks.ground(picture, said, refine, watch)
-        return self._pipeline.answer(picture, ", ".join(phrases), found, watch)
+        return self._pipeline.answer(picture, text, found, watch)

@@ -28,11 +28,16 @@ Said = tuple[PhraseSpan, Trace]
 
 
 class PhraseMasks:
-    """A head that grounds phrases and remembers the pictures that its refiner saw last."""
+    """A head that grounds phrases and remembers the pictures that its refiner saw last.
 
-    def __init__(self, head: GroundingHead) -> None:
+    Args:
+        head: as it is.
+        remembered: how many pictures.
+    """
+
+    def __init__(self, head: GroundingHead, remembered: int = 4) -> None:
         self._head = head
-        self._embeddings: Remembered[Tensor] = Remembered()
+        self._embeddings: Remembered[Tensor] = Remembered(remembered)
 
     def ground(
         self, picture: Image.Image, said: Sequence[Said], refine: bool, watch: Stopwatch

@@ -3,7 +3,9 @@
 Letters: ``H W`` picture size.
 """
 
+import io
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,22 @@ def read_picture(picture: Picture) -> Image.Image:
     return _read_file(Path(picture))
 
 
+def open_picture(content: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
+    """A file's content as a picture of which only the header was read.
+
+    Args:
+        content: of the file.
+        formats: Pillow's names of those that it may be in.
+
+    Raises:
+        InputError: it is empty, none of these, damaged, or has far too many pixels.
+    """
+    name = "the picture"
+    if not content:
+        raise InputError(f"{name} is empty (0 bytes); copy or download it again")
+    return _open(io.BytesIO(content), name, formats)
+
+
 def _read_file(path: Path) -> Image.Image:
     name = _quoted(path)
     try:
@@ -55,25 +73,37 @@ def _read_file(path: Path) -> Image.Image:
             raise InputError(f"{name} is a folder; give a picture file")
         if path.stat().st_size == 0:
             raise InputError(f"{name} is empty (0 bytes); copy or download the picture again")
-        with Image.open(path, formats=FORMATS) as opened:
+        with _open(path, name, FORMATS) as opened:
             return _decode(opened, name)
     except FileNotFoundError as error:
         raise InputError(f"there is no picture {name}; check the path") from error
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        raise _unreadable(name, error) from error
+
+
+def _open(source: Path | io.BytesIO, name: str, formats: Sequence[str]) -> Image.Image:
+    try:
+        return Image.open(source, formats=tuple(formats))
+    except FileNotFoundError:
+        raise
     except UnidentifiedImageError as error:
+        kinds = "PNG, JPEG, WebP, GIF or TIFF" if len(formats) > 1 else formats[0]
         raise InputError(
-            f"{name} is not a picture that flmm can read; give a PNG, JPEG, WebP, GIF or TIFF file"
+            f"{name} is not a picture that flmm can read; give a {kinds} file"
         ) from error
     except _BOMB as error:
         raise InputError(
             f"{name} has too many pixels; make it smaller than {_limit()} pixels"
         ) from error
-    except InputError:
-        raise
     except _DAMAGE as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise InputError(
-            f"{name} cannot be read ({reason or 'damaged header'}); check the file"
-        ) from error
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> InputError:
+    reason = error.strerror if isinstance(error, OSError) else None
+    return InputError(f"{name} cannot be read ({reason or 'damaged header'}); check the file")
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:

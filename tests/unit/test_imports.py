@@ -33,7 +33,7 @@ STAGES: tuple[tuple[str, ...], ...] = (
     ("model", "checkpoint", "official", "official_names", "losses", "user_input"),
     ("legend", "overlay", "heat", "closer_look", "answer"),
     ("phrase_masks", "phrase_choice"),
-    ("pipeline",),
+    ("pipeline", "referring"),
     ("streaming", "attending", "thinking"),
     ("grounder",),
 )

@@ -67,7 +67,7 @@ def trace_texts(
         traces.append(
             Trace(
                 token_ids=prompt.inputs["input_ids"][0, start : start + count],
-                pictures=_by_picture(recording.rows(index, count), prompt),
+                pictures=by_picture(recording.rows(index, count), prompt),
                 hidden_states=hidden[:, index, :count],
             )
         )
@@ -93,7 +93,7 @@ def trace_generation(
         count = len(token_ids)
         return Trace(
             token_ids=token_ids,
-            pictures=_by_picture(recording.rows(0, count), prompt),
+            pictures=by_picture(recording.rows(0, count), prompt),
             hidden_states=recording.hidden_states()[:, 0, :count],
         )
 
@@ -119,7 +119,8 @@ def trace_generation(
     return trace(token_ids), adapter.decode(token_ids)
 
 
-def _by_picture(rows: RecordedRows, prompt: Prompt) -> tuple[WordImageAttention, ...]:
+def by_picture(rows: RecordedRows, prompt: Prompt) -> tuple[WordImageAttention, ...]:
+    """A sequence's rows as the attention to each picture of its prompt."""
     pictures = []
     start = 0
     for views in prompt.pictures:

@@ -21,6 +21,7 @@ from flmm.cli.console import is_terminal, tell
 from flmm.cli.evaluate import evaluate
 from flmm.cli.models import models
 from flmm.cli.segment import segment
+from flmm.cli.serve import serve
 from flmm.cli.think import think
 from flmm.cli.train import train
 from flmm.errors import InputError
@@ -35,8 +36,9 @@ app.command()(segment)
 app.command()(attend)
 app.command()(think)
 app.command()(train)
-app.command()(models)
 app.command()(evaluate)
+app.command()(serve)
+app.command()(models)
 app.add_typer(bench, name="bench")
 if find_spec("flmm.cli.stickers") is not None:
     app.add_typer(import_module("flmm.cli.stickers").app, name="stickers")

@@ -242,7 +242,7 @@ class LMMAdapter(FrozenModel, ABC):
                 continue
             parts = [prompt.inputs.get(key) for prompt in prompts]
             if key in ("input_ids", "attention_mask", self.token_types):
-                fill = self._pad_token_id if key == "input_ids" else 0
+                fill = self.pad_token_id if key == "input_ids" else 0
                 parts = [
                     nn.functional.pad(part, (columns, 0), value=fill)
                     for part, columns in zip(parts, padding, strict=True)
@@ -286,7 +286,7 @@ class LMMAdapter(FrozenModel, ABC):
             **sampling(temperature),
             max_new_tokens=max_new_tokens,
             num_beams=1,
-            pad_token_id=self._pad_token_id,
+            pad_token_id=self.pad_token_id,
             streamer=None if on_token is None else TokenCallback(on_token),
         )
         token_ids = sequences[0, prompt.length :].cpu()

@@ -96,7 +96,7 @@ class FrozenModel:
         return frozenset([ends] if isinstance(ends, int) else ends)
 
     @property
-    def _pad_token_id(self) -> int:
+    def pad_token_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         if pad is None:
             # Padding is masked, so any token does where the tokenizer has none of its own.

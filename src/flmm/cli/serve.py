@@ -1,0 +1,80 @@
+"""``flmm serve``: the model over HTTP."""
+
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from flmm.cli.console import tell
+from flmm.cli.options import Device, Dtype, Lmm, Model, load_grounder
+from flmm.errors import InputError
+
+_PACKAGES = {
+    "fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus_client": "prometheus-client",
+    "python_multipart": "python-multipart",
+}  # fmt: skip
+
+
+def serve(
+    model: Model = None,
+    lmm: Lmm = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FLMM_API_KEY",
+            metavar="KEY",
+            show_default=False,
+            show_envvar=False,
+            help="Asked of every request; better set as FLMM_API_KEY, which no process list shows.",
+        ),
+    ] = None,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Requests that are served or wait, before 429.")
+    ] = 64,
+    together: Annotated[int, typer.Option(min=1, help="Requests that are answered at once.")] = 16,
+    allow_media_domains: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST", show_default=False, help="Fetch pictures from it; may be repeated."
+        ),
+    ] = None,
+    max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request.")] = 32 * 2**20,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of a picture.")] = 25_000_000,
+    max_pictures: Annotated[int, typer.Option(min=1, help="Pictures of a conversation.")] = 8,
+    max_prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt.")] = 32_768,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 1024,
+    max_phrases: Annotated[int, typer.Option(min=1, help="Phrases of an answer.")] = 64,
+) -> None:
+    """Serve the model over HTTP, to OpenAI's clients and others; docs/serving.md says how."""
+    for module, package in _PACKAGES.items():
+        if find_spec(module) is None:
+            raise InputError(f"serving needs the package {package}; pip install 'flmm[serve]'")
+    if api_key is not None and not (api_key.isascii() and api_key.strip()):
+        raise InputError("the API key is empty or not ASCII; choose another")
+    from flmm.serve.run import serve as run
+    from flmm.serve.settings import Limits, ServerSettings
+
+    limits = Limits(
+        body_bytes=max_body,
+        pixels=max_pixels,
+        pictures=max_pictures,
+        prompt_tokens=max_prompt_tokens,
+        answer_tokens=max_tokens,
+        phrases=max_phrases,
+    )
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        api_key=api_key,
+        queue=queue,
+        together=together,
+        media_domains=tuple(allow_media_domains or ()),
+        limits=limits,
+    )
+    run(load_grounder(model, lmm, device, dtype), settings, tell)

@@ -1,0 +1,1 @@
+"""flmm over HTTP: one process, one model, an API that OpenAI's clients speak."""

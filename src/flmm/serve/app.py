@@ -1,0 +1,96 @@
+"""The application: all routes around one grounder."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+import flmm
+from flmm.errors import InputError
+from flmm.serve import problems
+from flmm.serve.chat_route import chat_routes
+from flmm.serve.descriptions import REFUSALS, request_schemas
+from flmm.serve.plain_routes import plain_routes
+from flmm.serve.protection import Protection
+from flmm.serve.replies import Health
+from flmm.serve.service import Service
+from flmm.serve.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from flmm.grounder import Grounder
+
+
+def create_app(grounder: "Grounder", settings: ServerSettings) -> ASGIApp:
+    """The whole server as an ASGI application.
+
+    The grounder belongs to it from now on, until the application's lifespan ends.
+    """
+    service = Service(grounder, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="flmm",
+        version=flmm.__version__,
+        summary="Asks a multimodal model about pictures, and shows where its words are in them.",
+        # The pages that FastAPI has for these load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        exception_handlers={
+            problems.Problem: problems.answer_problem,
+            InputError: problems.answer_input_error,
+            HTTPException: problems.answer_http_exception,
+            Exception: problems.answer_failure,
+        },
+    )
+    app.include_router(chat_routes(service))
+    app.include_router(plain_routes(service))
+    app.include_router(_watching(service))
+    _describe(app)
+    paths = frozenset(app.openapi()["paths"])
+
+    def seen(path: str, status: int) -> None:
+        # Paths that strangers make up shall not fill the memory.
+        service.metrics.responded(path if path in paths else "other", status)
+
+    return Protection(app, settings, seen)
+
+
+def _watching(service: Service) -> APIRouter:
+    """How the server is."""
+    router = APIRouter(tags=["watching"])
+
+    @router.get("/healthz")
+    async def health() -> Health:
+        """Whether the server takes requests."""
+        queue = service.queue
+        return Health(
+            status="ending" if queue.is_closing else "ok",
+            model=service.pipeline.model,
+            lmm=service.pipeline.lmm,
+            served=queue.admitted,
+            queue=queue.capacity,
+        )
+
+    @router.get("/metrics", response_class=Response, responses=REFUSALS)
+    async def metrics() -> Response:
+        """What happened so far, in Prometheus' text format."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _describe(app: FastAPI) -> None:
+    """Adds what FastAPI cannot see, since bodies are read by us."""
+    described = app.openapi()
+    described.setdefault("components", {}).setdefault("schemas", {}).update(request_schemas())
+    described["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    described["security"] = [{"key": []}, {}]

@@ -1,0 +1,79 @@
+"""Runs the server until it is told to end."""
+
+import signal
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from flmm.errors import InputError
+from flmm.serve.app import create_app
+from flmm.serve.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from flmm.grounder import Grounder
+
+_KEEP_ALIVE_SECONDS = 20
+_WAITING_CONNECTIONS = 256
+
+
+def listen(settings: ServerSettings) -> socket.socket:
+    """The server's socket.
+
+    Raises:
+        InputError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    opened = socket.socket(family)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((settings.host, settings.port))
+        opened.listen(_WAITING_CONNECTIONS)
+    except (OSError, OverflowError) as error:
+        opened.close()
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(
+            f"cannot listen on {settings.host}:{settings.port} ({reason});"
+            " choose another --port or --host"
+        ) from error
+    return opened
+
+
+def http_server(grounder: "Grounder", settings: ServerSettings) -> uvicorn.Server:
+    """A server that is not started; ``run(sockets=[...])`` starts it.
+
+    It ends when its process is interrupted or terminated, or ``should_exit`` is set, and finishes
+    what it has begun. The grounder belongs to it from now on.
+    """
+    config = uvicorn.Config(
+        create_app(grounder, settings),
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+    )
+    return uvicorn.Server(config)
+
+
+def serve(grounder: "Grounder", settings: ServerSettings, tell: Callable[[str], None]) -> None:
+    """Serves until the process is interrupted or terminated, and finishes what it has begun.
+
+    Args:
+        grounder: belongs to the server from now on.
+        settings: the server's.
+        tell: is told the address when the server takes requests.
+
+    Raises:
+        InputError: the address cannot be had.
+    """
+    with listen(settings) as opened:
+        host, port = opened.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        server = http_server(grounder, settings)
+        # uvicorn hands a signal on when it is done, which would end the process as if by force.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, server.handle_exit)
+        tell(f"serving {grounder.model} on http://{shown}:{port}")
+        server.run(sockets=[opened])

@@ -1,0 +1,41 @@
+"""What a server allows, and to whom."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for; whatever exceeds one of these is refused by its name."""
+
+    body_bytes: int = 32 * 2**20
+    body_seconds: float = 30.0
+    """For a request's body to arrive."""
+    pixels: int = 25_000_000
+    """Of one picture; read from its header, before any of it is decoded."""
+    pictures: int = 8
+    """Of a whole conversation."""
+    prompt_tokens: int = 32_768
+    """Of the prompt with its pictures; never more than the LMM can take."""
+    answer_tokens: int = 1024
+    phrases: int = 64
+    """Of one answer or request."""
+    json_depth: int = 16
+    json_values: int = 100_000
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How a server is run."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """0 for any that is free."""
+    api_key: str | None = field(default=None, repr=False)
+    """Asked of every request but those for the server's health; None asks for nothing."""
+    queue: int = 64
+    """Requests that are served or wait; one more is told to come again later."""
+    together: int = 16
+    """Requests whose answers are made at once."""
+    media_domains: tuple[str, ...] = ()
+    """Hosts ("example.org", "example.org:8443") that pictures may be fetched from."""
+    limits: Limits = field(default_factory=Limits)

@@ -1,0 +1,444 @@
+"""What the server refuses: each with its own status and code, and nothing broken afterwards."""
+
+import contextlib
+import http.server
+import io
+import json
+import random
+import socket
+import struct
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import httpx
+import pytest
+from PIL import Image
+from serving import data_url, encoded, error_of, noise, running
+from tiny_grounding import tiny_head
+
+from flmm.cli.main import run
+from flmm.errors import InputError
+from flmm.grounder import Grounder
+from flmm.lmm.llava import LlavaAdapter
+from flmm.serve.remote import is_public
+from flmm.serve.run import listen
+from flmm.serve.settings import Limits, ServerSettings
+
+KEY = "correct horse"
+PNG = encoded(noise())
+URL = data_url(PNG)
+LIMITS = Limits(
+    body_bytes=200_000, body_seconds=1.0, pixels=100_000, pictures=2, prompt_tokens=1500,
+    answer_tokens=40, phrases=3, json_depth=8, json_values=2000,
+)  # fmt: skip
+SETTINGS = ServerSettings(port=0, api_key=KEY, limits=LIMITS)
+
+
+@pytest.fixture(scope="module")
+def grounder() -> Grounder:
+    return Grounder(LlavaAdapter.tiny(), tiny_head(), model="tiny")
+
+
+@pytest.fixture(scope="module")
+def client(grounder: Grounder) -> Iterator[httpx.Client]:
+    with running(grounder, SETTINGS) as address, client_of(address) as client:
+        yield client
+        # Whatever was sent, nobody holds a place, and the model still answers.
+        assert client.get("/healthz").json()["served"] == 0
+        assert client.post("/v1/ground", json=ground()).status_code == 200
+
+
+def client_of(address: str) -> httpx.Client:
+    return httpx.Client(
+        base_url=address, headers={"authorization": f"Bearer {KEY}"}, timeout=30, trust_env=False
+    )
+
+
+def ground(**changes: object) -> dict[str, object]:
+    return {"image": URL, "question": "what?", "max_tokens": 2, "refine": False, **changes}
+
+
+def chat(*urls: str, text: str = "what?", **changes: object) -> dict[str, object]:
+    pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    content = [*pictures, {"type": "text", "text": text}]
+    messages = [{"role": "user", "content": content}]
+    return {"model": "tiny", "messages": messages, "max_tokens": 2, **changes}
+
+
+def png(width: int, height: int, data: bytes = b"") -> bytes:
+    """A PNG whose header says more than its content has."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(data))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
+
+
+def archive() -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as opened:
+        opened.writestr("a.txt", "hidden")
+    return content.getvalue()
+
+
+def nested(depth: int) -> object:
+    return [nested(depth - 1)] if depth else 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"{", 400, "invalid_json"),
+        (b'{"image": "\xff"}', 400, "invalid_utf8"),
+        (b'{"temperature": NaN}', 400, "invalid_json"),
+        (b'{"temperature": -Infinity}', 400, "invalid_json"),
+        (b'{"question": "\\ud800"}', 400, "invalid_json"),
+        (b"[" * 100_000, 400, "too_many_values"),
+        (b"[" * 1000, 400, "json_too_deep"),
+        (json.dumps({"image": nested(20)}).encode(), 400, "json_too_deep"),
+        (b"[" + b"1," * 3000 + b"1]", 400, "too_many_values"),
+        (b'{"max_tokens": ' + b"9" * 5000 + b"}", 400, None),
+        (b'{"temperature": 1e999}', 400, None),
+        (b"null", 400, "invalid_value"),
+        (b"", 400, "invalid_json"),
+        (b" " * 200_001, 413, "body_too_large"),
+    ],
+)
+def test_broken_bodies(client: httpx.Client, body: bytes, status: int, code: str | None) -> None:
+    response = client.post("/v1/ground", content=body, headers={"content-type": "application/json"})
+    assert error_of(response)[0] == status
+    assert code is None or error_of(response)[1] == code
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "param"),
+    [
+        ({"colour": 1}, "unknown_field", "colour"),
+        ({"max_tokens": 41}, "too_many_tokens", "max_tokens"),
+        ({"max_tokens": 0}, "invalid_value", "max_tokens"),
+        ({"max_tokens": 10**30}, "invalid_value", "max_tokens"),
+        ({"max_tokens": 2.5}, "invalid_value", "max_tokens"),
+        ({"max_tokens": "2"}, "invalid_value", "max_tokens"),
+        ({"max_tokens": True}, "invalid_value", "max_tokens"),
+        ({"temperature": -0.1}, "invalid_value", "temperature"),
+        ({"temperature": 1e300}, "invalid_value", "temperature"),
+        ({"seed": 2**63}, "invalid_value", "seed"),
+        ({"stop": ["a"] * 5}, "invalid_value", "stop"),
+        ({"stop": ""}, "invalid_value", "stop"),
+        ({"question": " "}, "invalid_value", None),
+        ({"question": "<image> what?"}, "invalid_value", None),
+        ({"question": "cat " * 1600}, "context_length_exceeded", "messages"),
+        ({"question": "c" * 150_000}, "context_length_exceeded", "messages"),
+        ({"phrases": []}, "invalid_value", "phrases"),
+        ({"phrases": ["cat"] * 4}, "too_many_phrases", "phrases"),
+        ({"phrases": [" "]}, "invalid_value", None),
+        ({"max_phrases": 4}, "too_many_phrases", "max_phrases"),
+        ({"mask_format": "svg"}, "invalid_value", "mask_format"),
+        ({"image": "data:image/png;base64,@@"}, "invalid_base64", "image"),
+        ({"image": "data:image/png,abc"}, "invalid_image_url", "image"),
+        ({"image": "data:image/png;base64,"}, "invalid_image", "image"),
+        ({"image": "https://example.org/cat.png"}, "media_not_fetched", "image"),
+        ({"image": "file:///etc/passwd"}, "media_not_fetched", "image"),
+        ({"image": 5}, "invalid_value", "image"),
+    ],
+)
+def test_values(
+    client: httpx.Client, changes: dict[str, object], code: str, param: str | None
+) -> None:
+    response = client.post("/v1/ground", json=ground(**changes))
+    assert error_of(response) == (400, code)
+    assert response.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "code"),
+    [
+        (png(400, 251), "image/png", 400, "image_too_large"),
+        (png(65_000, 65_000), "image/png", 400, "invalid_image"),
+        (png(300, 300, b"\0" * 99), "image/png", 400, "invalid_image"),
+        (PNG[:500], "image/png", 400, "invalid_image"),
+        (b"<svg/>", "image/png", 400, "invalid_image"),
+        (PNG, "image/jpeg", 400, "invalid_image"),
+        (PNG, "image/svg+xml", 415, "unsupported_media_type"),
+        (PNG, "text/html", 415, "unsupported_media_type"),
+        (PNG + archive(), "image/png", 400, "not_only_a_picture"),
+        (PNG + b"<script>alert(1)</script>", "image/png", 400, "not_only_a_picture"),
+        (encoded(noise(), "JPEG") + archive(), "image/jpeg", 400, "not_only_a_picture"),
+        (encoded(noise(), "GIF") + b"%PDF-1.4", "image/gif", 400, "not_only_a_picture"),
+        (encoded(noise(), "WEBP") + archive(), "image/webp", 400, "not_only_a_picture"),
+    ],
+)
+def test_pictures(client: httpx.Client, content: bytes, kind: str, status: int, code: str) -> None:
+    response = client.post("/v1/ground", json=ground(image=data_url(content, kind)))
+    assert error_of(response) == (status, code)
+    fields = {"question": "what?"}
+    response = client.post("/v1/ground", data=fields, files={"image": ("a", content, kind)})
+    assert error_of(response) == (status, code)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_pictures_that_are_taken(client: httpx.Client, kind: str) -> None:
+    url = data_url(encoded(noise(), kind), f"image/{kind.lower()}")
+    assert client.post("/v1/ground", json=ground(image=url)).status_code == 200
+    moving = io.BytesIO()
+    noise().save(moving, "GIF", save_all=True, append_images=[noise(seed=1)], comment=b";")
+    url = data_url(moving.getvalue(), "image/gif")
+    assert client.post("/v1/ground", json=ground(image=url)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "param"),
+    [
+        (chat(URL, URL, URL), 400, "too_many_images", "messages"),
+        (chat(URL, model="gpt"), 404, "model_not_found", "model"),
+        (chat(URL, n=2), 400, "invalid_value", "n"),
+        (chat(URL, tools=[]), 400, "unknown_field", "tools"),
+        (chat(URL, top_p=0.5), 400, "invalid_value", "top_p"),
+        (chat(URL, max_completion_tokens=3), 400, "invalid_value", None),
+        (chat(URL, messages=[]), 400, "invalid_value", "messages"),
+        (
+            chat(messages=[{"role": "assistant", "content": "a cat"}]),
+            400, "invalid_value", "messages",
+        ),
+        (chat(messages=[{"role": "robot", "content": "hi"}]), 400, "invalid_value", "messages[0]"),
+        (chat(URL, text=" "), 400, "invalid_value", "messages[0].content"),
+        (chat(URL, grounding={"colour": 1}), 400, "unknown_field", "grounding.colour"),
+        (
+            chat(messages=[{"role": "user", "content": [{"type": "video"}]}]),
+            400, "invalid_value", "messages[0].content[0]",
+        ),
+        (
+            chat(data_url(PNG, "image/bmp")),
+            415, "unsupported_media_type", "messages[0].content[0].image_url.url",
+        ),
+    ],
+)  # fmt: skip
+def test_chats(
+    client: httpx.Client, body: dict[str, object], status: int, code: str, param: str | None
+) -> None:
+    response = client.post("/v1/chat/completions", json=body)
+    assert error_of(response) == (status, code), response.text
+    assert response.json()["error"]["param"] == param
+    # A stream is refused before it begins.
+    response = client.post("/v1/chat/completions", json={**body, "stream": True})
+    assert error_of(response) == (status, code)
+
+
+def test_segment_and_attend_have_limits_too(client: httpx.Client) -> None:
+    wanted = {"image": URL, "phrases": ["cat"] * 4}
+    assert error_of(client.post("/v1/segment", json=wanted)) == (400, "too_many_phrases")
+    look = {"image": URL, "question": "what?", "answer": "a cat", "layer": 50}
+    assert error_of(client.post("/v1/attend", json=look)) == (400, "invalid_value")
+    look = {"image": URL, "question": "what?", "answer": "a cat", "words": ["dog"]}
+    assert error_of(client.post("/v1/attend", json=look)) == (400, "invalid_value")
+
+
+def test_requests_of_other_kinds(client: httpx.Client) -> None:
+    text = client.post("/v1/ground", content="hi", headers={"content-type": "text/plain"})
+    assert error_of(text) == (415, "unsupported_media_type")
+    assert error_of(client.get("/v1/ground")) == (405, "method_not_allowed")
+    assert error_of(client.get("/v2/ground")) == (404, "not_found")
+    form = {"content-type": "multipart/form-data"}
+    assert error_of(client.post("/v1/ground", content=b"x", headers=form))[0] == 400
+    files = {"image": ("a.png", PNG, "image/png"), "other": ("b.png", PNG, "image/png")}
+    assert error_of(client.post("/v1/ground", data={"question": "?"}, files=files))[0] == 400
+    without = client.post("/v1/ground", data={"question": "?"}, files={"picture": PNG})
+    assert error_of(without)[0] == 400
+
+
+def test_bodies_are_measured_as_they_come(client: httpx.Client) -> None:
+    sent = 0
+
+    def body(length: int) -> Iterator[bytes]:
+        nonlocal sent
+        sent = 0
+        while sent < length:
+            sent += 10_000
+            yield b" " * 10_000
+
+    headers = {"content-type": "application/json"}
+    response = client.post("/v1/ground", content=body(300_000), headers=headers)
+    assert error_of(response) == (413, "body_too_large")
+    # Who goes on and on is cut off; whether it still hears why is its own affair.
+    with contextlib.suppress(httpx.TransportError):
+        client.post("/v1/ground", content=body(100_000_000), headers=headers)
+    assert sent < 50_000_000
+
+
+def test_bodies_must_come_in_time(client: httpx.Client) -> None:
+    host, port = str(client.base_url.host), client.base_url.port
+    assert port is not None
+    with socket.create_connection((host, port), timeout=10) as connection:
+        head = (
+            f"POST /v1/ground HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {KEY}\r\n"
+            "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        )
+        connection.sendall(head.encode())
+        assert b" 408 " in connection.recv(100)
+
+
+@pytest.mark.parametrize("given", [None, "wrong", f"{KEY}!", "ü"])
+def test_the_key_is_asked_for(client: httpx.Client, given: str | None) -> None:
+    headers = [] if given is None else [(b"authorization", f"Bearer {given}".encode())]
+    with httpx.Client(base_url=client.base_url) as stranger:
+        for path in ("/v1/models", "/metrics", "/openapi.json", "/nothing"):
+            response = stranger.get(path, headers=headers)
+            assert error_of(response) == (401, "invalid_api_key")
+        assert stranger.get("/healthz").status_code == 200
+
+
+def test_pages_from_elsewhere_may_not_ask(client: httpx.Client) -> None:
+    own = str(client.base_url).rstrip("/")
+    assert client.get("/v1/models", headers={"origin": own}).status_code == 200
+    for origin in ("https://evil.example", "null", "http://localhost:1"):
+        response = client.get("/v1/models", headers={"origin": origin})
+        assert error_of(response) == (403, "origin_not_allowed")
+    rebound = client.get("/v1/models", headers={"host": "evil.example"})
+    assert error_of(rebound) == (403, "host_not_allowed")
+    preflight = client.options(
+        "/v1/ground",
+        headers={"origin": "https://evil.example", "access-control-request-method": "POST"},
+    )
+    assert preflight.status_code == 403
+    assert "access-control-allow-origin" not in preflight.headers
+
+
+@contextmanager
+def media_host(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iterator[int]:
+    """A host with pictures; gives its port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def give(handler: http.server.BaseHTTPRequestHandler) -> None:
+    if handler.path == "/moved":
+        handler.send_response(302)
+        handler.send_header("location", "/cat.png")
+        handler.end_headers()
+        return
+    content = b"\0" * 300_000 if handler.path == "/large" else PNG
+    handler.send_response(200)
+    handler.send_header("content-type", "text/html" if handler.path == "/page" else "image/png")
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+def test_pictures_are_fetched_from_allowed_hosts_only(
+    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with media_host(give) as port:
+        settings = replace(SETTINGS, media_domains=(f"localhost:{port}", "example.org"))
+        with running(grounder, settings) as address, client_of(address) as client:
+
+            def fetched(url: str) -> httpx.Response:
+                return client.post("/v1/ground", json=ground(image=url))
+
+            here = f"http://localhost:{port}"
+            for url in (
+                "http://other.example/cat.png", "http://localhost:1/cat.png",
+                f"http://127.0.0.1:{port}/cat.png", f"{here}.example.org/cat.png",
+            ):  # fmt: skip
+                assert error_of(fetched(url))[0] == 400
+            assert error_of(fetched("http://me@example.org/"))[1] == "invalid_image_url"
+            assert error_of(fetched("ftp://example.org/"))[1] == "invalid_image_url"
+            assert error_of(fetched("http://[::1/"))[1] == "invalid_image_url"
+            assert error_of(fetched(f"{here}/cat.png")) == (400, "media_address_private")
+            monkeypatch.setattr("flmm.serve.remote.is_public", lambda _: True)
+            assert fetched(f"{here}/cat.png").status_code == 200
+            assert error_of(fetched(f"{here}/moved")) == (400, "media_not_fetched")
+            assert error_of(fetched(f"{here}/large")) == (400, "media_not_fetched")
+            assert error_of(fetched(f"{here}/page")) == (415, "unsupported_media_type")
+            assert error_of(fetched(f"{here}/a b\r\nX: y"))[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("127.0.0.1", False), ("10.1.2.3", False), ("169.254.169.254", False), ("0.0.0.0", False),
+        ("224.0.0.1", False), ("100.64.0.1", False), ("::1", False), ("fe80::1%eth0", False),
+        ("fd00::1", False), ("::ffff:10.0.0.1", False), ("2002:7f00:1::", False),
+        ("64:ff9b::7f00:1", False), ("8.8.8.8", True), ("2606:4700:4700::1111", True),
+    ],
+)  # fmt: skip
+def test_public_addresses(address: str, public: bool) -> None:
+    assert is_public(address) == public
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--port", "70000"], "--port"),
+        (["--queue", "0"], "--queue"),
+        (["--api-key", " "], "the API key is empty"),
+        (["--model", "/no/head"], "/no/head"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(["serve", *arguments])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert part in told
+    assert told.count("\n") == 1
+
+
+def test_a_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flmm.cli.serve.find_spec", lambda name: None if name == "uvicorn" else 1)
+    with pytest.raises(SystemExit):
+        run(["serve"])
+    told = capsys.readouterr().err
+    assert told == "flmm: serving needs the package uvicorn; pip install 'flmm[serve]'\n"
+
+
+def test_a_taken_port_is_told() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}"):
+            listen(ServerSettings(port=port))
+
+
+def test_any_bytes_as_a_picture(client: httpx.Client) -> None:
+    """Damaged pictures are the client's mistake, whatever the damage."""
+    generator = random.Random(0)
+    for kind in ("PNG", "JPEG", "WEBP", "GIF"):
+        whole = encoded(noise(24, 16), kind)
+        for _ in range(12):
+            content = bytearray(whole)
+            for _ in range(generator.randint(1, 8)):
+                content[generator.randrange(len(content))] = generator.randrange(256)
+            url = data_url(bytes(content), f"image/{kind.lower()}")
+            wanted = {"image": url, "phrases": ["a"], "refine": False}
+            assert client.post("/v1/segment", json=wanted).status_code in (200, 400)
+
+
+def test_transparent_and_grey_pictures(client: httpx.Client) -> None:
+    for mode in ("L", "LA", "P", "RGBA", "1", "I;16"):
+        picture = Image.new(mode, (20, 20))
+        url = data_url(encoded(picture))
+        wanted = {"image": url, "phrases": ["a"], "refine": False}
+        assert client.post("/v1/segment", json=wanted).status_code == 200
