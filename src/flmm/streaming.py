@@ -131,12 +131,12 @@ class AnswerStream:
     def _hear(self, step: Step) -> None:
         """A token was said."""
         self._check_reader()
-        first = not self._said
         text = step.text.rstrip(_UNFINISHED)
         if text != self._said and text.startswith(self._said):
             self._events.put(TextEvent(text[len(self._said) :], len(self._said)))
             self._said = text
-        if first and text:
+        if step.known == 1:
+            # Early, but not so early that the first word waits for it.
             self._ground_later(self._embed)
         for span in self._so_far.after(step, text):
             self._tell_later(span, step.trace())

@@ -159,14 +159,15 @@ def test_attend(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_think(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["think", scene, QUESTION, "--model", str(models.head), "--max-new-tokens", "20"]
+    question = "What is on the grass?"
+    arguments = ["think", scene, question, "--model", str(models.head), "--max-new-tokens", "20"]
     ended = in_process([*arguments, "--locate", "question", "--crop", "mask", "--json"], capsys)
     assert (ended.code, ended.err, left_behind()) == (0, "", [])
     content = json.loads(ended.out)
     assert (content["question"], content["locate"], content["crop"]) == (
-        QUESTION, "question", "mask",
+        question, "question", "mask",
     )  # fmt: skip
-    assert content["first"]["text"] == QUESTION
+    assert content["first"]["text"] == question
     assert content["located"] in content["first"]["phrases"]
     ended = in_process([*arguments, "--out", "thought.png"], capsys)
     assert (ended.code, ended.err, left_behind()) == (0, "", ["thought.png"])
