@@ -177,6 +177,13 @@ def watch_memory(process: int, every: float, seen: list[float], done: threading.
         seen.append(round(memory(process), 1))
 
 
+def together(address: str) -> tuple[float, float]:
+    """How many groups of requests the model has answered, and how many requests in them."""
+    text = httpx.get(f"{address}/metrics", trust_env=False).text
+    found = dict(re.findall(r"^flmm_requests_together_(count|sum) (\S+)$", text, re.MULTILINE))
+    return float(found["count"]), float(found["sum"])
+
+
 def measure(
     clients: int, seconds: float, rounds: int, arguments: Sequence[str]
 ) -> dict[str, object]:
@@ -189,6 +196,7 @@ def measure(
         times = latency(address, model, rounds)
         alone_seconds = min(max(seconds / 4, 2.0), 60.0)
         alone = load(address, model, 1, alone_seconds)
+        groups, requests = together(address)
         seen: list[float] = []
         done = threading.Event()
         watcher = threading.Thread(
@@ -201,6 +209,7 @@ def measure(
         done.set()
         watcher.join()
         after = httpx.get(f"{address}/healthz", trust_env=False).json()
+        more_groups, more_requests = together(address)
     rates = (sum(alone.seconds) and alone.done / sum(alone.seconds), many.done / took)
     settled = seen[len(seen) // 5 :] or seen
     return {
@@ -213,6 +222,7 @@ def measure(
         "answers_a_second_one_client": round(rates[0], 2),
         "answers_a_second": round(rates[1], 2),
         "throughput_ratio": round(rates[1] / rates[0], 2) if rates[0] else None,
+        "answered_together_mean": round((more_requests - requests) / (more_groups - groups), 1),
         "seconds_an_answer_median": round(statistics.median(many.seconds), 2),
         "memory_mib": seen,
         "memory_change_after_the_first_fifth": round(settled[-1] / settled[0] - 1, 4),

@@ -68,7 +68,7 @@ def ask(address: str, body: dict[str, object]) -> httpx.Response:
 
 def test_one_too_many_is_told_to_come_again(address: str) -> None:
     with ThreadPoolExecutor(4) as pool:
-        admitted = [pool.submit(ask, address, chat(100, stop=["never"])) for _ in range(4)]
+        admitted = [pool.submit(ask, address, chat(60, stop=["never"])) for _ in range(4)]
         wait_until(lambda: served(address) == 4, 5)
         refused = ask(address, chat(1))
         assert error_of(refused) == (429, "busy")
@@ -103,7 +103,7 @@ def test_who_goes_frees_a_place_within_a_second(
 
 def test_who_goes_while_waiting_is_never_answered(address: str) -> None:
     with ThreadPoolExecutor(2) as pool:
-        first = [pool.submit(ask, address, chat(150)) for _ in range(2)]
+        first = [pool.submit(ask, address, chat(90)) for _ in range(2)]
         wait_until(lambda: served(address) == 2, 5)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{address}/v1/chat/completions", json=chat(LONG), timeout=0.3)
@@ -199,12 +199,11 @@ def test_what_is_begun_is_finished_before_the_end(tmp_path: Path) -> None:
 
 def test_a_short_load() -> None:
     """The embedded model, asked by eight clients; the long version is the benchmark itself."""
-    command = [sys.executable, str(BENCHMARK), "--clients", "8", "--seconds", "4", "--rounds", "1"]
+    command = [sys.executable, str(BENCHMARK), "--clients", "8", "--seconds", "3", "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout)
     assert result["failed"] == []
     assert result["answered"] >= 8
     assert result["places_still_held"] == 0
-    # Figures on a busy machine say little; a server that answers one after the other gives 1.
-    assert result["throughput_ratio"] > 1.1
+    assert result["answered_together_mean"] > 1.2
