@@ -406,11 +406,11 @@ def test_mistakes_on_the_command_line(
 def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flmm.cli.serve.find_spec", lambda name: None if name == "uvicorn" else 1)
+    monkeypatch.setattr("flmm.cli.options.find_spec", lambda name: None if name == "uvicorn" else 1)
     with pytest.raises(SystemExit):
         run(["serve"])
     told = capsys.readouterr().err
-    assert told == "flmm: serving needs the package uvicorn; pip install 'flmm[serve]'\n"
+    assert told == "flmm: this needs uvicorn, not installed here; pip install 'flmm[serve]'\n"
 
 
 def test_a_taken_port_is_told() -> None:

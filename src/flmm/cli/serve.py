@@ -1,18 +1,14 @@
 """``flmm serve``: the model over HTTP."""
 
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from flmm.cli.console import tell
-from flmm.cli.options import Device, Dtype, Lmm, Model, load_grounder
+from flmm.cli.options import Device, Dtype, Lmm, Model, load_grounder, need_packages
 from flmm.errors import InputError
 
-_PACKAGES = {
-    "fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus_client": "prometheus-client",
-    "python_multipart": "python-multipart",
-}  # fmt: skip
+_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 
 
 def serve(
@@ -52,9 +48,7 @@ def serve(
     max_phrases: Annotated[int, typer.Option(min=1, help="Phrases of an answer.")] = 64,
 ) -> None:
     """Serve the model over HTTP, to OpenAI's clients and others; docs/serving.md says how."""
-    for module, package in _PACKAGES.items():
-        if find_spec(module) is None:
-            raise InputError(f"serving needs the package {package}; pip install 'flmm[serve]'")
+    need_packages("serve", *_PACKAGES)
     if api_key is not None and not (api_key.isascii() and api_key.strip()):
         raise InputError("the API key is empty or not ASCII; choose another")
     from flmm.serve.run import serve as run
