@@ -64,7 +64,7 @@ class ModeCost:
     time_ratio: float
     """Median of the ratios of runs that followed one another."""
     extra_bytes: int | None
-    """Peak memory over plain chat's; None where the system does not tell."""
+    """Median peak memory over plain chat's; None where the system does not tell."""
 
 
 def chat(adapter: LMMAdapter, prompt: Prompt, mode: Mode, new_tokens: int) -> None:
@@ -110,9 +110,11 @@ def peak_of(setting: Setting, mode: Mode) -> int:
 
 
 def measure(setting: Setting, repeats: int, begin: Callable[[str], None]) -> list[ModeCost]:
-    """Every mode in turn, ``repeats`` times, in one process; then each one's memory in its own.
+    """Every mode in turn, ``repeats`` times, in one process; then their memory as often.
 
-    Eager attention is left out where its matrices would not fit. ``begin`` is told what comes next.
+    For its memory each chat has a process of its own, several times: the same chat's peak varies by
+    tens of MB, as the allocator's pages fall. Eager attention is left out where its matrices would
+    not fit. ``begin`` is told what comes next.
     """
     begin(f"making a random LMM with {setting.image_tokens} image tokens")
     adapter, prompt = setting.load()
@@ -127,14 +129,19 @@ def measure(setting: Setting, repeats: int, begin: Callable[[str], None]) -> lis
             begin(f"{setting.image_tokens} image tokens, {mode}, {repeat + 1} of {repeats}")
             seconds[mode].append(_timed(adapter, prompt, mode, setting))
     del adapter
-    peaks: dict[Mode, int] = {}
-    for mode in modes if measurable(setting.device) else ():
-        begin(f"{setting.image_tokens} image tokens, {mode}, memory")
-        peaks[mode] = in_a_process_of_its_own(peak_of, setting, mode)
+    peaks: dict[Mode, list[int]] = {mode: [] for mode in modes}
+    for repeat in range(repeats if measurable(setting.device) else 0):
+        for mode in modes:
+            begin(f"{setting.image_tokens} image tokens, {mode}, memory, {repeat + 1} of {repeats}")
+            peaks[mode].append(in_a_process_of_its_own(peak_of, setting, mode))
     costs = []
     for mode in modes:
         ratios = [one / plain for one, plain in zip(seconds[mode], seconds["plain"], strict=True)]
-        extra = peaks[mode] - peaks["plain"] if peaks else None
+        extra = (
+            round(statistics.median(peaks[mode]) - statistics.median(peaks["plain"]))
+            if peaks[mode]
+            else None
+        )
         costs.append(
             ModeCost(mode, statistics.median(seconds[mode]), statistics.median(ratios), extra)
         )

@@ -72,8 +72,8 @@ def record(
     counts = [known[count] for count in image_tokens or known]
     settings = [Setting(count, sizes, new_tokens, place, kind) for count in counts]
     with Progress(console=Console(stderr=True)) as progress:
-        # Three modes a setting, timed and then weighed; making the model; grounding and loading.
-        bar = progress.add_task("starting", total=len(settings) * 3 * (repeats + 1) + 4)
+        # Making the model, three modes timed and then weighed; grounding and loading.
+        bar = progress.add_task("starting", total=len(settings) * (1 + 6 * repeats) + 2)
 
         def begin(work: str) -> None:
             progress.update(bar, description=work, advance=1)
