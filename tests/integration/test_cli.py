@@ -156,11 +156,14 @@ def test_think(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     ended = in_process(["models"], capsys)
     assert ended.code == 0
-    assert "llava" in ended.out
+    assert max(map(len, ended.out.splitlines())) <= 80
+    assert "thisisiron/Ovis2-1B-hf" in ended.out
     content = json.loads(in_process(["models", "--json"], capsys).out)
     by_type = {family["model_types"][0]: family for family in content["families"]}
     assert by_type["llava"]["adapter"] == "LlavaAdapter"
     assert "end to end" in by_type["llava"]["verified"]
+    assert by_type["llava"]["published"]
+    assert not by_type["ovis2"]["published"]
     assert all(family["verified"] for family in content["families"])
 
 

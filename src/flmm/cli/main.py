@@ -18,6 +18,7 @@ from flmm.cli.attend import attend
 from flmm.cli.bench import app as bench
 from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, tell
+from flmm.cli.convert import convert
 from flmm.cli.evaluate import evaluate
 from flmm.cli.models import models
 from flmm.cli.segment import segment
@@ -39,6 +40,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(serve)
 app.command()(models)
+app.command()(convert)
 app.add_typer(bench, name="bench")
 if find_spec("flmm.cli.stickers") is not None:
     app.add_typer(import_module("flmm.cli.stickers").app, name="stickers")

@@ -14,6 +14,19 @@ _VERIFIED = {
 }
 _CONTRACT = "contract tests, small random model"
 
+# Families of which the method's authors published heads (paper table 1), for `flmm convert`.
+_PUBLISHED = frozenset({"llava", "llava_next", "deepseek_vl", "deepseek_vl_hybrid"})
+
+
+_NOTES = (
+    "Verified: every family by the contract tests, on a small random model with all its features; "
+    "llava also by flmm's own trained model, end to end.",
+    "Heads: published ones are the method's authors'; flmm convert makes them flmm's own.",
+    "Any folder or hub id with a model of these families goes in --lmm, any head that was trained "
+    "on it in --model. An LMM of another family is tried too: one that shows each picture whole, "
+    "as a grid of image tokens, needs no adapter of its own.",
+)
+
 
 @dataclass(frozen=True)
 class FamilyRow:
@@ -25,6 +38,8 @@ class FamilyRow:
     verified: str
     heads: tuple[str, ...]
     """Heads that are here for an LMM of this family."""
+    published: bool
+    """Whether the method's authors published heads for LMMs of this family."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,7 @@ def models(as_json: Json = False) -> None:
             family.hub_ids,
             _VERIFIED.get(family.model_types[0], _CONTRACT),
             tuple(head.name for head in here if head.model_type in family.model_types),
+            family.model_types[0] in _PUBLISHED,
         )
         for family in families()
     ]
@@ -61,13 +77,16 @@ def models(as_json: Json = False) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for title in ("LMM family", "for example", "verified by", "heads"):
-        table.add_column(title, overflow="fold", no_wrap=title == "for example")
+    table = Table(
+        "LMM family", "for example", "heads", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    for column in table.columns:
+        column.no_wrap = True
     for family in known:
-        names, examples = "\n".join(family.model_types), "\n".join(family.hub_ids)
-        heads = "\n".join(family.heads) or "none yet"
-        table.add_row(names, examples, family.verified, heads)
+        heads = [*family.heads, *(["published"] if family.published else [])]
+        table.add_row(
+            "\n".join(family.model_types), "\n".join(family.hub_ids), "\n".join(heads) or "–"
+        )
     console.print(table)
     console.print()
     table = Table("head", "LMM", "layers", "heads", box=None, pad_edge=False, padding=(0, 3, 0, 0))
@@ -75,13 +94,8 @@ def models(as_json: Json = False) -> None:
         table.add_row(head.name, head.lmm, str(head.layers), str(head.heads))
     console.print(table)
     console.print()
-    console.print("Any folder or hub id with a model of these families goes in --lmm, any head")
-    console.print(
-        "that was trained on it in --model. An LMM of another family is tried too: one that"
-    )
-    console.print(
-        "shows each picture whole, as a grid of image tokens, needs no adapter of its own."
-    )
+    for line in _NOTES:
+        console.print(line)
 
 
 def _heads() -> list[HeadRow]:
