@@ -135,6 +135,34 @@ class Grounder:
         choice = pipeline.choice(phrases, phrase_source)
         return pipeline.ask(pipeline.prepare(image, question, choice, max_new_tokens, refine))
 
+    def chat_together(
+        self,
+        questions: Sequence[tuple[Picture, str]],
+        *,
+        max_new_tokens: int = 256,
+        phrase_source: PhraseSource | None = None,
+        refine: bool = True,
+    ) -> list[Answer]:
+        """``chat`` about several pictures at once, all answers generated in one batch.
+
+        Args:
+            questions: (image, question) pairs; as many as the device's memory has room for.
+            max_new_tokens, phrase_source, refine: as in ``chat``.
+
+        Returns:
+            What ``chat`` gives for each, but for rounding: a padded batch adds in another order,
+            which at half precision can turn a near tie between two tokens.
+
+        Raises:
+            InputError: as ``chat`` does, for any of them.
+        """
+        choice = self._pipeline.choice(None, phrase_source)
+        asked = [
+            self._pipeline.prepare(image, question, choice, max_new_tokens, refine)
+            for image, question in questions
+        ]
+        return self._pipeline.ask_together(asked) if asked else []
+
     def stream(
         self,
         image: Picture,

@@ -4,14 +4,19 @@ Letters: ``H W`` picture size.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from flmm.answer import Answer, Phrase
-from flmm.attention.recorder import trace_generation
+from flmm.attention.recorder import Step, trace_generation
+from flmm.attention.together import trace_generations
+from flmm.attention.trace import Trace
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.generation_batch import Sampling
 from flmm.lmm.prompt import Prompt
 from flmm.model import GroundingHead
 from flmm.phrase_choice import PhraseChoice, PhraseSource
@@ -37,6 +42,25 @@ class Asked:
     """False leaves out the mask refiner."""
     watch: Stopwatch
     """Is told of every stage."""
+
+
+class _Hearing:
+    """A ``flmm.attention.together.Listener`` that waits for the end."""
+
+    sampling = Sampling()
+    wants_trace = True
+
+    def __init__(self, prompt: Prompt, max_new_tokens: int) -> None:
+        self.prompt = prompt
+        self.max_new_tokens = max_new_tokens
+        self.trace: Trace
+
+    def hear(self, _: Step) -> bool:
+        return True
+
+    def end_of_answer(self, _: Tensor, trace: Trace | None) -> None:
+        assert trace is not None
+        self.trace = trace
 
 
 @dataclass(frozen=True)
@@ -87,15 +111,30 @@ class Pipeline:
     @torch.no_grad()
     def ask(self, asked: Asked) -> Answer:
         """Lets the LMM answer, and grounds its phrases on the first picture."""
-        watch = asked.watch
-        with watch.stage("generate"):
+        with asked.watch.stage("generate"):
             trace, text = trace_generation(self.adapter, asked.prompt, asked.max_new_tokens)
-        with watch.stage("phrases"):
+        return self._ground(asked, trace, text)
+
+    @torch.no_grad()
+    def ask_together(self, questions: Sequence[Asked]) -> list[Answer]:
+        """``ask`` for each, all answers generated in one batch; each watch has its whole time."""
+        hearings = [_Hearing(asked.prompt, asked.max_new_tokens) for asked in questions]
+        with ExitStack() as stages:
+            for asked in questions:
+                stages.enter_context(asked.watch.stage("generate"))
+            trace_generations(self.adapter, hearings)
+        return [
+            self._ground(asked, trace, self.adapter.decode(trace.token_ids))
+            for asked, trace in zip(questions, (hearing.trace for hearing in hearings), strict=True)
+        ]
+
+    def _ground(self, asked: Asked, trace: Trace, text: str) -> Answer:
+        with asked.watch.stage("phrases"):
             spans = asked.choice.spans(trace, text)
         first = replace(trace, pictures=trace.pictures[:1])
         said = [(span, first) for span in spans]
-        found = self.masks.ground(asked.picture, said, asked.refine, watch)
-        return self.answer(asked.picture, text, found, watch)
+        found = self.masks.ground(asked.picture, said, asked.refine, asked.watch)
+        return self.answer(asked.picture, text, found, asked.watch)
 
     def answer(
         self, picture: Image.Image, text: str, phrases: tuple[Phrase, ...], watch: Stopwatch

@@ -15,6 +15,7 @@ import typer
 
 import flmm
 from flmm.cli.attend import attend
+from flmm.cli.batch import batch
 from flmm.cli.bench import app as bench
 from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, tell
@@ -36,6 +37,7 @@ app.command()(chat)
 app.command()(segment)
 app.command()(attend)
 app.command()(think)
+app.command()(batch)
 app.command()(train)
 app.command()(evaluate)
 app.command()(serve)
