@@ -322,9 +322,11 @@ def test_attend(address: str, grounder: Grounder) -> None:
     shown = pixels(word["map"]["png"]) * (word["map"]["most"] / 255)
     assert np.allclose(shown, expected.words[0].map(1), atol=word["map"]["most"] / 255)
     maps = expected.words[0].maps
-    each = pixels(word["each"]["png"]) * (word["each"]["most"] / 255)
-    tile = each[: maps.shape[2], -maps.shape[3] :]
-    assert np.allclose(tile, maps[0, -1], atol=word["each"]["most"] / 255)
+    most = word["each"]["most"][0][-1]
+    tile = pixels(word["each"]["png"])[: maps.shape[2], -maps.shape[3] :] * (most / 255)
+    assert tile.max() == pytest.approx(maps[0, -1].max())
+    assert np.allclose(tile, maps[0, -1], atol=most / 255)
+    assert np.allclose(word["each"]["on_picture"], maps.sum((2, 3)), atol=1e-4)
 
 
 def pixels(url: str) -> NDArray[np.uint8]:
