@@ -1,6 +1,7 @@
 """A real Chromium, watched: what it asks for, what it complains about, what the page does."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Download, Locator, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Dialog, Download, Locator, Page, Request, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -30,6 +31,14 @@ _NOTE_CHANGES = """
   new MutationObserver(note).observe(document.querySelector("main"), {
     subtree: true, childList: true, characterData: true, attributes: true,
   });
+}
+"""
+
+_FOCUSED = """
+() => {
+  const one = document.activeElement;
+  if (one === document.body) return "";
+  return (one.ariaLabel ?? one.labels?.[0]?.textContent ?? one.textContent).trim();
 }
 """
 
@@ -89,17 +98,14 @@ class Visit:
 
     def focused(self) -> str:
         """The name of what has the focus, as it is read out."""
-        name = self.page.evaluate(
-            "document.activeElement === document.body ? '' : (document.activeElement.ariaLabel || document.activeElement.labels?.[0]?.textContent"
-            " || document.activeElement.textContent || '').trim()"
-        )
+        name = self.page.evaluate(_FOCUSED)
         assert isinstance(name, str)
         return name
 
     def press_until(self, key: str, name: str) -> None:
-        """Presses a key until what is named so has the focus."""
+        """Presses a key until what has a name of this pattern has the focus."""
         for _ in range(40):
-            if name in self.focused():
+            if re.fullmatch(name, self.focused()):
                 return
             self.page.keyboard.press(key)
         raise AssertionError(f"{key} does not lead to {name!r}, but to {self.focused()!r}")
@@ -153,7 +159,12 @@ def visiting(
     page.on("request", asked)
     page.on("console", lambda message: visit.complaints.append(message.text))
     page.on("pageerror", lambda error: visit.complaints.append(str(error)))
-    page.on("dialog", lambda dialog: (visit.dialogs.append(dialog.message), dialog.dismiss()))
+
+    def opened(dialog: Dialog) -> None:
+        visit.dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", opened)
     page.goto(address)
     page.get_by_role("button", name="A meadow at night").wait_for()
     yield visit
@@ -162,6 +173,6 @@ def visiting(
         parts = urlsplit(url)
         assert parts.scheme in ("data", "blob") or parts.netloc == own, url
     left = [text for text in visit.complaints if not any(allowed in text for allowed in expected)]
-    assert not left
-    assert not visit.dialogs
+    assert not left, left
+    assert visit.dialogs == []
     context.close()

@@ -20,6 +20,7 @@ let converses = true;
 /** The name of the one model that the server has. */
 export async function modelName() {
   model ??= (await fetchJson("/v1/models")).data[0].id;
+  byId("model").textContent = model;
   return model;
 }
 

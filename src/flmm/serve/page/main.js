@@ -21,7 +21,7 @@ try {
   setColours(about);
   setUpAttention(about.heat);
   setUpChoosing(about.pictures);
-  byId("model").textContent = await modelName();
+  await modelName();
 } catch (error) {
   byId("complaint").textContent = explained(error);
 }
