@@ -16,6 +16,7 @@ from playwright.sync_api import Browser
 from serving import encoded, noise, running
 from tiny_grounding import tiny_head
 from torch import Tensor, nn
+from transformers.cache_utils import Cache
 
 import flmm
 from flmm.grounder import Grounder
@@ -60,8 +61,8 @@ def saying(parrot: Parrot) -> Grounder:
     adapter.model.set_submodule("lm_head", parrot)
 
     def begin(_module: nn.Module, _args: object, options: dict[str, object]) -> None:
-        # The picture comes with a new prompt alone.
-        if options.get("pixel_values") is not None:
+        cache = options.get("past_key_values")
+        if isinstance(cache, Cache) and cache.get_seq_length() == 0:
             parrot.said = 0
 
     adapter.model.register_forward_pre_hook(begin, with_kwargs=True)
