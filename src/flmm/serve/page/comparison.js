@@ -10,8 +10,8 @@ import { choose, forward, lift, listen, state } from "./state.js";
 const SIDE = 560;
 const WAYS = [
   { name: "K-means", note: "nothing trained", wish: { method: "kmeans" } },
-  { name: "Mask decoder", note: "flmm, coarse", wish: { refine: false } },
-  { name: "Refined", note: "flmm, with SAM", wish: null },
+  { name: "Mask decoder", note: "without SAM", wish: { refine: false } },
+  { name: "Refined", note: "with SAM", wish: null },
 ];
 
 let panels = [];

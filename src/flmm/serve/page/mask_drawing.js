@@ -3,13 +3,17 @@
 import { pixelsIn } from "./run_lengths.js";
 
 const FILL = 0.4;
+/** Of a mask that is lifted, through which the picture itself is seen. */
+const LIFTED_FILL = 0.08;
 const HALO = 0.85;
+const LEVELS = 1023;
+const OPAQUE = 0xff000000;
 
 /**
  * A mask at a scale: canvases as large as its box with a margin, and where they lie.
  *
- * Returns {layer, stencil, left, top, width, height} in pixels of the scaled picture; `stencil` is
- * the bare shape. null where the mask is empty.
+ * Returns {layer, lifted, stencil, left, top, width, height} in pixels of the scaled picture;
+ * `lifted` has hardly a fill, `stencil` is the bare shape. null where the mask is empty.
  */
 export function drawMask(phrase, scale, line) {
   if (phrase.area === 0) return null;
@@ -20,23 +24,37 @@ export function drawMask(phrase, scale, line) {
   const width = Math.ceil(x1 * scale) + margin - left;
   const height = Math.ceil(y1 * scale) + margin - top;
   const shape = scaledShape(phrase, scale, left, top, width, height);
-  const layer = new ImageData(width, height);
-  const stencil = new ImageData(width, height);
   const sigma = Math.max(line * 0.6, 0.5);
   const ramp = blurred(shape, width, height, Math.max(Math.round(sigma), 1));
+  const painted = (values, colours) => {
+    const image = new ImageData(width, height);
+    const pixels = new Uint32Array(image.data.buffer);
+    for (let at = 0; at < pixels.length; at++) pixels[at] = colours[Math.round(values[at] * LEVELS)];
+    return canvasOf(image);
+  };
   const colour = channels(phrase.colour);
-  for (let at = 0; at < ramp.length; at++) {
-    stencil.data[4 * at + 3] = 255 * shape[at];
-    if (ramp[at] === 0) continue;
+  const opaque = new Uint32Array(LEVELS + 1).fill(OPAQUE, LEVELS);
+  return {
+    layer: painted(ramp, coatsOf(colour, sigma, line, FILL)),
+    lifted: painted(ramp, coatsOf(colour, sigma, line, LIFTED_FILL)),
+    stencil: painted(shape, opaque),
+    left, top, width, height,
+  };
+}
+
+/** The colour at each level of the ramp across the edge, as ImageData's bytes (ABGR). */
+function coatsOf(colour, sigma, line, filled) {
+  const bytes = new Uint8ClampedArray(4 * (LEVELS + 1));
+  for (let level = 1; level <= LEVELS; level++) {
     // The logistic function's inverse gives the distance to the edge; see flmm.overlay.
-    const value = Math.min(Math.max(ramp[at], 0.002), 0.998);
+    const value = Math.min(Math.max(level / LEVELS, 0.002), 0.998);
     const inside = (sigma / 1.702) * Math.log(value / (1 - value));
-    const fill = FILL * unit(inside + 0.5);
+    const fill = filled * unit(inside + 0.5);
     const halo = HALO * unit(0.9 * line + 0.5 - Math.abs(inside));
     const edge = unit(0.5 * line + 0.5 - Math.abs(inside));
-    paint(layer.data, 4 * at, colour, fill, halo, edge);
+    paint(bytes, 4 * level, colour, fill, halo, edge);
   }
-  return { layer: canvasOf(layer), stencil: canvasOf(stencil), left, top, width, height };
+  return new Uint32Array(bytes.buffer);
 }
 
 /** "#rrggbb" as three numbers. */
@@ -84,7 +102,9 @@ function scaledShape(phrase, scale, left, top, width, height) {
   const place = [x0 * scale - left, y0 * scale - top, (x1 - x0) * scale, (y1 - y0) * scale];
   context.drawImage(canvasOf(exact), ...place);
   const { data } = context.getImageData(0, 0, width, height);
-  return Float32Array.from({ length: width * height }, (_, at) => (data[4 * at + 3] > 127 ? 1 : 0));
+  const shape = new Float32Array(width * height);
+  for (let at = 0; at < shape.length; at++) shape[at] = data[4 * at + 3] > 127 ? 1 : 0;
+  return shape;
 }
 
 /** Two passes of a moving mean each way, which is close to a Gaussian. */

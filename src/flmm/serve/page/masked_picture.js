@@ -12,7 +12,7 @@ export class MaskedPicture {
    * onLift(phrase or null) and onPick(phrase) hear of the pointer and the badges.
    */
   constructor(picture, side, { onLift, onPick, badges = true }) {
-    Object.assign(this, { picture, onLift, onPick, badges });
+    Object.assign(this, { picture, side, onLift, onPick, badges });
     this.scale = side / Math.max(picture.width, picture.height);
     this.drawn = new Map();
     this.root = element("div", "masked");
@@ -51,7 +51,7 @@ export class MaskedPicture {
   }
 
   draw(phrase) {
-    const line = Math.min(Math.max((Math.max(this.shade.width, this.shade.height)) / 320, 1.5), 6);
+    const line = Math.max(this.side / 320, 1.5);
     const mask = drawMask(phrase, this.scale, line);
     if (mask === null) return null;
     const canvas = mask.layer;
@@ -100,6 +100,8 @@ export class MaskedPicture {
     context.fillRect(0, 0, this.shade.width, this.shade.height);
     context.globalCompositeOperation = "destination-out";
     context.drawImage(lifted.mask.stencil, lifted.mask.left, lifted.mask.top);
+    context.globalCompositeOperation = "source-over";
+    context.drawImage(lifted.mask.lifted, lifted.mask.left, lifted.mask.top);
   }
 
   /** The smallest phrase under the pointer, or null. */

@@ -43,11 +43,12 @@ export function isInside(ends, height, x, y) {
 export function pixelsIn(ends, height, [x0, y0, x1, y1]) {
   const width = x1 - x0;
   const pixels = new Uint8Array(width * (y1 - y0));
-  for (let run = 1; run < ends.length; run += 2) {
-    for (let place = ends[run - 1]; place < ends[run]; place++) {
-      const x = Math.floor(place / height);
-      const y = place % height;
-      if (x >= x0 && x < x1 && y >= y0 && y < y1) pixels[(y - y0) * width + x - x0] = 1;
+  let run = 0;
+  for (let x = x0; x < x1; x++) {
+    const column = x * height;
+    for (let y = y0; y < y1; y++) {
+      while (ends[run] <= column + y) run++;
+      if (run % 2 === 1) pixels[(y - y0) * width + x - x0] = 1;
     }
   }
   return pixels;

@@ -6,7 +6,7 @@ import { MaskedPicture } from "./masked_picture.js";
 import { percent, questionAbout } from "./phrases.js";
 import { forward, lift, listen, setPicture, state, tell } from "./state.js";
 
-const SIDE = 1000;
+const SIDE = 900;
 const HINT = "Point at a coloured word or at the picture. A click on a mask asks about it.";
 
 let picture = null;
