@@ -42,9 +42,16 @@ def tint(colour: Colour, share: float) -> Colour:
 
 
 def text_colour(background: Colour) -> Colour:
-    """Black or white, whichever is easier to read on the background."""
-    red, green, blue = background
-    return (20, 20, 22) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+    """Black or white, whichever has more contrast with the background (WCAG 2.2)."""
+    red, green, blue = (_linear(value / 255) for value in background)
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    # Where both have the same.
+    return (20, 20, 22) if luminance > 0.195 else (255, 255, 255)
+
+
+def _linear(value: float) -> float:
+    """Of an sRGB channel, both in 0..1."""
+    return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
 
 
 def hexadecimal(colour: Colour) -> str:

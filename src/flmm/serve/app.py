@@ -14,6 +14,7 @@ from flmm.errors import InputError
 from flmm.serve import problems
 from flmm.serve.chat_route import chat_routes
 from flmm.serve.descriptions import REFUSALS, request_schemas
+from flmm.serve.page_route import page_routes
 from flmm.serve.plain_routes import plain_routes
 from flmm.serve.protection import Protection
 from flmm.serve.replies import Health
@@ -54,6 +55,7 @@ def create_app(grounder: "Grounder", settings: ServerSettings) -> ASGIApp:
     app.include_router(chat_routes(service))
     app.include_router(plain_routes(service))
     app.include_router(_watching(service))
+    app.include_router(page_routes())
     _describe(app)
     paths = frozenset(app.openapi()["paths"])
 

@@ -10,7 +10,7 @@ from PIL import Image
 from flmm.attending import AttendedWord
 from flmm.serve.events import Attended
 from flmm.serve.masks import png_url
-from flmm.serve.replies import AttendedWordReply, AttentionReply, MapReply
+from flmm.serve.replies import AttendedWordReply, AttentionReply, MapReply, MapsReply
 from flmm.serve.requests import AttendRequest
 
 
@@ -46,17 +46,29 @@ def _word(word: AttendedWord, body: AttendRequest) -> AttendedWordReply:
         end=word.end,
         on_picture=round(float(chosen.sum()), 4),
         map=_map(chosen),
-        each=_map(_side_by_side(word.maps)) if body.each else None,
+        each=_each(word.maps) if body.each else None,
     )
 
 
-def _side_by_side(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(M, N, h, w) to (M·h, N·w)."""
+def _each(maps: NDArray[np.float32]) -> MapsReply:
+    """Of (M, N, h, w)."""
     layers, heads, height, width = maps.shape
-    return maps.transpose(0, 2, 1, 3).reshape(layers * height, heads * width)
+    most = maps.max(axis=(2, 3))
+    levels = _levels(maps, most[..., None, None])
+    side_by_side = levels.transpose(0, 2, 1, 3).reshape(layers * height, heads * width)
+    return MapsReply(
+        png=png_url(Image.fromarray(side_by_side)),
+        most=most.tolist(),
+        on_picture=maps.sum(axis=(2, 3)).round(4).tolist(),
+    )
 
 
 def _map(values: NDArray[np.float32]) -> MapReply:
-    most = float(values.max(initial=0))
-    levels = np.rint(values * (255 / max(most, 1e-12))).clip(0, 255).astype(np.uint8)
-    return MapReply(png=png_url(Image.fromarray(levels)), most=most)
+    most = values.max()
+    return MapReply(png=png_url(Image.fromarray(_levels(values, most))), most=float(most))
+
+
+def _levels(
+    values: NDArray[np.float32], most: NDArray[np.float32] | np.float32
+) -> NDArray[np.uint8]:
+    return np.rint(values * (255 / np.maximum(most, 1e-12))).astype(np.uint8)

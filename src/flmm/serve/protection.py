@@ -11,8 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flmm.serve.problems import Problem
 from flmm.serve.settings import ServerSettings
 
-OPEN_PATHS = frozenset({"/healthz"})
-"""Asked without a key: they say and do nothing that needs one."""
+OPEN_PATHS = frozenset({"/healthz", "/"})
+OPEN_FOLDER = "/page/"
+"""Asked without a key, as all below the folder: they say and do nothing that needs one."""
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
@@ -71,7 +72,9 @@ class Protection:
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
             raise Problem(403, "origin_not_allowed", f"pages of {origin!r} may not ask this server")
-        if self._key is not None and scope["path"] not in OPEN_PATHS:
+        path = scope["path"]
+        is_open = path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+        if self._key is not None and not is_open:
             given = headers.get("authorization", "").removeprefix("Bearer ").encode()
             if not hmac.compare_digest(given, self._key):
                 raise Problem(

@@ -58,10 +58,22 @@ class AnswerReply(Reply):
 
 
 class MapReply(Reply):
-    """A map of attention, or several side by side."""
+    """A map of attention."""
 
     png: str = Field(description="data:image/png;base64,…, 8-bit grey; 255 is `most`.")
     most: float = Field(description="The largest value: a share of the head's attention.")
+
+
+class MapsReply(Reply):
+    """The maps of all layers and heads; each in its own scale, so that faint ones are seen."""
+
+    png: str = Field(
+        description="data:image/png;base64,…, 8-bit grey: a row of maps a layer, a column a head."
+    )
+    most: list[list[float]] = Field(description="What 255 stands for: of each layer, each head's.")
+    on_picture: list[list[float]] = Field(
+        description="The share of each head's attention that is on the picture, in each layer."
+    )
 
 
 class AttendedWordReply(Reply):
@@ -70,9 +82,7 @@ class AttendedWordReply(Reply):
     end: int
     on_picture: float = Field(description="The share of the attention that is on the picture.")
     map: MapReply = Field(description="Of the size of `grid`.")
-    each: Annotated[MapReply | None, Field(exclude_if=_is_none)] = Field(
-        default=None, description="All maps: a row of the picture a layer, a column a head."
-    )
+    each: Annotated[MapsReply | None, Field(exclude_if=_is_none)] = None
 
 
 class AttentionReply(Reply):
