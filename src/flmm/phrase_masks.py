@@ -6,6 +6,7 @@ Letters: ``M`` layers, ``T`` tokens of an answer, ``P`` phrases, ``H W`` picture
 import functools
 from collections.abc import Sequence
 from hashlib import blake2b
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from flmm.answer import Phrase
 from flmm.attention.trace import Trace
 from flmm.geometry import cut_to_picture, mask_box, resize_to_picture
+from flmm.masks.kmeans import coarse_mask
 from flmm.model import GroundingHead
 from flmm.remembered import Remembered
 from flmm.stopwatch import Stopwatch
@@ -25,6 +27,9 @@ _LOGITS_AT_ONCE = 2**25
 
 Said = tuple[PhraseSpan, Trace]
 """A phrase, and the trace of the answer that its tokens are counted in."""
+
+MaskMethod = Literal["head", "kmeans"]
+"""What makes the masks of the attention maps: the trained head, or, to compare with, clusters."""
 
 
 class PhraseMasks:
@@ -40,7 +45,12 @@ class PhraseMasks:
         self._embeddings: Remembered[Tensor] = Remembered(remembered)
 
     def ground(
-        self, picture: Image.Image, said: Sequence[Said], refine: bool, watch: Stopwatch
+        self,
+        picture: Image.Image,
+        said: Sequence[Said],
+        refine: bool,
+        watch: Stopwatch,
+        method: MaskMethod = "head",
     ) -> tuple[Phrase, ...]:
         """The phrases with their masks, boxes and scores.
 
@@ -49,7 +59,11 @@ class PhraseMasks:
             said: phrases about that picture, each with the trace of its own answer.
             refine: False leaves out the mask refiner.
             watch: is told of the stages "picture embedding" and "masks".
+            method: "kmeans" leaves out the head.
         """
+        if method == "kmeans":
+            with watch.stage("masks"):
+                return tuple(_phrase(span, _clustered(span, trace)) for span, trace in said)
         embeddings = self.embed(picture, watch) if refine and said else None
         return self.decode(picture, said, embeddings, watch)
 
@@ -101,6 +115,13 @@ def phrases_at_once(picture: Size) -> int:
     """Of how many phrases the logits are made together at the picture's size: 128 MiB of them."""
     height, width = picture
     return max(_LOGITS_AT_ONCE // (height * width), 1)
+
+
+def _clustered(span: PhraseSpan, trace: Trace) -> Tensor:
+    """(H, W) logits of being in the attended cluster, between image tokens in proportion."""
+    cluster = coarse_mask(trace.picture.of_phrase(span.tokens)).float()
+    sides = cut_to_picture(2 * cluster[None] - 1, trace.geometry)
+    return ((resize_to_picture(sides, trace.geometry)[0] + 1) / 2).logit(eps=1e-4)
 
 
 def _phrase(span: PhraseSpan, logits: Tensor) -> Phrase:

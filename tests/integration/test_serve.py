@@ -10,15 +10,17 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
-from serving import data_url, encoded, noise, running
+from serving import data_url, encoded, error_of, noise, running
 from tiny_grounding import tiny_head
 
 from flmm.answer import run_lengths
 from flmm.grounder import Grounder
 from flmm.lmm.llava import LlavaAdapter
+from flmm.masks.kmeans import coarse_mask
 from flmm.serve.masks import outlines
 from flmm.serve.settings import ServerSettings
 
@@ -275,6 +277,36 @@ def test_segment(address: str, grounder: Grounder) -> None:
         assert content["text"] == "the cat, grass", content
         for phrase, wanted in zip(content["phrases"], expected.phrases, strict=True):
             assert phrase["mask"] == wanted.to_dict()["mask"]
+
+
+def test_kmeans_in_place_of_the_head(
+    address: str, client: openai.OpenAI, grounder: Grounder
+) -> None:
+    square = noise(48, 48)
+    (word,) = grounder.attend(square, "Where is cat?", ["Cat"], answer="Cat").words
+    inside = coarse_mask(torch.from_numpy(word.maps).flatten(0, 1)).numpy()
+    sent = {"image": data_url(encoded(square)), "phrases": ["cat"], "method": "kmeans"}
+    (phrase,) = httpx.post(f"{address}/v1/segment", json=sent, timeout=60).json()["phrases"]
+    mask = decoded(phrase["mask"])
+    # In the middle of an image token the mask is what its cluster says.
+    (rows, columns), (height, width) = inside.shape, mask.shape
+    down = (np.arange(rows) * 2 + 1) * height // (2 * rows)
+    across = (np.arange(columns) * 2 + 1) * width // (2 * columns)
+    assert np.array_equal(mask[np.ix_(down, across)], inside)
+    assert 0.5 < phrase["score"] <= 1
+    answers = [
+        client.chat.completions.create(
+            model=MODEL, messages=[asked()], max_tokens=30,
+            extra_body={"grounding": {"method": method}},
+        ).choices[0].message
+        for method in ("head", "kmeans")
+    ]  # fmt: skip
+    head, kmeans = ((answer.model_extra or {})["grounding"] for answer in answers)
+    assert answers[0].content == answers[1].content
+    assert [one["start"] for one in head] == [one["start"] for one in kmeans]
+    assert [one["mask"] for one in head] != [one["mask"] for one in kmeans]
+    wrong = httpx.post(f"{address}/v1/segment", json={**sent, "method": "sam"}, timeout=60)
+    assert error_of(wrong) == (400, "invalid_value")
 
 
 def test_attend(address: str, grounder: Grounder) -> None:

@@ -78,7 +78,7 @@ def plain_routes(service: Service) -> APIRouter:
 
             def prepare() -> Wanted:
                 with watch.stage("picture"):
-                    return service.wanted(sent.picture(service), body.phrases, body.refine)
+                    return service.wanted(sent.picture(service), body)
 
             wanted = await service.made_ready(prepare)
             running = service.segment(wanted, slot, watch)

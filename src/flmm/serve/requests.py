@@ -4,11 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from flmm.phrase_masks import MaskMethod
+
 MaskFormat = Literal["rle", "polygon", "png"]
 Text = Annotated[str, Field(max_length=1_000_000)]
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 Whole = Annotated[int, Field(ge=1, le=1_000_000)]
 Temperature = Annotated[float, Field(ge=0, le=2, description="0 takes the likeliest token.")]
+METHOD = (
+    "kmeans clusters the attention maps in place of the head, to compare with; nothing trained."
+)
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
@@ -73,6 +78,7 @@ class Grounding(Strict):
         " Without, the model chooses.",
     )
     refine: bool = Field(default=True, description="False leaves out the refiner: faster, coarser.")
+    method: MaskMethod = Field(default="head", description=METHOD)
     mask_format: MaskFormat = "rle"
     max_phrases: Whole | None = Field(default=None, description="The first so many are grounded.")
 
@@ -150,6 +156,7 @@ class MaskRequest(PictureRequest):
     """What routes take that answer with masks."""
 
     refine: bool = Field(default=True, description="False leaves out the refiner: faster, coarser.")
+    method: MaskMethod = Field(default="head", description=METHOD)
     mask_format: MaskFormat = "rle"
 
 
@@ -166,6 +173,7 @@ class GroundRequest(MaskRequest, Said):
         return Grounding(
             phrases=self.phrases,
             refine=self.refine,
+            method=self.method,
             mask_format=self.mask_format,
             max_phrases=self.max_phrases,
         )

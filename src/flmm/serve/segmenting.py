@@ -10,6 +10,7 @@ from PIL import Image
 from flmm.attention.recorder import trace_texts
 from flmm.attention.trace import Trace
 from flmm.lmm.prompt import Prompt
+from flmm.phrase_masks import MaskMethod
 from flmm.referring import referring_answer
 from flmm.serve.events import Event, Finished, Located
 from flmm.serve.model_queue import Job, Slot, Workshop
@@ -27,6 +28,7 @@ class Wanted:
     prompts: Sequence[Prompt]
     """One a phrase."""
     refine: bool
+    method: MaskMethod
 
 
 class SegmentJob(Job):
@@ -68,7 +70,7 @@ class SegmentJob(Job):
         wanted = self._wanted
         text, said = referring_answer(wanted.phrases, traces)
         masks = workshop.pipeline.masks
-        found = masks.ground(wanted.picture, said, wanted.refine, self.watch)
+        found = masks.ground(wanted.picture, said, wanted.refine, self.watch, wanted.method)
         workshop.metrics.phrases.inc(len(found))
         located = tuple(Located(phrase, 0) for phrase in found)
         self.end(Finished(text, located, "stop", 0, self.watch.seconds), workshop.metrics)

@@ -20,7 +20,7 @@ from flmm.serve.media import PictureReader
 from flmm.serve.metrics import Metrics
 from flmm.serve.model_queue import Busy, Job, ModelQueue, Slot, Workshop
 from flmm.serve.problems import Problem
-from flmm.serve.requests import AttendRequest, Grounding, Said
+from flmm.serve.requests import AttendRequest, Grounding, Said, SegmentRequest
 from flmm.serve.segmenting import SegmentJob, Wanted
 from flmm.serve.settings import ServerSettings
 from flmm.serve.speaking import PhraseWish, Question, SpeakJob
@@ -147,7 +147,8 @@ class Service:
         most = grounding.max_phrases or self.limits.phrases
         self.check_count(len(phrases or ()), "phrases")
         self.check_count(most, "max_phrases")
-        return PhraseWish(self.pipeline.choice(phrases), grounding.refine, most)
+        refine = grounding.refine and grounding.method == "head"
+        return PhraseWish(self.pipeline.choice(phrases), refine, grounding.method, most)
 
     def check_count(self, count: int, param: str) -> None:
         """Raises Problem where more phrases are asked for than are grounded at once."""
@@ -183,21 +184,21 @@ class Service:
             )
         return room
 
-    def wanted(self, picture: Image.Image, phrases: Sequence[str], refine: bool) -> Wanted:
+    def wanted(self, picture: Image.Image, asked: SegmentRequest) -> Wanted:
         """Phrases that are looked for.
 
         Raises:
             Problem: there are more than the limit.
             InputError: one is empty, or the model cannot take it.
         """
-        self.check_count(len(phrases), "phrases")
-        self._check_texts(phrases)
-        checked = check_phrases(phrases)
+        self.check_count(len(asked.phrases), "phrases")
+        self._check_texts(asked.phrases)
+        checked = check_phrases(asked.phrases)
         adapter, config = self.pipeline.adapter, self.pipeline.head.config
         prompts = referring_prompts(adapter, config, picture, checked)
         for prompt in prompts:
             self._check_room(prompt, None)
-        return Wanted(picture, checked, prompts, refine)
+        return Wanted(picture, checked, prompts, asked.refine, asked.method)
 
     def look(self, asked: AttendRequest, picture: Image.Image) -> Look:
         """What is looked at.

@@ -18,6 +18,7 @@ from flmm.errors import InputError
 from flmm.lmm.generation_batch import Sampling
 from flmm.lmm.prompt import Prompt
 from flmm.phrase_choice import PhraseChoice, PhrasesSoFar
+from flmm.phrase_masks import MaskMethod
 from flmm.serve.events import Event, Finished, Located, PhraseFound, Reason, TextSaid
 from flmm.serve.model_queue import Job, Slot, Workshop
 from flmm.serve.stops import find_stop, held_back
@@ -33,6 +34,7 @@ class PhraseWish:
 
     choice: PhraseChoice
     refine: bool
+    method: MaskMethod
     most: int
     """The first so many."""
 
@@ -211,8 +213,9 @@ class SpeakJob(Job):
         for index, chosen in by_picture.items():
             picture = self._question.pictures[index]
             alone = replace(trace, pictures=(trace.pictures[index],))
+            said = [(span, alone) for span in chosen]
             found = self._workshop.pipeline.masks.ground(
-                picture, [(span, alone) for span in chosen], self._wish.refine, self.watch
+                picture, said, self._wish.refine, self.watch, self._wish.method
             )
             for span, phrase in zip(chosen, found, strict=True):
                 metrics.phrases.inc()
