@@ -6,6 +6,9 @@ sequences at once that takes longer than the model.
 Letters: ``B`` sequences, ``N`` heads, ``K`` tokens so far, ``d`` a head's width.
 """
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -20,7 +23,9 @@ def roomy_cache(model: PreTrainedModel) -> DynamicCache | None:
 
     None where the model makes its own.
     """
-    if not model._supports_default_dynamic_cache():  # type: ignore[no-untyped-call]
+    # transformers types its models' methods as tensors.
+    takes_it = cast(Callable[[], bool], model._supports_default_dynamic_cache)
+    if not takes_it():
         return None
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     cache.layers = [
@@ -29,11 +34,11 @@ def roomy_cache(model: PreTrainedModel) -> DynamicCache | None:
     return cache
 
 
-class _RoomyLayer(DynamicLayer):
+class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """One layer's keys and values, which only grow."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._all: tuple[Tensor, Tensor] | None = None
         """(B, N, K and room, d) each."""
 
@@ -57,9 +62,9 @@ class _RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def _with_room(earlier: Tensor, new: Tensor, begin: int, end: int) -> Tensor:
+def _with_room(earlier: Tensor | None, new: Tensor, begin: int, end: int) -> Tensor:
     shape = (*new.shape[:-2], end + _ROOM, new.shape[-1])
     larger = torch.empty(shape, dtype=new.dtype, device=new.device)
-    if begin:
+    if earlier is not None and begin:
         larger[..., :begin, :] = earlier
     return larger

@@ -16,6 +16,7 @@ from flmm.referring import referring_prompts
 from flmm.serve.attending import AttendJob, Look
 from flmm.serve.conversation import Conversation
 from flmm.serve.events import Attended, Event, Failed, Finished, Last
+from flmm.serve.mask_desk import MaskDesk
 from flmm.serve.media import PictureReader
 from flmm.serve.metrics import Metrics
 from flmm.serve.model_queue import Busy, Job, ModelQueue, Slot, Workshop
@@ -61,8 +62,8 @@ class Service:
         self.pipeline = Pipeline(
             grounder.adapter, grounder.head, masks, grounder.model, grounder.lmm
         )
-        grounding = ThreadPoolExecutor(1, "flmm-grounding")
-        self.workshop = Workshop(self.pipeline, self.metrics, grounding)
+        desk = MaskDesk(masks, self.metrics)
+        self.workshop = Workshop(self.pipeline, self.metrics, desk)
         self.queue = ModelQueue(self.workshop, settings.queue, settings.together)
         self._readers = ThreadPoolExecutor(_READERS, "flmm-reading")
         text_config = grounder.adapter.text_model.config
