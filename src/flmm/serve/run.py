@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import torch
 import uvicorn
 
 from flmm.errors import InputError
@@ -68,6 +69,9 @@ def serve(grounder: "Grounder", settings: ServerSettings, tell: Callable[[str], 
     Raises:
         InputError: the address cannot be had.
     """
+    # The answers' thread and the masks' work side by side; with all cores each, they would wait for
+    # each other at every step.
+    torch.set_num_threads(max(torch.get_num_threads() // 2, 1))
     with listen(settings) as opened:
         host, port = opened.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
