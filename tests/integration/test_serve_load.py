@@ -199,11 +199,18 @@ def test_what_is_begun_is_finished_before_the_end(tmp_path: Path) -> None:
 
 def test_a_short_load() -> None:
     """The embedded model, asked by eight clients; the long version is the benchmark itself."""
-    command = [sys.executable, str(BENCHMARK), "--clients", "8", "--seconds", "3", "--rounds", "1"]
+    command = [
+        sys.executable, str(BENCHMARK), "--clients", "8", "--seconds", "3", "--rounds", "1", "--",
+        "--queue", "16",
+    ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout, done.stderr
     result = json.loads(done.stdout)
     assert result["failed"] == []
     assert result["answered"] >= 8
-    assert result["places_still_held"] == 0
     assert result["answered_together_mean"] > 1.2
+    # Times and memory are for a quiet machine and more seconds.
+    for name in ("failed", "freed its place", "come again", "others answered", "told to end"):
+        (bar,) = [bar for bar in result["bars"] if name in bar["asked"]]
+        assert bar["met"], bar
+    assert done.returncode == (0 if result["all_met"] else 1)

@@ -1,5 +1,6 @@
 """Runs the server until it is told to end."""
 
+import ctypes
 import signal
 import socket
 from collections.abc import Callable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _KEEP_ALIVE_SECONDS = 20
 _WAITING_CONNECTIONS = 256
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def listen(settings: ServerSettings) -> socket.socket:
@@ -69,9 +71,7 @@ def serve(grounder: "Grounder", settings: ServerSettings, tell: Callable[[str], 
     Raises:
         InputError: the address cannot be had.
     """
-    # The answers' thread and the masks' work side by side; with all cores each, they would wait for
-    # each other at every step.
-    torch.set_num_threads(max(torch.get_num_threads() // 2, 1))
+    _share_the_machine()
     with listen(settings) as opened:
         host, port = opened.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
@@ -81,3 +81,17 @@ def serve(grounder: "Grounder", settings: ServerSettings, tell: Callable[[str], 
             signal.signal(number, server.handle_exit)
         tell(f"serving {grounder.model} on http://{shown}:{port}")
         server.run(sockets=[opened])
+
+
+def _share_the_machine() -> None:
+    """Sets the process up for two threads that run models side by side."""
+    # With all cores each, they would wait for each other at every step.
+    torch.set_num_threads(max(torch.get_num_threads() // 2, 1))
+    # Each batch asks for what the last one has freed: glibc would give it back to the system and
+    # fetch it anew, page by page.
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    for option, size in ((_M_TRIM_THRESHOLD, 2**30), (_M_MMAP_THRESHOLD, 2**25)):
+        set_option(option, size)
