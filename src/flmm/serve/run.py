@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _KEEP_ALIVE_SECONDS = 20
 _WAITING_CONNECTIONS = 256
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# glibc's mallopt: keeps up to so many bytes, maps only larger blocks apart, one heap for all threads.
+_MALLOC_OPTIONS = {-1: 2**30, -3: 2**25, -8: 1}
 
 
 def listen(settings: ServerSettings) -> socket.socket:
@@ -93,5 +94,5 @@ def _share_the_machine() -> None:
         set_option = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    for option, size in ((_M_TRIM_THRESHOLD, 2**30), (_M_MMAP_THRESHOLD, 2**25)):
-        set_option(option, size)
+    for option, value in _MALLOC_OPTIONS.items():
+        set_option(option, value)
