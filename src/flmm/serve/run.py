@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _KEEP_ALIVE_SECONDS = 20
 _WAITING_CONNECTIONS = 256
-# glibc's mallopt: keeps up to so many bytes, maps only larger blocks apart, one heap for all threads.
+# Of glibc's mallopt: bytes that are kept, bytes above which a block is mapped apart, heaps.
 _MALLOC_OPTIONS = {-1: 2**30, -3: 2**25, -8: 1}
 
 

@@ -185,7 +185,7 @@ class Service:
             )
         return room
 
-    def wanted(self, picture: Image.Image, asked: SegmentRequest) -> Wanted:
+    def wanted(self, asked: SegmentRequest, picture: Image.Image) -> Wanted:
         """Phrases that are looked for.
 
         Raises:
