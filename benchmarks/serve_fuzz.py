@@ -59,6 +59,11 @@ class Findings:
     statuses: dict[int, int] = field(default_factory=dict)
     _told: float = 0.0
 
+    def add(self, what: str) -> None:
+        """Something broke."""
+        self.broken.append(what)
+        print(what, flush=True)
+
     def count(self, status: int) -> None:
         """One more response."""
         self.done += 1
@@ -120,7 +125,7 @@ def fuzz_api(address: str, total: int, first: int, cases_a_seed: int = 50) -> Fi
             # An operation without input has nothing that misfits.
             turns.remove((operation, mode))
         except (Exception, FailureGroup) as failure:
-            findings.broken.append(f"--api, number {number}, {operation.label}:\n{failure}")
+            findings.add(f"--api, number {number}, {operation.label}:\n{failure}")
         number += 1
         findings.tell("--api", number)
     return findings
@@ -190,9 +195,7 @@ def fuzz_pictures(address: str, total: int, first: int) -> Findings:
             findings.count(status)
             if status not in (200, 400, 415):
                 small = smallest(content, lambda part: _send_picture(client, part, kind, number))
-                findings.broken.append(
-                    f"--pictures, number {number}: {status} for {kind} {small.hex()}"
-                )
+                findings.add(f"--pictures, number {number}: {status} for {kind} {small.hex()}")
 
         for begin in range(first, first + total, _AT_ONCE):
             list(pool.map(send, range(begin, min(begin + _AT_ONCE, first + total))))
@@ -247,9 +250,11 @@ def main() -> int:
         ):
             if total:
                 findings = fuzz(address, total, given.first)
-                print("\n\n".join(findings.broken))
                 told = {status: findings.statuses[status] for status in sorted(findings.statuses)}
-                print(f"{name}: {findings.done} requests, {len(findings.broken)} broken, {told}")
+                print(
+                    f"{name}: {findings.done} requests, {len(findings.broken)} broken, {told}",
+                    flush=True,
+                )
                 broken += len(findings.broken)
         held = httpx.get(f"{address}/healthz", trust_env=False).json()["served"]
         print(f"places still held: {held}")

@@ -17,8 +17,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
 from serve_clients import Counts, Times, chat_body, load, memory, serving, stream_once
@@ -123,16 +124,18 @@ def wait_for(address: str, served: int) -> float:
     return time.perf_counter() - began
 
 
+@contextmanager
+def streamed(address: str, model: str) -> Iterator[Iterator[str]]:
+    """Gives the lines of a streamed answer; who leaves early hangs up."""
+    body = chat_body(model, stream=True, grounding={})
+    url = f"{address}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, timeout=300, trust_env=False) as response:
+        yield response.iter_lines()
+
+
 def gone(address: str, model: str) -> Bar:
     """A client that goes in the middle of an answer."""
-    with httpx.stream(
-        "POST",
-        f"{address}/v1/chat/completions",
-        json=chat_body(model, stream=True, grounding={}),
-        timeout=300,
-        trust_env=False,
-    ) as response:
-        lines = response.iter_lines()
+    with streamed(address, model) as lines:
         for _ in range(6):
             next(lines)
     return bar("seconds until one that went has freed its place", wait_for(address, 0), 1)
@@ -167,14 +170,7 @@ _MANY = httpx.Limits(max_connections=None)
 
 def ended(address: str, process: Process, model: str) -> Bar:
     """A server that is told to end in the middle of an answer."""
-    with httpx.stream(
-        "POST",
-        f"{address}/v1/chat/completions",
-        json=chat_body(model, stream=True, grounding={}),
-        timeout=300,
-        trust_env=False,
-    ) as response:
-        lines = response.iter_lines()
+    with streamed(address, model) as lines:
         next(lines)
         process.send_signal(signal.SIGTERM)
         last = [line for line in lines if line][-1:]

@@ -115,3 +115,13 @@ def ground(**changes: object) -> dict[str, object]:
         "refine": False,
         **changes,
     }
+
+
+@contextmanager
+def limited(grounder: Grounder) -> Iterator[httpx.Client]:
+    """A client of a server with narrow limits, which must stand all that is sent to it."""
+    with running(grounder, LIMITED) as address, client_of(address) as client:
+        yield client
+        # Whatever was sent, nobody holds a place, and the model still answers.
+        assert client.get("/healthz").json()["served"] == 0
+        assert client.post("/v1/ground", json=ground()).status_code == 200

@@ -15,35 +15,23 @@ import pytest
 from PIL import Image
 from serving import (
     KEY,
-    LIMITED,
-    client_of,
     data_url,
     encoded,
     error_of,
     ground,
+    limited,
     noise,
-    running,
     tiny_grounder,
 )
-
-from flmm.grounder import Grounder
 
 PNG = encoded(noise())
 URL = data_url(PNG)
 
 
 @pytest.fixture(scope="module")
-def grounder() -> Grounder:
-    return tiny_grounder()
-
-
-@pytest.fixture(scope="module")
-def client(grounder: Grounder) -> Iterator[httpx.Client]:
-    with running(grounder, LIMITED) as address, client_of(address) as client:
+def client() -> Iterator[httpx.Client]:
+    with limited(tiny_grounder()) as client:
         yield client
-        # Whatever was sent, nobody holds a place, and the model still answers.
-        assert client.get("/healthz").json()["served"] == 0
-        assert client.post("/v1/ground", json=ground()).status_code == 200
 
 
 def chat(*urls: str, text: str = "what?", **changes: object) -> dict[str, object]:
