@@ -1,160 +1,45 @@
 """Many clients at once: python benchmarks/serve_load.py --clients 32 --seconds 300
 
 Starts `flmm serve` in a process of its own and asks it, first by one client and then by all of
-them without a pause. Prints one JSON document: failures, throughput against one client's, memory
-over time, time to the first token with and without grounding, and the time from a phrase's last
-token to its mask. Ends with code 1 where a request that was admitted failed.
+them without a pause, in turn for a chat, a streamed chat and a segmentation of each of the bundled
+pictures. Prints one JSON document with the figures, and what is asked of each and whether it is
+met. Ends with code 1 where one is not.
+
+Throughput and times mean something only where nothing else runs; memory where it takes minutes.
 """
 
 import argparse
-import base64
 import json
 import re
+import signal
 import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
+from serve_clients import Counts, Times, chat_body, load, memory, serving, stream_once
 
-import flmm
-
-PICTURE = Path(flmm.__file__).parent / "assets" / "pictures" / "demo.png"
-QUESTION = "What is in the picture?"
-_COMMAND = "from flmm.cli.main import run; run()"
-_KINDS = ("chat", "stream", "segment")
-"""What clients ask in turn."""
+Process = subprocess.Popen[str]
+Bar = dict[str, object]
 
 
-@dataclass
-class Counts:
-    """What became of requests."""
-
-    done: int = 0
-    busy: int = 0
-    failed: list[str] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-
-@dataclass
-class Times:
-    """Of streamed answers, in seconds."""
-
-    first_token: list[float] = field(default_factory=list)
-    mask: list[float] = field(default_factory=list)
-    """From the piece of text that has a phrase's last letter to the phrase."""
+def bar(name: str, value: float, limit: float, at_least: bool = False) -> Bar:
+    """A figure, and what is asked of it."""
+    met = value >= limit if at_least else value <= limit
+    return {
+        "asked": f"{name} {'>=' if at_least else '<='} {limit:g}",
+        "is": round(value, 4),
+        "met": met,
+    }
 
 
-@contextmanager
-def serving(arguments: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Gives the server's address and its process's number."""
-    command = [sys.executable, "-c", _COMMAND, "serve", "--port", "0", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        address = None
-        for line in process.stderr:
-            found = re.search(r"http://\S+", line)
-            if found:
-                address = found.group()
-                break
-        assert address is not None, "the server did not start"
-        # What else it says shall not fill the pipe.
-        log = threading.Thread(target=process.stderr.read, daemon=True)
-        log.start()
-        try:
-            yield address, process.pid
-        finally:
-            process.terminate()
-            log.join()
-
-
-def memory(process: int) -> float:
-    """What the process holds, in MiB."""
-    status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
-    found = re.search(r"VmRSS:\s+(\d+)", status)
-    assert found is not None
-    return int(found.group(1)) / 1024
-
-
-def picture_url() -> str:
-    return f"data:image/png;base64,{base64.b64encode(PICTURE.read_bytes()).decode('ascii')}"
-
-
-def chat_body(model: str, **more: object) -> dict[str, object]:
-    parts = [
-        {"type": "image_url", "image_url": {"url": picture_url()}},
-        {"type": "text", "text": QUESTION},
-    ]
-    return {"model": model, "messages": [{"role": "user", "content": parts}], **more}
-
-
-def ask(client: httpx.Client, kind: str, model: str, counts: Counts) -> None:
-    """One request, to its end."""
-    began = time.perf_counter()
-    try:
-        if kind == "segment":
-            body: dict[str, object] = {"image": picture_url(), "phrases": ["the cat", "the dog"]}
-            response = client.post("/v1/segment", json=body)
-        else:
-            body = chat_body(model, grounding={}, stream=kind == "stream")
-            response = client.post("/v1/chat/completions", json=body)
-    except httpx.HTTPError as error:
-        counts.failed.append(f"{kind}: {error!r}")
-        return
-    if response.status_code == 429:
-        counts.busy += 1
-        time.sleep(float(response.headers["retry-after"]))
-    elif response.status_code != 200 or (kind == "stream" and "[DONE]" not in response.text):
-        counts.failed.append(f"{kind}: {response.status_code} {response.text[:200]}")
-    else:
-        counts.done += 1
-        counts.seconds.append(time.perf_counter() - began)
-
-
-def load(address: str, model: str, clients: int, seconds: float) -> Counts:
-    """So many clients, each asking again as soon as it is answered."""
-    counts = Counts()
-    until = time.perf_counter() + seconds
-
-    def work(number: int) -> None:
-        with httpx.Client(base_url=address, timeout=300, trust_env=False) as client:
-            turn = number
-            while time.perf_counter() < until:
-                ask(client, _KINDS[turn % len(_KINDS)], model, counts)
-                turn += 1
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return counts
-
-
-def stream_once(client: httpx.Client, body: dict[str, object], times: Times) -> None:
-    """One streamed answer, with its times."""
-    began = time.perf_counter()
-    said: list[float] = []
-    with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        for line in response.iter_lines():
-            if not line.startswith("data: {"):
-                continue
-            delta = json.loads(line[6:])["choices"][0]["delta"]
-            now = time.perf_counter()
-            said.extend([now] * len(delta.get("content") or ""))
-            if said and said[0] == now:
-                times.first_token.append(now - began)
-            for phrase in delta.get("grounding") or []:
-                times.mask.append(now - said[phrase["end"] - 1])
-
-
-def latency(address: str, model: str, rounds: int) -> dict[str, float]:
-    """Times of an answer with nobody else there, in milliseconds; with and without in turn."""
+def latency(address: str, model: str, rounds: int) -> tuple[dict[str, float], list[Bar]]:
+    """Times of an answer with nobody else there; with and without grounding in turn."""
     plain, grounded = Times(), Times()
     with httpx.Client(base_url=address, timeout=300, trust_env=False) as client:
         for _ in range(rounds):
@@ -162,16 +47,20 @@ def latency(address: str, model: str, rounds: int) -> dict[str, float]:
             stream_once(client, chat_body(model, stream=True, grounding={}), grounded)
     without = statistics.median(plain.first_token)
     with_it = statistics.median(grounded.first_token)
-    return {
+    median, most = statistics.median(grounded.mask), max(grounded.mask)
+    figures = {
         "first_token_ms": round(without * 1000, 1),
         "first_token_with_grounding_ms": round(with_it * 1000, 1),
-        "ratio": round(with_it / without, 3),
-        "mask_after_last_token_median_ms": round(statistics.median(grounded.mask) * 1000, 1),
-        "mask_after_last_token_most_ms": round(max(grounded.mask) * 1000, 1),
+        "mask_after_last_token_median_ms": round(median * 1000, 1),
+        "mask_after_last_token_most_ms": round(most * 1000, 1),
     }
+    return figures, [
+        bar("time to the first token with grounding, of that without", with_it / without, 1.1),
+        bar("seconds from a phrase's last token to its mask, the longest", most, 0.15),
+    ]
 
 
-def watch_memory(process: int, every: float, seen: list[float], done: threading.Event) -> None:
+def watch_memory(process: Process, every: float, seen: list[float], done: threading.Event) -> None:
     """Notes the memory until the load is done."""
     while not done.wait(every):
         seen.append(round(memory(process), 1))
@@ -184,50 +73,125 @@ def together(address: str) -> tuple[float, float]:
     return float(found["count"]), float(found["sum"])
 
 
+def under_load(
+    address: str, process: Process, model: str, clients: int, seconds: float
+) -> tuple[dict[str, object], list[Bar]]:
+    """One client, and then many."""
+    alone = load(address, model, 1, min(max(seconds / 4, 2.0), 60.0))
+    groups, requests = together(address)
+    seen: list[float] = []
+    done = threading.Event()
+    watcher = threading.Thread(
+        target=watch_memory, args=(process, max(seconds / 60, 0.5), seen, done)
+    )
+    watcher.start()
+    began = time.perf_counter()
+    many = load(address, model, clients, seconds)
+    took = time.perf_counter() - began
+    done.set()
+    watcher.join()
+    more_groups, more_requests = together(address)
+    rates = alone.done / max(sum(alone.seconds), 1e-9), many.done / took
+    settled = seen[len(seen) // 5 :] or [memory(process)]
+    changes = [abs(one / settled[0] - 1) for one in settled]
+    failed = [*alone.failed, *many.failed]
+    figures = {
+        "clients": clients,
+        "seconds": round(took, 1),
+        "answered": many.done,
+        "told_to_come_again": many.busy,
+        "failed": failed,
+        "answers_a_second_one_client": round(rates[0], 2),
+        "answers_a_second": round(rates[1], 2),
+        "answered_together_mean": round((more_requests - requests) / (more_groups - groups), 1),
+        "seconds_an_answer_median": round(statistics.median(many.seconds), 2),
+        "memory_mib": seen,
+    }
+    return figures, [
+        bar("admitted requests that failed", len(failed), 0),
+        bar("answers a second, of one client's", rates[1] / rates[0], 2, at_least=True),
+        bar("change of memory after the first fifth, the largest", max(changes), 0.05),
+    ]
+
+
+def wait_for(address: str, served: int) -> float:
+    """Seconds until so many requests hold a place."""
+    began = time.perf_counter()
+    while httpx.get(f"{address}/healthz", trust_env=False).json()["served"] != served:
+        if time.perf_counter() - began > 60:
+            break
+        time.sleep(0.01)
+    return time.perf_counter() - began
+
+
+@contextmanager
+def streamed(address: str, model: str) -> Iterator[Iterator[str]]:
+    """Gives the lines of a streamed answer; who leaves early hangs up."""
+    body = chat_body(model, stream=True, grounding={})
+    url = f"{address}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, timeout=300, trust_env=False) as response:
+        yield response.iter_lines()
+
+
+def gone(address: str, model: str) -> Bar:
+    """A client that goes in the middle of an answer."""
+    with streamed(address, model) as lines:
+        for _ in range(6):
+            next(lines)
+    return bar("seconds until one that went has freed its place", wait_for(address, 0), 1)
+
+
+def too_many(address: str, model: str, queue: int) -> list[Bar]:
+    """More at once than there are places."""
+    extra = 16
+    counts = Counts()
+
+    def ask(client: httpx.Client) -> None:
+        response = client.post("/v1/chat/completions", json=chat_body(model, max_tokens=2))
+        if response.status_code == 429 and int(response.headers["retry-after"]) >= 1:
+            counts.busy += 1
+        elif response.status_code == 200:
+            counts.done += 1
+
+    with (
+        httpx.Client(base_url=address, timeout=300, trust_env=False, limits=_MANY) as client,
+        ThreadPoolExecutor(queue + extra) as pool,
+    ):
+        for _ in range(queue + extra):
+            pool.submit(ask, client)
+    return [
+        bar("of those at once, told to come again, with Retry-After", counts.busy, 1, True),
+        bar("the others answered", counts.done, queue + extra - counts.busy, True),
+    ]
+
+
+_MANY = httpx.Limits(max_connections=None)
+
+
+def ended(address: str, process: Process, model: str) -> Bar:
+    """A server that is told to end in the middle of an answer."""
+    with streamed(address, model) as lines:
+        next(lines)
+        process.send_signal(signal.SIGTERM)
+        last = [line for line in lines if line][-1:]
+    finished = last == ["data: [DONE]"] and process.wait(60) == 0
+    return bar("told to end, it finishes what it has begun", finished, 1, at_least=True)
+
+
 def measure(
     clients: int, seconds: float, rounds: int, arguments: Sequence[str]
 ) -> dict[str, object]:
     """The whole measurement."""
     with serving(arguments) as (address, process):
         health = httpx.get(f"{address}/healthz", trust_env=False).json()
-        model = health["model"]
+        model, queue = health["model"], health["queue"]
         # What is loaded at first use is not what is measured.
-        load(address, model, 1, 0.1)
-        times = latency(address, model, rounds)
-        alone_seconds = min(max(seconds / 4, 2.0), 60.0)
-        alone = load(address, model, 1, alone_seconds)
-        groups, requests = together(address)
-        seen: list[float] = []
-        done = threading.Event()
-        watcher = threading.Thread(
-            target=watch_memory, args=(process, max(seconds / 60, 0.5), seen, done)
-        )
-        watcher.start()
-        began = time.perf_counter()
-        many = load(address, model, clients, seconds)
-        took = time.perf_counter() - began
-        done.set()
-        watcher.join()
-        after = httpx.get(f"{address}/healthz", trust_env=False).json()
-        more_groups, more_requests = together(address)
-    rates = (sum(alone.seconds) and alone.done / sum(alone.seconds), many.done / took)
-    settled = seen[len(seen) // 5 :] or seen
-    return {
-        "clients": clients,
-        "seconds": round(took, 1),
-        "latency": times,
-        "answered": many.done,
-        "told_to_come_again": many.busy,
-        "failed": [*alone.failed, *many.failed],
-        "answers_a_second_one_client": round(rates[0], 2),
-        "answers_a_second": round(rates[1], 2),
-        "throughput_ratio": round(rates[1] / rates[0], 2) if rates[0] else None,
-        "answered_together_mean": round((more_requests - requests) / (more_groups - groups), 1),
-        "seconds_an_answer_median": round(statistics.median(many.seconds), 2),
-        "memory_mib": seen,
-        "memory_change_after_the_first_fifth": round(settled[-1] / settled[0] - 1, 4),
-        "places_still_held": after["served"],
-    }
+        load(address, model, 2, 0.1)
+        times, bars = latency(address, model, rounds)
+        figures, more = under_load(address, process, model, clients, seconds)
+        bars += [*more, gone(address, model), *too_many(address, model, queue)]
+        bars.append(ended(address, process, model))
+    return {**times, **figures, "bars": bars, "all_met": all(one["met"] for one in bars)}
 
 
 def main() -> int:
@@ -240,7 +204,7 @@ def main() -> int:
     given = parser.parse_args()
     result = measure(given.clients, given.seconds, given.rounds, given.serve)
     print(json.dumps(result, indent=1))
-    return 1 if result["failed"] else 0
+    return 0 if result["all_met"] else 1
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Letters: ``M`` layers, ``T`` tokens of an answer, ``P`` phrases, ``H W`` picture
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
 
@@ -27,6 +28,19 @@ _LOGITS_AT_ONCE = 2**25
 
 Said = tuple[PhraseSpan, Trace]
 """A phrase, and the trace of the answer that its tokens are counted in."""
+
+MaskMethod = Literal["head", "kmeans"]
+"""What makes the masks of the attention maps: the trained head, or, to compare with, clusters."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Phrases about one picture."""
+
+    said: Sequence[Said]
+    embeddings: Tensor | None = None
+    """The picture's, from ``PhraseMasks.embed``; None leaves out the mask refiner."""
+
 
 MaskMethod = Literal["head", "kmeans"]
 """What makes the masks of the attention maps: the trained head, or, to compare with, clusters."""
@@ -65,7 +79,7 @@ class PhraseMasks:
             with watch.stage("masks"):
                 return tuple(_phrase(span, _clustered(span, trace)) for span, trace in said)
         embeddings = self.embed(picture, watch) if refine and said else None
-        return self.decode(picture, said, embeddings, watch)
+        return self.decode(said, embeddings, watch)
 
     @torch.no_grad()
     def embed(self, picture: Image.Image, watch: Stopwatch) -> Tensor | None:
@@ -78,36 +92,47 @@ class PhraseMasks:
             make = functools.partial(self._head.refiner.encode, np.asarray(picture))
             return self._embeddings.get(key, make)
 
-    @torch.no_grad()
     def decode(
-        self,
-        picture: Image.Image,
-        said: Sequence[Said],
-        embeddings: Tensor | None,
-        watch: Stopwatch,
+        self, said: Sequence[Said], embeddings: Tensor | None, watch: Stopwatch
     ) -> tuple[Phrase, ...]:
         """``ground`` with the picture's embedding at hand; None leaves out the mask refiner."""
-        at_once = phrases_at_once((picture.height, picture.width))
-        phrases: list[Phrase] = []
         with watch.stage("masks"):
-            for first in range(0, len(said), at_once):
-                chosen = said[first : first + at_once]
-                logits = self._logits(chosen, embeddings).cpu()
-                phrases.extend(
-                    _phrase(span, mask) for (span, _), mask in zip(chosen, logits, strict=True)
-                )
-        return tuple(phrases)
+            return self.decode_each([Shown(said, embeddings)])[0]
 
-    def _logits(self, said: Sequence[Said], embeddings: Tensor | None) -> Tensor:
-        """(P, H, W) logits, from the mask decoder alone where no embeddings are given."""
-        config, geometry = self._head.config, said[0][1].geometry
-        maps = [trace.picture.of_phrase(span.tokens, config.merge) for span, trace in said]
+    @torch.no_grad()
+    def decode_each(self, shown: Sequence[Shown]) -> list[tuple[Phrase, ...]]:
+        """The phrases of several pictures in one pass; each is what it would be alone.
+
+        Args:
+            shown: pictures of one geometry, all with embeddings or none.
+        """
+        every = [(index, *said) for index, one in enumerate(shown) for said in one.said]
+        found: list[list[Phrase]] = [[] for _ in shown]
+        at_once = phrases_at_once(every[0][2].geometry.picture) if every else 1
+        for first in range(0, len(every), at_once):
+            chosen = every[first : first + at_once]
+            logits = self._logits(chosen, shown).cpu()
+            for (index, span, _), mask in zip(chosen, logits, strict=True):
+                found[index].append(_phrase(span, mask))
+        return [tuple(phrases) for phrases in found]
+
+    def _logits(
+        self, said: Sequence[tuple[int, PhraseSpan, Trace]], shown: Sequence[Shown]
+    ) -> Tensor:
+        """(P, H, W) logits of phrases, each with the index of its picture."""
+        config, geometry = self._head.config, said[0][2].geometry
+        maps = [trace.picture.of_phrase(span.tokens, config.merge) for _, span, trace in said]
         attention = torch.stack([config.keep(one) for one in maps])
-        if embeddings is None:
+        seen = sorted({index for index, _, _ in said})
+        embeddings = [one for index in seen if (one := shown[index].embeddings) is not None]
+        if not embeddings:
             decoded = self._head.mask_decoder(attention)[:, 0]
             return resize_to_picture(cut_to_picture(decoded, geometry), geometry)
-        states = [trace.hidden_states[:, list(span.tokens)] for span, trace in said]
-        refined: Tensor = self._head(attention, states, geometry, embeddings).refined_logits
+        states = [trace.hidden_states[:, list(span.tokens)] for _, span, trace in said]
+        pictures = torch.tensor([seen.index(index) for index, _, _ in said])
+        refined: Tensor = self._head(
+            attention, states, geometry, torch.cat(embeddings), pictures.to(attention.device)
+        ).refined_logits
         return refined
 
 

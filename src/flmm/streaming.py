@@ -161,9 +161,7 @@ class AnswerStream:
     def _ground(self, spans: list[PhraseSpan], trace: Trace) -> tuple[Phrase, ...]:
         self._embed()
         said = [(span, trace) for span in spans]
-        return self._pipeline.masks.decode(
-            self._asked.picture, said, self._embeddings, self._asked.watch
-        )
+        return self._pipeline.masks.decode(said, self._embeddings, self._asked.watch)
 
     def _finish(self, trace: Trace, text: str, spans: list[PhraseSpan]) -> None:
         early = len(self._found)

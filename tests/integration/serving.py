@@ -1,4 +1,4 @@
-"""A real server on a free port, in a thread of the test's process."""
+"""A real server on a free port, in a thread of the test's process, and what to ask it."""
 
 import base64
 import io
@@ -6,14 +6,28 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import httpx
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask as coco
+from tiny_grounding import tiny_head
 
 from flmm.grounder import Grounder
+from flmm.lmm.llava import LlavaAdapter
 from flmm.serve.run import http_server, listen
-from flmm.serve.settings import ServerSettings
+from flmm.serve.settings import Limits, ServerSettings
+
+MODEL = "tiny"
+QUESTION = "What is in the picture?"
+KEY = "correct horse"
+LIMITS = Limits(
+    body_bytes=200_000, body_seconds=1.0, pixels=100_000, pictures=2, prompt_tokens=1500,
+    answer_tokens=40, phrases=3, json_depth=8, json_values=2000,
+)  # fmt: skip
+LIMITED = ServerSettings(port=0, api_key=KEY, limits=LIMITS)
 
 
 @contextmanager
@@ -56,3 +70,58 @@ def error_of(response: httpx.Response) -> tuple[int, str]:
     assert error["message"]
     assert "\n" not in error["message"]
     return response.status_code, error["code"]
+
+
+def tiny_grounder() -> Grounder:
+    return Grounder(LlavaAdapter.tiny(), tiny_head(), model=MODEL)
+
+
+def decoded(mask: dict[str, object]) -> NDArray[np.bool_]:
+    """A mask in any of the formats."""
+    height, width = cast(list[int], mask["size"])
+    if "counts" in mask:
+        return np.asarray(coco.decode(mask), dtype=bool)
+    if "png" in mask:
+        content = base64.b64decode(cast(str, mask["png"]).partition(",")[2])
+        return np.asarray(Image.open(io.BytesIO(content))).astype(bool)
+    return filled(cast(list[list[int]], mask["polygons"]), (height, width))
+
+
+def filled(rings: list[list[int]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Slow and plain: a pixel is inside when a ray to its left meets an odd number of edges."""
+    inside = np.zeros(size, dtype=bool)
+    for ring in rings:
+        points = list(zip(ring[::2], ring[1::2], strict=True))
+        for (x0, y0), (x1, y1) in zip(points, [*points[1:], points[0]], strict=True):
+            assert (x0 == x1) != (y0 == y1)
+            if x0 == x1:
+                inside[min(y0, y1) : max(y0, y1), x0:] ^= True
+    return inside
+
+
+def client_of(address: str) -> httpx.Client:
+    """One that has the key."""
+    return httpx.Client(
+        base_url=address, headers={"authorization": f"Bearer {KEY}"}, timeout=30, trust_env=False
+    )
+
+
+def ground(**changes: object) -> dict[str, object]:
+    """A request that is soon answered."""
+    return {
+        "image": data_url(encoded(noise())),
+        "question": "what?",
+        "max_tokens": 2,
+        "refine": False,
+        **changes,
+    }
+
+
+@contextmanager
+def limited(grounder: Grounder) -> Iterator[httpx.Client]:
+    """A client of a server with narrow limits, which must stand all that is sent to it."""
+    with running(grounder, LIMITED) as address, client_of(address) as client:
+        yield client
+        # Whatever was sent, nobody holds a place, and the model still answers.
+        assert client.get("/healthz").json()["served"] == 0
+        assert client.post("/v1/ground", json=ground()).status_code == 200

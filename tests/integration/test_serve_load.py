@@ -10,15 +10,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
-from serving import data_url, encoded, error_of, noise, running
+from PIL import Image
+from serving import data_url, decoded, encoded, error_of, noise, running
 from tiny_grounding import save_head, save_lmm, tiny_head
+from torch import Tensor
 
 from flmm.grounder import Grounder
 from flmm.lmm.llava import LlavaAdapter
+from flmm.phrase_masks import PhraseMasks
 from flmm.serve.settings import Limits, ServerSettings
+from flmm.stopwatch import Stopwatch
+
+Phrases = list[dict[str, dict[str, object]]]
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "serve_load.py"
 URL = data_url(encoded(noise()))
@@ -115,7 +122,8 @@ def test_who_goes_while_waiting_is_never_answered(address: str) -> None:
 def test_together_each_gets_its_own_answer(grounder: Grounder) -> None:
     questions = [f"what is {number} of?" for number in range(6)]
     settings = ServerSettings(port=0, together=6)
-    pictures = [noise(40 + number, 50 - number, seed=number) for number in range(6)]
+    # Some lie alike, so that their masks are made in one pass.
+    pictures = [noise(40 + number // 4, 50, seed=number) for number in range(6)]
     expected = [
         grounder.chat(picture, question, max_new_tokens=12).to_dict()
         for picture, question in zip(pictures, questions, strict=True)
@@ -133,14 +141,35 @@ def test_together_each_gets_its_own_answer(grounder: Grounder) -> None:
             return dict(httpx.post(f"{address}/v1/segment", json=body, timeout=60).json())
 
         answers = pool.map(ground, range(6))
-        found = pool.map(segment, range(6))
-        for answer, wanted in zip([*answers, *found], [*expected, *segments], strict=True):
+        segmented = pool.map(segment, range(6))
+        for answer, wanted in zip([*answers, *segmented], [*expected, *segments], strict=True):
             assert answer["text"] == wanted["text"], answer
             assert answer["size"] == wanted["size"]
-            assert len(answer["phrases"]) == len(wanted["phrases"])  # type: ignore[arg-type]
+            found, expected_phrases = (cast(Phrases, one["phrases"]) for one in (answer, wanted))
+            for phrase, other in zip(found, expected_phrases, strict=True):
+                assert (decoded(phrase["mask"]) != decoded(other["mask"])).mean() < 0.01
         metrics = httpx.get(f"{address}/metrics").text
     (answered,) = re.findall(r"flmm_requests_together_count (\S+)", metrics)
     assert float(answered) < 12
+
+
+def test_masks_that_fail_are_one_requests_alone(
+    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embed(masks: PhraseMasks, picture: Image.Image, watch: Stopwatch) -> Tensor | None:
+        if picture.tobytes() == noise(seed=3).tobytes():
+            raise RuntimeError("a bug")
+        return own(masks, picture, watch)
+
+    own = PhraseMasks.embed
+    monkeypatch.setattr(PhraseMasks, "embed", embed)
+    with running(grounder, ServerSettings(port=0)) as address, ThreadPoolExecutor(6) as pool:
+
+        def segment(number: int) -> int:
+            body = {"image": data_url(encoded(noise(seed=number))), "phrases": ["a cat"]}
+            return httpx.post(f"{address}/v1/segment", json=body, timeout=60).status_code
+
+        assert list(pool.map(segment, range(6))) == [200, 200, 200, 500, 200, 200]
 
 
 def test_a_failure_is_one_requests_alone(
@@ -199,11 +228,18 @@ def test_what_is_begun_is_finished_before_the_end(tmp_path: Path) -> None:
 
 def test_a_short_load() -> None:
     """The embedded model, asked by eight clients; the long version is the benchmark itself."""
-    command = [sys.executable, str(BENCHMARK), "--clients", "8", "--seconds", "3", "--rounds", "1"]
+    command = [
+        sys.executable, str(BENCHMARK), "--clients", "8", "--seconds", "3", "--rounds", "1", "--",
+        "--queue", "16",
+    ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout, done.stderr
     result = json.loads(done.stdout)
     assert result["failed"] == []
     assert result["answered"] >= 8
-    assert result["places_still_held"] == 0
     assert result["answered_together_mean"] > 1.2
+    # Times and memory are for a quiet machine and more seconds.
+    for name in ("failed", "freed its place", "come again", "others answered", "told to end"):
+        (bar,) = [bar for bar in result["bars"] if name in bar["asked"]]
+        assert bar["met"], bar
+    assert done.returncode == (0 if result["all_met"] else 1)

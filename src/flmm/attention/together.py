@@ -117,7 +117,8 @@ class _Answer:
         return Trace(
             token_ids=token_ids,
             pictures=by_picture(self._recording.rows(self._row, count), self._listener.prompt),
-            hidden_states=self._recording.hidden_states()[:, self._row, :count],
+            # Copied, for a trace may wait for its masks: the others' states would wait with it.
+            hidden_states=self._recording.hidden_states()[:, self._row, :count].clone(),
         )
 
 

@@ -15,6 +15,7 @@ from transformers.generation.stopping_criteria import StoppingCriteria, Stopping
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import PromptBatch
+from flmm.lmm.roomy_cache import roomy_cache
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def generate_batch(
         max_new_tokens=max_new_tokens,
         num_beams=1,
         pad_token_id=adapter.pad_token_id,
+        past_key_values=roomy_cache(adapter.model),
         logits_processor=LogitsProcessorList([_Draw(samplings, adapter.device)]),
         stopping_criteria=StoppingCriteriaList([_Ended(on_tokens)]),
     )

@@ -47,7 +47,9 @@ class EnlargingConvolution(nn.Conv2d):
         rows, columns = (self._shifted_resize(length, scale, maps) for length in maps.shape[2:])
         # Dimensions: phrase p, output o, vertical tap i, row h, horizontal tap j, column w.
         taps = torch.einsum("ocij,pchw->poihjw", self.weight, maps)
-        return rows.flatten(1) @ taps.flatten(4).flatten(2, 3) @ columns.flatten(1).T
+        enlarged = rows.flatten(1) @ taps.flatten(4).flatten(2, 3) @ columns.flatten(1).T
+        # The convolutions that follow keep this order, in which a CPU takes a third less time.
+        return enlarged.contiguous(memory_format=torch.channels_last)
 
     def _shifted_resize(self, length: int, scale: float, like: Tensor) -> Tensor:
         """(a, 3, length): the matrix that enlarges one axis, as each of the three taps sees it."""

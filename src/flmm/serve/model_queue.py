@@ -7,7 +7,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,11 +14,13 @@ import torch
 
 from flmm.pipeline import Pipeline
 from flmm.serve.events import Event, Failed, Last
+from flmm.serve.mask_desk import MaskDesk
 from flmm.serve.metrics import Metrics
 from flmm.stopwatch import Stopwatch
 
 _TOKENS_TOGETHER = 32_768
 """Of the padded prompts of all requests that are answered at once: their memory."""
+_LOOK_AGAIN_SECONDS = 0.01
 _log = logging.getLogger("flmm.serve")
 
 
@@ -29,8 +30,8 @@ class Workshop:
 
     pipeline: Pipeline
     metrics: Metrics
-    grounding: ThreadPoolExecutor
-    """One thread, so that masks are made while the model goes on to speak."""
+    desk: MaskDesk
+    """So that masks are made while the model goes on to speak."""
 
 
 class Busy(Exception):  # noqa: N818 - the client only came at a bad time
@@ -82,8 +83,8 @@ class Job(ABC):
     @classmethod
     @abstractmethod
     def run_together(cls, jobs: Sequence[Self], workshop: Workshop) -> None:
-        """Runs the LMM for all of them; whatever happens, each is ended, now or by the grounding
-        thread."""
+        """Runs the LMM for all of them; whatever happens, each is ended, now or by the mask
+        desk."""
 
     def tell(self, event: Event) -> None:
         """Hands an event on, unless nobody waits."""
@@ -177,7 +178,7 @@ class ModelQueue:
             self.is_closing = True
             self._changed.notify()
         self._thread.join()
-        self.workshop.grounding.shutdown()
+        self.workshop.desk.close()
 
     def _work(self) -> None:
         while jobs := self._next_group():
@@ -197,6 +198,14 @@ class ModelQueue:
         with self._changed:
             while not self._waiting and not self.is_closing:
                 self._changed.wait()
+            # While earlier answers wait for their masks, a small group would only make more of
+            # them wait; those that come meanwhile cost little more than it does.
+            while (
+                len(self._waiting) < self._together
+                and self.workshop.desk.is_behind
+                and not self.is_closing
+            ):
+                self._changed.wait(_LOOK_AGAIN_SECONDS)
             group: list[Job] = []
             longest = 1
             for job in list(self._waiting):

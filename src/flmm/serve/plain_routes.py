@@ -1,5 +1,6 @@
 """Plain routes, for clients that know nothing of OpenAI's: JSON or multipart."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -11,29 +12,29 @@ from starlette.responses import Response
 
 from flmm.lmm.prompt import Message
 from flmm.serve import descriptions
-from flmm.serve.attending import Look
 from flmm.serve.bodies import checked, media_type, read_form, read_json
 from flmm.serve.conversation import Conversation
 from flmm.serve.events import Attended, Finished
 from flmm.serve.maps import attention_reply
 from flmm.serve.masks import phrase_reply
 from flmm.serve.media import KINDS
+from flmm.serve.model_queue import Slot
 from flmm.serve.replies import AnswerReply, AttentionReply
 from flmm.serve.requests import (
     AttendRequest,
     GroundRequest,
-    MaskRequest,
     PictureRequest,
     SegmentRequest,
 )
-from flmm.serve.segmenting import Wanted
-from flmm.serve.service import Service
+from flmm.serve.service import Running, Service
 from flmm.serve.speaking import Question
 from flmm.serve.waiting import finished
 from flmm.stopwatch import Stopwatch
+from flmm.types import Size
 from flmm.user_input import check_text
 
 Asked = TypeVar("Asked", bound=PictureRequest)
+Made = TypeVar("Made")
 
 
 def plain_routes(service: Service) -> APIRouter:
@@ -48,21 +49,13 @@ def plain_routes(service: Service) -> APIRouter:
     )
     async def ground(request: Request) -> Response:
         """Ask about a picture and see where the answer's words are in it."""
-        with service.admitted() as slot:
-            sent = await _read(request, service, GroundRequest)
-            body, watch = sent.body, Stopwatch()
 
-            def prepare() -> tuple[Question, Image.Image]:
-                with watch.stage("picture"):
-                    picture = sent.picture(service)
-                    asked = Conversation(
-                        (), Message("user", check_text("question", body.question), (picture,))
-                    )
-                    return service.question(asked, body, body.grounding, False), picture
+        def asked(body: GroundRequest, picture: Image.Image) -> Question:
+            message = Message("user", check_text("question", body.question), (picture,))
+            return service.question(Conversation((), message), body, body.grounding, False)
 
-            question, picture = await service.made_ready(prepare)
-            running = service.speak(question, slot, watch)
-        return await finished(request, running, Finished, partial(_answer, service, body, picture))
+        begun = await _begin(request, service, GroundRequest, asked, service.speak)
+        return await finished(request, begun.running, Finished, partial(_answer, service, begun))
 
     @router.post(
         "/v1/segment",
@@ -72,19 +65,8 @@ def plain_routes(service: Service) -> APIRouter:
     )
     async def segment(request: Request) -> Response:
         """Find what each phrase refers to in a picture."""
-        with service.admitted() as slot:
-            sent = await _read(request, service, SegmentRequest)
-            body, watch = sent.body, Stopwatch()
-
-            def prepare() -> Wanted:
-                with watch.stage("picture"):
-                    return service.wanted(sent.picture(service), body)
-
-            wanted = await service.made_ready(prepare)
-            running = service.segment(wanted, slot, watch)
-        return await finished(
-            request, running, Finished, partial(_answer, service, body, wanted.picture)
-        )
+        begun = await _begin(request, service, SegmentRequest, service.wanted, service.segment)
+        return await finished(request, begun.running, Finished, partial(_answer, service, begun))
 
     @router.post(
         "/v1/attend",
@@ -94,19 +76,42 @@ def plain_routes(service: Service) -> APIRouter:
     )
     async def attend(request: Request) -> Response:
         """See where in the picture the model looks with each word of its answer."""
-        with service.admitted() as slot:
-            sent = await _read(request, service, AttendRequest)
-            body, watch = sent.body, Stopwatch()
-
-            def prepare() -> Look:
-                with watch.stage("picture"):
-                    return service.look(body, sent.picture(service))
-
-            look = await service.made_ready(prepare)
-            running = service.attend(look, slot, watch)
-        return await finished(request, running, Attended, partial(attention_reply, body))
+        begun = await _begin(request, service, AttendRequest, service.look, service.attend)
+        reply = partial(attention_reply, begun.body)
+        return await finished(request, begun.running, Attended, reply)
 
     return router
+
+
+@dataclass(frozen=True)
+class _Begun(Generic[Asked]):
+    """A request that the model has or waits for."""
+
+    body: Asked
+    size: Size
+    """Of the picture."""
+    running: Running
+
+
+async def _begin(
+    request: Request,
+    service: Service,
+    kind: type[Asked],
+    ready: Callable[[Asked, Image.Image], Made],
+    start: Callable[[Made, Slot, Stopwatch], Running],
+) -> _Begun[Asked]:
+    """Reads a request, decodes its picture and puts what ``ready`` makes of both in the queue."""
+    with service.admitted() as slot:
+        sent = await _read(request, service, kind)
+        watch = Stopwatch()
+
+        def prepare() -> tuple[Made, Size]:
+            with watch.stage("picture"):
+                picture = sent.picture(service)
+                return ready(sent.body, picture), (picture.height, picture.width)
+
+        made, size = await service.made_ready(prepare)
+        return _Begun(sent.body, size, start(made, slot, watch))
 
 
 @dataclass(frozen=True)
@@ -151,15 +156,15 @@ def _sniffed(content: bytes) -> str:
 
 
 def _answer(
-    service: Service, body: MaskRequest, picture: Image.Image, end: Finished
+    service: Service, begun: _Begun[GroundRequest] | _Begun[SegmentRequest], end: Finished
 ) -> AnswerReply:
     return AnswerReply(
         text=end.text,
         model=service.pipeline.model,
         lmm=service.pipeline.lmm,
-        size=(picture.height, picture.width),
+        size=begun.size,
         phrases=[
-            phrase_reply(located.phrase, located.picture, body.mask_format)
+            phrase_reply(located.phrase, located.picture, begun.body.mask_format)
             for located in end.phrases
         ],
         timings={stage: round(seconds, 4) for stage, seconds in end.timings.items()},

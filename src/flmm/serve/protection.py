@@ -126,7 +126,8 @@ class _Exchange:
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
-            if not self._is_read:
+            # uvicorn ends a connection that met a failure of ours, so the client is told.
+            if not self._is_read or message["status"] >= 500:
                 headers["connection"] = "close"
             self._seen(self._path, message["status"])
         await self._send(message)

@@ -7,12 +7,14 @@ from typing import Self
 
 from PIL import Image
 
+from flmm.answer import Phrase
 from flmm.attention.recorder import trace_texts
 from flmm.attention.trace import Trace
 from flmm.lmm.prompt import Prompt
 from flmm.phrase_masks import MaskMethod
 from flmm.referring import referring_answer
 from flmm.serve.events import Event, Finished, Located
+from flmm.serve.mask_desk import Order
 from flmm.serve.model_queue import Job, Slot, Workshop
 from flmm.stopwatch import Stopwatch
 
@@ -57,20 +59,16 @@ class SegmentJob(Job):
         for job in jobs:
             job.watch.seconds["read"] = time.perf_counter() - began
             count = len(job._wanted.prompts)
-            job._ground_later(traces[done : done + count], workshop)
+            job._order_masks(traces[done : done + count], workshop)
             done += count
 
-    def _ground_later(self, traces: Sequence[Trace], workshop: Workshop) -> None:
-        def ground() -> None:
-            self._ground(traces, workshop)
-
-        workshop.grounding.submit(self.guard, ground, workshop.metrics)
-
-    def _ground(self, traces: Sequence[Trace], workshop: Workshop) -> None:
+    def _order_masks(self, traces: Sequence[Trace], workshop: Workshop) -> None:
         wanted = self._wanted
         text, said = referring_answer(wanted.phrases, traces)
-        masks = workshop.pipeline.masks
-        found = masks.ground(wanted.picture, said, wanted.refine, self.watch, wanted.method)
-        workshop.metrics.phrases.inc(len(found))
-        located = tuple(Located(phrase, 0) for phrase in found)
-        self.end(Finished(text, located, "stop", 0, self.watch.seconds), workshop.metrics)
+
+        def take(found: Sequence[Phrase]) -> None:
+            workshop.metrics.phrases.inc(len(found))
+            located = tuple(Located(phrase, 0) for phrase in found)
+            self.end(Finished(text, located, "stop", 0, self.watch.seconds), workshop.metrics)
+
+        workshop.desk.put(Order(self, wanted.picture, said, wanted.refine, wanted.method, take))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,6 +16,7 @@ from flmm.referring import referring_prompts
 from flmm.serve.attending import AttendJob, Look
 from flmm.serve.conversation import Conversation
 from flmm.serve.events import Attended, Event, Failed, Finished, Last
+from flmm.serve.mask_desk import MaskDesk
 from flmm.serve.media import PictureReader
 from flmm.serve.metrics import Metrics
 from flmm.serve.model_queue import Busy, Job, ModelQueue, Slot, Workshop
@@ -39,7 +40,7 @@ Tell = Callable[[Event], None]
 _USUAL_TOKENS = 256
 """Of an answer, where a request does not say."""
 _READERS = 2
-"""Threads that decode pictures; each may hold one of the largest."""
+"""Threads that decode pictures and write masks; each may hold one of the largest."""
 _LETTERS_A_TOKEN = 64
 """Texts longer than this many letters for each token allowed are not worth counting."""
 
@@ -61,8 +62,8 @@ class Service:
         self.pipeline = Pipeline(
             grounder.adapter, grounder.head, masks, grounder.model, grounder.lmm
         )
-        grounding = ThreadPoolExecutor(1, "flmm-grounding")
-        self.workshop = Workshop(self.pipeline, self.metrics, grounding)
+        desk = MaskDesk(masks, self.metrics)
+        self.workshop = Workshop(self.pipeline, self.metrics, desk)
         self.queue = ModelQueue(self.workshop, settings.queue, settings.together)
         self._readers = ThreadPoolExecutor(_READERS, "flmm-reading")
         text_config = grounder.adapter.text_model.config
@@ -98,7 +99,7 @@ class Service:
 
     async def made_ready(self, make: Callable[[], Made]) -> Made:
         """Runs what reads pictures and texts beside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, make)
+        return await _beside(self._readers, make)
 
     def question(
         self, asked: Conversation, said: Said, grounding: Grounding | None, streams: bool
@@ -184,7 +185,7 @@ class Service:
             )
         return room
 
-    def wanted(self, picture: Image.Image, asked: SegmentRequest) -> Wanted:
+    def wanted(self, asked: SegmentRequest, picture: Image.Image) -> Wanted:
         """Phrases that are looked for.
 
         Raises:
@@ -218,17 +219,22 @@ class Service:
 
     def speak(self, question: Question, slot: Slot, watch: Stopwatch) -> "Running":
         """Lets the model answer."""
-        return Running(
-            self.queue, lambda tell: SpeakJob(question, self.workshop, slot, tell, watch)
-        )
+        return self._running(lambda tell: SpeakJob(question, self.workshop, slot, tell, watch))
 
     def segment(self, wanted: Wanted, slot: Slot, watch: Stopwatch) -> "Running":
         """Lets the model look for phrases."""
-        return Running(self.queue, lambda tell: SegmentJob(wanted, slot, tell, watch))
+        return self._running(lambda tell: SegmentJob(wanted, slot, tell, watch))
 
     def attend(self, look: Look, slot: Slot, watch: Stopwatch) -> "Running":
         """Lets the model look."""
-        return Running(self.queue, lambda tell: AttendJob(look, slot, tell, watch))
+        return self._running(lambda tell: AttendJob(look, slot, tell, watch))
+
+    def _running(self, make: Callable[[Tell], Job]) -> "Running":
+        return Running(self.queue, self._readers, make)
+
+
+async def _beside(executor: Executor, make: Callable[[], Made]) -> Made:
+    return await asyncio.get_running_loop().run_in_executor(executor, make)
 
 
 def _too_long(most: int, count: str) -> Problem:
@@ -243,8 +249,9 @@ def _too_long(most: int, count: str) -> Problem:
 class Running:
     """A job in the queue, heard from the event loop."""
 
-    def __init__(self, queue: ModelQueue, make: Callable[[Tell], Job]) -> None:
+    def __init__(self, queue: ModelQueue, writers: Executor, make: Callable[[Tell], Job]) -> None:
         self._queue = queue
+        self._writers = writers
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._job = make(self._take)
@@ -256,6 +263,10 @@ class Running:
     def cancel(self) -> None:
         """Nobody waits any more."""
         self._queue.cancel(self._job)
+
+    async def written(self, write: Callable[[], Made]) -> Made:
+        """Runs what puts masks into words beside the event loop: large ones take their time."""
+        return await _beside(self._writers, write)
 
     async def events(self) -> AsyncIterator[Event]:
         """All events, up to the last one."""

@@ -1,15 +1,16 @@
 """A question about pictures: the model speaks, and phrases are grounded as they are complete."""
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 from PIL import Image
 from torch import Tensor
 
+from flmm.answer import Phrase
 from flmm.attention.recorder import Step
 from flmm.attention.spans import locate, token_offsets
 from flmm.attention.together import trace_generations
@@ -18,8 +19,9 @@ from flmm.errors import InputError
 from flmm.lmm.generation_batch import Sampling
 from flmm.lmm.prompt import Prompt
 from flmm.phrase_choice import PhraseChoice, PhrasesSoFar
-from flmm.phrase_masks import MaskMethod
+from flmm.phrase_masks import MaskMethod, Said
 from flmm.serve.events import Event, Finished, Located, PhraseFound, Reason, TextSaid
+from flmm.serve.mask_desk import Order
 from flmm.serve.model_queue import Job, Slot, Workshop
 from flmm.serve.stops import find_stop, held_back
 from flmm.stopwatch import Stopwatch
@@ -55,15 +57,6 @@ class Question:
     """Whether each phrase is told as soon as it is complete."""
 
 
-@dataclass(frozen=True)
-class _Pending:
-    """Phrases that are complete and not grounded yet."""
-
-    spans: Sequence[PhraseSpan] = ()
-    trace: Trace | None = None
-    """The last one's, which has the tokens of all."""
-
-
 class SpeakJob(Job):
     """One question, answered among others; a ``flmm.attention.together.Listener``."""
 
@@ -91,8 +84,6 @@ class SpeakJob(Job):
         self._heard: list[float] = []
         """When each token was said."""
         self._early: list[PhraseSpan] = []
-        self._pending = _Pending()
-        self._pending_lock = threading.Lock()
         self._found: dict[PhraseSpan, Located] = {}
         self._began = 0.0
 
@@ -122,7 +113,7 @@ class SpeakJob(Job):
             metrics.first_token.observe(now - self.slot.began)
         elif len(self._heard) == 1 and self._wish is not None and self._wish.refine:
             # Not at once, so that the first token goes out before anything else is begun.
-            self._ground_later(self._embed)
+            self._show_picture()
         metrics.tokens.inc()
         self._heard.append(now)
         stops = self._question.stops
@@ -144,17 +135,7 @@ class SpeakJob(Job):
         if not chosen:
             return
         self._early.extend(chosen)
-        trace = step.trace()
-        with self._pending_lock:
-            self._pending = _Pending([*self._pending.spans, *chosen], trace)
-        self._ground_later(self._ground_pending)
-
-    def _ground_pending(self) -> None:
-        """All that wait by now: together they take less time."""
-        with self._pending_lock:
-            taken, self._pending = self._pending, _Pending()
-        if taken.trace is not None:
-            self._ground(taken.spans, taken.trace)
+        self._order_masks(chosen, step.trace())
 
     def end_of_answer(self, token_ids: Tensor, trace: Trace | None) -> None:
         """All tokens are said."""
@@ -173,18 +154,18 @@ class SpeakJob(Job):
             with self.watch.stage("phrases"):
                 spans = self._spans(trace, text, self._wish)
 
-        def finish() -> None:
-            if trace is not None:
-                self._ground([span for span in spans if span not in self._found], trace)
+        def finish(_: Sequence[Phrase] = ()) -> None:
             located = tuple(self._found[span] for span in spans)
             reason: Reason = "length" if is_cut else "stop"
             finished = Finished(text, located, reason, len(token_ids), self.watch.seconds)
             self.end(finished, self._workshop.metrics)
 
-        if spans:
-            self._ground_later(finish)
-        else:
+        if trace is None or not spans:
             finish()
+            return
+        self._order_masks([span for span in spans if span not in self._early], trace)
+        # Done after all those before it.
+        self._order(self._question.pictures[0], (), finish, refine=False)
 
     def _spans(self, trace: Trace, text: str, wish: PhraseWish) -> list[PhraseSpan]:
         """The answer's phrases, those that were told early among them."""
@@ -196,33 +177,40 @@ class SpeakJob(Job):
         chosen = [*self._early, *others[: wish.most - len(self._early)]]
         return sorted(chosen, key=lambda span: (span.start, span.end))
 
-    def _ground_later(self, work: Callable[[], None]) -> None:
-        self._workshop.grounding.submit(self.guard, work, self._workshop.metrics)
-
-    def _embed(self) -> None:
+    def _show_picture(self) -> None:
         # Of several, the one that a phrase is in is known only with the phrase.
         if len(self._question.pictures) == 1:
-            self._workshop.pipeline.masks.embed(self._question.pictures[0], self.watch)
+            self._order(self._question.pictures[0], (), lambda _: None)
 
-    def _ground(self, spans: Sequence[PhraseSpan], trace: Trace) -> None:
-        assert self._wish is not None
-        metrics = self._workshop.metrics
+    def _order_masks(self, spans: Sequence[PhraseSpan], trace: Trace) -> None:
         by_picture: dict[int, list[PhraseSpan]] = {}
         for span in spans:
             by_picture.setdefault(_looked_at(span, trace), []).append(span)
         for index, chosen in by_picture.items():
-            picture = self._question.pictures[index]
             alone = replace(trace, pictures=(trace.pictures[index],))
             said = [(span, alone) for span in chosen]
-            found = self._workshop.pipeline.masks.ground(
-                picture, said, self._wish.refine, self.watch, self._wish.method
-            )
-            for span, phrase in zip(chosen, found, strict=True):
-                metrics.phrases.inc()
-                self._found[span] = Located(phrase, index)
-                if self._so_far is not None:
-                    metrics.mask.observe(time.perf_counter() - self._heard[span.tokens[-1]])
-                    self.tell(PhraseFound(self._found[span]))
+            self._order(self._question.pictures[index], said, partial(self._take, index, chosen))
+
+    def _order(
+        self,
+        picture: Image.Image,
+        said: Sequence[Said],
+        take: Callable[[Sequence[Phrase]], None],
+        refine: bool = True,
+    ) -> None:
+        wish = self._wish
+        assert wish is not None
+        order = Order(self, picture, said, refine and wish.refine, wish.method, take)
+        self._workshop.desk.put(order)
+
+    def _take(self, index: int, spans: Sequence[PhraseSpan], found: Sequence[Phrase]) -> None:
+        metrics = self._workshop.metrics
+        for span, phrase in zip(spans, found, strict=True):
+            metrics.phrases.inc()
+            self._found[span] = Located(phrase, index)
+            if self._so_far is not None:
+                metrics.mask.observe(time.perf_counter() - self._heard[span.tokens[-1]])
+                self.tell(PhraseFound(self._found[span]))
 
 
 def _mentioned(text: str, phrases: Sequence[str]) -> list[str]:

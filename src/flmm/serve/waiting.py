@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from flmm.errors import InputError
-from flmm.serve.events import Event, Failed
+from flmm.serve.events import Event, Failed, PhraseFound
 from flmm.serve.problems import FAILURE, Problem
 from flmm.serve.service import End, Running
 
@@ -62,7 +63,7 @@ async def finished(
         end = await while_connected(request.receive, running.finished(kind), running.cancel)
     except ClientGone:
         return Response(status_code=CLIENT_GONE)
-    content = reply(end).model_dump_json()
+    content = await running.written(lambda: reply(end).model_dump_json())
     return Response(content, media_type="application/json")
 
 
@@ -111,9 +112,14 @@ class EventStream(Response):
             if isinstance(event, Failed):
                 yield json.dumps(_problem(event.error).content())
                 return
-            for reply in self._replies(event):
-                yield reply.model_dump_json()
+            write = partial(self._written, event)
+            has_masks = isinstance(event, PhraseFound)
+            for data in await self._running.written(write) if has_masks else write():
+                yield data
         yield "[DONE]"
+
+    def _written(self, event: Event) -> list[str]:
+        return [reply.model_dump_json() for reply in self._replies(event)]
 
 
 def _problem(error: Exception) -> Problem:

@@ -1,0 +1,265 @@
+"""Requests that nobody would send: python benchmarks/serve_fuzz.py --api 10000 --pictures 10000
+
+Runs a server on the embedded model in this process. `--api` sends requests that schemathesis makes
+of /openapi.json, fitting and misfitting, and checks the responses against it; `--pictures` sends
+damaged pictures as data URLs and as files. Prints what broke, each with the smallest request that
+was found to break it, and ends with code 1 where anything did.
+
+A run that was ended goes on with `--first`, the number that its last line of progress says.
+"""
+
+import argparse
+import base64
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import hypothesis
+import schemathesis
+from hypothesis import strategies
+from picture_damage import damaged, whole_png
+from schemathesis import checks as made_checks
+from schemathesis.checks import CheckFunction
+from schemathesis.core.failures import FailureGroup
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi import checks as openapi_checks
+
+from flmm.grounder import Grounder
+from flmm.serve.run import http_server, listen
+from flmm.serve.settings import Limits, ServerSettings
+
+Case = schemathesis.Case[Any]
+CHECKS: list[CheckFunction] = [
+    made_checks.not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_headers_conformance,
+    openapi_checks.response_schema_conformance,
+]
+_AT_ONCE = 8
+_WHOLE = whole_png()
+_LIMITS = Limits(answer_tokens=3, phrases=4, prompt_tokens=600, pixels=4_000_000)
+
+
+@dataclass
+class Findings:
+    """How far it is, and what broke."""
+
+    total: int
+    done: int = 0
+    broken: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+    statuses: dict[int, int] = field(default_factory=dict)
+    _told: float = 0.0
+
+    def add(self, what: str) -> None:
+        """Something broke."""
+        self.broken.append(what)
+        print(what, flush=True)
+
+    def count(self, status: int) -> None:
+        """One more response."""
+        self.done += 1
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+
+    def tell(self, what: str, number: int) -> None:
+        """Says how far it is, twice a minute."""
+        now = time.monotonic()
+        if now - self._told < 30 and self.done < self.total:
+            return
+        self._told = now
+        rate = self.done / max(now - self.began, 1e-9)
+        left = max(self.total - self.done, 0) / max(rate, 1e-9)
+        print(
+            f"{what}: {self.done} of {self.total}, {rate:.0f} a second, {left / 60:.0f} min left,"
+            f" {len(self.broken)} broken; --first {number}",
+            file=sys.stderr,
+        )
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """Gives the server's address."""
+    settings = ServerSettings(port=0, limits=_LIMITS)
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    with listen(settings) as opened:
+        server = http_server(Grounder.from_pretrained(), settings)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{opened.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def fuzz_api(address: str, total: int, first: int, cases_a_seed: int = 50) -> Findings:
+    """Requests by the description, and responses held against it.
+
+    Each number is a seed of ``cases_a_seed`` requests to one route, fitting or misfitting.
+    """
+    findings = Findings(total)
+    schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
+    model = httpx.get(f"{address}/healthz", trust_env=False).json()["model"]
+    operations = [one.ok() for one in schema.get_all_operations() if isinstance(one, Ok)]
+    modes = list(schemathesis.GenerationMode)
+    turns = [(operation, mode) for mode in modes for operation in operations if operation.body]
+    turns += [(operation, mode) for operation in operations for mode in modes[:1]]
+    number = first
+    while findings.done < total:
+        operation, mode = turns[number % len(turns)]
+        cases = operation.as_strategy(generation_mode=mode)
+        try:
+            count = min(cases_a_seed, total - findings.done)
+            _send_cases(cases, number, count, findings, address, model)
+        except hypothesis.errors.Unsatisfiable:
+            # An operation without input has nothing that misfits.
+            turns.remove((operation, mode))
+        except (Exception, FailureGroup) as failure:
+            findings.add(f"--api, number {number}, {operation.label}:\n{failure}")
+        number += 1
+        findings.tell("--api", number)
+    return findings
+
+
+def _send_cases(
+    cases: strategies.SearchStrategy[Case],
+    seed: int,
+    count: int,
+    findings: Findings,
+    address: str,
+    model: str,
+) -> None:
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=count,
+        deadline=None,
+        report_multiple_bugs=False,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        verbosity=hypothesis.Verbosity.quiet,
+    )
+    @hypothesis.given(case=cases, whole=strategies.integers(0, 3))
+    def send(case: Case, whole: int) -> None:
+        if whole:
+            _make_readable(case.body, model)
+        response = case.call(base_url=address)
+        findings.count(response.status_code)
+        case.validate_response(response, checks=CHECKS)
+
+    send()
+
+
+def _make_readable(body: object, model: str) -> None:
+    """Real pictures and the model's name: without these, hardly a request gets past its reading."""
+    if isinstance(body, list):
+        for part in body:
+            _make_readable(part, model)
+    if not isinstance(body, dict):
+        return
+    for key, value in body.items():
+        if key == "image" and isinstance(value, bytes):
+            body[key] = _WHOLE
+        elif key in ("image", "url") and isinstance(value, str):
+            body[key] = _url(_WHOLE, "image/png")
+        elif key == "model" and isinstance(value, str):
+            body[key] = model
+        else:
+            _make_readable(value, model)
+
+
+def _url(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def fuzz_pictures(address: str, total: int, first: int) -> Findings:
+    """Damaged pictures, half of them as data URLs."""
+    findings = Findings(total)
+    with (
+        httpx.Client(base_url=address, timeout=60, trust_env=False) as client,
+        ThreadPoolExecutor(_AT_ONCE) as pool,
+    ):
+
+        def send(number: int) -> None:
+            content, kind = damaged(number)
+            status = _send_picture(client, content, kind, number)
+            findings.count(status)
+            if status not in (200, 400, 415):
+                small = smallest(content, lambda part: _send_picture(client, part, kind, number))
+                findings.add(f"--pictures, number {number}: {status} for {kind} {small.hex()}")
+
+        for begin in range(first, first + total, _AT_ONCE):
+            list(pool.map(send, range(begin, min(begin + _AT_ONCE, first + total))))
+            findings.tell("--pictures", begin + _AT_ONCE)
+    return findings
+
+
+def _send_picture(client: httpx.Client, content: bytes, kind: str, number: int) -> int:
+    """The response's status; 599 where there is none."""
+    try:
+        return _response(client, content, kind, number).status_code
+    except httpx.HTTPError:
+        return 599
+
+
+def _response(client: httpx.Client, content: bytes, kind: str, number: int) -> httpx.Response:
+    if number % 2:
+        files = {"image": ("a", content, kind)}
+        fields = {"phrases": "a", "refine": "false"}
+        return client.post("/v1/segment", data=fields, files=files)
+    body = {"image": _url(content, kind), "phrases": ["a"], "refine": False}
+    return client.post("/v1/segment", json=body)
+
+
+def smallest(content: bytes, status: Callable[[bytes], int]) -> bytes:
+    """The content without all parts that can be left out and it still breaks."""
+    length = len(content) // 2
+    while length:
+        at = 0
+        while at < len(content):
+            shorter = content[:at] + content[at + length :]
+            if status(shorter) >= 500:
+                content = shorter
+            else:
+                at += length
+        length //= 2
+    return content
+
+
+def main() -> int:
+    """Prints what broke."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--api", type=int, default=0, help="requests of the description")
+    parser.add_argument("--pictures", type=int, default=0, help="damaged pictures")
+    parser.add_argument("--first", type=int, default=0, help="number to begin with")
+    given = parser.parse_args()
+    broken = 0
+    with serving() as address:
+        for name, fuzz, total in (
+            ("--api", fuzz_api, given.api),
+            ("--pictures", fuzz_pictures, given.pictures),
+        ):
+            if total:
+                findings = fuzz(address, total, given.first)
+                told = {status: findings.statuses[status] for status in sorted(findings.statuses)}
+                print(
+                    f"{name}: {findings.done} requests, {len(findings.broken)} broken, {told}",
+                    flush=True,
+                )
+                broken += len(findings.broken)
+        held = httpx.get(f"{address}/healthz", trust_env=False).json()["served"]
+        print(f"places still held: {held}")
+    return 1 if broken or held else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
