@@ -20,6 +20,7 @@ from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, tell
 from flmm.cli.evaluate import evaluate
 from flmm.cli.models import models
+from flmm.cli.report import report
 from flmm.cli.segment import segment
 from flmm.cli.serve import serve
 from flmm.cli.think import think
@@ -37,6 +38,7 @@ app.command()(attend)
 app.command()(think)
 app.command()(train)
 app.command()(evaluate)
+app.command()(report)
 app.command()(serve)
 app.command()(models)
 app.add_typer(bench, name="bench")

@@ -1,0 +1,7 @@
+"""All claims, in the order that the report has them."""
+
+from flmm.report.claim import Claim
+from flmm.report.ground import GROUND, Ground
+from flmm.report.where import WHERE, Where
+
+CLAIMS: dict[str, Claim[Ground] | Claim[Where]] = {GROUND.name: GROUND, WHERE.name: WHERE}
