@@ -19,6 +19,7 @@ class WhichClaim(StrEnum):
     """The claims, in the order that the report has them (``flmm.report.claims.CLAIMS``)."""
 
     GROUND = "ground"
+    ABLATIONS = "ablations"
     WHERE = "where"
 
 
@@ -28,8 +29,8 @@ def report(
         typer.Argument(
             metavar="[CLAIM]...",
             show_default=False,
-            help="ground (masks without training beside the head's), where (which layers and"
-            " heads show what words mean); by default all of them.",
+            help="ground (masks without training beside the head's), ablations (what matters in"
+            " the head), where (which layers and heads show what words mean); by default all.",
         ),
     ] = None,
     scenes: Annotated[
@@ -39,8 +40,8 @@ def report(
         int, typer.Option(min=1, help="Other pictures, on which heads and levels are chosen.")
     ] = 60,
     training: Annotated[
-        int, typer.Option(min=0, help="Further ones, from which small decoders learn.")
-    ] = 0,
+        int, typer.Option(min=1, help="Further ones, from which small decoders learn.")
+    ] = 96,
     data: Annotated[
         Path | None,
         typer.Option(

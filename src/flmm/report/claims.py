@@ -1,7 +1,12 @@
 """All claims, in the order that the report has them."""
 
+from flmm.report.ablations import ABLATIONS, Ablations
 from flmm.report.claim import Claim
 from flmm.report.ground import GROUND, Ground
 from flmm.report.where import WHERE, Where
 
-CLAIMS: dict[str, Claim[Ground] | Claim[Where]] = {GROUND.name: GROUND, WHERE.name: WHERE}
+CLAIMS: dict[str, Claim[Ground] | Claim[Ablations] | Claim[Where]] = {
+    GROUND.name: GROUND,
+    ABLATIONS.name: ABLATIONS,
+    WHERE.name: WHERE,
+}

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from flmm.data.sample import Sample
-from flmm.data.sources import DataSource
+from flmm.data.sources import DataSource, Stickers
 from flmm.data.sticker_scenes import read_stickers
 from flmm.errors import InputError
 from flmm.stickers.world import EVALUATION_SEED, VALIDATION_SEED
 
 CALIBRATION_PICTURES = 60
 _EXPRESSIONS = 6
+_LEARNED_EXPRESSIONS = 3
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class ReportData:
     """On which the comparisons choose their best head, layer and level."""
     training: tuple[Sample, ...]
     """From which the small decoders of the ablations learn."""
+    source: DataSource
+    """What was read, as training's settings name it."""
 
 
 def sticker_data(folder: Path, scenes: int, calibration: int, training: int) -> ReportData:
     """Scenes of the embedded world; measured and chosen on are ones that its model never saw.
 
-    Of a scene's many expressions, ``_EXPRESSIONS`` are taken by chance, always the same ones.
+    Of a scene's many expressions, a few are taken by chance, always the same ones.
 
     Args:
         folder: where they are drawn to.
@@ -41,15 +44,16 @@ def sticker_data(folder: Path, scenes: int, calibration: int, training: int) -> 
         InputError: the folder cannot be written.
     """
 
-    def read(count: int, first: int) -> tuple[Sample, ...]:
+    def read(count: int, first: int, expressions: int = _EXPRESSIONS) -> tuple[Sample, ...]:
         samples = read_stickers(folder, count, first)
-        return tuple(_thinned(one, first + place) for place, one in enumerate(samples))
+        return tuple(_thinned(one, expressions, first + place) for place, one in enumerate(samples))
 
     return ReportData(
         "sticker scenes",
         read(scenes, EVALUATION_SEED),
         read(calibration, VALIDATION_SEED),
-        read(training, 0),
+        read(training, 0, _LEARNED_EXPRESSIONS),
+        Stickers(name="sticker scenes", folder=folder, scenes=max(training, 1), first_scene=0),
     )
 
 
@@ -78,14 +82,15 @@ def source_data(
         tuple(samples[first : first + pictures]),
         tuple(samples[:calibration]),
         tuple(samples[calibration:first]),
+        source,
     )
 
 
-def _thinned(sample: Sample, seed: int) -> Sample:
+def _thinned(sample: Sample, expressions: int, seed: int) -> Sample:
     """The captions, and some of the expressions."""
     texts = sample.texts
     others = [place for place, text in enumerate(texts) if text.kind != "caption"]
-    chosen = np.random.default_rng(seed).permutation(others)[:_EXPRESSIONS].tolist()
+    chosen = np.random.default_rng(seed).permutation(others)[:expressions].tolist()
     return replace(
         sample,
         texts=tuple(

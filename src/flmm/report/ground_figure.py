@@ -41,7 +41,7 @@ def _scores(axes: "Axes", results: Ground, kind: str) -> None:
     parts = [part for part in ("things", "stuff") if any(row.part == part for row in rows)]
     parts = parts or ["all"]
     for place, part in enumerate(parts):
-        shift = 0.22 * (place - (len(parts) - 1) / 2)
+        shift = 0.3 * (place - (len(parts) - 1) / 2)
         members = [row for row in rows if row.part == part]
         for index, row in enumerate(members):
             score = row.score.cumulative_iou
@@ -78,7 +78,7 @@ def draw_examples(masks: Masks, bench: Bench, file: Path) -> None:
             break
         rows.append((seen, _told(seen, place)))
     titles = ("picture", "attention (mean)", *METHODS[1:])
-    with figure(file, 0.98 * len(rows) + 0.25) as drawn:
+    with figure(file, 0.98 * len(rows) + 0.25, photographs=True) as drawn:
         grid = drawn.subplots(len(rows), len(titles), squeeze=False)
         for line, (seen, phrase) in zip(grid, rows, strict=True):
             _example(line, seen, phrase, masks(seen)[phrase].numpy())

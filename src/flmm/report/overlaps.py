@@ -97,9 +97,9 @@ class OverlapTable:
         """How many there are."""
         return len(set(self.picture.tolist()))
 
-    def rows(self, kind: str, part: str = "all") -> Tensor:
-        """(n,) bool: the phrases of one kind of text and of ``PARTS``."""
-        chosen = self.kind == list(KINDS).index(kind)
+    def rows(self, kind: str | None, part: str = "all") -> Tensor:
+        """(n,) bool: the phrases of one kind of text (None: of all) and of ``PARTS``."""
+        chosen = self.kind >= 0 if kind is None else self.kind == list(KINDS).index(kind)
         return chosen if part == "all" else chosen & (self.thing == _THING[part == "things"])
 
     def scores(self, rows: Tensor) -> list[Score]:

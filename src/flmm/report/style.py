@@ -34,8 +34,11 @@ _SETTINGS: dict[str, object] = {
 
 
 @contextmanager
-def figure(file: Path, height: float, width: float = WIDTH) -> "Iterator[Figure]":
-    """A figure of so many inches, written when the block ends."""
+def figure(file: Path, height: float, photographs: bool = False) -> "Iterator[Figure]":
+    """A figure of so many inches, written when the block ends.
+
+    One without photographs has a palette, which makes its file several times smaller.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -47,16 +50,16 @@ def figure(file: Path, height: float, width: float = WIDTH) -> "Iterator[Figure]
     )
 
     with rc_context(_SETTINGS):
-        drawn = pyplot.figure(figsize=(width, height), layout="constrained")
+        drawn = pyplot.figure(figsize=(WIDTH, height), layout="constrained")
         try:
             yield drawn
             with whole_file(file) as place:
                 whole = BytesIO()
-                drawn.savefig(whole, format="png")
-                # A palette makes it several times smaller. The same results give the same file.
-                Image.open(whole).convert("RGB").quantize(256).save(
-                    place, format="png", optimize=True
-                )
+                drawn.savefig(whole, format="png", dpi=140 if photographs else 200)
+                pixels = Image.open(whole).convert("RGB")
+                if not photographs:
+                    pixels = pixels.quantize(256)
+                pixels.save(place, format="png", optimize=True)
         finally:
             pyplot.close(drawn)
 
