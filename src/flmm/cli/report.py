@@ -20,6 +20,7 @@ class WhichClaim(StrEnum):
 
     GROUND = "ground"
     ABLATIONS = "ablations"
+    CONVERSATION = "conversation"
     WHERE = "where"
 
 
@@ -30,7 +31,8 @@ def report(
             metavar="[CLAIM]...",
             show_default=False,
             help="ground (masks without training beside the head's), ablations (what matters in"
-            " the head), where (which layers and heads show what words mean); by default all.",
+            " the head), conversation (the same answers with and without grounding), where (which"
+            " layers and heads show what words mean); by default all of them.",
         ),
     ] = None,
     scenes: Annotated[

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from flmm.report.ablations import Ablations, Line
 from flmm.report.small_decoders import BASELINE
 from flmm.report.style import PART_COLOURS, figure, light_grid
@@ -28,21 +30,18 @@ def draw(results: Ablations, file: Path) -> None:
     halves = (groups[:2], groups[2:])
     heights = [[len(lines) + 1.6 for _, lines in half] for half in halves]
     with figure(file, 0.21 * max(map(sum, heights)) + 0.5) as drawn:
-        parts = drawn.subfigures(1, 2)
-        for part, half, ratios in zip(parts, halves, heights, strict=True):
+        columns = drawn.subfigures(1, 2)
+        assert isinstance(columns, np.ndarray)
+        left, right = columns
+        for part, half, ratios in zip((left, right), halves, heights, strict=True):
             grid = part.subplots(
                 len(half), 1, squeeze=False, sharex=True, gridspec_kw={"height_ratios": ratios}
             )
             for axes, (group, lines) in zip(grid[:, 0], half, strict=True):
                 _panel(axes, group, lines)
             grid[-1, 0].set_xlabel("cIoU (%)")
-        handles, names = parts[0].axes[0].get_legend_handles_labels()
-        count = results.lines[0].all.phrases
-        drawn.legend(
-            handles, [f"{name} (of {count:,} phrases)" if not i else name
-                      for i, name in enumerate(names)],
-            loc="outside lower center", ncols=2,
-        )  # fmt: skip
+        handles, names = left.axes[0].get_legend_handles_labels()
+        drawn.legend(handles, names, loc="outside lower center", ncols=2)
 
 
 def _lines(results: Ablations, group: str) -> list[Line]:
@@ -71,7 +70,7 @@ def _panel(axes: "Axes", group: str, lines: list[Line]) -> None:
                 one.value, place + shift, xerr=[[one.value - one.low], [one.high - one.value]],
                 fmt="o" if part == "things" else "s", markersize=4.5, color=colour, elinewidth=1.2,
                 fillstyle=fills[line.how], markerfacecoloralt="white",
-                label=None if labelled else part,
+                label=None if labelled else f"{part} (n = {score.phrases:,})",
             )  # fmt: skip
             labelled = True
         anchor = base.things if part == "things" else base.stuff
