@@ -1,7 +1,8 @@
 # make demo   asks the embedded model about the bundled picture
 # make test   runs every check
+# make report measures the paper's claims on the embedded model, and writes docs/report.md
 #
-# Both make .venv first, once; PYTHON and TORCH can be set, as in: make demo PYTHON=python3.12
+# All make .venv first, once; PYTHON and TORCH can be set, as in: make demo PYTHON=python3.12
 
 PYTHON ?= python3.11
 TORCH ?= torch==2.13.0
@@ -9,7 +10,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test
+.PHONY: demo test report
 
 demo: .venv/installed
 	$(BIN)/flmm chat src/flmm/assets/pictures/demo.png "What is in the picture?"
@@ -21,6 +22,9 @@ test: .venv/installed-for-tests
 	$(BIN)/mypy
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
+report: .venv/installed-for-report
+	HF_HUB_OFFLINE=1 $(BIN)/flmm report
+
 # torch goes first and pinned: a resolver left to itself may bring gigabytes for a GPU.
 .venv/torch:
 	$(PYTHON) -m venv .venv
@@ -29,6 +33,10 @@ test: .venv/installed-for-tests
 
 .venv/installed: .venv/torch pyproject.toml
 	$(PIP) install --editable .
+	touch $@
+
+.venv/installed-for-report: .venv/installed
+	$(PIP) install --editable ".[report]"
 	touch $@
 
 .venv/installed-for-tests: .venv/installed

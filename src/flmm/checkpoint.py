@@ -88,12 +88,24 @@ def from_pretrained(
     """
     folder = _folder(name, revision)
     config = read_config(folder)
-    if sam is None:
-        inside = folder / config.refiner_name_or_path
-        sam = load_sam(inside if inside.is_dir() else config.refiner_name_or_path)
-    head = GroundingHead(config, sam)
+    head = GroundingHead(config, sam or _named_sam(folder, config))
     _load_weights(head, folder / WEIGHTS_NAME)
     return head.eval()
+
+
+def untrained_sam(name: str | Path, revision: str | None = None) -> SamModel:
+    """The SAM that a head names, as it was before the head was trained.
+
+    Raises:
+        InputError: as ``from_pretrained`` does.
+    """
+    folder = _folder(name, revision)
+    return _named_sam(folder, read_config(folder))
+
+
+def _named_sam(folder: Path, config: HeadConfig) -> SamModel:
+    inside = folder / config.refiner_name_or_path
+    return load_sam(inside if inside.is_dir() else config.refiner_name_or_path)
 
 
 def read_config(folder: Path) -> HeadConfig:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from flmm.answer import Answer
+    from flmm.train.pictures import Watch
+
+_LINES = 20
+"""In a log that nobody watches, at most."""
 
 
 def is_terminal() -> bool:
@@ -36,6 +40,38 @@ def working(message: str | None) -> Iterator[None]:
 
     with Console(stderr=True).status(message):
         yield
+
+
+@contextmanager
+def watched() -> "Iterator[Watch]":
+    """A bar with the time that is left, or now and then a line where nobody watches."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), disable=not is_terminal()) as bar:
+        task = bar.add_task("starting", total=None)
+        told = -1
+
+        def watch(done: int, total: int, how: str) -> None:
+            nonlocal told
+            bar.update(task, completed=done, total=total, description=how)
+            share = done * _LINES // total
+            if bar.disable and share != told:
+                told = share
+                tell(f"{done} of {total}: {how}")
+
+        yield watch
 
 
 def print_json(content: Mapping[str, object]) -> None:

@@ -22,6 +22,7 @@ from flmm.cli.console import is_terminal, tell
 from flmm.cli.convert import convert
 from flmm.cli.evaluate import evaluate
 from flmm.cli.models import models
+from flmm.cli.report import report
 from flmm.cli.segment import segment
 from flmm.cli.serve import serve
 from flmm.cli.think import think
@@ -40,6 +41,7 @@ app.command()(think)
 app.command()(batch)
 app.command()(train)
 app.command()(evaluate)
+app.command()(report)
 app.command()(serve)
 app.command()(models)
 app.command()(convert)

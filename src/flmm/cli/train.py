@@ -1,22 +1,16 @@
 """``flmm train``: a grounding head for any LMM."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flmm.cli.console import is_terminal, print_json, tell
+from flmm.cli.console import print_json, tell, watched
 from flmm.cli.options import Device, Dtype, Json, need_packages
 
 if TYPE_CHECKING:
-    from flmm.train.pictures import Watch
     from flmm.train.run import TrainingResult
-
-_LINES = 20
-"""In a log that nobody watches, at most."""
 
 
 def train(
@@ -67,43 +61,11 @@ def train(
         "tracker": tracker, "seed": seed, "device": device, "dtype": dtype,
     }  # fmt: skip
     given = {name: value for name, value in flags.items() if value is not None}
-    with _progress() as watch:
+    with watched() as watch:
         result = run(read_settings(settings, given), settings.parent, tell, watch)
     # Every process of several comes here, and one of them is enough to tell.
     if os.environ.get("RANK", "0") == "0":
         _show(result, as_json)
-
-
-@contextmanager
-def _progress() -> "Iterator[Watch]":
-    """A bar with the time that is left, or now and then a line where nobody watches."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), disable=not is_terminal()) as bar:
-        task = bar.add_task("starting", total=None)
-        told = -1
-
-        def watch(done: int, total: int, how: str) -> None:
-            nonlocal told
-            bar.update(task, completed=done, total=total, description=how)
-            share = done * _LINES // total
-            if bar.disable and share != told:
-                told = share
-                tell(f"{done} of {total}: {how}")
-
-        yield watch
 
 
 def _show(result: "TrainingResult", as_json: bool) -> None:

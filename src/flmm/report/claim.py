@@ -1,0 +1,165 @@
+"""What every claim has: a name, a way to measure it, and a way to show what came out.
+
+A claim's results are kept as JSON with all that they depend on; where these are the same, they are
+not measured again.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from flmm.data.sample import Sample
+from flmm.errors import InputError
+from flmm.evaluate.benchmark import Benchmark, record_of
+from flmm.grounder import Grounder
+from flmm.report.data import ReportData
+from flmm.report.seeing import PROTOCOL, Eye
+from flmm.train.pictures import Watch
+from flmm.whole_file import whole_file
+
+R = TypeVar("R")
+
+
+class Bench:
+    """What claims are measured with.
+
+    Args:
+        grounder: the model.
+        data: the pictures.
+        work: a folder for what a run that goes on starts from.
+        tell: given a line for each picture that is left out.
+        watch: shown (done, all, what).
+    """
+
+    def __init__(
+        self,
+        grounder: Grounder,
+        data: ReportData,
+        work: Path,
+        tell: Callable[[str], None],
+        watch: Watch,
+    ) -> None:
+        self.grounder = grounder
+        self.data = data
+        self.work = work
+        self.tell = tell
+        self.watch = watch
+
+    @cached_property
+    def eye(self) -> Eye:
+        return Eye(self.grounder, self.tell)
+
+    @cached_property
+    def key(self) -> dict[str, str]:
+        """All that measurements depend on, where nothing is trained."""
+        record = record_of(
+            self.grounder, Benchmark(self.data.name, {}, self.data.measured), PROTOCOL
+        )
+        return {
+            "data": self.data.name,
+            "measured": f"{record.samples} pictures, {record.samples_fingerprint}",
+            "calibration": self.fingerprint(self.data.calibration),
+            "head": record.head_fingerprint,
+            "LMM": record.lmm_fingerprint,
+            "numbers": record.dtype,
+        }
+
+    def fingerprint(self, samples: Sequence[Sample]) -> str:
+        """Which pictures and texts these are; at least one picture."""
+        record = record_of(self.grounder, Benchmark(self.data.name, {}, samples), PROTOCOL)
+        return f"{record.samples} pictures, {record.samples_fingerprint}"
+
+
+@dataclass(frozen=True)
+class Claim(Generic[R]):
+    """One claim of the paper."""
+
+    name: str
+    """Of its files and its command."""
+    title: str
+    kind: type[R]
+    """A frozen dataclass: what is measured."""
+    version: int
+    """Counted up when the way of measuring changes."""
+    measure: Callable[[Bench], R]
+    tables: Callable[[R], str]
+    """Markdown."""
+    figures: Callable[[R, Bench, Path], dict[str, str]]
+    """Writes figures to a folder; their files' names and what they show."""
+
+    def run(self, bench: Bench, out: Path) -> R:
+        """Measures what is not measured yet, and writes ``{name}.json``, ``.md`` and figures.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot make the folder {str(out)!r} ({error.strerror}); choose another --out"
+            ) from error
+        key = {"claim": f"{self.name} {self.version}", **bench.key}
+        results = self._kept(out, key)
+        if results is None:
+            results = self.measure(bench)
+            content = {"made for": key, "results": asdict(results)}  # type: ignore[call-overload]
+            _write(out / f"{self.name}.json", json.dumps(content, indent=1))
+        shown = self.figures(results, bench, out)
+        _write(out / f"{self.name}.md", self._section(results, shown))
+        return results
+
+    def _kept(self, out: Path, key: dict[str, str]) -> R | None:
+        try:
+            content = json.loads((out / f"{self.name}.json").read_text(encoding="utf-8"))
+            if content["made for"] != key:
+                return None
+            return TypeAdapter(self.kind).validate_python(content["results"])
+        except (OSError, ValueError, KeyError, TypeError, ValidationError):
+            return None
+
+    def _section(self, results: R, shown: dict[str, str]) -> str:
+        pictures = "".join(f"![{what}]({file})\n\n{what}\n\n" for file, what in shown.items())
+        return f"## {self.title}\n\n{self.tables(results).strip()}\n\n{pictures.strip()}\n"
+
+
+def write_index(out: Path, names: list[str]) -> Path:
+    """Joins the sections that there are into one page, beside the folder and named like it."""
+    page = out.with_suffix(".md")
+    sections = [
+        file.read_text(encoding="utf-8").replace("](", f"]({out.name}/")
+        for name in names
+        if (file := out / f"{name}.md").exists()
+    ]
+    _write(page, "\n".join([_HEADING, *sections]))
+    return page
+
+
+_HEADING = """# The paper's claims, measured
+
+F-LMM ([arXiv 2406.05821](https://arxiv.org/abs/2406.05821)) claims that a frozen LMM can show where
+its words are. Here each claim is measured on the embedded model and its world of sticker scenes, by
+`make report`. `flmm report CLAIM --model HEAD --data SOURCE.yaml` measures yours.
+
+All scores are in percent, with the 95 % interval of a bootstrap over pictures in brackets. cIoU:
+sum of all intersections over sum of all unions; mIoU: mean IoU of the phrases. What a comparison
+may choose (a head, a layer, a level to cut a map at) is chosen on other pictures than those
+measured. "Whole picture" says that everything is the phrase: what no look at all would score.
+"""
+
+
+def _write(file: Path, text: str) -> None:
+    with whole_file(file) as place:
+        place.write_text(text, encoding="utf-8")
+
+
+def digest_of(key: dict[str, str]) -> str:
+    """A short name for a key."""
+    from hashlib import blake2b
+
+    return blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()

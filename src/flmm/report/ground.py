@@ -1,0 +1,170 @@
+"""Frozen LMMs ground: masks without training, and what the head makes of the same attention."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flmm.geometry import maps_on_picture
+from flmm.masks.kmeans import coarse_mask
+from flmm.metrics import Overlap
+from flmm.report.claim import Bench, Claim
+from flmm.report.data import KINDS, kinds_of
+from flmm.report.levels import ChosenLevels, attention_candidates
+from flmm.report.markdown import table
+from flmm.report.measuring import attention_maps, calibrate, measure_parts, phrase_overlap
+from flmm.report.overlaps import PARTS, OverlapTable, Score
+from flmm.report.seeing import SeenPicture, head_masks
+
+METHODS = ("whole picture", "mean map", "best single head", "K-means", "mask decoder", "refined")
+TRAINED = METHODS[4:]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one kind of text, and on things, stuff or all."""
+
+    kind: str
+    part: str
+    method: str
+    score: Score
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The claim's results."""
+
+    pictures: int
+    calibration: int
+    best_head: dict[str, tuple[int, int]]
+    """Layer and head that were chosen, by kind of text."""
+    rows: tuple[Row, ...]
+
+
+Masks = Callable[[SeenPicture], Tensor]
+"""(P, methods, H, W) bool of a picture, in the order of ``METHODS``."""
+
+
+def masks_of(bench: Bench) -> tuple[Masks, dict[str, tuple[int, int]]]:
+    """How each method makes its masks, and the heads that were chosen, by kind of text."""
+    heads = bench.grounder.adapter.heads
+    chosen = calibrate(bench, "attention", attention_maps(bench))
+    best = {kind: _best_head(levels, heads) for kind, levels in chosen.items()}
+
+    def masks(seen: SeenPicture) -> Tensor:
+        geometry = seen.features.geometry
+        refined_of = head_masks(bench.grounder.head, seen.features)
+        found = []
+        for phrase, (kind, decoded, refined) in enumerate(
+            zip(seen.kinds, *refined_of, strict=True)
+        ):
+            attention = seen.attention[phrase]
+            candidates = attention_candidates(attention, heads, geometry, geometry.picture)
+            single = best[kind]
+            clusters = maps_on_picture(
+                coarse_mask(attention).float()[None], geometry, geometry.picture
+            )[0]
+            found.append(
+                torch.stack(
+                    [
+                        torch.ones_like(decoded),
+                        candidates[0] > chosen[kind].level[0],
+                        candidates[single] > chosen[kind].level[single],
+                        clusters > 0.5,
+                        decoded,
+                        refined,
+                    ]
+                )
+            )
+        return torch.stack(found)
+
+    def place(number: int, kind: str) -> tuple[int, int]:
+        layers = (len(chosen[kind].level) - 1) // (1 + heads)
+        return divmod(number - 1 - layers, heads)
+
+    return masks, {kind: place(number, kind) for kind, number in best.items()}
+
+
+def _best_head(levels: ChosenLevels, heads: int) -> int:
+    layers = (len(levels.level) - 1) // (1 + heads)
+    return levels.best(range(1 + layers, len(levels.level)))
+
+
+def measure(bench: Bench) -> Ground:
+    """Every method's masks against the true ones, at the pictures' own size."""
+    masks, best = masks_of(bench)
+
+    def rows(seen: SeenPicture) -> OverlapTable:
+        both = [
+            phrase_overlap(found, truth, ~ignored)
+            for found, truth, ignored in zip(masks(seen), seen.masks, seen.ignored, strict=True)
+        ]
+        shared, together = torch.stack(both, 1)
+        return OverlapTable.of(seen, Overlap(shared, together))
+
+    samples = bench.data.measured
+    found = measure_parts(bench, "ground 1", samples, rows)
+    lines: list[Row] = []
+    for kind in kinds_of(samples):
+        for part in PARTS:
+            phrases = found.rows(kind, part)
+            if phrases.any():
+                lines.extend(
+                    Row(kind, part, method, score)
+                    for method, score in zip(METHODS, found.scores(phrases), strict=True)
+                )
+    return Ground(found.pictures, len(bench.data.calibration), best, tuple(lines))
+
+
+def tables(results: Ground) -> str:
+    """One table a kind of text."""
+    blocks = [
+        f"{results.pictures} pictures. Without training: the mean of all heads' maps, the best"
+        " single head (both cut at a level; head and levels are chosen on"
+        f" {results.calibration} other pictures), and K-means with two clusters. Trained: the"
+        " head's mask decoder, and its masks refined with SAM. The LMM is the same frozen one."
+    ]
+    for kind, described in KINDS.items():
+        rows = [row for row in results.rows if row.kind == kind]
+        parts = [part for part in PARTS if any(row.part == part for row in rows)]
+        if not rows:
+            continue
+        titles = [kind]
+        for part in parts:
+            count = next(row.score.phrases for row in rows if row.part == part)
+            titles += [f"{part}: cIoU", f"{part}: mIoU ({count:,} phrases)"]
+        lines = []
+        for method in METHODS:
+            scores = [row.score for row in rows if row.method == method]
+            name = method
+            if method == "best single head":
+                layer, head = results.best_head[kind]
+                name = f"best single head (layer {layer}, head {head})"
+            lines.append(
+                [name, *(str(one) for s in scores for one in (s.cumulative_iou, s.mean_iou))]
+            )
+        blocks.append(f"**{described}**\n\n{table(titles, lines)}")
+    return "\n\n".join(blocks)
+
+
+def figures(results: Ground, bench: Bench, out: Path) -> dict[str, str]:
+    """Scores, and some phrases as every method sees them."""
+    from flmm.report.ground_figure import draw_examples, draw_scores
+
+    draw_scores(results, out / "ground.png")
+    shown = {
+        "ground.png": "cIoU of masks from the frozen LMM's attention; bars: 95 % intervals over"
+        " pictures. Filled: trained on that attention; hollow: no training."
+    }
+    masks, _ = masks_of(bench)
+    draw_examples(masks, bench, out / "ground-examples.png")
+    shown["ground-examples.png"] = (
+        "The first measured pictures' phrases: what each method makes of the same attention."
+        " Green: right; orange: too much; blue: missing."
+    )
+    return shown
+
+
+GROUND = Claim("ground", "Frozen LMMs ground", Ground, 1, measure, tables, figures)

@@ -1,0 +1,138 @@
+"""Overlaps of many methods' masks with the true ones, phrase by phrase, and scores with intervals.
+
+Letters: ``n`` phrases, ``K`` methods, ``B`` resamples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from flmm.metrics import Overlap
+from flmm.report.data import KINDS
+from flmm.report.seeing import SeenPicture
+from flmm.whole_file import whole_file
+
+_RESAMPLES = 2000
+PARTS = ("all", "things", "stuff")
+_THING = {True: 1, False: 0, None: -1}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score in percent, with the 95 % interval of a bootstrap over pictures."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f} ({self.low:.1f}–{self.high:.1f})"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one method over some phrases."""
+
+    cumulative_iou: Interval
+    mean_iou: Interval
+    phrases: int
+
+
+@dataclass(frozen=True)
+class OverlapTable:
+    """A row a phrase, a column a method."""
+
+    picture: Tensor
+    """(n,) int64: the picture's number."""
+    kind: Tensor
+    """(n,) int64: place in ``KINDS``."""
+    thing: Tensor
+    """(n,) int64: 1 thing, 0 stuff, -1 unknown."""
+    intersection: Tensor
+    """(n, K) float64, pixels."""
+    union: Tensor
+    """(n, K) float64, pixels."""
+
+    @staticmethod
+    def of(seen: SeenPicture, overlap: Overlap) -> "OverlapTable":
+        """One picture's rows; (P, K) overlaps."""
+        kinds = list(KINDS)
+        return OverlapTable(
+            torch.full((len(seen.kinds),), seen.number),
+            torch.tensor([kinds.index(kind) for kind in seen.kinds]),
+            torch.tensor([_THING[thing] for thing in seen.is_thing]),
+            overlap.intersection,
+            overlap.union,
+        )
+
+    @staticmethod
+    def join(tables: Sequence["OverlapTable"]) -> "OverlapTable":
+        """All rows, in order; at least one table."""
+        return OverlapTable(
+            *(torch.cat([getattr(one, name) for one in tables]) for name in _COLUMNS)
+        )
+
+    def save(self, file: Path) -> None:
+        """Writes the file, whole or not at all."""
+        with whole_file(file) as place:
+            save_file({name: getattr(self, name).contiguous() for name in _COLUMNS}, place)
+
+    @staticmethod
+    def load(file: Path) -> "OverlapTable | None":
+        """The table in a file; None where there is none, or a damaged one."""
+        try:
+            found = load_file(file)
+            return OverlapTable(*(found[name] for name in _COLUMNS))
+        except (OSError, SafetensorError, KeyError):
+            return None
+
+    @property
+    def pictures(self) -> int:
+        """How many there are."""
+        return len(set(self.picture.tolist()))
+
+    def rows(self, kind: str | None, part: str = "all") -> Tensor:
+        """(n,) bool: the phrases of one kind of text (None: of all) and of ``PARTS``."""
+        chosen = self.kind >= 0 if kind is None else self.kind == list(KINDS).index(kind)
+        return chosen if part == "all" else chosen & (self.thing == _THING[part == "things"])
+
+    def scores(self, rows: Tensor) -> list[Score]:
+        """Each method's over the chosen phrases, at least one."""
+        overlap = Overlap(self.intersection[rows], self.union[rows])
+        numbers = self.picture[rows].tolist()
+        places = {number: place for place, number in enumerate(dict.fromkeys(numbers))}
+        owner = torch.tensor([places[number] for number in numbers])
+        count = len(places)
+
+        def by_picture(values: Tensor) -> Tensor:
+            return torch.zeros(count, values.shape[1], dtype=torch.float64).index_add(
+                0, owner, values.double()
+            )
+
+        shared, together, iou = map(by_picture, (overlap.intersection, overlap.union, overlap.iou))
+        phrases = by_picture(torch.ones(len(owner), 1))
+        random = np.random.default_rng(0)
+        drawn = random.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+        # The first row is the sample itself.
+        weights = torch.cat([torch.ones(1, count), torch.from_numpy(drawn)]).double()
+        cumulative = 100 * (weights @ shared) / (weights @ together).clamp_min(1)
+        mean = 100 * (weights @ iou) / (weights @ phrases)
+        return [
+            Score(_interval(one), _interval(other), len(owner))
+            for one, other in zip(cumulative.T, mean.T, strict=True)
+        ]
+
+
+_COLUMNS = tuple(field.name for field in fields(OverlapTable))
+
+
+def _interval(values: Tensor) -> Interval:
+    """(1 + B,): the sample's own value, then the resamples'."""
+    low, high = values[1:].quantile(torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
+    return Interval(values[0].item(), low, high)
