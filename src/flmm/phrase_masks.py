@@ -29,9 +29,6 @@ _LOGITS_AT_ONCE = 2**25
 Said = tuple[PhraseSpan, Trace]
 """A phrase, and the trace of the answer that its tokens are counted in."""
 
-MaskMethod = Literal["head", "kmeans"]
-"""What makes the masks of the attention maps: the trained head, or, to compare with, clusters."""
-
 
 @dataclass(frozen=True, eq=False)
 class Shown:
