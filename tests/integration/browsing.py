@@ -1,5 +1,7 @@
 """A real Chromium, watched: what it asks for, what it complains about, what the page does."""
 
+import base64
+import io
 import os
 import re
 import shutil
@@ -9,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 from playwright.sync_api import Browser, Dialog, Download, Locator, Page, Request, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -176,3 +181,27 @@ def visiting(
     assert not left, left
     assert visit.dialogs == []
     context.close()
+
+
+def place_in(visit: Visit, mask: NDArray[np.bool_]) -> dict[str, float]:
+    """A pixel of the mask as a position on the picture, away from its edge and its badge."""
+    ys, xs = np.nonzero(mask)
+    inner = [
+        (int(x), int(y))
+        for x, y in zip(xs, ys, strict=True)
+        if mask[y - 6 : y + 7, x - 6 : x + 7].all()
+    ]
+    x, y = inner[0]
+    box = visit.page.locator("#frame .masked").bounding_box()
+    assert box is not None
+    height, width = mask.shape
+    return {"x": (x + 0.5) * box["width"] / width, "y": (y + 0.5) * box["height"] / height}
+
+
+def text_of(locator: Locator) -> str:
+    return locator.text_content() or ""
+
+
+def pixels(url: str) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as opened:
+        return np.asarray(opened)

@@ -1,6 +1,5 @@
 """The page of flmm serve with the embedded model, used in a real browser."""
 
-import base64
 import io
 import json
 import zipfile
@@ -10,10 +9,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from browsing import Visit, chromium, visiting
+from browsing import Visit, chromium, pixels, place_in, text_of, visiting
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Locator
+from playwright.sync_api import Browser
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 from serving import data_url, running
@@ -58,25 +57,6 @@ def expected(address: str) -> tuple[str, list[tuple[str, NDArray[np.bool_]]]]:
         for phrase in answer["phrases"]
     ]
     return answer["text"], phrases
-
-
-def place_in(visit: Visit, mask: NDArray[np.bool_]) -> dict[str, float]:
-    """A pixel of the mask as a position on the picture, away from its edge and its badge."""
-    ys, xs = np.nonzero(mask)
-    inner = [
-        (int(x), int(y))
-        for x, y in zip(xs, ys, strict=True)
-        if mask[y - 6 : y + 7, x - 6 : x + 7].all()
-    ]
-    x, y = inner[0]
-    box = visit.page.locator("#frame .masked").bounding_box()
-    assert box is not None
-    height, width = mask.shape
-    return {"x": (x + 0.5) * box["width"] / width, "y": (y + 0.5) * box["height"] / height}
-
-
-def text_of(locator: Locator) -> str:
-    return locator.text_content() or ""
 
 
 def test_words_and_masks_come_while_the_answer_is_said(
@@ -217,11 +197,6 @@ def test_attention_of_a_word_layer_by_layer(visit: Visit, address: str) -> None:
     assert not np.array_equal(shown[1, 4], shown[1, None])
 
 
-def pixels(url: str) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as opened:
-        return np.asarray(opened)
-
-
 def test_three_ways_side_by_side(visit: Visit) -> None:
     page = visit.page
     bodies: list[str] = []
@@ -264,7 +239,6 @@ def test_downloads(
     for one, mask, (_, wanted) in zip(found, masks, expected[1], strict=True):
         assert (mask != wanted).mean() < 0.01
         assert one["area"] == mask.sum()
-        assert json.loads(content)["annotations"]
 
     name, content = visit.downloaded("Masks ZIP")
     assert name == "demo-masks.zip"
@@ -284,9 +258,9 @@ def test_downloads(
     with Image.open(DEMO) as opened:
         plain = np.asarray(opened.convert("RGB").resize((720, 720)), dtype=float)
     changed = np.abs(overlay[:720] - plain).sum(-1)
-    union = np.any(masks, axis=0).repeat(2, 0).repeat(2, 1)[:720, :720]
-    assert changed.mean() > 10
-    assert union.any()
+    for mask in masks:
+        shown = np.asarray(Image.fromarray(mask).resize((720, 720), Image.Resampling.NEAREST))
+        assert changed[shown].mean() > 20
 
 
 def test_every_control_has_a_name(visit: Visit) -> None:

@@ -7,7 +7,11 @@ import { percent, questionAbout } from "./phrases.js";
 import { forward, lift, listen, setPicture, state, tell } from "./state.js";
 
 const SIDE = 900;
-const HINT = "Point at a coloured word or at the picture. A click on a mask asks about it.";
+const HINTS = {
+  masks: "Point at a coloured word or at the picture. A click on a mask asks about it.",
+  attention: "",
+  comparison: "Point at a coloured word or at a picture: its mask comes forward in all three.",
+};
 
 let picture = null;
 
@@ -52,7 +56,7 @@ function showForward() {
   const fact = byId("fact");
   fact.replaceChildren();
   if (phrase === null) {
-    fact.textContent = state.shown?.phrases.length ? HINT : "";
+    fact.textContent = state.shown?.phrases.length ? HINTS[view()] : "";
     return;
   }
   const number = element("span", "number", String(phrase.number));
@@ -70,6 +74,7 @@ function changeView() {
   byId("frame").classList.toggle("faded", view() === "attention");
   byId("facts").hidden = view() === "attention";
   byId("downloads").hidden = view() === "attention";
+  showForward();
   tell("view");
 }
 
