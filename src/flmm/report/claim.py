@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -160,6 +161,4 @@ def _write(file: Path, text: str) -> None:
 
 def digest_of(key: dict[str, str]) -> str:
     """A short name for a key."""
-    from hashlib import blake2b
-
     return blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()

@@ -12,7 +12,7 @@ from flmm.masks.kmeans import coarse_mask
 from flmm.metrics import Overlap
 from flmm.report.claim import Bench, Claim
 from flmm.report.data import KINDS, kinds_of
-from flmm.report.levels import ChosenLevels, attention_candidates
+from flmm.report.levels import attention_candidates, best_head
 from flmm.report.markdown import table
 from flmm.report.measuring import attention_maps, calibrate, measure_parts, phrase_overlap
 from flmm.report.overlaps import PARTS, OverlapTable, Score
@@ -51,7 +51,7 @@ def masks_of(bench: Bench) -> tuple[Masks, dict[str, tuple[int, int]]]:
     """How each method makes its masks, and the heads that were chosen, by kind of text."""
     heads = bench.grounder.adapter.heads
     chosen = calibrate(bench, "attention", attention_maps(bench))
-    best = {kind: _best_head(levels, heads) for kind, levels in chosen.items()}
+    best = {kind: best_head(levels, heads) for kind, levels in chosen.items()}
 
     def masks(seen: SeenPicture) -> Tensor:
         geometry = seen.features.geometry
@@ -62,7 +62,7 @@ def masks_of(bench: Bench) -> tuple[Masks, dict[str, tuple[int, int]]]:
         ):
             attention = seen.attention[phrase]
             candidates = attention_candidates(attention, heads, geometry, geometry.picture)
-            single = best[kind]
+            single = best[kind].number
             clusters = maps_on_picture(
                 coarse_mask(attention).float()[None], geometry, geometry.picture
             )[0]
@@ -80,16 +80,7 @@ def masks_of(bench: Bench) -> tuple[Masks, dict[str, tuple[int, int]]]:
             )
         return torch.stack(found)
 
-    def place(number: int, kind: str) -> tuple[int, int]:
-        layers = (len(chosen[kind].level) - 1) // (1 + heads)
-        return divmod(number - 1 - layers, heads)
-
-    return masks, {kind: place(number, kind) for kind, number in best.items()}
-
-
-def _best_head(levels: ChosenLevels, heads: int) -> int:
-    layers = (len(levels.level) - 1) // (1 + heads)
-    return levels.best(range(1 + layers, len(levels.level)))
+    return masks, {kind: (one.layer, one.head) for kind, one in best.items()}
 
 
 def measure(bench: Bench) -> Ground:

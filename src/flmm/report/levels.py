@@ -114,6 +114,24 @@ class ChosenLevels:
         return among[int(self.score[among.start : among.stop].argmax())]
 
 
+@dataclass(frozen=True)
+class BestHead:
+    """The head whose map alone shows most."""
+
+    number: int
+    """Its map's, among ``attention_candidates``."""
+    layer: int
+    head: int
+
+
+def best_head(levels: ChosenLevels, heads: int) -> BestHead:
+    """Of ``attention_candidates`` of a model with so many heads a layer."""
+    count = len(levels.level)
+    first = 1 + (count - 1) // (1 + heads)
+    number = levels.best(range(first, count))
+    return BestHead(number, *divmod(number - first, heads))
+
+
 @dataclass
 class LevelChoice:
     """Adds up phrases, then chooses."""

@@ -17,6 +17,7 @@ from transformers.modeling_utils import PreTrainedModel
 from flmm.attention.spans import span_at
 from flmm.features import FeatureExtractor
 from flmm.geometry import maps_on_picture
+from flmm.lmm.llava import LlavaAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.model import GroundingHead
 from flmm.report.claim import Bench
@@ -125,9 +126,12 @@ class Sources:
 
     @property
     def _tower(self) -> PreTrainedModel | None:
-        """The vision tower, where it is one whose patches are the image tokens."""
-        tower = getattr(self._adapter.model.base_model, "vision_tower", None)
-        return tower if self._adapter.views == 1 and isinstance(tower, PreTrainedModel) else None
+        """The vision tower of a LLaVA, whose patches are the image tokens."""
+        if not isinstance(self._adapter, LlavaAdapter) or self._adapter.views != 1:
+            return None
+        tower = self._adapter.model.base_model.vision_tower
+        assert isinstance(tower, PreTrainedModel)
+        return tower
 
     @torch.no_grad()
     def _patch_attention(self, seen: SeenPicture) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from flmm.metrics import Overlap
 from flmm.report.claim import Bench, Claim
 from flmm.report.data import KINDS, kinds_of
-from flmm.report.levels import frame_of, on_frame
+from flmm.report.levels import best_head, frame_of, on_frame
 from flmm.report.markdown import table
 from flmm.report.measuring import (
     attention_maps,
@@ -80,7 +80,7 @@ def measure(bench: Bench) -> Where:
     panels = []
     for kind in kinds_of(samples):
         layers = (len(chosen[kind].level) - 1) // (1 + heads)
-        best = chosen[kind].best(range(1 + layers, len(chosen[kind].level))) - 1 - layers
+        best = best_head(chosen[kind], heads)
         for part in PARTS:
             phrases = found.rows(kind, part)
             if phrases.any():
@@ -93,7 +93,7 @@ def measure(bench: Bench) -> Where:
                             tuple(single[layer * heads : (layer + 1) * heads])
                             for layer in range(layers)
                         ),
-                        divmod(best, heads),
+                        (best.layer, best.head),
                     )
                 )  # fmt: skip
     weights = bench.grounder.head.layer_weights.detach().softmax(0).tolist()
