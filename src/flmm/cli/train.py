@@ -1,8 +1,9 @@
 """``flmm train``: a grounding head for any LMM."""
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +68,8 @@ def train(
         "tracker": tracker, "seed": seed, "device": device, "dtype": dtype,
     }  # fmt: skip
     given = {name: value for name, value in flags.items() if value is not None}
-    with _progress() as watch:
+    # Trackers talk on standard output, which is for the result alone.
+    with redirect_stdout(sys.stderr), _progress() as watch:
         result = run(read_settings(settings, given), settings.parent, tell, watch)
     # Every process of several comes here, and one of them is enough to tell.
     if os.environ.get("RANK", "0") == "0":

@@ -19,6 +19,7 @@ from flmm.train.fit import Run, Tell, fit
 from flmm.train.models import choose_maps, load_frozen_lmm, maps_of_layers, new_head
 from flmm.train.pictures import LivePictures, TrainingPictures, Watch, unwatched
 from flmm.train.settings import TrainingSettings
+from flmm.train.tracking import check_tracker, tracked
 from flmm.train.validation import ValidationScores
 from flmm.user_input import find_device
 from flmm.whole_file import whole_file
@@ -67,9 +68,19 @@ def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> T
         InputError: data, models, cache or checkpoint cannot be used, or the loss is no number.
     """
     accelerator = _setup(settings)
+    with tracked(accelerator, settings):
+        return _train(settings, base, accelerator, _Told(tell, []), watch)
+
+
+def _train(
+    settings: TrainingSettings,
+    base: Path,
+    accelerator: Accelerator,
+    told: _Told,
+    watch: Watch,
+) -> TrainingResult:
     if not accelerator.is_main_process:
         watch = unwatched
-    told = _Told(tell, [])
     adapter = load_frozen_lmm(settings, accelerator.device)
     parts = {
         "training": _samples(settings.train, base),
@@ -97,7 +108,6 @@ def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> T
     )
     progress = fit(run)
     left_out = len(set(gather_object(told.lines)))
-    accelerator.end_training()
     return TrainingResult(
         settings.out / HEAD_FOLDER, progress.best, progress.step, progress.best_step, left_out,
         extractor.padding.share,
@@ -105,7 +115,6 @@ def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> T
 
 
 def _setup(settings: TrainingSettings) -> Accelerator:
-    tracker = None if settings.tracker is None else settings.tracker.value
     if settings.device not in (None, "cpu", "cuda"):
         raise InputError(
             f"device is {settings.device!r}; training knows cpu and cuda: choose the GPU with"
@@ -113,23 +122,19 @@ def _setup(settings: TrainingSettings) -> Accelerator:
         )
     find_device(settings.device)
     try:
-        settings.out.mkdir(parents=True, exist_ok=True)
         accelerator = Accelerator(
             cpu=settings.device == "cpu",
-            log_with=tracker,
+            log_with=None if settings.tracker is None else settings.tracker.value,
             project_dir=settings.out,
         )
-        if tracker is not None:
-            accelerator.init_trackers("flmm", _flat(settings))
+        check_tracker(accelerator, settings.tracker)
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except InputError:
+        raise
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"the run in {str(settings.out)!r} cannot start: {reason}") from error
     return accelerator
-
-
-def _flat(settings: TrainingSettings) -> dict[str, str]:
-    content = settings.model_dump(mode="json")
-    return {name: str(value) for name, value in content.items()}
 
 
 def _samples(sources: Sequence[DataSource], base: Path) -> list[Sample]:
