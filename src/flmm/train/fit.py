@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torch.optim import AdamW
 
 from flmm.errors import InputError
 from flmm.model import GroundingHead
+from flmm.processes import agree
 from flmm.train.average import WeightAverage
 from flmm.train.checkpoint import Progress, RunState
 from flmm.train.loss import count_phrases, count_tokens, loss_sums
@@ -61,7 +63,7 @@ def fit(run: Run) -> Progress:
     settings, plan, head = run.settings, run.plan, run.head
     state = _setup(run)
     written = _written(run)
-    progress = state.load(settings.out, written)
+    progress = agree(lambda: state.load(settings.out, written))
     log = _Log(run, progress.step)
     head.train()
     seconds = time.perf_counter()
@@ -81,9 +83,8 @@ def fit(run: Run) -> Progress:
             )
         if epoch_ends:
             progress = _end_epoch(run, state, progress, log)
-        if (epoch_ends or progress.step % settings.checkpoint_every == 0) and _is_first(run):
-            state.save(settings.out, written, progress)
-    run.accelerator.wait_for_everyone()
+        if epoch_ends or progress.step % settings.checkpoint_every == 0:
+            _first_does(run, partial(state.save, settings.out, written, progress))
     return progress
 
 
@@ -112,8 +113,9 @@ def _setup(run: Run) -> RunState:
     return RunState(weights, optimizer, average)
 
 
-def _is_first(run: Run) -> bool:
-    return bool(run.accelerator.is_main_process)
+def _first_does(run: Run, work: Callable[[], None]) -> None:
+    """The first process works; all fail where it fails."""
+    agree(work if run.accelerator.is_main_process else lambda: None)
 
 
 def _read_ahead(run: Run, first: int) -> Iterator[_Step]:
@@ -218,8 +220,7 @@ def _end_epoch(run: Run, state: RunState, progress: Progress, log: "_Log") -> Pr
 def _validate(run: Run, progress: Progress, log: "_Log") -> Progress:
     accelerator = run.accelerator
     if not len(run.validation):
-        if _is_first(run):
-            run.keep_best(None, progress.step)
+        _first_does(run, lambda: run.keep_best(None, progress.step))
         return replace(progress, best_step=progress.step)
     mine = batches_of(
         range(len(run.validation)),
@@ -240,8 +241,7 @@ def _validate(run: Run, progress: Progress, log: "_Log") -> Progress:
     log.write(progress.step, {f"validation/{name}": v for name, v in scores.to_dict().items()})
     if progress.best is not None and not scores.best_by > progress.best.best_by:
         return progress
-    if _is_first(run):
-        run.keep_best(scores, progress.step)
+    _first_does(run, lambda: run.keep_best(scores, progress.step))
     return replace(progress, best=scores, best_step=progress.step)
 
 
@@ -251,21 +251,27 @@ class _Log:
     def __init__(self, run: Run, step: int) -> None:
         self._run = run
         self._file = run.settings.out / LOG_NAME
-        if _is_first(run):
-            _keep_lines(self._file, step)
+        _first_does(run, lambda: _keep_lines(self._file, step))
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        if not _is_first(self._run):
-            return
+        _first_does(self._run, lambda: self._write(step, values))
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
         line = {"step": step, "epoch": step / self._run.plan.steps_an_epoch, **values}
-        with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        try:
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise _unwritable(self._file, error) from error
         self._run.accelerator.log(values, step)
 
 
 def _keep_lines(file: Path, step: int) -> None:
     """Drops what a killed run logged after its last checkpoint, for it will be logged again."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    except (OSError, ValueError) as error:
+        raise InputError(f"log {str(file)!r} cannot be read ({error}); delete it") from error
     kept = []
     for line in lines:
         try:
@@ -273,5 +279,15 @@ def _keep_lines(file: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue  # the last line of a killed run may be cut
-    with whole_file(file) as place:
-        place.write_text("".join(kept), encoding="utf-8")
+    try:
+        with whole_file(file) as place:
+            place.write_text("".join(kept), encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(file, error) from error
+
+
+def _unwritable(file: Path, error: OSError) -> InputError:
+    return InputError(
+        f"log {str(file)!r} cannot be written ({error.strerror}); make room and start again: the"
+        " last checkpoint stays"
+    )

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 
+from flmm.answer import write_whole
 from flmm.checkpoint import model_card, save_pretrained
 from flmm.data.sample import Sample
 from flmm.data.sources import DataSource, read_sources
@@ -14,6 +16,7 @@ from flmm.errors import InputError
 from flmm.features import FeatureExtractor
 from flmm.lmm.base import LMMAdapter
 from flmm.model import GroundingHead
+from flmm.processes import agree
 from flmm.train.cache import CachedPictures, CacheKey, FeatureCache, fill, sample_digest
 from flmm.train.fit import Run, Tell, fit
 from flmm.train.models import choose_maps, load_frozen_lmm, maps_of_layers, new_head
@@ -22,7 +25,6 @@ from flmm.train.settings import TrainingSettings
 from flmm.train.tracking import check_tracker, tracked
 from flmm.train.validation import ValidationScores
 from flmm.user_input import find_device
-from flmm.whole_file import whole_file
 
 HEAD_FOLDER = "head"
 
@@ -81,11 +83,13 @@ def _train(
 ) -> TrainingResult:
     if not accelerator.is_main_process:
         watch = unwatched
-    adapter = load_frozen_lmm(settings, accelerator.device)
-    parts = {
-        "training": _samples(settings.train, base),
-        "validation": _samples(settings.validation, base),
-    }
+    adapter = agree(lambda: load_frozen_lmm(settings, accelerator.device))
+    parts = agree(
+        lambda: {
+            "training": _samples(settings.train, base),
+            "validation": _samples(settings.validation, base),
+        }
+    )
     head = _head(settings, adapter, parts["training"], accelerator, told, watch)
     extractor = FeatureExtractor(adapter, head)
     live = {
@@ -100,8 +104,7 @@ def _train(
         folder = settings.out / HEAD_FOLDER
         save_pretrained(head, folder)
         card = model_card(head.config, _measured(settings, scores, step))
-        with whole_file(folder / "README.md") as place:
-            place.write_text(card, encoding="utf-8")
+        write_whole(folder / "README.md", card.encode())
 
     run = Run(
         settings, accelerator, head, pictures["training"], pictures["validation"], keep_best, watch
@@ -127,14 +130,21 @@ def _setup(settings: TrainingSettings) -> Accelerator:
             log_with=None if settings.tracker is None else settings.tracker.value,
             project_dir=settings.out,
         )
-        check_tracker(accelerator, settings.tracker)
-        settings.out.mkdir(parents=True, exist_ok=True)
-    except InputError:
-        raise
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"the run in {str(settings.out)!r} cannot start: {reason}") from error
+    agree(lambda: _prepare(accelerator, settings))
     return accelerator
+
+
+def _prepare(accelerator: Accelerator, settings: TrainingSettings) -> None:
+    check_tracker(accelerator, settings.tracker)
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {str(settings.out)!r} ({error.strerror}); choose another out"
+        ) from error
 
 
 def _samples(sources: Sequence[DataSource], base: Path) -> list[Sample]:
@@ -159,7 +169,7 @@ def _head(
             return LivePictures(samples, extractor, settings.protocol, tell)
 
         kept = choose_maps(settings, settings.head.heads, calibration, accelerator, watch)
-    head = new_head(settings, adapter, kept).to(accelerator.device)
+    head = agree(lambda: new_head(settings, adapter, kept)).to(accelerator.device)
     if accelerator.num_processes > 1:
         for weight in head.parameters():
             broadcast(weight.data)
@@ -178,20 +188,28 @@ def _cached(
     extractor = live["training"].extractor
     precision = settings.cache_precision
     key = CacheKey.of(extractor.adapter, extractor.head, settings.protocol, precision)
-    with accelerator.main_process_first():
-        cache = FeatureCache(folder, key, precision, tell, watch)
+
+    def opened() -> FeatureCache:
+        return FeatureCache(folder, key, precision, tell, watch)
+
+    # The first process makes the folder, and only then do the others look into it.
+    first = agree(lambda: opened() if accelerator.is_main_process else None)
+    cache = agree(lambda: first or opened())
     digests = {name: [sample_digest(one) for one in part.samples] for name, part in live.items()}
-    for name, part in live.items():
+
+    def fill_share(name: str, part: LivePictures) -> None:
         missing = [number for number, one in enumerate(digests[name]) if one not in cache]
         mine = missing[accelerator.process_index :: accelerator.num_processes]
         done = 0
         for count in fill(cache, part, mine):
             done += count
             watch(done, len(mine), f"caching {name} pictures")
-    accelerator.wait_for_everyone()
+
+    for name, part in live.items():
+        agree(partial(fill_share, name, part))
     if accelerator.num_processes > 1:
         # The other processes' shards.
-        cache = FeatureCache(folder, key, precision, tell, watch)
+        cache = agree(opened)
     return {name: CachedPictures(cache, digests[name]) for name in live}
 
 

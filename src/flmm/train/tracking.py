@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from accelerate import Accelerator
 
 from flmm.errors import InputError
+from flmm.processes import agree
 from flmm.train.settings import Tracker, TrainingSettings
 
 _PROJECT = "flmm"
@@ -32,13 +33,14 @@ def tracked(accelerator: Accelerator, settings: TrainingSettings) -> Iterator[No
     Raises:
         InputError: it does not start, such as W&B without a login.
     """
-    if settings.tracker is not None:
-        _start(accelerator, settings, settings.tracker)
+    tracker = settings.tracker
+    if tracker is not None:
+        agree(lambda: _start(accelerator, settings, tracker))
     try:
         yield
     finally:
         accelerator.end_training()
-        if settings.tracker is Tracker.TRACKIO and accelerator.is_main_process:
+        if tracker is Tracker.TRACKIO and accelerator.is_main_process:
             _let_go_of_trackio()
 
 
