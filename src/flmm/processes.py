@@ -35,3 +35,12 @@ def agree(work: Callable[[], Result]) -> Result:
         if line is not None:
             raise InputError(line)
     return made[0]
+
+
+def first_does(work: Callable[[], None]) -> None:
+    """The first process works, all others wait for it, and fail where it fails.
+
+    Raises:
+        InputError: the work failed.
+    """
+    agree(work if PartialState().is_main_process else lambda: None)

@@ -157,3 +157,28 @@ def test_bfloat16_and_an_average(place: Place, capsys: pytest.CaptureFixture[str
     kept = load_file(place.folder / "run/head/model.safetensors")
     weights = place.state("run")
     assert any(not torch.equal(kept[name], weight) for name, weight in weights.items())
+
+
+def test_each_validation_source_has_its_table(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out = {"kind": "plain", "name": "held-out", "file": "held-out/texts.jsonl"}
+    seen = {"kind": "plain", "name": "seen [b]", "file": "data/texts.jsonl", "limit": 3}
+    settings = place.write(epochs=1, validation=[held_out, seen])
+    shown = train(capsys, settings).out
+    result = json.loads(train(capsys, settings, "--json").out)
+    assert list(result["sources"]) == ["held-out", "seen [b]"]
+    whole, parts = result["scores"], list(result["sources"].values())
+    phrases = [part["phrases"] for part in parts]
+    assert whole["phrases"] == sum(phrases)
+    mean = sum(part["decoder_mean_iou"] * part["phrases"] for part in parts) / sum(phrases)
+    assert whole["decoder_mean_iou"] == pytest.approx(mean)
+    assert parts[0]["decoder_mean_iou"] != parts[1]["decoder_mean_iou"]
+    card = Path(result["head"], "README.md").read_text()
+    line = json.loads((place.folder / "run" / "log.jsonl").read_text().splitlines()[-1])
+    for name, part in result["sources"].items():
+        assert f"{name}, {part['phrases']} phrases" in shown
+        assert f"| {name}: {part['phrases']} phrases | cIoU | mIoU |" in card
+        assert line[f"validation/{name}/decoder_mean_iou"] == part["decoder_mean_iou"]
+    alone = train(capsys, place.write(epochs=1), "--out", str(place.folder / "alone"), "--json")
+    assert json.loads(alone.out)["sources"]["held-out"] == pytest.approx(parts[0])

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from training_place import Place, make_place, refused, train
 
+ENTRY = {"kind": "plain", "name": "x", "file": "data/texts.jsonl"}
+
 
 @pytest.fixture
 def place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
@@ -55,6 +57,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(
         ({"head": {"heads": 3, "layers": [0]}}, "both layers and heads"),
         ({"train": [{"kind": "plain", "name": "x", "file": "none.jsonl"}]}, "none.jsonl"),
         ({"tracker": "paper"}, "tracker"),
+        ({"train": [ENTRY, ENTRY]}, "two train entries have the name 'x'; give each its own"),
         ({"device": "cuda:1"}, "choose the GPU with CUDA_VISIBLE_DEVICES"),
     ],
 )

@@ -11,6 +11,11 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from training_place import Place, refused, train
 
 
+@pytest.fixture
+def place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return make_place(tmp_path, tmp_path_factory)
+
+
 def logged(place: Place) -> dict[str, dict[int, float]]:
     """What the run's log says: steps and values by name."""
     found: dict[str, dict[int, float]] = defaultdict(dict)
@@ -74,11 +79,6 @@ def test_a_tracker_that_does_not_start_ends_the_run(
 
 TALKATIVE = """
 import atexit
-
-
-@pytest.fixture
-def place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return make_place(tmp_path, tmp_path_factory)
 config = {}
 class Run:
     def log(self, values, step): print("logging", values)

@@ -115,18 +115,21 @@ def _show(result: "TrainingResult", as_json: bool) -> None:
         print_json({**asdict(result), "head": str(result.head)})
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
     if result.scores is not None:
-        table = Table("", "cIoU", "mIoU", title=f"{result.scores.phrases} phrases", box=None)
-        scores = result.scores
-        for name, pair in (
-            ("mask decoder", (scores.decoder_cumulative_iou, scores.decoder_mean_iou)),
-            ("refined", (scores.refined_cumulative_iou, scores.refined_mean_iou)),
-        ):
-            table.add_row(name, *(f"{value:.3f}" for value in pair))
-        console.print(table)
+        whole = {f"{result.scores.phrases} phrases": result.scores}
+        each = {f"{name}, {one.phrases} phrases": one for name, one in result.sources.items()}
+        for title, scores in {**whole, **(each if len(each) > 1 else {})}.items():
+            table = Table("", "cIoU", "mIoU", title=escape(title), box=None)
+            for name, pair in (
+                ("mask decoder", (scores.decoder_cumulative_iou, scores.decoder_mean_iou)),
+                ("refined", (scores.refined_cumulative_iou, scores.refined_mean_iou)),
+            ):
+                table.add_row(name, *(f"{value:.3f}" for value in pair))
+            console.print(table)
     kept = f"best head: step {result.best_step} of {result.steps}, in {result.head}"
     console.print(kept, markup=False, soft_wrap=True)
     if result.left_out:

@@ -18,7 +18,7 @@ from flmm.evaluate.measure import GivenTexts, NumberedSample, OwnWords
 from flmm.evaluate.results import check_part, merge, part_file, write_part
 from flmm.evaluate.rows import SampleResult, SampleRow
 from flmm.grounder import Grounder
-from flmm.processes import agree
+from flmm.processes import agree, first_does
 
 # A text of a large LMM has maps of some megabytes a token, and all of a part's are held at once.
 _SAMPLES_A_PART = 4
@@ -73,7 +73,7 @@ def evaluate(
             advance(done, total)
 
     agree(measure_own)
-    agree(lambda: merge(out, parts) if state.is_main_process else None)
+    first_does(lambda: merge(out, parts))
 
 
 def _is_there(file: Path, members: Sequence[int], tell: Callable[[str], None]) -> bool:

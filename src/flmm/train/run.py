@@ -1,6 +1,6 @@
 """A training run from its settings to a head on disk: setup, fit, validate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from accelerate.utils import broadcast, gather_object
 from flmm.answer import write_whole
 from flmm.checkpoint import model_card, save_pretrained
 from flmm.data.sample import Sample
-from flmm.data.sources import DataSource, read_sources
+from flmm.data.sources import read_sources
 from flmm.errors import InputError
 from flmm.features import FeatureExtractor
 from flmm.lmm.base import LMMAdapter
@@ -23,7 +23,7 @@ from flmm.train.models import choose_maps, load_frozen_lmm, maps_of_layers, new_
 from flmm.train.pictures import LivePictures, TrainingPictures, Watch, unwatched
 from flmm.train.settings import TrainingSettings
 from flmm.train.tracking import check_tracker, tracked
-from flmm.train.validation import ValidationScores
+from flmm.train.validation import Validation, ValidationScores
 from flmm.user_input import find_device
 
 HEAD_FOLDER = "head"
@@ -36,7 +36,9 @@ class TrainingResult:
     head: Path
     """The best head's folder."""
     scores: ValidationScores | None
-    """The best head's; None without validation data."""
+    """The best head's on all validation data; None without any."""
+    sources: dict[str, ValidationScores]
+    """The best head's on each of the validation's sources."""
     steps: int
     best_step: int
     left_out: int
@@ -84,12 +86,9 @@ def _train(
     if not accelerator.is_main_process:
         watch = unwatched
     adapter = agree(lambda: load_frozen_lmm(settings, accelerator.device))
-    parts = agree(
-        lambda: {
-            "training": _samples(settings.train, base),
-            "validation": _samples(settings.validation, base),
-        }
-    )
+    training = agree(lambda: read_sources(settings.train, base))
+    validation = agree(lambda: read_sources(settings.validation, base))
+    parts = {"training": _joined(training), "validation": _joined(validation)}
     head = _head(settings, adapter, parts["training"], accelerator, told, watch)
     extractor = FeatureExtractor(adapter, head)
     live = {
@@ -100,20 +99,23 @@ def _train(
     if settings.cache is not None:
         pictures = _cached(settings, settings.cache, live, accelerator, told, watch)
 
-    def keep_best(scores: ValidationScores | None, step: int) -> None:
+    def keep_best(scores: Validation | None, step: int) -> None:
         folder = settings.out / HEAD_FOLDER
         save_pretrained(head, folder)
         card = model_card(head.config, _measured(settings, scores, step))
         write_whole(folder / "README.md", card.encode())
 
+    sizes = {name: len(samples) for name, samples in validation.items()}
     run = Run(
-        settings, accelerator, head, pictures["training"], pictures["validation"], keep_best, watch
-    )
+        settings, accelerator, head, pictures["training"], pictures["validation"], sizes,
+        keep_best, watch,
+    )  # fmt: skip
     progress = fit(run)
+    best = progress.best
     left_out = len(set(gather_object(told.lines)))
     return TrainingResult(
-        settings.out / HEAD_FOLDER, progress.best, progress.step, progress.best_step, left_out,
-        extractor.padding.share,
+        settings.out / HEAD_FOLDER, best.whole if best else None, best.sources if best else {},
+        progress.step, progress.best_step, left_out, extractor.padding.share,
     )  # fmt: skip
 
 
@@ -147,8 +149,8 @@ def _prepare(accelerator: Accelerator, settings: TrainingSettings) -> None:
         ) from error
 
 
-def _samples(sources: Sequence[DataSource], base: Path) -> list[Sample]:
-    return [sample for part in read_sources(sources, base).values() for sample in part]
+def _joined(sources: Mapping[str, list[Sample]]) -> list[Sample]:
+    return [sample for samples in sources.values() for sample in samples]
 
 
 def _head(
@@ -213,7 +215,7 @@ def _cached(
     return {name: CachedPictures(cache, digests[name]) for name in live}
 
 
-def _measured(settings: TrainingSettings, scores: ValidationScores | None, step: int) -> str:
+def _measured(settings: TrainingSettings, scores: Validation | None, step: int) -> str:
     """What a model card says of training and figures."""
     trained = (
         f"\nTrained for {step} steps of {settings.batch_size} pictures on"
@@ -221,10 +223,15 @@ def _measured(settings: TrainingSettings, scores: ValidationScores | None, step:
     )
     if scores is None:
         return trained
-    names = ", ".join(source.name for source in settings.validation)
+    tables = [_table(", ".join(scores.sources), scores.whole)]
+    if len(scores.sources) > 1:
+        tables += [_table(name, one) for name, one in scores.sources.items()]
+    return f"{trained}{''.join(tables)}\nExpressions were asked {settings.protocol.value}.\n"
+
+
+def _table(name: str, scores: ValidationScores) -> str:
     return (
-        f"{trained}\n| {names}: {scores.phrases} phrases | cIoU | mIoU |\n| --- | --- | --- |\n"
+        f"\n| {name}: {scores.phrases} phrases | cIoU | mIoU |\n| --- | --- | --- |\n"
         f"| mask decoder | {scores.decoder_cumulative_iou:.3f} | {scores.decoder_mean_iou:.3f} |\n"
         f"| refined | {scores.refined_cumulative_iou:.3f} | {scores.refined_mean_iou:.3f} |\n"
-        f"\nExpressions were asked {settings.protocol.value}.\n"
     )

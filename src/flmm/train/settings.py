@@ -105,6 +105,17 @@ class TrainingSettings(_Settings):
     device: str | None = None
     dtype: str | None = None
 
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for part in ("train", "validation"):
+            names = [source.name for source in getattr(self, part)]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(
+                        f"two {part} entries have the name {name!r}; give each its own"
+                    )
+        return self
+
 
 _SETTINGS = TypeAdapter(TrainingSettings)
 
