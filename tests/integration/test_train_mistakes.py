@@ -58,6 +58,12 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(
         ({"train": [{"kind": "plain", "name": "x", "file": "none.jsonl"}]}, "none.jsonl"),
         ({"tracker": "paper"}, "tracker"),
         ({"train": [ENTRY, ENTRY]}, "two train entries have the name 'x'; give each its own"),
+        ({"seed": 10**30}, "seed: Input should be less than 4294967296"),
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
+        ({"out": "a\0b"}, "out: Value error, no folder has a NUL character"),
+        ({"head": {"base_channels": 10**8}}, "head.base_channels: Input should be less than"),
+        ({"head": {"stages": 100}}, "head.stages: Input should be less than or equal to 8"),
+        ({"head": {"upsample_input": 10**6}}, "head.upsample_input: Input should be less than"),
         ({"device": "cuda:1"}, "choose the GPU with CUDA_VISIBLE_DEVICES"),
     ],
 )
@@ -78,6 +84,15 @@ def test_damaged_settings_and_checkpoints_get_one_line(
     assert "is damaged; delete it" in refused(train(capsys, settings))
     settings.write_text("lmm: [")
     assert "not YAML" in refused(train(capsys, settings))
+    for text in (
+        "lmm: 2020-13-45",
+        f"lmm: {'[' * 5000}",
+        "lmm: !!python/object/apply:os.system [id]",
+        "\0",
+        "? [a]\n: b",
+    ):
+        settings.write_text(text)
+        assert "not YAML" in refused(train(capsys, settings))
     settings.write_text("- 3")
     assert "hold no entries" in refused(train(capsys, settings))
     assert "cannot be read" in refused(train(capsys, place.folder / "none.yaml"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import in_new_process
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from training_place import Place, refused, train
+from training_place import Place, make_place, refused, train
 
 
 @pytest.fixture
