@@ -1,10 +1,8 @@
 """`flmm evaluate` as researchers run it: killed, on two processes, with damaged data."""
 
 import json
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from accelerate import PartialState
+from command import in_two_processes
 from evaluation_world import PICTURES, World, command, make_world, measure, same_results
 from torch import nn
 
@@ -113,26 +112,28 @@ def test_a_killed_run_goes_on_where_it_stopped(
 
 def test_two_processes_give_the_table_of_one(world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = []
-    for rank in range(2):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2,
-                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}  # fmt: skip
-        running.append(
-            subprocess.Popen(
-                [sys.executable, "-c", "from flmm.cli.main import run; run()",
-                 *world.arguments(out)],
-                env={**os.environ, **{name: str(value) for name, value in place.items()}},
-                stdout=subprocess.PIPE, text=True,
-            )
-        )  # fmt: skip
-    shown = [process.communicate(timeout=120)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0]
-    assert shown[1] == ""
-    assert json.loads(shown[0])["tables"] == report_of(world.out).to_dict()["tables"]
+    first, second = in_two_processes(*world.arguments(out))
+    assert (first.code, second.code) == (0, 0)
+    assert second.out == ""
+    assert json.loads(first.out)["tables"] == report_of(world.out).to_dict()["tables"]
     assert same_results(out, world.out)
+
+
+NO_ROOM_IN_THE_SECOND = """
+import os, resource, signal, sys
+if os.environ["RANK"] == "1":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+from flmm.cli.main import run
+run()
+"""
+
+
+def test_where_one_process_cannot_write_both_say_so(world: World, tmp_path: Path) -> None:
+    both = in_two_processes(*world.arguments(tmp_path / "out"), code=NO_ROOM_IN_THE_SECOND)
+    for ended in both:
+        assert (ended.code, ended.out) == (2, "")
+        assert "000001.parquet' (File too large)" in ended.err.splitlines()[-1]
 
 
 def test_what_cannot_be_read_is_told_and_counted(world: World, tmp_path: Path) -> None:

@@ -1,103 +1,26 @@
 """`flmm train` as a researcher uses it: settings in, a head and its figures out."""
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import pytest
 import torch
-import yaml
-from command import Ended, in_process
 from data_formats import FORMATS, Format
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_grounding import save_lmm, tiny_head
+from training_place import ONE_THREAD, Place, make_place, same, train
 
 import flmm
-from flmm.data.fixtures import write_plain
 from flmm.model import GroundingHead
-
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-class Settings(TypedDict, total=False):
-    lmm: str
-    sam: str
-    out: str
-    train: list[dict[str, str | int]]
-    validation: list[dict[str, str | int]]
-    head: dict[str, object]
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder with models, data and settings."""
-
-    folder: Path
-    settings: Settings
-
-    def write(self, **changes: object) -> Path:
-        file = self.folder / "settings.yaml"
-        file.write_text(yaml.safe_dump({**self.settings, **changes}))
-        return file
-
-    def state(self, out: str) -> dict[str, torch.Tensor]:
-        content = torch.load(self.folder / out / "checkpoint.pt", weights_only=True)
-        weights: dict[str, torch.Tensor] = content["weights"]
-        return weights
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    save_lmm(folder / "lmm")
-    tiny_head().refiner.sam.save_pretrained(folder / "sam")
-    write_plain(folder / "data", 6)
-    write_plain(folder / "held-out", 2, 50)
-    return folder
 
 
 @pytest.fixture
-def place(models: Path, tmp_path: Path) -> Place:
-    for name in ("data", "held-out"):
-        shutil.copytree(models / name, tmp_path / name)
-    settings: Settings = {
-        "lmm": str(models / "lmm"),
-        "sam": str(models / "sam"),
-        "out": "run",
-        "train": [{"kind": "plain", "name": "plain", "file": "data/texts.jsonl"}],
-        "validation": [{"kind": "plain", "name": "held-out", "file": "held-out/texts.jsonl"}],
-        "head": {"base_channels": 4, "stages": 3, "upsample_input": 16, "selector_width": 8},
-    }
-    training = {
-        "epochs": 2, "batch_size": 3, "micro_batch_size": 2, "learning_rate": 1e-3, "device": "cpu",
-        "log_every": 1, "checkpoint_every": 1,
-    }  # fmt: skip
-    return Place(tmp_path, {**settings, **training})  # type: ignore[typeddict-item]
-
-
-def train(capsys: pytest.CaptureFixture[str], settings: Path, *flags: str) -> Ended:
-    return in_process(["train", str(settings), *flags], capsys)
-
-
-def refused(ended: Ended) -> str:
-    """The one line that says what is wrong."""
-    assert ended.code == 2
-    lines = [line for line in ended.err.splitlines() if "loss" not in line.split(":")[-1][:6]]
-    assert lines[-1].startswith("flmm: ")
-    return lines[-1]
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
-    assert first.keys() == second.keys()
-    return max((first[name] - second[name]).abs().max().item() for name in first)
+def place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return make_place(tmp_path, tmp_path_factory)
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.kind)
@@ -175,54 +98,6 @@ def test_two_processes_learn_what_one_does(
     assert together == pytest.approx(alone, abs=1e-4)
 
 
-def test_from_a_cache_it_learns_the_same(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = place.write()
-    assert train(capsys, settings).code == 0
-    cache = place.folder / "cache"
-    out = ("--out", str(place.folder / "cached"), "--cache", str(cache))
-    assert train(capsys, settings, *out).code == 0
-    # Half precision: a thousandth of a value, and AdamW steps of a thousandth.
-    assert 0 < same(place.state("run"), place.state("cached")) < 5e-3
-
-    def shards() -> dict[str, int]:
-        return {file.name: file.stat().st_mtime_ns for file in cache.glob("*.safetensors")}
-
-    made = shards()
-    again = ("--out", str(place.folder / "again"), "--cache", str(cache))
-    assert train(capsys, settings, *again).code == 0
-    assert shards() == made, "what is cached is not made anew"
-    assert same(place.state("cached"), place.state("again")) == 0
-
-    stale = train(capsys, settings, *again, "--protocol", "one-by-one")
-    assert "protocol is 'together', now it is 'one-by-one'" in refused(stale)
-
-    victim = max(cache.glob("*.safetensors"), key=lambda file: file.stat().st_size)
-    content = bytearray(victim.read_bytes())
-    content[-1] ^= 1
-    victim.write_bytes(content)
-    shutil.rmtree(place.folder / "again")
-    mended = train(capsys, settings, *again)
-    assert mended.code == 0
-    assert "is damaged; its pictures are made anew" in mended.err
-    assert same(place.state("cached"), place.state("again")) == 0
-
-
-def test_a_full_disk_while_caching_loses_nothing(place: Place) -> None:
-    settings = place.write(cache="cache")
-    # Files may not grow beyond this, as if the disk were full: the caller is told by an error.
-    limited = (
-        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
-        "from flmm.cli.main import run; run()"
-    )
-    command = [sys.executable, "-c", limited, "train", str(settings)]
-    done = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
-    assert "make room and start again" in done.stderr
-    assert not list((place.folder / "cache").glob(".*partial"))
-    assert not list((place.folder / "cache").glob("*.safetensors"))
-
-
 @pytest.mark.parametrize(
     "switches",
     [
@@ -260,46 +135,6 @@ def test_every_ablation_trains_and_its_head_works(
     assert answer.phrases[0].mask.shape == answer.size
 
 
-def test_bfloat16_average_and_tracker(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = place.write(average=0.9, epochs=1)
-    ended = train(capsys, settings, "--mixed-precision", "bf16", "--tracker", "tensorboard")
-    assert ended.code == 0, ended.err
-    assert list((place.folder / "run").rglob("events.out.tfevents.*"))
-    kept = load_file(place.folder / "run/head/model.safetensors")
-    weights = place.state("run")
-    assert any(not torch.equal(kept[name], weight) for name, weight in weights.items())
-
-
-def test_what_cannot_be_read_is_told_counted_and_left_out(
-    place: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (place.folder / "data" / "1.jpg").unlink()
-    whole = (place.folder / "data" / "2.jpg").read_bytes()
-    (place.folder / "data" / "2.jpg").write_bytes(whole[: len(whole) // 2])
-    ended = train(capsys, place.write(), "--json")
-    assert ended.code == 0
-    assert json.loads(ended.out)["left_out"] == 2
-    for name in ("1.jpg", "2.jpg"):
-        assert sum(f"{name}'" in line for line in ended.err.splitlines()) == 1
-
-
-def test_nothing_to_learn_from_is_a_mistake(
-    place: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for picture in (place.folder / "data").glob("*.jpg"):
-        picture.unlink()
-    assert "none of the 6 pictures can be learned from" in refused(train(capsys, place.write()))
-
-
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(
-    place: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
-    settings = place.write(epochs=8)
-    ended = train(capsys, settings, "--learning-rate", "1e30")
-    assert "lower learning_rate (1e+30)" in refused(ended)
-    assert all(weight.isfinite().all() for weight in place.state("run").values())
-
-
 def test_a_picture_twice_as_wide_learns_beside_others(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -316,39 +151,34 @@ def test_a_picture_twice_as_wide_learns_beside_others(
     assert json.loads(ended.out)["padding"] < 0.1
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"epochs": 0}, "epochs: Input should be greater than or equal to 1"),
-        ({"learning_rate": float("nan")}, "learning_rate"),
-        ({"train": []}, "train: "),
-        ({"speed": 3}, "speed: Extra inputs are not permitted"),
-        ({"lmm": "/nowhere/lmm"}, "/nowhere/lmm"),
-        ({"head": {"heads": 5000}}, "heads is 5000; this LMM has 12 maps"),
-        ({"head": {"layers": [7]}}, "layers are [7]; choose some of 0..2"),
-        ({"head": {"heads": 3, "layers": [0]}}, "both layers and heads"),
-        ({"train": [{"kind": "plain", "name": "x", "file": "none.jsonl"}]}, "none.jsonl"),
-        ({"tracker": "paper"}, "tracker"),
-        ({"device": "cuda:1"}, "choose the GPU with CUDA_VISIBLE_DEVICES"),
-    ],
-)
-def test_mistakes_get_one_line(
-    changes: dict[str, object], message: str, place: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert message in refused(train(capsys, place.write(**changes)))
+def test_bfloat16_and_an_average(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = train(capsys, place.write(average=0.9, epochs=1), "--mixed-precision", "bf16")
+    assert ended.code == 0, ended.err
+    kept = load_file(place.folder / "run/head/model.safetensors")
+    weights = place.state("run")
+    assert any(not torch.equal(kept[name], weight) for name, weight in weights.items())
 
 
-def test_damaged_settings_and_checkpoints_get_one_line(
+def test_each_validation_source_has_its_table(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = place.write()
-    assert train(capsys, settings).code == 0
-    assert "learning_rate was 0.001" in refused(train(capsys, settings, "--learning-rate", "0.01"))
-    checkpoint = place.folder / "run" / "checkpoint.pt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    assert "is damaged; delete it" in refused(train(capsys, settings))
-    settings.write_text("lmm: [")
-    assert "not YAML" in refused(train(capsys, settings))
-    settings.write_text("- 3")
-    assert "hold no entries" in refused(train(capsys, settings))
-    assert "cannot be read" in refused(train(capsys, place.folder / "none.yaml"))
+    held_out = {"kind": "plain", "name": "held-out", "file": "held-out/texts.jsonl"}
+    seen = {"kind": "plain", "name": "seen [b]", "file": "data/texts.jsonl", "limit": 3}
+    settings = place.write(epochs=1, validation=[held_out, seen])
+    shown = train(capsys, settings).out
+    result = json.loads(train(capsys, settings, "--json").out)
+    assert list(result["sources"]) == ["held-out", "seen [b]"]
+    whole, parts = result["scores"], list(result["sources"].values())
+    phrases = [part["phrases"] for part in parts]
+    assert whole["phrases"] == sum(phrases)
+    mean = sum(part["decoder_mean_iou"] * part["phrases"] for part in parts) / sum(phrases)
+    assert whole["decoder_mean_iou"] == pytest.approx(mean)
+    assert parts[0]["decoder_mean_iou"] != parts[1]["decoder_mean_iou"]
+    card = Path(result["head"], "README.md").read_text()
+    line = json.loads((place.folder / "run" / "log.jsonl").read_text().splitlines()[-1])
+    for name, part in result["sources"].items():
+        assert f"{name}, {part['phrases']} phrases" in shown
+        assert f"| {name}: {part['phrases']} phrases | cIoU | mIoU |" in card
+        assert line[f"validation/{name}/decoder_mean_iou"] == part["decoder_mean_iou"]
+    alone = train(capsys, place.write(epochs=1), "--out", str(place.folder / "alone"), "--json")
+    assert json.loads(alone.out)["sources"]["held-out"] == pytest.approx(parts[0])

@@ -151,7 +151,7 @@ def _fit(bench: _Bench, head: GroundingHead, pictures: TrainingPictures, out: st
     settings.out.mkdir()
     accelerator = Accelerator(cpu=settings.device == "cpu")
     nothing = LivePictures([], FeatureExtractor(bench.adapter, head), Protocol.TOGETHER, print)
-    fit(Run(settings, accelerator, head, pictures, nothing, lambda _s, _n: None, unwatched))
+    fit(Run(settings, accelerator, head, pictures, nothing, {}, lambda _s, _n: None, unwatched))
 
 
 def _uncached(bench: _Bench) -> None:

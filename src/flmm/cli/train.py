@@ -1,6 +1,8 @@
 """``flmm train``: a grounding head for any LMM."""
 
 import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,7 +63,8 @@ def train(
         "tracker": tracker, "seed": seed, "device": device, "dtype": dtype,
     }  # fmt: skip
     given = {name: value for name, value in flags.items() if value is not None}
-    with watched() as watch:
+    # Trackers talk on standard output, which is for the result alone.
+    with redirect_stdout(sys.stderr), watched() as watch:
         result = run(read_settings(settings, given), settings.parent, tell, watch)
     # Every process of several comes here, and one of them is enough to tell.
     if os.environ.get("RANK", "0") == "0":
@@ -75,18 +78,21 @@ def _show(result: "TrainingResult", as_json: bool) -> None:
         print_json({**asdict(result), "head": str(result.head)})
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
     if result.scores is not None:
-        table = Table("", "cIoU", "mIoU", title=f"{result.scores.phrases} phrases", box=None)
-        scores = result.scores
-        for name, pair in (
-            ("mask decoder", (scores.decoder_cumulative_iou, scores.decoder_mean_iou)),
-            ("refined", (scores.refined_cumulative_iou, scores.refined_mean_iou)),
-        ):
-            table.add_row(name, *(f"{value:.3f}" for value in pair))
-        console.print(table)
+        whole = {f"{result.scores.phrases} phrases": result.scores}
+        each = {f"{name}, {one.phrases} phrases": one for name, one in result.sources.items()}
+        for title, scores in {**whole, **(each if len(each) > 1 else {})}.items():
+            table = Table("", "cIoU", "mIoU", title=escape(title), box=None)
+            for name, pair in (
+                ("mask decoder", (scores.decoder_cumulative_iou, scores.decoder_mean_iou)),
+                ("refined", (scores.refined_cumulative_iou, scores.refined_mean_iou)),
+            ):
+                table.add_row(name, *(f"{value:.3f}" for value in pair))
+            console.print(table)
     kept = f"best head: step {result.best_step} of {result.steps}, in {result.head}"
     console.print(kept, markup=False, soft_wrap=True)
     if result.left_out:

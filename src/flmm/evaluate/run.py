@@ -18,6 +18,7 @@ from flmm.evaluate.measure import GivenTexts, NumberedSample, OwnWords
 from flmm.evaluate.results import check_part, merge, part_file, write_part
 from flmm.evaluate.rows import SampleResult, SampleRow
 from flmm.grounder import Grounder
+from flmm.processes import agree, first_does
 
 # A text of a large LMM has maps of some megabytes a token, and all of a part's are held at once.
 _SAMPLES_A_PART = 4
@@ -49,7 +50,7 @@ def evaluate(
     Raises:
         InputError: the benchmark is empty, ``out`` holds another run, or the disk is full.
     """
-    claim(out, record_of(grounder, benchmark, protocol))
+    agree(lambda: claim(out, record_of(grounder, benchmark, protocol)))
     measure = (
         OwnWords(grounder, benchmark.name)
         if benchmark.scoring is Scoring.CONVERSATION
@@ -61,16 +62,18 @@ def evaluate(
         number: range(number * _SAMPLES_A_PART, min((number + 1) * _SAMPLES_A_PART, count))
         for number in range(state.process_index, parts, state.num_processes)
     }
-    done, total = 0, sum(map(len, own.values()))
-    for number, members in own.items():
-        file = part_file(out, number)
-        if not _is_there(file, members, tell):
-            write_part(file, _measure(measure, benchmark.samples, members, tell))
-        done += len(members)
-        advance(done, total)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        merge(out, parts)
+
+    def measure_own() -> None:
+        done, total = 0, sum(map(len, own.values()))
+        for number, members in own.items():
+            file = part_file(out, number)
+            if not _is_there(file, members, tell):
+                write_part(file, _measure(measure, benchmark.samples, members, tell))
+            done += len(members)
+            advance(done, total)
+
+    agree(measure_own)
+    first_does(lambda: merge(out, parts))
 
 
 def _is_there(file: Path, members: Sequence[int], tell: Callable[[str], None]) -> bool:

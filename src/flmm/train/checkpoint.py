@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from pydantic import TypeAdapter
@@ -11,11 +12,24 @@ from torch.optim import Optimizer
 
 from flmm.errors import InputError
 from flmm.train.average import WeightAverage
-from flmm.train.validation import ValidationScores
+from flmm.train.validation import Validation, ValidationScores
 from flmm.whole_file import whole_file
 
 _NAME = "checkpoint.pt"
 _SETTINGS = TypeAdapter(dict[str, object])
+
+
+class _Scores(TypedDict):
+    decoder_cumulative_iou: float
+    decoder_mean_iou: float
+    refined_cumulative_iou: float
+    refined_mean_iou: float
+    phrases: int
+
+
+class _Validation(TypedDict):
+    whole: _Scores
+    sources: dict[str, _Scores]
 
 
 @dataclass(frozen=True)
@@ -24,7 +38,7 @@ class Progress:
 
     step: int = 0
     """Steps that are done."""
-    best: ValidationScores | None = None
+    best: Validation | None = None
     """The best head's so far; None before the first validation."""
     best_step: int = 0
 
@@ -73,7 +87,7 @@ class RunState:
             return Progress()
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
-            found = content["settings"]
+            found, best = content["settings"], _validation(content["best"])
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError,
                 pickle.UnpicklingError) as error:  # fmt: skip
             raise InputError(
@@ -90,8 +104,15 @@ class RunState:
         self.optimizer.load_state_dict(content["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(content["average"])
-        best = None if content["best"] is None else ValidationScores(**content["best"])
         return Progress(content["step"], best, content["best_step"])
+
+
+def _validation(content: _Validation | None) -> Validation | None:
+    """What ``asdict`` made of it."""
+    if content is None:
+        return None
+    sources = {name: ValidationScores(**one) for name, one in content["sources"].items()}
+    return Validation(ValidationScores(**content["whole"]), sources)
 
 
 def _difference(found: str, wanted: str) -> str:

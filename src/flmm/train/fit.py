@@ -3,10 +3,10 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -15,19 +15,18 @@ from torch.optim import AdamW
 
 from flmm.errors import InputError
 from flmm.model import GroundingHead
+from flmm.processes import agree, first_does
 from flmm.train.average import WeightAverage
 from flmm.train.checkpoint import Progress, RunState
+from flmm.train.log import TrainingLog
 from flmm.train.loss import count_phrases, count_tokens, loss_sums
 from flmm.train.pictures import TrainingPicture, TrainingPictures, Watch
 from flmm.train.plan import Plan, batches_of
 from flmm.train.settings import MixedPrecision, TrainingSettings
-from flmm.train.validation import ValidationScores, validate
-from flmm.whole_file import whole_file
-
-LOG_NAME = "log.jsonl"
+from flmm.train.validation import Validation, validate
 
 Tell = Callable[[str], None]
-KeepBest = Callable[[ValidationScores | None, int], None]
+KeepBest = Callable[[Validation | None, int], None]
 """Given the scores of the head as it stands, and its step."""
 
 _Step = tuple[int, list[list[TrainingPicture]]]
@@ -42,6 +41,8 @@ class Run:
     head: GroundingHead
     training: TrainingPictures
     validation: TrainingPictures
+    validation_sizes: Mapping[str, int]
+    """How many of them each source has, in their order."""
     keep_best: KeepBest
     watch: Watch
 
@@ -61,8 +62,8 @@ def fit(run: Run) -> Progress:
     settings, plan, head = run.settings, run.plan, run.head
     state = _setup(run)
     written = _written(run)
-    progress = state.load(settings.out, written)
-    log = _Log(run, progress.step)
+    progress = agree(lambda: state.load(settings.out, written))
+    log = TrainingLog(settings.out, run.accelerator, plan.steps_an_epoch, progress.step)
     head.train()
     seconds = time.perf_counter()
     seen = progress.step
@@ -81,9 +82,8 @@ def fit(run: Run) -> Progress:
             )
         if epoch_ends:
             progress = _end_epoch(run, state, progress, log)
-        if (epoch_ends or progress.step % settings.checkpoint_every == 0) and _is_first(run):
-            state.save(settings.out, written, progress)
-    run.accelerator.wait_for_everyone()
+        if epoch_ends or progress.step % settings.checkpoint_every == 0:
+            first_does(partial(state.save, settings.out, written, progress))
     return progress
 
 
@@ -110,10 +110,6 @@ def _setup(run: Run) -> RunState:
     decay = settings.average
     average = None if decay is None else WeightAverage(parameters, decay)
     return RunState(weights, optimizer, average)
-
-
-def _is_first(run: Run) -> bool:
-    return bool(run.accelerator.is_main_process)
 
 
 def _read_ahead(run: Run, first: int) -> Iterator[_Step]:
@@ -207,7 +203,7 @@ def _add_gradients(run: Run, parameters: Sequence[nn.Parameter]) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def _end_epoch(run: Run, state: RunState, progress: Progress, log: "_Log") -> Progress:
+def _end_epoch(run: Run, state: RunState, progress: Progress, log: TrainingLog) -> Progress:
     """Validates, and keeps the head where it is the best so far."""
     if state.average is None:
         return _validate(run, progress, log)
@@ -215,63 +211,37 @@ def _end_epoch(run: Run, state: RunState, progress: Progress, log: "_Log") -> Pr
         return _validate(run, progress, log)
 
 
-def _validate(run: Run, progress: Progress, log: "_Log") -> Progress:
+def _validate(run: Run, progress: Progress, log: TrainingLog) -> Progress:
     accelerator = run.accelerator
     if not len(run.validation):
-        if _is_first(run):
-            run.keep_best(None, progress.step)
+        first_does(lambda: run.keep_best(None, progress.step))
         return replace(progress, best_step=progress.step)
-    mine = batches_of(
-        range(len(run.validation)),
-        run.settings.micro_batch_size,
-        accelerator.process_index,
-        accelerator.num_processes,
-    )
+    mine = _validation_share(run)
 
-    def pictures() -> Iterator[TrainingPicture]:
-        for place, numbers in enumerate(mine):
+    def pictures() -> Iterator[tuple[str, TrainingPicture]]:
+        for place, (name, numbers) in enumerate(mine):
             run.watch(progress.step, run.plan.steps, f"validation {place / len(mine):.0%}")
-            yield from run.validation.get(numbers)
+            for picture in run.validation.get(numbers):
+                yield name, picture
 
     run.head.eval()
     with half_precision(run.settings, accelerator.device):
-        scores = validate(run.head, pictures(), accelerator)
+        scores = validate(run.head, pictures(), list(run.validation_sizes), accelerator)
     run.head.train()
     log.write(progress.step, {f"validation/{name}": v for name, v in scores.to_dict().items()})
-    if progress.best is not None and not scores.best_by > progress.best.best_by:
+    if progress.best is not None and not scores.whole.best_by > progress.best.whole.best_by:
         return progress
-    if _is_first(run):
-        run.keep_best(scores, progress.step)
+    first_does(lambda: run.keep_best(scores, progress.step))
     return replace(progress, best=scores, best_step=progress.step)
 
 
-class _Log:
-    """One JSON object a line, and the tracker; goes on after the step that a run goes on from."""
-
-    def __init__(self, run: Run, step: int) -> None:
-        self._run = run
-        self._file = run.settings.out / LOG_NAME
-        if _is_first(run):
-            _keep_lines(self._file, step)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        if not _is_first(self._run):
-            return
-        line = {"step": step, "epoch": step / self._run.plan.steps_an_epoch, **values}
-        with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
-        self._run.accelerator.log(values, step)
-
-
-def _keep_lines(file: Path, step: int) -> None:
-    """Drops what a killed run logged after its last checkpoint, for it will be logged again."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    kept = []
-    for line in lines:
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
-            continue  # the last line of a killed run may be cut
-    with whole_file(file) as place:
-        place.write_text("".join(kept), encoding="utf-8")
+def _validation_share(run: Run) -> list[tuple[str, Sequence[int]]]:
+    """This process's batches, each of one source, whose name stands beside it."""
+    process, processes = run.accelerator.process_index, run.accelerator.num_processes
+    batches: list[tuple[str, Sequence[int]]] = []
+    first = 0
+    for name, size in run.validation_sizes.items():
+        alike = batches_of(range(first, first + size), run.settings.micro_batch_size, 0, 1)
+        batches += [(name, numbers) for numbers in alike]
+        first += size
+    return batches[process::processes]

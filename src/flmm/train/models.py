@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from pydantic import TypeAdapter
 
+from flmm.answer import write_whole
 from flmm.data.files import read_json
 from flmm.errors import InputError
 from flmm.lmm import load_lmm
@@ -16,11 +17,11 @@ from flmm.lmm.base import LMMAdapter
 from flmm.lmm.placement import Placement
 from flmm.masks.refiner import load_sam
 from flmm.model import GroundingHead, HeadConfig
+from flmm.processes import agree
 from flmm.train.map_choice import best_maps, map_scores
 from flmm.train.pictures import LivePictures, Watch
 from flmm.train.settings import HeadSettings, TrainingSettings
 from flmm.user_input import find_dtype, find_folder
-from flmm.whole_file import whole_file
 
 MAPS_NAME = "maps.json"
 _MAPS = TypeAdapter(tuple[int, ...])
@@ -94,11 +95,15 @@ def choose_maps(
         InputError: the LMM has fewer, or no picture can be read.
     """
     file = settings.out / MAPS_NAME
-    chosen: list[tuple[int, ...] | None] = [None]
-    if accelerator.is_main_process:
-        chosen = [_kept_before(file, count) or _choose(settings, count, pictures(), watch)]
-        with whole_file(file) as place:
-            place.write_text(json.dumps(chosen[0]), encoding="utf-8")
+
+    def choose() -> tuple[int, ...] | None:
+        if not accelerator.is_main_process:
+            return None
+        maps = _kept_before(file, count) or _choose(settings, count, pictures(), watch)
+        write_whole(file, json.dumps(maps).encode())
+        return maps
+
+    chosen = [agree(choose)]
     broadcast_object_list(chosen)
     assert chosen[0] is not None
     return tuple(chosen[0])

@@ -1,27 +1,30 @@
 """A training run from its settings to a head on disk: setup, fit, validate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 
+from flmm.answer import write_whole
 from flmm.checkpoint import model_card, save_pretrained
 from flmm.data.sample import Sample
-from flmm.data.sources import DataSource, read_sources
+from flmm.data.sources import read_sources
 from flmm.errors import InputError
 from flmm.features import FeatureExtractor
 from flmm.lmm.base import LMMAdapter
 from flmm.model import GroundingHead
+from flmm.processes import agree
 from flmm.train.cache import CachedPictures, CacheKey, FeatureCache, fill, sample_digest
 from flmm.train.fit import Run, Tell, fit
 from flmm.train.models import choose_maps, load_frozen_lmm, maps_of_layers, new_head
 from flmm.train.pictures import LivePictures, TrainingPictures, Watch, unwatched
 from flmm.train.settings import TrainingSettings
-from flmm.train.validation import ValidationScores
+from flmm.train.tracking import check_tracker, tracked
+from flmm.train.validation import Validation, ValidationScores
 from flmm.user_input import find_device
-from flmm.whole_file import whole_file
 
 HEAD_FOLDER = "head"
 
@@ -33,7 +36,9 @@ class TrainingResult:
     head: Path
     """The best head's folder."""
     scores: ValidationScores | None
-    """The best head's; None without validation data."""
+    """The best head's on all validation data; None without any."""
+    sources: dict[str, ValidationScores]
+    """The best head's on each of the validation's sources."""
     steps: int
     best_step: int
     left_out: int
@@ -67,14 +72,23 @@ def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> T
         InputError: data, models, cache or checkpoint cannot be used, or the loss is no number.
     """
     accelerator = _setup(settings)
+    with tracked(accelerator, settings):
+        return _train(settings, base, accelerator, _Told(tell, []), watch)
+
+
+def _train(
+    settings: TrainingSettings,
+    base: Path,
+    accelerator: Accelerator,
+    told: _Told,
+    watch: Watch,
+) -> TrainingResult:
     if not accelerator.is_main_process:
         watch = unwatched
-    told = _Told(tell, [])
-    adapter = load_frozen_lmm(settings, accelerator.device)
-    parts = {
-        "training": _samples(settings.train, base),
-        "validation": _samples(settings.validation, base),
-    }
+    adapter = agree(lambda: load_frozen_lmm(settings, accelerator.device))
+    training = agree(lambda: read_sources(settings.train, base))
+    validation = agree(lambda: read_sources(settings.validation, base))
+    parts = {"training": _joined(training), "validation": _joined(validation)}
     head = _head(settings, adapter, parts["training"], accelerator, told, watch)
     extractor = FeatureExtractor(adapter, head)
     live = {
@@ -85,27 +99,27 @@ def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> T
     if settings.cache is not None:
         pictures = _cached(settings, settings.cache, live, accelerator, told, watch)
 
-    def keep_best(scores: ValidationScores | None, step: int) -> None:
+    def keep_best(scores: Validation | None, step: int) -> None:
         folder = settings.out / HEAD_FOLDER
         save_pretrained(head, folder)
         card = model_card(head.config, _measured(settings, scores, step))
-        with whole_file(folder / "README.md") as place:
-            place.write_text(card, encoding="utf-8")
+        write_whole(folder / "README.md", card.encode())
 
+    sizes = {name: len(samples) for name, samples in validation.items()}
     run = Run(
-        settings, accelerator, head, pictures["training"], pictures["validation"], keep_best, watch
-    )
+        settings, accelerator, head, pictures["training"], pictures["validation"], sizes,
+        keep_best, watch,
+    )  # fmt: skip
     progress = fit(run)
+    best = progress.best
     left_out = len(set(gather_object(told.lines)))
-    accelerator.end_training()
     return TrainingResult(
-        settings.out / HEAD_FOLDER, progress.best, progress.step, progress.best_step, left_out,
-        extractor.padding.share,
+        settings.out / HEAD_FOLDER, best.whole if best else None, best.sources if best else {},
+        progress.step, progress.best_step, left_out, extractor.padding.share,
     )  # fmt: skip
 
 
 def _setup(settings: TrainingSettings) -> Accelerator:
-    tracker = None if settings.tracker is None else settings.tracker.value
     if settings.device not in (None, "cpu", "cuda"):
         raise InputError(
             f"device is {settings.device!r}; training knows cpu and cuda: choose the GPU with"
@@ -113,27 +127,30 @@ def _setup(settings: TrainingSettings) -> Accelerator:
         )
     find_device(settings.device)
     try:
-        settings.out.mkdir(parents=True, exist_ok=True)
         accelerator = Accelerator(
             cpu=settings.device == "cpu",
-            log_with=tracker,
+            log_with=None if settings.tracker is None else settings.tracker.value,
             project_dir=settings.out,
         )
-        if tracker is not None:
-            accelerator.init_trackers("flmm", _flat(settings))
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"the run in {str(settings.out)!r} cannot start: {reason}") from error
+    agree(lambda: _prepare(accelerator, settings))
     return accelerator
 
 
-def _flat(settings: TrainingSettings) -> dict[str, str]:
-    content = settings.model_dump(mode="json")
-    return {name: str(value) for name, value in content.items()}
+def _prepare(accelerator: Accelerator, settings: TrainingSettings) -> None:
+    check_tracker(accelerator, settings.tracker)
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {str(settings.out)!r} ({error.strerror}); choose another out"
+        ) from error
 
 
-def _samples(sources: Sequence[DataSource], base: Path) -> list[Sample]:
-    return [sample for part in read_sources(sources, base).values() for sample in part]
+def _joined(sources: Mapping[str, list[Sample]]) -> list[Sample]:
+    return [sample for samples in sources.values() for sample in samples]
 
 
 def _head(
@@ -154,7 +171,7 @@ def _head(
             return LivePictures(samples, extractor, settings.protocol, tell)
 
         kept = choose_maps(settings, settings.head.heads, calibration, accelerator, watch)
-    head = new_head(settings, adapter, kept).to(accelerator.device)
+    head = agree(lambda: new_head(settings, adapter, kept)).to(accelerator.device)
     if accelerator.num_processes > 1:
         for weight in head.parameters():
             broadcast(weight.data)
@@ -173,24 +190,32 @@ def _cached(
     extractor = live["training"].extractor
     precision = settings.cache_precision
     key = CacheKey.of(extractor.adapter, extractor.head, settings.protocol, precision)
-    with accelerator.main_process_first():
-        cache = FeatureCache(folder, key, precision, tell, watch)
+
+    def opened() -> FeatureCache:
+        return FeatureCache(folder, key, precision, tell, watch)
+
+    # The first process makes the folder, and only then do the others look into it.
+    first = agree(lambda: opened() if accelerator.is_main_process else None)
+    cache = agree(lambda: first or opened())
     digests = {name: [sample_digest(one) for one in part.samples] for name, part in live.items()}
-    for name, part in live.items():
+
+    def fill_share(name: str, part: LivePictures) -> None:
         missing = [number for number, one in enumerate(digests[name]) if one not in cache]
         mine = missing[accelerator.process_index :: accelerator.num_processes]
         done = 0
         for count in fill(cache, part, mine):
             done += count
             watch(done, len(mine), f"caching {name} pictures")
-    accelerator.wait_for_everyone()
+
+    for name, part in live.items():
+        agree(partial(fill_share, name, part))
     if accelerator.num_processes > 1:
         # The other processes' shards.
-        cache = FeatureCache(folder, key, precision, tell, watch)
+        cache = agree(opened)
     return {name: CachedPictures(cache, digests[name]) for name in live}
 
 
-def _measured(settings: TrainingSettings, scores: ValidationScores | None, step: int) -> str:
+def _measured(settings: TrainingSettings, scores: Validation | None, step: int) -> str:
     """What a model card says of training and figures."""
     trained = (
         f"\nTrained for {step} steps of {settings.batch_size} pictures on"
@@ -198,10 +223,15 @@ def _measured(settings: TrainingSettings, scores: ValidationScores | None, step:
     )
     if scores is None:
         return trained
-    names = ", ".join(source.name for source in settings.validation)
+    tables = [_table(", ".join(scores.sources), scores.whole)]
+    if len(scores.sources) > 1:
+        tables += [_table(name, one) for name, one in scores.sources.items()]
+    return f"{trained}{''.join(tables)}\nExpressions were asked {settings.protocol.value}.\n"
+
+
+def _table(name: str, scores: ValidationScores) -> str:
     return (
-        f"{trained}\n| {names}: {scores.phrases} phrases | cIoU | mIoU |\n| --- | --- | --- |\n"
+        f"\n| {name}: {scores.phrases} phrases | cIoU | mIoU |\n| --- | --- | --- |\n"
         f"| mask decoder | {scores.decoder_cumulative_iou:.3f} | {scores.decoder_mean_iou:.3f} |\n"
         f"| refined | {scores.refined_cumulative_iou:.3f} | {scores.refined_mean_iou:.3f} |\n"
-        f"\nExpressions were asked {settings.protocol.value}.\n"
     )

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from flmm.data.exchanges import Protocol
 from flmm.data.files import first_mistake
@@ -17,6 +25,7 @@ from flmm.train.packing import Precision
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class MixedPrecision(StrEnum):
@@ -41,9 +50,9 @@ class _Settings(BaseModel):
 class HeadSettings(_Settings):
     """The head that is trained, and the switches of the paper's ablations."""
 
-    base_channels: Count = 64
-    stages: Count = 4
-    upsample_input: Count = 64
+    base_channels: Annotated[int, Field(ge=1, le=1024)] = 64
+    stages: Annotated[int, Field(ge=1, le=8)] = 4
+    upsample_input: Annotated[int, Field(ge=1, le=1024)] = 64
     merge: Literal["mean", "max"] = "mean"
     normalise: bool = True
     refine: bool = True
@@ -51,7 +60,7 @@ class HeadSettings(_Settings):
     use_box: bool = True
     use_text: bool = True
     selector: bool = True
-    selector_width: Count = 256
+    selector_width: Annotated[int, Field(ge=1, le=65536)] = 256
     segment_prompt: str = ""
     caption_prompt: str = ""
     layers: tuple[int, ...] | None = None
@@ -101,9 +110,27 @@ class TrainingSettings(_Settings):
     log_every: Count = 10
     """Steps."""
     tracker: Tracker | None = None
-    seed: int = 0
+    seed: Seed = 0
     device: str | None = None
     dtype: str | None = None
+
+    @field_validator("out", "cache")
+    @classmethod
+    def _possible(cls, place: Path | None) -> Path | None:
+        if place is not None and "\0" in str(place):
+            raise ValueError("no folder has a NUL character in its name")
+        return place
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for part in ("train", "validation"):
+            names = [source.name for source in getattr(self, part)]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(
+                        f"two {part} entries have the name {name!r}; give each its own"
+                    )
+        return self
 
 
 _SETTINGS = TypeAdapter(TrainingSettings)
@@ -122,7 +149,8 @@ def read_settings(file: Path, flags: Mapping[str, object]) -> TrainingSettings:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"settings {str(file)!r} cannot be read ({error})") from error
-    except yaml.YAMLError as error:
+    # YAML's reader lets through what Python says of a date in month 13, or of 5,000 brackets.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(
             f"settings {str(file)!r} are not YAML ({' '.join(str(error).split())})"
         ) from error

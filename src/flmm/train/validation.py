@@ -1,6 +1,6 @@
 """How good a head is while it is trained: cIoU and mIoU of decoder and refiner."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -33,26 +33,58 @@ class ValidationScores:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Validation:
+    """Scores of all validation data together, and of each source."""
+
+    whole: ValidationScores
+    sources: dict[str, ValidationScores]
+    """By the sources' names; the whole's alone where there is one source."""
+
+    def to_dict(self) -> dict[str, float]:
+        """Flat: "refined_mean_iou" of the whole, "COCO/refined_mean_iou" of a source."""
+        content = self.whole.to_dict()
+        if len(self.sources) > 1:
+            for source, scores in self.sources.items():
+                content.update({f"{source}/{name}": v for name, v in scores.to_dict().items()})
+        return content
+
+
 @torch.no_grad()
 def validate(
-    head: GroundingHead, pictures: Iterable[TrainingPicture], accelerator: Accelerator
-) -> ValidationScores:
-    """Scores over the pictures of all processes together, each of which brings its own."""
+    head: GroundingHead,
+    pictures: Iterable[tuple[str, TrainingPicture]],
+    names: Sequence[str],
+    accelerator: Accelerator,
+) -> Validation:
+    """Scores over the pictures of all processes together, each of which brings its own.
+
+    Args:
+        head: what is measured.
+        pictures: with the name of each one's source.
+        names: all sources', the same in every process.
+        accelerator: knows the processes.
+    """
     device = accelerator.device
-    # For decoder and refiner: intersection, union, sum of IoU; then the number of phrases.
-    sums = torch.zeros(7, dtype=torch.float64)
-    for picture in pictures:
+    # A source's: intersection, union, sum of IoU for decoder and refiner; then its phrases.
+    sums = {name: torch.zeros(7, dtype=torch.float64) for name in names}
+    for name, picture in pictures:
         output = decode(head, picture.features, device=device)
         known = ~picture.ignored
         truth = picture.masks & known
         decoded = resize_to_picture(output.mask_logits.float(), picture.features.geometry)
         for place, logits in ((0, decoded), (3, output.refined_logits)):
             overlap = mask_overlap((logits > 0).cpu() & known, truth)
-            sums[place : place + 3] += _sums(overlap.intersection, overlap.union, overlap.iou)
-        sums[6] += len(truth)
-    gathered = accelerator.reduce(sums.to(torch.float64), "sum")
+            sums[name][place : place + 3] += _sums(overlap.intersection, overlap.union, overlap.iou)
+        sums[name][6] += len(truth)
+    gathered = accelerator.reduce(torch.stack(list(sums.values())), "sum")
     assert isinstance(gathered, Tensor)
-    total = gathered.tolist()
+    scores = {name: _scores(row) for name, row in zip(names, gathered, strict=True)}
+    return Validation(_scores(gathered.sum(dim=0)), scores)
+
+
+def _scores(sums: Tensor) -> ValidationScores:
+    total = sums.tolist()
     count = total[6] or float("nan")
     return ValidationScores(
         decoder_cumulative_iou=total[0] / (total[1] or float("nan")),

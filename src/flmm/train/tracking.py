@@ -1,0 +1,64 @@
+"""Trackers of experiments, through accelerate: started and ended without harm to the run."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from accelerate import Accelerator
+
+from flmm.errors import InputError
+from flmm.processes import agree
+from flmm.train.settings import Tracker, TrainingSettings
+
+_PROJECT = "flmm"
+
+
+def check_tracker(accelerator: Accelerator, tracker: Tracker | None) -> None:
+    """Whether the tracker that an accelerator was made with is one that it can use.
+
+    Raises:
+        InputError: the tracker's package is not installed; accelerate would go on without it.
+    """
+    if tracker is not None and not accelerator.log_with:
+        raise InputError(
+            f"tracker is {tracker.value!r}, whose package is not installed here; pip install"
+            f" {tracker.value}, or leave tracker out"
+        )
+
+
+@contextmanager
+def tracked(accelerator: Accelerator, settings: TrainingSettings) -> Iterator[None]:
+    """The run's tracker, if it has one, is at work inside the block.
+
+    Raises:
+        InputError: it does not start, such as W&B without a login.
+    """
+    tracker = settings.tracker
+    if tracker is not None:
+        agree(lambda: _start(accelerator, settings, tracker))
+    try:
+        yield
+    finally:
+        accelerator.end_training()
+        if tracker is Tracker.TRACKIO and accelerator.is_main_process:
+            _let_go_of_trackio()
+
+
+def _start(accelerator: Accelerator, settings: TrainingSettings, tracker: Tracker) -> None:
+    content = settings.model_dump(mode="json")
+    configuration = {name: str(value) for name, value in content.items()}
+    try:
+        # By itself W&B writes to ./wandb, wherever that is.
+        places = {Tracker.WANDB.value: {"dir": str(settings.out)}}
+        accelerator.init_trackers(_PROJECT, configuration, places)
+    except Exception as error:  # whatever a tracker's package raises, on a network at that
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"tracker {tracker.value!r} does not start ({reason}); mend that, or leave tracker out"
+        ) from error
+
+
+def _let_go_of_trackio() -> None:
+    """Otherwise it ends the run once more when the process ends, with a line in its output."""
+    trackio = sys.modules["trackio"]
+    trackio.finish()
