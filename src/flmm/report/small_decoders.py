@@ -119,7 +119,7 @@ class SmallDecoders:
         none = CachedPictures(pictures.cache, [])
         fit(
             Run(settings, accelerator, head, _Kept(pictures, config), none,
-                lambda _scores, _step: None, watch)
+                {}, lambda _scores, _step: None, watch)
         )  # fmt: skip
         return head.eval()
 
