@@ -256,6 +256,25 @@ def test_bodies_must_come_in_time(client: httpx.Client) -> None:
         assert b" 408 " in connection.recv(100)
 
 
+def test_a_client_that_goes_away_with_half_its_body(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = client.base_url
+    head = (
+        f"POST /v1/segment HTTP/1.1\r\nHost: {place.netloc.decode()}\r\n"
+        f"Authorization: Bearer {KEY}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 100\r\n\r\nhalf"
+    )
+    with socket.create_connection((place.host, place.port)) as gone:
+        gone.sendall(head.encode())
+        while client.get("/healthz").json()["served"] == 0:
+            pass
+    while client.get("/healthz").json()["served"]:
+        pass
+    assert 'path="/v1/segment",status="499"' in client.get("/metrics").text
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_any_bytes_as_a_picture(client: httpx.Client) -> None:
     """Damaged pictures are the client's mistake, whatever the damage."""
     generator = random.Random(0)

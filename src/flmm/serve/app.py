@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 import flmm
@@ -49,6 +50,7 @@ def create_app(grounder: "Grounder", settings: ServerSettings) -> ASGIApp:
             problems.Problem: problems.answer_problem,
             InputError: problems.answer_input_error,
             HTTPException: problems.answer_http_exception,
+            ClientDisconnect: problems.answer_nobody,
             Exception: problems.answer_failure,
         },
     )

@@ -5,7 +5,7 @@ from typing import TypedDict
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from flmm.errors import InputError
 
@@ -80,6 +80,10 @@ _TYPES = {
 }  # fmt: skip
 
 
+# No standard status says so; nginx's is the one that logs and dashboards know.
+_CLIENT_CLOSED = 499
+
+
 def _type_of(status: int) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"
 
@@ -112,6 +116,11 @@ async def answer_http_exception(request: Request, error: Exception) -> JSONRespo
     else:
         problem = Problem(error.status_code, "invalid_request", str(error.detail))
     return problem.response()
+
+
+async def answer_nobody(_: Request, _error: Exception) -> Response:
+    """The response to a client that went away while it was sending its body: it has no reader."""
+    return Response(status_code=_CLIENT_CLOSED)
 
 
 async def answer_failure(_: Request, _error: Exception) -> JSONResponse:
