@@ -11,7 +11,7 @@ from flmm.data.fixtures import write_plain
 from flmm.report.small_decoders import BASELINE, VARIANTS
 
 SMALL = ("--scenes", "2", "--calibration", "2", "--training", "2", "--device", "cpu")
-TRIED = ("max", "mask + box", "1/8", "vision tower's attention")
+TRIED = ("max", "mask + box", "vision tower's attention")
 CLAIMS = ("ground", "ablations", "conversation", "where")
 
 
