@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from training_place import ONE_THREAD, Place, make_place, refused, same, train
 
+from flmm.train.checkpoint import Progress
+from flmm.train.fit import Run, fit
+
 
 @pytest.fixture
 def place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
@@ -44,6 +47,24 @@ def test_from_a_cache_it_learns_the_same(place: Place, capsys: pytest.CaptureFix
     assert mended.code == 0
     assert "is damaged; its pictures are made anew" in mended.err
     assert same(place.state("cached"), place.state("again")) == 0
+
+
+def test_a_cache_that_goes_while_training_is_made_anew(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = place.write(cache="cache")
+
+    def without_cache(run: Run) -> Progress:
+        for file in (place.folder / "cache").glob("*.safetensors"):
+            file.unlink()
+        return fit(run)
+
+    with monkeypatch.context() as broken:
+        broken.setattr("flmm.train.run.fit", without_cache)
+        message = refused(train(capsys, settings))
+        assert "cannot be read any more" in message
+        assert "start again" in message
+    assert train(capsys, settings).code == 0
 
 
 def test_a_full_disk_while_caching_loses_nothing(place: Place) -> None:

@@ -179,11 +179,21 @@ class FeatureCache:
         self._place.update(dict.fromkeys(pictures, weights))
 
     def read(self, digest: str) -> TrainingPicture:
-        """A picture that is in the cache."""
+        """A picture that is in the cache.
+
+        Raises:
+            InputError: its shard has gone, or is damaged, since the cache was opened.
+        """
         file = self._place[digest]
-        shard = self._open.get(
-            str(file).encode(), lambda: safe_open(file, framework="pt", device="cpu")
-        )
+        try:
+            shard = self._open.get(
+                str(file).encode(), lambda: safe_open(file, framework="pt", device="cpu")
+            )
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"cache shard {str(file)!r} cannot be read any more ({error}); start again: what is"
+                " missing is made anew, and training goes on from its checkpoint"
+            ) from error
         prefix = f"{digest}."
         found: list[str] = shard.keys()  # type: ignore[no-untyped-call]
         names = [name for name in found if name.startswith(prefix)]
