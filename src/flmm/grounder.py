@@ -60,9 +60,7 @@ class Grounder:
         self.head = head.to(adapter.device, torch.float32).eval()
         self.model = model
         self.lmm = adapter.name if lmm is None else lmm
-        self._pipeline = Pipeline(
-            self.adapter, self.head, PhraseMasks(self.head), self.model, self.lmm
-        )
+        self._pipeline = Pipeline(adapter, self.head, PhraseMasks(self.head), model, self.lmm)
 
     @classmethod
     def from_pretrained(

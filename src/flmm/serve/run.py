@@ -3,7 +3,9 @@
 import ctypes
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +22,7 @@ _KEEP_ALIVE_SECONDS = 20
 _WAITING_CONNECTIONS = 256
 # Of glibc's mallopt: bytes that are kept, bytes above which a block is mapped apart, heaps.
 _MALLOC_OPTIONS = {-1: 2**30, -3: 2**25, -8: 1}
+_GIVE_BACK_SECONDS = 10
 
 
 def listen(settings: ServerSettings) -> socket.socket:
@@ -72,8 +75,7 @@ def serve(grounder: "Grounder", settings: ServerSettings, tell: Callable[[str], 
     Raises:
         InputError: the address cannot be had.
     """
-    _share_the_machine()
-    with listen(settings) as opened:
+    with _share_the_machine(), listen(settings) as opened:
         host, port = opened.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         server = http_server(grounder, settings)
@@ -84,15 +86,32 @@ def serve(grounder: "Grounder", settings: ServerSettings, tell: Callable[[str], 
         server.run(sockets=[opened])
 
 
-def _share_the_machine() -> None:
+@contextmanager
+def _share_the_machine() -> Iterator[None]:
     """Sets the process up for two threads that run models side by side."""
     # With all cores each, they would wait for each other at every step.
     torch.set_num_threads(max(torch.get_num_threads() // 2, 1))
+    try:
+        library = ctypes.CDLL(None)
+        set_option, trim = library.mallopt, library.malloc_trim
+    except (AttributeError, OSError, TypeError):
+        yield
+        return
     # Each batch asks for what the last one has freed: glibc would give it back to the system and
     # fetch it anew, page by page.
-    try:
-        set_option = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
     for option, value in _MALLOC_OPTIONS.items():
         set_option(option, value)
+    ended = Event()
+
+    def give_back() -> None:
+        # What lies free between others is else kept for good, and grows with every odd batch.
+        while not ended.wait(_GIVE_BACK_SECONDS):
+            trim(0)
+
+    keeper = Thread(target=give_back, name="memory", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
