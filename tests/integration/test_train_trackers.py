@@ -84,10 +84,10 @@ class Run:
     def log(self, values, step): print("logging", values)
     def finish(self): print("finishing")
 run = None
-def init(project):
+def init(project, name, resume):
     global run
     run = Run()
-    print("beginning")
+    print("beginning", name, resume)
     return run
 def finish():
     global run
@@ -110,6 +110,11 @@ def test_what_trackers_say_is_no_output(
     assert json.loads(ended.out)["steps"] == 2
     assert ended.err.count("logging") == 3
     assert "finishing" in ended.err
+    # Called again, it is the same run.
+    again = in_new_process("train", str(settings), "--tracker", "trackio", "--json")
+    (begun,) = (line for line in ended.err.splitlines() if line.startswith("beginning"))
+    assert begun.endswith(" allow")
+    assert begun in again.err.splitlines()
 
 
 @pytest.mark.skipif(
@@ -129,3 +134,11 @@ def test_trackers_that_are_here_are_told(
     kept = {"wandb": "run/wandb/offline-run-*/*.wandb", "trackio": "trackio/flmm.db"}
     assert len(list(tmp_path.glob(kept[tracker]))) == 1
     assert not (tmp_path / "wandb").exists()
+    # Called again, it goes on with the same run.
+    name = (tmp_path / "run" / "tracker-run").read_text()
+    again = in_new_process("train", str(settings), "--tracker", tracker, "--json")
+    assert again.code == 0, again.err
+    runs = {"wandb": f"run/wandb/offline-run-*-{name}/*.wandb", "trackio": "trackio/flmm.db"}
+    found = list(tmp_path.glob(runs[tracker]))
+    assert len(found) == len(list(tmp_path.glob(kept[tracker])))
+    assert name.encode() in found[0].read_bytes()

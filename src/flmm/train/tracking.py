@@ -1,11 +1,14 @@
 """Trackers of experiments, through accelerate: started and ended without harm to the run."""
 
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from accelerate import Accelerator
 
+from flmm.answer import write_whole
 from flmm.errors import InputError
 from flmm.processes import agree
 from flmm.train.settings import Tracker, TrainingSettings
@@ -48,14 +51,26 @@ def _start(accelerator: Accelerator, settings: TrainingSettings, tracker: Tracke
     content = settings.model_dump(mode="json")
     configuration = {name: str(value) for name, value in content.items()}
     try:
-        # By itself W&B writes to ./wandb, wherever that is.
-        places = {Tracker.WANDB.value: {"dir": str(settings.out)}}
-        accelerator.init_trackers(_PROJECT, configuration, places)
+        run = _identity(settings.out) if accelerator.is_main_process else None
+        options = {
+            # By itself W&B writes to ./wandb, wherever that is.
+            Tracker.WANDB.value: {"dir": str(settings.out), "id": run, "resume": "allow"},
+            Tracker.TRACKIO.value: {"name": run, "resume": "allow"},
+        }
+        accelerator.init_trackers(_PROJECT, configuration, options)
     except Exception as error:  # whatever a tracker's package raises, on a network at that
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"tracker {tracker.value!r} does not start ({reason}); mend that, or leave tracker out"
         ) from error
+
+
+def _identity(out: Path) -> str:
+    """The run's name among the tracker's: a training that goes on is the same run."""
+    file = out / "tracker-run"
+    if not file.exists():
+        write_whole(file, uuid.uuid4().hex[:12].encode())
+    return file.read_text(encoding="utf-8")
 
 
 def _let_go_of_trackio() -> None:
