@@ -15,12 +15,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: .venv/installed
 	$(BIN)/flmm chat src/flmm/assets/pictures/demo.png "What is in the picture?"
 
-# One thread: models this small only wait for further ones.
+# One thread a process: models this small only wait for further ones.
 test: .venv/installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 report: .venv/installed-for-report
 	HF_HUB_OFFLINE=1 $(BIN)/flmm report
