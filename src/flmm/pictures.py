@@ -4,6 +4,7 @@ Letters: ``H W`` picture size.
 """
 
 import io
+import math
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ Picture = str | Path | Image.Image | NDArray[np.uint8]
 
 MAX_PIXELS = 64_000_000
 """Pictures with more are refused by their header, before any of them is decoded."""
+
+_SQUARES = 4
 
 # No format that runs another program (EPS does) or has no pixels of its own.
 FORMATS = (
@@ -40,14 +43,22 @@ def read_picture(picture: Picture) -> Image.Image:
         A new RGB image.
 
     Raises:
-        InputError: it is missing, a folder, empty, no picture, damaged, or larger than
-            ``MAX_PIXELS``.
+        InputError: it is missing, a folder, empty, no picture, damaged, larger than
+            ``MAX_PIXELS``, or longer than ``longest_side(MAX_PIXELS)``.
     """
     if isinstance(picture, Image.Image):
         return _decode(picture, "the picture")
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
     return _read_file(Path(picture))
+
+
+def longest_side(pixels: int) -> int:
+    """How long a picture's longer side may be where so many pixels are allowed.
+
+    Image processors may lay a picture on a square: that of a strip of few pixels has billions.
+    """
+    return math.isqrt(_SQUARES * pixels)
 
 
 def open_picture(content: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
@@ -115,6 +126,11 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         )
     if not width * height:
         raise InputError(f"{name} has {width} x {height} pixels; give one with at least 1 x 1")
+    longest = longest_side(MAX_PIXELS)
+    if max(width, height) > longest:
+        raise InputError(
+            f"{name} has {width} x {height} pixels; cut it to sides of at most {longest}"
+        )
     try:
         image.load()
         upright = ImageOps.exif_transpose(image)

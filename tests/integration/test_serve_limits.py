@@ -133,6 +133,7 @@ def test_values(
     ("content", "kind", "status", "code"),
     [
         (png(400, 251), "image/png", 400, "image_too_large"),
+        (png(633, 2), "image/png", 400, "image_too_large"),
         (png(65_000, 65_000), "image/png", 400, "invalid_image"),
         (png(300, 300, b"\0" * 99), "image/png", 400, "invalid_image"),
         (PNG[:500], "image/png", 400, "invalid_image"),

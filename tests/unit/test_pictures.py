@@ -209,6 +209,14 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(path) == f"'{path}' cannot be read (Permission denied); check the file"
 
 
+def test_strips_are_refused_whose_square_no_memory_holds(tmp_path: Path) -> None:
+    path = tmp_path / "strip.png"
+    noise(16_001, 1).save(path)
+    assert refusal(path) == (f"'{path}' has 16001 x 1 pixels; cut it to sides of at most 16000")
+    noise(2, 16_000).save(path)
+    assert read_picture(path).size == (2, 16_000)
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [9_000, 12_000, 40_000])
 def test_bombs_are_refused_by_their_header(tmp_path: Path, side: int) -> None:

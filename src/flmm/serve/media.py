@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from flmm.errors import InputError
-from flmm.pictures import open_picture, read_picture
+from flmm.pictures import longest_side, open_picture, read_picture
 from flmm.serve.problems import Problem
 from flmm.serve.remote import fetch
 from flmm.serve.settings import ServerSettings
@@ -79,11 +79,13 @@ class PictureReader:
     def _check_size(self, picture: Image.Image, param: str) -> None:
         width, height = picture.size
         most = self.settings.limits.pixels
-        if width * height > most:
+        longest = longest_side(most)
+        if width * height > most or max(width, height) > longest:
             raise Problem(
                 400,
                 "image_too_large",
-                f"the picture has {width} x {height} pixels; send one of at most {most}",
+                f"the picture has {width} x {height} pixels; send one of at most {most}, with"
+                f" sides of at most {longest}",
                 param,
             )
 
