@@ -80,12 +80,16 @@ class PictureReader:
         width, height = picture.size
         most = self.settings.limits.pixels
         longest = longest_side(most)
-        if width * height > most or max(width, height) > longest:
+        wish = None
+        if width * height > most:
+            wish = f"one of at most {most}"
+        elif max(width, height) > longest:
+            wish = f"one with sides of at most {longest}"
+        if wish is not None:
             raise Problem(
                 400,
                 "image_too_large",
-                f"the picture has {width} x {height} pixels; send one of at most {most}, with"
-                f" sides of at most {longest}",
+                f"the picture has {width} x {height} pixels; send {wish}",
                 param,
             )
 
