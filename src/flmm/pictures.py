@@ -21,8 +21,6 @@ Picture = str | Path | Image.Image | NDArray[np.uint8]
 MAX_PIXELS = 64_000_000
 """Pictures with more are refused by their header, before any of them is decoded."""
 
-_SQUARES = 4
-
 # No format that runs another program (EPS does) or has no pixels of its own.
 FORMATS = (
     "PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "ICO", "AVIF", "JPEG2000",
@@ -56,9 +54,10 @@ def read_picture(picture: Picture) -> Image.Image:
 def longest_side(pixels: int) -> int:
     """How long a picture's longer side may be where so many pixels are allowed.
 
-    Image processors may lay a picture on a square: that of a strip of few pixels has billions.
+    Image processors may lay a picture on a square: that of a strip of few pixels has billions, this
+    one four times as many as are allowed.
     """
-    return math.isqrt(_SQUARES * pixels)
+    return 2 * math.isqrt(pixels)
 
 
 def open_picture(content: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
