@@ -10,18 +10,24 @@ if TYPE_CHECKING:
 _THE_PICTURE_ITSELF = frozenset(
     {"image", "images", "picture", "pictures", "photo", "photos", "photograph", "photographs"}
 )
+_PLACES = frozenset(
+    {"front", "back", "top", "bottom", "side", "left", "right", "middle", "center", "centre"}
+)
 
 
 def noun_chunks(text: str) -> list[tuple[int, int]]:
     """(start, end) of each English noun chunk, in code points, in the text's order.
 
-    Pronouns, emoji and chunks that mean the picture itself ("the image") are left out. The paper's
-    selector is better (section 3.4); this one needs no training.
+    Pronouns, emoji, and chunks that mean the picture itself ("the image") or only say where
+    something is ("in front of", "on the left") are left out. The paper's selector is better
+    (section 3.4); this one needs no training.
     """
     chunks = []
     for chunk in _pipeline()(text).noun_chunks:
         root = chunk.root
         if root.pos_ == "PRON" or root.lower_ in _THE_PICTURE_ITSELF:
+            continue
+        if root.dep_ == "pobj" and root.lower_ in _PLACES:
             continue
         start, end = _words(text, chunk.start_char, chunk.end_char)
         if start < end:
