@@ -1,35 +1,37 @@
-"""Fetch the sticker images that the world needs into the package, once, with `npm pack`.
+"""Fetch sticker images with `npm pack`: those that the world needs, or other artwork of its kinds.
 
-Run it after a change of `flmm.stickers.kinds`: python scripts/fetch_stickers.py
+    python scripts/fetch_stickers.py                        # into the package, after a new kind
+    python scripts/fetch_stickers.py twitter FOLDER         # for flmm stickers evaluate --artwork
 """
 
 import os
 import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
 
-from flmm.stickers.kinds import KINDS, STICKER_PACKAGE
-
-TARGET = Path(__file__).parents[1] / "src" / "flmm" / "assets" / "stickers"
+from flmm.stickers.kinds import KINDS, OWN_ARTWORK, STICKER_FOLDER, STICKER_PACKAGES
 
 
-def fetch() -> None:
-    """Write one 64x64 PNG a kind to the package's assets; raises KeyError for an unknown code."""
-    TARGET.mkdir(parents=True, exist_ok=True)
+def fetch(artwork: str, target: Path) -> None:
+    """Write one 64x64 PNG a kind to `target`; raises KeyError for an unknown code."""
+    target.mkdir(parents=True, exist_ok=True)
+    name = STICKER_PACKAGES.format(artwork=artwork)
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["npm", "pack", "--silent", STICKER_PACKAGE], cwd=folder, check=True)
+        subprocess.run(["npm", "pack", "--silent", name], cwd=folder, check=True)
         (archive,) = Path(folder).glob("*.tgz")
         with tarfile.open(archive) as package:
             for kind in KINDS:
-                member = package.extractfile(f"package/img/google/64/{kind.code}.png")
+                member = package.extractfile(f"package/img/{artwork}/64/{kind.code}.png")
                 if member is None:
-                    raise KeyError(f"{kind.name}: no image {kind.code} in {STICKER_PACKAGE}")
-                partial = TARGET / f".{kind.code}.partial"
+                    raise KeyError(f"{kind.name}: no image {kind.code} in {name}")
+                partial = target / f".{kind.code}.partial"
                 partial.write_bytes(member.read())
-                os.replace(partial, TARGET / f"{kind.code}.png")
-    print(f"{len(KINDS)} stickers in {TARGET}")
+                os.replace(partial, target / f"{kind.code}.png")
+    print(f"{len(KINDS)} stickers in {target}")
 
 
 if __name__ == "__main__":
-    fetch()
+    artwork, target = sys.argv[1:] or (OWN_ARTWORK, STICKER_FOLDER)
+    fetch(str(artwork), Path(target))

@@ -9,6 +9,8 @@ Letters: ``P`` phrases, ``H W`` picture size, ``h' w'`` logits over the canvas, 
 over the picture's visible part.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -165,3 +167,25 @@ def _visible(geometry: ImageGeometry, axis: int, length: int) -> tuple[int, int]
     begin = min(round(hidden_before * length / resized), length - 1)
     end = round((resized - hidden_after) * length / resized)
     return begin, max(end, begin + 1)
+
+
+def square_around(box: Box, margin: float, size: Size) -> Box:
+    """The square around a box, enlarged on each side and moved into the picture.
+
+    Args:
+        box: in picture pixels.
+        margin: in lengths of the box's longer side, added on each side.
+        size: (height, width) of the picture; where it is smaller than the square, so is the result.
+    """
+    x0, y0, x1, y1 = box
+    side = math.ceil(max(x1 - x0, y1 - y0) * (1 + 2 * margin))
+    left, right = _span((x0 + x1) / 2, side, size[1])
+    top, bottom = _span((y0 + y1) / 2, side, size[0])
+    return left, top, right, bottom
+
+
+def _span(centre: float, side: int, length: int) -> tuple[int, int]:
+    """(first, last + 1) of ``side`` pixels around a centre, moved into 0..length."""
+    side = min(side, length)
+    first = min(max(math.floor(centre - side / 2), 0), length - side)
+    return first, first + side

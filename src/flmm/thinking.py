@@ -17,6 +17,7 @@ from flmm.attention.recorder import trace_texts
 from flmm.closer_look import Paragraph, draw_closer_look
 from flmm.content import ThoughtContent
 from flmm.errors import InputError
+from flmm.geometry import square_around
 from flmm.lmm.prompt import Message
 from flmm.phrase_choice import PhraseSource
 from flmm.pictures import Picture
@@ -159,7 +160,7 @@ def crop_located(
     size = (picture.height, picture.width)
     if located is None:
         return picture.copy(), (0, 0, *picture.size)
-    box = _enlarged(located.box, plan.margin, size)
+    box = square_around(located.box, plan.margin, size)
     if plan.crop == "random":
         box = _anywhere(box, size, plan.seed)
     pixels = np.array(picture)
@@ -167,21 +168,6 @@ def crop_located(
         pixels[~located.mask] = _BLANK
     x0, y0, x1, y1 = box
     return Image.fromarray(pixels[y0:y1, x0:x1]), box
-
-
-def _enlarged(box: Box, margin: float, size: Size) -> Box:
-    x0, y0, x1, y1 = box
-    side = math.ceil(max(x1 - x0, y1 - y0) * (1 + 2 * margin))
-    left, right = _span((x0 + x1) / 2, side, size[1])
-    top, bottom = _span((y0 + y1) / 2, side, size[0])
-    return left, top, right, bottom
-
-
-def _span(centre: float, side: int, length: int) -> tuple[int, int]:
-    """(first, last + 1) of ``side`` pixels around a centre, moved into 0..length."""
-    side = min(side, length)
-    first = min(max(math.floor(centre - side / 2), 0), length - side)
-    return first, first + side
 
 
 def _anywhere(box: Box, size: Size, seed: int) -> Box:

@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from flmm.stickers.kinds import STICKER_FOLDER, STUFF, Kind
 from flmm.stickers.language import Mention
 from flmm.stickers.scene import Scene, Thing
+from flmm.stickers.variation import Grain, Random, vary_background, vary_picture, vary_sticker
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
-Grain = NDArray[np.float32]
 
 # Looks of each kind of stuff; few enough that a process draws each once and keeps it.
 VARIANTS = 24
@@ -58,10 +59,25 @@ class Drawing:
         )
 
 
+@dataclass(frozen=True)
+class Style:
+    """How a scene is drawn, where it is not drawn as usual."""
+
+    artwork: Path = STICKER_FOLDER
+    """The folder of the stickers' images."""
+    variation: int | None = None
+    """Seed of random colours, stretching, grain and blur, with which training varies pictures."""
+    photograph: Path | None = None
+    """A picture to draw instead of the bands of stuff (their masks stay what they were)."""
+
+
+USUAL = Style()
+
+
 @cache
-def sticker(kind: Kind) -> Image.Image:
+def sticker(kind: Kind, artwork: Path = STICKER_FOLDER) -> Image.Image:
     """The kind's image as published, 64x64 RGBA."""
-    with (STICKER_FOLDER / f"{kind.code}.png").open("rb") as file:
+    with (artwork / f"{kind.code}.png").open("rb") as file:
         return Image.open(file).convert("RGBA")
 
 
@@ -118,40 +134,92 @@ def _texture(name: str, variant: int, size: int) -> Picture:
     return np.asarray(np.clip(colour, 0, 255), dtype=np.uint8)
 
 
-def _turned_sticker(thing: Thing, size: int) -> Image.Image:
-    side = max(2, round(thing.size * size))
-    image = sticker(thing.kind)
+def _turned_sticker(thing: Thing, size: int, style: Style, random: Random | None) -> Image.Image:
+    image = sticker(thing.kind, style.artwork)
+    width = height = max(2, round(thing.size * size))
+    if random is not None:
+        image = vary_sticker(image, random)
+        stretch = random.uniform(-0.12, 0.12)
+        width, height = round(width * (1 - max(stretch, 0))), round(height * (1 + min(stretch, 0)))
     if thing.mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     # Premultiplied alpha keeps the transparent pixels' colour out of the edges.
-    image = image.convert("RGBa").resize((side, side), Image.Resampling.BICUBIC)
+    image = image.convert("RGBa").resize((width, height), Image.Resampling.BICUBIC)
     return image.rotate(thing.degrees, Image.Resampling.BILINEAR, expand=True).convert("RGBA")
 
 
-def draw(scene: Scene, size: int = 384) -> Drawing:
-    """Draw a scene at `size` x `size` pixels; the same scene and size give the same pixels."""
-    random = np.random.default_rng(scene.texture_seed)
-    across = np.asarray(np.arange(size) / size, dtype=np.float32)
-    down = across[:, None]
+TAG_SIDE = 0.042
+"""Of a tag, as a fraction of the picture's side; its digit is half as tall."""
+
+
+@cache
+def _tag(number: int, size: int) -> Image.Image:
+    """A white square with a number, for a picture of that size, RGBA."""
+    side = max(round(TAG_SIDE * size), 2)
+    large = Image.new("RGBA", (8 * side, 8 * side), (255, 255, 255, 255))
+    draw = ImageDraw.Draw(large)
+    draw.rectangle((0, 0, 8 * side - 1, 8 * side - 1), outline=(60, 60, 60, 255), width=side // 2)
+    font = ImageFont.load_default(size=5.6 * side)
+    draw.text((4 * side, 4 * side), str(number), fill=(0, 0, 0, 255), font=font, anchor="mm")
+    return large.resize((side, side), Image.Resampling.BOX)
+
+
+def _background(scene: Scene, size: int, random: Random) -> tuple[Grain, NDArray[np.uint8]]:
+    """The bands of stuff, (size, size, 3), and which of them each pixel shows."""
+    line = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / size
     canvas = np.empty((size, size, 3), dtype=np.float32)
     owner = np.zeros((size, size), dtype=np.uint8)
     for index, band in enumerate(scene.bands):
         texture = _texture(band.name, int(random.integers(VARIANTS)), size)
         light = random.uniform(0.9, 1.06)
-        below = np.broadcast_to(down >= band.edge(across)[None, :], (size, size))
+        below = line[:, None] >= band.edge(line)[None, :]
         canvas[below] = texture[below] * np.float32(light)
         owner[below] = index
+    return canvas, owner
+
+
+@lru_cache(maxsize=32)
+def _photograph(path: Path, size: int) -> Grain:
+    """The largest square in a picture's middle, (size, size, 3)."""
+    with Image.open(path) as image:
+        return np.asarray(ImageOps.fit(image.convert("RGB"), (size, size)), dtype=np.float32)
+
+
+def draw(scene: Scene, size: int = 384, style: Style = USUAL) -> Drawing:
+    """Draw a scene as a square picture of `size` pixels, always the same one."""
+    random = np.random.default_rng(scene.texture_seed)
+    variation = None if style.variation is None else np.random.default_rng(style.variation)
+    canvas, owner = _background(scene, size, random)
+    if style.photograph is not None:
+        canvas = _photograph(style.photograph, size).copy()
+    elif variation is not None:
+        canvas = vary_background(canvas, variation)
     for index, thing in enumerate(scene.things):
-        image = np.asarray(_turned_sticker(thing, size), dtype=np.float32)
-        height, width = image.shape[:2]
-        top, left = round(thing.y * size - height / 2), round(thing.x * size - width / 2)
-        y0, x0 = max(top, 0), max(left, 0)
-        y1, x1 = min(top + height, size), min(left + width, size)
-        patch = image[y0 - top : y1 - top, x0 - left : x1 - left]
-        alpha = patch[..., 3:] / 255
-        canvas[y0:y1, x0:x1] += (patch[..., :3] - canvas[y0:y1, x0:x1]) * alpha
-        owner[y0:y1, x0:x1][alpha[..., 0] > 0.5] = len(scene.bands) + index
+        images = [_turned_sticker(thing, size, style, variation)]
+        if thing.number is not None:
+            images.append(_tag(thing.number, size))
+        for image in images:
+            window, covered = _paste(canvas, image, thing)
+            owner[window][covered] = len(scene.bands) + index
+    if variation is not None:
+        canvas = vary_picture(canvas, variation)
     return Drawing(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), owner, scene)
+
+
+def _paste(
+    canvas: Grain, image: Image.Image, thing: Thing
+) -> tuple[tuple[slice, slice], Mask]:
+    """Lays an RGBA image on the thing's centre; where, and which of those pixels it covers."""
+    size = canvas.shape[0]
+    pixels = np.asarray(image, dtype=np.float32)
+    height, width = pixels.shape[:2]
+    top, left = round(thing.y * size - height / 2), round(thing.x * size - width / 2)
+    y0, x0 = max(top, 0), max(left, 0)
+    y1, x1 = min(top + height, size), min(left + width, size)
+    patch = pixels[y0 - top : y1 - top, x0 - left : x1 - left]
+    alpha = patch[..., 3:] / 255
+    canvas[y0:y1, x0:x1] += (patch[..., :3] - canvas[y0:y1, x0:x1]) * alpha
+    return (slice(y0, y1), slice(x0, x1)), alpha[..., 0] > 0.5
 
 
 def mention_mask(drawing: Drawing, mention: Mention) -> Mask:

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from flmm.stickers.kinds import Kind
 from flmm.stickers.scene import Band, Scene, Thing
 
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+NUMBERS = (
+    "no", "one", "two", "three", "four", "five", "six",
+    "seven", "eight", "nine", "ten", "eleven", "twelve",
+)  # fmt: skip
 _BARE_STUFF = ("grass", "sand", "snow", "water")
 
 CAPTION_QUESTIONS = ("What is in the picture?", "Describe the picture.", "What do you see?")
@@ -35,6 +38,10 @@ class Turn:
     question: str
     answer: str
     mentions: tuple[Mention, ...] = ()
+
+
+Conversation = tuple[Turn, ...]
+"""Turns about one picture, each of which may lean on those before it."""
 
 
 class AnswerText:
@@ -170,3 +177,16 @@ def where_band(scene: Scene, index: int) -> Turn:
     answer = AnswerText().mention(f"the {band.name}", bands=(index,))
     answer.say(f" is {_band_place(scene, band)}.")
     return answer.turn("where", SEGMENT_QUESTION.format(phrase=f"the {band.name}"))
+
+
+def where_absent(expression: str) -> Turn:
+    """Where is something that is not there?"""
+    answer = f"There is no {expression.removeprefix('the ')} in the picture."
+    return Turn("where", SEGMENT_QUESTION.format(phrase=expression), answer)
+
+
+def number_on(scene: Scene, index: int, expression: str) -> Turn:
+    """Which number is on the tag of the thing that this expression means?"""
+    answer = AnswerText().say("The number on ").mention(expression, things=(index,))
+    answer.say(f" is {scene.things[index].number}.")
+    return answer.turn("number", f"What number is on {expression}?")

@@ -11,14 +11,17 @@ from flmm.stickers.language import (
     NUMBERS,
     SEGMENT_QUESTION,
     AnswerText,
+    Conversation,
     Turn,
     caption,
     indices_of,
     kind_phrase,
     listing,
     nearest_to,
+    number_on,
     referring_expressions,
     stuff_phrase,
+    where_absent,
     where_band,
     where_thing,
 )
@@ -30,12 +33,18 @@ def _absent_kind(scene: Scene, random: np.random.Generator) -> Kind:
     return absent[int(random.integers(len(absent)))]
 
 
+def absent_expression(scene: Scene, random: np.random.Generator) -> str:
+    """An expression that means nothing in the scene: another kind, or another kind of stuff."""
+    absent = [name for name in STUFF if all(band.name != name for band in scene.bands)]
+    if random.random() < 0.15:
+        return f"the {absent[int(random.integers(len(absent)))]}"
+    return f"the {_absent_kind(scene, random).name}"
+
+
 def ask_where(scene: Scene, random: np.random.Generator) -> Turn | None:
     chance = random.random()
     if chance < 0.1:
-        kind = _absent_kind(scene, random)
-        answer = AnswerText().say(f"There is no {kind.name} in the picture.")
-        return answer.turn("where", SEGMENT_QUESTION.format(phrase=f"the {kind.name}"))
+        return where_absent(absent_expression(scene, random))
     if chance < 0.2:
         return where_band(scene, int(random.integers(len(scene.bands))))
     index = int(random.integers(len(scene.things)))
@@ -154,6 +163,48 @@ def ask(scene: Scene, random: np.random.Generator) -> Turn:
             return turn
 
 
+def follow_up(scene: Scene, first: Turn, random: np.random.Generator) -> Turn:
+    """A second question after `first`: about the "it" of its answer, or any other."""
+    things = {index for mention in first.mentions for index in mention.things}
+    chance = random.random()
+    if len(things) == 1 and chance < 0.7:
+        (index,) = things
+        thing = scene.things[index]
+        other = nearest_to(scene, thing)
+        if other is not None and chance < 0.25:
+            near = scene.things.index(other)
+            answer = AnswerText().mention(kind_phrase(other.kind, 1), things=(near,)).say(".")
+            return answer.turn("follow up", "What is next to it?")
+        behind = scene.band_behind(thing)
+        if chance < 0.4:
+            answer = AnswerText().mention("it", things=(index,)).say(" is in front of ")
+            answer.mention(stuff_phrase(behind.name), bands=(scene.bands.index(behind),)).say(".")
+            return answer.turn("follow up", "What is behind it?")
+        answer = AnswerText().mention("it", things=(index,)).say(f" is {thing.place}.")
+        return answer.turn("follow up", "Where is it?")
+    second = ask(scene, random)
+    return Turn("follow up", second.question, second.answer, second.mentions)
+
+
+def converse(scene: Scene, random: np.random.Generator) -> Conversation:
+    """Two turns: something said of the picture or asked about it, and a follow-up."""
+    first = say_all(scene, random) if random.random() < 0.2 else ask(scene, random)
+    return first, follow_up(scene, first, random)
+
+
+def ask_number(scene: Scene, random: np.random.Generator) -> Turn | None:
+    """What is on a tag; None where no tagged thing can be told from the others."""
+    found = [
+        (index, expression)
+        for index, thing in enumerate(scene.things)
+        if thing.number is not None
+        for expression in referring_expressions(scene, index)
+    ]
+    if not found:
+        return None
+    return number_on(scene, *found[int(random.integers(len(found)))])
+
+
 def say_all(scene: Scene, random: np.random.Generator) -> Turn:
     """A caption (mostly) or a list, to one of its questions."""
     if random.random() < 0.7:
@@ -172,6 +223,8 @@ def every_text() -> list[str]:
     ]
     for seed in range(3000):
         scene = draw_scene(seed)
-        for turn in (caption(scene), listing(scene), *(ask(scene, random) for _ in range(4))):
-            texts.append(f"{turn.question} {turn.answer}")
+        asked = [ask_number(draw_scene(seed, tagged=True), random), *converse(scene, random)]
+        for turn in (caption(scene), listing(scene), *asked, ask(scene, random)):
+            if turn is not None:
+                texts.append(f"{turn.question} {turn.answer}")
     return texts

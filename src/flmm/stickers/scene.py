@@ -3,7 +3,7 @@
 Positions and sizes are fractions of the picture's side, so that a scene can be drawn at any size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -30,6 +30,8 @@ class Thing:
     size: float
     degrees: float
     mirrored: bool
+    number: int | None = None
+    """1 to 9 on a tag that is too small for the LMM to read; None without a tag."""
 
     @property
     def place(self) -> str:
@@ -107,11 +109,11 @@ def _draw_bands(random: np.random.Generator) -> tuple[Band, ...]:
 
 
 def _place(
-    random: np.random.Generator, placed: list[Thing], kind: Kind, largest: float
+    random: np.random.Generator, placed: list[Thing], kind: Kind, smallest: float, largest: float
 ) -> Thing | None:
     """A free spot for one more sticker, or None after 60 tries."""
     for _ in range(60):
-        size = float(random.uniform(0.22, largest))
+        size = float(random.uniform(smallest, largest))
         margin = size * 0.48
         x, y = (float(value) for value in random.uniform(margin, 1 - margin, 2))
         free = all(
@@ -124,24 +126,36 @@ def _place(
     return None
 
 
-def draw_scene(seed: int, *, most_things: int = MOST_THINGS) -> Scene:
+def draw_scene(
+    seed: int, *, most_things: int = MOST_THINGS, scale: float = 1.0, tagged: bool | None = None
+) -> Scene:
     """The scene of one seed, always the same: 1 to `most_things` stickers on 2 or 3 bands of stuff.
 
-    About a third of the scenes with two or more stickers repeat a kind, so that "the small cat"
-    and "how many" have something to tell apart.
+    Many of the scenes with two or more stickers repeat a kind, so that "the small cat" and "how
+    many" have something to tell apart. `scale` is that of the stickers' sides. In `tagged` scenes
+    most things bear a number (None: a quarter of the scenes are).
     """
     random = np.random.default_rng(seed)
     bands = _draw_bands(random)
     count = int(random.integers(1, most_things + 1))
     kinds = [KINDS[index] for index in random.choice(len(KINDS), count, replace=False)]
-    if count > 1 and random.random() < 0.4:
+    if count > 1 and random.random() < 0.5:
         kinds[1] = kinds[0]
         if count > 3 and random.random() < 0.3:
             kinds[2] = kinds[0]
     largest = 0.48 if count <= 3 else 0.36
     placed: list[Thing] = []
     for kind in kinds:
-        thing = _place(random, placed, kind, largest)
+        thing = _place(random, placed, kind, 0.22 * scale, largest * scale)
         if thing is not None:
             placed.append(thing)
-    return Scene(tuple(placed), bands, int(random.integers(2**31)))
+    texture_seed = int(random.integers(2**31))
+    chance = random.random()
+    if chance < 0.25 if tagged is None else tagged:
+        placed = [
+            replace(thing, number=int(random.integers(1, 10)))
+            if random.random() < 0.8 or not index
+            else thing
+            for index, thing in enumerate(placed)
+        ]
+    return Scene(tuple(placed), bands, texture_seed)

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from flmm.stickers.draw import Drawing, draw
+from flmm.stickers.draw import Drawing, Style, draw
 from flmm.stickers.scene import Scene, draw_scene
 
 # Training draws its scenes from 0 upwards; these never meet it.
 VALIDATION_SEED = 10_000_000
 EVALUATION_SEED = 20_000_000
 
-PICTURE_SIZE = 192
+PICTURE_SIZE = 320
 _SHARD = 1000
 
 
@@ -35,11 +35,16 @@ class World:
         return np.asarray(shard[index % _SHARD])
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        """(192, 192, 3) uint8."""
+        """(320, 320, 3) uint8."""
         return self._file("pictures", index)
 
     def drawing(self, index: int) -> Drawing:
         return Drawing(self.picture(index), self._file("owners", index), self.scene(index))
+
+
+def training_style(index: int) -> Style:
+    """How a training scene is drawn: most in a look of its own, the others as published."""
+    return Style(variation=index if index % 10 < 7 else None)
 
 
 def _draw_shard(folder: Path, shard: int) -> None:
@@ -53,7 +58,8 @@ def _draw_shard(folder: Path, shard: int) -> None:
         for name, shape in names.items()
     }
     for offset in range(_SHARD):
-        drawing = draw(draw_scene(shard * _SHARD + offset), size)
+        index = shard * _SHARD + offset
+        drawing = draw(draw_scene(index), size, training_style(index))
         arrays["pictures"][offset] = drawing.picture
         arrays["owners"][offset] = drawing.owner
     for name, array in arrays.items():

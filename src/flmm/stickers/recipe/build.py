@@ -10,7 +10,7 @@ from flmm.checkpoint import save_pretrained
 from flmm.lmm import load_lmm
 from flmm.masks.refiner import load_sam
 from flmm.stickers.recipe import head as head_recipe
-from flmm.stickers.recipe import language_model, segmenter
+from flmm.stickers.recipe import language_model, lessons, segmenter, vision_warm_up
 from flmm.stickers.world import build_world
 
 
@@ -52,10 +52,10 @@ def train_lmm(folder: Path, budget: Budget) -> None:
     torch.manual_seed(0)
     tokenizer = language_model.build_tokenizer()
     lmm = language_model.build_lmm(tokenizer)
-    classifier = language_model.KindClassifier(lmm)
-    language_model.warm_up(classifier, world, folder / "checkpoints", budget.lmm_warm_up)
-    lesson = language_model.Lesson(lmm, classifier)
-    language_model.train(lesson, tokenizer, world, folder / "checkpoints", budget.lmm)
+    classifier = vision_warm_up.KindClassifier(lmm)
+    vision_warm_up.warm_up(classifier, world, folder / "checkpoints", budget.lmm_warm_up)
+    lesson = lessons.Lesson(lmm, classifier)
+    lessons.train(lesson, tokenizer, world, folder / "checkpoints", budget.lmm)
     target = folder / "embedded" / "lmm"
     tokenizer.save_pretrained(target)
     side = language_model.PIXELS

@@ -19,6 +19,7 @@ from rich.progress import (
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from flmm.stickers.recipe.attention import FAST_HALF
 from flmm.stickers.recipe.muon import Muon
 from flmm.whole_file import whole_file
 
@@ -28,7 +29,7 @@ Batch = TypeVar("Batch")
 # torch's own threads need for one after the other.
 _WORKERS = 2
 
-_SAVE_EVERY = 250
+_SAVE_EVERY = 100
 _LOG_EVERY = 25
 _WARM_UP = 0.03
 
@@ -102,7 +103,8 @@ def run(fit: Fit[Batch], folder: Path) -> None:
     parameters = [p for p in fit.module.parameters() if p.requires_grad]
 
     def learn(batch: Batch, count: int) -> float:
-        loss = fit.loss(batch) / count
+        with torch.autocast("cpu", torch.bfloat16, enabled=FAST_HALF):
+            loss = fit.loss(batch) / count
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 

@@ -24,20 +24,21 @@ from transformers.models.sam.configuration_sam import (
 from flmm.losses import mask_loss
 from flmm.masks.refiner import MaskRefiner
 from flmm.stickers.draw import Drawing
+from flmm.stickers.recipe.attention import sam_learns_with_it
 from flmm.stickers.recipe.fit import Fit, run
 from flmm.stickers.world import World
 
-SIDE, PATCH, WIDTH = 160, 8, 96
+SIDE, PATCH, WIDTH = 256, 8, 96
 LOW_SIDE = 4 * SIDE // PATCH
-_MICRO = 6
+_MICRO = 4
 _REGIONS = 4
 
 
 def build_segmenter() -> SamModel:
-    """The untrained SAM, about 1.1 M parameters, for pictures of 160 pixels."""
+    """The untrained SAM, about 1.5 M parameters, for pictures of 256 pixels."""
     vision = SamVisionConfig(
-        hidden_size=96, output_channels=WIDTH, num_hidden_layers=4, num_attention_heads=4,
-        image_size=SIDE, patch_size=PATCH, mlp_dim=384, window_size=5, global_attn_indexes=[1, 3],
+        hidden_size=128, output_channels=WIDTH, num_hidden_layers=4, num_attention_heads=4,
+        image_size=SIDE, patch_size=PATCH, mlp_dim=384, window_size=8, global_attn_indexes=[2],
         use_rel_pos=False, num_pos_feats=WIDTH // 2,
     )  # fmt: skip
     prompts = SamPromptEncoderConfig(
@@ -76,13 +77,13 @@ class DenseHead(nn.Module):
 
 
 def _shrink(masks: NDArray[np.bool_] | Tensor) -> Tensor:
-    """(n, h, w) to coverage in 0..1 at SAM's low resolution, (n, 80, 80)."""
+    """(n, h, w) to coverage in 0..1 at SAM's low resolution, (n, 128, 128)."""
     whole = torch.as_tensor(masks).float()[:, None]
     return functional.interpolate(whole, (LOW_SIDE, LOW_SIDE), mode="area")[:, 0]
 
 
 def dense_targets(drawing: Drawing) -> Tensor:
-    """(4, 80, 80): thing or not, offsets to its centre in quarters of the side, edges."""
+    """(4, 128, 128): thing or not, offsets to its centre in quarters of the side, edges."""
     things = _shrink(drawing.thing_masks)
     thing = things.amax(0)
     which = things.argmax(0)
@@ -115,9 +116,9 @@ class PromptBatch:
     pixels: Tensor
     picture_of_region: Tensor
     targets: Tensor
-    """(R, 80, 80) coverage in 0..1."""
+    """(R, 128, 128) coverage in 0..1."""
     masks: Tensor
-    """(R, 1, 80, 80) coarse mask logits."""
+    """(R, 1, 128, 128) coarse mask logits."""
     has_mask: Tensor
     boxes: Tensor
     """(R, 1, 4) in SAM's pixels, shaken."""
@@ -133,10 +134,10 @@ def _coarse_logits(region: Tensor, random: torch.Generator) -> Tensor:
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=random))
 
-    cells = int(uniform(8, 20))
+    cells = int(uniform(10, 40))
     wobble = torch.randn(1, 1, 10, 10, generator=random)
     wobble = functional.interpolate(wobble, region.shape[-2:], mode="bilinear")[0, 0]
-    shift = (int(uniform(-3, 4)), int(uniform(-3, 4)))
+    shift = (int(uniform(-4, 5)), int(uniform(-4, 5)))
     coarse = functional.interpolate(region[None, None], (cells, cells), mode="area")
     blurred = functional.interpolate(coarse, region.shape[-2:], mode="bilinear")[0, 0]
     blurred = blurred.roll(shift, (0, 1)) + uniform(0, 0.25) * wobble
@@ -146,7 +147,7 @@ def _coarse_logits(region: Tensor, random: torch.Generator) -> Tensor:
 def _prompts(drawing: Drawing, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Targets, coarse masks, boxes and points of a few regions of a picture."""
     things, bands = _shrink(drawing.thing_masks), _shrink(drawing.band_masks)
-    bands = bands[bands.sum((1, 2)) > 40]
+    bands = bands[bands.sum((1, 2)) > 100]
     things = things[torch.randperm(len(things), generator=random)[: _REGIONS - 1]]
     bands = bands[torch.randperm(len(bands), generator=random)[: _REGIONS - len(things)]]
     targets = torch.cat([things, bands])
@@ -166,7 +167,7 @@ def _prompts(drawing: Drawing, random: torch.Generator) -> tuple[Tensor, Tensor,
 
 
 def segment(sam: SamModel, batch: PromptBatch) -> tuple[Tensor, Tensor]:
-    """Logits (R, 80, 80) and predicted IoU (R,) of the prompted regions."""
+    """Logits (R, 128, 128) and predicted IoU (R,) of the prompted regions."""
     embeddings = sam.vision_encoder(batch.pixels).last_hidden_state[batch.picture_of_region]
     points = batch.points if batch.form != "box" else None
     sparse, dense = sam.prompt_encoder(
@@ -200,10 +201,11 @@ def warm_up(sam: SamModel, world: World, folder: Path, steps: int) -> None:
     """Teach the vision encoder to see things, where their centres are, and edges."""
     preprocess = MaskRefiner(sam).preprocess
     sam.requires_grad_(True)
+    sam_learns_with_it(sam)
     model = DenseHead(sam)
 
     def batches(step: int) -> list[tuple[Tensor, Tensor]]:
-        indices = _indices(world, 3, step, 24)
+        indices = _indices(world, 3, step, 4 * _MICRO)
         drawings = [world.drawing(i) for i in indices]
         pixels = torch.stack([preprocess(d.picture) for d in drawings])
         targets = torch.stack([dense_targets(d) for d in drawings])
@@ -223,12 +225,13 @@ def train(sam: SamModel, world: World, folder: Path, steps: int) -> None:
     """Teach the whole SAM to follow points, boxes and coarse masks."""
     preprocess = MaskRefiner(sam).preprocess
     sam.requires_grad_(True)
+    sam_learns_with_it(sam)
     sam.shared_image_embedding.requires_grad_(False)
 
     def batches(step: int) -> list[PromptBatch]:
         random = torch.Generator().manual_seed(step)
-        drawings = [world.drawing(i) for i in _indices(world, 4, step, 3 * _MICRO)]
-        forms = ("box", "point", "both")
+        drawings = [world.drawing(i) for i in _indices(world, 4, step, 4 * _MICRO)]
+        forms = ("box", "point", "both", "box")
         return [
             pack(drawings[i * _MICRO : (i + 1) * _MICRO], form, random)
             for i, form in enumerate(forms)
