@@ -1,7 +1,7 @@
 """Fetch sticker images with `npm pack`: those that the world needs, or other artwork of its kinds.
 
-    python scripts/fetch_stickers.py                        # into the package, after a new kind
-    python scripts/fetch_stickers.py twitter FOLDER         # for flmm stickers evaluate --artwork
+python scripts/fetch_stickers.py                        # into the package, after a new kind
+python scripts/fetch_stickers.py twitter FOLDER         # for flmm stickers evaluate --artwork
 """
 
 import os

@@ -155,5 +155,11 @@ def _phrase(span: PhraseSpan, logits: Tensor) -> Phrase:
         tokens=span.tokens,
         mask=mask.numpy(),
         box=mask_box(mask) or (0, 0, 0, 0),
-        score=float(logits[mask].sigmoid().mean()) if mask.any() else 0.0,
+        score=mask_score(logits),
     )
+
+
+def mask_score(logits: Tensor) -> float:
+    """How sure a mask is of itself: the mean probability of its pixels; 0 for an empty one."""
+    mask = logits > 0
+    return float(logits[mask].sigmoid().mean()) if mask.any() else 0.0

@@ -7,7 +7,9 @@ import pytest
 
 import flmm
 from flmm.grounder import Grounder
-from flmm.stickers.report import evaluate_embedded
+from flmm.stickers.evaluate import measure
+from flmm.stickers.report import bar
+from flmm.stickers.setting import OWN
 
 QUESTION = "What is in the picture?"
 PACKAGE = Path(flmm.__file__).parent
@@ -58,8 +60,8 @@ def test_embedded_model_is_small(embedded: Grounder) -> None:
 
 
 def test_embedded_model_keeps_its_quality() -> None:
-    # A few scenes for every change; README's figures come from 500.
-    report = evaluate_embedded(10, PACKAGE / "assets" / "embedded", calibration_scenes=4)
+    # A few scenes for every change; README's figures come from 1,000.
+    (report,) = measure(PACKAGE / "assets" / "embedded", [(OWN, 10)], bar, calibration_scenes=4)
     assert report.words.named >= 0.9
     assert report.words.absent <= 0.08
     assert report.words.keyword_f1 >= 0.9

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,19 +13,26 @@ from torch import nn
 from flmm.grounder import Grounder
 from flmm.lmm import load_lmm
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.prompt import Message
 from flmm.masks.refiner import load_sam
 from flmm.stickers.draw import draw
-from flmm.stickers.language import Turn, caption
+from flmm.stickers.evaluate import measure
+from flmm.stickers.language import Conversation, caption
+from flmm.stickers.questions import converse
+from flmm.stickers.recipe import attention, language_model, segmenter
 from flmm.stickers.recipe import head as head_recipe
-from flmm.stickers.recipe import language_model, segmenter
 from flmm.stickers.recipe.build import Budget, build
 from flmm.stickers.recipe.fit import Fit, run
+from flmm.stickers.recipe.lessons import closer_look
 from flmm.stickers.recipe.muon import orthogonalised
-from flmm.stickers.report import evaluate_embedded, print_report
+from flmm.stickers.recipe.packing import pack, text_loss
+from flmm.stickers.recipe.vision_warm_up import LABELS, crop_around
+from flmm.stickers.report import bar, print_reports
 from flmm.stickers.scene import draw_scene
-from flmm.stickers.world import World, build_world
+from flmm.stickers.setting import OWN, photograph_setting
+from flmm.stickers.world import World, build_world, training_style
 
-TOY = Budget(scenes=1, lmm_warm_up=1, lmm=1, segmenter_warm_up=1, segmenter=1, head=2)
+TOY = Budget(scenes=8, lmm_warm_up=1, lmm=1, segmenter_warm_up=1, segmenter=1, head=2)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +73,7 @@ def test_the_lmm_is_untouched_by_head_training(built: Path, tmp_path: Path) -> N
     adapter = load_lmm(str(built / "embedded" / "lmm"))
     sam = load_sam(built / "embedded" / "head" / "sam")
     head = head_recipe.build_head(adapter, sam)
-    world = World(built / "world", 1000)
+    world = World(built / "world", TOY.scenes)
     before = checksum(adapter.model), checksum(sam.vision_encoder), checksum(head.mask_decoder)
     head_recipe.train(adapter, head, world, tmp_path, 2)
     assert checksum(adapter.model) == before[0]
@@ -77,54 +85,108 @@ def test_the_lmm_is_untouched_by_head_training(built: Path, tmp_path: Path) -> N
 def test_training_text_is_what_the_adapter_reads(built: Path) -> None:
     adapter: LMMAdapter = load_lmm(str(built / "embedded" / "lmm"))
     tokenizer = language_model.build_tokenizer()
-    picture = draw(draw_scene(4), 192).picture
-    turn = caption(draw_scene(4))
-    pixels = language_model.pixel_values([picture])
-    packed = language_model.pack(tokenizer, pixels, [[turn]], torch.zeros(1, 1))
-    prompt = adapter.prepare(Image.fromarray(picture), turn.question, turn.answer)
+    drawing = draw(draw_scene(4), 192)
+    picture = Image.fromarray(drawing.picture)
+    closer = closer_look(drawing, 0, np.random.default_rng(0))
+    first, second = converse(drawing.scene, np.random.default_rng(1))
+    pixels = language_model.pixel_values([drawing.picture, closer])
+    packed = pack(tokenizer, pixels, [[(first, second)]])
+    history = [
+        Message("user", first.question, (picture, Image.fromarray(closer))),
+        Message("assistant", first.answer),
+    ]
+    prompt = adapter.prepare((), second.question, second.answer, history)
     ids = prompt.inputs["input_ids"]
     assert packed.ids[:, : ids.shape[1]].tolist() == ids.tolist()
     torch.testing.assert_close(packed.pixels, prompt.inputs["pixel_values"], atol=1e-5, rtol=0)
+    said = [token for token in packed.targets[0].tolist() if token >= 0]
+    text = tokenizer.decode(said, skip_special_tokens=False)
+    assert text == f"{first.answer}</s>{second.answer}</s>"
 
 
-def test_packed_turns_do_not_see_one_another() -> None:
+def test_packed_conversations_do_not_see_one_another() -> None:
     tokenizer = language_model.build_tokenizer()
     lmm = language_model.build_lmm(tokenizer).train(False)
     scene = draw_scene(6)
     pixels = language_model.pixel_values([draw(scene, 96).picture])
-    patches = language_model.KindClassifier(lmm).patches(pixels)
-    turns = [caption(scene), caption(draw_scene(7)), caption(draw_scene(8))]
+    patches = language_model.image_states(lmm, pixels)
+    told = [(caption(scene),), converse(scene, np.random.default_rng(2)), (caption(draw_scene(8)),)]
 
-    def loss(turns: list[Turn]) -> tuple[torch.Tensor, torch.Tensor]:
-        batch = language_model.pack(tokenizer, pixels, [turns], torch.zeros(1, 1))
-        return language_model.text_loss(lmm, batch, patches), (batch.targets >= 0).sum()
+    def loss(texts: list[Conversation]) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = pack(tokenizer, pixels, [texts])
+        return text_loss(lmm, batch, patches), (batch.targets >= 0).sum()
 
-    together, total = loss(turns)
-    alone = [loss([turn]) for turn in turns]
+    together, total = loss(told)
+    alone = [loss([one]) for one in told]
     torch.testing.assert_close(
         together * total, sum(value * count for value, count in alone), rtol=1e-4, atol=0
     )
 
 
-def test_report_measures_every_figure(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = evaluate_embedded(2, built / "embedded", calibration_scenes=2)
-    assert 0 <= report.words.named <= 1
-    assert set(report.captions) == set(report.references)
-    print_report(report, as_json=False)
-    assert "K-means" in capsys.readouterr().out
-    print_report(report, as_json=True)
+def test_training_attends_as_transformers_does() -> None:
+    lmm = language_model.build_lmm(language_model.build_tokenizer())
+    language_model_part = lmm.model.language_model
+    embeddings = torch.randn(2, 9, 192)
+    mask = torch.zeros(2, 1, 9, 9).masked_fill_(torch.ones(9, 9).triu(1).bool(), -1e9)
+
+    def result() -> list[torch.Tensor]:
+        lmm.zero_grad()
+        states = language_model_part(inputs_embeds=embeddings, attention_mask=mask, use_cache=False)
+        states.last_hidden_state.square().mean().backward()
+        gradients = [one.grad for one in language_model_part.layers.parameters()]
+        return [states.last_hidden_state.detach(), *(g for g in gradients if g is not None)]
+
+    usual = result()
+    attention.learn_with_it(lmm)
+    for one, other in zip(result(), usual, strict=True):
+        # bfloat16 keeps eight bits.
+        assert (one - other).norm() < 0.02 * other.norm()
+
+
+def test_crops_are_labelled_by_what_they_show() -> None:
+    random = np.random.default_rng(0)
+    for seed in range(30):
+        drawing = draw(draw_scene(seed, tagged=True), 192, training_style(seed))
+        crop, labels = crop_around(drawing, random)
+        there = {LABELS[index] for index in torch.nonzero(labels == 1)[:, 0]}
+        owners = np.unique(crop.owner)
+        bands = len(drawing.scene.bands)
+        seen = {drawing.scene.things[owner - bands].kind.name for owner in owners if owner >= bands}
+        assert there & seen
+        assert there <= seen | {band.name for band in drawing.scene.bands} | set("123456789")
+
+
+def test_every_figure_is_measured_alone_or_side_by_side(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_picture = Image.fromarray(draw(draw_scene(0), 96).picture)
+    draw_picture.save(tmp_path / "photograph.png")
+    settings = [(OWN, 2), (photograph_setting(tmp_path), 1)]
+    own, photographs = measure(built / "embedded", settings, bar, calibration_scenes=2)
+    again, _ = measure(built / "embedded", settings, bar, calibration_scenes=2, processes=2)
+    assert again == own
+    assert set(own.captions) == set(own.references)
+    assert 0 <= own.words.named <= 1
+    assert "follow up" in own.words.answers
+    assert not photographs.words.answers
+    print_reports([own, photographs], as_json=False)
+    printed = capsys.readouterr().out
+    assert "K-means" in printed
+    assert "on photographs" in printed
+    print_reports([own], as_json=True)
     assert '"refined"' in capsys.readouterr().out
 
 
 def test_world_is_drawn_once_and_never_half(tmp_path: Path) -> None:
-    world = build_world(tmp_path, 1, workers=1)
-    assert world.count == 1000
+    world = build_world(tmp_path, 3, workers=1)
     (pictures,) = tmp_path.glob("pictures-*.npy")
     stamp = pictures.stat().st_mtime_ns
-    assert build_world(tmp_path, 1, workers=1).count == 1000
+    assert build_world(tmp_path, 2, workers=1).count == 2
     assert pictures.stat().st_mtime_ns == stamp
+    assert build_world(tmp_path, 4, workers=1).count == 4
     assert not list(tmp_path.glob(".*partial"))
-    assert (world.picture(7) == draw(draw_scene(7), 192).picture).all()
+    again = draw(draw_scene(2), 320, training_style(2))
+    assert (world.picture(2) == again.picture).all()
 
 
 def _fit(module: nn.Module, steps: int, fail_at: int | None = None) -> Fit[torch.Tensor]:
@@ -170,6 +232,6 @@ def test_dense_targets_point_at_the_things() -> None:
     drawing = draw(draw_scene(9), 192)
     thing, down, across, _ = segmenter.dense_targets(drawing)
     row, column = (int(i) for i in (thing > 0.9).nonzero()[0])
-    y = (row + 0.5) / 80 + float(down[row, column]) / 4
-    x = (column + 0.5) / 80 + float(across[row, column]) / 4
+    y = (row + 0.5) / segmenter.LOW_SIDE + float(down[row, column]) / 4
+    x = (column + 0.5) / segmenter.LOW_SIDE + float(across[row, column]) / 4
     assert any(abs(t.x - x) + abs(t.y - y) < 1e-3 for t in drawing.scene.things)

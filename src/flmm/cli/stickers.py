@@ -1,5 +1,6 @@
 """`flmm stickers`: make the embedded model, and measure it."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -23,14 +24,36 @@ def build(
 
 @app.command()
 def evaluate(
-    scenes: Annotated[int, typer.Option(min=1, help="Held-out scenes to measure on.")] = 500,
+    scenes: Annotated[int, typer.Option(min=1, help="Held-out scenes to measure on.")] = 1000,
     model: Annotated[
         Path | None, typer.Option(help="A folder `embedded` made by `flmm stickers build`.")
     ] = None,
+    artwork: Annotated[
+        list[Path] | None,
+        typer.Option(help="Other stickers (scripts/fetch_stickers.py); again for more."),
+    ] = None,
+    photographs: Annotated[
+        Path | None, typer.Option(help="A folder of pictures to lay stickers on, to measure too.")
+    ] = None,
+    larger: Annotated[
+        bool, typer.Option("--larger", help="Measure too on scenes of twice the area and things.")
+    ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="How many measure side by side.")
+    ] = os.cpu_count() or 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead.")] = False,
 ) -> None:
     """Measure captions, answers and masks on scenes that training never saw."""
+    from flmm.stickers.evaluate import measure
     from flmm.stickers.kinds import EMBEDDED_FOLDER
-    from flmm.stickers.report import evaluate_embedded, print_report
+    from flmm.stickers.report import bar, print_reports
+    from flmm.stickers.setting import LARGER, OWN, artwork_setting, photograph_setting
 
-    print_report(evaluate_embedded(scenes, model or EMBEDDED_FOLDER), as_json)
+    settings = [OWN, *(artwork_setting(folder) for folder in artwork or ())]
+    if photographs is not None:
+        settings.append(photograph_setting(photographs))
+    if larger:
+        settings.append(LARGER)
+    wanted = [(setting, scenes) for setting in settings]
+    reports = measure(model or EMBEDDED_FOLDER, wanted, bar, processes=processes)
+    print_reports(reports, as_json)

@@ -166,7 +166,7 @@ def _tag(number: int, size: int) -> Image.Image:
 
 def _background(scene: Scene, size: int, random: Random) -> tuple[Grain, NDArray[np.uint8]]:
     """The bands of stuff, (size, size, 3), and which of them each pixel shows."""
-    line = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / size
+    line = np.asarray((np.arange(size) + 0.5) / size, dtype=np.float32)
     canvas = np.empty((size, size, 3), dtype=np.float32)
     owner = np.zeros((size, size), dtype=np.uint8)
     for index, band in enumerate(scene.bands):
@@ -206,9 +206,7 @@ def draw(scene: Scene, size: int = 384, style: Style = USUAL) -> Drawing:
     return Drawing(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), owner, scene)
 
 
-def _paste(
-    canvas: Grain, image: Image.Image, thing: Thing
-) -> tuple[tuple[slice, slice], Mask]:
+def _paste(canvas: Grain, image: Image.Image, thing: Thing) -> tuple[tuple[slice, slice], Mask]:
     """Lays an RGBA image on the thing's centre; where, and which of those pixels it covers."""
     size = canvas.shape[0]
     pixels = np.asarray(image, dtype=np.float32)

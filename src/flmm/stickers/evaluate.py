@@ -1,270 +1,141 @@
-"""Measures the embedded model on scenes whose seeds training never used.
+"""Measures the embedded model on scenes whose seeds training never used, in several processes."""
 
-Words: what greedy captions name, and how questions are answered. Masks: each phrase's, from the
-decoder, refined, and without any training (K-means, mean map, best single head) beside them.
-"""
-
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
+from multiprocessing import get_context
+from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
-from flmm.attention.recorder import trace_texts
-from flmm.attention.spans import span_at
-from flmm.geometry import resize_to_picture
+from flmm.checkpoint import from_pretrained
+from flmm.lmm import load_lmm
 from flmm.lmm.base import LMMAdapter
-from flmm.masks.kmeans import coarse_mask
-from flmm.masks.selector import select_phrases
-from flmm.metrics import Overlap, cumulative_iou, mask_overlap, mean_iou
 from flmm.model import GroundingHead
-from flmm.stickers.draw import draw, mention_mask
-from flmm.stickers.kinds import KINDS, STUFF
-from flmm.stickers.language import (
-    Turn,
-    caption,
+from flmm.stickers.evaluate_masks import (
+    Calibration,
+    MaskScores,
+    MaskTally,
+    absent_score,
+    calibrate,
+    mask_scores,
+    tally_masks,
 )
-from flmm.stickers.protocols import Said, captions
-from flmm.stickers.questions import ask
-from flmm.stickers.scene import Scene, draw_scene
+from flmm.stickers.evaluate_words import WordCounts, WordScores, count_words, word_scores
+from flmm.stickers.protocols import captions, references
+from flmm.stickers.setting import OWN, Setting
 from flmm.stickers.world import EVALUATION_SEED, VALIDATION_SEED
 
 CALIBRATION_SCENES = 60
-_THRESHOLDS = tuple(round(0.1 + 0.05 * step, 2) for step in range(17))
-METHODS = ("mean map", "best single head", "K-means", "decoder", "refined")
+PRESENT = 0.5
+"""A score from which on something is said to be there."""
 
-Progress = Callable[[Sequence[int], str], Iterator[int]]
-"""Shows a bar over the numbers that it hands on."""
-
-# Longest names first, so that "palm tree" is not also a "tree".
-_NAMES = sorted(
-    [(form, kind.name) for kind in KINDS for form in (kind.name, kind.plural)]
-    + [(name, name) for name in STUFF],
-    key=lambda pair: -len(pair[0]),
-)
-_NAMED = re.compile("|".join(rf"\b{re.escape(form)}\b" for form, _ in _NAMES))
-_KIND_OF_FORM = dict(_NAMES)
+Progress = Callable[[Iterable["_Measured"], int, str], Iterator["_Measured"]]
+"""Shows a bar over what it hands on, of which there are so many."""
 
 
 @dataclass(frozen=True)
-class WordScores:
-    """How well the LMM talks; shares in 0..1."""
+class SettingReport:
+    """What was measured in one setting."""
 
-    named_things: float
-    named_stuff: float
-    named: float
-    """Share of the things and stuff that are there which greedy captions name."""
+    name: str
+    scenes: int
+    has_stuff: bool
+    words: WordScores
+    captions: dict[str, MaskScores]
+    references: dict[str, MaskScores]
+    absent_refused: float
+    """Share of the expressions for something absent with a score below `PRESENT`."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What one scene gave."""
+
+    words: WordCounts
+    captions: MaskTally
+    references: MaskTally
     absent: float
-    """Share of the named kinds of thing that are not there."""
-    answers: dict[str, float]
-    """Share of questions answered right (`is_right`), by task."""
-    keyword_f1: float
-    """Of the keyword selector's phrases in true captions and answers, exact in both ends."""
 
 
-@dataclass(frozen=True)
-class MaskScores:
-    """cIoU and mIoU in 0..1 of one method on things and on stuff."""
-
-    things_cumulative: float
-    things_mean: float
-    stuff_cumulative: float
-    stuff_mean: float
+@cache
+def _load(folder: Path) -> tuple[LMMAdapter, GroundingHead]:
+    return load_lmm(str(folder / "lmm")), from_pretrained(folder / "head").eval()
 
 
-def named_in(text: str) -> set[str]:
-    """The kinds of thing and stuff that a text names."""
-    return {_KIND_OF_FORM[form] for form in _NAMED.findall(text.lower())}
+def _calibrate(folder: Path, scenes: int) -> Calibration:
+    seeds = range(VALIDATION_SEED, VALIDATION_SEED + scenes)
+    return calibrate(*_load(folder), [OWN.drawing(seed) for seed in seeds])
 
 
-def held_out(count: int, first: int = EVALUATION_SEED) -> list[Scene]:
-    return [draw_scene(first + index) for index in range(count)]
-
-
-def _questions(scene: Scene, seed: int) -> list[Turn]:
-    random = np.random.default_rng(seed)
-    return [ask(scene, random) for _ in range(4)]
-
-
-def is_right(turn: Turn, answer: str) -> bool:
-    """Word for word what the facts say; of "is there" only yes or no ("where" asks the place)."""
-    if turn.task == "is there":
-        return answer.split(",")[0] == turn.answer.split(",")[0]
-    return answer == turn.answer
-
-
-def measure_words(
-    adapter: LMMAdapter, head: GroundingHead, scenes: Sequence[Scene], progress: Progress
-) -> WordScores:
-    """Greedy captions and answers for every scene."""
-    there = {"things": 0, "stuff": 0}
-    named = {"things": 0, "stuff": 0}
-    named_things = absent = 0
-    right: dict[str, list[bool]] = {}
-    hits = chosen = wanted = 0
-    for index in progress(range(len(scenes)), "captions and questions"):
-        scene = scenes[index]
-        picture = Image.fromarray(draw(scene).picture)
-        facts = caption(scene)
-        said = named_in(adapter.generate(adapter.prepare(picture, facts.question), 96).text)
-        for sort, names in (
-            ("things", {kind.name for kind in scene.kinds}),
-            ("stuff", {band.name for band in scene.bands}),
-        ):
-            there[sort] += len(names)
-            named[sort] += len(names & said)
-        things = said - set(STUFF)
-        named_things += len(things)
-        absent += len(things - {kind.name for kind in scene.kinds})
-        turns = _questions(scene, index)
-        for turn in turns:
-            answer = adapter.generate(adapter.prepare(picture, turn.question), 48).text
-            right.setdefault(turn.task, []).append(is_right(turn, answer))
-        for turn in (facts, turns[0]):
-            found = _selected(adapter, head, picture, turn)
-            truth = {(mention.start, mention.end) for mention in turn.mentions}
-            hits, chosen, wanted = (
-                hits + len(found & truth), chosen + len(found), wanted + len(truth)
-            )  # fmt: skip
-    return WordScores(
-        named["things"] / there["things"],
-        named["stuff"] / there["stuff"],
-        sum(named.values()) / sum(there.values()),
-        absent / max(named_things, 1),
-        {task: float(np.mean(marks)) for task, marks in sorted(right.items())},
-        2 * hits / max(chosen + wanted, 1),
+def _measure(folder: Path, calibration: Calibration, setting: Setting, seed: int) -> _Measured:
+    adapter, head = _load(folder)
+    drawing = setting.drawing(seed)
+    return _Measured(
+        count_words(adapter, head, drawing, seed, has_stuff=setting.has_stuff),
+        tally_masks(adapter, head, calibration, drawing, seed, captions),
+        tally_masks(adapter, head, calibration, drawing, seed, references),
+        absent_score(adapter, head, drawing, seed),
     )
 
 
-def _selected(
-    adapter: LMMAdapter, head: GroundingHead, picture: Image.Image, turn: Turn
-) -> set[tuple[int, int]]:
-    prompt = adapter.prepare(picture, turn.question, turn.answer)
-    assert prompt.answer_offsets is not None
-    (trace,) = trace_texts(adapter, [prompt])
-    logits = head.keyword_logits(trace.hidden_states)
-    return set(
-        select_phrases(turn.answer, prompt.answer_offsets, logits, head.config.selector_threshold)
-    )
+Map = Callable[[Callable[[int], _Measured], Sequence[int]], Iterable[_Measured]]
 
 
-@dataclass(frozen=True)
-class _Grounded:
-    """One scene's phrases: merged maps, what they mean, and the head's logits at picture size."""
-
-    maps: Tensor
-    truth: Tensor
-    is_thing: Tensor
-    decoded: Tensor
-    refined: Tensor
-    enlarge: Callable[[Tensor], Tensor]
-
-
-@torch.no_grad()
-def _ground(adapter: LMMAdapter, head: GroundingHead, texts: Sequence[Said]) -> _Grounded:
-    drawing = texts[0].drawing
-    picture = Image.fromarray(drawing.picture)
-    turns = [(said.turn.question, said.turn.answer) for said in texts]
-    prompts = adapter.prepare_each(picture, turns)
-    maps, hidden, truth, things = [], [], [], []
-    traces = trace_texts(adapter, prompts)
-    for said, prompt, trace in zip(texts, prompts, traces, strict=True):
-        assert prompt.answer_offsets is not None
-        for mention in said.turn.mentions:
-            span = span_at(said.turn.answer, mention.start, mention.end, prompt.answer_offsets)
-            maps.append(trace.picture.of_phrase(span.tokens))
-            hidden.append(trace.hidden_states[:, list(span.tokens)])
-            truth.append(torch.from_numpy(mention_mask(drawing, mention)))
-            things.append(bool(mention.things))
-    geometry = traces[0].geometry
-    output = head(torch.stack(maps), hidden, geometry, head.refiner.encode(drawing.picture))
-
-    def enlarge(logits: Tensor) -> Tensor:
-        return resize_to_picture(logits, geometry)
-
-    return _Grounded(
-        torch.stack(maps),
-        torch.stack(truth),
-        torch.tensor(things),
-        enlarge(output.mask_logits),
-        output.refined_logits,
-        enlarge,
-    )
+@contextmanager
+def _workers(processes: int) -> Iterator[Map]:
+    """A `map` over that many processes, each with one of torch's threads; 1 is this process."""
+    if processes == 1:
+        yield map
+        return
+    # What torch started before a fork would hang in it.
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        yield pool.map
 
 
-def _peaked(maps: Tensor) -> Tensor:
-    """(..., h, w) scaled to a maximum of 1."""
-    return maps / maps.amax((-2, -1), keepdim=True).clamp_min(1e-12)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What the training-free comparisons may choose, on scenes that are not measured."""
-
-    mean_threshold: float
-    head: int
-    head_threshold: float
-
-
-def calibrate(adapter: LMMAdapter, head: GroundingHead, scenes: int) -> Calibration:
-    """The best threshold of the mean map, and the best head with its best threshold, by mIoU."""
-    scores: list[Tensor] = []
-    for texts in captions(held_out(scenes, VALIDATION_SEED)):
-        grounded = _ground(adapter, head, texts)
-        mean = _peaked(grounded.maps).mean(1, keepdim=True)
-        maps = torch.cat([_peaked(mean), _peaked(grounded.maps)], 1)
-        for phrase, truth in zip(maps, grounded.truth, strict=True):
-            large = grounded.enlarge(phrase)
-            rows = [
-                mask_overlap(large > level, truth.expand_as(large)).iou for level in _THRESHOLDS
-            ]
-            scores.append(torch.stack(rows))
-    table = torch.stack(scores).mean(0)
-    best = int(table[:, 1:].amax(0).argmax())
-    return Calibration(
-        _THRESHOLDS[int(table[:, 0].argmax())],
-        best,
-        _THRESHOLDS[int(table[:, 1 + best].argmax())],
-    )
-
-
-def measure_masks(
-    adapter: LMMAdapter,
-    head: GroundingHead,
-    calibration: Calibration,
-    scenes: Sequence[Scene],
-    protocol: Callable[[Sequence[Scene]], Iterator[list[Said]]],
+def measure(
+    folder: Path,
+    settings: Sequence[tuple[Setting, int]],
     progress: Progress,
-) -> dict[str, MaskScores]:
-    """Scores of every method in `METHODS` over the phrases of a protocol."""
-    overlaps: dict[str, list[Overlap]] = {method: [] for method in METHODS}
-    things: list[Tensor] = []
-    texts = protocol(scenes)
-    for _ in progress(range(len(scenes)), f"masks of {protocol.__name__}"):
-        grounded = _ground(adapter, head, next(texts))
-        peaked = _peaked(grounded.maps)
-        mean = _peaked(peaked.mean(1))
-        clusters = torch.stack([coarse_mask(maps) for maps in grounded.maps]).float()
-        masks = {
-            "mean map": grounded.enlarge(mean) > calibration.mean_threshold,
-            "best single head": grounded.enlarge(peaked[:, calibration.head])
-            > calibration.head_threshold,
-            "K-means": grounded.enlarge(clusters) > 0.5,
-            "decoder": grounded.decoded > 0,
-            "refined": grounded.refined > 0,
-        }
-        for method, mask in masks.items():
-            overlaps[method].append(mask_overlap(mask, grounded.truth))
-        things.append(grounded.is_thing)
-    is_thing = torch.cat(things)
-    return {method: _scores(Overlap.join(parts), is_thing) for method, parts in overlaps.items()}
+    calibration_scenes: int = CALIBRATION_SCENES,
+    processes: int = 1,
+) -> list[SettingReport]:
+    """Measure the model in `folder` (with its parts `lmm` and `head`).
+
+    Args:
+        folder: as `flmm stickers build` leaves it.
+        settings: each with how many scenes are drawn in it.
+        progress: shows how far it is.
+        calibration_scenes: other scenes, on which the training-free comparisons choose.
+        processes: how many measure side by side; the figures do not depend on it.
+
+    Raises:
+        InputError: a part is missing in the folder.
+    """
+    calibration = _calibrate(folder, calibration_scenes)
+    reports = []
+    with _workers(processes) as each:
+        for setting, scenes in settings:
+            seeds = range(EVALUATION_SEED, EVALUATION_SEED + scenes)
+            measured = each(partial(_measure, folder, calibration, setting), seeds)
+            parts = list(progress(measured, scenes, setting.name))
+            reports.append(_report(setting, parts))
+    return reports
 
 
-def _scores(overlap: Overlap, is_thing: Tensor) -> MaskScores:
-    things, stuff = overlap[is_thing], overlap[~is_thing]
-    return MaskScores(
-        cumulative_iou(things), mean_iou(things), cumulative_iou(stuff), mean_iou(stuff)
+def _report(setting: Setting, parts: Sequence[_Measured]) -> SettingReport:
+    has_stuff = setting.has_stuff
+    words: WordCounts = sum((part.words for part in parts), Counter())
+    refused = sum(part.absent < PRESENT for part in parts)
+    return SettingReport(
+        setting.name,
+        len(parts),
+        has_stuff,
+        word_scores(words),
+        mask_scores(MaskTally.join([part.captions for part in parts]), has_stuff),
+        mask_scores(MaskTally.join([part.references for part in parts]), has_stuff),
+        refused / len(parts),
     )

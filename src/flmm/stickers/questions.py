@@ -9,7 +9,6 @@ from flmm.stickers.language import (
     CAPTION_QUESTIONS,
     LIST_QUESTIONS,
     NUMBERS,
-    SEGMENT_QUESTION,
     AnswerText,
     Conversation,
     Turn,

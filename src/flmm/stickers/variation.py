@@ -34,9 +34,9 @@ def vary_sticker(image: Image.Image, random: Random) -> Image.Image:
     if chance < 0.9:
         colours = colours @ _colour_matrix(random, 3.1 if chance < 0.12 else 0.35).T
         contrast, light = random.uniform(0.7, 1.25), random.uniform(-25, 25)
-        colours = (colours - 128) * contrast + 128 + light
+        colours = (colours - 128) * np.float32(contrast) + np.float32(128 + light)
     if random.random() < 0.25:
-        step = random.uniform(40, 90)
+        step = np.float32(random.uniform(40, 90))
         colours = np.round(colours / step) * step
     varied = np.concatenate([np.clip(colours, 0, 255), pixels[..., 3:]], -1).astype(np.uint8)
     result = Image.fromarray(varied)

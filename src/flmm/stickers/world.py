@@ -47,30 +47,40 @@ def training_style(index: int) -> Style:
     return Style(variation=index if index % 10 < 7 else None)
 
 
-def _draw_shard(folder: Path, shard: int) -> None:
+def _draw_shard(folder: Path, shard: int, scenes: int) -> None:
     size = PICTURE_SIZE
-    names = {"pictures": (_SHARD, size, size, 3), "owners": (_SHARD, size, size)}
-    if all((folder / f"{name}-{shard:04d}.npy").exists() for name in names):
+    names = {"pictures": (scenes, size, size, 3), "owners": (scenes, size, size)}
+    files = {name: folder / f"{name}-{shard:04d}.npy" for name in names}
+    if all(
+        file.exists() and len(np.load(file, mmap_mode="r")) >= scenes for file in files.values()
+    ):
         return
     partial = {name: folder / f".{name}-{shard:04d}.partial" for name in names}
     arrays = {
         name: open_memmap(partial[name], mode="w+", dtype=np.uint8, shape=shape)
         for name, shape in names.items()
     }
-    for offset in range(_SHARD):
+    for offset in range(scenes):
         index = shard * _SHARD + offset
         drawing = draw(draw_scene(index), size, training_style(index))
         arrays["pictures"][offset] = drawing.picture
         arrays["owners"][offset] = drawing.owner
     for name, array in arrays.items():
         array.flush()
-        os.replace(partial[name], folder / f"{name}-{shard:04d}.npy")
+        os.replace(partial[name], files[name])
 
 
 def build_world(folder: Path, count: int, workers: int = 2) -> World:
-    """Draw the first `count` scenes (rounded up to thousands) that are not on disk yet."""
+    """Draw those of the first `count` scenes that are not on disk yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    shards = -(-count // _SHARD)
+    firsts = range(0, count, _SHARD)
     with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(_draw_shard, [folder] * shards, range(shards)))
-    return World(folder, shards * _SHARD)
+        list(
+            pool.map(
+                _draw_shard,
+                [folder] * len(firsts),
+                [first // _SHARD for first in firsts],
+                [min(_SHARD, count - first) for first in firsts],
+            )
+        )
+    return World(folder, count)

@@ -20,7 +20,7 @@ class _Attention(torch.autograd.Function):
     """softmax(q·kᵀ + bias)·v for (B, H, L, D), whose scale is in the queries already."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         context: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None
     ) -> Tensor:
         result = torch.empty_like(query)
@@ -37,9 +37,7 @@ class _Attention(torch.autograd.Function):
         return result.to(query.dtype)
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        context: FunctionCtx, gradient: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(context: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         query, key, value, shares = context.saved_tensors  # type: ignore[attr-defined]
         of_query, of_key, of_value = (torch.empty_like(one) for one in (query, key, value))
         for row in range(len(query)):
@@ -53,7 +51,7 @@ class _Attention(torch.autograd.Function):
 
 
 def attention(
-    module: nn.Module,
+    _module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -69,7 +67,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> T
     number = torch.bfloat16 if FAST_HALF else query.dtype
     bias = None if mask is None else mask.to(number)
     parts = (one.to(number).contiguous() for one in (query, key, value))
-    result: Tensor = _Attention.apply(*parts, bias)
+    result: Tensor = _Attention.apply(*parts, bias)  # type: ignore[no-untyped-call]
     return result.to(query.dtype)
 
 
@@ -82,8 +80,11 @@ def learn_with_it(model: nn.Module) -> None:
 class _SamAttention(SamVisionAttention):
     """That of a block of SAM's vision encoder without relative positions."""
 
-    def forward(self, hidden_states: Tensor, output_attentions: bool = False) -> tuple[Tensor, None]:
-        assert not output_attentions and not self.use_rel_pos
+    def forward(  # type: ignore[override]
+        self, hidden_states: Tensor, output_attentions: bool = False
+    ) -> tuple[Tensor, None]:
+        assert not output_attentions
+        assert not self.use_rel_pos
         batch, height, width, _ = hidden_states.shape
         parts = self.qkv(hidden_states).reshape(
             batch, height * width, 3, self.num_attention_heads, -1

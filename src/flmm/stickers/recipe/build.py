@@ -18,12 +18,12 @@ from flmm.stickers.world import build_world
 class Budget:
     """How long each stage trains, in steps, and on how many drawn scenes."""
 
-    scenes: int = 30_000
-    lmm_warm_up: int = 1000
-    lmm: int = 9000
+    scenes: int = 18_000
+    lmm_warm_up: int = 1200
+    lmm: int = 7500
     segmenter_warm_up: int = 450
-    segmenter: int = 2000
-    head: int = 2500
+    segmenter: int = 1000
+    head: int = 1200
 
 
 def build(folder: Path, budget: Budget) -> Path:

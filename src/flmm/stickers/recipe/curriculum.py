@@ -1,4 +1,4 @@
-"""Which scenes a step learns from: few things a picture at first, all kinds of scenes at the end."""
+"""Which scenes a step learns from: few things a picture at first, in the end all scenes."""
 
 from dataclasses import dataclass
 from functools import cached_property

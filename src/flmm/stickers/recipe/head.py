@@ -13,7 +13,6 @@ from transformers import SamModel
 
 from flmm.attention.recorder import trace_texts
 from flmm.attention.spans import span_at
-from flmm.attention.trace import Trace
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.losses import mask_loss
@@ -21,7 +20,6 @@ from flmm.model import GroundingHead, HeadConfig
 from flmm.stickers.draw import Drawing, mention_mask
 from flmm.stickers.language import (
     SEGMENT_QUESTION,
-    Mention,
     Turn,
     caption,
     listing,
@@ -29,14 +27,17 @@ from flmm.stickers.language import (
     where_band,
     where_thing,
 )
-from flmm.stickers.questions import ask
+from flmm.stickers.protocols import alone
+from flmm.stickers.questions import absent_expression, ask, ask_number
 from flmm.stickers.recipe.fit import Fit, run
 from flmm.stickers.world import World
 from flmm.types import ImageGeometry
 
 LMM_NAME = "embedded:lmm"
 SAM_NAME = "sam"
-_MICRO = 3
+_MICRO = 2
+_EXPRESSIONS = 3
+_ABSENT = 0.15
 
 
 @dataclass(frozen=True)
@@ -59,62 +60,71 @@ class TracedPhrases:
 
 @dataclass(frozen=True)
 class Example:
-    """A picture, a text about it ready for the LMM, and its phrases' masks."""
+    """A picture and texts about it ready for the LMM, whose phrases' masks are known."""
 
     drawing: Drawing
-    turn: Turn
-    prompt: Prompt
+    turns: tuple[Turn, ...]
+    prompts: tuple[Prompt, ...]
 
 
-def refer(drawing: Drawing, random: np.random.Generator) -> Turn:
-    """A referring expression as `Grounder.segment` puts it, now and then without its article."""
+def _refer(drawing: Drawing, random: np.random.Generator) -> Turn:
+    """A referring expression as `Grounder.segment` puts it; some mean nothing that is there."""
     scene = drawing.scene
+    chance = random.random()
+    if chance < _ABSENT:
+        return alone(absent_expression(scene, random))
+    if chance < 0.3:
+        return where_band(scene, int(random.integers(len(scene.bands))))
     index = int(random.integers(len(scene.things)))
     expressions = referring_expressions(scene, index)
-    if not expressions or random.random() < 0.2:
+    if not expressions:
         return where_band(scene, int(random.integers(len(scene.bands))))
-    turn = where_thing(scene, index, expressions[int(random.integers(len(expressions)))])
-    if random.random() < 0.85:
-        return turn
-    bare = turn.answer[turn.mentions[0].start : turn.mentions[0].end].removeprefix("The ")
-    answer = bare[0].upper() + bare[1:]
-    mention = Mention(0, len(answer), turn.mentions[0].things)
-    return Turn("where", SEGMENT_QUESTION.format(phrase=bare), answer, (mention,))
+    return where_thing(scene, index, expressions[int(random.integers(len(expressions)))])
 
 
-def _turn(drawing: Drawing, random: np.random.Generator) -> Turn:
-    chance = random.random()
-    if chance < 0.35:
-        return caption(drawing.scene)
-    if chance < 0.45:
-        return listing(drawing.scene)
-    return refer(drawing, random) if chance < 0.85 else ask(drawing.scene, random)
+def _turns(drawing: Drawing, random: np.random.Generator) -> tuple[Turn, ...]:
+    """A caption or list, and some shorter texts."""
+    told = caption(drawing.scene) if random.random() < 0.7 else listing(drawing.scene)
+    asked = ask(drawing.scene, random)
+    referred = [_refer(drawing, random) for _ in range(_EXPRESSIONS)]
+    number = ask_number(drawing.scene, random) if random.random() < 0.5 else None
+    return tuple(turn for turn in (told, asked, *referred, number) if turn and turn.mentions)
 
 
 def traced(adapter: LMMAdapter, examples: Sequence[Example]) -> TracedPhrases:
     """Run the frozen LMM over the texts and gather what the head needs."""
-    traces: list[Trace] = trace_texts(adapter, [example.prompt for example in examples])
-    attention, hidden, owners, targets, groundable = [], [], [], [], []
-    for index, (example, trace) in enumerate(zip(examples, traces, strict=True)):
-        offsets = example.prompt.answer_offsets
-        assert offsets is not None
-        labels = torch.zeros(len(trace.token_ids))
-        for mention in example.turn.mentions:
-            span = span_at(example.turn.answer, mention.start, mention.end, offsets)
-            tokens = list(span.tokens)
-            labels[tokens] = 1
-            attention.append(trace.picture.of_phrase(span.tokens))
-            hidden.append(trace.hidden_states[:, tokens])
-            owners.append(index)
-            targets.append(torch.from_numpy(mention_mask(example.drawing, mention)))
-        groundable.append(labels)
+    prompts = [prompt for example in examples for prompt in example.prompts]
+    traces = iter(trace_texts(adapter, prompts))
+    attention, hidden, owners, targets = [], [], [], []
+    answers, groundable = [], []
+    geometry = None
+    for index, example in enumerate(examples):
+        for turn, prompt in zip(example.turns, example.prompts, strict=True):
+            trace = next(traces)
+            geometry = trace.geometry
+            offsets = prompt.answer_offsets
+            assert offsets is not None
+            labels = torch.zeros(len(trace.token_ids))
+            for mention in turn.mentions:
+                span = span_at(turn.answer, mention.start, mention.end, offsets)
+                tokens = list(span.tokens)
+                labels[tokens] = 1
+                attention.append(trace.picture.of_phrase(span.tokens))
+                hidden.append(trace.hidden_states[:, tokens])
+                owners.append(index)
+                targets.append(torch.from_numpy(mention_mask(example.drawing, mention)))
+            # Whether a word can be grounded is asked of what the LMM says; it would not say this.
+            if any(mention.things or mention.bands for mention in turn.mentions):
+                answers.append(trace.hidden_states)
+                groundable.append(labels)
+    assert geometry is not None
     return TracedPhrases(
         torch.stack(attention),
         tuple(hidden),
         torch.tensor(owners),
         torch.stack(targets),
-        traces[0].geometry,
-        tuple(trace.hidden_states for trace in traces),
+        geometry,
+        tuple(answers),
         tuple(groundable),
     )
 
@@ -174,16 +184,17 @@ def train(adapter: LMMAdapter, head: GroundingHead, world: World, folder: Path, 
         examples = []
         for index in random.integers(world.count, size=2 * _MICRO):
             drawing = world.drawing(int(index))
-            turn = _turn(drawing, random)
-            while not turn.mentions:
-                turn = _turn(drawing, random)
-            prompt = adapter.prepare(Image.fromarray(drawing.picture), turn.question, turn.answer)
-            examples.append(Example(drawing, turn, prompt))
+            turns = _turns(drawing, random)
+            texts = [(turn.question, turn.answer) for turn in turns]
+            prompts = adapter.prepare_each(Image.fromarray(drawing.picture), texts)
+            examples.append(Example(drawing, turns, tuple(prompts)))
         return [examples[:_MICRO], examples[_MICRO:]]
 
     def loss(examples: list[Example]) -> Tensor:
         with torch.no_grad():
-            batch = traced(adapter, examples)
+            # The head learns from what it is given later: the LMM in its own numbers.
+            with torch.autocast("cpu", enabled=False):
+                batch = traced(adapter, examples)
             embeddings = head.refiner.encode(*(example.drawing.picture for example in examples))
         return head_loss(head, batch, embeddings)
 

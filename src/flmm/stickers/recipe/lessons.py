@@ -57,9 +57,7 @@ class Lesson(nn.Module):
         return text_loss(self.lmm, texts, patches) + 0.3 * kinds
 
 
-def closer_look(
-    drawing: Drawing, index: int, random: np.random.Generator
-) -> NDArray[np.uint8]:
+def closer_look(drawing: Drawing, index: int, random: np.random.Generator) -> NDArray[np.uint8]:
     """The part of a picture around a thing, cut as `flmm think` cuts it, from masks as good as
     a head's."""
     mask = torch.from_numpy(drawing.thing_masks[index])
