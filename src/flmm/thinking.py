@@ -50,7 +50,8 @@ class Plan:
     """What the first pass asks, such as for the name of what matters; None for the question."""
     phrase_source: PhraseSource | None = None
     """Who chooses words; None for the selector in an answer (when the head has one), and for noun
-    chunks in a question, for selectors learn from answers alone."""
+    chunks in a question (what it names, each referring expression as one), for selectors learn
+    from answers alone."""
 
     def __post_init__(self) -> None:
         if self.locate not in ("answer", "question"):
@@ -185,7 +186,7 @@ def _ground_question(pipeline: Pipeline, asked: Asked) -> Answer:
     with watch.stage("read"):
         (trace,) = trace_texts(pipeline.adapter, [prompt], of="question")
     with watch.stage("phrases"):
-        spans = asked.choice.spans(trace, prompt.question, prompt.question_offsets)
+        spans = asked.choice.spans(trace, prompt.question, prompt.question_offsets, "question")
     said = [(span, trace) for span in spans]
     found = pipeline.masks.ground(asked.picture, said, asked.refine, watch)
     return pipeline.answer(asked.picture, prompt.question, found, watch)
