@@ -12,6 +12,7 @@ import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.attention.noun_chunks import noun_chunks
+from flmm.attention.question_phrases import question_phrases
 from flmm.attention.recorder import Step
 from flmm.attention.spans import settled_mention, span_at, spans_for, token_offsets
 from flmm.attention.trace import Trace
@@ -22,7 +23,7 @@ from flmm.model import GroundingHead
 from flmm.types import PhraseSpan
 
 PhraseSource = Literal["selector", "noun_chunks"]
-"""Who says which words of an answer are grounded: the head's classifier, or spaCy's grammar."""
+"""Who says which words are grounded: the head's classifier, or spaCy's grammar."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,20 @@ class PhraseChoice:
                 f"phrase_source is {self.source!r}; choose 'selector' or 'noun_chunks'"
             )
 
-    def spans(self, trace: Trace, text: str, offsets: Offsets | None = None) -> list[PhraseSpan]:
+    def spans(
+        self,
+        trace: Trace,
+        text: str,
+        offsets: Offsets | None = None,
+        of: Literal["answer", "question"] = "answer",
+    ) -> list[PhraseSpan]:
         """The phrases of a whole text.
 
         Args:
             trace: of the text.
             text: what its tokens say.
             offsets: of its tokens; None for those of an answer that was generated.
+            of: which of the two it is; grammar names other phrases in a question.
 
         Raises:
             InputError: a given phrase is not in the text, or the head has no selector to ask.
@@ -65,7 +73,7 @@ class PhraseChoice:
         if self.phrases is not None:
             return spans_for(text, self.phrases, offsets)
         if self.source == "noun_chunks":
-            found = noun_chunks(text)
+            found = noun_chunks(text) if of == "answer" else question_phrases(text)
         else:
             logits = self.head.keyword_logits(trace.hidden_states)
             found = select_phrases(text, offsets, logits, self.head.config.selector_threshold)

@@ -18,6 +18,7 @@ from flmm.closer_look import Paragraph, draw_closer_look
 from flmm.content import ThoughtContent
 from flmm.errors import InputError
 from flmm.geometry import square_around
+from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Message
 from flmm.phrase_choice import PhraseSource
 from flmm.pictures import Picture
@@ -50,7 +51,8 @@ class Plan:
     """What the first pass asks, such as for the name of what matters; None for the question."""
     phrase_source: PhraseSource | None = None
     """Who chooses words; None for the selector in an answer (when the head has one), and for noun
-    chunks in a question, for selectors learn from answers alone."""
+    chunks in a question (what it names, each referring expression as one), for selectors learn
+    from answers alone."""
 
     def __post_init__(self) -> None:
         if self.locate not in ("answer", "question"):
@@ -137,7 +139,7 @@ def think(
         source = "noun_chunks"
     choice = pipeline.choice(source=source)
     asked = pipeline.prepare(image, wanted, choice, max_new_tokens, refine)
-    _check_two_pictures(pipeline, asked.picture, question)
+    check_two_pictures(pipeline.adapter, pipeline.lmm, asked.picture, question)
     first = pipeline.ask(asked) if plan.locate == "answer" else _ground_question(pipeline, asked)
     found = [phrase for phrase in first.phrases if phrase.area]
     located = min(found, key=lambda phrase: phrase.area, default=None)
@@ -185,22 +187,28 @@ def _ground_question(pipeline: Pipeline, asked: Asked) -> Answer:
     with watch.stage("read"):
         (trace,) = trace_texts(pipeline.adapter, [prompt], of="question")
     with watch.stage("phrases"):
-        spans = asked.choice.spans(trace, prompt.question, prompt.question_offsets)
+        spans = asked.choice.spans(trace, prompt.question, prompt.question_offsets, "question")
     said = [(span, trace) for span in spans]
     found = pipeline.masks.ground(asked.picture, said, asked.refine, watch)
     return pipeline.answer(asked.picture, prompt.question, found, watch)
 
 
-def _check_two_pictures(pipeline: Pipeline, picture: Image.Image, question: str) -> None:
+def check_two_pictures(adapter: LMMAdapter, lmm: str, picture: Image.Image, question: str) -> None:
     """Before the first pass, that the second can be asked.
+
+    Args:
+        adapter: of the LMM.
+        lmm: its name.
+        picture: any.
+        question: any.
 
     Raises:
         InputError: the LMM cannot be shown two pictures.
     """
     try:
-        pipeline.adapter.render([Message("user", question, (picture, picture))], None)
+        adapter.render([Message("user", question, (picture, picture))], None)
     except InputError as error:
         raise InputError(
-            f"the LMM {pipeline.lmm!r} cannot be shown a picture and a part of it at once, so it"
+            f"the LMM {lmm!r} cannot be shown a picture and a part of it at once, so it"
             f" cannot think; use chat, or another LMM ({error})"
         ) from error

@@ -12,7 +12,7 @@ from flmm.report.small_decoders import BASELINE, VARIANTS
 
 SMALL = ("--scenes", "2", "--calibration", "2", "--training", "2", "--device", "cpu")
 TRIED = ("max", "mask + box", "vision tower's attention")
-CLAIMS = ("ground", "ablations", "conversation", "where")
+CLAIMS = ("ground", "ablations", "conversation", "where", "chain-of-thought")
 
 
 @pytest.fixture(autouse=True)

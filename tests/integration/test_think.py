@@ -124,6 +124,11 @@ def test_the_question_s_own_words(grounder: Grounder, asked: Questions) -> None:
     assert [word.text for word in words] == [QUESTION.removesuffix("?")]
 
 
+def test_a_question_s_expression_is_one_phrase(grounder: Grounder) -> None:
+    thought = think(grounder, Plan("question"), "What number is on the cat next to the dog?")
+    assert [phrase.text for phrase in thought.first.phrases] == ["the cat next to the dog"]
+
+
 def test_margins(grounder: Grounder) -> None:
     tight, wide = (think(grounder, Plan(margin=margin)) for margin in (0.0, 0.5))
     assert tight.located is not None

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spacy.language import Language
+    from spacy.tokens import Doc
 
-_THE_PICTURE_ITSELF = frozenset(
+THE_PICTURE_ITSELF = frozenset(
     {"image", "images", "picture", "pictures", "photo", "photos", "photograph", "photographs"}
 )
-_PLACES = frozenset(
+PLACES = frozenset(
     {"front", "back", "top", "bottom", "side", "left", "right", "middle", "center", "centre"}
 )
 
@@ -23,19 +24,19 @@ def noun_chunks(text: str) -> list[tuple[int, int]]:
     (section 3.4); this one needs no training.
     """
     chunks = []
-    for chunk in _pipeline()(text).noun_chunks:
+    for chunk in parsed(text).noun_chunks:
         root = chunk.root
-        if root.pos_ == "PRON" or root.lower_ in _THE_PICTURE_ITSELF:
+        if root.pos_ == "PRON" or root.lower_ in THE_PICTURE_ITSELF:
             continue
-        if root.dep_ == "pobj" and root.lower_ in _PLACES:
+        if root.dep_ == "pobj" and root.lower_ in PLACES:
             continue
-        start, end = _words(text, chunk.start_char, chunk.end_char)
+        start, end = trimmed(text, chunk.start_char, chunk.end_char)
         if start < end:
             chunks.append((start, end))
     return chunks
 
 
-def _words(text: str, start: int, end: int) -> tuple[int, int]:
+def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     """The chunk without the emoji and punctuation that spaCy may leave at its ends."""
     while start < end and not text[start].isalnum():
         start += 1
@@ -44,6 +45,11 @@ def _words(text: str, start: int, end: int) -> tuple[int, int]:
     ):
         end -= 1
     return start, end
+
+
+def parsed(text: str) -> "Doc":
+    """The text as spaCy's English pipeline understands it."""
+    return _pipeline()(text)
 
 
 @functools.cache

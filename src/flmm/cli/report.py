@@ -13,6 +13,7 @@ from flmm.errors import InputError
 
 if TYPE_CHECKING:
     from flmm.data.sources import DataSource
+    from flmm.report.claim import Bench
 
 
 class WhichClaim(StrEnum):
@@ -22,6 +23,7 @@ class WhichClaim(StrEnum):
     ABLATIONS = "ablations"
     CONVERSATION = "conversation"
     WHERE = "where"
+    CHAIN_OF_THOUGHT = "chain-of-thought"
 
 
 def report(
@@ -32,7 +34,9 @@ def report(
             show_default=False,
             help="ground (masks without training beside the head's), ablations (what matters in"
             " the head), conversation (the same answers with and without grounding), where (which"
-            " layers and heads show what words mean); by default all of them.",
+            " layers and heads show what words mean), chain-of-thought (what a closer look at what"
+            " was located tells; on sticker scenes alone); by default all that the data and the LMM"
+            " suit.",
         ),
     ] = None,
     scenes: Annotated[
@@ -79,12 +83,29 @@ def report(
     grounder = load_grounder(model, lmm, device, dtype)
     with watched() as watch:
         bench = Bench(grounder, found, work, tell, watch)
-        for name in claims or list(WhichClaim):
+        for name in _suited(claims, bench):
             begun = time.monotonic()
             CLAIMS[name].run(bench, out)
             tell(f"{name}: {out / name}.md ({time.monotonic() - begun:.0f} s)")
     page = write_index(out, [str(name) for name in WhichClaim])
     print(page)
+
+
+def _suited(claims: list[WhichClaim] | None, bench: "Bench") -> list[WhichClaim]:
+    """The wanted claims, checked before any is measured; without a wish, all that can be."""
+    from flmm.report.claims import CLAIMS
+
+    suited = []
+    for name in claims or list(WhichClaim):
+        try:
+            CLAIMS[name].check(bench)
+        except InputError as error:
+            if claims:
+                raise
+            tell(f"{name}: left out ({error})")
+        else:
+            suited.append(name)
+    return suited
 
 
 def _source(file: Path) -> "DataSource":

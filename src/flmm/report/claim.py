@@ -26,6 +26,10 @@ from flmm.whole_file import whole_file
 R = TypeVar("R")
 
 
+def _any_bench(_bench: "Bench") -> None:
+    """Of claims that can be measured on all data with every LMM."""
+
+
 class Bench:
     """What claims are measured with.
 
@@ -92,13 +96,16 @@ class Claim(Generic[R]):
     """Markdown."""
     figures: Callable[[R, Bench, Path], dict[str, str]]
     """Writes figures to a folder; their files' names and what they show."""
+    check: Callable[[Bench], None] = _any_bench
+    """Raises an InputError that says what the data or the LMM lack, before anything is measured."""
 
     def run(self, bench: Bench, out: Path) -> R:
         """Measures what is not measured yet, and writes ``{name}.json``, ``.md`` and figures.
 
         Raises:
-            InputError: the folder cannot be written.
+            InputError: the folder cannot be written, or the data or the LMM do not suit the claim.
         """
+        self.check(bench)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:

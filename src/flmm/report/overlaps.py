@@ -117,10 +117,7 @@ class OverlapTable:
 
         shared, together, iou = map(by_picture, (overlap.intersection, overlap.union, overlap.iou))
         phrases = by_picture(torch.ones(len(owner), 1))
-        random = np.random.default_rng(0)
-        drawn = random.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-        # The first row is the sample itself.
-        weights = torch.cat([torch.ones(1, count), torch.from_numpy(drawn)]).double()
+        weights = _resamples(count)
         cumulative = 100 * (weights @ shared) / (weights @ together).clamp_min(1)
         mean = 100 * (weights @ iou) / (weights @ phrases)
         return [
@@ -130,6 +127,18 @@ class OverlapTable:
 
 
 _COLUMNS = tuple(field.name for field in fields(OverlapTable))
+
+
+def mean_interval(values: Tensor) -> Interval:
+    """The mean of (n,) values, one a picture, in percent; at least one."""
+    weights = _resamples(len(values))
+    return _interval(100 * (weights @ values.double()) / len(values))
+
+
+def _resamples(count: int) -> Tensor:
+    """(1 + B, n) float64: how often each of ``count`` pictures is there; first, each once."""
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+    return torch.cat([torch.ones(1, count), torch.from_numpy(drawn)]).double()
 
 
 def _interval(values: Tensor) -> Interval:

@@ -1,0 +1,121 @@
+"""What a question names: which of its words stand for something in the picture, and as one phrase.
+
+An answer's noun chunks will not do. "What number" asks for something instead of naming it, and
+"the cat next to the dog" means one cat, not a cat and a dog.
+"""
+
+from typing import TYPE_CHECKING
+
+from flmm.attention.noun_chunks import PLACES, THE_PICTURE_ITSELF, parsed, trimmed
+
+if TYPE_CHECKING:
+    from spacy.tokens import Doc, Span, Token
+
+_INTERROGATIVE_TAGS = frozenset({"WDT", "WP", "WP$", "WRB"})
+# "How many cats" and "whose cat" ask for a number and for someone, but they name the cats.
+_NAMING = frozenset({"how", "whose"})
+_AMOUNTS = frozenset({"many", "much"})
+# Of something, these are asked for and cannot be pointed at: what has them can.
+_PROPERTIES = frozenset(
+    {
+        "age", "amount", "brand", "breed", "color", "colour", "gender", "kind", "make", "material",
+        "model", "name", "number", "price", "shape", "size", "sort", "species", "type",
+    }
+)  # fmt: skip
+
+
+def question_phrases(question: str) -> list[tuple[int, int]]:
+    """(start, end) of each thing that an English question names, in code points, in its order.
+
+    A referring expression is one phrase: "the cat in the upper left", "the sign above the door".
+    What is asked for ("which animal") is no phrase as long as there is another one, nor is a
+    property of something ("the colour of the car" is the car). Pronouns, the picture itself, and
+    words that only say where something is are none.
+    """
+    document = parsed(question)
+    named: list[tuple[int, int]] = []
+    asked_for: list[tuple[int, int]] = []
+    for expression in _expressions(document):
+        # Of "what kind of animal", the animal.
+        asks = _asks(expression[0])
+        found, first = (asked_for, expression[-1]) if asks else (named, expression[0])
+        start = _first_naming_word(first)
+        characters = document[start : expression[-1].end]
+        start, end = trimmed(question, characters.start_char, characters.end_char)
+        if start < end:
+            found.append((start, end))
+    return named or asked_for
+
+
+def _expressions(document: "Doc") -> list[list["Span"]]:
+    """The noun chunks; those that say which of several things another one means, after it."""
+    expressions: list[list[Span]] = []
+    for chunk in _chunks(document):
+        if expressions and _belongs(chunk, expressions[-1]):
+            expression = expressions[-1]
+            if len(expression) == 1 and _is_property_of_next(expression[0]):
+                expression.clear()
+            expression.append(chunk)
+        elif not (chunk.root.dep_ == "pobj" and chunk.root.lower_ in PLACES):
+            expressions.append([chunk])
+    return expressions
+
+
+def _chunks(document: "Doc") -> list["Span"]:
+    """spaCy's noun chunks, and nouns with a determiner that it takes for other words."""
+    # Whoever asks for chunks has parsed something, so spaCy is there already.
+    from spacy.util import filter_spans
+
+    chunks = list(document.noun_chunks)
+    covered = {word.i for chunk in chunks for word in chunk}
+    missed = [
+        document[word.i : word.head.i + 1]
+        for word in document
+        if word.dep_ == "det" and word.head.i > word.i and word.i not in covered
+    ]
+    return [
+        chunk
+        for chunk in filter_spans(chunks + missed)
+        if chunk.root.pos_ != "PRON" and chunk.root.lower_ not in THE_PICTURE_ITSELF
+    ]
+
+
+def _belongs(chunk: "Span", expression: list["Span"]) -> bool:
+    """Whether the chunk goes on with the expression before it."""
+    document = chunk.doc
+    last = expression[-1]
+    between = document[last.end : chunk.start]
+    words = [word.lower_ for word in between]
+    if _asks(expression[0]):
+        return words == ["of"]
+    if words == ["and"] and len(expression) > 1:
+        return document[last.start - 1].lower_ == "between"
+    return bool(words) and all(_joins(word) for word in between)
+
+
+def _joins(word: "Token") -> bool:
+    """Whether the word may stand inside an expression, between two of its chunks."""
+    if word.pos_ in ("ADP", "ADV", "ADJ"):
+        return word.lower_ != "than"
+    # "the man wearing a hat", "the sign that hangs above the door"
+    participle = word.tag_ in ("VBG", "VBN") and word.dep_ != "ROOT"
+    return participle or "relcl" in (word.dep_, word.head.dep_)
+
+
+def _asks(chunk: "Span") -> bool:
+    """Whether the chunk says what is asked for, without naming it."""
+    words = {word.lower_ for word in chunk if word.tag_ in _INTERROGATIVE_TAGS}
+    return bool(words) and not words & _NAMING
+
+
+def _is_property_of_next(chunk: "Span") -> bool:
+    is_property = chunk.root.lower_ in _PROPERTIES and not _asks(chunk)
+    return is_property and chunk.doc[chunk.end].lower_ == "of"
+
+
+def _first_naming_word(chunk: "Span") -> int:
+    """The chunk's first word after those that ask, by its place in the question."""
+    asking = [
+        word.i for word in chunk if word.tag_ in _INTERROGATIVE_TAGS or word.lower_ in _AMOUNTS
+    ]
+    return max(asking, default=chunk.start - 1) + 1
