@@ -21,6 +21,7 @@ class WhichClaim(StrEnum):
     GROUND = "ground"
     ABLATIONS = "ablations"
     CONVERSATION = "conversation"
+    SEGMENTATION_TOKEN = "segmentation-token"
     WHERE = "where"
 
 
@@ -31,8 +32,10 @@ def report(
             metavar="[CLAIM]...",
             show_default=False,
             help="ground (masks without training beside the head's), ablations (what matters in"
-            " the head), conversation (the same answers with and without grounding), where (which"
-            " layers and heads show what words mean); by default all of them.",
+            " the head), conversation (the same answers with and without grounding),"
+            " segmentation-token (what becomes of a copy of the LMM that is trained to segment),"
+            " where (which layers and heads show what words mean); by default all that suit the"
+            " model and the data.",
         ),
     ] = None,
     scenes: Annotated[
@@ -80,8 +83,12 @@ def report(
     with watched() as watch:
         bench = Bench(grounder, found, work, tell, watch)
         for name in claims or list(WhichClaim):
+            claim = CLAIMS[name]
+            if not claims and (lack := claim.lacks(bench)):
+                tell(f"{name}: left out ({lack})")
+                continue
             begun = time.monotonic()
-            CLAIMS[name].run(bench, out)
+            claim.run(bench, out)
             tell(f"{name}: {out / name}.md ({time.monotonic() - begun:.0f} s)")
     page = write_index(out, [str(name) for name in WhichClaim])
     print(page)

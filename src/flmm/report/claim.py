@@ -76,6 +76,10 @@ class Bench:
         return f"{record.samples} pictures, {record.samples_fingerprint}"
 
 
+def lacks_nothing(_bench: Bench) -> None:
+    """Of a claim that any model and any data suit."""
+
+
 @dataclass(frozen=True)
 class Claim(Generic[R]):
     """One claim of the paper."""
@@ -92,13 +96,17 @@ class Claim(Generic[R]):
     """Markdown."""
     figures: Callable[[R, Bench, Path], dict[str, str]]
     """Writes figures to a folder; their files' names and what they show."""
+    lacks: Callable[[Bench], str | None] = lacks_nothing
+    """What the model or the data lack to be measured, with the remedy, or None."""
 
     def run(self, bench: Bench, out: Path) -> R:
         """Measures what is not measured yet, and writes ``{name}.json``, ``.md`` and figures.
 
         Raises:
-            InputError: the folder cannot be written.
+            InputError: the model or the data lack something, or the folder cannot be written.
         """
+        if lack := self.lacks(bench):
+            raise InputError(lack)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -117,10 +117,7 @@ class OverlapTable:
 
         shared, together, iou = map(by_picture, (overlap.intersection, overlap.union, overlap.iou))
         phrases = by_picture(torch.ones(len(owner), 1))
-        random = np.random.default_rng(0)
-        drawn = random.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-        # The first row is the sample itself.
-        weights = torch.cat([torch.ones(1, count), torch.from_numpy(drawn)]).double()
+        weights = _weights(count)
         cumulative = 100 * (weights @ shared) / (weights @ together).clamp_min(1)
         mean = 100 * (weights @ iou) / (weights @ phrases)
         return [
@@ -130,6 +127,22 @@ class OverlapTable:
 
 
 _COLUMNS = tuple(field.name for field in fields(OverlapTable))
+
+
+def share(marks: Sequence[Sequence[bool]]) -> Interval | None:
+    """How much of all is true; each picture has its marks, or none. None where no picture has."""
+    counts = torch.tensor([[sum(of_picture), len(of_picture)] for of_picture in marks]).double()
+    if not counts[:, 1].any():
+        return None
+    right, asked = (_weights(len(marks)) @ counts).T
+    return _interval(100 * right / asked.clamp_min(1))
+
+
+def _weights(pictures: int) -> Tensor:
+    """(1 + B, pictures): how often each is counted; the first row is the sample itself."""
+    random = np.random.default_rng(0)
+    drawn = random.multinomial(pictures, np.full(pictures, 1 / pictures), size=_RESAMPLES)
+    return torch.cat([torch.ones(1, pictures), torch.from_numpy(drawn)]).double()
 
 
 def _interval(values: Tensor) -> Interval:

@@ -84,7 +84,8 @@ def held_out(count: int, first: int = EVALUATION_SEED) -> list[Scene]:
     return [draw_scene(first + index) for index in range(count)]
 
 
-def _questions(scene: Scene, seed: int) -> list[Turn]:
+def questions(scene: Scene, seed: int) -> list[Turn]:
+    """A few about a scene, always the same ones."""
     random = np.random.default_rng(seed)
     return [ask(scene, random) for _ in range(4)]
 
@@ -119,7 +120,7 @@ def measure_words(
         things = said - set(STUFF)
         named_things += len(things)
         absent += len(things - {kind.name for kind in scene.kinds})
-        turns = _questions(scene, index)
+        turns = questions(scene, index)
         for turn in turns:
             answer = adapter.generate(adapter.prepare(picture, turn.question), 48).text
             right.setdefault(turn.task, []).append(is_right(turn, answer))
