@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from flmm.report.overlaps import Interval, Score
 from flmm.report.segmentation_token import FROZEN, SegmentationToken
-from flmm.report.style import ALL, PALETTE, PART_COLOURS, figure, light_grid
+from flmm.report.style import ALL, FAINT, PALETTE, PART_COLOURS, figure, light_grid
 from flmm.report.talking import BUT_WHERE
 
 if TYPE_CHECKING:
@@ -29,14 +29,15 @@ def draw(results: SegmentationToken, file: Path) -> None:
     ]
     names = [row.name.replace(", ", "\n") for row in rows]
     with figure(file, 2.6) as drawn:
-        left, right = drawn.subplots(1, 2, sharey=True)
+        left, right = drawn.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [1, 1.3]})
         _panel(left, "Grounding", masks)
         _panel(right, "Conversation", talk)
         left.set_yticks(range(len(names)), names)
         left.set_ylim(len(names) - 0.5, -0.5)
-        # What stays as it was, set apart from what was trained.
+        # The LMM that stays as it was, set apart from those that were trained.
+        frozen = [row.name for row in rows].index(FROZEN)
         for axes in (left, right):
-            axes.axhspan(-0.5, [row.name for row in rows].index(FROZEN) + 0.5, color="#f1f1f4")
+            axes.axhspan(frozen - 0.5, frozen + 0.5, color=FAINT, alpha=0.4, zorder=0)
 
 
 def _iou(score: Score | None) -> Interval | None:
