@@ -12,7 +12,9 @@ from flmm.report.small_decoders import BASELINE, VARIANTS
 
 SMALL = ("--scenes", "2", "--calibration", "2", "--training", "2", "--device", "cpu")
 TRIED = ("max", "mask + box", "vision tower's attention")
-CLAIMS = ("ground", "ablations", "conversation", "where", "chain-of-thought")
+CLAIMS = (
+    "ground", "ablations", "conversation", "segmentation-token", "where", "chain-of-thought",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +26,7 @@ def test_all_claims(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     chosen = [one for one in VARIANTS if one == BASELINE or one.name in TRIED]
     monkeypatch.setattr("flmm.report.small_decoders.VARIANTS", chosen)
     monkeypatch.setattr("flmm.report.small_decoders.EPOCHS", 1)
+    monkeypatch.setattr("flmm.report.segmentation_token.STEPS", 1)
     ended = in_process(["report", *SMALL], capsys)
     assert ended.code == 0, ended.err
     assert ended.out == "docs/report.md\n"

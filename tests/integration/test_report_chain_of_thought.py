@@ -24,13 +24,13 @@ from flmm.lmm.llava import LlavaAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.phrase_masks import PhraseMasks
 from flmm.report import chain_of_thought
-from flmm.report.chain_of_thought import CROPS, LOCATES, Crop, Located, measure
+from flmm.report.chain_of_thought import CROPS, LOCATES, Located, measure
 from flmm.report.claim import Bench
 from flmm.report.claims import CLAIMS
 from flmm.report.data import source_data, sticker_data
 from flmm.report.overlaps import Interval, mean_interval
 from flmm.report.tag_questions import TagQuestion, number_in, tag_questions
-from flmm.thinking import Plan
+from flmm.thinking import Crop, Plan
 
 WAYS: list[tuple[Located, Crop]] = [
     *((locate, crop) for locate in LOCATES for crop in CROPS),

@@ -10,7 +10,7 @@ from flmm.data.sources import Plain
 from flmm.errors import InputError
 from flmm.report.data import source_data
 from flmm.report.levels import LEVELS, LevelChoice, attention_candidates, level_overlaps, peaked
-from flmm.report.overlaps import OverlapTable
+from flmm.report.overlaps import Interval, OverlapTable, share
 from flmm.report.sources import similarity
 from flmm.types import ImageGeometry
 
@@ -124,3 +124,13 @@ def test_a_source_too_small_is_refused(tmp_path: Path) -> None:
     assert len(set(pictures)) == 5
     with pytest.raises(InputError, match="has 5 pictures; the first 5 are there to choose"):
         source_data(source, Path(), 10, 3, 2)
+
+
+def test_a_share_is_of_all_marks_and_its_interval_over_pictures() -> None:
+    found = share([[True, True, True], [], [False], [True, False]])
+    assert found is not None
+    assert found.value == pytest.approx(100 * 4 / 6)
+    assert found.low < found.value < found.high
+    # Each picture is as good as all others: which ones are drawn makes no difference.
+    assert share([[True, False]] * 5) == Interval(50, 50, 50)
+    assert share([[], []]) is None

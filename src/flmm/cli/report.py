@@ -22,6 +22,7 @@ class WhichClaim(StrEnum):
     GROUND = "ground"
     ABLATIONS = "ablations"
     CONVERSATION = "conversation"
+    SEGMENTATION_TOKEN = "segmentation-token"
     WHERE = "where"
     CHAIN_OF_THOUGHT = "chain-of-thought"
 
@@ -33,10 +34,10 @@ def report(
             metavar="[CLAIM]...",
             show_default=False,
             help="ground (masks without training beside the head's), ablations (what matters in"
-            " the head), conversation (the same answers with and without grounding), where (which"
-            " layers and heads show what words mean), chain-of-thought (what a closer look at what"
-            " was located tells; on sticker scenes alone); by default all that the data and the LMM"
-            " suit.",
+            " the head), conversation (the same answers with and without grounding),"
+            " segmentation-token (what becomes of a copy of the LMM that is trained to segment),"
+            " where (which layers and heads show what words mean), chain-of-thought (what a closer"
+            " look at what was located tells); by default all that suit the model and the data.",
         ),
     ] = None,
     scenes: Annotated[

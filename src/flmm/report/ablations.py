@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from flmm.errors import InputError
-from flmm.metrics import Overlap
 from flmm.model import GroundingHead
 from flmm.report.claim import Bench, Claim
 from flmm.report.markdown import table
-from flmm.report.measuring import measure_parts, phrase_overlap
+from flmm.report.measuring import measure_parts, overlaps_of
 from flmm.report.overlaps import PARTS, OverlapTable, Score
 from flmm.report.seeing import SeenPicture, head_masks
 from flmm.report.small_decoders import (
@@ -86,13 +85,7 @@ def measure(bench: Bench) -> Ablations:
     ways = _Ways(names, heads, untrained)
 
     def rows(seen: SeenPicture) -> OverlapTable:
-        masks = _masks(bench, sources, ways, seen)
-        both = [
-            phrase_overlap(found, truth, ~ignored)
-            for found, truth, ignored in zip(masks, seen.masks, seen.ignored, strict=True)
-        ]
-        shared, together = torch.stack(both, 1)
-        return OverlapTable.of(seen, Overlap(shared, together))
+        return overlaps_of(seen, _masks(bench, sources, ways, seen))
 
     what = f"ablations 1 {names} {bench.fingerprint(bench.data.training)}"
     found = measure_parts(bench, what, bench.data.measured[:_MEASURED], rows)

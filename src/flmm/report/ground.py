@@ -9,12 +9,11 @@ from torch import Tensor
 
 from flmm.geometry import maps_on_picture
 from flmm.masks.kmeans import coarse_mask
-from flmm.metrics import Overlap
 from flmm.report.claim import Bench, Claim
 from flmm.report.data import KINDS, kinds_of
 from flmm.report.levels import attention_candidates, best_head
 from flmm.report.markdown import table
-from flmm.report.measuring import attention_maps, calibrate, measure_parts, phrase_overlap
+from flmm.report.measuring import attention_maps, calibrate, measure_parts, overlaps_of
 from flmm.report.overlaps import PARTS, OverlapTable, Score
 from flmm.report.seeing import SeenPicture, head_masks
 
@@ -88,12 +87,7 @@ def measure(bench: Bench) -> Ground:
     masks, best = masks_of(bench)
 
     def rows(seen: SeenPicture) -> OverlapTable:
-        both = [
-            phrase_overlap(found, truth, ~ignored)
-            for found, truth, ignored in zip(masks(seen), seen.masks, seen.ignored, strict=True)
-        ]
-        shared, together = torch.stack(both, 1)
-        return OverlapTable.of(seen, Overlap(shared, together))
+        return overlaps_of(seen, masks(seen))
 
     samples = bench.data.measured
     found = measure_parts(bench, "ground 1", samples, rows)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flmm.data.sample import Sample
 from flmm.errors import InputError
+from flmm.metrics import Overlap
 from flmm.report.claim import Bench, digest_of
 from flmm.report.data import kinds_of
 from flmm.report.levels import (
@@ -117,6 +118,16 @@ def calibrate(bench: Bench, what: str, candidates: Candidates) -> dict[str, Chos
 def cut(maps: Tensor, levels: Tensor) -> Tensor:
     """(K, a, b) maps and (K,) levels to (K, a, b) bool."""
     return maps > levels[:, None, None]
+
+
+def overlaps_of(seen: SeenPicture, masks: Tensor) -> OverlapTable:
+    """A picture's rows; (P, K, H, W) bool, K masks of each phrase."""
+    both = [
+        phrase_overlap(found, truth, ~ignored)
+        for found, truth, ignored in zip(masks, seen.masks, seen.ignored, strict=True)
+    ]
+    shared, together = torch.stack(both, 1)
+    return OverlapTable.of(seen, Overlap(shared, together))
 
 
 def phrase_overlap(masks: Tensor, truth: Tensor, known: Tensor, scale: float = 1) -> Tensor:

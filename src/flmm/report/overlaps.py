@@ -129,6 +129,15 @@ class OverlapTable:
 _COLUMNS = tuple(field.name for field in fields(OverlapTable))
 
 
+def share(marks: Sequence[Sequence[bool]]) -> Interval | None:
+    """How much of all is true; each picture has its marks, or none. None where no picture has."""
+    counts = torch.tensor([[sum(of_picture), len(of_picture)] for of_picture in marks]).double()
+    if not counts[:, 1].any():
+        return None
+    right, asked = (_resamples(len(marks)) @ counts).T
+    return _interval(100 * right / asked.clamp_min(1))
+
+
 def mean_interval(values: Tensor) -> Interval:
     """The mean of (n,) values, one a picture, in percent; at least one."""
     weights = _resamples(len(values))

@@ -19,6 +19,7 @@ from flmm.stickers.draw import Drawing
 from flmm.stickers.kinds import KINDS, STUFF
 from flmm.stickers.language import Turn, caption
 from flmm.stickers.questions import ask, converse
+from flmm.stickers.scene import Scene
 
 _QUESTIONS = 4
 _LONGEST = 160
@@ -68,6 +69,12 @@ def is_right(turn: Turn, answer: str) -> bool:
     return answer == turn.answer
 
 
+def questions(scene: Scene, seed: int) -> list[Turn]:
+    """A few about a scene, always the same ones."""
+    random = np.random.default_rng(seed)
+    return [ask(scene, random) for _ in range(_QUESTIONS)]
+
+
 def count_words(
     adapter: LMMAdapter, head: GroundingHead, drawing: Drawing, seed: int, *, has_stuff: bool
 ) -> WordCounts:
@@ -91,12 +98,11 @@ def count_words(
     stuff = {band.name for band in scene.bands}
     counts["stuff there"] += len(stuff)
     counts["stuff named"] += len(stuff & said)
-    random = np.random.default_rng(seed)
-    turns = [ask(scene, random) for _ in range(_QUESTIONS)]
+    turns = questions(scene, seed)
     for turn in turns:
         answer = adapter.generate(adapter.prepare(picture, turn.question), 48).text
         _mark(counts, turn, answer)
-    first, second = converse(scene, random)
+    first, second = converse(scene, np.random.default_rng((seed, 1)))
     before = adapter.generate(adapter.prepare(picture, first.question), _LONGEST).text
     history = [Message("user", first.question, (picture,)), Message("assistant", before)]
     again = adapter.prepare((), second.question, None, history)

@@ -1,8 +1,9 @@
 """The one training loop of the recipe: resumable, with progress, the same for every stage."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -21,6 +22,7 @@ from torch.optim import AdamW, Optimizer
 
 from flmm.stickers.recipe.attention import FAST_HALF
 from flmm.stickers.recipe.muon import Muon
+from flmm.train.pictures import Watch
 from flmm.whole_file import whole_file
 
 Batch = TypeVar("Batch")
@@ -82,8 +84,28 @@ def save_atomically(state: object, file: Path) -> None:
         torch.save(state, place)
 
 
-def run(fit: Fit[Batch], folder: Path) -> None:
+@contextmanager
+def _bar(name: str, first: int, total: int) -> Iterator[Watch]:
+    """A bar with the time that is left; beside it, now and then a line where nobody watches."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}"),
+    )  # fmt: skip
+    with Progress(*columns) as progress:
+        task = progress.add_task(name, total=total, completed=first, what="…")
+
+        def watch(done: int, total: int, what: str) -> None:
+            progress.update(task, completed=done, what=what)
+            if not progress.console.is_terminal and done % _LOG_EVERY == 0:
+                progress.console.print(f"{name} {done}/{total} {what}")
+
+        yield watch
+
+
+def run(fit: Fit[Batch], folder: Path, watch: Watch | None = None) -> None:
     """Train `fit.module` in place, going on from the checkpoint in `folder` if there is one.
+
+    `watch` is shown each step and its loss; None shows a bar.
 
     Raises FloatingPointError when the loss stops being a number; the last checkpoint stays.
     """
@@ -108,16 +130,11 @@ def run(fit: Fit[Batch], folder: Path) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}"),
-    )  # fmt: skip
     with (
-        Progress(*columns) as progress,
+        _bar(fit.name, first, fit.steps) if watch is None else nullcontext(watch) as show,
         ThreadPoolExecutor(1) as reader,
         ThreadPoolExecutor(_WORKERS) as workers,
     ):
-        task = progress.add_task(fit.name, total=fit.steps, completed=first, loss="…")
         coming = reader.submit(fit.batches, first)
         mean = 0.0
         for step in range(first, fit.steps):
@@ -136,9 +153,7 @@ def run(fit: Fit[Batch], folder: Path) -> None:
             for optimizer in optimizers:
                 optimizer.step()
             mean = value if step == first else 0.98 * mean + 0.02 * value
-            progress.update(task, advance=1, loss=f"{mean:.4f}")
-            if not progress.console.is_terminal and (step + 1) % _LOG_EVERY == 0:
-                progress.console.print(f"{fit.name} {step + 1}/{fit.steps} loss {mean:.4f}")
+            show(step + 1, fit.steps, f"loss {mean:.4f}")
             if (step + 1) % _SAVE_EVERY == 0 or step + 1 == fit.steps:
                 saved = {
                     "module": fit.module.state_dict(),

@@ -67,13 +67,10 @@ class Example:
     prompts: tuple[Prompt, ...]
 
 
-def _refer(drawing: Drawing, random: np.random.Generator) -> Turn:
-    """A referring expression as `Grounder.segment` puts it; some mean nothing that is there."""
+def refer(drawing: Drawing, random: np.random.Generator) -> Turn:
+    """A referring expression as `Grounder.segment` puts it."""
     scene = drawing.scene
-    chance = random.random()
-    if chance < _ABSENT:
-        return alone(absent_expression(scene, random))
-    if chance < 0.3:
+    if random.random() < 0.2:
         return where_band(scene, int(random.integers(len(scene.bands))))
     index = int(random.integers(len(scene.things)))
     expressions = referring_expressions(scene, index)
@@ -86,7 +83,12 @@ def _turns(drawing: Drawing, random: np.random.Generator) -> tuple[Turn, ...]:
     """A caption or list, and some shorter texts."""
     told = caption(drawing.scene) if random.random() < 0.7 else listing(drawing.scene)
     asked = ask(drawing.scene, random)
-    referred = [_refer(drawing, random) for _ in range(_EXPRESSIONS)]
+    referred = [
+        alone(absent_expression(drawing.scene, random))
+        if random.random() < _ABSENT
+        else refer(drawing, random)
+        for _ in range(_EXPRESSIONS)
+    ]
     number = ask_number(drawing.scene, random) if random.random() < 0.5 else None
     return tuple(turn for turn in (told, asked, *referred, number) if turn and turn.mentions)
 

@@ -104,8 +104,8 @@ def pixel_values(
 
 
 def image_states(lmm: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
-    """(B, 3, S, S) → (B, S/8 · S/8, width): what the projector sees; S may differ from PIXELS."""
+    """(B, 3, S, S) → (B, S/8 · S/8, width): what the projector sees; S may be any size."""
     tower = lmm.model.vision_tower
-    other = pixels.shape[-1] != PIXELS
+    other = pixels.shape[-1] != tower.config.image_size
     states: Tensor = tower(pixels, interpolate_pos_encoding=other).last_hidden_state
     return states[:, 1:]

@@ -42,13 +42,15 @@ def pack(
     tokenizer: PreTrainedTokenizerFast,
     pixels: Tensor,
     conversations: Sequence[Sequence[Conversation]],
+    patch: int = PATCH,
 ) -> TextBatch:
     """Lay each picture's conversations after one copy of its image tokens.
 
-    `pixels` are (B·V, 3, S, S) for B pictures' conversations.
+    `pixels` are (B·V, 3, S, S) for B pictures' conversations; `patch` is the side of the LMM's
+    patches.
     """
     views = len(pixels) // len(conversations)
-    image_tokens = views * (pixels.shape[-1] // PATCH) ** 2
+    image_tokens = views * (pixels.shape[-1] // patch) ** 2
     begin, user, image, assistant, end, padding = (
         token_id(tokenizer, token) for token in (BEGIN, USER, IMAGE, ASSISTANT, END, PADDING)
     )
@@ -85,6 +87,11 @@ def pack(
 
 def text_loss(lmm: LlavaForConditionalGeneration, batch: TextBatch, patches: Tensor) -> Tensor:
     """Mean cross entropy of the answers' tokens; `patches` are the vision tower's states."""
+    return answer_loss(lmm, batch, last_states(lmm, batch, patches))
+
+
+def last_states(lmm: LlavaForConditionalGeneration, batch: TextBatch, patches: Tensor) -> Tensor:
+    """(B, L, width) of the last layer; `patches` are the vision tower's states."""
     model = lmm.model
     embeddings = model.language_model.embed_tokens(batch.ids)
     first = 2
@@ -95,12 +102,17 @@ def text_loss(lmm: LlavaForConditionalGeneration, batch: TextBatch, patches: Ten
     )
     lowest = torch.finfo(torch.float32).min
     mask = torch.zeros(batch.mask.shape).masked_fill_(~batch.mask, lowest)
-    hidden = model.language_model(
+    states: Tensor = model.language_model(
         inputs_embeds=embeddings,
         attention_mask=mask,
         position_ids=batch.positions,
         use_cache=False,
     ).last_hidden_state
+    return states
+
+
+def answer_loss(lmm: LlavaForConditionalGeneration, batch: TextBatch, hidden: Tensor) -> Tensor:
+    """Mean cross entropy of the answers' tokens, from (B, L, width) of the last layer."""
     wanted = batch.targets >= 0
     logits = lmm.lm_head(hidden[wanted]).float()
     return functional.cross_entropy(logits, batch.targets[wanted])
