@@ -1,6 +1,7 @@
 """Finding families and loading models from folders, and what users are told when it fails."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 from transformers import BitsAndBytesConfig, EetqConfig
+from transformers.models.llava.configuration_llava import LlavaConfig
+from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
 from flmm import Grounder
 from flmm.attention.recorder import trace_generation
@@ -188,12 +191,28 @@ def test_layers_on_several_devices(folder: Path) -> None:
     torch.testing.assert_close(found.attention, expected.attention, rtol=0, atol=2e-5)
 
 
-def test_weights_of_four_bits(folder: Path) -> None:
+@pytest.fixture
+def wider_folder(folder: Path, tmp_path: Path) -> Path:
+    """With widths that four bits come in: blocks of 64, which some processors need whole."""
+    target = tmp_path / "wider"
+    shutil.copytree(folder, target)
+    file = target / "config.json"
+    config = json.loads(file.read_text())
+    for part in ("vision_config", "text_config"):
+        config[part] |= {"hidden_size": 64, "intermediate_size": 128}
+    config["text_config"]["head_dim"] = 64 // config["text_config"]["num_attention_heads"]
+    file.write_text(json.dumps(config))
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(LlavaConfig.from_pretrained(target)).save_pretrained(target)
+    return target
+
+
+def test_weights_of_four_bits(wider_folder: Path) -> None:
     config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32
     )
     for placement in (Placement("cpu", None, None, config), Placement(quantization_config=config)):
-        small = load_lmm(str(folder), placement)
+        small = load_lmm(str(wider_folder), placement)
         kinds = {type(module).__name__ for module in small.decoder_layers.modules()}
         assert "Linear4bit" in kinds
         assert "Linear" not in kinds

@@ -89,9 +89,10 @@ def ask_how_many(scene: Scene, random: np.random.Generator) -> Turn:
     kinds = scene.kinds
     kind = kinds[int(random.integers(len(kinds)))]
     repeated = [kind for kind in kinds if len(scene.of_kind(kind)) > 1]
-    if repeated and chance < 0.6:
+    if repeated and chance < 0.5:
         kind = repeated[0]
-    if chance > 0.9:
+    # One of what is there is so likely an answer that it was said of what is not there as well.
+    if chance > 0.75:
         kind = _absent_kind(scene, random)
     things = indices_of(scene, kind)
     question = f"How many {kind.plural} are there?"
@@ -151,7 +152,7 @@ def ask_which(scene: Scene, random: np.random.Generator) -> Turn | None:
 _ASKS: tuple[Callable[[Scene, np.random.Generator], Turn | None], ...] = (
     ask_where, ask_what, ask_how_many, ask_is_there, ask_which,
 )  # fmt: skip
-_SHARES = np.array([0.34, 0.22, 0.14, 0.2, 0.1])
+_SHARES = np.array([0.28, 0.22, 0.2, 0.16, 0.14])
 
 
 def ask(scene: Scene, random: np.random.Generator) -> Turn:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerFast
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from flmm.checkpoint import save_pretrained
@@ -20,7 +21,7 @@ class Budget:
 
     scenes: int = 18_000
     lmm_warm_up: int = 1200
-    lmm: int = 7500
+    lmm: int = 8000
     segmenter_warm_up: int = 450
     segmenter: int = 1000
     head: int = 1200
@@ -50,7 +51,7 @@ def train_lmm(folder: Path, budget: Budget) -> None:
     """The LMM alone: vision warm-up, then captions and answers; saved in half precision."""
     world = build_world(folder / "world", budget.scenes)
     torch.manual_seed(0)
-    tokenizer = language_model.build_tokenizer()
+    tokenizer = _tokenizer(folder / "checkpoints" / "tokenizer")
     lmm = language_model.build_lmm(tokenizer)
     classifier = vision_warm_up.KindClassifier(lmm)
     vision_warm_up.warm_up(classifier, world, folder / "checkpoints", budget.lmm_warm_up)
@@ -67,6 +68,14 @@ def train_lmm(folder: Path, budget: Budget) -> None:
         image_std=[0.5] * 3,
     ).save_pretrained(target)
     lmm.half().save_pretrained(target)  # type: ignore[no-untyped-call]
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The run's own: words that the world learns to say later must not renumber its tokens."""
+    if not (folder / "tokenizer.json").exists():
+        language_model.build_tokenizer().save_pretrained(folder)
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return tokenizer
 
 
 def train_segmenter(folder: Path, budget: Budget) -> None:
