@@ -126,13 +126,13 @@ def test_packed_conversations_do_not_see_one_another() -> None:
 def test_training_attends_as_transformers_does() -> None:
     lmm = language_model.build_lmm(language_model.build_tokenizer())
     language_model_part = lmm.model.language_model
-    embeddings = torch.randn(2, 9, 192)
+    embeddings, wanted = torch.randn(2, 2, 9, 192)
     mask = torch.zeros(2, 1, 9, 9).masked_fill_(torch.ones(9, 9).triu(1).bool(), -1e9)
 
     def result() -> list[torch.Tensor]:
         lmm.zero_grad()
         states = language_model_part(inputs_embeds=embeddings, attention_mask=mask, use_cache=False)
-        states.last_hidden_state.square().mean().backward()
+        (states.last_hidden_state * wanted).mean().backward()
         gradients = [one.grad for one in language_model_part.layers.parameters()]
         return [states.last_hidden_state.detach(), *(g for g in gradients if g is not None)]
 
