@@ -33,5 +33,7 @@ def fetch(artwork: str, target: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (1, 3):
+        sys.exit("give an artwork and a folder, such as twitter build/twitter, or neither")
     artwork, target = sys.argv[1:] or (OWN_ARTWORK, STICKER_FOLDER)
     fetch(str(artwork), Path(target))

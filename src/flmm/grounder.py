@@ -256,7 +256,8 @@ class Grounder:
             first_question: what is asked at first, such as for the name of what matters; None for
                 the question itself.
             phrase_source: who chooses the words that are located; None for the head's selector in
-                an answer, when it has one, and for noun chunks in a question.
+                an answer, when it has one, and for what a question's grammar names, each referring
+                expression as one phrase.
             max_new_tokens: both answers are cut there.
             refine: False leaves out the mask refiner (faster, coarser).
 

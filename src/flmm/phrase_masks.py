@@ -160,6 +160,9 @@ def _phrase(span: PhraseSpan, logits: Tensor) -> Phrase:
 
 
 def mask_score(logits: Tensor) -> float:
-    """How sure a mask is of itself: the mean probability of its pixels; 0 for an empty one."""
+    """How sure a mask is of itself, from (H, W) logits: the mean probability of its pixels.
+
+    Those have more than 0.5 each; an empty mask has 0.
+    """
     mask = logits > 0
     return float(logits[mask].sigmoid().mean()) if mask.any() else 0.0

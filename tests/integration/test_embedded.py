@@ -7,6 +7,7 @@ import pytest
 
 import flmm
 from flmm.grounder import Grounder
+from flmm.report.tag_questions import number_in, tag_questions
 from flmm.stickers.evaluate import measure
 from flmm.stickers.report import bar
 from flmm.stickers.setting import OWN
@@ -62,10 +63,30 @@ def test_embedded_model_is_small(embedded: Grounder) -> None:
 def test_embedded_model_keeps_its_quality() -> None:
     # A few scenes for every change; README's figures come from 1,000.
     (report,) = measure(PACKAGE / "assets" / "embedded", [(OWN, 10)], bar, calibration_scenes=4)
-    assert report.words.named >= 0.9
-    assert report.words.absent <= 0.08
-    assert report.words.keyword_f1 >= 0.9
+    words = report.words
+    assert words.named >= 0.9
+    assert words.absent is not None
+    assert words.absent <= 0.08
+    assert words.all_answers is not None
+    assert words.all_answers >= 0.8
+    assert words.answers["follow up"] >= 0.6
+    assert words.keyword_f1 is not None
+    assert words.keyword_f1 >= 0.9
     decoder, refined = report.captions["decoder"], report.captions["refined"]
-    assert refined.stuff_cumulative >= max(0.85, decoder.stuff_cumulative)
-    assert refined.things_cumulative >= max(0.6, decoder.things_cumulative + 0.03)
+    assert refined.stuff_cumulative is not None
+    assert refined.stuff_cumulative >= 0.9
+    assert refined.things_cumulative >= max(0.7, decoder.things_cumulative + 0.03)
     assert decoder.things_cumulative > report.captions["mean map"].things_cumulative
+    assert report.references["refined"].things_cumulative >= 0.65
+    assert report.absent_refused is not None
+    assert report.absent_refused >= 0.7
+
+
+def test_a_closer_look_reads_what_is_too_small(embedded: Grounder) -> None:
+    questions = tag_questions(8)
+    plain, closer = 0, 0
+    for one in questions:
+        thought = embedded.think(one.picture, one.turn.question)
+        plain += number_in(thought.first.text) == one.number
+        closer += number_in(thought.answer.text) == one.number
+    assert closer >= plain + 3

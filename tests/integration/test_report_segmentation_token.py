@@ -103,7 +103,7 @@ def test_copies_are_measured_beside_the_frozen_model(
         )
     )
     assert rows[0]["talk"]["named"]["value"] == pytest.approx(100 * words.named)
-    assert rows[0]["talk"]["absent"]["value"] == pytest.approx(100 * words.absent)
+    assert rows[0]["talk"]["absent"]["value"] == pytest.approx(100 * (words.absent or 0))
 
 
 def test_training_changes_the_copy_alone_and_is_not_repeated(

@@ -125,10 +125,10 @@ def test_sticker_scenes_are_drawn_with_their_texts(tmp_path: Path) -> None:
 def test_sticker_scenes_are_drawn_once_and_what_is_missing_later(tmp_path: Path) -> None:
     stickers(2).read(tmp_path)
     files = sorted((tmp_path / "drawn").iterdir())
-    assert [file.name for file in files] == ["4-regions.png", "4.png", "5-regions.png", "5.png"]
+    assert [file.name for file in files] == ["4-regions-2.png", "4.png", "5-regions-2.png", "5.png"]
     before = {file: file.stat().st_mtime_ns for file in files}
     # As if the first run had been cut off before the second scene was whole.
-    (tmp_path / "drawn" / "5-regions.png").unlink()
+    (tmp_path / "drawn" / "5-regions-2.png").unlink()
     read_whole(stickers(3, limit=2).read(tmp_path))
     after = {file: file.stat().st_mtime_ns for file in sorted((tmp_path / "drawn").iterdir())}
     assert after.keys() == before.keys(), "a third scene is beyond the limit"

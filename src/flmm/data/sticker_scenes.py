@@ -19,6 +19,7 @@ from flmm.stickers.language import (
     where_thing,
 )
 from flmm.stickers.scene import Scene, draw_scene
+from flmm.stickers.world import WORLD_VERSION
 
 
 def read_stickers(folder: Path, scenes: int, first_scene: int) -> list[Sample]:
@@ -30,8 +31,8 @@ def read_stickers(folder: Path, scenes: int, first_scene: int) -> list[Sample]:
     expression.)
 
     Args:
-        folder: where ``{scene}.png`` and ``{scene}-regions.png`` are, or are drawn to where they
-            are not yet. A run that was cut off goes on where it was.
+        folder: where ``{scene}.png`` and ``{scene}-regions-{WORLD_VERSION}.png`` are, or are drawn
+            to where they are not yet. A run that was cut off goes on where it was.
         scenes: how many.
         first_scene: the seed of the first. The embedded model was trained on those from 0 on; from
             ``flmm.stickers.world.EVALUATION_SEED`` on, training never used any.
@@ -50,7 +51,7 @@ def read_stickers(folder: Path, scenes: int, first_scene: int) -> list[Sample]:
 
 def _sample(folder: Path, seed: int) -> Sample:
     scene = draw_scene(seed)
-    picture, regions = folder / f"{seed}.png", folder / f"{seed}-regions.png"
+    picture, regions = folder / f"{seed}.png", folder / f"{seed}-regions-{WORLD_VERSION}.png"
     # The regions are written last: where they are, the picture is.
     if not regions.exists():
         drawing = draw(scene)

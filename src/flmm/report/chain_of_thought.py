@@ -98,7 +98,7 @@ def check(bench: Bench) -> None:
 
 def measure(bench: Bench) -> ChainOfThought:
     """Asks for every number plainly, and after every kind of closer look."""
-    questions = tag_questions(len(bench.data.measured))
+    questions = tag_questions(len(bench.data.measured), first_scene(bench))
     outcomes = []
     for place, question in enumerate(questions):
         outcomes.append(_answered(bench.grounder, question, place))
@@ -124,6 +124,11 @@ def measure(bench: Bench) -> ChainOfThought:
     ((_, most),) = Counter(outcome.number for outcome in outcomes).most_common(1)
     chance = 100 * most / len(outcomes)
     return ChainOfThought(len(outcomes), chance, mean_interval(plain), ways, locating)
+
+
+def first_scene(bench: Bench) -> int:
+    """Its seed, after which the first measured picture is named."""
+    return int(bench.data.measured[0].picture.stem)
 
 
 def _marks(marks: Iterable[bool]) -> Tensor:
@@ -195,8 +200,8 @@ def tables(results: ChainOfThought) -> str:
     rows = [["nothing (plain answer)", "", str(results.plain), "", ""]]
     rows += [
         [
-            LOOKED_AT[way.crop], LOCATED_FROM[way.locate], str(way.right), points(way.gain),
-            "" if way.over_random is None else points(way.over_random),
+            LOOKED_AT[way.crop], LOCATED_FROM[way.locate], str(way.right), _points(way.gain),
+            "" if way.over_random is None else _points(way.over_random),
         ]
         for way in results.ways
     ]  # fmt: skip
@@ -210,7 +215,7 @@ def tables(results: ChainOfThought) -> str:
     return f"{heading}\n\n{table(titles, rows)}\n\n{table(located, found)}"
 
 
-def points(gain: Interval) -> str:
+def _points(gain: Interval) -> str:
     """A gain with its sign."""
     return f"{gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
 
@@ -220,7 +225,7 @@ def figures(results: ChainOfThought, bench: Bench, out: Path) -> dict[str, str]:
     from flmm.report.chain_of_thought_figure import EXAMPLES, draw_examples, draw_ways
 
     draw_ways(results, out / "chain-of-thought.png")
-    questions = tag_questions(min(results.questions, EXAMPLES))
+    questions = tag_questions(min(results.questions, EXAMPLES), first_scene(bench))
     thoughts = [
         bench.grounder.think(one.picture, one.turn.question, max_new_tokens=TOKENS)
         for one in questions

@@ -135,7 +135,8 @@ def share(marks: Sequence[Sequence[bool]]) -> Interval | None:
     if not counts[:, 1].any():
         return None
     right, asked = (_resamples(len(marks)) @ counts).T
-    return _interval(100 * right / asked.clamp_min(1))
+    # A resample may hold none of the pictures that have marks.
+    return _interval(100 * right[asked > 0] / asked[asked > 0])
 
 
 def mean_interval(values: Tensor) -> Interval:

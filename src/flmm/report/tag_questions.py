@@ -49,14 +49,14 @@ class TagQuestion:
         return mention_mask(self.drawing, self.turn.mentions[0])
 
 
-def tag_questions(scenes: int) -> list[TagQuestion]:
-    """One question for each of so many scenes that training never used, always the same ones.
+def tag_questions(scenes: int, first: int = EVALUATION_SEED) -> list[TagQuestion]:
+    """One question for each of so many scenes from the first on, always the same ones.
 
     Scenes of which no tagged thing can be told from the others are passed over.
     """
 
     def asked() -> Iterator[TagQuestion]:
-        for seed in count(EVALUATION_SEED):
+        for seed in count(first):
             scene = draw_scene(seed, tagged=True)
             turn = ask_number(scene, np.random.default_rng(seed))
             if turn is not None:

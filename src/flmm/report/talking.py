@@ -1,28 +1,21 @@
 """How an LMM talks about sticker scenes: what its captions name, what it answers right."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from PIL import Image
 
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.generation import Generation
-from flmm.lmm.prompt import Message
 from flmm.report.overlaps import Interval, share
 from flmm.stickers.draw import draw
-from flmm.stickers.evaluate_words import is_right, named_in, questions
+from flmm.stickers.evaluate_words import is_right, named_in, talk
 from flmm.stickers.kinds import STUFF
-from flmm.stickers.language import Turn, caption
-from flmm.stickers.questions import converse
-from flmm.stickers.scene import Scene, draw_scene
+from flmm.stickers.scene import draw_scene
 
 TASKS = ("where", "what", "how many", "is there", "which", "follow up")
 BUT_WHERE = "all but where"
 """All tasks together, without the one whose questions segmenting copies learn to answer with the
 token."""
 CAPTION = "caption"
-_CAPTION_TOKENS, _ANSWER_TOKENS = 128, 48
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,8 @@ def measure_talk(
     Args:
         adapter: the model.
         seeds: of the scenes.
-        token: the special token that is looked for in what it says, which is no word of it.
+        token: the special token that is looked for in what it says, which is no word of it; None
+            for a model that has none.
         watch: shown (done, all).
     """
     named: list[list[bool]] = []
@@ -56,11 +50,10 @@ def measure_talk(
     right: list[dict[str, list[bool]]] = []
     tokens: list[dict[str, list[bool]]] = []
     for number, seed in enumerate(seeds):
-        scene = draw_scene(seed)
-        picture = Image.fromarray(draw(scene).picture)
-        facts = caption(scene)
-        prompt = adapter.prepare(picture, facts.question)
-        said = adapter.generate(prompt, _CAPTION_TOKENS)
+        drawing = draw(draw_scene(seed))
+        scene = drawing.scene
+        spoken = talk(adapter, drawing, seed)
+        _, said = next(spoken)
         names = named_in(said.text)
         kinds = {kind.name for kind in scene.kinds}
         there = kinds | {band.name for band in scene.bands}
@@ -68,7 +61,7 @@ def measure_talk(
         absent.append([name not in kinds for name in sorted(names - set(STUFF))])
         right.append({})
         tokens.append({CAPTION: [_has(said, token)]})
-        for turn, said in _answers(adapter, picture, scene, seed):
+        for turn, said in spoken:
             groups = (turn.task,) if turn.task == "where" else (turn.task, BUT_WHERE)
             for group in groups:
                 right[-1].setdefault(group, []).append(is_right(turn, said.text))
@@ -79,24 +72,6 @@ def measure_talk(
     asked = sum(len(of_task) for picture in right for task, of_task in picture.items()
                 if task != BUT_WHERE)  # fmt: skip
     return Talk(whole, share(absent), _by_task(right), _by_task(tokens), asked)
-
-
-def _answers(
-    adapter: LMMAdapter, picture: Image.Image, scene: Scene, seed: int
-) -> Iterator[tuple[Turn, Generation]]:
-    """Some questions one by one, then one that follows another, which is answered as it should be.
-
-    What "it" means would else depend on the model's own first answer.
-    """
-    for turn in questions(scene, seed):
-        yield turn, adapter.generate(adapter.prepare(picture, turn.question), _ANSWER_TOKENS)
-    first, second = converse(scene, np.random.default_rng((seed, 1)))
-    history = (
-        Message("user", first.question, (picture,)),
-        Message("assistant", first.answer),
-    )
-    prompt = adapter.prepare((), second.question, history=history)
-    yield second, adapter.generate(prompt, _ANSWER_TOKENS)
 
 
 def _has(said: Generation, token: int | None) -> bool:

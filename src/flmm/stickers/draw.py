@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from flmm.pictures import read_picture
 from flmm.stickers.kinds import STICKER_FOLDER, STUFF, Kind
 from flmm.stickers.language import Mention
 from flmm.stickers.scene import Scene, Thing
@@ -181,8 +182,7 @@ def _background(scene: Scene, size: int, random: Random) -> tuple[Grain, NDArray
 @lru_cache(maxsize=32)
 def _photograph(path: Path, size: int) -> Grain:
     """The largest square in a picture's middle, (size, size, 3)."""
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.fit(image.convert("RGB"), (size, size)), dtype=np.float32)
+    return np.asarray(ImageOps.fit(read_picture(path), (size, size)), dtype=np.float32)
 
 
 def draw(scene: Scene, size: int = 384, style: Style = USUAL) -> Drawing:

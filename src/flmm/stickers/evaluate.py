@@ -47,8 +47,9 @@ class SettingReport:
     words: WordScores
     captions: dict[str, MaskScores]
     references: dict[str, MaskScores]
-    absent_refused: float
-    """Share of the expressions for something absent with a score below `PRESENT`."""
+    absent_refused: float | None
+    """Share of the expressions for something absent with a score below `PRESENT`, which are those
+    with an empty mask; None on photographs, which may show anything."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,15 @@ class _Measured:
     words: WordCounts
     captions: MaskTally
     references: MaskTally
-    absent: float
+    absent: float | None
+
+
+@dataclass(frozen=True)
+class _Calibrations:
+    """What the training-free comparisons choose for each protocol."""
+
+    captions: Calibration
+    references: Calibration
 
 
 @cache
@@ -66,19 +75,21 @@ def _load(folder: Path) -> tuple[LMMAdapter, GroundingHead]:
     return load_lmm(str(folder / "lmm")), from_pretrained(folder / "head").eval()
 
 
-def _calibrate(folder: Path, scenes: int) -> Calibration:
-    seeds = range(VALIDATION_SEED, VALIDATION_SEED + scenes)
-    return calibrate(*_load(folder), [OWN.drawing(seed) for seed in seeds])
+def _calibrate(folder: Path, scenes: int) -> _Calibrations:
+    drawings = [OWN.drawing(seed) for seed in range(VALIDATION_SEED, VALIDATION_SEED + scenes)]
+    return _Calibrations(
+        *(calibrate(*_load(folder), drawings, protocol) for protocol in (captions, references))
+    )
 
 
-def _measure(folder: Path, calibration: Calibration, setting: Setting, seed: int) -> _Measured:
+def _measure(folder: Path, chosen: _Calibrations, setting: Setting, seed: int) -> _Measured:
     adapter, head = _load(folder)
     drawing = setting.drawing(seed)
     return _Measured(
         count_words(adapter, head, drawing, seed, has_stuff=setting.has_stuff),
-        tally_masks(adapter, head, calibration, drawing, seed, captions),
-        tally_masks(adapter, head, calibration, drawing, seed, references),
-        absent_score(adapter, head, drawing, seed),
+        tally_masks(adapter, head, chosen.captions, drawing, seed, captions),
+        tally_masks(adapter, head, chosen.references, drawing, seed, references),
+        absent_score(adapter, head, drawing, seed) if setting.has_stuff else None,
     )
 
 
@@ -110,17 +121,17 @@ def measure(
         settings: each with how many scenes are drawn in it.
         progress: shows how far it is.
         calibration_scenes: other scenes, on which the training-free comparisons choose.
-        processes: how many measure side by side; the figures do not depend on it.
+        processes: how many measure side by side.
 
     Raises:
         InputError: a part is missing in the folder.
     """
-    calibration = _calibrate(folder, calibration_scenes)
+    chosen = _calibrate(folder, calibration_scenes)
     reports = []
     with _workers(processes) as each:
         for setting, scenes in settings:
             seeds = range(EVALUATION_SEED, EVALUATION_SEED + scenes)
-            measured = each(partial(_measure, folder, calibration, setting), seeds)
+            measured = each(partial(_measure, folder, chosen, setting), seeds)
             parts = list(progress(measured, scenes, setting.name))
             reports.append(_report(setting, parts))
     return reports
@@ -129,7 +140,7 @@ def measure(
 def _report(setting: Setting, parts: Sequence[_Measured]) -> SettingReport:
     has_stuff = setting.has_stuff
     words: WordCounts = sum((part.words for part in parts), Counter())
-    refused = sum(part.absent < PRESENT for part in parts)
+    refused = [part.absent < PRESENT for part in parts if part.absent is not None]
     return SettingReport(
         setting.name,
         len(parts),
@@ -137,5 +148,5 @@ def _report(setting: Setting, parts: Sequence[_Measured]) -> SettingReport:
         word_scores(words),
         mask_scores(MaskTally.join([part.captions for part in parts]), has_stuff),
         mask_scores(MaskTally.join([part.references for part in parts]), has_stuff),
-        refused / len(parts),
+        sum(refused) / len(refused) if refused else None,
     )

@@ -19,7 +19,7 @@ from flmm.metrics import Overlap, average_recall, cumulative_iou, mask_overlap, 
 from flmm.model import GroundingHead
 from flmm.phrase_masks import mask_score
 from flmm.stickers.draw import Drawing, mention_mask
-from flmm.stickers.protocols import Protocol, Said, absences, captions
+from flmm.stickers.protocols import Protocol, Said, absences
 
 _THRESHOLDS = tuple(round(0.1 + 0.05 * step, 2) for step in range(17))
 METHODS = ("mean map", "best single head", "K-means", "decoder", "refined")
@@ -27,19 +27,19 @@ METHODS = ("mean map", "best single head", "K-means", "decoder", "refined")
 
 @dataclass(frozen=True)
 class MaskScores:
-    """cIoU and mIoU in 0..1 of one method on things and on stuff."""
+    """cIoU and mIoU in 0..1 of one method on things and on stuff (None where there is none)."""
 
     things_cumulative: float
     things_mean: float
-    stuff_cumulative: float
-    stuff_mean: float
+    stuff_cumulative: float | None
+    stuff_mean: float | None
     average_recall: float
     """Of all phrases, things and stuff."""
 
 
 @dataclass(frozen=True)
 class MaskTally:
-    """How the masks of some scenes overlap the true ones."""
+    """How the masks of some scenes' n phrases overlap the true ones."""
 
     overlaps: dict[str, Overlap]
     """By method."""
@@ -48,6 +48,7 @@ class MaskTally:
 
     @staticmethod
     def join(parts: Sequence["MaskTally"]) -> "MaskTally":
+        """One after the other; at least one."""
         return MaskTally(
             {method: Overlap.join([part.overlaps[method] for part in parts]) for method in METHODS},
             torch.cat([part.is_thing for part in parts]),
@@ -56,18 +57,25 @@ class MaskTally:
 
 @dataclass(frozen=True)
 class Grounded:
-    """One scene's phrases: merged maps, what they mean, and the head's logits at picture size."""
+    """One scene's P phrases."""
 
     maps: Tensor
+    """(P, M·N, h, w) merged attention."""
     truth: Tensor
+    """(P, H, W) bool."""
     is_thing: Tensor
+    """(P,) bool."""
     decoded: Tensor
+    """(P, H, W) logits of the mask decoder."""
     refined: Tensor
+    """(P, H, W) logits of the refiner."""
     enlarge: Callable[[Tensor], Tensor]
+    """(..., h, w) maps to the picture's size."""
 
 
 @torch.no_grad()
 def ground(adapter: LMMAdapter, head: GroundingHead, texts: Sequence[Said]) -> Grounded:
+    """All phrases of texts about one drawing, in their order."""
     drawing = texts[0].drawing
     picture = Image.fromarray(drawing.picture)
     turns = [(said.turn.question, said.turn.answer) for said in texts]
@@ -112,11 +120,13 @@ class Calibration:
     head_threshold: float
 
 
-def calibrate(adapter: LMMAdapter, head: GroundingHead, drawings: Sequence[Drawing]) -> Calibration:
+def calibrate(
+    adapter: LMMAdapter, head: GroundingHead, drawings: Sequence[Drawing], protocol: Protocol
+) -> Calibration:
     """The best threshold of the mean map, and the best head with its best threshold, by mIoU."""
     scores: list[Tensor] = []
-    for drawing in drawings:
-        grounded = ground(adapter, head, captions(drawing, 0))
+    for seed, drawing in enumerate(drawings):
+        grounded = ground(adapter, head, protocol(drawing, seed))
         mean = _peaked(grounded.maps).mean(1, keepdim=True)
         maps = torch.cat([_peaked(mean), _peaked(grounded.maps)], 1)
         for phrase, truth in zip(maps, grounded.truth, strict=True):
@@ -168,7 +178,7 @@ def absent_score(adapter: LMMAdapter, head: GroundingHead, drawing: Drawing, see
 
 
 def mask_scores(tally: MaskTally, has_stuff: bool) -> dict[str, MaskScores]:
-    """Scores of every method in `METHODS`; those of stuff are 0 where there is none."""
+    """Scores of every method in `METHODS`, without those of stuff where there is none."""
     is_thing = tally.is_thing
     scores = {}
     for method, overlap in tally.overlaps.items():
@@ -176,8 +186,8 @@ def mask_scores(tally: MaskTally, has_stuff: bool) -> dict[str, MaskScores]:
         scores[method] = MaskScores(
             cumulative_iou(things),
             mean_iou(things),
-            cumulative_iou(stuff) if has_stuff else 0.0,
-            mean_iou(stuff) if has_stuff else 0.0,
+            cumulative_iou(stuff) if has_stuff else None,
+            mean_iou(stuff) if has_stuff else None,
             average_recall(overlap if has_stuff else things),
         )
     return scores

@@ -5,6 +5,7 @@ Counts are kept, so that parts of the scenes can be measured side by side and pu
 
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,17 +13,18 @@ from PIL import Image
 
 from flmm.attention.recorder import trace_texts
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.generation import Generation
 from flmm.lmm.prompt import Message
 from flmm.masks.selector import select_phrases
+from flmm.metrics import SpanCounts, span_counts
 from flmm.model import GroundingHead
 from flmm.stickers.draw import Drawing
 from flmm.stickers.kinds import KINDS, STUFF
 from flmm.stickers.language import Turn, caption
 from flmm.stickers.questions import ask, converse
-from flmm.stickers.scene import Scene
 
 _QUESTIONS = 4
-_LONGEST = 160
+_CAPTION_TOKENS, _ANSWER_TOKENS = 160, 48
 
 # Longest names first, so that "palm tree" is not also a "tree".
 _NAMES = sorted(
@@ -40,19 +42,19 @@ WordCounts = Counter[str]
 
 @dataclass(frozen=True)
 class WordScores:
-    """How well the LMM talks; shares in 0..1."""
+    """How well the LMM talks; shares in 0..1, None for what was not asked."""
 
     named_things: float
-    named_stuff: float
+    named_stuff: float | None
     named: float
     """Share of the things and stuff that are there which greedy captions name."""
-    absent: float
+    absent: float | None
     """Share of the named kinds of thing that are not there."""
     answers: dict[str, float]
     """Share of questions answered right (`is_right`), by task."""
-    all_answers: float
+    all_answers: float | None
     """Share of all questions but follow-ups that are answered right."""
-    keyword_f1: float
+    keyword_f1: float | None
     """Of the keyword selector's phrases in true captions and answers, exact in both ends."""
 
 
@@ -69,55 +71,69 @@ def is_right(turn: Turn, answer: str) -> bool:
     return answer == turn.answer
 
 
-def questions(scene: Scene, seed: int) -> list[Turn]:
-    """A few about a scene, always the same ones."""
+def talk(adapter: LMMAdapter, drawing: Drawing, seed: int) -> Iterator[tuple[Turn, Generation]]:
+    """What is true, and what the LMM says instead (greedy): a caption, answers, a follow-up.
+
+    Before the follow-up the right first answer is put in the LMM's mouth, as VisDial does (Das et
+    al. 2017): what "it" means would else depend on the LMM's own.
+
+    Args:
+        adapter: of the LMM.
+        drawing: what it sees.
+        seed: chooses the questions.
+    """
+    scene = drawing.scene
+    picture = Image.fromarray(drawing.picture)
+
+    def ask_about(turn: Turn, most: int) -> tuple[Turn, Generation]:
+        return turn, adapter.generate(adapter.prepare(picture, turn.question), most)
+
+    yield ask_about(caption(scene), _CAPTION_TOKENS)
     random = np.random.default_rng(seed)
-    return [ask(scene, random) for _ in range(_QUESTIONS)]
+    for _ in range(_QUESTIONS):
+        yield ask_about(ask(scene, random), _ANSWER_TOKENS)
+    first, second = converse(scene, random)
+    history = [Message("user", first.question, (picture,)), Message("assistant", first.answer)]
+    prompt = adapter.prepare((), second.question, history=history)
+    yield second, adapter.generate(prompt, _ANSWER_TOKENS)
 
 
 def count_words(
     adapter: LMMAdapter, head: GroundingHead, drawing: Drawing, seed: int, *, has_stuff: bool
 ) -> WordCounts:
-    """A greedy caption and some answers; `seed` chooses the questions.
+    """A caption and some answers; `seed` chooses the questions.
 
-    Where the picture has no stuff (`has_stuff`), only the caption's things are counted.
+    Where a photograph is in the place of stuff (not `has_stuff`), what else there is to see is
+    unknown: only the things that the caption names are counted.
     """
     scene = drawing.scene
-    picture = Image.fromarray(drawing.picture)
-    facts = caption(scene)
     counts: WordCounts = Counter()
-    said = named_in(adapter.generate(adapter.prepare(picture, facts.question), _LONGEST).text)
+    spoken = talk(adapter, drawing, seed)
+    facts, caption_said = next(spoken)
+    said = named_in(caption_said.text)
     there = {kind.name for kind in scene.kinds}
-    things = said - set(STUFF)
     counts["things there"] += len(there)
     counts["things named"] += len(there & said)
-    counts["kinds named"] += len(things)
-    counts["kinds absent"] += len(things - there)
     if not has_stuff:
         return counts
+    things = said - set(STUFF)
+    counts["kinds named"] += len(things)
+    counts["kinds absent"] += len(things - there)
     stuff = {band.name for band in scene.bands}
     counts["stuff there"] += len(stuff)
     counts["stuff named"] += len(stuff & said)
-    turns = questions(scene, seed)
-    for turn in turns:
-        answer = adapter.generate(adapter.prepare(picture, turn.question), 48).text
-        _mark(counts, turn, answer)
-    first, second = converse(scene, np.random.default_rng((seed, 1)))
-    before = adapter.generate(adapter.prepare(picture, first.question), _LONGEST).text
-    history = [Message("user", first.question, (picture,)), Message("assistant", before)]
-    again = adapter.prepare((), second.question, None, history)
-    _mark(counts, second, adapter.generate(again, 48).text)
-    for turn in (facts, turns[0]):
-        found = _selected(adapter, head, picture, turn)
-        truth = {(mention.start, mention.end) for mention in turn.mentions}
-        counts["phrases hit"] += len(found & truth)
-        counts["phrases found and wanted"] += len(found) + len(truth)
+    turns = [facts]
+    for turn, answer in spoken:
+        counts[f"asked {turn.task}"] += 1
+        counts[f"right {turn.task}"] += is_right(turn, answer.text)
+        turns.append(turn)
+    for turn in turns[:2]:
+        found = _selected(adapter, head, Image.fromarray(drawing.picture), turn)
+        spans = span_counts(found, {(mention.start, mention.end) for mention in turn.mentions})
+        counts["spans hit"] += spans.hits
+        counts["spans chosen"] += spans.chosen
+        counts["spans wanted"] += spans.wanted
     return counts
-
-
-def _mark(counts: WordCounts, turn: Turn, answer: str) -> None:
-    counts[f"asked {turn.task}"] += 1
-    counts[f"right {turn.task}"] += is_right(turn, answer)
 
 
 def _selected(
@@ -133,21 +149,23 @@ def _selected(
 
 
 def word_scores(counts: WordCounts) -> WordScores:
-    """The shares that counts give; 0 where nothing was there to be counted."""
+    """The shares that counts give."""
 
-    def share(part: str, *wholes: str) -> float:
-        return counts[part] / max(sum(counts[whole] for whole in wholes), 1)
+    def share(parts: Sequence[str], wholes: Sequence[str]) -> float | None:
+        whole = sum(counts[name] for name in wholes)
+        return sum(counts[name] for name in parts) / whole if whole else None
+
+    def answered(tasks: Sequence[str]) -> float | None:
+        return share([f"right {task}" for task in tasks], [f"asked {task}" for task in tasks])
 
     tasks = sorted(name.removeprefix("asked ") for name in counts if name.startswith("asked "))
-    plain = [task for task in tasks if task != "follow up"]
-    right = sum(counts[f"right {task}"] for task in plain)
-    named = counts["things named"] + counts["stuff named"]
+    spans = SpanCounts(*(counts[f"spans {name}"] for name in ("hit", "chosen", "wanted")))
     return WordScores(
-        share("things named", "things there"),
-        share("stuff named", "stuff there"),
-        named / max(counts["things there"] + counts["stuff there"], 1),
-        share("kinds absent", "kinds named"),
-        {task: share(f"right {task}", f"asked {task}") for task in tasks},
-        right / max(sum(counts[f"asked {task}"] for task in plain), 1),
-        2 * share("phrases hit", "phrases found and wanted"),
+        share(["things named"], ["things there"]) or 0.0,
+        share(["stuff named"], ["stuff there"]),
+        share(["things named", "stuff named"], ["things there", "stuff there"]) or 0.0,
+        share(["kinds absent"], ["kinds named"]),
+        {task: answered([task]) or 0.0 for task in tasks},
+        answered([task for task in tasks if task != "follow up"]),
+        spans.f1 if spans.wanted else None,
     )

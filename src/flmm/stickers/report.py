@@ -32,24 +32,19 @@ def print_reports(reports: Sequence[SettingReport], as_json: bool) -> None:
 
 def _print(report: SettingReport, console: Console) -> None:
     words = Table("words", "share", title=f"{report.name}: {report.scenes} held-out scenes")
-    rows = [("things named in captions", report.words.named_things)]
-    if report.has_stuff:
-        rows += [
-            ("stuff named", report.words.named_stuff),
-            ("things and stuff named", report.words.named),
-        ]
-    rows += [
+    rows = [
+        ("things named in captions", report.words.named_things),
+        ("stuff named", report.words.named_stuff),
+        ("things and stuff named", report.words.named if report.has_stuff else None),
         ("named things that are absent", report.words.absent),
         *((f"questions: {task}", share) for task, share in report.words.answers.items()),
+        ("questions, all but follow-ups", report.words.all_answers),
+        ("keyword selector F1", report.words.keyword_f1),
+        ("absent expressions with a score under 0.5", report.absent_refused),
     ]
-    if report.has_stuff:
-        rows += [
-            ("questions, all but follow-ups", report.words.all_answers),
-            ("keyword selector F1", report.words.keyword_f1),
-        ]
-    rows.append(("absent expressions with a score under 0.5", report.absent_refused))
     for name, share in rows:
-        words.add_row(name, f"{share:.1%}")
+        if share is not None:
+            words.add_row(name, f"{share:.1%}")
     console.print(words)
     for title, scores in (
         ("masks of all phrases of a caption", report.captions),
@@ -60,5 +55,6 @@ def _print(report: SettingReport, console: Console) -> None:
             title=title,
         )  # fmt: skip
         for method, score in scores.items():
-            table.add_row(method, *(f"{value:.3f}" for value in asdict(score).values()))
+            values = asdict(score).values()
+            table.add_row(method, *("–" if value is None else f"{value:.3f}" for value in values))
         console.print(table)

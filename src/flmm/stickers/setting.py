@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flmm.errors import InputError
+from flmm.pictures import read_picture
 from flmm.stickers.draw import Drawing, Style, draw
 from flmm.stickers.kinds import KINDS, STICKER_FOLDER
 from flmm.stickers.scene import MOST_THINGS, draw_scene
@@ -27,7 +28,7 @@ class Setting:
 
     def drawing(self, seed: int) -> Drawing:
         """The scene of a seed, always the same."""
-        scene = draw_scene(seed, most_things=self.most_things, scale=self.scale, tagged=False)
+        scene = draw_scene(seed, most_things=self.most_things, scale=self.scale)
         photographs = self.photographs
         photograph = photographs[seed % len(photographs)] if photographs else None
         return draw(scene, self.size, Style(artwork=self.artwork, photograph=photograph))
@@ -60,11 +61,13 @@ def photograph_setting(folder: Path) -> Setting:
     """The same stickers on photographs.
 
     Raises:
-        InputError: the folder has no JPEG or PNG file.
+        InputError: the folder has no JPEG or PNG file, or one cannot be read.
     """
     found: Sequence[Path] = sorted(
         path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
     )
     if not found:
         raise InputError(f"{str(folder)!r} has no .jpg or .png file; give a folder of photographs")
+    for path in found:
+        read_picture(path)
     return Setting("on photographs", photographs=tuple(found))

@@ -16,6 +16,9 @@ from flmm.stickers.scene import Scene, draw_scene
 VALIDATION_SEED = 10_000_000
 EVALUATION_SEED = 20_000_000
 
+WORLD_VERSION = 2
+"""Of what a seed means: drawings that another version left on disk are not used."""
+
 PICTURE_SIZE = 320
 _SHARD = 1000
 

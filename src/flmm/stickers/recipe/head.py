@@ -1,4 +1,7 @@
-"""The embedded head: trained on the frozen LMM's traces of captions, lists and answers."""
+"""The embedded head: trained on the frozen LMM's traces of captions, answers and expressions.
+
+Some expressions mean nothing in the picture.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +71,7 @@ class Example:
 
 
 def refer(drawing: Drawing, random: np.random.Generator) -> Turn:
-    """A referring expression as `Grounder.segment` puts it."""
+    """Where a thing or some stuff is; the answer begins with a referring expression."""
     scene = drawing.scene
     if random.random() < 0.2:
         return where_band(scene, int(random.integers(len(scene.bands))))
@@ -194,7 +197,7 @@ def train(adapter: LMMAdapter, head: GroundingHead, world: World, folder: Path, 
 
     def loss(examples: list[Example]) -> Tensor:
         with torch.no_grad():
-            # The head learns from what it is given later: the LMM in its own numbers.
+            # The LMM in its own numbers, as later; SAM's encoder is near enough in bfloat16.
             with torch.autocast("cpu", enabled=False):
                 batch = traced(adapter, examples)
             embeddings = head.refiner.encode(*(example.drawing.picture for example in examples))

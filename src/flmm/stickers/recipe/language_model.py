@@ -68,7 +68,7 @@ def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
 
 
 def build_lmm(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
-    """The untrained model, about 3.5 M parameters."""
+    """The untrained model, about 3.7 M parameters."""
     vision = CLIPVisionConfig(
         hidden_size=192, intermediate_size=640, num_hidden_layers=4, num_attention_heads=6,
         image_size=PIXELS, patch_size=PATCH, projection_dim=192,

@@ -23,6 +23,7 @@ from flmm.stickers.recipe.fit import Fit, run
 from flmm.stickers.recipe.language_model import PIXELS, SMALL_PIXELS, pixel_values
 from flmm.stickers.recipe.packing import TextBatch, pack, text_loss
 from flmm.stickers.recipe.vision_warm_up import KindClassifier, labels_of
+from flmm.stickers.scene import MOST_THINGS
 from flmm.stickers.world import World
 
 _MICRO = 8
@@ -36,7 +37,7 @@ _LOOK_FROM, _LOOK_EVERY = 0.3, 4
 _BLANK = 127
 
 LessonBatch = tuple[TextBatch, Tensor]
-"""Texts, and the labels of their pictures (of all views)."""
+"""Texts, and the labels of their pictures, as wholes."""
 
 
 class Lesson(nn.Module):
@@ -83,7 +84,7 @@ def _texts(drawing: Drawing, random: np.random.Generator) -> list[Conversation]:
 def _look(
     drawing: Drawing, random: np.random.Generator
 ) -> tuple[NDArray[np.uint8], list[Conversation]]:
-    """A closer look, and what is asked with it: mostly the number that it shows."""
+    """A closer look, and what is asked with it: two questions, and the number that it shows."""
     scene = drawing.scene
     numbered = [
         index
@@ -104,7 +105,7 @@ def train(
     lesson: Lesson, tokenizer: PreTrainedTokenizerFast, world: World, folder: Path, steps: int
 ) -> None:
     """Teach the whole model captions, lists, answers and follow-ups."""
-    plan = Curriculum(world, 2, steps, ((0.06, 1), (0.12, 2), (0.2, 3), (1.0, 6)))
+    plan = Curriculum(world, 2, steps, ((0.06, 1), (0.12, 2), (0.2, 3), (1.0, MOST_THINGS)))
     learn_with_it(lesson.lmm)
 
     def batches(step: int) -> list[LessonBatch]:

@@ -170,15 +170,17 @@ def segment(sam: SamModel, batch: PromptBatch) -> tuple[Tensor, Tensor]:
     """Logits (R, 128, 128) and predicted IoU (R,) of the prompted regions."""
     embeddings = sam.vision_encoder(batch.pixels).last_hidden_state[batch.picture_of_region]
     points = batch.points if batch.form != "box" else None
-    sparse, dense = sam.prompt_encoder(
-        input_points=points,
-        input_labels=torch.ones(points.shape[:3], dtype=torch.long) if points is not None else None,
-        input_boxes=batch.boxes if batch.form != "point" else None,
-        input_masks=batch.masks,
-    )
+    # Positions are sines of large angles: in bfloat16 corners and points would jump by pixels.
+    with torch.autocast("cpu", enabled=False):
+        sparse, dense = sam.prompt_encoder(
+            input_points=points,
+            input_labels=None if points is None else torch.ones(points.shape[:3], dtype=torch.long),
+            input_boxes=batch.boxes if batch.form != "point" else None,
+            input_masks=batch.masks,
+        )
+        positions = sam.get_image_wide_positional_embeddings()  # type: ignore[no-untyped-call]
     without = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
     dense = torch.where(batch.has_mask[:, None, None, None], dense, without)
-    positions = sam.get_image_wide_positional_embeddings()  # type: ignore[no-untyped-call]
     logits, iou = sam.mask_decoder(
         image_embeddings=embeddings,
         image_positional_embeddings=positions.expand(len(embeddings), -1, -1, -1),

@@ -20,12 +20,11 @@ from flmm.stickers.recipe.attention import learn_with_it
 from flmm.stickers.recipe.curriculum import Curriculum
 from flmm.stickers.recipe.fit import Fit, run
 from flmm.stickers.recipe.language_model import SMALL_PIXELS, image_states, pixel_values
-from flmm.stickers.scene import Scene
+from flmm.stickers.scene import MOST_THINGS, Scene
 from flmm.stickers.world import World
 
 LABELS = (*(kind.name for kind in KINDS), *STUFF, *(str(number) for number in range(1, 10)))
 _NUMBERS = slice(len(LABELS) - 9, len(LABELS))
-_STUFF = slice(len(KINDS), len(KINDS) + len(STUFF))
 _INDEX = {name: index for index, name in enumerate(LABELS)}
 _CROP_PIXELS = 64
 _MICRO = 24
@@ -121,7 +120,7 @@ def crop_around(drawing: Drawing, random: np.random.Generator) -> tuple[Drawing,
 
 def warm_up(classifier: KindClassifier, world: World, folder: Path, steps: int) -> None:
     """Teach the vision tower which kinds of thing and stuff, and which numbers, it sees."""
-    plan = Curriculum(world, 1, steps, ((1.0, 6),))
+    plan = Curriculum(world, 1, steps, ((1.0, MOST_THINGS),))
     learn_with_it(classifier.vision_tower)
 
     def batches(step: int) -> list[tuple[Tensor, Tensor]]:
