@@ -34,7 +34,7 @@ class World:
         return draw_scene(index)
 
     def _file(self, name: str, index: int) -> NDArray[np.uint8]:
-        shard = np.load(self.folder / f"{name}-{index // _SHARD:04d}.npy", mmap_mode="r")
+        shard = np.load(self.folder / _shard_name(name, index // _SHARD), mmap_mode="r")
         return np.asarray(shard[index % _SHARD])
 
     def picture(self, index: int) -> NDArray[np.uint8]:
@@ -50,15 +50,19 @@ def training_style(index: int) -> Style:
     return Style(variation=index if index % 10 < 7 else None)
 
 
+def _shard_name(name: str, shard: int) -> str:
+    return f"{name}-{WORLD_VERSION}-{shard:04d}.npy"
+
+
 def _draw_shard(folder: Path, shard: int, scenes: int) -> None:
     size = PICTURE_SIZE
     names = {"pictures": (scenes, size, size, 3), "owners": (scenes, size, size)}
-    files = {name: folder / f"{name}-{shard:04d}.npy" for name in names}
+    files = {name: folder / _shard_name(name, shard) for name in names}
     if all(
         file.exists() and len(np.load(file, mmap_mode="r")) >= scenes for file in files.values()
     ):
         return
-    partial = {name: folder / f".{name}-{shard:04d}.partial" for name in names}
+    partial = {name: folder / f".{file.name}.partial" for name, file in files.items()}
     arrays = {
         name: open_memmap(partial[name], mode="w+", dtype=np.uint8, shape=shape)
         for name, shape in names.items()
