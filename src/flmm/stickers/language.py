@@ -7,7 +7,7 @@ training and measuring the head (the LMM itself is trained on the words alone).
 from dataclasses import dataclass
 
 from flmm.stickers.kinds import Kind
-from flmm.stickers.scene import Band, Scene, Thing
+from flmm.stickers.scene import PLACES, Band, Scene, Thing
 
 NUMBERS = (
     "no", "one", "two", "three", "four", "five", "six",
@@ -18,6 +18,15 @@ _BARE_STUFF = ("grass", "sand", "snow", "water")
 CAPTION_QUESTIONS = ("What is in the picture?", "Describe the picture.", "What do you see?")
 LIST_QUESTIONS = ("List what you see.", "Name everything in the picture.")
 SEGMENT_QUESTION = "Where is {phrase}?"
+
+IN_FRONT_OF, ON, NOT_THERE = " is in front of", " is on", " is not in the picture"
+SUPERWORDS = (
+    *(f"{verb} {place}" for verb in ("", " is") for row in PLACES for place in row),
+    IN_FRONT_OF, ON, NOT_THERE,
+)  # fmt: skip
+"""What follows a phrase and says where the thing is, each one token of the LMM's (as in
+SuperBPE, Liu et al. 2025): to know it, the LMM has to look where the phrase's last word stands, not
+at an "is" after it."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,7 @@ def where_thing(scene: Scene, index: int, expression: str) -> Turn:
     answer = AnswerText().mention(expression, things=(index,))
     if expression.endswith(thing.place):
         behind = scene.band_behind(thing)
-        answer.say(" is in front of ")
+        answer.say(IN_FRONT_OF if behind is scene.backdrop else ON).say(" ")
         answer.mention(stuff_phrase(behind.name), bands=(scene.bands.index(behind),)).say(".")
     else:
         answer.say(f" is {thing.place}.")
@@ -181,7 +190,7 @@ def where_band(scene: Scene, index: int) -> Turn:
 
 def where_absent(expression: str) -> Turn:
     """Where is something that is not there?"""
-    answer = f"There is no {expression.removeprefix('the ')} in the picture."
+    answer = f"{expression[0].upper()}{expression[1:]}{NOT_THERE}."
     return Turn("where", SEGMENT_QUESTION.format(phrase=expression), answer)
 
 

@@ -21,10 +21,10 @@ class Budget:
 
     scenes: int = 18_000
     lmm_warm_up: int = 1200
-    lmm: int = 8000
+    lmm: int = 12_000
     segmenter_warm_up: int = 450
-    segmenter: int = 1000
-    head: int = 1200
+    segmenter: int = 3000
+    head: int = 3000
 
 
 def build(folder: Path, budget: Budget) -> Path:

@@ -40,7 +40,7 @@ LMM_NAME = "embedded:lmm"
 SAM_NAME = "sam"
 _MICRO = 2
 _EXPRESSIONS = 3
-_ABSENT = 0.15
+_ABSENT = 0.2
 
 
 @dataclass(frozen=True)

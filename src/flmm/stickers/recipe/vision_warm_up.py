@@ -64,6 +64,20 @@ def labels_of(scenes: Sequence[Scene]) -> Tensor:
     return target
 
 
+def labels_of_look(scene: Scene, index: int) -> Tensor:
+    """(labels,) of a closer look at one of a scene's things: only the number is asked."""
+    labels = torch.full((len(LABELS),), -1.0)
+    labels[_NUMBERS] = 0
+    # Tags of other things may be seen, or not.
+    for thing in scene.things:
+        if thing.number is not None:
+            labels[_INDEX[str(thing.number)]] = -1
+    number = scene.things[index].number
+    if number is not None:
+        labels[_INDEX[str(number)]] = 1
+    return labels
+
+
 @dataclass(frozen=True)
 class _Window:
     """A square part of a picture, in fractions of its side."""
