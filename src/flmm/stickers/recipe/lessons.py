@@ -22,7 +22,13 @@ from flmm.stickers.recipe.curriculum import Curriculum
 from flmm.stickers.recipe.fit import Fit, run
 from flmm.stickers.recipe.language_model import PIXELS, SMALL_PIXELS, pixel_values
 from flmm.stickers.recipe.packing import TextBatch, pack, text_loss
-from flmm.stickers.recipe.vision_warm_up import KindClassifier, labels_of, labels_of_look
+from flmm.stickers.recipe.vision_warm_up import (
+    CROP_PIXELS,
+    KindClassifier,
+    labels_of,
+    labels_of_look,
+    number_crop,
+)
 from flmm.stickers.scene import MOST_THINGS
 from flmm.stickers.world import World
 
@@ -35,10 +41,11 @@ _QUESTIONS = 7
 _SMALL_UNTIL = 0.55
 _LOOK_FROM, _LOOK_EVERY = 0.3, 3
 _NUMBERS = 3
+_NUMBER_CROPS = 32
 _BLANK = 127
 
-LessonBatch = tuple[TextBatch, Tensor]
-"""Texts, and the labels of each view of their pictures."""
+LessonBatch = tuple[TextBatch | Tensor, Tensor]
+"""Texts, and the labels of each view of their pictures; or parts of pictures, and their labels."""
 
 
 class Lesson(nn.Module):
@@ -54,6 +61,8 @@ class Lesson(nn.Module):
 
     def loss(self, batch: LessonBatch) -> Tensor:
         texts, labels = batch
+        if isinstance(texts, Tensor):
+            return self.classifier.loss(self.classifier.patches(texts), labels)
         patches = self.classifier.patches(texts.pixels)
         kinds = self.classifier.loss(patches, labels)
         return text_loss(self.lmm, texts, patches) + 0.3 * kinds
@@ -113,7 +122,7 @@ def train(
     def batches(step: int) -> list[LessonBatch]:
         indices, random = plan.draw(step, 2 * _MICRO)
         side = SMALL_PIXELS if step < _SMALL_UNTIL * steps else PIXELS
-        parts = [whole(indices[:_MICRO], random, side)]
+        parts = [whole(indices[:_MICRO], random, side), numbers(random)]
         if step >= _LOOK_FROM * steps and step % _LOOK_EVERY == 0:
             return [*parts, looks(random, side)]
         return [*parts, whole(indices[_MICRO:], random, side)]
@@ -123,6 +132,13 @@ def train(
         pixels = pixel_values([drawing.picture for drawing in drawings], side)
         texts = [_texts(drawing, random) for drawing in drawings]
         return pack(tokenizer, pixels, texts), labels_of([one.scene for one in drawings])
+
+    def numbers(random: np.random.Generator) -> LessonBatch:
+        drawings = [
+            world.drawing(int(index)) for index in random.choice(plan.tagged, _NUMBER_CROPS)
+        ]
+        crops, labels = zip(*(number_crop(one, random) for one in drawings), strict=True)
+        return pixel_values(crops, CROP_PIXELS), torch.stack(labels)
 
     def looks(random: np.random.Generator, side: int) -> LessonBatch:
         drawings = [world.drawing(int(index)) for index in random.choice(plan.tagged, _LOOKS)]
