@@ -7,7 +7,7 @@ training and measuring the head (the LMM itself is trained on the words alone).
 from dataclasses import dataclass
 
 from flmm.stickers.kinds import Kind
-from flmm.stickers.scene import Band, Scene, Thing
+from flmm.stickers.scene import PLACES, Band, Scene, Thing
 
 NUMBERS = (
     "no", "one", "two", "three", "four", "five", "six",
@@ -18,6 +18,11 @@ _BARE_STUFF = ("grass", "sand", "snow", "water")
 CAPTION_QUESTIONS = ("What is in the picture?", "Describe the picture.", "What do you see?")
 LIST_QUESTIONS = ("List what you see.", "Name everything in the picture.")
 SEGMENT_QUESTION = "Where is {phrase}?"
+
+SUPERWORDS = tuple(f"{verb} {place}" for verb in ("", " is") for row in PLACES for place in row)
+"""What follows a phrase and says where the thing is, each one token of the LMM's (as in
+SuperBPE, Liu et al. 2025): to know it, the LMM has to look where the phrase's last word stands, not
+at an "is" after it. (The LMM in the package learned without.)"""
 
 
 @dataclass(frozen=True)

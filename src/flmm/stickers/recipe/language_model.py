@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.configuration_clip import CLIPVisionConfig
@@ -13,6 +13,7 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llava.configuration_llava import LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
+from flmm.stickers.language import SUPERWORDS
 from flmm.stickers.questions import every_text
 
 IMAGE, USER, ASSISTANT = "<image>", "<|user|>", "<|assistant|>"
@@ -46,6 +47,7 @@ def build_tokenizer(vocabulary: int = 1200) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(every_text(), trainer)
+    tokenizer.add_tokens([AddedToken(words, normalized=False) for words in SUPERWORDS])
     wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=BEGIN,

@@ -22,7 +22,13 @@ from flmm.stickers.recipe.curriculum import Curriculum
 from flmm.stickers.recipe.fit import Fit, run
 from flmm.stickers.recipe.language_model import PIXELS, SMALL_PIXELS, pixel_values
 from flmm.stickers.recipe.packing import TextBatch, pack, text_loss
-from flmm.stickers.recipe.vision_warm_up import KindClassifier, labels_of
+from flmm.stickers.recipe.vision_warm_up import (
+    CROP_PIXELS,
+    KindClassifier,
+    labels_of,
+    labels_of_look,
+    number_crop,
+)
 from flmm.stickers.scene import MOST_THINGS
 from flmm.stickers.world import World
 
@@ -33,11 +39,13 @@ _LOOKS = 5
 # learned to name what is there long before it learned to look for what a question names.
 _QUESTIONS = 7
 _SMALL_UNTIL = 0.55
-_LOOK_FROM, _LOOK_EVERY = 0.3, 4
+_LOOK_FROM, _LOOK_EVERY = 0.3, 3
+_NUMBERS = 3
+_NUMBER_CROPS = 32
 _BLANK = 127
 
-LessonBatch = tuple[TextBatch, Tensor]
-"""Texts, and the labels of their pictures, as wholes."""
+LessonBatch = tuple[TextBatch | Tensor, Tensor]
+"""Texts, and the labels of each view of their pictures; or parts of pictures, and their labels."""
 
 
 class Lesson(nn.Module):
@@ -53,8 +61,10 @@ class Lesson(nn.Module):
 
     def loss(self, batch: LessonBatch) -> Tensor:
         texts, labels = batch
+        if isinstance(texts, Tensor):
+            return self.classifier.loss(self.classifier.patches(texts), labels)
         patches = self.classifier.patches(texts.pixels)
-        kinds = self.classifier.loss(patches[:: texts.views], labels)
+        kinds = self.classifier.loss(patches, labels)
         return text_loss(self.lmm, texts, patches) + 0.3 * kinds
 
 
@@ -77,28 +87,29 @@ def _texts(drawing: Drawing, random: np.random.Generator) -> list[Conversation]:
     texts: list[Conversation] = [(say_all(scene, random),)]
     texts += [(ask(scene, random),) for _ in range(_QUESTIONS - 2)]
     texts += [converse(scene, random) for _ in range(2)]
-    number = ask_number(scene, random) if random.random() < 0.5 else None
+    number = ask_number(scene, random) if random.random() < 0.2 else None
     return texts if number is None else [*texts, (number,)]
 
 
 def _look(
     drawing: Drawing, random: np.random.Generator
-) -> tuple[NDArray[np.uint8], list[Conversation]]:
-    """A closer look, and what is asked with it: two questions, and the number that it shows."""
+) -> tuple[NDArray[np.uint8], list[Conversation], Tensor]:
+    """A closer look, what is asked with it (mostly the number that it shows), and its labels."""
     scene = drawing.scene
     numbered = [
         index
         for index, thing in enumerate(scene.things)
         if thing.number is not None and referring_expressions(scene, index)
     ]
-    texts: list[Conversation] = [(ask(scene, random),) for _ in range(2)]
+    texts: list[Conversation] = [(ask(scene, random),)]
     if not numbered:
         index = int(random.integers(len(scene.things)))
     else:
         index = numbered[int(random.integers(len(numbered)))]
-        for expression in referring_expressions(scene, index)[:2]:
-            texts.append((number_on(scene, index, expression),))
-    return closer_look(drawing, index, random), texts
+        expressions = referring_expressions(scene, index)
+        for expression in random.permutation(expressions)[:_NUMBERS]:
+            texts.append((number_on(scene, index, str(expression)),))
+    return closer_look(drawing, index, random), texts, labels_of_look(scene, index)
 
 
 def train(
@@ -111,7 +122,7 @@ def train(
     def batches(step: int) -> list[LessonBatch]:
         indices, random = plan.draw(step, 2 * _MICRO)
         side = SMALL_PIXELS if step < _SMALL_UNTIL * steps else PIXELS
-        parts = [whole(indices[:_MICRO], random, side)]
+        parts = [whole(indices[:_MICRO], random, side), numbers(random)]
         if step >= _LOOK_FROM * steps and step % _LOOK_EVERY == 0:
             return [*parts, looks(random, side)]
         return [*parts, whole(indices[_MICRO:], random, side)]
@@ -122,11 +133,19 @@ def train(
         texts = [_texts(drawing, random) for drawing in drawings]
         return pack(tokenizer, pixels, texts), labels_of([one.scene for one in drawings])
 
+    def numbers(random: np.random.Generator) -> LessonBatch:
+        drawings = [
+            world.drawing(int(index)) for index in random.choice(plan.tagged, _NUMBER_CROPS)
+        ]
+        crops, labels = zip(*(number_crop(one, random) for one in drawings), strict=True)
+        return pixel_values(crops, CROP_PIXELS), torch.stack(labels)
+
     def looks(random: np.random.Generator, side: int) -> LessonBatch:
         drawings = [world.drawing(int(index)) for index in random.choice(plan.tagged, _LOOKS)]
-        closer, texts = zip(*(_look(drawing, random) for drawing in drawings), strict=True)
+        closer, texts, near = zip(*(_look(drawing, random) for drawing in drawings), strict=True)
         pairs = zip((drawing.picture for drawing in drawings), closer, strict=True)
         pixels = pixel_values([view for pair in pairs for view in pair], side)
-        return pack(tokenizer, pixels, texts), labels_of([one.scene for one in drawings])
+        labels = torch.stack([labels_of([one.scene for one in drawings]), torch.stack(near)], 1)
+        return pack(tokenizer, pixels, texts), labels.flatten(0, 1)
 
     run(Fit("lmm", lesson, steps, batches, lesson.loss, learning_rate=1.5e-3), folder)

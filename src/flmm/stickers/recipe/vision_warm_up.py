@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
-from flmm.stickers.draw import Drawing
+from flmm.stickers.draw import TAG_SIDE, Drawing
 from flmm.stickers.kinds import KINDS, STUFF
 from flmm.stickers.recipe.attention import learn_with_it
 from flmm.stickers.recipe.curriculum import Curriculum
@@ -26,7 +27,7 @@ from flmm.stickers.world import World
 LABELS = (*(kind.name for kind in KINDS), *STUFF, *(str(number) for number in range(1, 10)))
 _NUMBERS = slice(len(LABELS) - 9, len(LABELS))
 _INDEX = {name: index for index, name in enumerate(LABELS)}
-_CROP_PIXELS = 64
+CROP_PIXELS = 64
 _MICRO = 24
 _WHOLE_FROM = 0.7
 
@@ -51,7 +52,8 @@ class KindClassifier(nn.Module):
         every = functional.binary_cross_entropy_with_logits(
             logits, labels.clamp(min=0), reduction="none"
         )
-        return 10 * (every * (labels >= 0)).mean()
+        asked = labels >= 0
+        return 10 * (every * asked).sum() / asked.sum()
 
 
 def labels_of(scenes: Sequence[Scene]) -> Tensor:
@@ -62,6 +64,40 @@ def labels_of(scenes: Sequence[Scene]) -> Tensor:
         for name in (*(k.name for k in scene.kinds), *(b.name for b in scene.bands)):
             target[row, _INDEX[name]] = 1
     return target
+
+
+def number_crop(drawing: Drawing, random: np.random.Generator) -> tuple[NDArray[np.uint8], Tensor]:
+    """A part of a picture around the tag of one of its things, and the part's labels.
+
+    The digit is as large as in a closer look, or up to four times as large: large ones are learned
+    first, and without them small ones never were.
+    """
+    scene = drawing.scene
+    numbered = [index for index, thing in enumerate(scene.things) if thing.number is not None]
+    index = numbered[int(random.integers(len(numbered)))]
+    thing = scene.things[index]
+    side = float(np.exp(random.uniform(np.log(0.06), np.log(0.25))))
+    reach = max(side / 2 - TAG_SIDE, 0)
+    centre = np.array([thing.x, thing.y]) + random.uniform(-reach, reach, 2)
+    size = drawing.picture.shape[0]
+    pixels = round(side * size)
+    left, top = np.clip(np.round(centre * size - pixels / 2).astype(int), 0, size - pixels)
+    crop = drawing.picture[top : top + pixels, left : left + pixels]
+    return crop, labels_of_look(scene, index)
+
+
+def labels_of_look(scene: Scene, index: int) -> Tensor:
+    """(labels,) of a closer look at one of a scene's things: only the number is asked."""
+    labels = torch.full((len(LABELS),), -1.0)
+    labels[_NUMBERS] = 0
+    # Tags of other things may be seen, or not.
+    for thing in scene.things:
+        if thing.number is not None:
+            labels[_INDEX[str(thing.number)]] = -1
+    number = scene.things[index].number
+    if number is not None:
+        labels[_INDEX[str(number)]] = 1
+    return labels
 
 
 @dataclass(frozen=True)
@@ -132,7 +168,7 @@ def warm_up(classifier: KindClassifier, world: World, folder: Path, steps: int) 
             labels = labels_of([world.scene(i) for i in indices])
         else:
             crops = [crop_around(world.drawing(i), random) for i in indices]
-            pixels = pixel_values([crop.picture for crop, _ in crops], _CROP_PIXELS)
+            pixels = pixel_values([crop.picture for crop, _ in crops], CROP_PIXELS)
             labels = torch.stack([one for _, one in crops])
         return list(zip(torch.chunk(pixels, 2), torch.chunk(labels, 2), strict=True))
 
