@@ -255,9 +255,8 @@ class Grounder:
             seed: of the random box.
             first_question: what is asked at first, such as for the name of what matters; None for
                 the question itself.
-            phrase_source: who chooses the words that are located; None for the head's selector in
-                an answer, when it has one, and for what a question's grammar names, each referring
-                expression as one phrase.
+            phrase_source: who chooses the words that are located; None for the head's selector (if
+                any) in an answer, and in a question for its noun chunks, an expression as one.
             max_new_tokens: both answers are cut there.
             refine: False leaves out the mask refiner (faster, coarser).
 

@@ -122,8 +122,8 @@ def test_extreme_pictures_and_texts(grounder: Grounder, size: tuple[int, int]) -
 
 def test_the_embedded_model_looks_at_what_it_names() -> None:
     grounder = Grounder.from_pretrained()
-    attended = grounder.attend(DEMO, QUESTION, ["dog", "cat", "pizza"])
-    masks = grounder.chat(DEMO, QUESTION, ["dog", "cat", "pizza"]).phrases
+    attended = grounder.attend(DEMO, QUESTION, ["dog", "pineapple", "pizza"])
+    masks = grounder.chat(DEMO, QUESTION, ["dog", "pineapple", "pizza"]).phrases
     heat = maps_on_picture(
         torch.from_numpy(np.stack([word.map() for word in attended.words])),
         attended.geometry,

@@ -30,7 +30,7 @@ from flmm.stickers.recipe.fit import Fit, run
 from flmm.stickers.recipe.lessons import closer_look
 from flmm.stickers.recipe.muon import orthogonalised
 from flmm.stickers.recipe.packing import pack, text_loss
-from flmm.stickers.recipe.vision_warm_up import LABELS, crop_around
+from flmm.stickers.recipe.vision_warm_up import LABELS, crop_around, number_crop
 from flmm.stickers.report import bar, print_reports
 from flmm.stickers.scene import draw_scene
 from flmm.stickers.setting import OWN, photograph_setting
@@ -163,6 +163,18 @@ def test_crops_are_labelled_by_what_they_show() -> None:
         assert there <= kinds | numbers | {band.name for band in drawing.scene.bands}
         read |= there & numbers
     assert len(read) > 3
+
+
+def test_numbers_are_cut_out_with_their_tags() -> None:
+    random = np.random.default_rng(0)
+    for seed in range(20):
+        scene = draw_scene(seed, tagged=True)
+        crop, labels = number_crop(draw(scene, 320), random)
+        (number,) = torch.nonzero(labels == 1)[:, 0].tolist()
+        assert LABELS[number] in {str(thing.number) for thing in scene.things}
+        assert (labels >= 0).sum() > 3
+        # The white of the tag, around the digit.
+        assert (crop > 240).all(-1).sum() > 60
 
 
 def test_every_figure_is_measured_alone_or_side_by_side(

@@ -97,7 +97,7 @@ def test_answers_that_are_cut(grounder: Grounder, limit: int) -> None:
 
 def test_given_phrases_and_noun_chunks(embedded: Grounder) -> None:
     question = "What is in the picture?"
-    listed = ["grass", "cat", "left", "left", "pine"]
+    listed = ["grass", "dog", "is", "is", "pine"]
     expected = embedded.chat(DEMO, question, listed)
     events = list(embedded.stream(DEMO, question, listed))
     assert is_same(answer_of(events), expected)
@@ -131,7 +131,7 @@ def test_masks_come_while_the_answer_is_said(embedded: Grounder) -> None:
             assert is_same(event.answer, expected)
     milliseconds = ", ".join(f"{1000 * wait:.0f}" for wait in waits)
     print(f"from a phrase's last letter to its mask: {milliseconds} ms")
-    assert len(waits) == len(expected.phrases) == 6
+    assert len(waits) == len(expected.phrases) >= 4
     assert spoken_late > 5
     assert max(waits) < 1
 

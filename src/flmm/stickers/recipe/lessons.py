@@ -40,7 +40,7 @@ _LOOKS = 5
 _QUESTIONS = 7
 _SMALL_UNTIL = 0.55
 _LOOK_FROM, _LOOK_EVERY = 0.3, 3
-_NUMBERS = 3
+_NUMBER_QUESTIONS = 3
 _NUMBER_CROPS = 32
 _BLANK = 127
 
@@ -107,7 +107,7 @@ def _look(
     else:
         index = numbered[int(random.integers(len(numbered)))]
         expressions = referring_expressions(scene, index)
-        for expression in random.permutation(expressions)[:_NUMBERS]:
+        for expression in random.permutation(expressions)[:_NUMBER_QUESTIONS]:
             texts.append((number_on(scene, index, str(expression)),))
     return closer_look(drawing, index, random), texts, labels_of_look(scene, index)
 
