@@ -34,9 +34,10 @@ from flmm.stickers.draw import Drawing, draw, mention_mask
 from flmm.stickers.language import AnswerText, Conversation, Turn, caption
 from flmm.stickers.recipe.attention import learn_with_it
 from flmm.stickers.recipe.build import Budget
-from flmm.stickers.recipe.fit import Fit, run
+from flmm.stickers.recipe.fit import Fit, Movable, run
 from flmm.stickers.recipe.head import refer
 from flmm.stickers.recipe.language_model import SPECIAL, image_states, token_id
+from flmm.stickers.recipe.machine import DEVICE, TIMES_AS_MANY
 from flmm.stickers.recipe.packing import TextBatch, answer_loss, last_states, pack
 from flmm.stickers.scene import draw_scene
 from flmm.stickers.world import PICTURE_SIZE, training_style
@@ -48,8 +49,8 @@ TOKEN = "<SEG>"
 SCENES = Budget().scenes
 """Copies learn from scenes 0 … SCENES - 1, as the embedded LMM and head did."""
 PICTURES_A_STEP, LEARNING_RATE = 4, 1e-3
-"""The embedded head's own."""
-_MICRO = 2
+"""The embedded head's own, on two cores."""
+_MICRO = PICTURES_A_STEP // 2 * TIMES_AS_MANY
 _TEXTS_A_PICTURE = 3
 
 
@@ -63,7 +64,7 @@ class Way(StrEnum):
 
 
 @dataclass(frozen=True)
-class TokenBatch:
+class TokenBatch(Movable):
     """Pictures, what is asked about them and answered, and what each token shall mean."""
 
     texts: TextBatch
@@ -76,7 +77,7 @@ class TokenBatch:
 class TokenCopy(nn.Module):
     """A copy of an LMM with the token, its MLP, and the head's SAM as it was before the head.
 
-    On the CPU, in float32.
+    On the CPU, in float32; it learns on a GPU where there is one.
 
     Args:
         grounder: whose LMM was made by the embedded LMM's recipe (``can_be_copied``).
@@ -148,7 +149,7 @@ class TokenCopy(nn.Module):
         rows, columns = torch.nonzero(texts.ids == self.token_id, as_tuple=True)
         prompts = self.projection(states[rows, columns])[:, None]
         # There is no mask to refine, and SAM sees the whole picture, not the LMM's canvas.
-        no_mask = torch.zeros(len(rows), 1, 1)
+        no_mask = torch.zeros(len(rows), 1, 1, device=states.device)
         geometry = ImageGeometry(picture, picture, (0, 0), picture, (1, 1))
         masks: Tensor = self.refiner(no_mask, list(prompts), geometry, embeddings, rows, resolution)
         return states, masks
@@ -180,16 +181,14 @@ def train(copy: TokenCopy, way: Way, folder: Path, steps: int, watch: Watch) -> 
         random = np.random.default_rng((5, step))
         drawings = [
             draw(draw_scene(index), PICTURE_SIZE, training_style(index))
-            for index in random.integers(SCENES, size=PICTURES_A_STEP).tolist()
+            for index in random.integers(SCENES, size=2 * _MICRO).tolist()
         ]
-        return [
-            lesson(copy, way, drawings[first : first + _MICRO], random)
-            for first in range(0, PICTURES_A_STEP, _MICRO)
-        ]
+        return [lesson(copy, way, part, random) for part in (drawings[:_MICRO], drawings[_MICRO:])]
 
     usual, threads = copy.lmm.config._attn_implementation, torch.get_num_threads()
     trained = _Trained(copy)
     learn_with_it(copy.lmm)
+    copy.to(DEVICE)
     try:
         run(
             Fit(way.name.lower(), trained, steps, batches, lambda one: token_loss(copy, one),
@@ -197,6 +196,7 @@ def train(copy: TokenCopy, way: Way, folder: Path, steps: int, watch: Watch) -> 
             folder, lambda done, total, loss: watch(done, total, f"{way}: {loss}"),
         )  # fmt: skip
     finally:
+        copy.cpu()
         torch.set_num_threads(threads)
         copy.lmm.set_attn_implementation(usual)
 

@@ -77,8 +77,8 @@ def _draw_shard(folder: Path, shard: int, scenes: int) -> None:
         os.replace(partial[name], files[name])
 
 
-def build_world(folder: Path, count: int, workers: int = 2) -> World:
-    """Draw those of the first `count` scenes that are not on disk yet."""
+def build_world(folder: Path, count: int, workers: int | None = None) -> World:
+    """Draw those of the first `count` scenes that are not on disk yet, with all cores if None."""
     folder.mkdir(parents=True, exist_ok=True)
     firsts = range(0, count, _SHARD)
     with ProcessPoolExecutor(workers) as pool:

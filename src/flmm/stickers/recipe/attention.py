@@ -10,10 +10,9 @@ from torch.autograd.function import FunctionCtx
 from transformers import AttentionInterface, SamModel
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
-NAME = "flmm_recipe"
+from flmm.stickers.recipe.machine import FAST_HALF, ON_GPU
 
-FAST_HALF: bool = bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-"""Whether this processor multiplies bfloat16 faster than float32."""
+NAME = "flmm_recipe"
 
 
 class _Attention(torch.autograd.Function):
@@ -72,7 +71,12 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> T
 
 
 def learn_with_it(model: nn.Module) -> None:
-    """Make a `transformers` model use this attention; its configuration on disk does not change."""
+    """Make a `transformers` model use this attention; its configuration on disk does not change.
+
+    On a GPU torch's own is faster.
+    """
+    if ON_GPU:
+        return
     AttentionInterface.register(NAME, attention)
     model.set_attn_implementation(NAME)  # type: ignore[operator]
 
@@ -96,6 +100,11 @@ class _SamAttention(SamVisionAttention):
 
 
 def sam_learns_with_it(sam: SamModel) -> None:
-    """Make SAM's vision encoder, whose attention `transformers` does not let one choose, use it."""
+    """Make SAM's vision encoder, whose attention `transformers` does not let one choose, use it.
+
+    On a GPU torch's own is faster.
+    """
+    if ON_GPU:
+        return
     for layer in sam.vision_encoder.layers:
         layer.attn.__class__ = _SamAttention

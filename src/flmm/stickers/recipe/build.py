@@ -12,19 +12,23 @@ from flmm.lmm import load_lmm
 from flmm.masks.refiner import load_sam
 from flmm.stickers.recipe import head as head_recipe
 from flmm.stickers.recipe import language_model, lessons, segmenter, vision_warm_up
+from flmm.stickers.recipe.machine import steps_here
 from flmm.stickers.world import build_world
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long each stage trains, in steps, and on how many drawn scenes."""
+    """How long each stage trains, in steps of two cores, and on how many drawn scenes.
 
-    scenes: int = 18_000
+    A GPU takes fewer steps, from as many pictures in all (`machine.TIMES_AS_MANY`).
+    """
+
+    scenes: int = 32_000
     lmm_warm_up: int = 1200
-    lmm: int = 8000
+    lmm: int = 16_000
     segmenter_warm_up: int = 450
-    segmenter: int = 1000
-    head: int = 1200
+    segmenter: int = 4400
+    head: int = 4200
 
 
 def build(folder: Path, budget: Budget) -> Path:
@@ -42,8 +46,8 @@ def build(folder: Path, budget: Budget) -> Path:
     sam = load_sam(result / "head" / "sam")
     torch.manual_seed(2)
     head = head_recipe.build_head(adapter, sam)
-    head_recipe.train(adapter, head, world, checkpoints, budget.head)
-    save_pretrained(head.to(torch.float16), result / "head")
+    head_recipe.train(adapter, head, world, checkpoints, steps_here(budget.head))
+    save_pretrained(head.to("cpu", torch.float16), result / "head")
     return result
 
 
@@ -54,9 +58,10 @@ def train_lmm(folder: Path, budget: Budget) -> None:
     tokenizer = _tokenizer(folder / "checkpoints" / "tokenizer")
     lmm = language_model.build_lmm(tokenizer)
     classifier = vision_warm_up.KindClassifier(lmm)
-    vision_warm_up.warm_up(classifier, world, folder / "checkpoints", budget.lmm_warm_up)
+    checkpoints = folder / "checkpoints"
+    vision_warm_up.warm_up(classifier, world, checkpoints, steps_here(budget.lmm_warm_up))
     lesson = lessons.Lesson(lmm, classifier)
-    lessons.train(lesson, tokenizer, world, folder / "checkpoints", budget.lmm)
+    lessons.train(lesson, tokenizer, world, checkpoints, steps_here(budget.lmm))
     target = folder / "embedded" / "lmm"
     tokenizer.save_pretrained(target)
     side = language_model.PIXELS
@@ -67,7 +72,7 @@ def train_lmm(folder: Path, budget: Budget) -> None:
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     ).save_pretrained(target)
-    lmm.half().save_pretrained(target)  # type: ignore[no-untyped-call]
+    lmm.cpu().half().save_pretrained(target)  # type: ignore[no-untyped-call]
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -83,7 +88,8 @@ def train_segmenter(folder: Path, budget: Budget) -> None:
     world = build_world(folder / "world", budget.scenes)
     torch.manual_seed(1)
     sam = segmenter.build_segmenter()
-    segmenter.warm_up(sam, world, folder / "checkpoints", budget.segmenter_warm_up)
-    segmenter.train(sam, world, folder / "checkpoints", budget.segmenter)
+    checkpoints = folder / "checkpoints"
+    segmenter.warm_up(sam, world, checkpoints, steps_here(budget.segmenter_warm_up))
+    segmenter.train(sam, world, checkpoints, steps_here(budget.segmenter))
     target = folder / "embedded" / "head" / "sam"
-    sam.half().save_pretrained(target)  # type: ignore[no-untyped-call]
+    sam.cpu().half().save_pretrained(target)  # type: ignore[no-untyped-call]

@@ -1,14 +1,16 @@
 """The one training loop of the recipe: resumable, with progress, the same for every stage."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import torch
+from accelerate.utils import send_to_device
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,22 +20,31 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import reduce_tensor
 from torch.optim import AdamW, Optimizer
+from torch.utils.data import DataLoader, Dataset
 
-from flmm.stickers.recipe.attention import FAST_HALF
+from flmm.stickers.recipe.machine import DEVICE, FAST_HALF, READERS, SIDE_BY_SIDE
 from flmm.stickers.recipe.muon import Muon
 from flmm.train.pictures import Watch
 from flmm.whole_file import whole_file
 
 Batch = TypeVar("Batch")
 
-# Micro-batches learn side by side: at these sizes one on each of two cores takes half the time that
-# torch's own threads need for one after the other.
-_WORKERS = 2
+_SMALL = 2**16
+"""Bytes."""
 
 _SAVE_EVERY = 100
 _LOG_EVERY = 25
 _WARM_UP = 0.03
+
+
+class Movable:
+    """A dataclass whose tensors can be moved to a device."""
+
+    def to(self, device: torch.device) -> Self:
+        moved: Self = replace(self, **send_to_device(vars(self), device))  # type: ignore[type-var]
+        return moved
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,8 @@ class Fit(Generic[Batch]):
     """One stage of training.
 
     `batches(step)` gives the step's micro-batches (small ones stay in the processor's cache) and
-    must depend on the step alone, so that a resumed run sees what an uninterrupted one would.
+    must depend on the step alone, so that a resumed run sees what an uninterrupted one would. It
+    runs in another process; tensors and `Movable`s of a batch are moved to where the module learns.
     """
 
     name: str
@@ -52,6 +64,39 @@ class Fit(Generic[Batch]):
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     clip: float = 1.0
+
+
+class _Steps(Dataset[Sequence[Batch]]):
+    """Each step's micro-batches."""
+
+    def __init__(self, batches: Callable[[int], Sequence[Batch]]) -> None:
+        self._batches = batches
+
+    def __getitem__(self, step: int) -> Sequence[Batch]:
+        return self._batches(step)
+
+
+def _read(fit: Fit[Batch], first: int) -> Iterable[Sequence[Batch]]:
+    """The micro-batches of the steps from `first` on, prepared ahead by other processes."""
+    return DataLoader(
+        _Steps(fit.batches),
+        batch_size=None,
+        sampler=range(first, fit.steps),
+        num_workers=READERS,
+        multiprocessing_context="fork",
+        worker_init_fn=_send_small_tensors_by_value,
+    )
+
+
+def _send_small_tensors_by_value(_worker: int) -> None:
+    """A file of shared memory for each of a batch's hundreds of tensors took a third of a step."""
+    ForkingPickler.register(Tensor, _reduced)
+
+
+def _reduced(tensor: Tensor) -> tuple[Callable[..., Tensor], tuple[object, ...]]:
+    if tensor.nbytes > _SMALL:
+        return reduce_tensor(tensor)  # type: ignore[no-any-return, no-untyped-call]
+    return torch.from_numpy, (tensor.numpy(),)
 
 
 def _optimizers(fit: Fit[Batch]) -> list[Optimizer]:
@@ -111,11 +156,12 @@ def run(fit: Fit[Batch], folder: Path, watch: Watch | None = None) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{fit.name}.pt"
+    fit.module.to(DEVICE)
     optimizers = _optimizers(fit)
     torch.set_num_threads(1)
     first = 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         fit.module.load_state_dict(state["module"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -124,29 +170,26 @@ def run(fit: Fit[Batch], folder: Path, watch: Watch | None = None) -> None:
         return
     parameters = [p for p in fit.module.parameters() if p.requires_grad]
 
-    def learn(batch: Batch, count: int) -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=FAST_HALF):
+    def learn(batch: Batch, count: int) -> Tensor:
+        batch = send_to_device(batch, DEVICE)
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=FAST_HALF):
             loss = fit.loss(batch) / count
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss.item()
+        return loss.detach()
 
     with (
         _bar(fit.name, first, fit.steps) if watch is None else nullcontext(watch) as show,
-        ThreadPoolExecutor(1) as reader,
-        ThreadPoolExecutor(_WORKERS) as workers,
+        ThreadPoolExecutor(SIDE_BY_SIDE) as workers,
     ):
-        coming = reader.submit(fit.batches, first)
         mean = 0.0
-        for step in range(first, fit.steps):
-            batches = coming.result()
-            if step + 1 < fit.steps:
-                coming = reader.submit(fit.batches, step + 1)
+        for step, batches in enumerate(_read(fit, first), first):
             share = learning_rate_share(step / fit.steps)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = fit.learning_rate * share
                 optimizer.zero_grad(set_to_none=True)
-            value = sum(workers.map(learn, batches, [len(batches)] * len(batches)))
+            losses = list(workers.map(learn, batches, [len(batches)] * len(batches)))
+            value = torch.stack(losses).sum().item()
             if not math.isfinite(value):
                 raise FloatingPointError(f"{fit.name}: loss {value} at step {step}")
             torch.nn.utils.clip_grad_norm_(parameters, fit.clip)

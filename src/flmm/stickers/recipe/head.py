@@ -33,14 +33,15 @@ from flmm.stickers.language import (
 from flmm.stickers.protocols import alone
 from flmm.stickers.questions import absent_expression, ask, ask_number
 from flmm.stickers.recipe.fit import Fit, run
+from flmm.stickers.recipe.machine import DEVICE, TIMES_AS_MANY
 from flmm.stickers.world import World
 from flmm.types import ImageGeometry
 
 LMM_NAME = "embedded:lmm"
 SAM_NAME = "sam"
-_MICRO = 2
-_EXPRESSIONS = 3
-_ABSENT = 0.15
+_MICRO = 2 * TIMES_AS_MANY
+_EXPRESSIONS = 5
+_ABSENT = 0.2
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,12 @@ class TracedPhrases:
 class Example:
     """A picture and texts about it ready for the LMM, whose phrases' masks are known."""
 
-    drawing: Drawing
     turns: tuple[Turn, ...]
     prompts: tuple[Prompt, ...]
+    pixels: Tensor
+    """(3, S, S): the picture as SAM's vision encoder reads it."""
+    targets: Tensor
+    """(P, H, W) bool, in the order of the turns' mentions."""
 
 
 def refer(drawing: Drawing, random: np.random.Generator) -> Turn:
@@ -100,7 +104,7 @@ def traced(adapter: LMMAdapter, examples: Sequence[Example]) -> TracedPhrases:
     """Run the frozen LMM over the texts and gather what the head needs."""
     prompts = [prompt for example in examples for prompt in example.prompts]
     traces = iter(trace_texts(adapter, prompts))
-    attention, hidden, owners, targets = [], [], [], []
+    attention, hidden, owners = [], [], []
     answers, groundable = [], []
     geometry = None
     for index, example in enumerate(examples):
@@ -117,17 +121,16 @@ def traced(adapter: LMMAdapter, examples: Sequence[Example]) -> TracedPhrases:
                 attention.append(trace.picture.of_phrase(span.tokens))
                 hidden.append(trace.hidden_states[:, tokens])
                 owners.append(index)
-                targets.append(torch.from_numpy(mention_mask(example.drawing, mention)))
             # Whether a word can be grounded is asked of what the LMM says; it would not say this.
             if any(mention.things or mention.bands for mention in turn.mentions):
                 answers.append(trace.hidden_states)
-                groundable.append(labels)
+                groundable.append(labels.to(adapter.device))
     assert geometry is not None
     return TracedPhrases(
         torch.stack(attention),
         tuple(hidden),
-        torch.tensor(owners),
-        torch.stack(targets),
+        torch.tensor(owners, device=adapter.device),
+        torch.cat([example.targets for example in examples]).to(adapter.device),
         geometry,
         tuple(answers),
         tuple(groundable),
@@ -161,7 +164,7 @@ def build_head(adapter: LMMAdapter, sam: SamModel) -> GroundingHead:
     """The untrained head for the embedded LMM."""
     config = HeadConfig(
         layers=adapter.layers, heads=adapter.heads, hidden_size=adapter.hidden_size,
-        base_channels=16, selector=True, selector_width=64,
+        base_channels=32, selector=True, selector_width=64,
         segment_prompt=SEGMENT_QUESTION.format(phrase="the {phrase}"),
         base_model_name_or_path=LMM_NAME, refiner_name_or_path=SAM_NAME,
     )  # fmt: skip
@@ -183,6 +186,8 @@ class _Trained(nn.Module):
 
 def train(adapter: LMMAdapter, head: GroundingHead, world: World, folder: Path, steps: int) -> None:
     """Train the head in place; the LMM and SAM's vision encoder stay as they are."""
+    adapter.model.to(DEVICE)  # type: ignore[arg-type]
+    head.to(DEVICE)
 
     def batches(step: int) -> list[list[Example]]:
         random = np.random.default_rng((5, step))
@@ -192,15 +197,24 @@ def train(adapter: LMMAdapter, head: GroundingHead, world: World, folder: Path, 
             turns = _turns(drawing, random)
             texts = [(turn.question, turn.answer) for turn in turns]
             prompts = adapter.prepare_each(Image.fromarray(drawing.picture), texts)
-            examples.append(Example(drawing, turns, tuple(prompts)))
+            masks = [mention_mask(drawing, mention) for turn in turns for mention in turn.mentions]
+            examples.append(
+                Example(
+                    turns,
+                    tuple(prompts),
+                    head.refiner.preprocess(drawing.picture),
+                    torch.from_numpy(np.stack(masks)),
+                )
+            )
         return [examples[:_MICRO], examples[_MICRO:]]
 
     def loss(examples: list[Example]) -> Tensor:
         with torch.no_grad():
             # The LMM in its own numbers, as later; SAM's encoder is near enough in bfloat16.
-            with torch.autocast("cpu", enabled=False):
+            with torch.autocast(DEVICE.type, enabled=False):
                 batch = traced(adapter, examples)
-            embeddings = head.refiner.encode(*(example.drawing.picture for example in examples))
+            pixels = torch.stack([example.pixels for example in examples])
+            embeddings = head.refiner.sam.get_image_embeddings(pixels.to(DEVICE))
         return head_loss(head, batch, embeddings)
 
     run(Fit("head", _Trained(head), steps, batches, loss, 1e-3), folder)

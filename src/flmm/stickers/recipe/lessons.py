@@ -15,12 +15,20 @@ from transformers.models.llava.modeling_llava import LlavaForConditionalGenerati
 
 from flmm.geometry import mask_box, square_around
 from flmm.stickers.draw import Drawing
-from flmm.stickers.language import Conversation, number_on, referring_expressions
-from flmm.stickers.questions import ask, ask_number, converse, say_all
+from flmm.stickers.language import Conversation, Turn, number_on, referring_expressions
+from flmm.stickers.questions import (
+    ask,
+    ask_how_many,
+    ask_number,
+    ask_where,
+    converse,
+    say_all,
+)
 from flmm.stickers.recipe.attention import learn_with_it
 from flmm.stickers.recipe.curriculum import Curriculum
 from flmm.stickers.recipe.fit import Fit, run
 from flmm.stickers.recipe.language_model import PIXELS, SMALL_PIXELS, pixel_values
+from flmm.stickers.recipe.machine import TIMES_AS_MANY
 from flmm.stickers.recipe.packing import TextBatch, pack, text_loss
 from flmm.stickers.recipe.vision_warm_up import (
     CROP_PIXELS,
@@ -29,19 +37,19 @@ from flmm.stickers.recipe.vision_warm_up import (
     labels_of_look,
     number_crop,
 )
-from flmm.stickers.scene import MOST_THINGS
+from flmm.stickers.scene import MOST_THINGS, Scene
 from flmm.stickers.world import World
 
-_MICRO = 8
+_MICRO = 8 * TIMES_AS_MANY
 # A picture and a part of it have twice the image tokens.
-_LOOKS = 5
+_LOOKS = 5 * TIMES_AS_MANY
 # A caption is many words, an answer has one or two that count: with three answers a caption the LLM
 # learned to name what is there long before it learned to look for what a question names.
 _QUESTIONS = 7
 _SMALL_UNTIL = 0.55
 _LOOK_FROM, _LOOK_EVERY = 0.3, 3
 _NUMBER_QUESTIONS = 3
-_NUMBER_CROPS = 32
+_NUMBER_CROPS = 32 * TIMES_AS_MANY
 _BLANK = 127
 
 LessonBatch = tuple[TextBatch | Tensor, Tensor]
@@ -87,8 +95,14 @@ def _texts(drawing: Drawing, random: np.random.Generator) -> list[Conversation]:
     texts: list[Conversation] = [(say_all(scene, random),)]
     texts += [(ask(scene, random),) for _ in range(_QUESTIONS - 2)]
     texts += [converse(scene, random) for _ in range(2)]
+    texts += [(turn,) for turn in _looked_for(scene, random) if turn is not None]
     number = ask_number(scene, random) if random.random() < 0.2 else None
     return texts if number is None else [*texts, (number,)]
+
+
+def _looked_for(scene: Scene, random: np.random.Generator) -> list[Turn | None]:
+    """More of what asks most of its looking: which of several things is meant, and how many."""
+    return [ask_where(scene, random), ask_where(scene, random), ask_how_many(scene, random)]
 
 
 def _look(

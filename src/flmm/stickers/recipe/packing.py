@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
 from flmm.stickers.language import Conversation
+from flmm.stickers.recipe.fit import Movable
 from flmm.stickers.recipe.language_model import (
     ASSISTANT,
     BEGIN,
@@ -23,7 +24,7 @@ from flmm.stickers.recipe.language_model import (
 
 
 @dataclass(frozen=True)
-class TextBatch:
+class TextBatch(Movable):
     """Pictures, each followed by several conversations that do not see one another."""
 
     pixels: Tensor
@@ -101,7 +102,7 @@ def last_states(lmm: LlavaForConditionalGeneration, batch: TextBatch, patches: T
         [embeddings[:, :first], image, embeddings[:, first + image.shape[1] :]], dim=1
     )
     lowest = torch.finfo(torch.float32).min
-    mask = torch.zeros(batch.mask.shape).masked_fill_(~batch.mask, lowest)
+    mask = torch.zeros_like(batch.mask, dtype=torch.float).masked_fill_(~batch.mask, lowest)
     states: Tensor = model.language_model(
         inputs_embeds=embeddings,
         attention_mask=mask,

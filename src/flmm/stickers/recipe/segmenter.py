@@ -25,12 +25,13 @@ from flmm.losses import mask_loss
 from flmm.masks.refiner import MaskRefiner
 from flmm.stickers.draw import Drawing
 from flmm.stickers.recipe.attention import sam_learns_with_it
-from flmm.stickers.recipe.fit import Fit, run
+from flmm.stickers.recipe.fit import Fit, Movable, run
+from flmm.stickers.recipe.machine import DEVICE, TIMES_AS_MANY
 from flmm.stickers.world import World
 
 SIDE, PATCH, WIDTH = 256, 8, 96
 LOW_SIDE = 4 * SIDE // PATCH
-_MICRO = 4
+_MICRO = 4 * TIMES_AS_MANY
 _REGIONS = 4
 
 
@@ -110,7 +111,7 @@ def dense_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PromptBatch:
+class PromptBatch(Movable):
     """Pictures with a few prompted regions each; one group of regions shares its prompts' form."""
 
     pixels: Tensor
@@ -171,10 +172,10 @@ def segment(sam: SamModel, batch: PromptBatch) -> tuple[Tensor, Tensor]:
     embeddings = sam.vision_encoder(batch.pixels).last_hidden_state[batch.picture_of_region]
     points = batch.points if batch.form != "box" else None
     # Positions are sines of large angles: in bfloat16 corners and points would jump by pixels.
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(DEVICE.type, enabled=False):
         sparse, dense = sam.prompt_encoder(
             input_points=points,
-            input_labels=None if points is None else torch.ones(points.shape[:3], dtype=torch.long),
+            input_labels=None if points is None else torch.ones_like(points[..., 0]).long(),
             input_boxes=batch.boxes if batch.form != "point" else None,
             input_masks=batch.masks,
         )

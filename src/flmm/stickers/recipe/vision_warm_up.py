@@ -21,6 +21,7 @@ from flmm.stickers.recipe.attention import learn_with_it
 from flmm.stickers.recipe.curriculum import Curriculum
 from flmm.stickers.recipe.fit import Fit, run
 from flmm.stickers.recipe.language_model import SMALL_PIXELS, image_states, pixel_values
+from flmm.stickers.recipe.machine import TIMES_AS_MANY
 from flmm.stickers.scene import MOST_THINGS, Scene
 from flmm.stickers.world import World
 
@@ -28,7 +29,7 @@ LABELS = (*(kind.name for kind in KINDS), *STUFF, *(str(number) for number in ra
 _NUMBERS = slice(len(LABELS) - 9, len(LABELS))
 _INDEX = {name: index for index, name in enumerate(LABELS)}
 CROP_PIXELS = 64
-_MICRO = 24
+_MICRO = 24 * TIMES_AS_MANY
 _WHOLE_FROM = 0.7
 
 
