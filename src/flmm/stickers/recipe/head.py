@@ -17,7 +17,6 @@ from transformers import SamModel
 from flmm.attention.recorder import trace_texts
 from flmm.attention.spans import span_at
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.prompt import Prompt
 from flmm.losses import mask_loss
 from flmm.model import GroundingHead, HeadConfig
 from flmm.stickers.draw import Drawing, mention_mask
@@ -32,7 +31,7 @@ from flmm.stickers.language import (
 )
 from flmm.stickers.protocols import alone
 from flmm.stickers.questions import absent_expression, ask, ask_number
-from flmm.stickers.recipe.fit import Fit, run
+from flmm.stickers.recipe.fit import Fit, Movable, run
 from flmm.stickers.recipe.machine import DEVICE, TIMES_AS_MANY
 from flmm.stickers.world import World
 from flmm.types import ImageGeometry
@@ -45,9 +44,11 @@ _ABSENT = 0.2
 
 
 @dataclass(frozen=True)
-class TracedPhrases:
+class TracedPhrases(Movable):
     """What the head sees of a few pictures' phrases, and what it should say."""
 
+    pixels: Tensor
+    """(B, 3, S, S): the pictures as SAM's vision encoder reads them."""
     attention: Tensor
     """(P, M*N, h, w)"""
     hidden_states: tuple[Tensor, ...]
@@ -56,22 +57,10 @@ class TracedPhrases:
     targets: Tensor
     """(P, H, W) bool."""
     geometry: ImageGeometry
-    answers: tuple[Tensor, ...]
-    """For each answer the hidden states of all its tokens, (M, T, D)."""
-    groundable: tuple[Tensor, ...]
-    """For each answer which tokens belong to a phrase, (T,) float."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A picture and texts about it ready for the LMM, whose phrases' masks are known."""
-
-    turns: tuple[Turn, ...]
-    prompts: tuple[Prompt, ...]
-    pixels: Tensor
-    """(3, S, S): the picture as SAM's vision encoder reads it."""
-    targets: Tensor
-    """(P, H, W) bool, in the order of the turns' mentions."""
+    answers: Tensor
+    """(M, T, D): the hidden states of all answers' tokens."""
+    groundable: Tensor
+    """(T,) float: which of them belong to a phrase."""
 
 
 def refer(drawing: Drawing, random: np.random.Generator) -> Turn:
@@ -100,40 +89,51 @@ def _turns(drawing: Drawing, random: np.random.Generator) -> tuple[Turn, ...]:
     return tuple(turn for turn in (told, asked, *referred, number) if turn and turn.mentions)
 
 
-def traced(adapter: LMMAdapter, examples: Sequence[Example]) -> TracedPhrases:
-    """Run the frozen LMM over the texts and gather what the head needs."""
-    prompts = [prompt for example in examples for prompt in example.prompts]
-    traces = iter(trace_texts(adapter, prompts))
-    attention, hidden, owners = [], [], []
+def _traced(
+    adapter: LMMAdapter,
+    head: GroundingHead,
+    drawings: Sequence[Drawing],
+    random: np.random.Generator,
+) -> TracedPhrases:
+    """Run the frozen LMM over texts about some pictures and gather what the head needs."""
+    turns = [_turns(drawing, random) for drawing in drawings]
+    prompts = [
+        prompt
+        for drawing, texts in zip(drawings, turns, strict=True)
+        for prompt in adapter.prepare_each(
+            Image.fromarray(drawing.picture), [(turn.question, turn.answer) for turn in texts]
+        )
+    ]
+    with torch.no_grad():
+        traces = trace_texts(adapter, prompts)
+    asked = ((index, turn) for index, texts in enumerate(turns) for turn in texts)
+    attention, hidden, owners, targets = [], [], [], []
     answers, groundable = [], []
-    geometry = None
-    for index, example in enumerate(examples):
-        for turn, prompt in zip(example.turns, example.prompts, strict=True):
-            trace = next(traces)
-            geometry = trace.geometry
-            offsets = prompt.answer_offsets
-            assert offsets is not None
-            labels = torch.zeros(len(trace.token_ids))
-            for mention in turn.mentions:
-                span = span_at(turn.answer, mention.start, mention.end, offsets)
-                tokens = list(span.tokens)
-                labels[tokens] = 1
-                attention.append(trace.picture.of_phrase(span.tokens))
-                hidden.append(trace.hidden_states[:, tokens])
-                owners.append(index)
-            # Whether a word can be grounded is asked of what the LMM says; it would not say this.
-            if any(mention.things or mention.bands for mention in turn.mentions):
-                answers.append(trace.hidden_states)
-                groundable.append(labels.to(adapter.device))
-    assert geometry is not None
+    for (index, turn), prompt, trace in zip(asked, prompts, traces, strict=True):
+        offsets = prompt.answer_offsets
+        assert offsets is not None
+        labels = torch.zeros(len(trace.token_ids))
+        for mention in turn.mentions:
+            span = span_at(turn.answer, mention.start, mention.end, offsets)
+            tokens = list(span.tokens)
+            labels[tokens] = 1
+            attention.append(trace.picture.of_phrase(span.tokens))
+            hidden.append(trace.hidden_states[:, tokens])
+            owners.append(index)
+            targets.append(torch.from_numpy(mention_mask(drawings[index], mention)))
+        # Whether a word can be grounded is asked of what the LMM says; it would not say this.
+        if any(mention.things or mention.bands for mention in turn.mentions):
+            answers.append(trace.hidden_states)
+            groundable.append(labels)
     return TracedPhrases(
+        torch.stack([head.refiner.preprocess(drawing.picture) for drawing in drawings]),
         torch.stack(attention),
         tuple(hidden),
-        torch.tensor(owners, device=adapter.device),
-        torch.cat([example.targets for example in examples]).to(adapter.device),
-        geometry,
-        tuple(answers),
-        tuple(groundable),
+        torch.tensor(owners),
+        torch.stack(targets),
+        traces[0].geometry,
+        torch.cat(answers, dim=1),
+        torch.cat(groundable),
     )
 
 
@@ -152,11 +152,11 @@ def head_loss(head: GroundingHead, batch: TracedPhrases, embeddings: Tensor) -> 
     def target(logits: Tensor) -> Tensor:
         return functional.interpolate(truth, logits.shape[-2:], mode="area")[:, 0]
 
-    keyword = torch.cat([head.keyword_logits(hidden) for hidden in batch.answers])
+    keyword = head.keyword_logits(batch.answers)
     return (
         mask_loss(output.mask_logits, target(output.mask_logits))
         + mask_loss(output.refined_logits, target(output.refined_logits))
-        + functional.binary_cross_entropy_with_logits(keyword, torch.cat(batch.groundable))
+        + functional.binary_cross_entropy_with_logits(keyword, batch.groundable)
     )
 
 
@@ -186,35 +186,17 @@ class _Trained(nn.Module):
 
 def train(adapter: LMMAdapter, head: GroundingHead, world: World, folder: Path, steps: int) -> None:
     """Train the head in place; the LMM and SAM's vision encoder stay as they are."""
-    adapter.model.to(DEVICE)  # type: ignore[arg-type]
     head.to(DEVICE)
 
-    def batches(step: int) -> list[list[Example]]:
+    def batches(step: int) -> list[TracedPhrases]:
         random = np.random.default_rng((5, step))
-        examples = []
-        for index in random.integers(world.count, size=2 * _MICRO):
-            drawing = world.drawing(int(index))
-            turns = _turns(drawing, random)
-            texts = [(turn.question, turn.answer) for turn in turns]
-            prompts = adapter.prepare_each(Image.fromarray(drawing.picture), texts)
-            masks = [mention_mask(drawing, mention) for turn in turns for mention in turn.mentions]
-            examples.append(
-                Example(
-                    turns,
-                    tuple(prompts),
-                    head.refiner.preprocess(drawing.picture),
-                    torch.from_numpy(np.stack(masks)),
-                )
-            )
-        return [examples[:_MICRO], examples[_MICRO:]]
+        drawings = [world.drawing(int(i)) for i in random.integers(world.count, size=2 * _MICRO)]
+        parts = drawings[:_MICRO], drawings[_MICRO:]
+        return [_traced(adapter, head, part, random) for part in parts]
 
-    def loss(examples: list[Example]) -> Tensor:
+    def loss(batch: TracedPhrases) -> Tensor:
         with torch.no_grad():
-            # The LMM in its own numbers, as later; SAM's encoder is near enough in bfloat16.
-            with torch.autocast(DEVICE.type, enabled=False):
-                batch = traced(adapter, examples)
-            pixels = torch.stack([example.pixels for example in examples])
-            embeddings = head.refiner.sam.get_image_embeddings(pixels.to(DEVICE))
+            embeddings = head.refiner.sam.get_image_embeddings(batch.pixels)
         return head_loss(head, batch, embeddings)
 
     run(Fit("head", _Trained(head), steps, batches, loss, 1e-3), folder)
