@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flmm.stickers.world import World
 
@@ -18,19 +19,28 @@ class Curriculum:
     stages: tuple[tuple[float, int], ...]
     """(share of the steps until which it lasts, most things a scene), one after the other."""
 
+    def __post_init__(self) -> None:
+        # Now, and not once in each process that reads.
+        self._scenes  # noqa: B018
+
     @cached_property
-    def _by_count(self) -> dict[int, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
-        counts = np.array([len(self.world.scene(i).things) for i in range(self.world.count)])
+    def _scenes(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """How many things each scene holds, and whether one of them bears a number."""
+        scenes = [self.world.scene(index) for index in range(self.world.count)]
+        counts = [len(scene.things) for scene in scenes]
+        tags = [any(thing.number is not None for thing in scene.things) for scene in scenes]
+        return np.array(counts), np.array(tags)
+
+    @cached_property
+    def _by_count(self) -> dict[int, NDArray[np.int64]]:
+        counts, _ = self._scenes
         return {most: np.flatnonzero(counts <= most) for _, most in self.stages}
 
     @cached_property
-    def tagged(self) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    def tagged(self) -> NDArray[np.int64]:
         """The scenes in which something bears a number."""
-        numbered = [
-            any(thing.number is not None for thing in self.world.scene(i).things)
-            for i in range(self.world.count)
-        ]
-        return np.flatnonzero(numbered)
+        _, tags = self._scenes
+        return np.flatnonzero(tags)
 
     def draw(self, step: int, count: int) -> tuple[list[int], np.random.Generator]:
         """The scene numbers of a step, and the step's own randomness."""
