@@ -7,6 +7,7 @@ import pytest
 
 import flmm
 from flmm.grounder import Grounder
+from flmm.report.tag_questions import number_in, tag_questions
 from flmm.stickers.evaluate import measure
 from flmm.stickers.report import bar
 from flmm.stickers.setting import OWN
@@ -51,6 +52,15 @@ def test_articles_do_not_matter_to_the_embedded_model(embedded: Grounder) -> Non
     assert bare.area > 1000
     for other in others:
         assert np.array_equal(other.mask, bare.mask)
+
+
+def test_embedded_model_reads_numbers_when_it_looks_closer(embedded: Grounder) -> None:
+    before = after = 0
+    for question in tag_questions(8):
+        thought = embedded.think(question.picture, question.turn.question)
+        before += number_in(thought.first.text) == question.number
+        after += number_in(thought.answer.text) == question.number
+    assert after >= before + 3
 
 
 def test_embedded_model_is_small(embedded: Grounder) -> None:

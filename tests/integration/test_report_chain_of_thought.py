@@ -15,7 +15,7 @@ from tiny_grounding import tiny_head
 from torch import nn
 
 from flmm.answer import Phrase
-from flmm.cli.report import WhichClaim, _source, _suited
+from flmm.cli.report import WhichClaim, read_source, suited_claims
 from flmm.data.fixtures import write_plain
 from flmm.errors import InputError
 from flmm.geometry import square_around
@@ -119,7 +119,7 @@ def test_every_part_that_is_looked_at(
     with monkeypatch.context() as patched:
         patched.setattr(grounder.adapter, "prepare", spied)
         patched.setattr(chain_of_thought, "number_in", said.append)
-        outcome = chain_of_thought._answered(grounder, question, 3)
+        outcome = chain_of_thought.answered(grounder, question, 3)
     assert list(outcome.right) == WAYS
     shown = dict(zip(WAYS, (np.asarray(part) for part in parts), strict=True))
     plain, *after = said
@@ -156,7 +156,7 @@ def test_what_is_counted(
         right = {way: way == ("truth", "box") for way in WAYS}
         right["answer", "box"] = place != 0
         right["answer", "random"] = place == 3
-        return chain_of_thought._Outcome(
+        return chain_of_thought.Outcome(
             number=question.number if place else 5,
             plain=place == 3,
             right=right,
@@ -164,7 +164,7 @@ def test_what_is_counted(
             right_thing={"answer": place > 1, "question": True},
         )
 
-    monkeypatch.setattr(chain_of_thought, "_answered", answered)
+    monkeypatch.setattr(chain_of_thought, "answered", answered)
     found = measure(bench_of(grounder, tmp_path, scenes=4))
     assert found.questions == 4
     assert found.plain.value == 25
@@ -198,7 +198,7 @@ def test_what_is_located(grounder: Grounder, question: TagQuestion) -> None:
     nn.init.zeros_(classifier.weight)
     assert classifier.bias is not None
     nn.init.constant_(classifier.bias, -5)
-    blind = chain_of_thought._answered(Grounder(grounder.adapter, head), question, 0)
+    blind = chain_of_thought.answered(Grounder(grounder.adapter, head), question, 0)
     assert blind.nothing == dict.fromkeys(LOCATES, True)
     assert blind.right_thing == dict.fromkeys(LOCATES, False)
 
@@ -260,11 +260,11 @@ def test_other_data_are_refused(other_data: Path, capsys: pytest.CaptureFixture[
 
 def test_without_names_what_does_not_suit_is_left_out(grounder: Grounder, other_data: Path) -> None:
     told: list[str] = []
-    data = source_data(_source(other_data), other_data.parent, 2, 2, 2)
+    data = source_data(read_source(other_data), other_data.parent, 2, 2, 2)
     bench = Bench(grounder, data, Path("work"), told.append, lambda *_: None)
     left_out = {WhichClaim.SEGMENTATION_TOKEN, WhichClaim.CHAIN_OF_THOUGHT}
-    assert _suited(None, bench) == [claim for claim in WhichClaim if claim not in left_out]
-    assert _suited([WhichClaim.WHERE], bench) == [WhichClaim.WHERE]
+    assert suited_claims(None, bench) == [claim for claim in WhichClaim if claim not in left_out]
+    assert suited_claims([WhichClaim.WHERE], bench) == [WhichClaim.WHERE]
     with pytest.raises(InputError, match="have no numbers on tags"):
         CLAIMS["chain-of-thought"].run(bench, Path("out"))
     assert not Path("out").exists()
@@ -277,11 +277,11 @@ def test_an_lmm_that_takes_one_picture_is_refused(tmp_path: Path) -> None:
     )
     bench = bench_of(Grounder(adapter, tiny_head()), tmp_path)
     with pytest.raises(InputError, match="'tiny-llava' cannot be shown a picture and a part"):
-        _suited([WhichClaim.CHAIN_OF_THOUGHT], bench)
-    assert WhichClaim.CHAIN_OF_THOUGHT not in _suited(None, bench)
+        suited_claims([WhichClaim.CHAIN_OF_THOUGHT], bench)
+    assert WhichClaim.CHAIN_OF_THOUGHT not in suited_claims(None, bench)
 
 
 def test_sticker_scenes_are_suited(grounder: Grounder, tmp_path: Path) -> None:
-    suited = _suited(None, bench_of(grounder, tmp_path))
+    suited = suited_claims(None, bench_of(grounder, tmp_path))
     # Copies learn by the recipe of the embedded LMM, which this one is not.
     assert suited == [one for one in WhichClaim if one != WhichClaim.SEGMENTATION_TOKEN]

@@ -1,6 +1,7 @@
 """The embedded world: drawn the same every time, masks exact, words true."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional
 from flmm.errors import InputError
 from flmm.stickers.draw import Style, draw, mention_mask, sticker
 from flmm.stickers.evaluate_words import named_in
-from flmm.stickers.kinds import BACKDROPS, GROUNDS, KINDS
+from flmm.stickers.kinds import BACKDROPS, GROUNDS, KINDS, STICKER_FOLDER
 from flmm.stickers.language import (
     caption,
     listing,
@@ -243,3 +244,8 @@ def test_settings_say_what_is_missing(tmp_path: Path) -> None:
         artwork_setting(tmp_path)
     with pytest.raises(InputError, match=r"has no \.jpg or \.png file"):
         photograph_setting(tmp_path)
+    artwork = tmp_path / "artwork"
+    shutil.copytree(STICKER_FOLDER, artwork)
+    (artwork / "1f408.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"1f408\.png"):
+        artwork_setting(artwork)

@@ -80,11 +80,11 @@ def report(
     if data is None:
         found = sticker_data(work / "scenes", scenes, calibration, training)
     else:
-        found = source_data(_source(data), data.parent, scenes, calibration, training)
+        found = source_data(read_source(data), data.parent, scenes, calibration, training)
     grounder = load_grounder(model, lmm, device, dtype)
     with watched() as watch:
         bench = Bench(grounder, found, work, tell, watch)
-        for name in _suited(claims, bench):
+        for name in suited_claims(claims, bench):
             begun = time.monotonic()
             CLAIMS[name].run(bench, out)
             tell(f"{name}: {out / name}.md ({time.monotonic() - begun:.0f} s)")
@@ -92,7 +92,7 @@ def report(
     print(page)
 
 
-def _suited(claims: list[WhichClaim] | None, bench: "Bench") -> list[WhichClaim]:
+def suited_claims(claims: list[WhichClaim] | None, bench: "Bench") -> list[WhichClaim]:
     """The wanted claims, checked before any is measured; without a wish, all that can be."""
     from flmm.report.claims import CLAIMS
 
@@ -109,7 +109,7 @@ def _suited(claims: list[WhichClaim] | None, bench: "Bench") -> list[WhichClaim]
     return suited
 
 
-def _source(file: Path) -> "DataSource":
+def read_source(file: Path) -> "DataSource":
     """The one data source that a file names."""
     import yaml
 

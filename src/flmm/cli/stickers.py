@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from flmm.cli.console import watched
+
 app = typer.Typer(help="The embedded world and model: make it, measure it.")
 
 
@@ -19,7 +21,9 @@ def build(
     from flmm.stickers.recipe.build import Budget
     from flmm.stickers.recipe.build import build as build_model
 
-    typer.echo(f"the model is in {build_model(out, Budget())}")
+    with watched() as watch:
+        result = build_model(out, Budget(), watch)
+    typer.echo(f"the model is in {result}")
 
 
 @app.command()

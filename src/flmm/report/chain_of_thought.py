@@ -70,7 +70,7 @@ class ChainOfThought:
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class Outcome:
     """One question, answered in every way."""
 
     number: int
@@ -101,7 +101,7 @@ def measure(bench: Bench) -> ChainOfThought:
     questions = tag_questions(len(bench.data.measured), first_scene(bench))
     outcomes = []
     for place, question in enumerate(questions):
-        outcomes.append(_answered(bench.grounder, question, place))
+        outcomes.append(answered(bench.grounder, question, place))
         bench.watch(place + 1, len(questions), "chain-of-thought")
     plain = _marks(outcome.plain for outcome in outcomes)
     right = {way: _marks(one.right[way] for one in outcomes) for way in outcomes[0].right}
@@ -136,7 +136,7 @@ def _marks(marks: Iterable[bool]) -> Tensor:
     return torch.tensor(list(marks), dtype=torch.float64)
 
 
-def _answered(grounder: Grounder, question: TagQuestion, seed: int) -> _Outcome:
+def answered(grounder: Grounder, question: TagQuestion, seed: int) -> Outcome:
     """The question in every way; ``seed`` is that of its random crops."""
     picture, text = question.picture, question.turn.question
     right: dict[tuple[Located, Crop], bool] = {}
@@ -161,7 +161,7 @@ def _answered(grounder: Grounder, question: TagQuestion, seed: int) -> _Outcome:
         for crop in CROPS[1:]:
             right[locate, crop] = look_again(thought.located, crop)
     right["truth", "box"] = look_again(_true_phrase(question), "box")
-    return _Outcome(question.number, plain, right, nothing, right_thing)
+    return Outcome(question.number, plain, right, nothing, right_thing)
 
 
 def _is_right_thing(located: Phrase | None, question: TagQuestion) -> bool:

@@ -193,7 +193,7 @@ def train(copy: TokenCopy, way: Way, folder: Path, steps: int, watch: Watch) -> 
         run(
             Fit(way.name.lower(), trained, steps, batches, lambda one: token_loss(copy, one),
                 LEARNING_RATE),
-            folder, lambda done, total, loss: watch(done, total, f"{way}: {loss}"),
+            folder, watch,
         )  # fmt: skip
     finally:
         copy.cpu()

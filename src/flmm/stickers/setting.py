@@ -46,7 +46,7 @@ def artwork_setting(folder: Path) -> Setting:
     """The same scenes with other artwork.
 
     Raises:
-        InputError: the folder lacks an image of a kind.
+        InputError: the folder lacks an image of a kind, or one cannot be read.
     """
     missing = [kind for kind in KINDS if not (folder / f"{kind.code}.png").is_file()]
     if missing:
@@ -54,6 +54,8 @@ def artwork_setting(folder: Path) -> Setting:
             f"{str(folder)!r} lacks {len(missing)} of {len(KINDS)} stickers, such as"
             f" {missing[0].code}.png ({missing[0].name}); fill it with scripts/fetch_stickers.py"
         )
+    for kind in KINDS:
+        read_picture(folder / f"{kind.code}.png")
     return Setting(f"artwork: {folder.name}", artwork=folder)
 
 

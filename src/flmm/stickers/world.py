@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from flmm.stickers.draw import Drawing, Style, draw
 from flmm.stickers.scene import Scene, draw_scene
+from flmm.train.pictures import Watch, unwatched
 
 # Training draws its scenes from 0 upwards; these never meet it.
 VALIDATION_SEED = 10_000_000
@@ -77,17 +78,15 @@ def _draw_shard(folder: Path, shard: int, scenes: int) -> None:
         os.replace(partial[name], files[name])
 
 
-def build_world(folder: Path, count: int, workers: int | None = None) -> World:
+def build_world(
+    folder: Path, count: int, workers: int | None = None, watch: Watch = unwatched
+) -> World:
     """Draw those of the first `count` scenes that are not on disk yet, with all cores if None."""
     folder.mkdir(parents=True, exist_ok=True)
     firsts = range(0, count, _SHARD)
+    sizes = [min(_SHARD, count - first) for first in firsts]
     with ProcessPoolExecutor(workers) as pool:
-        list(
-            pool.map(
-                _draw_shard,
-                [folder] * len(firsts),
-                [first // _SHARD for first in firsts],
-                [min(_SHARD, count - first) for first in firsts],
-            )
-        )
+        drawn = pool.map(_draw_shard, [folder] * len(firsts), range(len(firsts)), sizes)
+        for first, size, _ in zip(firsts, sizes, drawn, strict=True):
+            watch(first + size, count, "scenes")
     return World(folder, count)

@@ -14,6 +14,7 @@ from flmm.stickers.recipe import head as head_recipe
 from flmm.stickers.recipe import language_model, lessons, segmenter, vision_warm_up
 from flmm.stickers.recipe.machine import steps_here
 from flmm.stickers.world import build_world
+from flmm.train.pictures import Watch, unwatched
 
 
 @dataclass(frozen=True)
@@ -25,43 +26,44 @@ class Budget:
 
     scenes: int = 32_000
     lmm_warm_up: int = 1200
-    lmm: int = 16_000
+    lmm: int = 20_800
     segmenter_warm_up: int = 450
-    segmenter: int = 4400
-    head: int = 4200
+    segmenter: int = 12_000
+    head: int = 8800
 
 
-def build(folder: Path, budget: Budget) -> Path:
+def build(folder: Path, budget: Budget, watch: Watch = unwatched) -> Path:
     """Make the embedded model under `folder`; a second call goes on where the first one stopped.
 
-    Stages whose result is there already are skipped. Returns the folder with `lmm` and `head`.
+    Stages whose result is there already are skipped; `watch` is shown the others' steps and losses.
+    Returns the folder with `lmm` and `head`.
     """
-    world = build_world(folder / "world", budget.scenes)
+    world = build_world(folder / "world", budget.scenes, watch=watch)
     checkpoints, result = folder / "checkpoints", folder / "embedded"
     if not (result / "lmm" / "config.json").exists():
-        train_lmm(folder, budget)
+        train_lmm(folder, budget, watch)
     if not (result / "head" / "sam" / "config.json").exists():
-        train_segmenter(folder, budget)
+        train_segmenter(folder, budget, watch)
     adapter = load_lmm(str(result / "lmm"))
     sam = load_sam(result / "head" / "sam")
     torch.manual_seed(2)
     head = head_recipe.build_head(adapter, sam)
-    head_recipe.train(adapter, head, world, checkpoints, steps_here(budget.head))
+    head_recipe.train(adapter, head, world, checkpoints, steps_here(budget.head), watch)
     save_pretrained(head.to("cpu", torch.float16), result / "head")
     return result
 
 
-def train_lmm(folder: Path, budget: Budget) -> None:
+def train_lmm(folder: Path, budget: Budget, watch: Watch = unwatched) -> None:
     """The LMM alone: vision warm-up, then captions and answers; saved in half precision."""
-    world = build_world(folder / "world", budget.scenes)
+    world = build_world(folder / "world", budget.scenes, watch=watch)
     torch.manual_seed(0)
     tokenizer = _tokenizer(folder / "checkpoints" / "tokenizer")
     lmm = language_model.build_lmm(tokenizer)
     classifier = vision_warm_up.KindClassifier(lmm)
     checkpoints = folder / "checkpoints"
-    vision_warm_up.warm_up(classifier, world, checkpoints, steps_here(budget.lmm_warm_up))
+    vision_warm_up.warm_up(classifier, world, checkpoints, steps_here(budget.lmm_warm_up), watch)
     lesson = lessons.Lesson(lmm, classifier)
-    lessons.train(lesson, tokenizer, world, checkpoints, steps_here(budget.lmm))
+    lessons.train(lesson, tokenizer, world, checkpoints, steps_here(budget.lmm), watch)
     target = folder / "embedded" / "lmm"
     tokenizer.save_pretrained(target)
     side = language_model.PIXELS
@@ -83,13 +85,13 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def train_segmenter(folder: Path, budget: Budget) -> None:
+def train_segmenter(folder: Path, budget: Budget, watch: Watch = unwatched) -> None:
     """SAM alone: dense warm-up, then prompts; saved in half precision."""
-    world = build_world(folder / "world", budget.scenes)
+    world = build_world(folder / "world", budget.scenes, watch=watch)
     torch.manual_seed(1)
     sam = segmenter.build_segmenter()
     checkpoints = folder / "checkpoints"
-    segmenter.warm_up(sam, world, checkpoints, steps_here(budget.segmenter_warm_up))
-    segmenter.train(sam, world, checkpoints, steps_here(budget.segmenter))
+    segmenter.warm_up(sam, world, checkpoints, steps_here(budget.segmenter_warm_up), watch)
+    segmenter.train(sam, world, checkpoints, steps_here(budget.segmenter), watch)
     target = folder / "embedded" / "head" / "sam"
     sam.cpu().half().save_pretrained(target)  # type: ignore[no-untyped-call]

@@ -1,9 +1,8 @@
 """The one training loop of the recipe: resumable, with progress, the same for every stage."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -11,14 +10,6 @@ from typing import Generic, Self, TypeVar
 
 import torch
 from accelerate.utils import send_to_device
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import reduce_tensor
 from torch.optim import AdamW, Optimizer
@@ -26,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from flmm.stickers.recipe.machine import DEVICE, FAST_HALF, READERS, SIDE_BY_SIDE
 from flmm.stickers.recipe.muon import Muon
-from flmm.train.pictures import Watch
+from flmm.train.pictures import Watch, unwatched
 from flmm.whole_file import whole_file
 
 Batch = TypeVar("Batch")
@@ -35,7 +26,6 @@ _SMALL = 2**16
 """Bytes."""
 
 _SAVE_EVERY = 100
-_LOG_EVERY = 25
 _WARM_UP = 0.03
 
 
@@ -129,28 +119,10 @@ def save_atomically(state: object, file: Path) -> None:
         torch.save(state, place)
 
 
-@contextmanager
-def _bar(name: str, first: int, total: int) -> Iterator[Watch]:
-    """A bar with the time that is left; beside it, now and then a line where nobody watches."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}"),
-    )  # fmt: skip
-    with Progress(*columns) as progress:
-        task = progress.add_task(name, total=total, completed=first, what="…")
-
-        def watch(done: int, total: int, what: str) -> None:
-            progress.update(task, completed=done, what=what)
-            if not progress.console.is_terminal and done % _LOG_EVERY == 0:
-                progress.console.print(f"{name} {done}/{total} {what}")
-
-        yield watch
-
-
-def run(fit: Fit[Batch], folder: Path, watch: Watch | None = None) -> None:
+def run(fit: Fit[Batch], folder: Path, watch: Watch = unwatched) -> None:
     """Train `fit.module` in place, going on from the checkpoint in `folder` if there is one.
 
-    `watch` is shown each step and its loss; None shows a bar.
+    `watch` is shown each step, and the stage's name with its loss.
 
     Raises FloatingPointError when the loss stops being a number; the last checkpoint stays.
     """
@@ -177,10 +149,7 @@ def run(fit: Fit[Batch], folder: Path, watch: Watch | None = None) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    with (
-        _bar(fit.name, first, fit.steps) if watch is None else nullcontext(watch) as show,
-        ThreadPoolExecutor(SIDE_BY_SIDE) as workers,
-    ):
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as workers:
         mean = 0.0
         for step, batches in enumerate(_read(fit, first), first):
             share = learning_rate_share(step / fit.steps)
@@ -196,7 +165,7 @@ def run(fit: Fit[Batch], folder: Path, watch: Watch | None = None) -> None:
             for optimizer in optimizers:
                 optimizer.step()
             mean = value if step == first else 0.98 * mean + 0.02 * value
-            show(step + 1, fit.steps, f"loss {mean:.4f}")
+            watch(step + 1, fit.steps, f"{fit.name}: loss {mean:.4f}")
             if (step + 1) % _SAVE_EVERY == 0 or step + 1 == fit.steps:
                 saved = {
                     "module": fit.module.state_dict(),

@@ -34,6 +34,7 @@ from flmm.stickers.questions import absent_expression, ask, ask_number
 from flmm.stickers.recipe.fit import Fit, Movable, run
 from flmm.stickers.recipe.machine import DEVICE, TIMES_AS_MANY
 from flmm.stickers.world import World
+from flmm.train.pictures import Watch, unwatched
 from flmm.types import ImageGeometry
 
 LMM_NAME = "embedded:lmm"
@@ -41,6 +42,7 @@ SAM_NAME = "sam"
 _MICRO = 2 * TIMES_AS_MANY
 _EXPRESSIONS = 5
 _ABSENT = 0.2
+_AMONG_SAME = 0.5
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,17 @@ class TracedPhrases(Movable):
 
 
 def refer(drawing: Drawing, random: np.random.Generator) -> Turn:
-    """Where a thing or some stuff is; the answer begins with a referring expression."""
+    """Where a thing or some stuff is; the answer begins with a referring expression.
+
+    Half of the things are asked for among others of their kind, where there are any.
+    """
     scene = drawing.scene
     if random.random() < 0.2:
         return where_band(scene, int(random.integers(len(scene.bands))))
     index = int(random.integers(len(scene.things)))
+    if random.random() < _AMONG_SAME:
+        several = [i for i, one in enumerate(scene.things) if len(scene.of_kind(one.kind)) > 1]
+        index = several[int(random.integers(len(several)))] if several else index
     expressions = referring_expressions(scene, index)
     if not expressions:
         return where_band(scene, int(random.integers(len(scene.bands))))
@@ -184,7 +192,10 @@ class _Trained(nn.Module):
         self.selector = head.selector
 
 
-def train(adapter: LMMAdapter, head: GroundingHead, world: World, folder: Path, steps: int) -> None:
+def train(
+    adapter: LMMAdapter, head: GroundingHead, world: World, folder: Path, steps: int,
+    watch: Watch = unwatched,
+) -> None:  # fmt: skip
     """Train the head in place; the LMM and SAM's vision encoder stay as they are."""
     head.to(DEVICE)
 
@@ -199,4 +210,4 @@ def train(adapter: LMMAdapter, head: GroundingHead, world: World, folder: Path, 
             embeddings = head.refiner.sam.get_image_embeddings(batch.pixels)
         return head_loss(head, batch, embeddings)
 
-    run(Fit("head", _Trained(head), steps, batches, loss, 1e-3), folder)
+    run(Fit("head", _Trained(head), steps, batches, loss, 1e-3), folder, watch)

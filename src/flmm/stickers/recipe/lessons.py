@@ -39,6 +39,7 @@ from flmm.stickers.recipe.vision_warm_up import (
 )
 from flmm.stickers.scene import MOST_THINGS, Scene
 from flmm.stickers.world import World
+from flmm.train.pictures import Watch, unwatched
 
 _MICRO = 8 * TIMES_AS_MANY
 # A picture and a part of it have twice the image tokens.
@@ -127,8 +128,9 @@ def _look(
 
 
 def train(
-    lesson: Lesson, tokenizer: PreTrainedTokenizerFast, world: World, folder: Path, steps: int
-) -> None:
+    lesson: Lesson, tokenizer: PreTrainedTokenizerFast, world: World, folder: Path, steps: int,
+    watch: Watch = unwatched,
+) -> None:  # fmt: skip
     """Teach the whole model captions, lists, answers and follow-ups."""
     plan = Curriculum(world, 2, steps, ((0.06, 1), (0.12, 2), (0.2, 3), (1.0, MOST_THINGS)))
     learn_with_it(lesson.lmm)
@@ -162,4 +164,4 @@ def train(
         labels = torch.stack([labels_of([one.scene for one in drawings]), torch.stack(near)], 1)
         return pack(tokenizer, pixels, texts), labels.flatten(0, 1)
 
-    run(Fit("lmm", lesson, steps, batches, lesson.loss, learning_rate=1.5e-3), folder)
+    run(Fit("lmm", lesson, steps, batches, lesson.loss, learning_rate=1.5e-3), folder, watch)

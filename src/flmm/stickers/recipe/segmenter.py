@@ -28,6 +28,7 @@ from flmm.stickers.recipe.attention import sam_learns_with_it
 from flmm.stickers.recipe.fit import Fit, Movable, run
 from flmm.stickers.recipe.machine import DEVICE, TIMES_AS_MANY
 from flmm.stickers.world import World
+from flmm.train.pictures import Watch, unwatched
 
 SIDE, PATCH, WIDTH = 256, 8, 96
 LOW_SIDE = 4 * SIDE // PATCH
@@ -200,7 +201,9 @@ def segment_loss(sam: SamModel, batch: PromptBatch) -> Tensor:
     return mask_loss(logits, batch.targets) + functional.mse_loss(iou, true)
 
 
-def warm_up(sam: SamModel, world: World, folder: Path, steps: int) -> None:
+def warm_up(
+    sam: SamModel, world: World, folder: Path, steps: int, watch: Watch = unwatched
+) -> None:
     """Teach the vision encoder to see things, where their centres are, and edges."""
     preprocess = MaskRefiner(sam).preprocess
     sam.requires_grad_(True)
@@ -217,14 +220,14 @@ def warm_up(sam: SamModel, world: World, folder: Path, steps: int) -> None:
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         return dense_loss(model(batch[0]), batch[1])
 
-    run(Fit("segmenter-warm-up", model, steps, batches, loss), folder)
+    run(Fit("segmenter-warm-up", model, steps, batches, loss), folder, watch)
 
 
 def _indices(world: World, seed: int, step: int, count: int) -> list[int]:
     return [int(i) for i in np.random.default_rng((seed, step)).integers(world.count, size=count)]
 
 
-def train(sam: SamModel, world: World, folder: Path, steps: int) -> None:
+def train(sam: SamModel, world: World, folder: Path, steps: int, watch: Watch = unwatched) -> None:
     """Teach the whole SAM to follow points, boxes and coarse masks."""
     preprocess = MaskRefiner(sam).preprocess
     sam.requires_grad_(True)
@@ -255,4 +258,5 @@ def train(sam: SamModel, world: World, folder: Path, steps: int) -> None:
             form,
         )
 
-    run(Fit("segmenter", sam, steps, batches, lambda b: segment_loss(sam, b), 1e-3), folder)
+    fit = Fit("segmenter", sam, steps, batches, lambda b: segment_loss(sam, b), 1e-3)
+    run(fit, folder, watch)

@@ -24,6 +24,7 @@ from flmm.stickers.recipe.language_model import SMALL_PIXELS, image_states, pixe
 from flmm.stickers.recipe.machine import TIMES_AS_MANY
 from flmm.stickers.scene import MOST_THINGS, Scene
 from flmm.stickers.world import World
+from flmm.train.pictures import Watch, unwatched
 
 LABELS = (*(kind.name for kind in KINDS), *STUFF, *(str(number) for number in range(1, 10)))
 _NUMBERS = slice(len(LABELS) - 9, len(LABELS))
@@ -155,7 +156,9 @@ def crop_around(drawing: Drawing, random: np.random.Generator) -> tuple[Drawing,
     return Drawing(drawing.picture[rows, columns], owner, scene), labels
 
 
-def warm_up(classifier: KindClassifier, world: World, folder: Path, steps: int) -> None:
+def warm_up(
+    classifier: KindClassifier, world: World, folder: Path, steps: int, watch: Watch = unwatched
+) -> None:
     """Teach the vision tower which kinds of thing and stuff, and which numbers, it sees."""
     plan = Curriculum(world, 1, steps, ((1.0, MOST_THINGS),))
     learn_with_it(classifier.vision_tower)
@@ -177,4 +180,4 @@ def warm_up(classifier: KindClassifier, world: World, folder: Path, steps: int) 
         pixels, labels = batch
         return classifier.loss(classifier.patches(pixels), labels)
 
-    run(Fit("lmm-warm-up", classifier, steps, batches, loss), folder)
+    run(Fit("lmm-warm-up", classifier, steps, batches, loss), folder, watch)
