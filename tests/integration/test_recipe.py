@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +33,7 @@ from flmm.stickers.recipe.lessons import closer_look
 from flmm.stickers.recipe.muon import orthogonalised
 from flmm.stickers.recipe.packing import pack, text_loss
 from flmm.stickers.recipe.vision_warm_up import LABELS, crop_around, number_crop
-from flmm.stickers.report import bar, print_reports
+from flmm.stickers.report import Item, bar, print_reports
 from flmm.stickers.scene import draw_scene
 from flmm.stickers.setting import OWN, photograph_setting
 from flmm.stickers.world import World, build_world, training_style
@@ -184,8 +186,16 @@ def test_every_figure_is_measured_alone_or_side_by_side(
     draw_picture.save(tmp_path / "photograph.png")
     settings = [(OWN, 2), (photograph_setting(tmp_path), 1)]
     own, photographs = measure(built / "embedded", settings, bar, calibration_scenes=2)
-    again, _ = measure(built / "embedded", settings, bar, calibration_scenes=2, processes=2)
+    files = [len(os.listdir("/dev/fd"))]
+
+    def counting(items: Iterable[Item], count: int, title: str) -> Iterator[Item]:
+        for item in bar(items, count, title):
+            files.append(len(os.listdir("/dev/fd")))
+            yield item
+
+    again, _ = measure(built / "embedded", settings, counting, calibration_scenes=2, processes=2)
     assert again == own
+    assert max(files) < files[0] + 30, "a scene's results should hold no open files"
     assert "follow up" in own.words.answers
     assert own.references["refined"].stuff_mean is not None
     assert photographs.references["refined"].stuff_mean is None

@@ -152,8 +152,13 @@ def test_where_answers_say_the_place_or_what_is_behind() -> None:
     expressions = referring_expressions(scene, 0)
     plain = where_thing(scene, 0, expressions[0])
     assert plain.answer == f"The {thing.kind.name} is {thing.place}."
-    placed = where_thing(scene, 0, f"the {thing.kind.name} {thing.place}")
-    assert " is in front of " in placed.answer
+    for index, thing in enumerate(scene.things):
+        behind = scene.band_behind(thing)
+        placed = where_thing(scene, index, f"the {thing.kind.name} {thing.place}").answer
+        between = "is in front of" if behind is scene.backdrop else "is on"
+        start = f"The {thing.kind.name} {thing.place} {between} "
+        assert placed.startswith(start)
+        assert placed.endswith(f"{behind.name}.")
     assert where_band(scene, 0).answer == f"The {scene.bands[0].name} is at the top."
 
 

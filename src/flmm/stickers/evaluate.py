@@ -1,5 +1,6 @@
 """Measures the embedded model on scenes whose seeds training never used, in several processes."""
 
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -93,7 +94,12 @@ def _measure(folder: Path, chosen: _Calibrations, setting: Setting, seed: int) -
     )
 
 
-Map = Callable[[Callable[[int], _Measured], Sequence[int]], Iterable[_Measured]]
+def _pickled(folder: Path, chosen: _Calibrations, setting: Setting, seed: int) -> bytes:
+    # Left to torch, each of a scene's tensors would come as an open file: too many for a thousand.
+    return pickle.dumps(_measure(folder, chosen, setting, seed))
+
+
+Map = Callable[[Callable[[int], bytes], Sequence[int]], Iterable[bytes]]
 
 
 @contextmanager
@@ -131,8 +137,8 @@ def measure(
     with _workers(processes) as each:
         for setting, scenes in settings:
             seeds = range(EVALUATION_SEED, EVALUATION_SEED + scenes)
-            measured = each(partial(_measure, folder, chosen, setting), seeds)
-            parts = list(progress(measured, scenes, setting.name))
+            measured = each(partial(_pickled, folder, chosen, setting), seeds)
+            parts = list(progress(map(pickle.loads, measured), scenes, setting.name))
             reports.append(_report(setting, parts))
     return reports
 
