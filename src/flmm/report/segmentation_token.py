@@ -28,6 +28,7 @@ from flmm.report.token_copies import (
     can_be_copied,
     train,
 )
+from flmm.stickers.recipe.build import Budget
 from flmm.stickers.recipe.machine import steps_here
 from flmm.stickers.world import EVALUATION_SEED
 
@@ -139,8 +140,9 @@ def tables(results: SegmentationToken) -> str:
         " ([LISA](https://arxiv.org/abs/2308.00692)). Here copies of the same LMM learn that way:"
         " all of the LLM and the projector, an MLP from the token's state to SAM's prompt, and"
         f" SAM's prompt encoder and mask decoder, for {results.steps:,} steps of {PICTURES_A_STEP}"
-        f" pictures at a learning rate of {LEARNING_RATE:g}, on the pictures that the embedded head"
-        " learned from, three texts a picture."
+        f" pictures at a learning rate of {LEARNING_RATE:g} (the embedded head's recipe takes"
+        f" {Budget().head:,}), on the pictures that the embedded head learned from, three texts a"
+        " picture."
         f" LISA's way: referring expressions alone, each answered `It is {TOKEN}.` (LISA itself"
         " mixes ordinary questions in, to keep some of the conversation). GLaMM's way: for one of"
         f" the three, a caption with `{TOKEN}` after each phrase. Masks are of one referring"

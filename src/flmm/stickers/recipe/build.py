@@ -29,7 +29,7 @@ class Budget:
     lmm: int = 20_800
     segmenter_warm_up: int = 450
     segmenter: int = 12_000
-    head: int = 8800
+    head: int = 27_000
 
 
 def build(folder: Path, budget: Budget, watch: Watch = unwatched) -> Path:
