@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 3
 _SOURCE_COLOURS = {"answer": PALETTE[1], "question": PALETTE[0], "truth": PALETTE[2]}
-_CHARACTERS = 40
+_CHARACTERS, _CHARACTERS_IN_BOLD = 40, 32
 """In a line of an example's words."""
 
 
@@ -77,7 +77,7 @@ def draw_examples(
     questions: Sequence[TagQuestion], thoughts: Sequence[Thought], file: Path
 ) -> None:
     """A column a question: the picture with what was located, the part, and what was said."""
-    with figure(file, 5.6, photographs=True) as drawn:
+    with figure(file, 6.2, photographs=True) as drawn:
         grid = drawn.subplots(2, len(questions), squeeze=False)
         for column, question, thought in zip(grid.T, questions, thoughts, strict=True):
             _picture(column[0], thought)
@@ -102,7 +102,8 @@ def _picture(axes: "Axes", thought: Thought) -> None:
         axes.add_patch(
             Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=width)
         )
-    axes.set_title(textwrap.fill(thought.question, _CHARACTERS), fontsize=7.5, loc="center")
+    question = textwrap.fill(thought.question, _CHARACTERS_IN_BOLD)
+    axes.set_title(question, fontsize=7.5, loc="center")
     located = "nothing" if thought.located is None else f'"{thought.located.text}"'
     axes.set_xlabel(textwrap.fill(f"located: {located}", _CHARACTERS), fontsize=7)
 
