@@ -5,6 +5,7 @@ not measured again.
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -140,13 +141,16 @@ def write_index(out: Path, names: list[str]) -> Path:
     """Joins the sections that there are into one page, beside the folder and named like it."""
     page = out.with_suffix(".md")
     sections = [
-        file.read_text(encoding="utf-8").replace("](", f"]({out.name}/")
+        _FILE_LINK.sub(f"]({out.name}/", file.read_text(encoding="utf-8"))
         for name in names
         if (file := out / f"{name}.md").exists()
     ]
     _write(page, "\n".join([_HEADING, *sections]))
     return page
 
+
+_FILE_LINK = re.compile(r"\]\((?!https?:)")
+"""Where a link to a file, not to an address, begins."""
 
 _HEADING = """# The paper's claims, measured
 
