@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,10 +32,11 @@ from flmm.stickers.recipe.lessons import closer_look
 from flmm.stickers.recipe.muon import orthogonalised
 from flmm.stickers.recipe.packing import pack, text_loss
 from flmm.stickers.recipe.vision_warm_up import LABELS, crop_around, number_crop
-from flmm.stickers.report import Item, bar, print_reports
+from flmm.stickers.report import print_reports
 from flmm.stickers.scene import draw_scene
 from flmm.stickers.setting import OWN, photograph_setting
 from flmm.stickers.world import World, build_world, training_style
+from flmm.train.pictures import unwatched
 
 TOY = Budget(scenes=8, lmm_warm_up=4, lmm=5, segmenter_warm_up=1, segmenter=1, head=2)
 
@@ -185,13 +185,11 @@ def test_every_figure_is_measured_alone_or_side_by_side(
     draw_picture = Image.fromarray(draw(draw_scene(0), 96).picture)
     draw_picture.save(tmp_path / "photograph.png")
     settings = [(OWN, 2), (photograph_setting(tmp_path), 1)]
-    own, photographs = measure(built / "embedded", settings, bar, calibration_scenes=2)
+    own, photographs = measure(built / "embedded", settings, unwatched, calibration_scenes=2)
     files = [len(os.listdir("/dev/fd"))]
 
-    def counting(items: Iterable[Item], count: int, title: str) -> Iterator[Item]:
-        for item in bar(items, count, title):
-            files.append(len(os.listdir("/dev/fd")))
-            yield item
+    def counting(_done: int, _total: int, _what: str) -> None:
+        files.append(len(os.listdir("/dev/fd")))
 
     again, _ = measure(built / "embedded", settings, counting, calibration_scenes=2, processes=2)
     assert again == own
@@ -220,6 +218,7 @@ def test_settings_are_measured_by_one_command(
     own, same, larger = json.loads(ended.out)
     assert own["references"] == same["references"]
     assert larger["name"] == "2x larger scenes"
+    assert "flmm: 1 of 1: choosing thresholds" in ended.err
     ended = in_process(["stickers", "evaluate", *options, "--photographs", str(built)], capsys)
     assert ended.code == 2
     assert "has no .jpg or .png file" in ended.err

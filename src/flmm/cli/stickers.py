@@ -50,7 +50,7 @@ def evaluate(
     """Measure captions, answers and masks on scenes that training never saw."""
     from flmm.stickers.evaluate import measure
     from flmm.stickers.kinds import EMBEDDED_FOLDER
-    from flmm.stickers.report import bar, print_reports
+    from flmm.stickers.report import print_reports
     from flmm.stickers.setting import LARGER, OWN, artwork_setting, photograph_setting
 
     settings = [OWN, *(artwork_setting(folder) for folder in artwork or ())]
@@ -59,5 +59,6 @@ def evaluate(
     if larger:
         settings.append(LARGER)
     wanted = [(setting, scenes) for setting in settings]
-    reports = measure(model or EMBEDDED_FOLDER, wanted, bar, processes=processes)
+    with watched() as watch:
+        reports = measure(model or EMBEDDED_FOLDER, wanted, watch, processes=processes)
     print_reports(reports, as_json)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -26,16 +27,16 @@ from flmm.stickers.evaluate_masks import (
     tally_masks,
 )
 from flmm.stickers.evaluate_words import WordCounts, WordScores, count_words, word_scores
-from flmm.stickers.protocols import captions, references
+from flmm.stickers.protocols import Protocol, captions, references
 from flmm.stickers.setting import OWN, Setting
 from flmm.stickers.world import EVALUATION_SEED, VALIDATION_SEED
+from flmm.train.pictures import Watch
 
 CALIBRATION_SCENES = 60
 PRESENT = 0.5
 """A score from which on something is said to be there."""
 
-Progress = Callable[[Iterable["_Measured"], int, str], Iterator["_Measured"]]
-"""Shows a bar over what it hands on, of which there are so many."""
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,20 @@ def _load(folder: Path) -> tuple[LMMAdapter, GroundingHead]:
     return load_lmm(str(folder / "lmm")), from_pretrained(folder / "head").eval()
 
 
-def _calibrate(folder: Path, scenes: int) -> _Calibrations:
-    drawings = [OWN.drawing(seed) for seed in range(VALIDATION_SEED, VALIDATION_SEED + scenes)]
-    return _Calibrations(
-        *(calibrate(*_load(folder), drawings, protocol) for protocol in (captions, references))
-    )
+def _calibrate(folder: Path, scenes: int, watch: Watch) -> _Calibrations:
+    def choose(protocol: Protocol) -> Calibration:
+        drawings = map(OWN.drawing, range(VALIDATION_SEED, VALIDATION_SEED + scenes))
+        watched = _watched(drawings, scenes, "choosing thresholds", watch)
+        return calibrate(*_load(folder), watched, protocol)
+
+    return _Calibrations(choose(captions), choose(references))
+
+
+def _watched(items: Iterable[Item], count: int, what: str, watch: Watch) -> Iterator[Item]:
+    """The same items, each of which is shown as done when the next one is asked for."""
+    for done, item in enumerate(items, 1):
+        yield item
+        watch(done, count, what)
 
 
 def _measure(folder: Path, chosen: _Calibrations, setting: Setting, seed: int) -> _Measured:
@@ -116,7 +126,7 @@ def _workers(processes: int) -> Iterator[Map]:
 def measure(
     folder: Path,
     settings: Sequence[tuple[Setting, int]],
-    progress: Progress,
+    watch: Watch,
     calibration_scenes: int = CALIBRATION_SCENES,
     processes: int = 1,
 ) -> list[SettingReport]:
@@ -125,20 +135,21 @@ def measure(
     Args:
         folder: as `flmm stickers build` leaves it.
         settings: each with how many scenes are drawn in it.
-        progress: shows how far it is.
+        watch: shown each scene.
         calibration_scenes: other scenes, on which the training-free comparisons choose.
         processes: how many measure side by side.
 
     Raises:
         InputError: a part is missing in the folder.
     """
-    chosen = _calibrate(folder, calibration_scenes)
+    chosen = _calibrate(folder, calibration_scenes, watch)
     reports = []
     with _workers(processes) as each:
         for setting, scenes in settings:
             seeds = range(EVALUATION_SEED, EVALUATION_SEED + scenes)
             measured = each(partial(_pickled, folder, chosen, setting), seeds)
-            parts = list(progress(map(pickle.loads, measured), scenes, setting.name))
+            found = _watched(measured, scenes, setting.name, watch)
+            parts: list[_Measured] = list(map(pickle.loads, found))
             reports.append(_report(setting, parts))
     return reports
 

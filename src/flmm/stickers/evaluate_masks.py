@@ -3,7 +3,7 @@
 Beside the head's masks stand those that need no training: K-means, mean map, best single head.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -121,7 +121,7 @@ class Calibration:
 
 
 def calibrate(
-    adapter: LMMAdapter, head: GroundingHead, drawings: Sequence[Drawing], protocol: Protocol
+    adapter: LMMAdapter, head: GroundingHead, drawings: Iterable[Drawing], protocol: Protocol
 ) -> Calibration:
     """The best threshold of the mean map, and the best head with its best threshold, by mIoU."""
     scores: list[Tensor] = []

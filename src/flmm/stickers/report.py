@@ -1,23 +1,14 @@
 """Prints what `flmm stickers evaluate` measures."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from flmm.stickers.evaluate import SettingReport
-
-Item = TypeVar("Item")
-
-
-def bar(items: Iterable[Item], count: int, title: str) -> Iterator[Item]:
-    """A bar on standard error over the items that it hands on."""
-    yield from track(items, title, total=count, console=Console(stderr=True))
 
 
 def print_reports(reports: Sequence[SettingReport], as_json: bool) -> None:
