@@ -159,6 +159,17 @@ def test_bfloat16_and_an_average(place: Place, capsys: pytest.CaptureFixture[str
     assert any(not torch.equal(kept[name], weight) for name, weight in weights.items())
 
 
+def test_models_may_lie_beside_the_settings_and_no_needs_no_quotes(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part, folder in (("lmm", place.settings["lmm"]), ("sam", place.settings["sam"])):
+        (place.folder / part).symlink_to(folder)
+    settings = place.write(lmm="lmm", sam="sam", epochs=1)
+    settings.write_text(settings.read_text() + "mixed_precision: no\n")
+    ended = train(capsys, settings)
+    assert ended.code == 0, ended.err
+
+
 def test_each_validation_source_has_its_table(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:

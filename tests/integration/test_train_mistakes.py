@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from command import in_process
 from training_place import Place, make_place, refused, train
 
 ENTRY = {"kind": "plain", "name": "x", "file": "data/texts.jsonl"}
@@ -96,3 +97,13 @@ def test_damaged_settings_and_checkpoints_get_one_line(
     settings.write_text("- 3")
     assert "hold no entries" in refused(train(capsys, settings))
     assert "cannot be read" in refused(train(capsys, place.folder / "none.yaml"))
+
+
+@pytest.mark.parametrize("command", ["train settings.yaml", "stickers build", "bench train"])
+def test_what_is_not_installed_is_named(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flmm.cli.options.find_spec", lambda _name: None)
+    told = refused(in_process(command.split(), capsys))
+    assert "this needs accelerate" in told
+    assert "pip install 'flmm[train]'" in told

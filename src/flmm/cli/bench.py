@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flmm.cli.console import print_json, tell
-from flmm.cli.options import Device, Dtype, Json
+from flmm.cli.options import Device, Dtype, Json, need_packages
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def train(
 
     With a random LMM and SAM ViT-L's random vision encoder: about half an hour on two cores.
     """
+    need_packages("train", "accelerate", "yaml")
     from rich.console import Console
     from rich.table import Table
     from transformers.utils.logging import disable_progress_bar

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from flmm.cli.console import watched
+from flmm.cli.options import need_packages
 
 app = typer.Typer(help="The embedded world and model: make it, measure it.")
 
@@ -18,6 +19,7 @@ def build(
     ] = Path("build/stickers"),
 ) -> None:
     """Train the embedded model from scratch; called again, go on where it stopped."""
+    need_packages("train", "accelerate")
     from flmm.stickers.recipe.build import Budget
     from flmm.stickers.recipe.build import build as build_model
 

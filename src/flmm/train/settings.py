@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from os.path import isdir
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -114,6 +115,12 @@ class TrainingSettings(_Settings):
     device: str | None = None
     dtype: str | None = None
 
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _bare_no(cls, value: object) -> object:
+        # YAML reads "no" without quotes as false.
+        return MixedPrecision.NONE if value is False else value
+
     @field_validator("out", "cache")
     @classmethod
     def _possible(cls, place: Path | None) -> Path | None:
@@ -156,9 +163,11 @@ def read_settings(file: Path, flags: Mapping[str, object]) -> TrainingSettings:
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"settings {str(file)!r} hold no entries; see docs/training.md")
-    for name in ("out", "cache"):
-        if isinstance(content.get(name), str):
-            content[name] = str(file.parent / content[name])
+    for name in ("out", "cache", "lmm", "sam"):
+        if isinstance(value := content.get(name), str):
+            here = str(file.parent / value)
+            # A model's name may be a hub id, which looks like a relative path.
+            content[name] = here if name in ("out", "cache") or isdir(here) else value
     for name, value in flags.items():
         place = content
         *folders, last = name.split(".")
