@@ -61,8 +61,7 @@ def saying(parrot: Parrot) -> Grounder:
     adapter.model.set_submodule("lm_head", parrot)
 
     def begin(_module: nn.Module, _args: object, options: dict[str, object]) -> None:
-        # Which of the two it is, depends on the version of transformers.
-        cache = options.get("cache", options.get("past_key_values"))
+        cache = options.get("cache")
         if isinstance(cache, Cache) and cache.get_seq_length() == 0:
             parrot.said = 0
 

@@ -68,7 +68,7 @@ def generate_batch(
         max_new_tokens=max_new_tokens,
         num_beams=1,
         pad_token_id=adapter.pad_token_id,
-        past_key_values=roomy_cache(adapter.model),
+        cache=roomy_cache(adapter.model),
         logits_processor=LogitsProcessorList([_Draw(samplings, adapter.device)]),
         stopping_criteria=StoppingCriteriaList([_Ended(on_tokens)]),
     )
