@@ -1,6 +1,7 @@
 # make demo   asks the embedded model about the bundled picture
 # make test   runs every check
-# make report measures the paper's claims on the embedded model, and writes docs/report.md
+# make report measures the paper's claims on the embedded model, where that is not yet done, and writes
+#             docs/report.md
 #
 # All make .venv first, once; PYTHON and TORCH can be set, as in: make demo PYTHON=python3.12
 

@@ -32,8 +32,8 @@ from flmm.stickers.recipe.build import Budget
 from flmm.stickers.recipe.machine import steps_here
 from flmm.stickers.world import EVALUATION_SEED
 
-STEPS = 3000
-"""Of two cores."""
+STEPS = Budget().head
+"""Of two cores: those that the head's recipe takes, from the same pictures."""
 FROZEN = "frozen LMM + head"
 
 
@@ -140,9 +140,9 @@ def tables(results: SegmentationToken) -> str:
         " ([LISA](https://arxiv.org/abs/2308.00692)). Here copies of the same LMM learn that way:"
         " all of the LLM and the projector, an MLP from the token's state to SAM's prompt, and"
         f" SAM's prompt encoder and mask decoder, for {results.steps:,} steps of {PICTURES_A_STEP}"
-        f" pictures at a learning rate of {LEARNING_RATE:g} (the embedded head's recipe takes"
-        f" {Budget().head:,}), on the pictures that the embedded head learned from, three texts a"
-        " picture."
+        f" pictures at a learning rate of {LEARNING_RATE:g}, as many as the embedded head's recipe"
+        " takes, from the same pictures (on a GPU a quarter of the steps, of four times as many),"
+        " three texts a picture."
         f" LISA's way: referring expressions alone, each answered `It is {TOKEN}.` (LISA itself"
         " mixes ordinary questions in, to keep some of the conversation). GLaMM's way: for one of"
         f" the three, a caption with `{TOKEN}` after each phrase. Masks are of one referring"
@@ -201,6 +201,6 @@ def figures(results: SegmentationToken, _bench: Bench, out: Path) -> dict[str, s
 
 
 SEGMENTATION_TOKEN = Claim(
-    "segmentation-token", "What a segmentation token costs", SegmentationToken, 1,
+    "segmentation-token", "What a segmentation token costs", SegmentationToken, 2,
     measure, tables, figures, check,
 )  # fmt: skip
