@@ -1,7 +1,8 @@
 """Chats over HTTP, asked with OpenAI's own client."""
 
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 import httpx
@@ -10,7 +11,9 @@ import openai
 import pytest
 from serving import MODEL, QUESTION, data_url, decoded, encoded, noise, running, tiny_grounder
 
+from flmm.answer import Phrase
 from flmm.grounder import Grounder
+from flmm.phrase_masks import PhraseMasks
 from flmm.serve.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -118,6 +121,33 @@ def test_streamed_phrases_come_when_their_last_word_is_said(
     for wanted in expected.phrases:
         differing = decoded(by_start[wanted.start]["mask"]) != wanted.mask
         assert differing.mean() < 0.01
+
+
+def test_words_do_not_run_ahead_of_masks(
+    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ground(*arguments: object) -> tuple[Phrase, ...]:
+        time.sleep(0.2)
+        return own(*arguments)
+
+    expected = grounder.chat(PICTURE, QUESTION, max_new_tokens=30).phrases
+    assert len(expected) > 2
+    own = cast("Callable[..., tuple[Phrase, ...]]", PhraseMasks.ground)
+    monkeypatch.setattr(PhraseMasks, "ground", ground)
+    text, told = "", []
+    with running(tiny_grounder(), ServerSettings(port=0)) as address:
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0)
+        chunks = client.chat.completions.create(
+            model=MODEL, messages=[asked()], max_tokens=30, stream=True,
+            extra_body={"grounding": {}},
+        )  # fmt: skip
+        for chunk in chunks:
+            delta = chunk.choices[0].delta
+            text += delta.content or ""
+            told += [len(text)] * len((delta.model_extra or {}).get("grounding", []))
+    # While a mask is made, the words go on to the end of the next phrase, and no further.
+    for said, after_next in zip(told, expected[2:], strict=False):
+        assert said <= after_next.end
 
 
 def test_given_phrases_and_the_number_of_phrases(client: openai.OpenAI, grounder: Grounder) -> None:

@@ -54,7 +54,8 @@ class MaskDesk:
         self._masks = masks
         self._metrics = metrics
         self._orders: deque[Order] = deque()
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._changed, self._begun = threading.Condition(lock), threading.Condition(lock)
         self._is_closing = False
         self._thread = threading.Thread(target=self._work, name="flmm-masks", daemon=True)
         self._thread.start()
@@ -70,6 +71,11 @@ class MaskDesk:
         """Whether more waits than the next pass will do."""
         with self._changed:
             return sum(len(order.said) for order in self._orders) > _PHRASES_TOGETHER
+
+    def wait_until_begun(self) -> None:
+        """Comes back when no order waits: the last are being done, or have been."""
+        with self._changed:
+            self._begun.wait_for(lambda: not self._orders)
 
     def close(self) -> None:
         """Comes back when all orders are done."""
@@ -94,6 +100,7 @@ class MaskDesk:
             while self._orders and phrases < _PHRASES_TOGETHER:
                 taken.append(self._orders.popleft())
                 phrases += len(taken[-1].said)
+            self._begun.notify_all()
             return taken
 
     def _together(self, orders: Iterable[Order]) -> dict[Order, Sequence[Phrase]]:

@@ -86,12 +86,15 @@ class SpeakJob(Job):
         self._early: list[PhraseSpan] = []
         self._found: dict[PhraseSpan, Located] = {}
         self._began = 0.0
+        self._is_alone = False
+        """Whether nobody else's answer is said at the same time."""
 
     @classmethod
     def run_together(cls, jobs: Sequence[Self], workshop: Workshop) -> None:
         now = time.perf_counter()
         for job in jobs:
             job._began = now
+            job._is_alone = len(jobs) == 1
             job.watch.seconds["queue"] = now - job.slot.began
         trace_generations(workshop.pipeline.adapter, jobs)
 
@@ -136,6 +139,10 @@ class SpeakJob(Job):
             return
         self._early.extend(chosen)
         self._order_masks(chosen, step.trace())
+        if self._is_alone:
+            # A mask takes as long as several words, longer still beside them: words that ran ahead
+            # would gain nothing, since the answer is whole with its last mask.
+            self._workshop.desk.wait_until_begun()
 
     def end_of_answer(self, token_ids: Tensor, trace: Trace | None) -> None:
         """All tokens are said."""
