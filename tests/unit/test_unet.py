@@ -17,9 +17,14 @@ def decoder() -> MaskDecoder:
 
 @pytest.mark.parametrize(
     ("grid", "size"),
-    [((24, 24), (64, 64)), ((17, 30), (36, 64)), ((30, 7), (64, 14)), ((49, 49), (64, 64))],
-)
-def test_longer_side_is_the_one_asked_for(grid: tuple[int, int], size: tuple[int, int]) -> None:
+    [
+        ((24, 24), (64, 64)), ((17, 30), (36, 64)), ((30, 7), (64, 14)), ((49, 49), (64, 64)),
+        ((64, 64), (64, 64)), ((24, 72), (24, 72)), ((70, 96), (70, 96)),
+    ],
+)  # fmt: skip
+def test_longer_side_is_enlarged_to_64_and_never_shrunk(
+    grid: tuple[int, int], size: tuple[int, int]
+) -> None:
     decoder = MaskDecoder(2, base_channels=2)
     assert decoder(torch.rand(1, 2, *grid)).shape == (1, 1, *size)
 
@@ -52,7 +57,7 @@ def test_half_precision_attention_is_summed_exactly(decoder: MaskDecoder) -> Non
 def test_enlarging_convolution_is_the_steps_one_by_one(grid: tuple[int, int]) -> None:
     convolution = EnlargingConvolution(6, 4, side=20, multiple=8).double()
     maps = torch.rand(2, 6, *grid, dtype=torch.float64)
-    scale = 20 / max(grid) * (1 + 1e-9)
+    scale = max(20 / max(grid), 1) * (1 + 1e-9)
     large = functional.interpolate(maps, scale_factor=scale, mode="bilinear")
     height, width = large.shape[2:]
     assert enlarged_size(maps, 20) == (height, width)

@@ -12,14 +12,17 @@ from flmm.types import Size
 
 
 def enlarged_size(maps: Tensor, side: int) -> Size:
-    """(height, width) of (P, C, h, w) maps, enlarged so that the longer one is ``side``."""
+    """(height, width) of (P, C, h, w) maps, enlarged so that the longer one is ``side``.
+
+    Maps whose longer side is ``side`` or more keep their size.
+    """
     scale = _scale(maps, side)
     return int(maps.shape[2] * scale), int(maps.shape[3] * scale)
 
 
 def _scale(maps: Tensor, side: int) -> float:
     # The floor of side * (64 / side) is 63 for some sides (49 is the first), hence the nudge.
-    return side / max(maps.shape[2:]) * (1 + 1e-9)
+    return max(side / max(maps.shape[2:]), 1) * (1 + 1e-9)
 
 
 class EnlargingConvolution(nn.Conv2d):
@@ -32,7 +35,7 @@ class EnlargingConvolution(nn.Conv2d):
     Args:
         in_channels: maps a phrase.
         out_channels: channels after the convolution.
-        side: length of the enlarged grid's longer side.
+        side: length of the enlarged grid's longer side; larger maps keep their size.
         multiple: what the sides are filled up to a multiple of, with zeros below and on the right.
     """
 

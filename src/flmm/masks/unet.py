@@ -1,7 +1,7 @@
 """From word-image attention to mask logits (paper section 3.2, step 3 of the method).
 
 Letters: ``P`` phrases, ``M`` layers, ``N`` heads, ``h w`` image-token grid, ``h' w'`` the grid
-enlarged so that its longer side is ``upsample_input``.
+enlarged so that its longer side is ``upsample_input`` at least.
 """
 
 from itertools import pairwise
@@ -58,7 +58,7 @@ class MaskDecoder(nn.Module):
         in_channels: maps a phrase, ``M * N`` (twice that for a tiled LMM).
         base_channels: channels of the first stage; each further stage has twice as many.
         stages: resolutions of the U-Net, at least 1.
-        upsample_input: longer side that the maps are enlarged to before the first stage.
+        upsample_input: longer side that smaller maps are enlarged to before the first stage.
         normalise: whether each map is divided by its own sum first.
 
     Raises:
