@@ -31,8 +31,8 @@ from schemathesis.core.failures import FailureGroup
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks as openapi_checks
 
-from flmm.grounder import Grounder
-from flmm.serve.run import http_server, listen
+from flmm.grounding.grounder import Grounder
+from flmm.serve.server import http_server, listen
 from flmm.serve.settings import Limits, ServerSettings
 
 Case = schemathesis.Case[Any]

@@ -4,19 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flmm.answer import Answer, Phrase
+    from flmm.answers.answer import Answer, Phrase
     from flmm.errors import InputError
-    from flmm.grounder import Grounder
+    from flmm.grounding.grounder import Grounder
 
 __all__ = ["Answer", "Grounder", "InputError", "Phrase", "__version__"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Answer": "flmm.answer",
-    "Grounder": "flmm.grounder",
+    "Answer": "flmm.answers.answer",
+    "Grounder": "flmm.grounding.grounder",
     "InputError": "flmm.errors",
-    "Phrase": "flmm.answer",
+    "Phrase": "flmm.answers.answer",
 }
 
 

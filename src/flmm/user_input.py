@@ -1,6 +1,5 @@
 """What the user says - models, devices, types, questions, phrases - checked and understood."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,22 +9,17 @@ from flmm.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-    from flmm.model import HeadConfig
-
-DEFAULT_SEGMENT_PROMPT = "Where is {phrase} in the picture?"
-DEFAULT_CAPTION_PROMPT = "What is in the picture?"
-
+EMBEDDED_MODEL_FOLDER = Path(__file__).parent / "assets" / "embedded"
+"""Its sub-folders are what ``embedded:NAME`` names."""
 EMBEDDED_HEAD = "embedded:head"
 """The name of the head that comes with the package."""
 
-_ARTICLE = re.compile(r"^(the|an?)\s+(?=\S)", re.IGNORECASE)
-_ASSETS = Path(__file__).parent / "assets" / "embedded"
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
 def embedded_parts() -> dict[str, Path]:
     """What comes with the package: names such as "embedded:head", and their folders."""
-    folders = sorted(entry for entry in _ASSETS.glob("*") if entry.is_dir())
+    folders = sorted(entry for entry in EMBEDDED_MODEL_FOLDER.glob("*") if entry.is_dir())
     return {f"embedded:{folder.name}": folder for folder in folders}
 
 
@@ -43,36 +37,6 @@ def find_folder(name: str) -> str:
             f"there is no {name!r} in this installation; it has {', '.join(parts) or 'none'}"
         )
     return str(parts[name])
-
-
-def asked_for(phrase: str, config: "HeadConfig") -> tuple[str, str]:
-    """What the LMM is asked for a phrase that shall be segmented, and what it is made to answer."""
-    pattern = config.segment_prompt or DEFAULT_SEGMENT_PROMPT
-    said = phrase
-    if "the {phrase}" in pattern:
-        phrase = _ARTICLE.sub("", phrase)
-        said = f"the {phrase}"
-    return pattern.replace("{phrase}", phrase), said[0].upper() + said[1:]
-
-
-def find_lmm(head: str, config: "HeadConfig", lmm: str | None) -> tuple[str, str | None]:
-    """The LMM's name and revision for a head.
-
-    Raises:
-        InputError: the user named another LMM than the head was trained on, or nobody named one.
-            Folders have any name, so for them only the sizes are checked, later.
-    """
-    base = config.base_model_name_or_path
-    if not lmm and not base:
-        raise InputError(f"the head {head!r} does not name its LMM; name it with --lmm (lmm=)")
-    if not lmm or lmm == base:
-        return base, config.base_model_revision
-    if base and not Path(lmm).expanduser().is_dir() and not Path(base).is_dir():
-        raise InputError(
-            f"the head {head!r} was trained on the LMM {base!r}, not on {lmm!r}; "
-            "leave out the LMM, or give a head that was trained on it"
-        )
-    return lmm, None
 
 
 def find_device(device: "str | torch.device | None") -> "torch.device":

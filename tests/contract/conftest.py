@@ -1,11 +1,11 @@
-"""Every family by itself: a new file in ``flmm/lmm`` is found and tested."""
+"""Every family by itself: a new file in ``flmm/lmm/families`` is found and tested."""
 
 import pytest
 
-from flmm.lmm import adapter_class, families
+from flmm.lmm.auto import adapter_class, families
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.generic import GenericAdapter
-from flmm.lmm.llava import LlavaAdapter
 
 # Key heads for each query head are rare by now; one family shows that they work too.
 CASES = [

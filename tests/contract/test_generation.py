@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from family_checks import picture
+from contract_helpers import picture
 
-from flmm.attention.recorder import Step, trace_generation, trace_text
 from flmm.attention.trace import Trace
+from flmm.attention.tracing import Step, trace_generation, trace_text
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 import torch
-from family_checks import picture
+from contract_helpers import picture
 from PIL import Image
 from torch import Tensor
 from transformers.processing_utils import ProcessorMixin

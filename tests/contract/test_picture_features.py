@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from family_checks import ANSWERS, picture
+from contract_helpers import ANSWERS, picture
 
-from flmm.attention.recorder import trace_generation, trace_texts
+from flmm.attention.tracing import trace_generation, trace_texts
 from flmm.lmm.base import LMMAdapter
 
 

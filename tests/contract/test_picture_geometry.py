@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from family_checks import PICTURE_SIZES, image_embeddings, picture
+from contract_helpers import PICTURE_SIZES, image_embeddings, picture
 from torch import Tensor, nn
 
 from flmm.errors import InputError

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from family_checks import ANSWERS, earlier_turns, picture
+from contract_helpers import ANSWERS, earlier_turns, picture
 
-from flmm.attention.recorder import trace_texts
+from flmm.attention.tracing import trace_texts
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 

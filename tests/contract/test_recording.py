@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from family_checks import (
+from contract_helpers import (
     ANSWERS,
     continued,
     earlier_turns,
@@ -13,12 +13,12 @@ from family_checks import (
 )
 from torch import Tensor
 
-from flmm.attention.recorder import Step, trace_generation, trace_text, trace_texts
-from flmm.attention.recording import Recording, record
+from flmm.attention.recorder import Recording, record
 from flmm.attention.trace import Trace
-from flmm.geometry import bring_to_grid
+from flmm.attention.tracing import Step, trace_generation, trace_text, trace_texts
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
+from flmm.pictures.geometry import bring_to_grid
 
 
 def assert_rows_are_those_of_eager_attention(

@@ -8,8 +8,8 @@ import torch
 from conformance import Case, case_paths, read_case
 
 from flmm.attention.merge import merge_phrase
-from flmm.checkpoint import convert_official
-from flmm.model import HeadOutput
+from flmm.head.conversion import convert_official
+from flmm.head.model import HeadOutput
 from flmm.types import ImageGeometry
 
 

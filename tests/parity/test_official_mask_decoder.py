@@ -7,7 +7,7 @@ import pytest
 import torch
 from conformance import case_paths, read_case
 
-from flmm.official import convert_mask_decoder
+from flmm.head.conversion import convert_mask_decoder
 
 
 @pytest.mark.parametrize("path", case_paths("mask_decoder"), ids=lambda path: path.name)

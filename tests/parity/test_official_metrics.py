@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conformance import case_paths, read_case
 
-from flmm.metrics import mask_overlap, narrative_scores, referring_scores
+from flmm.evaluate.metrics import mask_overlap, narrative_scores, referring_scores
 
 
 @pytest.mark.parametrize("path", case_paths("metrics"), ids=lambda path: path.name)

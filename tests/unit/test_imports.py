@@ -1,9 +1,10 @@
-"""Data flows one way: each stage imports only from the stages before it."""
+"""Data flows one way: each folder imports only from those before it, and no files in a circle."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,82 +12,134 @@ import pytest
 import flmm
 
 PACKAGE = Path(flmm.__file__).parent
+ARCHITECTURE = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
 
-STAGES: tuple[tuple[str, ...], ...] = (
-    (
-        "errors",
-        "types",
-        "geometry",
-        "pictures",
-        "palette",
-        "content",
-        "weights",
-        "metrics",
-        "remembered",
-        "whole_file",
-        "stopwatch",
-    ),
-    ("lmm",),
-    ("attention",),
-    ("masks",),
-    # The head's methods hand over to checkpoint, so these are one stage in several files.
-    ("model", "checkpoint", "official", "official_names", "losses", "user_input"),
-    ("legend", "overlay", "heat", "closer_look", "answer"),
-    ("phrase_masks", "phrase_choice"),
-    ("pipeline", "referring"),
-    ("streaming", "attending", "thinking"),
-    ("grounder",),
-)
-"""Folders and files from left to right; all others ("cli", "stickers", …) stand at the end."""
+SHARED = "shared files"
+FOLDERS = (
+    SHARED, "pictures", "lmm", "attention", "masks", "head", "answers", "grounding", "stickers",
+    "data", "evaluate", "train", "batch", "embedded", "bench", "report", "serve", "cli",
+)  # fmt: skip
+"""From left to right; ``docs/architecture.md`` says what each is for. The files beside the folders
+come first."""
+SERVE_FOLDERS = (SHARED, "protection", "workers", "common", "service", "surfaces")
+"""The order inside ``serve``."""
+SERVE_FILES_AT_THE_END = ("monitoring", "app", "server")
+MAX_FILES_AT_TOP = 10
 
-RANKS = {name: rank for rank, names in enumerate(STAGES) for name in names}
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def rank(name: str) -> int:
-    return RANKS.get(name, len(STAGES))
+def module_name(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_stages(source: str, package: str) -> Iterator[str]:
-    """The stages that a file imports, at its top or inside its functions."""
+MODULES = {module_name(file): file for file in FILES}
+
+
+def imported_modules(source: str, modules: frozenset[str]) -> Iterator[str]:
+    """The modules that a file imports: at its top, inside functions, and for types alone."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names if alias.name in modules)
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "relative imports hide where a name comes from"
-            module = node.module or ""
-            names = [f"{module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == package and len(parts) > 1:
-                yield parts[1]
+            for alias in node.names:
+                if (name := f"{node.module}.{alias.name}") in modules:
+                    yield name
+                elif node.module in modules:
+                    yield node.module
 
 
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+IMPORTS = {
+    module: frozenset(imported_modules(file.read_text(encoding="utf-8"), frozenset(MODULES)))
+    for module, file in MODULES.items()
+}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_files_import_only_from_the_left(path: Path) -> None:
-    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    for stage in imported_stages(path.read_text(encoding="utf-8"), "flmm"):
-        assert rank(stage) <= rank(own), f"{own} stands left of {stage}, which it imports"
-        if rank(own) == len(STAGES) and own != "cli":
-            assert stage != "cli", f"{own} imports the command line"
+def folder_of(module: str) -> str:
+    """The folder of the package that a module lies in."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and (PACKAGE / parts[1]).is_dir() else SHARED
 
 
-def test_every_stage_exists() -> None:
-    there = {path.name.removesuffix(".py") for path in PACKAGE.iterdir()}
-    assert set(RANKS) <= there
+def circle(imports: dict[str, frozenset[str]]) -> list[str] | None:
+    """Modules that import each other in a circle; None where there are none."""
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return None
 
 
-def test_the_rule_sees_imports_inside_functions() -> None:
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "flmm"])
+def test_files_import_only_from_folders_before_theirs(module: str) -> None:
+    own = FOLDERS.index(folder_of(module))
+    for imported in IMPORTS[module] - {"flmm"}:
+        place = FOLDERS.index(folder_of(imported))
+        assert place <= own, f"{module} imports {imported}, whose folder comes later"
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    # The package's own names are loaded when they are asked for; its file imports them for types.
+    imports = {module: found - {"flmm"} for module, found in IMPORTS.items()}
+    assert circle(imports) is None
+
+
+def test_a_circle_is_found() -> None:
+    modules = frozenset({"a", "b", "c"})
+    sources = {"a": "import b", "b": "def f():\n    from c import x", "c": "from a import y"}
+    imports = {
+        name: frozenset(imported_modules(source, modules)) for name, source in sources.items()
+    }
+    assert set(circle(imports) or ()) == {"a", "b", "c"}
+    assert circle({"a": frozenset({"b"}), "b": frozenset()}) is None
+
+
+def test_every_folder_has_its_place_in_the_order() -> None:
+    there = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    assert there == set(FOLDERS) - {SHARED}
+
+
+def test_the_architecture_page_has_the_same_order() -> None:
+    rows = [line.split("|")[1].strip() for line in ARCHITECTURE.splitlines() if "|" in line]
+    named = [row.strip("`").removesuffix("/") for row in rows if row.startswith("`")]
+    assert [name for name in named if name in FOLDERS] == list(FOLDERS[1:])
+
+
+def test_few_files_lie_beside_the_folders() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= MAX_FILES_AT_TOP
+
+
+def serve_place(module: str) -> int:
+    """Where a module of ``flmm.serve`` stands in its order."""
+    name = module.split(".")[2]
+    if name in SERVE_FILES_AT_THE_END:
+        return len(SERVE_FOLDERS) + SERVE_FILES_AT_THE_END.index(name)
+    if name in ("openai", "plain", "page"):
+        name = "surfaces"
+    return SERVE_FOLDERS.index(name if name in SERVE_FOLDERS else SHARED)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("flmm.serve.")])
+def test_the_server_is_in_layers(module: str) -> None:
+    for imported in IMPORTS[module]:
+        if imported.startswith("flmm.serve."):
+            assert serve_place(imported) <= serve_place(module), f"{module} imports {imported}"
+
+
+def test_imports_inside_functions_are_seen() -> None:
+    modules = frozenset({"flmm.cli", "flmm.cli.main", "flmm.lmm.base", "flmm.head.checkpoint"})
     source = "def f():\n    from flmm.cli import main\n    import flmm.lmm.base\n"
-    assert list(imported_stages(source, "flmm")) == ["cli", "lmm"]
-    assert list(imported_stages("from flmm import checkpoint", "flmm")) == ["checkpoint"]
+    assert list(imported_modules(source, modules)) == ["flmm.cli.main", "flmm.lmm.base"]
+    source = "from flmm.head.checkpoint import load_head"
+    assert list(imported_modules(source, modules)) == ["flmm.head.checkpoint"]
 
 
-@pytest.mark.parametrize("module", ["flmm", "flmm.cli.main", "flmm.pictures", "flmm.lmm"])
+@pytest.mark.parametrize(
+    "module", ["flmm", "flmm.cli.main", "flmm.pictures.reading", "flmm.lmm.auto"]
+)
 def test_light_modules_wait_for_nothing_heavy(module: str) -> None:
     heavy = ("torch", "transformers", "spacy", "sklearn", "scipy")
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flmm.attention.attention_rows import expanded
 from flmm.attention.merge import Merge, merge_phrase
-from flmm.attention.rows import expanded
 from flmm.errors import InputError
-from flmm.geometry import bring_to_grid
 from flmm.lmm.prompt import View
+from flmm.pictures.geometry import bring_to_grid
 from flmm.types import ImageGeometry
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import SamConfig, SamModel
 
 from flmm.bench.models import LLMSize
-from flmm.model import GroundingHead, HeadConfig
+from flmm.head.model import GroundingHead, HeadConfig
 from flmm.types import ImageGeometry
 
 PHRASES = 8

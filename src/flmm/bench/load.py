@@ -7,7 +7,7 @@ from pathlib import Path
 from flmm.bench.memory import forget_peak, in_a_process_of_its_own, measurable, peak
 from flmm.bench.models import SMALL
 from flmm.bench.record import Setting
-from flmm.lmm import load_lmm
+from flmm.lmm.auto import load_lmm
 from flmm.lmm.placement import Placement
 
 

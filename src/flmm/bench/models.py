@@ -14,9 +14,9 @@ from transformers.models.llava_next.image_processing_pil_llava_next import (
 from transformers.models.llava_next.modeling_llava_next import LlavaNextForConditionalGeneration
 
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.llava import LlavaAdapter
-from flmm.lmm.llava_next import LlavaNextAdapter
-from flmm.lmm.tiny import random_model, tiny_tokenizer, tiny_vision, token_id
+from flmm.lmm.families.llava import LlavaAdapter
+from flmm.lmm.families.llava_next import LlavaNextAdapter
+from flmm.lmm.tiny_models import random_model, tiny_tokenizer, tiny_vision, token_id
 
 ImageTokens = Literal[576, 2880]
 """One view of 24×24 cells, or that and four tiles of as many."""

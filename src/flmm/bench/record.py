@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.configuration_utils import PreTrainedConfig
 
-from flmm.attention.recorder import trace_generation
+from flmm.attention.tracing import trace_generation
 from flmm.bench.memory import forget_peak, in_a_process_of_its_own, measurable, peak
 from flmm.bench.models import ImageTokens, LLMSize, bench_model, bench_picture
 from flmm.lmm.base import LMMAdapter

@@ -23,18 +23,19 @@ from flmm.attention.spans import span_at
 from flmm.bench.models import HALF_BILLION, SMALL, LLMSize, bench_model
 from flmm.bench.record import eager_attention
 from flmm.data.exchanges import Protocol
+from flmm.data.features import FeatureExtractor
+from flmm.data.readers.sticker_scenes import read_stickers
 from flmm.data.sample import Sample
 from flmm.data.sources import Stickers
-from flmm.data.sticker_scenes import read_stickers
-from flmm.features import FeatureExtractor
-from flmm.geometry import cut_to_picture
+from flmm.head.model import GroundingHead, HeadConfig
 from flmm.lmm.base import LMMAdapter
-from flmm.model import GroundingHead, HeadConfig
-from flmm.train.cache import CachedPictures, CacheKey, FeatureCache, fill, sample_digest
+from flmm.pictures.geometry import cut_to_picture
+from flmm.progress import unwatched
+from flmm.train.batch_loss import masked_loss
+from flmm.train.compression import Precision
+from flmm.train.dataset import LivePictures, TrainingPictures, targets_of
+from flmm.train.feature_cache import CachedPictures, CacheKey, FeatureCache, fill, sample_digest
 from flmm.train.fit import Run, fit
-from flmm.train.loss import masked_loss
-from flmm.train.packing import Precision
-from flmm.train.pictures import LivePictures, TrainingPictures, targets_of, unwatched
 from flmm.train.settings import TrainingSettings
 
 Way = Literal["authors", "uncached", "cached"]

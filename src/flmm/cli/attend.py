@@ -21,7 +21,7 @@ from flmm.cli.options import (
 from flmm.user_input import check_phrases, check_text
 
 if TYPE_CHECKING:
-    from flmm.attending import AttendedText
+    from flmm.grounding.attention_view import AttendedText
 
 
 def attend(
@@ -61,7 +61,7 @@ def attend(
     as_json: Json = False,
 ) -> None:
     """Show where in a picture the model looks with each word."""
-    from flmm.pictures import read_picture
+    from flmm.pictures.reading import read_picture
 
     picture = read_picture(image)
     check_text("question", question)

@@ -58,7 +58,9 @@ def batch(
     as_json: Json = False,
 ) -> None:
     """Ask about many pictures; the same command goes on where it was stopped."""
-    from flmm.batch import Results, read_tasks, work_through
+    from flmm.batch.results import Results
+    from flmm.batch.run import work_through
+    from flmm.batch.tasks import read_tasks
 
     folder, tasks = read_tasks(work, question)
     if overlays is not None:

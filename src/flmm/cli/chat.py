@@ -52,7 +52,7 @@ def chat(
     as_json: Json = False,
 ) -> None:
     """Ask about a picture and see where the answer's words are in it."""
-    from flmm.pictures import read_picture
+    from flmm.pictures.reading import read_picture
 
     picture = read_picture(image)
     check_text("question", question)

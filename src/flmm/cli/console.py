@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flmm.palette import colour_of, hexadecimal, text_colour
+from flmm.answers.palette import colour_of, hexadecimal, text_colour
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from flmm.answer import Answer
-    from flmm.train.pictures import Watch
+    from flmm.answers.answer import Answer
+    from flmm.progress import Watch
 
 _LINES = 20
 """In a log that nobody watches, at most."""

@@ -51,7 +51,8 @@ def convert(
     with working("converting"):
         from transformers.utils.logging import disable_progress_bar
 
-        from flmm.checkpoint import convert_official, save_pretrained
+        from flmm.head.checkpoint import save_head
+        from flmm.head.conversion import convert_official
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
         head = convert_official(
@@ -61,7 +62,7 @@ def convert(
             base_model_revision=revision,
             views=views,
         )
-        save_pretrained(head, out)
+        save_head(head, out)
     config = head.config
     if as_json:
         print_json({"head": str(out), "lmm": lmm, "layers": config.layers, "heads": config.heads})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from flmm.evaluate.benchmark import Benchmark
-    from flmm.evaluate.scores import Report, ScoreTable
+    from flmm.evaluate.score_tables import Report, ScoreTable
 
 _LONGEST_WAIT = timedelta(days=7)
 """How long one process may wait for the slowest."""
@@ -112,7 +112,7 @@ def evaluate(
     if table is not None:
         if benchmark is not None or given or out is not None:
             raise InputError("--table cuts tables of a finished run; give nothing else but --json")
-        from flmm.evaluate.scores import report_of
+        from flmm.evaluate.score_tables import report_of
 
         _show(report_of(table), table, as_json)
         return
@@ -172,9 +172,9 @@ def _run(
 
     from flmm.data.exchanges import Protocol
     from flmm.evaluate.benchmark import fingerprint
-    from flmm.evaluate.contact_sheet import write_contact_sheet
     from flmm.evaluate.run import evaluate as run
-    from flmm.evaluate.scores import report_of
+    from flmm.evaluate.score_tables import report_of
+    from flmm.evaluate.worst_phrases import write_contact_sheet
 
     state = PartialState(cpu=device == "cpu", timeout=_LONGEST_WAIT)
     if state.num_processes > 1 and device is None:

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 
 from flmm.cli.console import print_json
 from flmm.cli.options import Json
-from flmm.lmm import families, read_model_type
+from flmm.lmm.auto import families
+from flmm.lmm.model_type import read_model_type
 from flmm.user_input import embedded_parts
 
 # What stands behind each family, by its model type; one without an entry has the contract tests.

@@ -13,7 +13,7 @@ from flmm.cli.console import is_terminal, tell, working
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
-    from flmm.grounder import Grounder
+    from flmm.grounding.grounder import Grounder
 
 Image = Annotated[Path, typer.Argument(metavar="IMAGE", show_default=False, help="A picture file.")]
 Model = Annotated[
@@ -81,7 +81,7 @@ def overlay_file(image: Path, out: Path | None, as_json: bool) -> Path | None:
     Raises:
         InputError: it cannot be written there, or would replace the picture itself.
     """
-    from flmm.answer import check_destination
+    from flmm.answers.answer import check_destination
 
     if out is None:
         if as_json:
@@ -104,7 +104,7 @@ def load_grounder(
     with working("loading the model" if local else None), _here_to_stay():
         from transformers.utils.logging import disable_progress_bar
 
-        from flmm.grounder import Grounder
+        from flmm.grounding.grounder import Grounder
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
         return Grounder.from_pretrained(model, lmm=lmm, device=device, dtype=dtype)

@@ -13,7 +13,7 @@ from flmm.errors import InputError
 
 if TYPE_CHECKING:
     from flmm.data.sources import DataSource
-    from flmm.report.claim import Bench
+    from flmm.report.context import Bench
 
 
 class WhichClaim(StrEnum):
@@ -73,8 +73,9 @@ def report(
     What is in --out for the same model and settings is not measured again.
     """
     need_packages("report", "matplotlib", "accelerate", "pyarrow", "yaml")
-    from flmm.report.claim import Bench, write_index
+    from flmm.report.claim import write_index
     from flmm.report.claims import CLAIMS
+    from flmm.report.context import Bench
     from flmm.report.data import source_data, sticker_data
 
     if data is None:

@@ -37,7 +37,7 @@ def segment(
     as_json: Json = False,
 ) -> None:
     """Find what each phrase refers to in a picture."""
-    from flmm.pictures import read_picture
+    from flmm.pictures.reading import read_picture
 
     picture = read_picture(image)
     checked = check_phrases(phrases)

@@ -51,7 +51,7 @@ def serve(
     need_packages("serve", *_PACKAGES)
     if api_key is not None and not (api_key.isascii() and api_key.strip()):
         raise InputError("the API key is empty or not ASCII; choose another")
-    from flmm.serve.run import serve as run
+    from flmm.serve.server import serve as run
     from flmm.serve.settings import Limits, ServerSettings
 
     limits = Limits(

@@ -20,8 +20,8 @@ def build(
 ) -> None:
     """Train the embedded model from scratch; called again, go on where it stopped."""
     need_packages("train", "accelerate")
-    from flmm.stickers.recipe.build import Budget
-    from flmm.stickers.recipe.build import build as build_model
+    from flmm.embedded.recipe.build import Budget
+    from flmm.embedded.recipe.build import build as build_model
 
     with watched() as watch:
         result = build_model(out, Budget(), watch)
@@ -50,10 +50,10 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead.")] = False,
 ) -> None:
     """Measure captions, answers and masks on scenes that training never saw."""
-    from flmm.stickers.evaluate import measure
-    from flmm.stickers.kinds import EMBEDDED_FOLDER
-    from flmm.stickers.report import print_reports
-    from flmm.stickers.setting import LARGER, OWN, artwork_setting, photograph_setting
+    from flmm.embedded.evaluate import measure
+    from flmm.embedded.evaluation_settings import LARGER, OWN, artwork_setting, photograph_setting
+    from flmm.embedded.evaluation_tables import print_reports
+    from flmm.user_input import EMBEDDED_MODEL_FOLDER
 
     settings = [OWN, *(artwork_setting(folder) for folder in artwork or ())]
     if photographs is not None:
@@ -62,5 +62,5 @@ def evaluate(
         settings.append(LARGER)
     wanted = [(setting, scenes) for setting in settings]
     with watched() as watch:
-        reports = measure(model or EMBEDDED_FOLDER, wanted, watch, processes=processes)
+        reports = measure(model or EMBEDDED_MODEL_FOLDER, wanted, watch, processes=processes)
     print_reports(reports, as_json)

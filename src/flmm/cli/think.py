@@ -22,7 +22,7 @@ from flmm.cli.options import (
 from flmm.user_input import check_text
 
 if TYPE_CHECKING:
-    from flmm.thinking import Thought
+    from flmm.grounding.chain_of_thought import Thought
 
 
 def think(
@@ -55,7 +55,7 @@ def think(
     as_json: Json = False,
 ) -> None:
     """Locate what matters in a picture, look at it closer, and answer."""
-    from flmm.pictures import read_picture
+    from flmm.pictures.reading import read_picture
 
     picture = read_picture(image)
     check_text("question", question)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flmm.data.sample import GroundedText
-from flmm.model import HeadConfig
-from flmm.user_input import DEFAULT_CAPTION_PROMPT, asked_for
+from flmm.head.model import HeadConfig
+from flmm.head.prompts import DEFAULT_CAPTION_PROMPT, asked_for
 
 _BETWEEN = "; "
 

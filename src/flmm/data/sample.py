@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from flmm.errors import InputError
-from flmm.pictures import read_picture
+from flmm.pictures.reading import read_picture
 from flmm.types import Size
 
 Mask = NDArray[np.bool_]

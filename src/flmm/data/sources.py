@@ -10,16 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
-from flmm.data.coco import read_coco
-from flmm.data.files import first_mistake
-from flmm.data.grounded_conversation import read_grounded_conversations
-from flmm.data.panoptic_narrative import read_panoptic_narratives
-from flmm.data.plain import read_plain
-from flmm.data.reason_seg import read_reason_seg
-from flmm.data.refcoco import Split, read_refcoco
+from flmm.data.readers.coco import read_coco
+from flmm.data.readers.files import first_mistake
+from flmm.data.readers.grounded_conversation import read_grounded_conversations
+from flmm.data.readers.panoptic_narrative import read_panoptic_narratives
+from flmm.data.readers.plain import read_plain
+from flmm.data.readers.reason_seg import read_reason_seg
+from flmm.data.readers.refcoco import Split, read_refcoco
+from flmm.data.readers.sticker_scenes import read_stickers
+from flmm.data.readers.viscot import read_viscot
 from flmm.data.sample import Sample
-from flmm.data.sticker_scenes import read_stickers
-from flmm.data.viscot import read_viscot
 from flmm.errors import InputError
 
 # Configs have strings where Python has paths, which strict models would refuse.

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from flmm.answer import write_whole
-from flmm.checkpoint import trained_state
+from flmm.atomic_write import write_whole
 from flmm.data.exchanges import Protocol
 from flmm.data.sample import Sample
 from flmm.errors import InputError
-from flmm.grounder import Grounder
-from flmm.model import GroundingHead
-from flmm.weights import weights_fingerprint
+from flmm.grounding.grounder import Grounder
+from flmm.head.checkpoint import trained_state
+from flmm.head.model import GroundingHead
+from flmm.head.weights import weights_fingerprint
 
 _RUN_FILE = "run.json"
 

@@ -15,7 +15,7 @@ from typing import TypeVar, get_args, get_origin, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flmm.answer import write_whole
+from flmm.atomic_write import write_whole
 from flmm.errors import InputError
 from flmm.evaluate.rows import CaptionRow, PhraseRow, SaidRow, SampleResult, SampleRow
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from accelerate import PartialState
 
 from flmm.data.exchanges import Protocol
-from flmm.data.reading import Reading
 from flmm.data.sample import Sample
+from flmm.data.sample_loader import Reading
+from flmm.distributed import agree, first_does
 from flmm.errors import InputError
 from flmm.evaluate.benchmark import Benchmark, Scoring, claim, record_of
-from flmm.evaluate.measure import GivenTexts, NumberedSample, OwnWords
+from flmm.evaluate.evaluators import GivenTexts, NumberedSample, OwnWords
 from flmm.evaluate.results import check_part, merge, part_file, write_part
 from flmm.evaluate.rows import SampleResult, SampleRow
-from flmm.grounder import Grounder
-from flmm.processes import agree, first_does
+from flmm.grounding.grounder import Grounder
 
 # A text of a large LMM has maps of some megabytes a token, and all of a part's are held at once.
 _SAMPLES_A_PART = 4

@@ -19,7 +19,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.errors import InputError
 from flmm.lmm.chat import Chat, encode_chat, render_chat
-from flmm.lmm.frozen import FrozenModel
+from flmm.lmm.frozen_model import FrozenModel
 from flmm.lmm.generation import Generation, TokenCallback, sampling
 from flmm.lmm.loading import load_parts
 from flmm.lmm.picture_features import PictureFeatures

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.images import whole_grid
+from flmm.lmm.image_processing import whole_grid
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
 from flmm.lmm.tiles import stretched
 

@@ -26,13 +26,13 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.import_utils import is_torchvision_available
 
 from flmm.errors import InputError
-from flmm.lmm import read_model_type
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.images import ImageSteps, whole_grid
+from flmm.lmm.image_processing import ImageSteps, whole_grid
 from flmm.lmm.loading import load_parts
+from flmm.lmm.model_type import read_model_type
 from flmm.lmm.placement import Placement
 from flmm.lmm.prompt import Message, PictureLayout, ProcessedPicture
-from flmm.lmm.tiny import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
 
 # What processors raise when a file or setting of theirs is missing.
 _UNUSABLE = (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError)
@@ -195,6 +195,6 @@ def _unreadable(name: str, model_type: str, what: str) -> InputError:
     """Says what is missing, and which file would mend it."""
     return InputError(
         f"LMM {name!r} has model_type {model_type!r}, which no family of flmm reads (see flmm"
-        f" models), and the generic adapter cannot: {what}; write src/flmm/lmm/{model_type}.py for"
-        " it, as llava.py is for LLaVA"
+        f" models), and the generic adapter cannot: {what}; write"
+        f" src/flmm/lmm/families/{model_type}.py for it, as llava.py is for LLaVA"
     )

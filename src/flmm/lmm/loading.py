@@ -9,7 +9,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.errors import InputError
 from flmm.lmm.chat import load_tokenizer
-from flmm.lmm.images import load_image_processor
+from flmm.lmm.image_processing import load_image_processor
 from flmm.lmm.placement import Placement
 
 

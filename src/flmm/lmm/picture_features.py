@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 
-from flmm.remembered import Remembered
+from flmm.lru_cache import Remembered
 
 _Features = Tensor | list[Tensor] | tuple[Tensor, ...]
 _Encode = Callable[..., BaseModelOutputWithPooling]

@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import SamModel
 
 from flmm.errors import InputError
-from flmm.geometry import mask_boxes, outside_logit, place_on_picture, resize_to_picture
+from flmm.pictures.geometry import mask_boxes, outside_logit, place_on_picture, resize_to_picture
 from flmm.types import ImageGeometry, Size
 
 Resolution = Literal["picture", "low"]

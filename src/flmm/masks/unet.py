@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flmm.errors import InputError
-from flmm.masks.enlarging import EnlargingConvolution, enlarged_size
+from flmm.masks.upsampling import EnlargingConvolution, enlarged_size
 
 
 def _convolution(in_channels: int, out_channels: int) -> nn.Conv2d:

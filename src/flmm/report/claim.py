@@ -6,79 +6,22 @@ not measured again.
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from flmm.data.sample import Sample
+from flmm.atomic_write import whole_file
 from flmm.errors import InputError
-from flmm.evaluate.benchmark import Benchmark, record_of
-from flmm.grounder import Grounder
-from flmm.report.data import ReportData
-from flmm.report.seeing import PROTOCOL, Eye
-from flmm.train.pictures import Watch
-from flmm.whole_file import whole_file
+from flmm.report.context import Bench
 
 R = TypeVar("R")
 
 
 def _any_bench(_bench: "Bench") -> None:
     """Of claims that can be measured on all data with every LMM."""
-
-
-class Bench:
-    """What claims are measured with.
-
-    Args:
-        grounder: the model.
-        data: the pictures.
-        work: a folder for what a run that goes on starts from.
-        tell: given a line for each picture that is left out.
-        watch: shown (done, all, what).
-    """
-
-    def __init__(
-        self,
-        grounder: Grounder,
-        data: ReportData,
-        work: Path,
-        tell: Callable[[str], None],
-        watch: Watch,
-    ) -> None:
-        self.grounder = grounder
-        self.data = data
-        self.work = work
-        self.tell = tell
-        self.watch = watch
-
-    @cached_property
-    def eye(self) -> Eye:
-        return Eye(self.grounder, self.tell)
-
-    @cached_property
-    def key(self) -> dict[str, str]:
-        """All that measurements depend on, where nothing is trained."""
-        record = record_of(
-            self.grounder, Benchmark(self.data.name, {}, self.data.measured), PROTOCOL
-        )
-        return {
-            "data": self.data.name,
-            "measured": f"{record.samples} pictures, {record.samples_fingerprint}",
-            "calibration": self.fingerprint(self.data.calibration),
-            "head": record.head_fingerprint,
-            "LMM": record.lmm_fingerprint,
-            "numbers": record.dtype,
-        }
-
-    def fingerprint(self, samples: Sequence[Sample]) -> str:
-        """Which pictures and texts these are; at least one picture."""
-        record = record_of(self.grounder, Benchmark(self.data.name, {}, samples), PROTOCOL)
-        return f"{record.samples} pictures, {record.samples_fingerprint}"
 
 
 @dataclass(frozen=True)
@@ -168,8 +111,3 @@ measured. "Whole picture" says that everything is the phrase: what no look at al
 def _write(file: Path, text: str) -> None:
     with whole_file(file) as place:
         place.write_text(text, encoding="utf-8")
-
-
-def digest_of(key: dict[str, str]) -> str:
-    """A short name for a key."""
-    return blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from flmm.data.readers.sticker_scenes import read_stickers
 from flmm.data.sample import Sample
 from flmm.data.sources import DataSource, Stickers
-from flmm.data.sticker_scenes import read_stickers
 from flmm.errors import InputError
-from flmm.stickers.world import EVALUATION_SEED, VALIDATION_SEED
+from flmm.stickers.dataset import EVALUATION_SEED, VALIDATION_SEED
 
 CALIBRATION_PICTURES = 60
 _EXPRESSIONS = 6

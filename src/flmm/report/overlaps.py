@@ -3,7 +3,8 @@
 Letters: ``n`` phrases, ``K`` methods, ``B`` resamples.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,10 +14,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from flmm.metrics import Overlap
+from flmm.atomic_write import whole_file
+from flmm.data.sample import Sample
+from flmm.errors import InputError
+from flmm.evaluate.metrics import Overlap
+from flmm.report.context import Bench, digest_of
 from flmm.report.data import KINDS
-from flmm.report.seeing import SeenPicture
-from flmm.whole_file import whole_file
+from flmm.report.extraction import SeenPicture
+
+_PICTURES_A_PART = 8
+
 
 _RESAMPLES = 2000
 PARTS = ("all", "things", "stuff")
@@ -155,3 +162,63 @@ def _interval(values: Tensor) -> Interval:
     """(1 + B,): the sample's own value, then the resamples'."""
     low, high = values[1:].quantile(torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
     return Interval(values[0].item(), low, high)
+
+
+def measure_parts(
+    bench: Bench,
+    what: str,
+    samples: Sequence[Sample],
+    measure: Callable[[SeenPicture], OverlapTable],
+) -> OverlapTable:
+    """The rows of all pictures that can be read.
+
+    Args:
+        bench: with the model.
+        what: a name for the measurement, and all that it depends on beside the bench's key.
+        samples: the pictures.
+        measure: the rows of one of them.
+
+    Raises:
+        InputError: none can be read.
+    """
+    folder = bench.work / f"{what.split()[0]}-{digest_of({'what': what, **bench.key})}"
+    folder.mkdir(parents=True, exist_ok=True)
+    tables: list[OverlapTable] = []
+    begun = time.monotonic()
+    made = 0
+    for first in range(0, len(samples), _PICTURES_A_PART):
+        numbers = range(first, min(first + _PICTURES_A_PART, len(samples)))
+        file = folder / f"{first:06d}.safetensors"
+        table = OverlapTable.load(file)
+        if table is None:
+            rows = [measure(seen) for seen in bench.eye.see(samples, numbers)]
+            if not rows:
+                continue
+            table = OverlapTable.join(rows)
+            table.save(file)
+            made += len(numbers)
+        tables.append(table)
+        seconds = (time.monotonic() - begun) / max(made, 1) * (len(samples) - numbers.stop)
+        bench.watch(numbers.stop, len(samples), f"{what.split()[0]}, {seconds:.0f} s left")
+    if not tables:
+        raise InputError(f"none of the {len(samples)} pictures can be read; check the data")
+    return OverlapTable.join(tables)
+
+
+def overlaps_of(seen: SeenPicture, masks: Tensor) -> OverlapTable:
+    """A picture's rows; (P, K, H, W) bool, K masks of each phrase."""
+    both = [
+        phrase_overlap(found, truth, ~ignored)
+        for found, truth, ignored in zip(masks, seen.masks, seen.ignored, strict=True)
+    ]
+    shared, together = torch.stack(both, 1)
+    return OverlapTable.of(seen, Overlap(shared, together))
+
+
+def phrase_overlap(masks: Tensor, truth: Tensor, known: Tensor, scale: float = 1) -> Tensor:
+    """(2, K) intersections and unions, in pixels ÷ ``scale``; (K, a, b), (a, b) and (a, b) bool."""
+    truth = truth & known
+    masks = masks & known
+    shared = (masks & truth).flatten(1).sum(1)
+    together = (masks | truth).flatten(1).sum(1)
+    return torch.stack([shared, together]).double() / scale

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 from PIL import Image
 
-from flmm.palette import COLOURS, HEAT, hexadecimal
-from flmm.whole_file import whole_file
+from flmm.answers.palette import COLOURS, HEAT, hexadecimal
+from flmm.atomic_write import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

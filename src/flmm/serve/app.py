@@ -4,26 +4,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter, FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 import flmm
 from flmm.errors import InputError
-from flmm.serve import problems
-from flmm.serve.chat_route import chat_routes
-from flmm.serve.descriptions import REFUSALS, request_schemas
-from flmm.serve.page_route import page_routes
-from flmm.serve.plain_routes import plain_routes
-from flmm.serve.protection import Protection
-from flmm.serve.replies import Health
+from flmm.serve import errors as problems
+from flmm.serve.common.openapi import request_schemas
+from flmm.serve.monitoring import _watching
+from flmm.serve.openai.requests import ChatRequest
+from flmm.serve.openai.routes import chat_routes
+from flmm.serve.page.routes import page_routes
+from flmm.serve.plain.requests import AttendRequest, GroundRequest, SegmentRequest
+from flmm.serve.plain.routes import plain_routes
+from flmm.serve.protection.middleware import Protection
 from flmm.serve.service import Service
 from flmm.serve.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from flmm.grounder import Grounder
+    from flmm.grounding.grounder import Grounder
 
 
 def create_app(grounder: "Grounder", settings: ServerSettings) -> ASGIApp:
@@ -68,33 +69,10 @@ def create_app(grounder: "Grounder", settings: ServerSettings) -> ASGIApp:
     return Protection(app, settings, seen)
 
 
-def _watching(service: Service) -> APIRouter:
-    """How the server is."""
-    router = APIRouter(tags=["watching"])
-
-    @router.get("/healthz")
-    async def health() -> Health:
-        """Whether the server takes requests."""
-        queue = service.queue
-        return Health(
-            status="ending" if queue.is_closing else "ok",
-            model=service.pipeline.model,
-            lmm=service.pipeline.lmm,
-            served=queue.admitted,
-            queue=queue.capacity,
-        )
-
-    @router.get("/metrics", response_class=Response, responses=REFUSALS)
-    async def metrics() -> Response:
-        """What happened so far, in Prometheus' text format."""
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
-
-    return router
-
-
 def _describe(app: FastAPI) -> None:
     """Adds what FastAPI cannot see, since bodies are read by us."""
     described = app.openapi()
-    described.setdefault("components", {}).setdefault("schemas", {}).update(request_schemas())
+    schemas = request_schemas([ChatRequest, GroundRequest, SegmentRequest, AttendRequest])
+    described.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
     described["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     described["security"] = [{"key": []}, {}]

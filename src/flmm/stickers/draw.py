@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from flmm.pictures import read_picture
+from flmm.pictures.reading import read_picture
+from flmm.stickers.augmentation import Grain, Random, vary_background, vary_picture, vary_sticker
 from flmm.stickers.kinds import STICKER_FOLDER, STUFF, Kind
 from flmm.stickers.language import Mention
 from flmm.stickers.scene import Scene, Thing
-from flmm.stickers.variation import Grain, Random, vary_background, vary_picture, vary_sticker
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -58,6 +58,4 @@ STUFF: tuple[str, ...] = GROUNDS + BACKDROPS
 # notice are in NOTICE. The family's other sets ("twitter", "facebook") draw the same kinds.
 STICKER_PACKAGES = "emoji-datasource-{artwork}@15.1.2"
 OWN_ARTWORK = "google"
-_ASSETS = Path(__file__).parents[1] / "assets"
-STICKER_FOLDER = _ASSETS / "stickers"
-EMBEDDED_FOLDER = _ASSETS / "embedded"
+STICKER_FOLDER = Path(__file__).parents[1] / "assets" / "stickers"

@@ -13,17 +13,18 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from flmm.distributed import agree, first_does
 from flmm.errors import InputError
-from flmm.model import GroundingHead
-from flmm.processes import agree, first_does
-from flmm.train.average import WeightAverage
-from flmm.train.checkpoint import Progress, RunState
+from flmm.head.model import GroundingHead
+from flmm.progress import Watch
+from flmm.train.batch_loss import count_phrases, count_tokens, loss_sums
+from flmm.train.batch_sampler import Plan, batches_of
+from flmm.train.dataset import TrainingPicture, TrainingPictures
 from flmm.train.log import TrainingLog
-from flmm.train.loss import count_phrases, count_tokens, loss_sums
-from flmm.train.pictures import TrainingPicture, TrainingPictures, Watch
-from flmm.train.plan import Plan, batches_of
 from flmm.train.settings import MixedPrecision, TrainingSettings
+from flmm.train.training_state import Progress, RunState
 from flmm.train.validation import Validation, validate
+from flmm.train.weight_average import WeightAverage
 
 Tell = Callable[[str], None]
 KeepBest = Callable[[Validation | None, int], None]

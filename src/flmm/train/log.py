@@ -6,9 +6,9 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from flmm.atomic_write import whole_file
+from flmm.distributed import first_does
 from flmm.errors import InputError
-from flmm.processes import first_does
-from flmm.whole_file import whole_file
 
 LOG_NAME = "log.jsonl"
 

@@ -8,19 +8,20 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 
-from flmm.answer import write_whole
-from flmm.checkpoint import model_card, save_pretrained
+from flmm.atomic_write import write_whole
+from flmm.data.features import FeatureExtractor
 from flmm.data.sample import Sample
 from flmm.data.sources import read_sources
+from flmm.distributed import agree
 from flmm.errors import InputError
-from flmm.features import FeatureExtractor
+from flmm.head.checkpoint import model_card, save_head
+from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
-from flmm.model import GroundingHead
-from flmm.processes import agree
-from flmm.train.cache import CachedPictures, CacheKey, FeatureCache, fill, sample_digest
+from flmm.progress import Watch, unwatched
+from flmm.train.dataset import LivePictures, TrainingPictures
+from flmm.train.feature_cache import CachedPictures, CacheKey, FeatureCache, fill, sample_digest
 from flmm.train.fit import Run, Tell, fit
-from flmm.train.models import choose_maps, load_frozen_lmm, maps_of_layers, new_head
-from flmm.train.pictures import LivePictures, TrainingPictures, Watch, unwatched
+from flmm.train.model_setup import choose_maps, load_frozen_lmm, maps_of_layers, new_head
 from flmm.train.settings import TrainingSettings
 from flmm.train.tracking import check_tracker, tracked
 from flmm.train.validation import Validation, ValidationScores
@@ -101,7 +102,7 @@ def _train(
 
     def keep_best(scores: Validation | None, step: int) -> None:
         folder = settings.out / HEAD_FOLDER
-        save_pretrained(head, folder)
+        save_head(head, folder)
         card = model_card(head.config, _measured(settings, scores, step))
         write_whole(folder / "README.md", card.encode())
 

@@ -18,10 +18,10 @@ from pydantic import (
 )
 
 from flmm.data.exchanges import Protocol
-from flmm.data.files import first_mistake
+from flmm.data.readers.files import first_mistake
 from flmm.data.sources import DataSource
 from flmm.errors import InputError
-from flmm.train.packing import Precision
+from flmm.train.compression import Precision
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

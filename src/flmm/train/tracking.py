@@ -8,9 +8,9 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from flmm.answer import write_whole
+from flmm.atomic_write import write_whole
+from flmm.distributed import agree
 from flmm.errors import InputError
-from flmm.processes import agree
 from flmm.train.settings import Tracker, TrainingSettings
 
 _PROJECT = "flmm"

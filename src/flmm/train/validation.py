@@ -7,11 +7,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from flmm.features import decode
-from flmm.geometry import resize_to_picture
-from flmm.metrics import mask_overlap
-from flmm.model import GroundingHead
-from flmm.train.pictures import TrainingPicture
+from flmm.data.features import decode
+from flmm.evaluate.metrics import mask_overlap
+from flmm.head.model import GroundingHead
+from flmm.pictures.geometry import resize_to_picture
+from flmm.train.dataset import TrainingPicture
 
 
 @dataclass(frozen=True)

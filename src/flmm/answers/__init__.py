@@ -1,0 +1,1 @@
+"""What the user gets: the answer, its JSON, and the figures drawn of it."""

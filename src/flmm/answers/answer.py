@@ -1,0 +1,232 @@
+"""What the user gets: the LMM's own words, and where in the picture each of them is.
+
+Letters: ``H W`` picture size.
+"""
+
+import base64
+import html
+import io
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from flmm.answers.json_types import AnswerContent, CocoContent, PhraseContent, RunLengths
+from flmm.answers.overlay import draw_overlay
+from flmm.answers.palette import colour_of, hexadecimal, tint
+from flmm.atomic_write import write_whole
+from flmm.errors import InputError
+
+if TYPE_CHECKING:
+    from flmm.types import Box, Size
+
+FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP",
+    ".tif": "TIFF", ".tiff": "TIFF",
+}  # fmt: skip
+"""What overlays can be saved as, by the file name's ending."""
+
+
+@dataclass(frozen=True, eq=False)
+class Phrase:
+    """A phrase of an answer and where it is in the picture."""
+
+    text: str
+    start: int
+    """In code points of the answer's text."""
+    end: int
+    """One past the last code point."""
+    tokens: tuple[int, ...]
+    """Which of the answer's tokens; ``Grounder.segment`` says each phrase in an answer of its
+    own, and counts there."""
+    mask: NDArray[np.bool_] = field(repr=False)
+    """(H, W) bool."""
+    box: "Box"
+    """(x0, y0, x1, y1) in pixels, x1 and y1 exclusive; all 0 when the mask is empty."""
+    score: float
+    """Mean probability inside the mask, in 0.5..1; 0 when the mask is empty."""
+
+    @property
+    def area(self) -> int:
+        """Pixels in the mask."""
+        return int(self.mask.sum())
+
+    def to_dict(self) -> PhraseContent:
+        """Everything but the tokens, as JSON has it."""
+        return {
+            "text": self.text,
+            "start": self.start,
+            "end": self.end,
+            "score": round(self.score, 4),
+            "box": list(self.box),
+            "area": self.area,
+            "mask": run_lengths(self.mask),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """An answer about a picture with its grounded phrases."""
+
+    text: str
+    """Exactly what the LMM alone would have said; for ``Grounder.segment``, the phrases asked
+    for, joined by commas."""
+    model: str
+    """The head's folder or hub id."""
+    lmm: str
+    """The LMM's folder or hub id."""
+    size: "Size"
+    """(H, W)."""
+    phrases: tuple[Phrase, ...]
+    timings: dict[str, float]
+    """Seconds by stage, in the order in which the stages ran."""
+    picture: Image.Image = field(repr=False)
+    """RGB, as the grounder saw it: upright, without transparency."""
+
+    def to_dict(self) -> AnswerContent:
+        """The answer as JSON content; the masks as COCO's compressed run lengths."""
+        return {
+            "text": self.text,
+            "model": self.model,
+            "lmm": self.lmm,
+            "size": list(self.size),
+            "phrases": [phrase.to_dict() for phrase in self.phrases],
+            "timings": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
+        }
+
+    def to_coco(self, file_name: str = "") -> CocoContent:
+        """The answer as a COCO instances data set: one picture, a category for each wording.
+
+        Args:
+            file_name: of the picture, for tools that want to find it.
+        """
+        height, width = self.size
+        names = list(dict.fromkeys(phrase.text for phrase in self.phrases))
+        return {
+            "images": [{"id": 1, "width": width, "height": height, "file_name": file_name}],
+            "annotations": [
+                {
+                    "id": number,
+                    "image_id": 1,
+                    "category_id": names.index(phrase.text) + 1,
+                    "segmentation": run_lengths(phrase.mask),
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": phrase.area,
+                    "iscrowd": 0,
+                    "score": round(phrase.score, 4),
+                }
+                for number, phrase in enumerate(self.phrases, 1)
+                for x0, y0, x1, y1 in [phrase.box]
+            ],
+            "categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)],
+        }
+
+    @cached_property
+    def overlay(self) -> Image.Image:
+        """RGB: the picture with the masks on it, and a legend."""
+        return draw_overlay(self.picture, self.text, self.phrases)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the overlay, in the format that the file name's ending says.
+
+        The file appears whole or not at all.
+
+        Raises:
+            InputError: the ending is none of ``FORMATS``, its format cannot hold a picture this
+                large, or the file cannot be written.
+        """
+        save_drawing(self.overlay, path)
+
+    def _repr_png_(self) -> bytes:
+        return as_png(self.overlay)
+
+    def _repr_html_(self) -> str:
+        picture = base64.b64encode(self._repr_png_()).decode("ascii")
+        return (
+            f'<p style="white-space: pre-wrap">{self._marked_text()}</p>'
+            f'<img alt="the picture with {len(self.phrases)} marked phrases" '
+            f'style="max-width: 100%" src="data:image/png;base64,{picture}">'
+        )
+
+    def _marked_text(self) -> str:
+        """The text as HTML, each phrase on its colour."""
+        parts: list[str] = []
+        done = 0
+        numbered = sorted(enumerate(self.phrases), key=lambda pair: pair[1].start)
+        for number, phrase in numbered:
+            if phrase.start < done:
+                continue  # overlaps one that is marked already
+            colour = colour_of(number)
+            style = (
+                f"background: {hexadecimal(tint(colour, 0.3))}; color: #202124; "
+                f"border-bottom: 3px solid {hexadecimal(colour)}"
+            )
+            parts.append(html.escape(self.text[done : phrase.start]))
+            said = html.escape(self.text[phrase.start : phrase.end])
+            parts.append(f'<span style="{style}">{said}</span>')
+            done = phrase.end
+        return "".join([*parts, html.escape(self.text[done:])])
+
+
+def run_lengths(mask: NDArray[np.bool_]) -> RunLengths:
+    """An (H, W) bool mask as COCO's compressed run lengths."""
+    from pycocotools import mask as coco
+
+    encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
+
+
+def as_png(drawing: Image.Image) -> bytes:
+    """The drawing as a PNG file."""
+    content = io.BytesIO()
+    drawing.save(content, "PNG")
+    return content.getvalue()
+
+
+def save_drawing(drawing: Image.Image, path: str | Path) -> None:
+    """Writes a drawing, in the format that the file name's ending says, whole or not at all.
+
+    Raises:
+        InputError: the ending is none of ``FORMATS``, its format cannot hold a picture this
+            large, or the file cannot be written.
+    """
+    kind = check_destination(path)
+    content = io.BytesIO()
+    try:
+        drawing.save(content, kind, quality=92)
+    except (OSError, ValueError) as error:
+        width, height = drawing.size
+        raise InputError(
+            f"{kind} cannot hold {width} x {height} pixels; save {str(path)!r} as .png"
+        ) from error
+    write_whole(Path(path), content.getvalue())
+
+
+def check_destination(path: str | Path) -> str:
+    """Whether an overlay can be saved there, asked before the work is done.
+
+    Returns:
+        Pillow's name of the format.
+
+    Raises:
+        InputError: the name's ending is unknown, or its folder is missing or not writable.
+    """
+    path = Path(path)
+    kind = FORMATS.get(path.suffix.lower())
+    if os.path.isdir(path):
+        raise InputError(f"{str(path)!r} is a folder; give a file name, such as overlay.png")
+    if kind is None:
+        raise InputError(
+            f"{str(path)!r} has no ending that names a picture format; "
+            f"choose one of {', '.join(FORMATS)}"
+        )
+    if not os.path.isdir(path.parent):
+        raise InputError(f"there is no folder {str(path.parent)!r}; make it or choose another")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"the folder {str(path.parent)!r} is not writable; choose another")
+    return kind

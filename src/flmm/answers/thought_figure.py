@@ -1,0 +1,92 @@
+"""A picture, the part of it that was looked at again, and what was said before and after."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw
+
+from flmm.answers.legend import GREY, Style, draw_legend
+from flmm.answers.overlay import Region, draw_masks
+from flmm.answers.palette import colour_of
+
+if TYPE_CHECKING:
+    from flmm.types import Box
+
+PANEL_SIDE = 640
+"""The longer side of the picture and of its part, in pixels."""
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Something that was asked or said."""
+
+    title: str
+    text: str
+    regions: Sequence[Region] = ()
+    """Phrases of the text."""
+
+
+def draw_closer_look(
+    picture: Image.Image,
+    crop: Image.Image,
+    box: "Box",
+    regions: Sequence[Region],
+    paragraphs: Sequence[Paragraph],
+) -> Image.Image:
+    """Draws the picture with its masks and the box, the part beside it, and the words below.
+
+    Args:
+        picture: RGB.
+        crop: what was looked at again, RGB.
+        box: where it is in the picture.
+        regions: what was located.
+        paragraphs: in the order in which they are drawn.
+
+    Returns:
+        A new RGB image.
+    """
+    scale = PANEL_SIDE / max(picture.size)
+    style = Style.for_width(2 * PANEL_SIDE)
+    shown = draw_masks(_scaled(picture, scale), regions, style)
+    enlarged = _scaled(crop, min(PANEL_SIDE / crop.width, shown.height / crop.height))
+    gap = 2 * style.margin
+    width = max(shown.width + gap + enlarged.width, PANEL_SIDE)
+    texts = [_paragraph(one, Style(width, style.size)) for one in paragraphs]
+    height = max(shown.height, enlarged.height)
+    sheet = Image.new("RGB", (width, height + sum(text.height for text in texts)), style.background)
+    sheet.paste(shown, (0, 0))
+    sheet.paste(enlarged, (shown.width + gap, 0))
+    x0, y0, x1, y1 = (round(edge * scale) for edge in box)
+    draw = ImageDraw.Draw(sheet)
+    for line, colour in ((5, (255, 255, 255)), (2, colour_of(1))):
+        draw.rectangle((x0, y0, max(x1, x0 + 1) - 1, max(y1, y0 + 1) - 1), None, colour, line)
+        left = shown.width + gap
+        draw.line((x1, y0, left, 0), colour, line)
+        draw.line((x1, y1, left, enlarged.height), colour, line)
+        corner = (left + enlarged.width - 1, enlarged.height - 1)
+        draw.rectangle((left, 0, *corner), None, colour, line)
+    top = height
+    for text in texts:
+        sheet.paste(text, (0, top))
+        top += text.height
+    return sheet
+
+
+def _scaled(image: Image.Image, scale: float) -> Image.Image:
+    size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _paragraph(paragraph: Paragraph, style: Style) -> Image.Image:
+    shares = [float(region.mask.mean()) for region in paragraph.regions]
+    text = draw_legend(paragraph.text, paragraph.regions, shares, style)
+    title_height = style.line // 4
+    block = Image.new(
+        "RGB", (style.width, text.height + title_height - style.margin // 2), style.background
+    )
+    block.paste(text, (0, title_height))
+    font = style.font(round(style.size * 0.78))
+    place = (style.margin, style.margin // 2)
+    ImageDraw.Draw(block).text(place, paragraph.title, fill=GREY, font=font, anchor="la")
+    return block

@@ -1,0 +1,1 @@
+"""Many pictures at a time, into one file of results that a later run resumes."""

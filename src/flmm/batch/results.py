@@ -1,0 +1,99 @@
+"""The results file: one JSON line for each task, which an interrupted run resumes."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flmm.answers.answer import Answer
+from flmm.batch.tasks import Task
+from flmm.errors import InputError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task."""
+
+    task: Task
+    answer: Answer | None
+    error: str | None
+    """Why there is no answer."""
+
+    @property
+    def line(self) -> str:
+        """One line of JSON: ``task``, and ``answer`` or ``error``."""
+        content: dict[str, object] = {"task": self.task.model_dump(exclude_none=True)}
+        if self.answer is None:
+            content["error"] = self.error
+        else:
+            content["answer"] = self.answer.to_dict()
+        return json.dumps(content)
+
+
+class Results:
+    """The file of results: a line a task, in the tasks' order; what is there is not done again.
+
+    Args:
+        file: new, or begun by an earlier call for the same tasks and models.
+        tasks: all of them.
+        model: the head's name in answers.
+        lmm: the LMM's.
+
+    Raises:
+        InputError: the file cannot be written, or has results of something else.
+    """
+
+    def __init__(self, file: Path, tasks: Sequence[Task], model: str, lmm: str) -> None:
+        self._file = file
+        try:
+            content = file.read_bytes() if file.exists() else b""
+            whole = content[: content.rfind(b"\n") + 1]
+            self.done = 0
+            self.failed = 0
+            for line in whole.decode("utf-8", "replace").splitlines():
+                self._take(line, tasks, (model, lmm))
+            # A line that was cut off when the last call was ended is written anew.
+            with file.open("ab") as opened:
+                opened.truncate(len(whole))
+        except OSError as error:
+            raise InputError(
+                f"--out {str(file)!r} cannot be written ({error.strerror}); choose another file"
+            ) from error
+
+    def _take(self, line: str, tasks: Sequence[Task], models: tuple[str, str]) -> None:
+        try:
+            content = json.loads(line)
+            answer = content.get("answer")
+            same = (
+                self.done < len(tasks) and Task.model_validate(content["task"]) == tasks[self.done]
+            )
+            same = same and (answer is None or (answer["model"], answer["lmm"]) == models)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            same, answer = False, None
+        if not same:
+            raise InputError(
+                f"--out {str(self._file)!r}, line {self.done + 1}, is no result of this work and"
+                " model; choose another file"
+            )
+        self.done += 1
+        self.failed += answer is None
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """The next tasks' outcomes, on the disk when this returns.
+
+        Raises:
+            InputError: the disk is full, or the file is gone.
+        """
+        try:
+            with self._file.open("a", encoding="utf-8") as opened:
+                opened.write("".join(f"{outcome.line}\n" for outcome in outcomes))
+                opened.flush()
+                os.fsync(opened.fileno())
+        except OSError as error:
+            raise InputError(
+                f"--out {str(self._file)!r} cannot be written ({error.strerror}); what is there"
+                " is kept: the same command goes on"
+            ) from error
+        self.done += len(outcomes)
+        self.failed += sum(outcome.answer is None for outcome in outcomes)

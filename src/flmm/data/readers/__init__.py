@@ -1,0 +1,1 @@
+"""One file for each published data set format: from its files to samples."""

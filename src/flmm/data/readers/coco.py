@@ -1,0 +1,115 @@
+"""COCO's own form, which most annotation tools write: an instances JSON and a folder of pictures.
+
+Read are ``images[].id, file_name``, ``annotations[].id, image_id, category_id, segmentation,
+iscrowd`` and ``categories[].id, name`` (and ``isthing``, where a file has it); the rest is passed
+over.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
+
+from flmm.data.readers.files import numbered, read_json
+from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample
+from flmm.errors import InputError
+
+
+class InstancePicture(TypedDict):
+    """A picture of an instances JSON."""
+
+    id: int
+    file_name: str
+
+
+class Annotation(TypedDict):
+    """A region of a picture."""
+
+    id: int
+    image_id: int
+    category_id: int
+    segmentation: list[list[float]] | dict[str, object]
+    iscrowd: NotRequired[Literal[0, 1]]
+
+
+class Category(TypedDict):
+    """What regions are."""
+
+    id: int
+    name: Annotated[str, Field(min_length=1)]
+    isthing: NotRequired[Literal[0, 1]]
+
+
+class Instances(TypedDict):
+    """An instances JSON."""
+
+    images: list[InstancePicture]
+    annotations: list[Annotation]
+    categories: list[Category]
+
+
+INSTANCES = TypeAdapter(Instances)
+
+
+def read_coco(file: Path, pictures: Path) -> list[Sample]:
+    """Every picture with a text for each category in it.
+
+    The text is the category's name, as an expression; its phrase means all the category's regions
+    together, and what a crowd's region covers is ignored. A category of which a picture has a
+    crowd alone makes no text there.
+
+    Args:
+        file: the instances JSON.
+        pictures: the folder that its file names are relative to.
+
+    Returns:
+        One sample a picture that has a text, in the file's order.
+
+    Raises:
+        InputError: the file is missing, damaged or of another form, two entries have one number,
+            an annotation names a picture or a category that is not there, or there is none.
+    """
+    content = read_json(file, INSTANCES)
+    names = numbered(file, "images", ((one["id"], one["file_name"]) for one in content["images"]))
+    categories = numbered(file, "categories", ((one["id"], one) for one in content["categories"]))
+    annotations = numbered(
+        file, "annotations", ((one["id"], one) for one in content["annotations"])
+    )
+    of_picture: dict[int, dict[int, list[Annotation]]] = {
+        image: defaultdict(list) for image in names
+    }
+    for annotation in annotations.values():
+        image, category = annotation["image_id"], annotation["category_id"]
+        if image not in names or category not in categories:
+            raise InputError(
+                f"{str(file)!r}: annotation {annotation['id']} names picture {image} and category"
+                f" {category}, of which the file lacks one; export it again"
+            )
+        of_picture[image][category].append(annotation)
+    samples = []
+    for image, of_category in of_picture.items():
+        made = (
+            _text(f"{image}-{category}", categories[category], found)
+            for category, found in of_category.items()
+        )
+        texts = tuple(text for text in made if text is not None)
+        if texts:
+            samples.append(Sample(pictures / names[image], texts))
+    if not samples:
+        raise InputError(f"{str(file)!r} has no region of a single thing; export it with masks")
+    return samples
+
+
+def _text(identity: str, category: Category, found: list[Annotation]) -> GroundedText | None:
+    single, crowds = (
+        tuple(CocoRegion(one["segmentation"]) for one in found if one.get("iscrowd", 0) == is_crowd)
+        for is_crowd in (0, 1)
+    )
+    if not single:
+        return None
+    is_thing = bool(category["isthing"]) if "isthing" in category else None
+    name = category["name"]
+    phrase = GroundedPhrase(0, len(name), single, crowds, len(single) > 1, is_thing)
+    return GroundedText(identity, "expression", name, (phrase,))

@@ -1,0 +1,94 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: ``refs(….).p``, ``instances.json``, COCO's train2014 pictures."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from flmm.data.readers.coco import INSTANCES
+from flmm.data.readers.files import numbered, read_json, read_plain_pickle
+from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample
+from flmm.errors import InputError
+
+Split = Literal["unc", "umd", "google"]
+"""Who divided the expressions: UNC for RefCOCO and RefCOCO+, UMD or Google for RefCOCOg."""
+
+
+class _Sentence(TypedDict):
+    sent: str
+    sent_id: int
+
+
+class _Reference(TypedDict):
+    ref_id: int
+    ann_id: int
+    image_id: int
+    split: str
+    sentences: list[_Sentence]
+
+
+_REFERENCES = TypeAdapter(list[_Reference])
+
+
+def read_refcoco(folder: Path, pictures: Path, part: str, split_by: Split) -> list[Sample]:
+    """Every picture of a part ("train", "val", "testA", "testB", "test") with its expressions.
+
+    Args:
+        folder: of one of the three data sets, with ``refs(split_by).p`` and ``instances.json``.
+        pictures: COCO's train2014.
+        part: as the references name it.
+        split_by: which references.
+
+    Returns:
+        One sample a picture, in the file's order; each expression is a text of one phrase, but
+        one without a character is left out.
+
+    Raises:
+        InputError: a file is missing, damaged or of another form, a reference has no annotation,
+            two entries have one number, or there is no such part.
+    """
+    file = folder / f"refs({split_by}).p"
+    references = read_plain_pickle(file, _REFERENCES)
+    instances_file = folder / "instances.json"
+    instances = read_json(instances_file, INSTANCES)
+    names = numbered(
+        instances_file, "images", ((one["id"], one["file_name"]) for one in instances["images"])
+    )
+    regions = numbered(
+        instances_file,
+        "annotations",
+        ((one["id"], CocoRegion(one["segmentation"])) for one in instances["annotations"]),
+    )
+    numbered(
+        file,
+        "sentences",
+        (
+            (sentence["sent_id"], (reference["ref_id"], sentence["sent"]))
+            for reference in references
+            for sentence in reference["sentences"]
+        ),
+    )
+    texts: dict[int, list[GroundedText]] = defaultdict(list)
+    for reference in references:
+        if reference["split"] != part:
+            continue
+        if reference["ann_id"] not in regions or reference["image_id"] not in names:
+            raise InputError(
+                f"{str(file)!r}: reference {reference['ref_id']} names an annotation or picture"
+                " that instances.json lacks; take both files from one release"
+            )
+        for sentence in reference["sentences"]:
+            said = sentence["sent"]
+            if not said:
+                continue
+            phrase = GroundedPhrase(0, len(said), (regions[reference["ann_id"]],))
+            identity = str(sentence["sent_id"])
+            texts[reference["image_id"]].append(
+                GroundedText(identity, "expression", said, (phrase,))
+            )
+    if not texts:
+        known = ", ".join(sorted({repr(reference["split"]) for reference in references})) or "none"
+        raise InputError(f"{str(file)!r} has no part {part!r}; choose one of {known}")
+    return [Sample(pictures / names[image], tuple(said)) for image, said in texts.items()]

@@ -1,0 +1,1 @@
+"""The embedded model: how it is trained (recipe) and how it is measured."""

@@ -1,0 +1,119 @@
+"""Many conversations about one picture in one row, so that its image tokens are read once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast
+from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
+
+from flmm.embedded.recipe.lmm_architecture import (
+    ASSISTANT,
+    BEGIN,
+    END,
+    IMAGE,
+    PADDING,
+    PATCH,
+    USER,
+    token_id,
+)
+from flmm.embedded.recipe.training_loop import Movable
+from flmm.stickers.language import Conversation
+
+
+@dataclass(frozen=True)
+class TextBatch(Movable):
+    """Pictures, each followed by several conversations that do not see one another."""
+
+    pixels: Tensor
+    """(B·V, 3, S, S): the V views of each picture, one after the other."""
+    views: int
+    ids: Tensor
+    """(B, L)"""
+    positions: Tensor
+    mask: Tensor
+    """(B, 1, L, L) bool: who may look at whom."""
+    targets: Tensor
+    """(B, L): the next token where it belongs to an answer, else -100."""
+
+
+def pack(
+    tokenizer: PreTrainedTokenizerFast,
+    pixels: Tensor,
+    conversations: Sequence[Sequence[Conversation]],
+    patch: int = PATCH,
+) -> TextBatch:
+    """Lay each picture's conversations after one copy of its image tokens.
+
+    `pixels` are (B·V, 3, S, S) for B pictures' conversations; `patch` is the side of the LMM's
+    patches.
+    """
+    views = len(pixels) // len(conversations)
+    image_tokens = views * (pixels.shape[-1] // patch) ** 2
+    begin, user, image, assistant, end, padding = (
+        token_id(tokenizer, token) for token in (BEGIN, USER, IMAGE, ASSISTANT, END, PADDING)
+    )
+    prefix = [begin, user] + [image] * image_tokens
+    rows: list[tuple[list[int], list[int], list[int], list[int]]] = []
+    for texts in conversations:
+        ids, positions, branches, targets = (
+            list(prefix), list(range(len(prefix))), [0] * len(prefix), [-100] * len(prefix),
+        )  # fmt: skip
+        for branch, turns in enumerate(texts, 1):
+            count = 0
+            for number, turn in enumerate(turns):
+                question = [*tokenizer.encode(turn.question, add_special_tokens=False), assistant]
+                if number:
+                    question = [user, *question]
+                answer = [*tokenizer.encode(turn.answer, add_special_tokens=False), end]
+                ids += question + answer
+                count += len(question) + len(answer)
+                targets += [-100] * (len(question) - 1) + answer + [-100]
+            positions += range(len(prefix), len(prefix) + count)
+            branches += [branch] * count
+        rows.append((ids, positions, branches, targets))
+    longest = max(len(row[0]) for row in rows)
+
+    def stack(column: int, fill: int) -> Tensor:
+        return torch.tensor([row[column] + [fill] * (longest - len(row[column])) for row in rows])
+
+    branch_of = stack(2, -1)
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    same = branch_of[:, :, None] == branch_of[:, None, :]
+    mask = causal & (same | (branch_of[:, None, :] == 0))
+    return TextBatch(pixels, views, stack(0, padding), stack(1, 0), mask[:, None], stack(3, -100))
+
+
+def text_loss(lmm: LlavaForConditionalGeneration, batch: TextBatch, patches: Tensor) -> Tensor:
+    """Mean cross entropy of the answers' tokens; `patches` are the vision tower's states."""
+    return answer_loss(lmm, batch, last_states(lmm, batch, patches))
+
+
+def last_states(lmm: LlavaForConditionalGeneration, batch: TextBatch, patches: Tensor) -> Tensor:
+    """(B, L, width) of the last layer; `patches` are the vision tower's states."""
+    model = lmm.model
+    embeddings = model.language_model.embed_tokens(batch.ids)
+    first = 2
+    image = model.multi_modal_projector(patches)
+    image = image.reshape(len(batch.ids), -1, image.shape[-1]).to(embeddings.dtype)
+    embeddings = torch.cat(
+        [embeddings[:, :first], image, embeddings[:, first + image.shape[1] :]], dim=1
+    )
+    lowest = torch.finfo(torch.float32).min
+    mask = torch.zeros_like(batch.mask, dtype=torch.float).masked_fill_(~batch.mask, lowest)
+    states: Tensor = model.language_model(
+        inputs_embeds=embeddings,
+        attention_mask=mask,
+        position_ids=batch.positions,
+        use_cache=False,
+    ).last_hidden_state
+    return states
+
+
+def answer_loss(lmm: LlavaForConditionalGeneration, batch: TextBatch, hidden: Tensor) -> Tensor:
+    """Mean cross entropy of the answers' tokens, from (B, L, width) of the last layer."""
+    wanted = batch.targets >= 0
+    logits = lmm.lm_head(hidden[wanted]).float()
+    return functional.cross_entropy(logits, batch.targets[wanted])

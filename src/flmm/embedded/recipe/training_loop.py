@@ -1,0 +1,175 @@
+"""The one training loop of the recipe: resumable, with progress, the same for every stage."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Generic, Self, TypeVar
+
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import reduce_tensor
+from torch.optim import AdamW, Optimizer
+from torch.utils.data import DataLoader, Dataset
+
+from flmm.atomic_write import whole_file
+from flmm.embedded.recipe.hardware import DEVICE, FAST_HALF, READERS, SIDE_BY_SIDE
+from flmm.embedded.recipe.muon import Muon
+from flmm.progress import Watch, unwatched
+
+Batch = TypeVar("Batch")
+
+_SMALL = 2**16
+"""Bytes."""
+
+_SAVE_EVERY = 100
+_WARM_UP = 0.03
+
+
+class Movable:
+    """A dataclass whose tensors can be moved to a device."""
+
+    def to(self, device: torch.device) -> Self:
+        moved: Self = replace(self, **send_to_device(vars(self), device))  # type: ignore[type-var]
+        return moved
+
+
+@dataclass(frozen=True)
+class Fit(Generic[Batch]):
+    """One stage of training.
+
+    `batches(step)` gives the step's micro-batches (small ones stay in the processor's cache) and
+    must depend on the step alone, so that a resumed run sees what an uninterrupted one would. It
+    runs in another process; tensors and `Movable`s of a batch are moved to where the module learns.
+    """
+
+    name: str
+    module: nn.Module
+    steps: int
+    batches: Callable[[int], Sequence[Batch]]
+    loss: Callable[[Batch], Tensor]
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+
+
+class _Steps(Dataset[Sequence[Batch]]):
+    """Each step's micro-batches."""
+
+    def __init__(self, batches: Callable[[int], Sequence[Batch]]) -> None:
+        self._batches = batches
+
+    def __getitem__(self, step: int) -> Sequence[Batch]:
+        return self._batches(step)
+
+
+def _read(fit: Fit[Batch], first: int) -> Iterable[Sequence[Batch]]:
+    """The micro-batches of the steps from `first` on, prepared ahead by other processes."""
+    return DataLoader(
+        _Steps(fit.batches),
+        batch_size=None,
+        sampler=range(first, fit.steps),
+        num_workers=READERS,
+        multiprocessing_context="fork",
+        worker_init_fn=_send_small_tensors_by_value,
+    )
+
+
+def _send_small_tensors_by_value(_worker: int) -> None:
+    """A file of shared memory for each of a batch's hundreds of tensors took a third of a step."""
+    ForkingPickler.register(Tensor, _reduced)
+
+
+def _reduced(tensor: Tensor) -> tuple[Callable[..., Tensor], tuple[object, ...]]:
+    if tensor.nbytes > _SMALL:
+        return reduce_tensor(tensor)  # type: ignore[no-any-return, no-untyped-call]
+    return torch.from_numpy, (tensor.numpy(),)
+
+
+def _optimizers(fit: Fit[Batch]) -> list[Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for embeddings, biases, norms and the rest."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in fit.module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        inner = parameter.ndim == 2 and ".layers." in name and "embedding" not in name
+        (matrices if inner else others).append(parameter)
+    optimizers: list[Optimizer] = [
+        AdamW(others, fit.learning_rate, betas=(0.9, 0.98), weight_decay=fit.weight_decay)
+    ]
+    if matrices:
+        optimizers.append(Muon(matrices, fit.learning_rate, fit.weight_decay, momentum=0.95))
+    return optimizers
+
+
+def learning_rate_share(progress: float) -> float:
+    """Linear warm-up over the first 3 %, then a cosine to 2 %; `progress` in 0..1."""
+    if progress < _WARM_UP:
+        return max(progress / _WARM_UP, 0.02)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP)))
+
+
+def save_atomically(state: object, file: Path) -> None:
+    """`torch.save` that leaves either the old file or the whole new one."""
+    with whole_file(file) as place:
+        torch.save(state, place)
+
+
+def run(fit: Fit[Batch], folder: Path, watch: Watch = unwatched) -> None:
+    """Train `fit.module` in place, going on from the checkpoint in `folder` if there is one.
+
+    `watch` is shown each step, and the stage's name with its loss.
+
+    Raises FloatingPointError when the loss stops being a number; the last checkpoint stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / f"{fit.name}.pt"
+    fit.module.to(DEVICE)
+    optimizers = _optimizers(fit)
+    torch.set_num_threads(1)
+    first = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        fit.module.load_state_dict(state["module"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        first = state["step"]
+    if first >= fit.steps:
+        return
+    parameters = [p for p in fit.module.parameters() if p.requires_grad]
+
+    def learn(batch: Batch, count: int) -> Tensor:
+        batch = send_to_device(batch, DEVICE)
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=FAST_HALF):
+            loss = fit.loss(batch) / count
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as workers:
+        mean = 0.0
+        for step, batches in enumerate(_read(fit, first), first):
+            share = learning_rate_share(step / fit.steps)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = fit.learning_rate * share
+                optimizer.zero_grad(set_to_none=True)
+            losses = list(workers.map(learn, batches, [len(batches)] * len(batches)))
+            value = torch.stack(losses).sum().item()
+            if not math.isfinite(value):
+                raise FloatingPointError(f"{fit.name}: loss {value} at step {step}")
+            torch.nn.utils.clip_grad_norm_(parameters, fit.clip)
+            for optimizer in optimizers:
+                optimizer.step()
+            mean = value if step == first else 0.98 * mean + 0.02 * value
+            watch(step + 1, fit.steps, f"{fit.name}: loss {mean:.4f}")
+            if (step + 1) % _SAVE_EVERY == 0 or step + 1 == fit.steps:
+                saved = {
+                    "module": fit.module.state_dict(),
+                    "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                    "step": step + 1,
+                }
+                save_atomically(saved, checkpoint)

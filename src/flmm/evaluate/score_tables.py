@@ -1,0 +1,280 @@
+"""From rows to the tables that papers print; nothing is run, so tables can be cut anew."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from flmm.answers.json_types import RunLengths
+from flmm.data.exchanges import Protocol
+from flmm.errors import InputError
+from flmm.evaluate.benchmark import RunRecord, Scoring, read_run
+from flmm.evaluate.grounded_conversation import (
+    Conversation,
+    SaidPhrase,
+    TruePhrase,
+    conversation_scores,
+)
+from flmm.evaluate.metrics import (
+    Overlap,
+    SpanCounts,
+    box_accuracy,
+    cumulative_iou,
+    narrative_scores,
+    reasoning_scores,
+    referring_scores,
+)
+from flmm.evaluate.results import read_rows
+from flmm.evaluate.rows import CaptionRow, PhraseRow, SaidRow, SampleRow
+
+PROTOCOL_LABELS = {
+    Protocol.TOGETHER.value: "all expressions of a picture in one text (together; F-LMM's)",
+    Protocol.ONE_BY_ONE.value: "one expression at a time (one-by-one; LISA's)",
+}
+_BOX_COLUMN = "box@0.5"
+_SHORT = {
+    "cumulative_iou": "cIoU", "mean_iou": "mIoU", "generalised_iou": "gIoU",
+    "precision_at_0_5": "P@0.5", "precision_at_0_6": "P@0.6", "precision_at_0_7": "P@0.7",
+    "precision_at_0_8": "P@0.8", "precision_at_0_9": "P@0.9", "singulars": "singular",
+    "plurals": "plural", "accuracy_at_0_5": "IoU>0.5", "average_precision_at_0_5": "AP50",
+    "mask_recall": "mask recall (by word overlap)",
+}  # fmt: skip
+_WORDS_NOTE = (
+    "Mask recall compares phrases by shared words (Dice of at least 0.5, articles aside) where"
+    " GLaMM takes BERT similarity: near its figure, not the same one."
+)
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """A line of a table."""
+
+    name: str
+    count: int
+    """Of what was measured: phrases, captions, or pictures with a text."""
+    scores: dict[str, float]
+    """In percent, by column; NaN where there is nothing to measure."""
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """A table as papers have it."""
+
+    title: str
+    counted: str
+    """What ``ScoreRow.count`` counts."""
+    rows: tuple[ScoreRow, ...]
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was measured and what was not."""
+
+    pictures: int
+    """That were measured."""
+    skipped_pictures: int
+    skipped_texts: int
+    """Of pictures that were measured."""
+    skipped_phrases: int
+    """Of texts that were measured."""
+
+    @property
+    def summary(self) -> str:
+        """One line for a run's end."""
+        return (
+            f"{self.pictures} pictures measured; skipped {self.skipped_pictures} pictures, and of"
+            f" others {self.skipped_texts} texts and {self.skipped_phrases} phrases"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run's tables."""
+
+    run: RunRecord
+    tables: tuple[ScoreTable, ...]
+    counts: Counts
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON content; None where there is nothing to measure."""
+        return {
+            "dataset": self.run.dataset,
+            "model": self.run.model,
+            "lmm": self.run.lmm,
+            "protocol": self.run.protocol,
+            "tables": [
+                {
+                    "title": table.title,
+                    "note": table.note,
+                    "rows": [
+                        {
+                            "name": row.name,
+                            table.counted: row.count,
+                            **{
+                                name: None if math.isnan(score) else score
+                                for name, score in row.scores.items()
+                            },
+                        }
+                        for row in table.rows
+                    ],
+                }
+                for table in self.tables
+            ],
+            **asdict(self.counts),
+        }
+
+
+def report_of(out: Path) -> Report:
+    """The tables of a run that is done.
+
+    Raises:
+        InputError: it is not done, one of its files is damaged, or nothing could be measured.
+    """
+    run = read_run(out)
+    samples = read_rows(out, SampleRow)
+    counts = Counts(
+        sum(row.measured for row in samples),
+        sum(not row.measured for row in samples),
+        sum(row.skipped_texts for row in samples),
+        sum(row.skipped_phrases for row in samples),
+    )
+    phrases = read_rows(out, PhraseRow)
+    if not phrases:
+        raise InputError(f"nothing was measured ({counts.summary}); check the benchmark's pictures")
+    if run.scoring == Scoring.CONVERSATION:
+        tables = [_conversation_table(phrases, read_rows(out, SaidRow))]
+    else:
+        tables = _tables_of_given_texts(phrases, run)
+        if captions := read_rows(out, CaptionRow):
+            tables.append(_selector_table(captions))
+    return Report(run, tuple(tables), counts)
+
+
+def _tables_of_given_texts(phrases: Sequence[PhraseRow], run: RunRecord) -> list[ScoreTable]:
+    label = PROTOCOL_LABELS[run.protocol]
+    kinds = {
+        kind: [row for row in phrases if row.kind == kind]
+        for kind in ("expression", "caption", "instruction")
+    }
+    if run.scoring == Scoring.REASON_SEG:
+        parts = {
+            "all": phrases,
+            "long (questions)": kinds["instruction"],
+            "short (expressions)": kinds["expression"],
+        }
+        title = f"Reasoning segmentation; short ones: {label}"
+        return [_table(title, parts, _reasoning)]
+    tables = []
+    if kinds["expression"]:
+        title = f"Referring segmentation: {label}"
+        tables.append(_table(title, {"": kinds["expression"]}, _referring))
+    if kinds["caption"]:
+        title = "Phrases of captions: average recall"
+        tables.append(_table(title, {"": kinds["caption"]}, _narrative))
+    if kinds["instruction"]:
+        title = "What questions are about"
+        tables.append(_table(title, {"": kinds["instruction"]}, _reasoning))
+    return tables
+
+
+_Scores = Callable[[Sequence[PhraseRow], Overlap], dict[str, float]]
+
+
+def _table(title: str, parts: dict[str, Sequence[PhraseRow]], scores: _Scores) -> ScoreTable:
+    """Two lines a part that is not empty: the decoder's masks, and the refined ones."""
+    rows = []
+    for part, members in parts.items():
+        if not members:
+            continue
+        for stage, overlap in (
+            ("mask decoder", _decoder_overlap(members)),
+            ("refined", _refined_overlap(members)),
+        ):
+            found = scores(members, overlap)
+            if stage == "mask decoder" and _BOX_COLUMN in found:
+                # The boxes that are kept are those around refined masks.
+                found[_BOX_COLUMN] = math.nan
+            rows.append(ScoreRow(f"{stage}, {part}" if part else stage, len(members), found))
+    return ScoreTable(title, "phrases", tuple(rows))
+
+
+def _refined_overlap(rows: Sequence[PhraseRow]) -> Overlap:
+    return _overlap((row.refined_intersection for row in rows), (row.refined_union for row in rows))
+
+
+def _decoder_overlap(rows: Sequence[PhraseRow]) -> Overlap:
+    return _overlap(
+        (row.decoder_intersection or 0 for row in rows), (row.decoder_union or 0 for row in rows)
+    )
+
+
+def _overlap(intersections: Iterable[int], unions: Iterable[int]) -> Overlap:
+    return Overlap(
+        torch.tensor(list(intersections), dtype=torch.float64),
+        torch.tensor(list(unions), dtype=torch.float64),
+    )
+
+
+def _referring(rows: Sequence[PhraseRow], overlap: Overlap) -> dict[str, float]:
+    return {**_named(referring_scores(overlap)), **_boxes(rows)}
+
+
+def _reasoning(rows: Sequence[PhraseRow], overlap: Overlap) -> dict[str, float]:
+    return {**_named(reasoning_scores(overlap)), **_boxes(rows)}
+
+
+def _narrative(rows: Sequence[PhraseRow], overlap: Overlap) -> dict[str, float]:
+    found = narrative_scores(
+        overlap,
+        torch.tensor([row.is_thing is True for row in rows]),
+        torch.tensor([row.plural for row in rows]),
+        torch.tensor([row.is_thing is False for row in rows]),
+    )
+    percent = {name: 100 * value for name, value in _named(found).items()}
+    return {**percent, "cIoU": 100 * cumulative_iou(overlap)}
+
+
+def _boxes(rows: Sequence[PhraseRow]) -> dict[str, float]:
+    iou = torch.tensor([row.box_iou for row in rows], dtype=torch.float64)
+    return {_BOX_COLUMN: 100 * box_accuracy(iou)}
+
+
+def _named(scores: object) -> dict[str, float]:
+    """A dataclass of scores by the names of columns."""
+    return {_SHORT.get(name, name): value for name, value in vars(scores).items()}
+
+
+def _selector_table(captions: Sequence[CaptionRow]) -> ScoreTable:
+    counts = sum(
+        (SpanCounts(row.hits, row.chosen, row.wanted) for row in captions), SpanCounts(0, 0, 0)
+    )
+    scores = {
+        "F1": 100 * counts.f1,
+        "precision": 100 * counts.precision,
+        "recall": 100 * counts.recall,
+    }
+    title = "Keyword selector: phrases with both ends exact"
+    return ScoreTable(title, "captions", (ScoreRow("selector", len(captions), scores),))
+
+
+def _conversation_table(phrases: Sequence[PhraseRow], said: Sequence[SaidRow]) -> ScoreTable:
+    true_of: dict[tuple[int, str], list[TruePhrase]] = {}
+    said_of: dict[tuple[int, str], list[SaidPhrase]] = {}
+    for row in phrases:
+        mask = RunLengths(size=[row.height, row.width], counts=row.true_mask)
+        true_of.setdefault((row.sample, row.text_identity), []).append(TruePhrase(row.text, mask))
+    for spoken in said:
+        mask = RunLengths(size=[spoken.height, spoken.width], counts=spoken.mask)
+        said_of.setdefault((spoken.sample, spoken.text_identity), []).append(
+            SaidPhrase(spoken.text, mask, spoken.score)
+        )
+    conversations = [
+        Conversation(tuple(said_of.get(one, ())), tuple(true)) for one, true in true_of.items()
+    ]
+    scores = _named(conversation_scores(conversations))
+    title = "Grounded conversation generation: captions in the LMM's own words"
+    refined = ScoreRow("refined", len(conversations), scores)
+    return ScoreTable(title, "captions", (refined,), _WORDS_NOTE)

@@ -1,0 +1,1 @@
+"""The grounder and what it does: chat, segment, attend, think and stream."""

@@ -1,0 +1,293 @@
+"""The user's object: a frozen LMM and a head that shows where in the picture its words are.
+
+Letters: ``H W`` picture size.
+"""
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from flmm.answers.answer import Answer
+from flmm.attention.trace import Trace
+from flmm.attention.tracing import trace_texts
+from flmm.grounding.attention_view import AttendedText, attend
+from flmm.grounding.chain_of_thought import Crop, Locate, Plan, Thought, think
+from flmm.grounding.mask_predictor import PhraseMasks
+from flmm.grounding.phrase_extraction import PhraseSource
+from flmm.grounding.pipeline import Pipeline
+from flmm.grounding.referring import referring_answer, referring_prompts
+from flmm.grounding.streaming import AnswerStream, Event
+from flmm.head.checkpoint import check_matches, find_lmm, load_head
+from flmm.head.model import GroundingHead
+from flmm.lmm.auto import load_lmm
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.placement import DeviceMap, Placement
+from flmm.pictures.reading import Picture, read_picture
+from flmm.stopwatch import Stopwatch
+from flmm.user_input import EMBEDDED_HEAD, check_phrases, find_device, find_dtype, find_folder
+
+_SEQUENCES_A_BATCH = 8
+
+
+class Grounder:
+    """Answers questions about a picture and shows where the answer's words are in it.
+
+    Args:
+        adapter: the LMM; it stays as it is.
+        head: made for an LMM of these sizes; moved to the LMM's device, in float32.
+        model: the head's name in answers.
+        lmm: the LMM's name in answers; None for the adapter's own.
+
+    Raises:
+        InputError: the head was made for an LMM of other sizes.
+    """
+
+    def __init__(
+        self, adapter: LMMAdapter, head: GroundingHead, *, model: str = "", lmm: str | None = None
+    ) -> None:
+        check_matches(head.config, adapter)
+        self.adapter = adapter
+        self.head = head.to(adapter.device, torch.float32).eval()
+        self.model = model
+        self.lmm = adapter.name if lmm is None else lmm
+        self._pipeline = Pipeline(adapter, self.head, PhraseMasks(self.head), model, self.lmm)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        head: str | Path | None = None,
+        *,
+        lmm: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        revision: str | None = None,
+        device_map: DeviceMap | None = None,
+        quantization_config: QuantizationConfigMixin | None = None,
+    ) -> Self:
+        """Loads a head and its LMM.
+
+        Args:
+            head: a folder or hub id; None for the small model that comes with the package.
+            lmm: a folder or hub id; None for the one that the head was trained on.
+            device: such as "cpu" or "cuda:1"; None for the GPU when there is one.
+            dtype: of the LMM: "float32", "bfloat16" or "float16"; None for float32 on the CPU
+                and the checkpoint's own on a GPU.
+            revision: of the head's hub id.
+            device_map: in the place of ``device``: "auto" or transformers' map, which spreads the
+                LMM over devices (needs the package accelerate).
+            quantization_config: one of transformers', such as ``BitsAndBytesConfig``, for an LMM
+                of 4 or 8 bits a weight.
+
+        Raises:
+            InputError: either cannot be found or read, they do not belong together, or there is
+                no such device or dtype.
+        """
+        name = str(head or EMBEDDED_HEAD)
+        if device_map is None:
+            device = find_device(device)
+        placement = Placement(device, find_dtype(dtype), device_map, quantization_config)
+        trained = load_head(find_folder(name), revision=revision)
+        lmm, lmm_revision = find_lmm(name, trained.config, lmm)
+        adapter = load_lmm(find_folder(lmm), placement, lmm_revision)
+        return cls(adapter, trained, model=name, lmm=lmm)
+
+    def chat(
+        self,
+        image: Picture,
+        question: str,
+        phrases: Sequence[str] | None = None,
+        *,
+        max_new_tokens: int = 256,
+        phrase_source: PhraseSource | None = None,
+        refine: bool = True,
+    ) -> Answer:
+        """Asks the LMM and grounds its answer.
+
+        Args:
+            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            question: about the picture.
+            phrases: what to ground, as it stands in the answer; one that is listed again means
+                its next mention. None lets ``phrase_source`` choose.
+            max_new_tokens: the answer is cut there.
+            phrase_source: who chooses; None for the head's selector when it has one.
+            refine: False leaves out the mask refiner (faster, coarser).
+
+        Returns:
+            The answer, exactly as the LMM alone gives it, and its grounded phrases.
+
+        Raises:
+            InputError: the picture cannot be read, the question or the list is empty, or a phrase
+                is not in the answer.
+        """
+        pipeline = self._pipeline
+        choice = pipeline.choice(phrases, phrase_source)
+        return pipeline.ask(pipeline.prepare(image, question, choice, max_new_tokens, refine))
+
+    def chat_together(
+        self,
+        questions: Sequence[tuple[Picture, str]],
+        *,
+        max_new_tokens: int = 256,
+        phrase_source: PhraseSource | None = None,
+        refine: bool = True,
+    ) -> list[Answer]:
+        """``chat`` about several pictures at once, all answers generated in one batch.
+
+        Args:
+            questions: (image, question) pairs; as many as the device's memory has room for.
+            max_new_tokens, phrase_source, refine: as in ``chat``.
+
+        Returns:
+            What ``chat`` gives for each, but for rounding: a padded batch adds in another order,
+            which at half precision can turn a near tie between two tokens.
+
+        Raises:
+            InputError: as ``chat`` does, for any of them.
+        """
+        choice = self._pipeline.choice(None, phrase_source)
+        asked = [
+            self._pipeline.prepare(image, question, choice, max_new_tokens, refine)
+            for image, question in questions
+        ]
+        return self._pipeline.ask_together(asked) if asked else []
+
+    def stream(
+        self,
+        image: Picture,
+        question: str,
+        phrases: Sequence[str] | None = None,
+        *,
+        max_new_tokens: int = 256,
+        phrase_source: PhraseSource | None = None,
+        refine: bool = True,
+    ) -> Generator[Event, None, None]:
+        """``chat``, told while it happens: text as it is said, masks as phrases are complete.
+
+        A phrase that the selector chose is complete with the next word that is not part of it; a
+        given one with its last token, but with the answer when it is only part of a word; noun
+        chunks are known with the answer. Close the generator to stop: the LMM stops with the token
+        that it is at. While it speaks, others who want the same LMM wait.
+
+        Args:
+            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            question, phrases, max_new_tokens, phrase_source, refine: as in ``chat``.
+
+        Returns:
+            The events: ``TextEvent`` with each piece of text, ``PhraseEvent`` with each phrase and
+            its mask, never before its text, and at last an ``AnswerEvent`` with what ``chat``
+            gives for the question. (There all masks are made in one go; those told before may
+            differ from them by rounding.)
+
+        Raises:
+            InputError: as ``chat`` does, at once or, where the answer is at fault, while it is
+                read.
+        """
+        pipeline = self._pipeline
+        choice = pipeline.choice(phrases, phrase_source)
+        asked = pipeline.prepare(image, question, choice, max_new_tokens, refine)
+        return AnswerStream(pipeline, asked).events()
+
+    def attend(
+        self,
+        image: Picture,
+        question: str,
+        words: Sequence[str] | None = None,
+        *,
+        answer: str | None = None,
+        max_new_tokens: int = 256,
+    ) -> AttendedText:
+        """Shows where the model looks with its words; the head takes no part.
+
+        Args:
+            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            question: about the picture.
+            words: words or phrases of the answer, as they stand there; one that is listed again
+                means its next mention. None for every word.
+            answer: a caption or answer to put in the LMM's mouth; None lets it say its own.
+            max_new_tokens: its own is cut there.
+
+        Returns:
+            The text and its words, each with its attention maps (M, N, h, w).
+
+        Raises:
+            InputError: the picture cannot be read, a text is empty, or a word is not in the answer.
+        """
+        return attend(self._pipeline, image, question, words, answer, max_new_tokens)
+
+    def think(
+        self,
+        image: Picture,
+        question: str,
+        *,
+        locate: Locate = "answer",
+        crop: Crop = "box",
+        margin: float = 0.25,
+        seed: int = 0,
+        first_question: str | None = None,
+        phrase_source: PhraseSource | None = None,
+        max_new_tokens: int = 256,
+        refine: bool = True,
+    ) -> Thought:
+        """Locates what matters, looks at it closer, and answers (visual chain of thought).
+
+        The LMM is asked twice: about the picture, and about the picture and the part of it that
+        was located, as two pictures in one conversation.
+
+        Args:
+            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            question: about the picture.
+            locate: "answer" grounds the model's first answer, "question" the question's own words
+                (nothing is said then before the closer look).
+            crop: "box" looks at the mask's box; "mask" makes all but the mask grey in it;
+                "random", the control, looks at a box of the same size anywhere.
+            margin: added on each side of the box, in shares of its longer side; the box becomes a
+                square as far as the picture reaches.
+            seed: of the random box.
+            first_question: what is asked at first, such as for the name of what matters; None for
+                the question itself.
+            phrase_source: who chooses the words that are located; None for the head's selector (if
+                any) in an answer, and in a question for its noun chunks, an expression as one.
+            max_new_tokens: both answers are cut there.
+            refine: False leaves out the mask refiner (faster, coarser).
+
+        Raises:
+            InputError: the picture cannot be read, the question is empty, an option is unknown, or
+                the LMM cannot be shown two pictures.
+        """
+        plan = Plan(locate, crop, margin, seed, first_question, phrase_source)
+        return think(self._pipeline, image, question, plan, max_new_tokens, refine)
+
+    @torch.no_grad()
+    def segment(self, image: Picture, phrases: Sequence[str], *, refine: bool = True) -> Answer:
+        """Finds what each phrase refers to (referring segmentation).
+
+        Each phrase is asked for alone, in a sequence of its own, and put in the LMM's mouth as the
+        beginning of its answer; nothing is generated.
+
+        Args:
+            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            phrases: such as "the cat on the left".
+            refine: False leaves out the mask refiner (faster, coarser).
+
+        Returns:
+            An answer whose text is the phrases, without outer blanks, joined by ", ".
+
+        Raises:
+            InputError: the picture cannot be read, or there is no phrase or an empty one.
+        """
+        phrases = check_phrases(phrases)
+        watch = Stopwatch()
+        with watch.stage("picture"):
+            picture = read_picture(image)
+            prompts = referring_prompts(self.adapter, self.head.config, picture, phrases)
+        traces: list[Trace] = []
+        with watch.stage("read"):
+            for first in range(0, len(prompts), _SEQUENCES_A_BATCH):
+                batch = prompts[first : first + _SEQUENCES_A_BATCH]
+                traces.extend(trace_texts(self.adapter, batch))
+        text, said = referring_answer(phrases, traces)
+        found = self._pipeline.masks.ground(picture, said, refine, watch)
+        return self._pipeline.answer(picture, text, found, watch)

@@ -1,0 +1,215 @@
+"""The grounding head: everything that is trained, and how its stages follow one another.
+
+attention maps -> mask decoder -> cut to the picture -> mask refiner (paper section 3).
+
+Letters: ``M`` layers, ``N`` heads, ``h w`` image-token grid, ``P`` phrases, ``B`` pictures, ``T``
+tokens, ``D`` LLM width, ``C`` SAM's width, ``H W`` picture size, ``h'' w''`` size of the decoder's
+logits over the picture's visible part.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import SamModel
+
+from flmm.attention.merge import Merge
+from flmm.errors import InputError
+from flmm.masks.refiner import MaskRefiner, Resolution
+from flmm.masks.selector import DEFAULT_THRESHOLD, KeywordSelector
+from flmm.masks.unet import MaskDecoder
+from flmm.pictures.geometry import cut_to_picture, resize_to_picture
+from flmm.types import ImageGeometry
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Everything that fixes a head's shape, and the frozen models that it was trained on."""
+
+    layers: int
+    heads: int
+    hidden_size: int
+    views: int = 1
+    """Sets of maps a phrase; 2 for a tiled LMM, whose coarse and fine view are stacked."""
+    base_channels: int = 64
+    stages: int = 4
+    upsample_input: int = 64
+    merge: Merge = "mean"
+    kept_maps: tuple[int, ...] | None = None
+    """Which of the ``views * layers * heads`` maps the decoder sees, ascending; None for all."""
+    normalise: bool = True
+    """Whether each map is divided by its sum before it is decoded."""
+    refine: bool = True
+    """Whether SAM refines the decoder's masks; without it the decoder has the last word."""
+    use_mask: bool = True
+    use_box: bool = True
+    use_text: bool = True
+    selector: bool = False
+    selector_width: int = 256
+    selector_threshold: float = DEFAULT_THRESHOLD
+    segment_prompt: str = ""
+    """What the LMM is asked before a phrase is put in its mouth; empty for flmm's default.
+
+    One with "the {phrase}" asks for, and is answered with, the phrase with that article, whether it
+    was given with one or none.
+    """
+    caption_prompt: str = ""
+    """What the LMM is asked before a whole caption is put in its mouth, to train or measure on;
+    empty for flmm's default."""
+    base_model_name_or_path: str = ""
+    base_model_revision: str | None = None
+    refiner_name_or_path: str = "facebook/sam-vit-large"
+    """A hub id, a folder, or a folder inside the head's own."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "layers", "heads", "hidden_size", "views", "base_channels", "stages", "upsample_input",
+            "selector_width",
+        ):  # fmt: skip
+            size = getattr(self, name)
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise InputError(f"head {name} is {size!r}; give a positive whole number")
+        if self.kept_maps is not None:
+            # JSON has lists.
+            object.__setattr__(self, "kept_maps", tuple(self.kept_maps))
+            _check_kept_maps(self.kept_maps, self.all_maps)
+        if self.merge not in ("mean", "max"):
+            raise InputError(f"head merge is {self.merge!r}; choose 'mean' or 'max'")
+        if not 0 <= self.selector_threshold <= 1:
+            raise InputError(f"selector_threshold is {self.selector_threshold}; give one in 0..1")
+
+    @property
+    def all_maps(self) -> int:
+        """Attention maps that the LMM has for a phrase: views * layers * heads."""
+        return self.views * self.layers * self.heads
+
+    @property
+    def maps(self) -> int:
+        """Attention maps a phrase that the decoder sees."""
+        return self.all_maps if self.kept_maps is None else len(self.kept_maps)
+
+    def keep(self, attention: Tensor) -> Tensor:
+        """(all maps, h, w) of a phrase to (maps, h, w): those that the decoder sees."""
+        return attention if self.kept_maps is None else attention[list(self.kept_maps)]
+
+
+def _check_kept_maps(kept: tuple[int, ...], maps: int) -> None:
+    if any(isinstance(one, bool) or not isinstance(one, int) for one in kept):
+        raise InputError(f"head kept_maps is {kept}; give whole numbers")
+    if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < maps:
+        raise InputError(
+            f"head kept_maps is {list(kept)}; give different numbers in 0..{maps - 1}, ascending"
+        )
+
+
+@dataclass(frozen=True)
+class HeadOutput:
+    """The two stages' logits; a mask is where they are above 0."""
+
+    mask_logits: Tensor
+    """(P, h'', w''): the mask decoder's, over the picture's visible part."""
+    refined_logits: Tensor
+    """(P, H, W), or at "low" resolution (P, a, b) with SAM's low side as the longer one; the
+    decoder's where the head does not refine."""
+
+
+class GroundingHead(nn.Module):
+    """Turns a frozen LMM's attention and hidden states into masks (paper section 3).
+
+    Args:
+        config: the shapes and switches.
+        sam: the refiner's SAM; its vision encoder is frozen, the rest is trained and saved.
+    """
+
+    def __init__(self, config: HeadConfig, sam: SamModel) -> None:
+        super().__init__()
+        self.config = config
+        self.mask_decoder = MaskDecoder(
+            config.maps,
+            config.base_channels,
+            config.stages,
+            config.upsample_input,
+            config.normalise,
+        )
+        self.refiner = MaskRefiner(sam, config.use_mask, config.use_box, config.use_text)
+        self.text_projection = nn.Linear(config.hidden_size, self.refiner.width)
+        self.text_projection.requires_grad_(config.refine and config.use_text)
+        if not config.refine:
+            self.refiner.requires_grad_(False)
+        self.layer_weights = nn.Parameter(torch.zeros(config.layers))
+        self.selector = (
+            KeywordSelector(config.hidden_size, config.selector_width) if config.selector else None
+        )
+
+    def forward(
+        self,
+        attention: Tensor,
+        hidden_states: Sequence[Tensor],
+        geometry: ImageGeometry,
+        image_embeddings: Tensor,
+        picture_of_phrase: Tensor | None = None,
+        resolution: Resolution = "picture",
+    ) -> HeadOutput:
+        """Masks of all phrases in one batch.
+
+        Args:
+            attention: (P, config.maps, h, w), merged (``attention.merge.merge_phrase``), those
+                that the head keeps (``HeadConfig.keep``), not negative.
+            hidden_states: P tensors (M, T, D), T each phrase's own number of tokens.
+            geometry: of the picture; of all of them when the phrases come from several.
+            image_embeddings: (B, C, e, e), from ``refiner.encode``.
+            picture_of_phrase: (P,) int64 in 0..B-1; None when there is one picture.
+            resolution: of the refined logits: "picture", or "low" for training.
+
+        Raises:
+            InputError: no phrase, or shapes that are not this head's.
+        """
+        if not len(attention) or len(attention) != len(hidden_states):
+            raise InputError(
+                f"got attention of {len(attention)} phrases and hidden states of "
+                f"{len(hidden_states)}; give both for the same phrases, at least one"
+            )
+        mask_logits = cut_to_picture(self.mask_decoder(attention)[:, 0], geometry)
+        if not self.config.refine:
+            last = (
+                resize_to_picture(mask_logits, geometry) if resolution == "picture" else mask_logits
+            )
+            return HeadOutput(mask_logits, last)
+        refined_logits = self.refiner(
+            mask_logits,
+            self.text_prompts(hidden_states),
+            geometry,
+            image_embeddings,
+            picture_of_phrase,
+            resolution,
+        )
+        return HeadOutput(mask_logits, refined_logits)
+
+    def weigh_layers(self, hidden_states: Tensor) -> Tensor:
+        """(M, T, D) hidden states to (T, D): their sum, weighted by softmax(layer weights)."""
+        expected = (self.config.layers, self.config.hidden_size)
+        if (hidden_states.shape[0], hidden_states.shape[-1]) != expected:
+            raise InputError(
+                f"hidden states are {tuple(hidden_states.shape)}, the head wants "
+                f"({expected[0]}, tokens, {expected[1]}); use the head made for this LMM"
+            )
+        weights = self.layer_weights.softmax(dim=0)
+        return torch.einsum("m,mtd->td", weights, hidden_states.to(weights.dtype))
+
+    def text_prompts(self, hidden_states: Sequence[Tensor]) -> list[Tensor]:
+        """P tensors (M, T, D) to P tensors (T, C): a sparse prompt for each token."""
+        # Projected in one piece: a phrase has a token or three, too few to be worth a call each.
+        together = self.text_projection(self.weigh_layers(torch.cat(list(hidden_states), dim=1)))
+        return list(together.split([states.shape[1] for states in hidden_states]))
+
+    def keyword_logits(self, hidden_states: Tensor) -> Tensor:
+        """(M, T, D) hidden states of a whole answer to (T,) logits of "this can be grounded".
+
+        Raises:
+            InputError: the head has no selector.
+        """
+        if self.selector is None:
+            raise InputError("this head has no keyword selector; train one or use noun chunks")
+        logits: Tensor = self.selector(self.weigh_layers(hidden_states))
+        return logits

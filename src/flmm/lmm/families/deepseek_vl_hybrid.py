@@ -1,0 +1,67 @@
+"""DeepSeek-VL 7B: SAM's tower on a large canvas and SigLIP's on a small one, one grid of tokens."""
+
+from typing import ClassVar, Self
+
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.deepseek_vl_hybrid.configuration_deepseek_vl_hybrid import (
+    DeepseekVLHybridConfig,
+)
+from transformers.models.deepseek_vl_hybrid.image_processing_pil_deepseek_vl_hybrid import (
+    DeepseekVLHybridImageProcessorPil,
+)
+from transformers.models.deepseek_vl_hybrid.modeling_deepseek_vl_hybrid import (
+    DeepseekVLHybridForConditionalGeneration,
+)
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.sam.configuration_sam import SamVisionConfig
+from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
+
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.image_processing import resized_then_padded, whole_grid
+from flmm.lmm.prompt import PictureLayout, ProcessedPicture
+from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+
+
+class DeepseekVLHybridAdapter(LMMAdapter):
+    """DeepSeek-VL with two vision towers."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("deepseek_vl_hybrid",)
+    hub_ids: ClassVar[tuple[str, ...]] = ("deepseek-community/deepseek-vl-7b-chat",)
+    model_class: ClassVar[type[PreTrainedModel]] = DeepseekVLHybridForConditionalGeneration
+    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "high_res_pixel_values")
+
+    def layout(self, picture: ProcessedPicture) -> PictureLayout:
+        config = self.model.config
+        side = int(config.vision_config.image_size) // int(config.vision_config.patch_size)
+        # The small canvas is made from the large one, where the picture lies in whole pixels.
+        canvas = int(config.high_res_vision_config.image_size)
+        smallest = int(self.image_processor.to_dict()["min_size"])
+        geometry = resized_then_padded(picture.size, canvas, smallest, (side, side))
+        return PictureLayout(self.image_token * (side * side), (whole_grid(geometry),))
+
+    @classmethod
+    def tiny(cls, grouped_queries: bool = False) -> Self:
+        tokenizer = tiny_tokenizer("<image_placeholder>")
+        config = DeepseekVLHybridConfig(
+            vision_config=SiglipVisionConfig(**tiny_vision(32, 8)),
+            high_res_vision_config=SamVisionConfig(
+                hidden_size=16,
+                output_channels=16,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                image_size=64,
+                patch_size=4,
+                window_size=8,
+                global_attn_indexes=[0],
+                mlp_dim=32,
+            ),
+            text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
+            image_token_id=token_id(tokenizer, "<image_placeholder>"),
+        )
+        model = random_model(lambda: DeepseekVLHybridForConditionalGeneration(config))
+        processor = DeepseekVLHybridImageProcessorPil(
+            size={"height": 32, "width": 32},
+            high_res_size={"height": 64, "width": 64},
+            min_size=2,
+        )
+        return cls(model, tokenizer, processor, name="tiny-deepseek-vl-hybrid")

@@ -1,0 +1,71 @@
+"""Gemma 3: one view of 256 pooled tokens that attend to one another both ways."""
+
+import math
+from typing import ClassVar, Self
+
+from torch import nn
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.gemma3.configuration_gemma3 import Gemma3Config, Gemma3TextConfig
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.gemma3.modeling_gemma3 import Gemma3ForConditionalGeneration
+from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
+
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.image_processing import whole_grid
+from flmm.lmm.prompt import PictureLayout, ProcessedPicture
+from flmm.lmm.tiles import stretched
+from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+
+BEGIN, END = "<start_of_image>", "<end_of_image>"
+
+
+class Gemma3Adapter(LMMAdapter):
+    """Gemma 3 with pictures; most of its layers look back through a sliding window only."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
+    hub_ids: ClassVar[tuple[str, ...]] = ("google/gemma-3-4b-it",)
+    model_class: ClassVar[type[PreTrainedModel]] = Gemma3ForConditionalGeneration
+    token_types: ClassVar[str | None] = "token_type_ids"
+
+    @property
+    def placeholder(self) -> str:
+        return BEGIN
+
+    def layout(self, picture: ProcessedPicture) -> PictureLayout:
+        config = self.model.config
+        canvas = int(config.vision_config.image_size)
+        side = math.isqrt(int(config.mm_tokens_per_image))
+        view = whole_grid(stretched(picture.size, (canvas, canvas), (side, side)))
+        return PictureLayout(f"\n\n{BEGIN}{self.image_token * side**2}{END}\n\n", (view,))
+
+    @classmethod
+    def tiny(cls, grouped_queries: bool = False) -> Self:
+        tokenizer = tiny_tokenizer("<image_soft_token>", BEGIN, END)
+        sizes = tiny_llm(tokenizer, grouped_queries)
+        config = Gemma3Config(
+            vision_config=SiglipVisionConfig(
+                **tiny_vision(32, 4),
+                vision_use_head=False,
+            ),
+            text_config=Gemma3TextConfig(
+                **sizes,
+                head_dim=8,
+                query_pre_attn_scalar=8,
+                sliding_window=24,
+                layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            ),
+            mm_tokens_per_image=16,
+            boi_token_index=token_id(tokenizer, BEGIN),
+            eoi_token_index=token_id(tokenizer, END),
+            image_token_index=token_id(tokenizer, "<image_soft_token>"),
+        )
+
+        def build() -> Gemma3ForConditionalGeneration:
+            model = Gemma3ForConditionalGeneration(config)
+            # transformers leaves zeros here, and a model that sees nothing.
+            nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.3)
+            return model
+
+        model = random_model(build)
+        processor = Gemma3ImageProcessorPil(size={"height": 32, "width": 32})
+        return cls(model, tokenizer, processor, name="tiny-gemma-3")

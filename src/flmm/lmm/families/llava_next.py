@@ -1,0 +1,57 @@
+"""LLaVA-NeXT (LLaVA 1.6): a coarse view and tiles of the picture's own shape."""
+
+from typing import ClassVar, Self
+
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.clip.configuration_clip import CLIPVisionConfig
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llava_next.configuration_llava_next import LlavaNextConfig
+from transformers.models.llava_next.image_processing_pil_llava_next import (
+    LlavaNextImageProcessorPil,
+)
+from transformers.models.llava_next.modeling_llava_next import LlavaNextForConditionalGeneration
+
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.prompt import PictureLayout, ProcessedPicture
+from flmm.lmm.tiles import any_resolution_views
+from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+
+
+class LlavaNextAdapter(LMMAdapter):
+    """LLaVA-NeXT with Vicuna, Mistral or another LLM."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("llava_next",)
+    hub_ids: ClassVar[tuple[str, ...]] = (
+        "llava-hf/llava-v1.6-vicuna-7b-hf",
+        "llava-hf/llava-v1.6-mistral-7b-hf",
+    )
+    model_class: ClassVar[type[PreTrainedModel]] = LlavaNextForConditionalGeneration
+    views: ClassVar[int] = 2
+    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes")
+
+    def layout(self, picture: ProcessedPicture) -> PictureLayout:
+        config = self.model.config
+        tile = int(config.vision_config.image_size)
+        side = tile // int(config.vision_config.patch_size)
+        views = any_resolution_views(picture.size, config.image_grid_pinpoints, tile, side, None)
+        # The last row's newline follows its last cell.
+        return PictureLayout(self.image_token * (int(views[-1].columns.max()) + 2), views)
+
+    @classmethod
+    def tiny(cls, grouped_queries: bool = False) -> Self:
+        tokenizer = tiny_tokenizer("<image>")
+        shapes = [[16, 32], [32, 16], [32, 32], [48, 16], [16, 48]]
+        config = LlavaNextConfig(
+            vision_config=CLIPVisionConfig(**tiny_vision(16, 4)),
+            text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
+            image_token_index=token_id(tokenizer, "<image>"),
+            image_grid_pinpoints=shapes,
+            vision_feature_layer=-1,
+        )
+        model = random_model(lambda: LlavaNextForConditionalGeneration(config))
+        processor = LlavaNextImageProcessorPil(
+            size={"shortest_edge": 16},
+            crop_size={"height": 16, "width": 16},
+            image_grid_pinpoints=shapes,
+        )
+        return cls(model, tokenizer, processor, name="tiny-llava-next")

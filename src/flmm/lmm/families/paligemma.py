@@ -1,0 +1,79 @@
+"""PaliGemma 1 and 2: the picture, a task and its answer; no conversation."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+from torch import Tensor
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.gemma2.configuration_gemma2 import Gemma2Config
+from transformers.models.paligemma.configuration_paligemma import PaliGemmaConfig
+from transformers.models.paligemma.modeling_paligemma import PaliGemmaForConditionalGeneration
+from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+from flmm.errors import InputError
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.chat import Chat, refuse_placeholder
+from flmm.lmm.image_processing import whole_grid
+from flmm.lmm.prompt import Message, PictureLayout, ProcessedPicture
+from flmm.lmm.tiles import stretched
+from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+
+
+class PaliGemmaAdapter(LMMAdapter):
+    """PaliGemma, whose pictures and question see one another both ways, the answer only back."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
+    hub_ids: ClassVar[tuple[str, ...]] = ("google/paligemma2-3b-mix-224",)
+    model_class: ClassVar[type[PreTrainedModel]] = PaliGemmaForConditionalGeneration
+    token_types: ClassVar[str | None] = "token_type_ids"
+    converses: ClassVar[bool] = False
+
+    def render(self, messages: Sequence[Message], answer: str | None) -> Chat:
+        if len(messages) > 1:
+            raise InputError(
+                f"LMM {self.name!r} is a PaliGemma, which answers one question and holds no"
+                " conversation; leave out the history"
+            )
+        question = messages[0].text
+        refuse_placeholder(self.placeholder, messages, answer)
+        text = self.placeholder * len(messages[0].pictures) + str(self.tokenizer.bos_token)
+        question_span = (len(text), len(text) + len(question))
+        text += f"{question}\n"
+        answer_span = None if answer is None else (len(text), len(text) + len(answer))
+        return Chat(text + (answer or ""), question_span, answer_span, has_special_tokens=True)
+
+    def type_tokens(self, is_image: Tensor, is_answer: Tensor) -> Tensor:
+        return (is_answer & ~is_image).long()
+
+    def layout(self, picture: ProcessedPicture) -> PictureLayout:
+        vision = self.model.config.vision_config
+        canvas = int(vision.image_size)
+        side = canvas // int(vision.patch_size)
+        view = whole_grid(stretched(picture.size, (canvas, canvas), (side, side)))
+        return PictureLayout(self.image_token * side**2, (view,))
+
+    @classmethod
+    def tiny(cls, grouped_queries: bool = False) -> Self:
+        tokenizer = tiny_tokenizer("<image>")
+        sizes = tiny_llm(tokenizer, grouped_queries)
+        config = PaliGemmaConfig(
+            vision_config=SiglipVisionConfig(  # type: ignore[call-arg]
+                **tiny_vision(32, 4),
+                projection_dim=32,
+                vision_use_head=False,
+            ),
+            text_config=Gemma2Config(
+                **sizes,
+                head_dim=8,
+                query_pre_attn_scalar=8,
+                sliding_window=48,
+                attn_logit_softcapping=2.0,
+            ),
+            image_token_index=token_id(tokenizer, "<image>"),
+            projection_dim=32,
+            hidden_size=32,
+        )
+        model = random_model(lambda: PaliGemmaForConditionalGeneration(config))
+        processor = SiglipImageProcessorPil(size={"height": 32, "width": 32})
+        return cls(model, tokenizer, processor, name="tiny-paligemma")

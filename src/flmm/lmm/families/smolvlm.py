@@ -1,0 +1,34 @@
+"""SmolVLM and SmolVLM2: Idefics3's tiles around a smaller LLM."""
+
+from typing import ClassVar, Self
+
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig, SmolVLMVisionConfig
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+from transformers.models.smolvlm.modeling_smolvlm import SmolVLMForConditionalGeneration
+
+from flmm.lmm.families.idefics3 import Idefics3Adapter, tiny_markers
+from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+
+
+class SmolVLMAdapter(Idefics3Adapter):
+    """SmolVLM."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("smolvlm",)
+    hub_ids: ClassVar[tuple[str, ...]] = ("HuggingFaceTB/SmolVLM2-2.2B-Instruct",)
+    model_class: ClassVar[type[PreTrainedModel]] = SmolVLMForConditionalGeneration
+
+    @classmethod
+    def tiny(cls, grouped_queries: bool = False) -> Self:
+        tokenizer = tiny_tokenizer("<image>", *tiny_markers())
+        config = SmolVLMConfig(
+            vision_config=SmolVLMVisionConfig(**tiny_vision(16, 2)),
+            text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
+            image_token_id=token_id(tokenizer, "<image>"),
+        )
+        model = random_model(lambda: SmolVLMForConditionalGeneration(config))
+        processor = SmolVLMImageProcessorPil(
+            size={"longest_edge": 48}, max_image_size={"longest_edge": 16}
+        )
+        return cls(model, tokenizer, processor, name="tiny-smolvlm")

@@ -1,0 +1,49 @@
+"""Read which kind of model a folder or hub repository holds, without importing transformers."""
+
+import json
+from pathlib import Path
+
+from flmm.errors import InputError
+
+
+def read_model_type(name: str, revision: str | None = None) -> str:
+    """The ``model_type`` in the model's ``config.json``, without importing transformers.
+
+    Raises:
+        InputError: the configuration cannot be found or names no model type.
+    """
+    path = _config_path(name, revision)
+    try:
+        model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"LMM {name!r}: {path} is not a model configuration; save the model there again"
+        ) from error
+    if not isinstance(model_type, str):
+        raise InputError(
+            f"LMM {name!r}: {path} has no model_type;"
+            " name a transformers model (a head goes in --model, the LMM in --lmm)"
+        )
+    return model_type
+
+
+def _config_path(name: str, revision: str | None) -> Path:
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(
+                f"LMM {name!r} is a folder without config.json; give a folder made by"
+                " save_pretrained, or a hub id"
+            )
+        return folder / "config.json"
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, "config.json", revision=revision))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        at_revision = f" at revision {revision!r}" if revision else ""
+        raise InputError(
+            f"LMM {name!r}{at_revision} is neither a folder here nor a model that the hub gives;"
+            " check the spelling, your network and your access"
+        ) from error

@@ -1,0 +1,10 @@
+"""Callbacks that long work reports its progress and its messages to."""
+
+from collections.abc import Callable
+
+Watch = Callable[[int, int, str], None]
+"""Shown (how much is done, how much there is, what it is)."""
+
+
+def unwatched(_done: int, _total: int, _what: str) -> None:
+    """A ``Watch`` for where nobody looks."""

@@ -1,0 +1,1 @@
+"""The claim about what matters in the head."""

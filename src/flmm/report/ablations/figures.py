@@ -1,0 +1,96 @@
+"""Draws ``ablations.Ablations``: a line a way, grouped by what is compared."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flmm.report.ablations.measurement import Ablations, Line
+from flmm.report.ablations.small_heads import BASELINE
+from flmm.report.context import Bench
+from flmm.report.style import PART_COLOURS, figure, light_grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_ORDER = (
+    "maps of", "refiner's prompts", "merge of tokens", "maps divided by their sum",
+    "input enlarged to", "maps kept",
+)  # fmt: skip
+_BASELINE_NAMES = {
+    "maps of": "LMM attention", "refiner's prompts": "none (mask decoder)",
+    "merge of tokens": "mean", "maps divided by their sum": "yes", "input enlarged to": "64",
+    "maps kept": "all",
+}  # fmt: skip
+
+
+def draw(results: Ablations, file: Path) -> None:
+    """Writes the figure."""
+    groups = [(group, _lines(results, group)) for group in _ORDER]
+    groups = [(group, lines) for group, lines in groups if len(lines) > 1]
+    halves = (groups[:2], groups[2:])
+    heights = [[len(lines) + 1.6 for _, lines in half] for half in halves]
+    with figure(file, 0.21 * max(map(sum, heights)) + 0.5) as drawn:
+        columns = drawn.subfigures(1, 2)
+        assert isinstance(columns, np.ndarray)
+        left, right = columns
+        for part, half, ratios in zip((left, right), halves, heights, strict=True):
+            grid = part.subplots(
+                len(half), 1, squeeze=False, sharex=True, gridspec_kw={"height_ratios": ratios}
+            )
+            for axes, (group, lines) in zip(grid[:, 0], half, strict=True):
+                _panel(axes, group, lines)
+            grid[-1, 0].set_xlabel("cIoU (%)")
+        handles, names = left.axes[0].get_legend_handles_labels()
+        drawn.legend(handles, names, loc="outside lower center", ncols=2)
+
+
+def _lines(results: Ablations, group: str) -> list[Line]:
+    """A group's, with the baseline under the name that it has there."""
+    members = [line for line in results.lines if line.group == group]
+    trained = [line for line in members if line.how == "trained"]
+    others = [line for line in members if line.how != "trained"]
+    base = next(line for line in results.lines if line.group == BASELINE.group)
+    own = Line(group, _BASELINE_NAMES[group], "trained", base.things, base.stuff, base.all)
+    return [*others, own, *trained]
+
+
+def _panel(axes: "Axes", group: str, lines: list[Line]) -> None:
+    fills = {"trained": "full", "switched": "left", "no training": "none"}
+    base = next(line for line in lines if line.name == _BASELINE_NAMES[group]
+                and line.how == "trained")  # fmt: skip
+    for shift, part in ((-0.16, "things"), (0.16, "stuff")):
+        colour = PART_COLOURS[part]
+        labelled = False
+        for place, line in enumerate(lines):
+            score = line.things if part == "things" else line.stuff
+            if score is None:
+                continue
+            one = score.cumulative_iou
+            axes.errorbar(
+                one.value, place + shift, xerr=[[one.value - one.low], [one.high - one.value]],
+                fmt="o" if part == "things" else "s", markersize=4.5, color=colour, elinewidth=1.2,
+                fillstyle=fills[line.how], markerfacecoloralt="white",
+                label=None if labelled else f"{part} (n = {score.phrases:,})",
+            )  # fmt: skip
+            labelled = True
+        anchor = base.things if part == "things" else base.stuff
+        if anchor is not None:
+            axes.axvline(anchor.cumulative_iou.value, color=colour, linewidth=0.8, linestyle=":")
+    shown = [f"{line.name}" + ("" if line.how == "trained" else f" · {line.how}") for line in lines]
+    axes.set_yticks(range(len(lines)), shown, fontsize=7)
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.set_xlim(0, 100)
+    axes.set_title(group[0].upper() + group[1:], fontsize=8)
+    light_grid(axes, "x")
+    axes.spines["left"].set_visible(False)
+
+
+def figures(results: Ablations, _bench: Bench, out: Path) -> dict[str, str]:
+    """A panel a group."""
+    draw(results, out / "ablations.png")
+    return {
+        "ablations.png": "Ablations: cIoU with 95 % intervals over pictures. Filled: small heads"
+        f" trained alike ({results.steps} steps); half: the model's own head with prompts switched"
+        " off; hollow: no training. Dotted: the baseline, a small mask decoder as the paper has it."
+    }

@@ -1,0 +1,1 @@
+"""The claim that a closer look helps."""

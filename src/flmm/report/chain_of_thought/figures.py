@@ -1,0 +1,139 @@
+"""Draws ``chain_of_thought.ChainOfThought``: right numbers in every way, and some questions."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flmm.answers.overlay import at_viewing_size, lay_mask
+from flmm.answers.palette import COLOURS
+from flmm.grounding.chain_of_thought import Thought
+from flmm.report.chain_of_thought.measurement import (
+    LOCATED_FROM,
+    LOOKED_AT,
+    TOKENS,
+    ChainOfThought,
+    first_scene,
+)
+from flmm.report.chain_of_thought.tag_questions import TagQuestion, number_in, tag_questions
+from flmm.report.context import Bench
+from flmm.report.overlaps import Interval
+from flmm.report.style import ALL, INK, PALETTE, figure, light_grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+EXAMPLES = 3
+_SOURCE_COLOURS = {"answer": PALETTE[1], "question": PALETTE[0], "truth": PALETTE[2]}
+_CHARACTERS, _CHARACTERS_IN_BOLD = 40, 32
+"""In a line of an example's words."""
+
+
+def draw_ways(results: ChainOfThought, file: Path) -> None:
+    """A line a way to look again, below the plain answers."""
+    names = ["no closer look"]
+    with figure(file, 2.9) as drawn:
+        axes = drawn.subplots()
+        _score(axes, 0, results.plain, ALL)
+        for place, way in enumerate(results.ways, 1):
+            names.append(LOOKED_AT[way.crop])
+            colour = _SOURCE_COLOURS[way.locate]
+            _score(axes, place, way.right, colour, hollow=way.crop == "random")
+            axes.annotate(
+                f"{way.gain.value:+.0f}", (1, place), xycoords=("axes fraction", "data"),
+                ha="right", va="center", fontsize=7.5, color=colour,
+            )  # fmt: skip
+        axes.annotate(
+            "gain", (1, 0), xycoords=("axes fraction", "data"), ha="right", va="center",
+            fontsize=7.5, color=INK,
+        )  # fmt: skip
+        for locate, colour in _SOURCE_COLOURS.items():
+            axes.plot([], [], "o", color=colour, label=f"located from {LOCATED_FROM[locate]}")
+        axes.axvline(results.plain.value, color=ALL, linewidth=0.8, linestyle=(0, (5, 3)))
+        axes.axvline(results.chance, color=ALL, linewidth=0.8, linestyle=(0, (1, 2)))
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        # Room for the gains on the right.
+        axes.set_xlim(-2, 115)
+        axes.set_xticks(range(0, 101, 20))
+        axes.set_xlabel(f"right numbers (% of {results.questions:,})")
+        light_grid(axes, "x")
+        axes.spines["left"].set_visible(False)
+        drawn.legend(loc="outside lower center", ncols=len(_SOURCE_COLOURS))
+
+
+def _score(axes: "Axes", place: int, score: Interval, colour: str, hollow: bool = False) -> None:
+    axes.errorbar(
+        score.value, place, xerr=[[score.value - score.low], [score.high - score.value]],
+        fmt="o", markersize=5.5, color=colour, elinewidth=1.4,
+        markerfacecolor="white" if hollow else colour,
+    )  # fmt: skip
+    axes.annotate(
+        f"{score.value:.0f}", (score.high, place), xytext=(6, 0), textcoords="offset points",
+        va="center", fontsize=7, color=colour,
+    )  # fmt: skip
+
+
+def draw_examples(
+    questions: Sequence[TagQuestion], thoughts: Sequence[Thought], file: Path
+) -> None:
+    """A column a question: the picture with what was located, the part, and what was said."""
+    with figure(file, 6.2, photographs=True) as drawn:
+        grid = drawn.subplots(2, len(questions), squeeze=False)
+        for column, question, thought in zip(grid.T, questions, thoughts, strict=True):
+            _picture(column[0], thought)
+            _part(column[1], question, thought)
+            for axes in column:
+                axes.set_xticks([])
+                axes.set_yticks([])
+                axes.spines[:].set_visible(False)
+
+
+def _picture(axes: "Axes", thought: Thought) -> None:
+    from matplotlib.patches import Rectangle
+
+    shown = at_viewing_size(thought.first.picture)
+    canvas = np.asarray(shown, dtype=np.float32).copy()
+    if thought.located is not None:
+        lay_mask(canvas, thought.located.mask, COLOURS[1], line=3)
+    axes.imshow(canvas.round().clip(0, 255).astype(np.uint8))
+    scale = shown.width / thought.first.picture.width
+    x0, y0, x1, y1 = (edge * scale for edge in thought.box)
+    for width, colour in ((3.0, "white"), (1.4, INK)):
+        axes.add_patch(
+            Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=width)
+        )
+    question = textwrap.fill(thought.question, _CHARACTERS_IN_BOLD)
+    axes.set_title(question, fontsize=7.5, loc="center")
+    located = "nothing" if thought.located is None else f'"{thought.located.text}"'
+    axes.set_xlabel(textwrap.fill(f"located: {located}", _CHARACTERS), fontsize=7)
+
+
+def _part(axes: "Axes", question: TagQuestion, thought: Thought) -> None:
+    axes.imshow(np.asarray(thought.crop))
+    lines = []
+    for when, said in (("before", thought.first.text), ("after", thought.answer.text)):
+        mark = "right" if number_in(said) == question.number else "wrong"
+        lines.append(textwrap.fill(f"{when} ({mark}): {said}", _CHARACTERS))
+    axes.set_xlabel("\n".join(lines), fontsize=7)
+
+
+def figures(results: ChainOfThought, bench: Bench, out: Path) -> dict[str, str]:
+    """Right numbers in every way, and some questions."""
+    draw_ways(results, out / "chain-of-thought.png")
+    questions = tag_questions(min(results.questions, EXAMPLES), first_scene(bench))
+    thoughts = [
+        bench.grounder.think(one.picture, one.turn.question, max_new_tokens=TOKENS)
+        for one in questions
+    ]
+    draw_examples(questions, thoughts, out / "chain-of-thought-examples.png")
+    return {
+        "chain-of-thought.png": "Right numbers without and with a closer look; bars: 95 % intervals"
+        " over scenes. Hollow: random boxes, the control. Dashed: plain answers; dotted: always the"
+        " most frequent number.",
+        "chain-of-thought-examples.png": "The first questions, answered before and after a closer"
+        " look: what was located from the first answer, its box, and the part that was looked at"
+        " again.",
+    }

@@ -1,0 +1,74 @@
+"""Questions about numbers on tags that are too small to read without a closer look.
+
+Letters: ``H W`` picture size.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from flmm.stickers.dataset import EVALUATION_SEED
+from flmm.stickers.draw import Drawing, draw, mention_mask
+from flmm.stickers.language import NUMBERS, Turn
+from flmm.stickers.questions import ask_number
+from flmm.stickers.scene import draw_scene
+
+_WORDS = NUMBERS[1:10]
+_NUMBER = re.compile(r"\b\d+\b")
+_NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b")
+
+
+@dataclass(frozen=True)
+class TagQuestion:
+    """What number is on one of the scene's things?"""
+
+    drawing: Drawing
+    turn: Turn
+
+    @property
+    def picture(self) -> Image.Image:
+        """RGB."""
+        return Image.fromarray(self.drawing.picture)
+
+    @property
+    def number(self) -> int:
+        """The right answer."""
+        (thing,) = self.turn.mentions[0].things
+        number = self.drawing.scene.things[thing].number
+        assert number is not None
+        return number
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """(H, W) bool: the thing that the question means."""
+        return mention_mask(self.drawing, self.turn.mentions[0])
+
+
+def tag_questions(scenes: int, first: int = EVALUATION_SEED) -> list[TagQuestion]:
+    """One question for each of so many scenes from the first on, always the same ones.
+
+    Scenes of which no tagged thing can be told from the others are passed over.
+    """
+
+    def asked() -> Iterator[TagQuestion]:
+        for seed in count(first):
+            scene = draw_scene(seed, tagged=True)
+            turn = ask_number(scene, np.random.default_rng(seed))
+            if turn is not None:
+                yield TagQuestion(draw(scene), turn)
+
+    return list(islice(asked(), scenes))
+
+
+def number_in(answer: str) -> int | None:
+    """The number that an answer gives: the last one in it, in digits or else in words."""
+    digits: list[str] = _NUMBER.findall(answer)
+    if digits:
+        return int(digits[-1])
+    words: list[str] = _NUMBER_WORD.findall(answer.lower())
+    return 1 + _WORDS.index(words[-1]) if words else None

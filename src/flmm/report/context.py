@@ -1,0 +1,69 @@
+"""What claims are measured with: the model, the data, and a folder for interrupted runs."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+
+from flmm.data.sample import Sample
+from flmm.evaluate.benchmark import Benchmark, record_of
+from flmm.grounding.grounder import Grounder
+from flmm.progress import Watch
+from flmm.report.data import ReportData
+from flmm.report.extraction import PROTOCOL, Eye
+
+
+class Bench:
+    """What claims are measured with.
+
+    Args:
+        grounder: the model.
+        data: the pictures.
+        work: a folder for what a run that goes on starts from.
+        tell: given a line for each picture that is left out.
+        watch: shown (done, all, what).
+    """
+
+    def __init__(
+        self,
+        grounder: Grounder,
+        data: ReportData,
+        work: Path,
+        tell: Callable[[str], None],
+        watch: Watch,
+    ) -> None:
+        self.grounder = grounder
+        self.data = data
+        self.work = work
+        self.tell = tell
+        self.watch = watch
+
+    @cached_property
+    def eye(self) -> Eye:
+        return Eye(self.grounder, self.tell)
+
+    @cached_property
+    def key(self) -> dict[str, str]:
+        """All that measurements depend on, where nothing is trained."""
+        record = record_of(
+            self.grounder, Benchmark(self.data.name, {}, self.data.measured), PROTOCOL
+        )
+        return {
+            "data": self.data.name,
+            "measured": f"{record.samples} pictures, {record.samples_fingerprint}",
+            "calibration": self.fingerprint(self.data.calibration),
+            "head": record.head_fingerprint,
+            "LMM": record.lmm_fingerprint,
+            "numbers": record.dtype,
+        }
+
+    def fingerprint(self, samples: Sequence[Sample]) -> str:
+        """Which pictures and texts these are; at least one picture."""
+        record = record_of(self.grounder, Benchmark(self.data.name, {}, samples), PROTOCOL)
+        return f"{record.samples} pictures, {record.samples_fingerprint}"
+
+
+def digest_of(key: dict[str, str]) -> str:
+    """A short name for a key."""
+    return blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,1 @@
+"""The claim that conversation is untouched."""

@@ -1,0 +1,87 @@
+"""Pictures as the frozen LMM sees them: every attention map of every phrase, and the true masks.
+
+Letters: ``P`` phrases, ``M`` layers (times views), ``N`` heads, ``h w`` image-token grid, ``H W``
+picture size.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from flmm.data.exchanges import Protocol
+from flmm.data.features import AskedPicture, FeatureExtractor, GroundingFeatures, decode
+from flmm.data.sample import Sample
+from flmm.grounding.grounder import Grounder
+from flmm.head.model import GroundingHead
+from flmm.pictures.geometry import resize_to_picture
+from flmm.train.dataset import LivePictures, targets_of
+
+PROTOCOL = Protocol.ONE_BY_ONE
+
+
+@dataclass(frozen=True)
+class SeenPicture:
+    """One picture and the phrases of its texts."""
+
+    number: int
+    """Its place among the samples."""
+    asked: AskedPicture
+    features: GroundingFeatures
+    """With all M·N maps of each phrase, whatever the head keeps."""
+    masks: Tensor
+    """(P, H, W) bool."""
+    ignored: Tensor
+    """(P, H, W) bool."""
+    texts: tuple[str, ...]
+    kinds: tuple[str, ...]
+    is_thing: tuple[bool | None, ...]
+
+    @property
+    def attention(self) -> Tensor:
+        """(P, M·N, h, w) float32 on the CPU."""
+        return torch.stack([phrase.attention for phrase in self.features.phrases]).cpu().float()
+
+
+class Eye:
+    """A grounder's frozen models, for looking at all that they offer a head."""
+
+    def __init__(self, grounder: Grounder, tell: Callable[[str], None]) -> None:
+        self.grounder = grounder
+        config = replace(grounder.head.config, kept_maps=None, selector=False)
+        whole = GroundingHead(config, grounder.head.refiner.sam)
+        self.extractor = FeatureExtractor(grounder.adapter, whole.to(grounder.adapter.device))
+        self._tell = tell
+
+    def see(self, samples: Sequence[Sample], numbers: Sequence[int]) -> Iterator[SeenPicture]:
+        """Those of the numbered samples that can be read."""
+        live = LivePictures(samples, self.extractor, PROTOCOL, self._tell)
+        for number in numbers:
+            read = live.read(number)
+            if read is None:
+                continue
+            sample, asked = read
+            (features,) = self.extractor.extract([asked])
+            owners = [owner for exchange in asked.exchanges for owner in exchange.phrases]
+            phrases = [sample.texts[text].text.phrases[phrase] for text, phrase in owners]
+            kinds = tuple(sample.texts[text].text.kind for text, _ in owners)
+            said = tuple(
+                sample.texts[text].text.text[phrase.start : phrase.end]
+                for (text, _), phrase in zip(owners, phrases, strict=True)
+            )
+            masks, ignored = targets_of(sample, asked)
+            things = tuple(phrase.is_thing for phrase in phrases)
+            yield SeenPicture(number, asked, features, masks, ignored, said, kinds, things)
+
+
+@torch.no_grad()
+def head_masks(head: GroundingHead, features: GroundingFeatures) -> tuple[Tensor, Tensor]:
+    """(P, H, W) bool from the mask decoder and from the refiner, on the CPU."""
+    kept = tuple(
+        replace(phrase, attention=head.config.keep(phrase.attention)) for phrase in features.phrases
+    )
+    device = next(head.parameters()).device
+    output = decode(head, replace(features, phrases=kept), device=device)
+    decoded = resize_to_picture(output.mask_logits.float(), features.geometry) > 0
+    return decoded.cpu(), (output.refined_logits > 0).cpu()

@@ -1,0 +1,1 @@
+"""The claim about what a segmentation token costs."""

@@ -1,0 +1,262 @@
+"""Copies of the embedded LMM that learn to say ``<SEG>``, of which SAM makes masks.
+
+LISA's way to a grounding LMM (Lai et al. 2024, arXiv 2308.00692, section 3.1): the last layer's
+state of that token, through a small MLP, is all that prompts SAM's mask decoder. Both vision
+encoders stay frozen; all else learns, from words and masks together. What is copied stays as it is.
+
+Letters: ``B`` pictures, ``L`` tokens, ``K`` ``<SEG>`` tokens, ``D`` LLM width, ``C`` SAM's width,
+``e`` side of SAM's image embedding, ``H W`` picture size.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tokenizers import AddedToken
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast
+from transformers.models.clip.configuration_clip import CLIPVisionConfig
+from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
+
+from flmm.embedded.recipe.build import Budget
+from flmm.embedded.recipe.cpu_attention import learn_with_it
+from flmm.embedded.recipe.hardware import DEVICE, TIMES_AS_MANY
+from flmm.embedded.recipe.head_training import refer
+from flmm.embedded.recipe.lmm_architecture import SPECIAL, image_states, token_id
+from flmm.embedded.recipe.packing import TextBatch, answer_loss, last_states, pack
+from flmm.embedded.recipe.training_loop import Fit, Movable, run
+from flmm.grounding.grounder import Grounder
+from flmm.head.checkpoint import untrained_sam
+from flmm.lmm.families.llava import LlavaAdapter
+from flmm.masks.refiner import MaskRefiner, Resolution
+from flmm.progress import Watch
+from flmm.stickers.dataset import PICTURE_SIZE, training_style
+from flmm.stickers.draw import Drawing, draw, mention_mask
+from flmm.stickers.language import AnswerText, Conversation, Turn, caption
+from flmm.stickers.scene import draw_scene
+from flmm.train.losses import mask_loss
+from flmm.types import ImageGeometry, Size
+from flmm.user_input import find_folder
+
+TOKEN = "<SEG>"
+SCENES = Budget().scenes
+"""Copies learn from scenes 0 … SCENES - 1, as the embedded LMM and head did."""
+PICTURES_A_STEP, LEARNING_RATE = 4, 1e-3
+"""The embedded head's own, on two cores."""
+_MICRO = PICTURES_A_STEP // 2 * TIMES_AS_MANY
+_TEXTS_A_PICTURE = 3
+
+
+class Way(StrEnum):
+    """What a copy learns from."""
+
+    LISA = "LISA's way"
+    """Referring expressions alone, each answered with the token."""
+    GLAMM = "GLaMM's way"
+    """Also captions in which the token follows each phrase (Rasheed et al. 2024, 2311.03356)."""
+
+
+@dataclass(frozen=True)
+class TokenBatch(Movable):
+    """Pictures, what is asked about them and answered, and what each token shall mean."""
+
+    texts: TextBatch
+    pictures: tuple[NDArray[np.uint8], ...]
+    """(H, W, 3) each."""
+    targets: Tensor
+    """(K, H, W) bool, in the order of the tokens."""
+
+
+class TokenCopy(nn.Module):
+    """A copy of an LMM with the token, its MLP, and the head's SAM as it was before the head.
+
+    On the CPU, in float32; it learns on a GPU where there is one.
+
+    Args:
+        grounder: whose LMM was made by the embedded LMM's recipe (``can_be_copied``).
+
+    Raises:
+        InputError: the head's SAM cannot be read.
+    """
+
+    def __init__(self, grounder: Grounder) -> None:
+        super().__init__()
+        adapter = grounder.adapter
+        tokenizer, lmm = deepcopy(adapter.tokenizer), deepcopy(adapter.model)
+        assert isinstance(tokenizer, PreTrainedTokenizerFast)
+        assert isinstance(lmm, LlavaForConditionalGeneration)
+        lmm.to("cpu", torch.float32)  # type: ignore[arg-type]
+        # It swallows the blank before it, so that the words around it keep the tokens they had.
+        tokenizer.add_tokens([AddedToken(TOKEN, lstrip=True, special=True)], special_tokens=True)
+        lmm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        embedding = lmm.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding)
+        # As likely as a word is on average; a random one might be said everywhere at first.
+        embedding.weight.data[-1] = embedding.weight.data[:-1].mean(0)
+        self.lmm = lmm
+        self.tokenizer = tokenizer
+        self.token_id = token_id(tokenizer, TOKEN)
+        self._original = adapter
+        sam = untrained_sam(find_folder(grounder.model))
+        self.refiner = MaskRefiner(sam, use_mask=False, use_box=False)
+        width = adapter.hidden_size
+        torch.manual_seed(0)
+        self.projection = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self.refiner.width)
+        )
+
+    def adapter(self) -> LlavaAdapter:
+        """The copy for talking to; it learns no more."""
+        original = self._original
+        return LlavaAdapter(
+            self.lmm, self.tokenizer, original.image_processor, f"copy of {original.name}"
+        )
+
+    def read(
+        self, pictures: Sequence[NDArray[np.uint8]], texts: Sequence[Sequence[Conversation]]
+    ) -> TextBatch:
+        """Each picture, as the LMM's image processor gives it, and its conversations."""
+        shown = self._original.process([Image.fromarray(picture) for picture in pictures])
+        vision = self.lmm.config.vision_config
+        assert isinstance(vision, CLIPVisionConfig)
+        assert isinstance(vision.patch_size, int)
+        return pack(self.tokenizer, shown["pixel_values"], texts, vision.patch_size)
+
+    def forward(
+        self, texts: TextBatch, embeddings: Tensor, picture: Size, resolution: Resolution
+    ) -> tuple[Tensor, Tensor]:
+        """The last layer's states, and a mask for each of the texts' tokens, at least one.
+
+        Args:
+            texts: of B pictures.
+            embeddings: (B, C, e, e), from the refiner's ``encode``.
+            picture: the pictures' size.
+            resolution: of the masks.
+
+        Returns:
+            (B, L, D), and (K, H, W) logits, or at "low" (K, 4 · e, 4 · e) cut to the picture.
+        """
+        with torch.no_grad():
+            patches = image_states(self.lmm, texts.pixels)
+        states = last_states(self.lmm, texts, patches)
+        rows, columns = torch.nonzero(texts.ids == self.token_id, as_tuple=True)
+        prompts = self.projection(states[rows, columns])[:, None]
+        # There is no mask to refine, and SAM sees the whole picture, not the LMM's canvas.
+        no_mask = torch.zeros(len(rows), 1, 1, device=states.device)
+        geometry = ImageGeometry(picture, picture, (0, 0), picture, (1, 1))
+        masks: Tensor = self.refiner(no_mask, list(prompts), geometry, embeddings, rows, resolution)
+        return states, masks
+
+    @torch.no_grad()
+    def masks(self, picture: Image.Image, questions: Sequence[str]) -> Tensor:
+        """(P, H, W) bool: what the copy points at when it answers each question with the token."""
+        pixels = np.asarray(picture.convert("RGB"))
+        answer = AnswerText().say("It is ").mention(TOKEN).say(".")
+        texts = self.read([pixels], [[(answer.turn("where", one),) for one in questions]])
+        size = (picture.height, picture.width)
+        _, logits = self(texts, self.refiner.encode(pixels), size, "picture")
+        return torch.as_tensor(logits > 0)
+
+
+def can_be_copied(grounder: Grounder) -> bool:
+    """Whether its LMM is of the kind that the recipe makes: a LLaVA with the recipe's tokens."""
+    known = grounder.adapter.tokenizer.get_vocab()
+    return isinstance(grounder.adapter, LlavaAdapter) and known.keys() >= set(SPECIAL)
+
+
+def train(copy: TokenCopy, way: Way, folder: Path, steps: int, watch: Watch) -> None:
+    """Trains the copy in place, going on from the checkpoint in the folder if there is one.
+
+    Each step's pictures are those that the embedded head's recipe has at that step.
+    """
+
+    def batches(step: int) -> list[TokenBatch]:
+        random = np.random.default_rng((5, step))
+        drawings = [
+            draw(draw_scene(index), PICTURE_SIZE, training_style(index))
+            for index in random.integers(SCENES, size=2 * _MICRO).tolist()
+        ]
+        return [lesson(copy, way, part, random) for part in (drawings[:_MICRO], drawings[_MICRO:])]
+
+    usual, threads = copy.lmm.config._attn_implementation, torch.get_num_threads()
+    trained = _Trained(copy)
+    learn_with_it(copy.lmm)
+    copy.to(DEVICE)
+    try:
+        run(
+            Fit(way.name.lower(), trained, steps, batches, lambda one: token_loss(copy, one),
+                LEARNING_RATE),
+            folder, watch,
+        )  # fmt: skip
+    finally:
+        copy.cpu()
+        torch.set_num_threads(threads)
+        copy.lmm.set_attn_implementation(usual)
+
+
+class _Trained(nn.Module):
+    """What learns of a copy, so that checkpoints leave the frozen vision encoders out."""
+
+    def __init__(self, copy: TokenCopy) -> None:
+        super().__init__()
+        self.language_model = copy.lmm.model.language_model
+        self.projector = copy.lmm.model.multi_modal_projector
+        self.projection = copy.projection
+        self.prompt_encoder = copy.refiner.sam.prompt_encoder
+        self.mask_decoder = copy.refiner.sam.mask_decoder
+        self.language_model.requires_grad_(True)
+        self.projector.requires_grad_(True)
+
+
+def lesson(
+    copy: TokenCopy, way: Way, drawings: Sequence[Drawing], random: np.random.Generator
+) -> TokenBatch:
+    """Three texts a picture: expressions, the first of them a caption in GLaMM's way."""
+    texts: list[list[Conversation]] = []
+    targets: list[Tensor] = []
+    for drawing in drawings:
+        turns = [answered_with_token(refer(drawing, random)) for _ in range(_TEXTS_A_PICTURE)]
+        if way is Way.GLAMM:
+            turns[0] = token_after_phrases(caption(drawing.scene))
+        texts.append([(turn,) for turn in turns])
+        targets += [
+            torch.from_numpy(mention_mask(drawing, mention))
+            for turn in turns
+            for mention in turn.mentions
+        ]
+    pictures = tuple(drawing.picture for drawing in drawings)
+    return TokenBatch(copy.read(pictures, texts), pictures, torch.stack(targets))
+
+
+def answered_with_token(turn: Turn) -> Turn:
+    """The question, answered with the token, which means what the answer's first phrase did."""
+    meant = turn.mentions[0]
+    answer = AnswerText().say("It is ").mention(TOKEN, meant.things, meant.bands).say(".")
+    return answer.turn(turn.task, turn.question)
+
+
+def token_after_phrases(turn: Turn) -> Turn:
+    """The same answer with the token after each phrase."""
+    answer, done = AnswerText(), 0
+    for mention in turn.mentions:
+        answer.say(turn.answer[done : mention.start])
+        phrase = f"{turn.answer[mention.start : mention.end]} {TOKEN}"
+        answer.mention(phrase, mention.things, mention.bands)
+        done = mention.end
+    return answer.say(turn.answer[done:]).turn(turn.task, turn.question)
+
+
+def token_loss(copy: TokenCopy, batch: TokenBatch) -> Tensor:
+    """Cross-entropy of the answers' tokens, and BCE + Dice of the masks (LISA, section 3.2)."""
+    embeddings = copy.refiner.encode(*batch.pictures)
+    height, width = batch.targets.shape[1:]
+    states, masks = copy(batch.texts, embeddings, (height, width), "low")
+    truth = functional.interpolate(batch.targets.float()[:, None], masks.shape[1:], mode="area")
+    return answer_loss(copy.lmm, batch.texts, states) + mask_loss(masks, truth[:, 0])

@@ -1,0 +1,109 @@
+"""Draws ``where.Where``: a heat map for each kind of phrase, and the learned layer weights."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flmm.report.context import Bench
+from flmm.report.style import INK, PALETTE, figure, heat, light_grid
+from flmm.report.where.measurement import Panel, Where
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
+_NUMBERED_CELLS = 80
+"""Up to so many, each cell says its number."""
+_SHORT = {"caption": "Captions", "expression": "Referring", "instruction": "Questions"}
+
+
+def draw(results: Where, file: Path) -> None:
+    """Writes the figure."""
+    panels = [panel for panel in results.panels if panel.part != "all"] or list(results.panels)
+    layers, heads = len(panels[0].heads), len(panels[0].heads[0])
+    height = 2.3 if layers <= 8 else 3.2
+    highest = max(
+        score.cumulative_iou.value for one in panels for row in one.heads for score in row
+    )
+    highest = max(highest, *(layer.cumulative_iou.value for one in panels for layer in one.layers))
+    rows = -(-len(panels) // 2)
+    with figure(file, height * rows + 0.2) as drawn:
+        grid = drawn.subplots(
+            rows, 3, squeeze=False, gridspec_kw={"width_ratios": [heads + 1, heads + 1, 3.2]}
+        )
+        shown = None
+        for place, axes in enumerate(grid[:, :2].flat):
+            if place >= len(panels):
+                axes.set_visible(False)
+                continue
+            shown = _heat_map(axes, panels[place], highest)
+        for row in range(1, rows):
+            grid[row, 2].set_visible(False)
+        _weights(grid[0, 2], results)
+        assert shown is not None
+        bar = drawn.colorbar(
+            shown, ax=grid[-1, 2] if rows > 1 else grid[0, 1], label="cIoU (%)",
+            fraction=0.9 if rows > 1 else 0.05, aspect=14, location="left" if rows > 1 else "right",
+        )  # fmt: skip
+        bar.outline.set_visible(False)
+
+
+def _heat_map(axes: "Axes", panel: Panel, highest: float) -> "AxesImage":
+    single = np.array([[score.cumulative_iou.value for score in row] for row in panel.heads])
+    means = np.array([[score.cumulative_iou.value] for score in panel.layers])
+    layers, heads = single.shape
+    # A column of nothing stands between the heads and their mean.
+    gap = np.full((layers, 1), np.nan)
+    whole = np.concatenate([single, gap, means], 1)
+    shown = axes.imshow(whole, cmap=heat(), vmin=0, vmax=highest, aspect="auto", origin="lower")
+    if whole.size <= _NUMBERED_CELLS:
+        for (layer, column), value in np.ndenumerate(whole):
+            if not np.isnan(value):
+                colour = "white" if value < 0.6 * highest else INK
+                axes.text(column, layer, f"{value:.0f}", ha="center", va="center",
+                          color=colour, fontsize=7.5)  # fmt: skip
+    layer, head = panel.best
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(
+        Rectangle((head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=PALETTE[5], linewidth=2)
+    )
+    axes.set_title(
+        f"{_SHORT[panel.kind]}: {panel.part} (n = {panel.mean.phrases:,};"
+        f" whole picture {panel.everything.cumulative_iou.value:.0f})",
+        fontsize=7.5,
+    )
+    step = max(heads // 8, 1)
+    ticks = [*range(0, heads, step), heads + 1]
+    axes.set_xticks(ticks, [*map(str, range(0, heads, step)), "mean"])
+    axes.set_yticks(range(0, layers, max(layers // 8, 1)))
+    axes.set_xlabel("head")
+    axes.set_ylabel("layer")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return shown
+
+
+def _weights(axes: "Axes", results: Where) -> None:
+    weights = results.layer_weights
+    axes.barh(range(len(weights)), weights, color=PALETTE[2], height=0.72)
+    axes.axvline(1 / len(weights), color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
+    axes.set_title("Layer weights")
+    axes.set_xlabel("softmax weight\n(dashed: all equal)")
+    axes.set_yticks(range(0, len(weights), max(len(weights) // 8, 1)))
+    axes.set_ylim(-0.5, len(weights) - 0.5)
+    axes.set_xlim(0, None)
+    light_grid(axes, "x")
+
+
+def figures(results: Where, _bench: Bench, out: Path) -> dict[str, str]:
+    """The heat map."""
+    draw(results, out / "where.png")
+    return {
+        "where.png": "cIoU of each head's map alone (rows: layers, the first at the bottom;"
+        " the last column: the mean of the layer's heads), and the layer weights that the head"
+        " learned."
+        " Framed: the head that the calibration pictures choose. For stuff, compare with the whole"
+        " picture's cIoU in each title."
+    }

@@ -1,0 +1,1 @@
+"""What the OpenAI and the plain surface share: schemas, mask formats, responses."""

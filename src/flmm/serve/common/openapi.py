@@ -1,0 +1,85 @@
+"""What /openapi.json says of requests, and the parts of its examples."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import cast
+
+from PIL import Image
+from pydantic import BaseModel, JsonValue
+from pydantic.json_schema import models_json_schema
+
+_STATUSES = {
+    400: "The request is not understood, or exceeds a limit.",
+    401: "The API key is missing or wrong.",
+    403: "Pages of another origin may not ask.",
+    404: "There is no such model or path.",
+    405: "The path does not take this method.",
+    408: "The body took too long to arrive.",
+    413: "The body has too many bytes.",
+    415: "The body or the picture is of a type that is not taken.",
+    429: "Too many requests wait; Retry-After says when to come again.",
+    500: "flmm failed.",
+}
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+REFUSALS: dict[int | str, dict[str, object]] = {
+    status: {"description": text, "content": {"application/json": {"schema": _ERROR}}}
+    for status, text in _STATUSES.items()
+}
+"""In every route: OpenAI's error object."""
+
+_REFERENCE = "#/components/schemas/{model}"
+
+
+def request_schemas(models: Sequence[type[BaseModel]]) -> dict[str, JsonValue]:
+    """The requests' JSON schemas, for the description's components."""
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in models], ref_template=_REFERENCE
+    )
+    return cast(dict[str, JsonValue], schemas["$defs"])
+
+
+def _example_picture() -> str:
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8), (90, 160, 70)).save(content, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
+
+
+def _body(model: type[BaseModel], example: JsonValue, multipart: bool = True) -> dict[str, object]:
+    schema = {"$ref": _REFERENCE.format(model=model.__name__)}
+    content: dict[str, object] = {"application/json": {"schema": schema, "example": example}}
+    if multipart:
+        fields = {
+            name: {"type": "string", "format": "binary"} if name == "image" else part
+            for name, part in _flat(model).items()
+        }
+        form = {"type": "object", "required": _required(model), "properties": fields}
+        content["multipart/form-data"] = {"schema": form}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _flat(model: type[BaseModel]) -> dict[str, object]:
+    return dict(model.model_json_schema()["properties"])
+
+
+def _required(model: type[BaseModel]) -> list[str]:
+    return list(model.model_json_schema()["required"])
+
+
+_PICTURE = _example_picture()
+_QUESTION = "What is in the picture?"

@@ -1,0 +1,92 @@
+"""The body of POST /v1/chat/completions, field by field."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from flmm.serve.common.requests import Grounding, Said, Strict, Text, Whole
+
+
+class TextPart(Strict):
+    type: Literal["text"]
+    text: Text
+
+
+class ImageUrl(Strict):
+    url: str = Field(description="data:image/png;base64,… (PNG, JPEG, WebP or GIF).")
+    detail: Literal["auto", "low", "high"] | None = Field(
+        default=None, description="Taken, and not used: the model has one resolution."
+    )
+
+
+class ImagePart(Strict):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class SystemMessage(Strict):
+    role: Literal["system", "developer"]
+    content: Text | list[TextPart]
+    name: str | None = None
+
+
+class UserMessage(Strict):
+    role: Literal["user"]
+    content: Text | list[Part]
+    name: str | None = None
+
+
+class AssistantMessage(Strict):
+    """What this server said before, as it came; its grounding is not used."""
+
+    role: Literal["assistant"]
+    content: Text | list[TextPart]
+    name: str | None = None
+    refusal: None = None
+    grounding: list[JsonValue] | None = None
+
+
+ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
+
+
+class StreamOptions(Strict):
+    include_usage: bool = False
+    include_obfuscation: Literal[False] = False
+
+
+class ResponseFormat(Strict):
+    type: Literal["text"]
+
+
+class ChatRequest(Said):
+    """OpenAI's, with ``grounding``. Fields that can only have one value here are taken with it."""
+
+    model: str = Field(description="What /v1/models names.")
+    messages: list[ChatMessage] = Field(min_length=1)
+    grounding: Grounding | None = Field(
+        default=None, description="Given, the message carries its phrases and their masks."
+    )
+    max_completion_tokens: Whole | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Literal[1] | None = None
+    top_p: Annotated[float, Field(ge=1, le=1)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    logprobs: Literal[False] | None = None
+    response_format: ResponseFormat | None = None
+    user: str | None = None
+
+    @property
+    def most_tokens(self) -> int | None:
+        return self.max_tokens or self.max_completion_tokens
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> "ChatRequest":
+        both = self.max_tokens, self.max_completion_tokens
+        if None not in both and both[0] != both[1]:
+            raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
+        return self

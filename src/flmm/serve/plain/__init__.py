@@ -1,0 +1,1 @@
+"""The plain routes: ground, segment and attend."""

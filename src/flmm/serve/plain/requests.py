@@ -1,0 +1,69 @@
+"""The bodies of the plain routes, field by field."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from flmm.grounding.mask_predictor import MaskMethod
+from flmm.serve.common.requests import METHOD, Grounding, MaskFormat, Said, Strict, Text, Whole
+
+
+class PictureRequest(Strict):
+    """What every plain route takes."""
+
+    image: str = Field(description="data:image/png;base64,…, or the file of a multipart body.")
+
+
+class MaskRequest(PictureRequest):
+    """What routes take that answer with masks."""
+
+    refine: bool = Field(default=True, description="False leaves out the refiner: faster, coarser.")
+    method: MaskMethod = Field(default="head", description=METHOD)
+    mask_format: MaskFormat = "rle"
+
+
+class GroundRequest(MaskRequest, Said):
+    """A question about a picture."""
+
+    question: Text
+    phrases: list[Text] | None = Field(default=None, min_length=1)
+    max_phrases: Whole | None = None
+
+    @property
+    def grounding(self) -> Grounding:
+        """The same wishes as a chat's."""
+        return Grounding(
+            phrases=self.phrases,
+            refine=self.refine,
+            method=self.method,
+            mask_format=self.mask_format,
+            max_phrases=self.max_phrases,
+        )
+
+
+class SegmentRequest(MaskRequest):
+    """Phrases that are looked for in a picture."""
+
+    phrases: list[Text] = Field(min_length=1)
+
+
+class AttendRequest(PictureRequest):
+    """A question about a picture, and the words whose attention is wanted."""
+
+    question: Text
+    words: list[Text] | None = Field(
+        default=None,
+        min_length=1,
+        description="Words or phrases of the answer, as they stand there; without, all words.",
+    )
+    answer: Text | None = Field(
+        default=None, description="Put in the model's mouth; without, it says its own."
+    )
+    layer: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
+        default=None, description="From 0; without, the mean over all layers."
+    )
+    head: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
+        default=None, description="From 0; without, the mean over all heads."
+    )
+    each: bool = Field(default=False, description="Adds every layer's and head's map of each word.")
+    max_tokens: Whole | None = None

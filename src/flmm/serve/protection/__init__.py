@@ -1,0 +1,1 @@
+"""What every request meets first: keys, limits on bodies and prompts, pictures from elsewhere."""

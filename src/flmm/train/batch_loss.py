@@ -1,0 +1,106 @@
+"""The loss of a few pictures, as sums, so that every phrase weighs the same whatever its batch.
+
+Letters: ``P`` phrases, ``H W`` picture size, ``a b`` size of the logits.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from flmm.head.model import GroundingHead
+from flmm.train.dataset import TrainingPicture
+from flmm.train.losses import mask_loss
+from flmm.types import ImageGeometry
+
+
+@dataclass(frozen=True)
+class LossSums:
+    """Sums over phrases and over the tokens that the keyword selector judges."""
+
+    decoder: Tensor
+    refiner: Tensor
+    """0 for a head that does not refine."""
+    selector: Tensor
+    """0 for a head without one."""
+
+    def mean(self, phrases: float, tokens: float) -> Tensor:
+        """The loss that is made small: means over so many phrases and tokens."""
+        return (self.decoder + self.refiner) / phrases + self.selector / max(tokens, 1)
+
+
+def count_phrases(pictures: Sequence[TrainingPicture]) -> int:
+    return sum(len(picture.features.phrases) for picture in pictures)
+
+
+def count_tokens(pictures: Sequence[TrainingPicture]) -> int:
+    return sum(
+        len(answer.groundable) for picture in pictures for answer in picture.features.answers
+    )
+
+
+def loss_sums(
+    head: GroundingHead, pictures: Sequence[TrainingPicture], device: torch.device
+) -> LossSums:
+    """Sums of the paper's loss (section 3.4) over all phrases of at least one picture.
+
+    Pictures of one size and shape go through the head in one batch.
+    """
+    alike: dict[ImageGeometry, list[TrainingPicture]] = defaultdict(list)
+    for picture in pictures:
+        alike[picture.features.geometry].append(picture)
+    parts = [_mask_sums(head, group, device) for group in alike.values()]
+    decoder, refiner = (torch.stack(column).sum() for column in zip(*parts, strict=True))
+    return LossSums(decoder, refiner, _selector_sum(head, pictures, device))
+
+
+def _mask_sums(
+    head: GroundingHead, pictures: Sequence[TrainingPicture], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    phrases = [phrase for picture in pictures for phrase in picture.features.phrases]
+    owners = [number for number, picture in enumerate(pictures) for _ in picture.features.phrases]
+    embeddings = [picture.features.image_embedding for picture in pictures]
+    given = [embedding for embedding in embeddings if embedding is not None]
+    output = head(
+        torch.stack([phrase.attention for phrase in phrases]).to(device),
+        [phrase.hidden_states.to(device) for phrase in phrases],
+        pictures[0].features.geometry,
+        torch.stack(given).to(device) if given else torch.empty(0),
+        torch.tensor(owners, device=device),
+        "low",
+    )
+    masks = torch.cat([picture.masks for picture in pictures]).to(device).float()
+    ignored = torch.cat([picture.ignored for picture in pictures]).to(device).float()
+    decoder = masked_loss(output.mask_logits, masks, ignored)
+    if not head.config.refine:
+        return decoder, decoder.new_zeros(())
+    return decoder, masked_loss(output.refined_logits, masks, ignored)
+
+
+def masked_loss(logits: Tensor, masks: Tensor, ignored: Tensor) -> Tensor:
+    """Sum over phrases of BCE + Dice; (P, a, b) logits, (P, H, W) masks and what is ignored."""
+    targets, hidden = (
+        functional.interpolate(one[:, None], logits.shape[1:], mode="area")[:, 0]
+        for one in (masks, ignored)
+    )
+    if hidden.any():
+        # Where nobody knows what is right, "surely not" is taken for right.
+        unknown = hidden > 0.5
+        logits = logits.masked_fill(unknown, -30.0)
+        targets = targets.masked_fill(unknown, 0.0)
+    return mask_loss(logits, targets, "sum")
+
+
+def _selector_sum(
+    head: GroundingHead, pictures: Sequence[TrainingPicture], device: torch.device
+) -> Tensor:
+    answers = [answer for picture in pictures for answer in picture.features.answers]
+    if not answers:
+        return torch.zeros((), device=device)
+    states = torch.cat([answer.hidden_states for answer in answers], dim=1).to(device)
+    marks = torch.cat([answer.groundable for answer in answers]).to(device)
+    logits = head.keyword_logits(states).float()
+    return functional.binary_cross_entropy_with_logits(logits, marks, reduction="sum")

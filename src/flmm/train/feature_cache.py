@@ -1,0 +1,255 @@
+"""What the frozen models say of the training pictures, kept on disk so that they run only once.
+
+A folder of safetensors shards, each with a JSON beside it that lists its pictures and its checksum,
+and ``cache.json``: for which models, prompts and processors all of it was made.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from pydantic import TypeAdapter
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from typing_extensions import TypedDict
+
+from flmm.atomic_write import whole_file
+from flmm.data.exchanges import Protocol
+from flmm.data.readers.files import read_json
+from flmm.data.sample import Sample
+from flmm.errors import InputError
+from flmm.head.model import GroundingHead
+from flmm.head.weights import weights_fingerprint
+from flmm.lmm.base import LMMAdapter
+from flmm.lru_cache import Remembered
+from flmm.progress import Watch
+from flmm.train.compression import Precision, pack, unpack
+from flmm.train.dataset import LivePictures, TrainingPicture
+
+KEY_NAME = "cache.json"
+_FORMAT = "1"
+_PICTURES_A_SHARD = 64
+_PICTURES_AT_ONCE = 8
+
+_Tensors = dict[str, Tensor]
+
+
+class _Shard(TypedDict):
+    checksum: str
+    pictures: list[str]
+
+
+_KEY = TypeAdapter(dict[str, str])
+_SHARD = TypeAdapter(_Shard)
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """Everything that cached features depend on, but the pictures and texts themselves."""
+
+    entries: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, adapter: LMMAdapter, head: GroundingHead, protocol: Protocol, precision: Precision
+    ) -> "CacheKey":
+        """The key of features for a head, whose weights do not matter but SAM's encoder's."""
+        config = head.config
+        tokenizer = adapter.tokenizer
+        return cls(
+            {
+                "format": _FORMAT,
+                "LMM": adapter.name,
+                "LMM's revision": str(adapter.revision),
+                "LMM's weights": weights_fingerprint(adapter.model),
+                "image processor": _digest(adapter.image_processor.to_dict()),
+                "tokenizer": _digest(sorted(tokenizer.get_vocab().items())),
+                "chat template": _digest(tokenizer.chat_template),
+                "prompts": f"{config.caption_prompt!r}, {config.segment_prompt!r}",
+                "protocol": protocol.value,
+                "merge": config.merge,
+                "maps": "all" if config.kept_maps is None else _digest(config.kept_maps),
+                "keyword selector": str(config.selector),
+                "SAM's encoder": weights_fingerprint(head.refiner.sam.vision_encoder)
+                if config.refine
+                else "none",
+                "precision": precision.value,
+            }
+        )
+
+
+def sample_digest(sample: Sample) -> str:
+    """A name for a picture with its texts and regions; another one when any of them changes."""
+    try:
+        size = sample.picture.stat().st_size
+    except OSError:
+        size = -1
+    return _digest((sample, size))
+
+
+class FeatureCache:
+    """The folder; opened for one key.
+
+    Args:
+        folder: made when it is missing.
+        key: what the features depend on.
+        tell: given a line for each damaged shard, which is made anew.
+        watch: shown how far the check of the shards is.
+
+    Raises:
+        InputError: the folder holds features for another key, or cannot be used.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        key: CacheKey,
+        precision: Precision,
+        tell: Callable[[str], None],
+        watch: Watch,
+    ) -> None:
+        self.folder = folder
+        self.precision = precision
+        self._open: Remembered[safe_open] = Remembered()
+        self._place: dict[str, Path] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / KEY_NAME).exists():
+                _write_text(folder / KEY_NAME, json.dumps(dict(key.entries), indent=2))
+        except OSError as error:
+            raise InputError(
+                f"cache {str(folder)!r} cannot be written ({error.strerror}); choose another folder"
+            ) from error
+        self._check(key)
+        shards = sorted(folder.glob("*.shard.json"))
+        for number, index in enumerate(shards):
+            watch(number, len(shards), "checking the cache")
+            self._add(index, tell)
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._place
+
+    def _check(self, key: CacheKey) -> None:
+        found = read_json(self.folder / KEY_NAME, _KEY)
+        for name in dict.fromkeys([*key.entries, *found]):
+            if found.get(name) != key.entries.get(name):
+                raise InputError(
+                    f"cache {str(self.folder)!r} is stale: its {name} is {found.get(name)!r}, now"
+                    f" it is {key.entries.get(name)!r}; choose another folder or delete this one"
+                )
+
+    def _add(self, index: Path, tell: Callable[[str], None]) -> None:
+        weights = index.with_name(index.name.replace(".shard.json", ".safetensors"))
+        try:
+            content = read_json(index, _SHARD)
+            damaged = _file_digest(weights) != content["checksum"]
+        except (InputError, OSError):
+            damaged = True
+        if damaged:
+            tell(f"cache shard {str(weights)!r} is damaged; its pictures are made anew")
+            return
+        self._place.update(dict.fromkeys(content["pictures"], weights))
+
+    def write(self, pictures: Mapping[str, TrainingPicture]) -> None:
+        """One more shard, of pictures by their digests.
+
+        Raises:
+            InputError: it cannot be written; what was there before stays.
+        """
+        name = _digest(tuple(pictures))
+        weights = self.folder / f"{name}.safetensors"
+        tensors = {
+            f"{digest}.{part}": tensor
+            for digest, picture in pictures.items()
+            for part, tensor in pack(picture, self.precision).items()
+        }
+        try:
+            with whole_file(weights) as place:
+                save_file(tensors, place)
+                checksum = _file_digest(place)
+            shard: _Shard = {"checksum": checksum, "pictures": list(pictures)}
+            _write_text(self.folder / f"{name}.shard.json", json.dumps(shard))
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"cache {str(self.folder)!r} cannot be written ({error}); make room and start"
+                f" again: the {len(self._place)} pictures in it stay"
+            ) from error
+        self._place.update(dict.fromkeys(pictures, weights))
+
+    def read(self, digest: str) -> TrainingPicture:
+        """A picture that is in the cache.
+
+        Raises:
+            InputError: its shard has gone, or is damaged, since the cache was opened.
+        """
+        file = self._place[digest]
+        try:
+            shard = self._open.get(
+                str(file).encode(), lambda: safe_open(file, framework="pt", device="cpu")
+            )
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"cache shard {str(file)!r} cannot be read any more ({error}); start again: what is"
+                " missing is made anew, and training goes on from its checkpoint"
+            ) from error
+        prefix = f"{digest}."
+        found: list[str] = shard.keys()  # type: ignore[no-untyped-call]
+        names = [name for name in found if name.startswith(prefix)]
+        parts = {name: shard.get_tensor(name) for name in names}  # type: ignore[no-untyped-call]
+        return unpack({name.removeprefix(prefix): part for name, part in parts.items()})
+
+
+def fill(cache: FeatureCache, live: LivePictures, numbers: Sequence[int]) -> Iterator[int]:
+    """Adds pictures by their numbers, those that can be read; yields how many it has gone through.
+
+    Raises:
+        InputError: the cache cannot be written.
+    """
+    waiting: dict[str, TrainingPicture] = {}
+    for first in range(0, len(numbers), _PICTURES_AT_ONCE):
+        chosen = numbers[first : first + _PICTURES_AT_ONCE]
+        for number, picture in zip(chosen, live.get_each(chosen), strict=True):
+            if picture is not None:
+                waiting[sample_digest(live.samples[number])] = picture
+        if len(waiting) >= _PICTURES_A_SHARD:
+            cache.write(waiting)
+            waiting = {}
+        yield len(chosen)
+    if waiting:
+        cache.write(waiting)
+
+
+class CachedPictures:
+    """Training pictures from a cache; those that are not in it count as unreadable."""
+
+    def __init__(self, cache: FeatureCache, digests: Sequence[str]) -> None:
+        self.cache = cache
+        self.digests = digests
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def get(self, numbers: Sequence[int]) -> list[TrainingPicture]:
+        """Those that are there."""
+        digests = [self.digests[number] for number in numbers]
+        return [self.cache.read(digest) for digest in digests if digest in self.cache]
+
+
+def _digest(value: object) -> str:
+    return blake2b(repr(value).encode(), digest_size=16).hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    digest = blake2b(digest_size=16)
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_text(file: Path, text: str) -> None:
+    with whole_file(file) as place:
+        place.write_text(text, encoding="utf-8")

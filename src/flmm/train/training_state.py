@@ -1,0 +1,122 @@
+"""A run's state on disk, whole or not at all, from which it goes on as if it had never stopped."""
+
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from flmm.atomic_write import whole_file
+from flmm.errors import InputError
+from flmm.train.validation import Validation, ValidationScores
+from flmm.train.weight_average import WeightAverage
+
+_NAME = "checkpoint.pt"
+_SETTINGS = TypeAdapter(dict[str, object])
+
+
+class _Scores(TypedDict):
+    decoder_cumulative_iou: float
+    decoder_mean_iou: float
+    refined_cumulative_iou: float
+    refined_mean_iou: float
+    phrases: int
+
+
+class _Validation(TypedDict):
+    whole: _Scores
+    sources: dict[str, _Scores]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    """Steps that are done."""
+    best: Validation | None = None
+    """The best head's so far; None before the first validation."""
+    best_step: int = 0
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything that changes while a run goes on."""
+
+    weights: dict[str, nn.Parameter]
+    optimizer: Optimizer
+    average: WeightAverage | None
+
+    def save(self, folder: Path, settings: str, progress: Progress) -> None:
+        """Writes the checkpoint; the one before it stays until the new one is whole.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        content = {
+            "settings": settings,
+            "step": progress.step,
+            "best": None if progress.best is None else asdict(progress.best),
+            "best_step": progress.best_step,
+            "weights": {name: weight.detach() for name, weight in self.weights.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+        try:
+            with whole_file(folder / _NAME) as place:
+                torch.save(content, place)
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"checkpoint in {str(folder)!r} cannot be written ({error}); make room and start"
+                " again: the checkpoint before it stays"
+            ) from error
+
+    @torch.no_grad()
+    def load(self, folder: Path, settings: str) -> Progress:
+        """Brings the state back, where there is a checkpoint; otherwise leaves it as it is.
+
+        Raises:
+            InputError: the checkpoint is damaged, or of a run with other settings.
+        """
+        file = folder / _NAME
+        if not file.exists():
+            return Progress()
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            found, best = content["settings"], _validation(content["best"])
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError,
+                pickle.UnpicklingError) as error:  # fmt: skip
+            raise InputError(
+                f"{str(file)!r} is damaged; delete it to start from the beginning"
+            ) from error
+        if found != settings:
+            raise InputError(
+                f"{str(folder)!r} holds a run with other settings ({_difference(found, settings)});"
+                " choose another folder for this one, or set them back"
+            )
+        weights: dict[str, Tensor] = content["weights"]
+        for name, weight in self.weights.items():
+            weight.copy_(weights[name])
+        self.optimizer.load_state_dict(content["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(content["average"])
+        return Progress(content["step"], best, content["best_step"])
+
+
+def _validation(content: _Validation | None) -> Validation | None:
+    """What ``asdict`` made of it."""
+    if content is None:
+        return None
+    sources = {name: ValidationScores(**one) for name, one in content["sources"].items()}
+    return Validation(ValidationScores(**content["whole"]), sources)
+
+
+def _difference(found: str, wanted: str) -> str:
+    """The first of two JSON objects' entries in which they differ."""
+    before, now = _SETTINGS.validate_json(found), _SETTINGS.validate_json(wanted)
+    name = next(name for name in [*now, *before] if before.get(name) != now.get(name))
+    return f"{name} was {before.get(name)!r}, now {now.get(name)!r}"

@@ -1,0 +1,94 @@
+"""A tiny head, texts to measure it on, and what an undisturbed run made of them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate import PartialState
+from pycocotools import mask as coco
+from tiny_grounding import save_lmm, save_tiny_head
+
+from flmm.cli.main import run as run_command
+from flmm.data.exchanges import Protocol
+from flmm.data.fixtures import write_plain
+from flmm.data.readers.plain import read_plain
+from flmm.data.sample import Sample
+from flmm.evaluate.benchmark import Benchmark, Scoring
+from flmm.evaluate.rows import PhraseRow
+from flmm.evaluate.run import evaluate
+from flmm.evaluate.score_tables import Report, report_of
+from flmm.grounding.grounder import Grounder
+
+# More than one part of samples, the last one not full.
+PICTURES = 11
+
+
+@dataclass(frozen=True)
+class World:
+    """A head on disk, a benchmark on disk, and what an undisturbed run made of it."""
+
+    head: Path
+    texts: Path
+    out: Path
+    grounder: Grounder
+
+    @property
+    def samples(self) -> list[Sample]:
+        return read_plain(self.texts)
+
+    def arguments(self, out: Path) -> list[str]:
+        """Of the command, to measure the same."""
+        return [
+            "evaluate", "plain", "--name", "texts", "--file", str(self.texts), "--model",
+            str(self.head), "--device", "cpu", "--out", str(out), "--json",
+        ]  # fmt: skip
+
+
+def measure(
+    grounder: Grounder,
+    samples: list[Sample],
+    out: Path,
+    *,
+    protocol: Protocol = Protocol.TOGETHER,
+    scoring: Scoring = Scoring.BY_KIND,
+    tell: Callable[[str], None] = pytest.fail,
+    name: str = "texts",
+) -> Report:
+    benchmark = Benchmark(name, {}, samples, scoring)
+    evaluate(grounder, benchmark, protocol, out, PartialState(cpu=True), tell)
+    return report_of(out)
+
+
+def make_world(folder: Path) -> World:
+    lmm = save_lmm(folder / "lmm")
+    head = save_tiny_head(folder / "head", str(lmm))
+    write_plain(folder / "plain", PICTURES)
+    texts = folder / "plain" / "texts.jsonl"
+    grounder = Grounder.from_pretrained(str(head), device="cpu")
+    out = folder / "out"
+    measure(grounder, read_plain(texts), out)
+    return World(head, texts, out, grounder)
+
+
+def same_results(first: Path, second: Path) -> bool:
+    names = ("results.parquet", "captions.parquet", "said.parquet", "samples.parquet")
+    return all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
+
+
+def mask_of(row: PhraseRow, counts: str) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    decoded = coco.decode({"size": [row.height, row.width], "counts": counts})
+    return np.asarray(decoded, dtype=np.bool_)
+
+
+def command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    with pytest.raises(SystemExit) as ended:
+        run_command(arguments)
+    shown = capsys.readouterr()
+    assert not ended.value.code, shown.err
+    assert shown.err == ""
+    content = json.loads(shown.out)
+    assert isinstance(content, dict)
+    return content

@@ -1,0 +1,127 @@
+"""A real server on a free port, in a thread of the test's process, and what to ask it."""
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco
+from tiny_grounding import tiny_head
+
+from flmm.grounding.grounder import Grounder
+from flmm.lmm.families.llava import LlavaAdapter
+from flmm.serve.server import http_server, listen
+from flmm.serve.settings import Limits, ServerSettings
+
+MODEL = "tiny"
+QUESTION = "What is in the picture?"
+KEY = "correct horse"
+LIMITS = Limits(
+    body_bytes=200_000, body_seconds=1.0, pixels=100_000, pictures=2, prompt_tokens=1500,
+    answer_tokens=40, phrases=3, json_depth=8, json_values=2000,
+)  # fmt: skip
+LIMITED = ServerSettings(port=0, api_key=KEY, limits=LIMITS)
+
+
+@contextmanager
+def running(grounder: Grounder, settings: ServerSettings) -> Iterator[str]:
+    """Gives the server's address."""
+    with listen(settings) as opened:
+        server = http_server(grounder, settings)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+        thread.start()
+        address = f"http://127.0.0.1:{opened.getsockname()[1]}"
+        try:
+            while not server.started:
+                assert thread.is_alive()
+                time.sleep(0.01)
+            yield address
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def noise(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
+    content = io.BytesIO()
+    picture.save(content, kind)
+    return content.getvalue()
+
+
+def data_url(content: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def error_of(response: httpx.Response) -> tuple[int, str]:
+    """The status and code of a refusal, whose shape is OpenAI's."""
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    assert "\n" not in error["message"]
+    return response.status_code, error["code"]
+
+
+def tiny_grounder() -> Grounder:
+    return Grounder(LlavaAdapter.tiny(), tiny_head(), model=MODEL)
+
+
+def decoded(mask: dict[str, object]) -> NDArray[np.bool_]:
+    """A mask in any of the formats."""
+    height, width = cast(list[int], mask["size"])
+    if "counts" in mask:
+        return np.asarray(coco.decode(mask), dtype=bool)
+    if "png" in mask:
+        content = base64.b64decode(cast(str, mask["png"]).partition(",")[2])
+        return np.asarray(Image.open(io.BytesIO(content))).astype(bool)
+    return filled(cast(list[list[int]], mask["polygons"]), (height, width))
+
+
+def filled(rings: list[list[int]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Slow and plain: a pixel is inside when a ray to its left meets an odd number of edges."""
+    inside = np.zeros(size, dtype=bool)
+    for ring in rings:
+        points = list(zip(ring[::2], ring[1::2], strict=True))
+        for (x0, y0), (x1, y1) in zip(points, [*points[1:], points[0]], strict=True):
+            assert (x0 == x1) != (y0 == y1)
+            if x0 == x1:
+                inside[min(y0, y1) : max(y0, y1), x0:] ^= True
+    return inside
+
+
+def client_of(address: str) -> httpx.Client:
+    """One that has the key."""
+    return httpx.Client(
+        base_url=address, headers={"authorization": f"Bearer {KEY}"}, timeout=30, trust_env=False
+    )
+
+
+def ground(**changes: object) -> dict[str, object]:
+    """A request that is soon answered."""
+    return {
+        "image": data_url(encoded(noise())),
+        "question": "what?",
+        "max_tokens": 2,
+        "refine": False,
+        **changes,
+    }
+
+
+@contextmanager
+def limited(grounder: Grounder) -> Iterator[httpx.Client]:
+    """A client of a server with narrow limits, which must stand all that is sent to it."""
+    with running(grounder, LIMITED) as address, client_of(address) as client:
+        yield client
+        # Whatever was sent, nobody holds a place, and the model still answers.
+        assert client.get("/healthz").json()["served"] == 0
+        assert client.post("/v1/ground", json=ground()).status_code == 200

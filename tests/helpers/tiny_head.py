@@ -1,0 +1,88 @@
+"""A head and a SAM so small that a test takes milliseconds, with weights large enough to matter."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import SamConfig, SamModel
+
+from flmm.head.model import GroundingHead, HeadConfig
+from flmm.types import ImageGeometry
+
+CONFIG = HeadConfig(layers=2, heads=3, hidden_size=10, base_channels=4, stages=3, upsample_input=16)
+SQUARE = ImageGeometry((40, 40), (24, 24), (0, 0), (24, 24), (6, 6))
+PADDED = ImageGeometry((32, 48), (16, 24), (4, 0), (24, 24), (6, 6))
+CROPPED = ImageGeometry((32, 48), (24, 36), (0, -6), (24, 24), (6, 6))
+
+
+def scramble(module: nn.Module, seed: int = 0) -> None:
+    """Random weights of a size that makes every part of the module show in its output."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.4, generator=generator)
+    for part in module.modules():
+        if isinstance(part, nn.GroupNorm | nn.LayerNorm):
+            nn.init.ones_(part.weight)
+
+
+def tiny_sam(seed: int = 0, width: int = 16) -> SamModel:
+    sam = SamModel(
+        SamConfig(
+            vision_config={
+                "hidden_size": 16,
+                "output_channels": width,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "image_size": 64,
+                "patch_size": 8,
+                "window_size": 4,
+                "global_attn_indexes": [0],
+                "num_pos_feats": width // 2,
+                "mlp_dim": 16,
+            },
+            prompt_encoder_config={"hidden_size": width, "image_size": 64, "patch_size": 8},
+            mask_decoder_config={
+                "hidden_size": width,
+                "mlp_dim": 16,
+                "num_attention_heads": 2,
+                "iou_head_hidden_dim": 16,
+            },
+        )
+    )
+    scramble(sam, seed)
+    return sam
+
+
+def tiny_head(seed: int = 0, **changes: bool | str) -> GroundingHead:
+    head = GroundingHead(replace(CONFIG, **changes), tiny_sam(seed))  # type: ignore[arg-type]
+    scramble(head, seed)
+    return head.eval()
+
+
+def picture(
+    height: int, width: int, seed: int = 0
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a head takes: four phrases of 1, 3, 2 and 1 tokens."""
+
+    attention: Tensor
+    hidden_states: list[Tensor]
+    image_embeddings: Tensor
+
+
+def inputs(head: GroundingHead, geometry: ImageGeometry = SQUARE, seed: int = 0) -> Inputs:
+    generator = torch.Generator().manual_seed(seed)
+    config = head.config
+    return Inputs(
+        torch.rand(4, config.maps, *geometry.grid, generator=generator),
+        [
+            torch.randn(config.layers, tokens, config.hidden_size, generator=generator)
+            for tokens in (1, 3, 2, 1)
+        ],
+        head.refiner.encode(picture(*geometry.picture, seed=seed)),
+    )

@@ -1,0 +1,163 @@
+"""``flmm batch``: many pictures, one file of results that can be gone on with."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import in_process
+from PIL import Image
+from tiny_grounding import save_lmm, save_tiny_head
+
+import flmm
+
+QUESTION = "What is on the grass?"
+Line = dict[str, dict[str, object]]
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("models")
+    return str(save_tiny_head(folder / "head", str(save_lmm(folder / "lmm"))))
+
+
+@pytest.fixture(autouse=True)
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five pictures of different sizes, one of them damaged, and a file that is none."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "pictures"
+    (folder / "inner").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name, size in (("a", (40, 60)), ("b", (60, 33)), ("inner/c", (50, 50)), ("d", (20, 20))):
+        pixels = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+def options(head: str) -> list[str]:
+    return ["--model", head, "--max-new-tokens", "12", "--together", "3"]
+
+
+def lines(file: str = "results.jsonl") -> list[Line]:
+    """Without how long it took."""
+    found = [json.loads(line) for line in Path(file).read_text().splitlines()]
+    for line in found:
+        line.get("answer", {}).pop("timings", None)
+    return found
+
+
+def test_each_picture_of_a_folder_has_the_answer_of_chat(
+    pictures: Path, head: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = in_process(
+        ["batch", "pictures", QUESTION, "--overlays", "drawn", *options(head)], capsys
+    )
+    assert (ended.code, ended.err) == (0, "")
+    assert (
+        ended.out
+        == "5 pictures, 1 of them with an error in the place of an answer: results.jsonl\n"
+    )
+    found = lines()
+    assert [line["task"] for line in found] == [
+        {"image": name, "question": QUESTION}
+        for name in ("a.png", "b.png", "bad.jpg", "d.png", "inner/c.png")
+    ]
+    assert "damaged" in str(found[2]["error"])
+    grounder = flmm.Grounder.from_pretrained(head)
+    for line in found[:2] + found[3:]:
+        image = pictures / str(line["task"]["image"])
+        alone = dict(grounder.chat(image, QUESTION, max_new_tokens=12).to_dict())
+        assert line["answer"]["text"] == alone["text"]
+        assert line["answer"]["size"] == alone["size"]
+    drawn = sorted(file.name for file in Path("drawn").iterdir())
+    assert drawn == ["000001-a.png", "000002-b.png", "000004-d.png", "000005-c.png"]
+
+
+def test_list_with_questions_and_phrases_of_its_own(
+    head: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks: list[dict[str, object]] = [
+        {"image": "pictures/a.png", "question": "What?"},
+        {"image": "pictures/a.png"},
+        {"image": "pictures/b.png", "phrases": ["the cat", "grass"]},
+    ]
+    Path("list.jsonl").write_text("\n".join(map(json.dumps, tasks)) + "\n\n")
+    arguments = ["batch", "list.jsonl", QUESTION, *options(head)]
+    ended = in_process([*arguments, "--out", "found.jsonl", "--json"], capsys)
+    assert (ended.code, ended.err) == (0, "")
+    assert json.loads(ended.out) == {"out": "found.jsonl", "pictures": 3, "failed": 0}
+    found = lines("found.jsonl")
+    assert [line["task"] for line in found] == [
+        tasks[0],
+        {**tasks[1], "question": QUESTION},
+        tasks[2],
+    ]
+    assert found[2]["answer"]["text"] == "the cat, grass"
+
+
+def test_goes_on_where_it_was_cut_off(head: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["batch", "pictures", QUESTION, *options(head)]
+    assert in_process(arguments, capsys).code == 0
+    whole, results = lines(), Path("results.jsonl")
+    content = results.read_bytes()
+    first = content.index(b"\n") + 1
+    for kept in (first, first + 20, len(content) - 1, len(content)):
+        results.write_bytes(content[:kept])
+        ended = in_process(arguments, capsys)
+        assert (ended.code, ended.err) == (0, "")
+        assert [line["task"] for line in lines()] == [line["task"] for line in whole]
+        assert results.read_bytes()[:first] == content[:first]
+    assert results.read_bytes() == content
+
+
+def test_results_of_something_else_are_left_alone(
+    head: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert in_process(["batch", "pictures", QUESTION, *options(head)], capsys).code == 0
+    content = Path("results.jsonl").read_bytes()
+    for question, model in (("Another?", head), (QUESTION, "embedded:head")):
+        ended = in_process(["batch", "pictures", question, "--model", model], capsys)
+        assert ended.code == 2
+        assert "line 1, is no result of this work and model; choose another file" in ended.err
+    assert Path("results.jsonl").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("{", "'list.jsonl', line 2: Invalid JSON"),
+        ('{"image": "a.png"}', "line 2: give either question or phrases with the image"),
+        ('{"image": "a.png", "question": "q", "phrases": ["p"]}', "line 2: give either"),
+        ('{"image": "a.png", "phrases": []}', "line 2: phrases"),
+        ('{"image": "a.png", "phrase": "p"}', "line 2: phrase: Extra inputs"),
+        ('{"image": 3, "question": "q"}', "line 2: image: Input should be a valid string"),
+    ],
+)
+def test_bad_line_is_named(line: str, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("list.jsonl").write_text('{"image": "a.png", "question": "q"}\n' + line)
+    ended = in_process(["batch", "list.jsonl"], capsys)
+    assert ended.code == 2
+    assert part in ended.err
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["pictures"], "give a QUESTION"),
+        (["nowhere", "q"], "'nowhere' cannot be read"),
+        (["drawn/empty", "q"], "has no picture"),
+        (["pictures", "q", "--out", "pictures"], "cannot be written"),
+        (["pictures", "q", "--overlays", "pictures/a.png"], "cannot be made"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    arguments: list[str], part: str, head: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("drawn/empty").mkdir(parents=True)
+    ended = in_process(["batch", *arguments, "--model", head], capsys)
+    assert ended.code == 2
+    assert part in ended.err
+    assert ended.err.count("\n") == 1

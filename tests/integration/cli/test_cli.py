@@ -1,0 +1,289 @@
+"""The command as users run it: what it prints where, how it ends, what it leaves behind."""
+
+import json
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import Ended, in_new_process, in_process
+from PIL import Image
+from pycocotools import mask as coco
+from tiny_grounding import save_lmm, save_tiny_head
+
+import flmm
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+QUESTION = "What is in the picture?"
+
+
+@dataclass(frozen=True)
+class Models:
+    lmm: Path
+    head: Path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder = tmp_path_factory.mktemp("models")
+    lmm = save_lmm(folder / "lmm")
+    return Models(lmm, save_tiny_head(folder / "head", str(lmm)))
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def scene(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("pictures") / "scene.png"
+    values = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(values).save(path)
+    return str(path)
+
+
+def is_refused(ended: Ended, *parts: str) -> bool:
+    """Exit code 2, nothing on standard output, one line that says what to change."""
+    one_line = ended.err.startswith("flmm: ") and ended.err.count("\n") == 1
+    return (ended.code, ended.out) == (2, "") and one_line and all(p in ended.err for p in parts)
+
+
+def left_behind() -> list[str]:
+    return sorted(path.name for path in Path.cwd().iterdir())
+
+
+def test_the_installed_command_is_this_one() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["scripts"] == {"flmm": "flmm.cli.main:run"}
+    assert project["version"] == flmm.__version__
+
+
+def test_help_is_quick_and_names_every_command() -> None:
+    begin = time.perf_counter()
+    ended = in_new_process("--help")
+    print(f"flmm --help: {time.perf_counter() - begin:.2f} s")
+    assert (ended.code, ended.err) == (0, "")
+    for command in ("chat", "segment", "attend", "think", "models"):
+        assert command in ended.out
+
+
+def test_without_arguments_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = in_process([], capsys)
+    assert ended.code == 0
+    assert "Usage: flmm" in ended.out
+    assert in_process(["--version"], capsys).out == f"flmm {flmm.__version__}\n"
+
+
+def test_chat_in_a_new_process(models: Models, scene: str) -> None:
+    ended = in_new_process(
+        "chat", scene, QUESTION, "--model", str(models.head), "--max-new-tokens", "30", "--json"
+    )
+    assert ended.code == 0, ended.err
+    content = json.loads(ended.out)
+    assert ended.out.count("\n") == 1
+    assert ended.err == ""
+    assert left_behind() == []
+    assert content["size"] == [40, 60]
+    assert (content["model"], content["lmm"]) == (str(models.head), str(models.lmm))
+    for phrase in content["phrases"]:
+        assert content["text"][phrase["start"] : phrase["end"]] == phrase["text"]
+        assert coco.decode(phrase["mask"]).sum() == phrase["area"]
+
+
+def test_chat_prints_the_answer_and_where_the_overlay_is(
+    models: Models, scene: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", str(models.head), "--max-new-tokens", "30"]
+    ended = in_process(["chat", scene, QUESTION, *options], capsys)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.endswith("Overlay: scene-flmm.png\n")
+    assert "score" in ended.out
+    assert left_behind() == ["scene-flmm.png"]
+    with Image.open("scene-flmm.png") as overlay:
+        assert overlay.size[0] == 720
+
+
+def test_segment(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["segment", scene, "the cat", "grass", "--model", str(models.head)]
+    ended = in_process([*arguments, "--json", "--out", "masks.webp"], capsys)
+    assert ended.code == 0
+    content = json.loads(ended.out)
+    assert content["text"] == "the cat, grass"
+    assert [phrase["text"] for phrase in content["phrases"]] == ["the cat", "grass"]
+    assert left_behind() == ["masks.webp"]
+    ended = in_process([*arguments, "--no-refine"], capsys)
+    assert "the cat, grass" in ended.out
+
+
+def test_attend(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["attend", scene, QUESTION, "--answer", "the cat and the dog"]
+    arguments += ["--model", str(models.head)]
+    ended = in_process([*arguments, "--word", "dog", "--layer", "1", "--json"], capsys)
+    assert (ended.code, ended.err, left_behind()) == (0, "", [])
+    content = json.loads(ended.out)
+    assert (content["text"], content["layer"], content["head"]) == ("the cat and the dog", 1, None)
+    assert [(word["text"], word["start"]) for word in content["words"]] == [("dog", 16)]
+    assert np.shape(content["words"][0]["map"]) == tuple(content["grid"])
+    ended = in_process(arguments, capsys)
+    assert ended.out.startswith("the cat and the dog\n")
+    assert ended.out.endswith("Figure: scene-flmm.png\n")
+    assert left_behind() == ["scene-flmm.png"]
+
+
+def test_think(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -> None:
+    question = "What is on the grass?"
+    arguments = ["think", scene, question, "--model", str(models.head), "--max-new-tokens", "20"]
+    ended = in_process([*arguments, "--locate", "question", "--crop", "mask", "--json"], capsys)
+    assert (ended.code, ended.err, left_behind()) == (0, "", [])
+    content = json.loads(ended.out)
+    assert (content["question"], content["locate"], content["crop"]) == (
+        question, "question", "mask",
+    )  # fmt: skip
+    assert content["first"]["text"] == question
+    assert content["located"] in content["first"]["phrases"]
+    ended = in_process([*arguments, "--out", "thought.png"], capsys)
+    assert (ended.code, ended.err, left_behind()) == (0, "", ["thought.png"])
+    for line in ("Before: ", "Located: ", "After: ", "Figure: thought.png"):
+        assert f"\n{line}" in f"\n{ended.out}"
+
+
+def test_models(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = in_process(["models"], capsys)
+    assert ended.code == 0
+    assert max(map(len, ended.out.splitlines())) <= 80
+    assert "thisisiron/Ovis2-1B-hf" in ended.out
+    content = json.loads(in_process(["models", "--json"], capsys).out)
+    by_type = {family["model_types"][0]: family for family in content["families"]}
+    assert by_type["llava"]["adapter"] == "LlavaAdapter"
+    assert "end to end" in by_type["llava"]["verified"]
+    assert by_type["llava"]["published"]
+    assert not by_type["ovis2"]["published"]
+    assert all(family["verified"] for family in content["families"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["chat"], "Missing argument 'IMAGE'"),
+        (["chat", "a.png"], "Missing argument 'QUESTION'"),
+        (["segment", "a.png"], "Missing argument"),
+        (["paint"], "No such command 'paint'"),
+        (["chat", "a.png", "Q", "--colour"], "No such option: --colour"),
+        (["chat", "a.png", "Q", "--max-new-tokens", "many"], "--max-new-tokens"),
+        (["chat", "a.png", "Q", "--phrases-from", "me"], "--phrases-from"),
+        (["chat", "none.png", QUESTION], "there is no picture 'none.png'; check the path"),
+        (["segment", "none.png", "cat"], "there is no picture 'none.png'; check the path"),
+        (["chat", ".", QUESTION], "'.' is a folder; give a picture file"),
+        (["attend", "none.png", QUESTION], "there is no picture 'none.png'; check the path"),
+        (["attend", "a.png", QUESTION, "--layer", "first"], "--layer"),
+        (["think", "none.png", QUESTION], "there is no picture 'none.png'; check the path"),
+        (["think", "a.png", QUESTION, "--crop", "circle"], "--crop"),
+    ],
+)
+def test_mistakes_in_the_words(
+    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert is_refused(in_process(arguments, capsys), part)
+    assert left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["chat", ""], "the question is empty"),
+        (["segment", " "], "the phrase is empty"),
+        (["chat", QUESTION, "--phrase", ""], "the phrase is empty"),
+        (["chat", QUESTION, "--max-new-tokens", "0"], "give at least 1"),
+        (["chat", QUESTION, "--phrase", "a zeppelin"], "'a zeppelin' is not in the text"),
+        (["chat", QUESTION, "--out", "overlay.gif"], "choose one of .png"),
+        (["chat", QUESTION, "--out", "no/overlay.png"], "there is no folder 'no'"),
+        (["chat", QUESTION, "--device", "tpu9"], "device 'tpu9' cannot be used here"),
+        (["chat", QUESTION, "--dtype", "int4"], "dtype 'int4' is unknown"),
+        (["chat", QUESTION, "--lmm", "nobody/no-lmm"], "was it"),
+        (["think", QUESTION, "--margin", "-1"], "margin is -1.0; give 0 or more"),
+        (["attend", QUESTION, "--answer", ""], "the answer is empty"),
+        (["attend", QUESTION, "--answer", "a cat", "--word", "dog"], "'dog' is not in the text"),
+        (["attend", QUESTION, "--answer", "a cat", "--head", "4"], "head 4 is not in 0..3"),
+    ],
+)
+def test_mistakes_in_the_values(
+    arguments: list[str],
+    part: str,
+    models: Models,
+    scene: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command, first, *rest = arguments
+    full = [command, scene, first, "--model", str(models.head), *rest]
+    ended = in_process(full, capsys)
+    assert is_refused(ended, "nobody/no-lmm" if part == "was it" else part), ended
+    assert left_behind() == []
+
+
+def test_unknown_and_unfitting_models(
+    models: Models, scene: str, tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    chat = ["chat", scene, QUESTION]
+    assert is_refused(in_process([*chat, "--model", "nobody/no-head"], capsys), "nobody/no-head")
+    assert is_refused(in_process([*chat, "--model", "/no/folder"], capsys), "/no/folder")
+    assert is_refused(in_process([*chat, "--model", str(models.lmm)], capsys), "config.json")
+    other = save_tiny_head(tmp_path_factory.mktemp("other"), str(models.lmm), layers=5)
+    assert is_refused(in_process([*chat, "--model", str(other)], capsys), "5 layers")
+    molmo = tmp_path_factory.mktemp("molmo")
+    (molmo / "config.json").write_text('{"model_type": "molmo2"}')
+    ended = in_process([*chat, "--lmm", str(molmo)], capsys)
+    assert is_refused(ended, str(molmo), "only for torchvision, which is not installed")
+    assert left_behind() == []
+
+
+def test_the_picture_itself_is_never_overwritten(
+    models: Models, scene: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Path(scene).read_bytes()
+    arguments = ["chat", scene, QUESTION, "--model", str(models.head), "--out", scene]
+    assert is_refused(in_process(arguments, capsys), "is the picture itself")
+    assert Path(scene).read_bytes() == before
+
+
+def test_failures_of_writing_leave_nothing(
+    models: Models,
+    scene: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("flmm.answers.answer.os.replace", fail)
+    arguments = ["segment", scene, "a cat", "--model", str(models.head)]
+    assert is_refused(in_process(arguments, capsys), "No space left on device")
+    assert left_behind() == []
+
+
+def test_damaged_pictures_are_refused_in_a_new_process(scene: str, tmp_path: Path) -> None:
+    short = tmp_path / "short.png"
+    short.write_bytes(Path(scene).read_bytes()[:2000])
+    assert is_refused(in_new_process("chat", str(short), QUESTION), "short.png' is damaged")
+    short.write_bytes(b"")
+    assert is_refused(in_new_process("segment", str(short), "cat"), "is empty (0 bytes)")
+    short.write_bytes(b"hello")
+    assert is_refused(in_new_process("chat", str(short), QUESTION), "is not a picture")
+
+
+def test_failures_of_flmm_end_with_1(scene: str) -> None:
+    code = (
+        "import flmm.pictures.reading, flmm.cli.main\n"
+        "def fail(picture): raise RuntimeError('a bug')\n"
+        "flmm.pictures.reading.read_picture = fail\n"
+        f"flmm.cli.main.run(['chat', {scene!r}, 'Why?'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("RuntimeError: a bug\n")

@@ -1,0 +1,94 @@
+"""The model that comes with the package: it is there, it is small, and it finds things."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import flmm
+from flmm.embedded.evaluate import measure
+from flmm.embedded.evaluation_settings import OWN
+from flmm.grounding.grounder import Grounder
+from flmm.progress import unwatched
+from flmm.report.chain_of_thought.tag_questions import number_in, tag_questions
+
+QUESTION = "What is in the picture?"
+PACKAGE = Path(flmm.__file__).parent
+DEMO = PACKAGE / "assets" / "pictures" / "demo.png"
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Grounder:
+    folder = PACKAGE / "assets" / "embedded"
+    missing = [part for part in ("lmm", "head", "head/sam") if not (folder / part).is_dir()]
+    assert not missing, f"the embedded model lacks {missing}; run `flmm stickers build`"
+    return Grounder.from_pretrained()
+
+
+def test_embedded_model_says_and_shows_what_is_there(embedded: Grounder) -> None:
+    answer = embedded.chat(DEMO, QUESTION)
+    assert answer.text.startswith("There ")
+    assert len(answer.phrases) >= 3
+    for phrase in answer.phrases:
+        assert phrase.area, f"nothing was found for {phrase.text!r}"
+        assert answer.text[phrase.start : phrase.end] == phrase.text
+    again = embedded.chat(DEMO, QUESTION)
+    assert again.text == answer.text
+    for one, other in zip(again.phrases, answer.phrases, strict=True):
+        assert np.array_equal(one.mask, other.mask)
+
+
+def test_embedded_model_finds_the_ground_below_and_the_backdrop_above(embedded: Grounder) -> None:
+    said = embedded.chat(DEMO, QUESTION)
+    front, back = said.phrases[-2].text, said.phrases[-1].text
+    lower, upper = embedded.segment(DEMO, [front, back]).phrases
+    height = said.size[0]
+    assert np.nonzero(lower.mask)[0].mean() > height / 2 > np.nonzero(upper.mask)[0].mean()
+
+
+def test_articles_do_not_matter_to_the_embedded_model(embedded: Grounder) -> None:
+    bare, *others = embedded.segment(DEMO, ["cat", "a cat", "the cat", "The  cat"]).phrases
+    assert bare.text == "cat"
+    assert bare.area > 1000
+    for other in others:
+        assert np.array_equal(other.mask, bare.mask)
+
+
+def test_embedded_model_reads_numbers_when_it_looks_closer(embedded: Grounder) -> None:
+    before = after = 0
+    for question in tag_questions(8):
+        thought = embedded.think(question.picture, question.turn.question)
+        before += number_in(thought.first.text) == question.number
+        after += number_in(thought.answer.text) == question.number
+    assert after >= before + 3
+
+
+def test_embedded_model_is_small(embedded: Grounder) -> None:
+    assert sum(p.numel() for p in embedded.adapter.model.parameters()) <= 8_000_000
+    files = (PACKAGE / "assets" / "embedded").rglob("*")
+    assert sum(path.stat().st_size for path in files if path.is_file()) <= 40 * 2**20
+
+
+def test_embedded_model_keeps_its_quality() -> None:
+    # A few scenes for every change; README's figures come from 1,000.
+    (report,) = measure(
+        PACKAGE / "assets" / "embedded", [(OWN, 10)], unwatched, calibration_scenes=4
+    )
+    words = report.words
+    assert words.named >= 0.9
+    assert words.absent is not None
+    assert words.absent <= 0.05
+    assert words.all_answers is not None
+    assert words.all_answers >= 0.85
+    assert words.answers["follow up"] >= 0.7
+    assert words.keyword_f1 is not None
+    assert words.keyword_f1 >= 0.9
+    decoder, refined = report.captions["decoder"], report.captions["refined"]
+    assert refined.stuff_cumulative is not None
+    assert refined.stuff_cumulative >= 0.95
+    assert refined.things_cumulative >= max(0.78, decoder.things_cumulative + 0.03)
+    assert decoder.things_cumulative > report.captions["mean map"].things_cumulative
+    assert report.references["refined"].things_cumulative >= 0.82
+    assert report.references["decoder"].things_cumulative >= 0.68
+    assert report.absent_refused is not None
+    assert report.absent_refused >= 0.8

@@ -1,0 +1,229 @@
+"""`flmm evaluate` as researchers run it: killed, on two processes, with damaged data."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from accelerate import PartialState
+from command import in_two_processes
+from evaluation_world import PICTURES, World, command, make_world, measure, same_results
+from torch import nn
+
+from flmm.cli.main import run as run_command
+from flmm.data.exchanges import Protocol
+from flmm.errors import InputError
+from flmm.evaluate.benchmark import Benchmark
+from flmm.evaluate.results import part_file, read_rows
+from flmm.evaluate.rows import PhraseRow, SampleRow
+from flmm.evaluate.run import evaluate
+from flmm.evaluate.score_tables import report_of
+from flmm.grounding.grounder import Grounder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def test_the_command_prints_the_table_and_cuts_it_again(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    first = command(world.arguments(out), capsys)
+    again = command(["evaluate", "--table", str(out), "--json"], capsys)
+    assert first == again
+    assert first["tables"] == report_of(world.out).to_dict()["tables"]
+    assert same_results(out, world.out)
+    with pytest.raises(SystemExit):
+        run_command(["evaluate", "--table", str(out)])
+    shown = capsys.readouterr()
+    assert f"{PICTURES} pictures measured; skipped 0 pictures" in shown.out
+    assert "things" in shown.out
+    assert (out / "worst.html").is_file()
+
+
+def test_a_yaml_file_names_the_benchmark(
+    world: World,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = world.texts.parent / "bench.yaml"
+    file.write_text("kind: plain\nname: my texts\nfile: texts.jsonl\nlimit: 2\n")
+    content = command(
+        ["evaluate", str(file), "--model", str(world.head), "--device", "cpu", "--json"], capsys
+    )
+    assert (content["dataset"], content["pictures"]) == ("my texts", 2)
+    (made,) = (tmp_path / "flmm-evaluation").iterdir()
+    assert content["out"] == f"flmm-evaluation/{made.name}"
+    assert made.name.startswith("my-texts-together-")
+
+
+KILLED = """
+import os, signal, sys
+from flmm.cli.main import run
+replace, seen = os.replace, []
+def deadly(source, target):
+    if "parts" in str(target):
+        seen.append(target)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = deadly
+run(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_goes_on_where_it_stopped(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    arguments = world.arguments(out)
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
+    assert done.returncode == -signal.SIGKILL
+    names = {path.name for path in (out / "parts").iterdir()}
+    assert {"000000.parquet", "000001.parquet"} < names
+    assert any(name.endswith(".partial") for name in names)
+    with pytest.raises(InputError, match="to its end first"):
+        report_of(out)
+    measured: list[int] = []
+    prepare = type(world.grounder.adapter).prepare
+
+    def counted(*arguments: object) -> object:
+        measured.append(1)
+        return prepare(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(world.grounder.adapter), "prepare", counted)
+    source = json.loads((out / "run.json").read_text())["source"]
+    benchmark = Benchmark("texts", source, world.samples)
+    evaluate(
+        world.grounder, benchmark, Protocol.TOGETHER, out, PartialState(cpu=True), pytest.fail
+    )  # fmt: skip
+    assert len(measured) == PICTURES - 8
+    assert same_results(out, world.out)
+    assert len(list((out / "parts").iterdir())) == 3
+
+
+def test_two_processes_give_the_table_of_one(world: World, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first, second = in_two_processes(*world.arguments(out))
+    assert (first.code, second.code) == (0, 0)
+    assert second.out == ""
+    assert json.loads(first.out)["tables"] == report_of(world.out).to_dict()["tables"]
+    assert same_results(out, world.out)
+
+
+NO_ROOM_IN_THE_SECOND = """
+import os, resource, signal, sys
+if os.environ["RANK"] == "1":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+from flmm.cli.main import run
+run()
+"""
+
+
+def test_where_one_process_cannot_write_both_say_so(world: World, tmp_path: Path) -> None:
+    both = in_two_processes(*world.arguments(tmp_path / "out"), code=NO_ROOM_IN_THE_SECOND)
+    for ended in both:
+        assert (ended.code, ended.out) == (2, "")
+        assert "000001.parquet' (File too large)" in ended.err.splitlines()[-1]
+
+
+def test_what_cannot_be_read_is_told_and_counted(world: World, tmp_path: Path) -> None:
+    samples = world.samples[:9]
+    samples[1] = replace(samples[1], picture=tmp_path / "gone.jpg")
+    short = tmp_path / "short.jpg"
+    short.write_bytes(samples[2].picture.read_bytes()[:500])
+    samples[2] = replace(samples[2], picture=short)
+    told: list[str] = []
+    report = measure(world.grounder, samples, tmp_path / "out", tell=told.append)
+    assert len(told) == 2
+    assert "gone.jpg" in told[0]
+    assert "7 pictures measured; skipped 2 pictures" in report.counts.summary
+    skipped = [row for row in read_rows(tmp_path / "out", SampleRow) if not row.measured]
+    assert [(row.sample, row.told) for row in skipped] == [(1, (told[0],)), (2, (told[1],))]
+    assert {row.sample for row in read_rows(tmp_path / "out", PhraseRow)} == {0, *range(3, 9)}
+    whole = tmp_path / "nothing"
+    with pytest.raises(InputError, match="nothing was measured"):
+        measure(world.grounder, samples[1:3], whole, tell=told.append)
+
+
+def test_a_damaged_part_is_measured_anew(world: World, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(world.out, out)
+    content = part_file(out, 1).read_bytes()
+    part_file(out, 1).write_bytes(content[: len(content) // 2])
+    flipped = bytearray(part_file(out, 0).read_bytes())
+    flipped[len(flipped) // 4] ^= 255
+    part_file(out, 0).write_bytes(flipped)
+    told: list[str] = []
+    measure(world.grounder, world.samples, out, tell=told.append)
+    assert [str(part_file(out, number)) in line for number, line in enumerate(told)] == [True] * 2
+    assert same_results(out, world.out)
+
+
+def test_another_run_is_refused(world: World, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(world.out, out)
+    refusal = "its {} is .*; choose another --out"
+    with pytest.raises(InputError, match=refusal.format("protocol")):
+        measure(world.grounder, world.samples, out, protocol=Protocol.ONE_BY_ONE)
+    with pytest.raises(InputError, match=refusal.format("samples")):
+        measure(world.grounder, world.samples[:3], out)
+    with pytest.raises(InputError, match=refusal.format("dataset")):
+        measure(world.grounder, world.samples, out, name="others")
+    other = Grounder.from_pretrained(str(world.head), device="cpu")
+    nn.init.normal_(other.head.text_projection.bias)
+    with pytest.raises(InputError, match="head_fingerprint"):
+        measure(other, world.samples, out)
+    assert same_results(out, world.out)
+
+
+def test_a_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "flmm.cli.options.find_spec", lambda name: None if name == "pyarrow" else object()
+    )
+    with pytest.raises(SystemExit) as ended:
+        run_command(["evaluate", "plain", "--file", "x.jsonl"])
+    assert ended.value.code == 2
+    assert "pyarrow" in (line := capsys.readouterr().err)
+    assert "pip install 'flmm[evaluate]'" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([], "no benchmark is given"),
+        (["paintings"], "'refcoco', 'panoptic_narratives'"),
+        (["refcoco", "--folder", "x"], "0.refcoco.pictures: Field required"),
+        (["reason_seg", "--folder", "nowhere"], "there is no .json in 'nowhere'"),
+        (["stickers", "--folder", "x", "--scenes", "0", "--first-scene", "1"], "stickers.scenes"),
+        (["none.yaml"], "'none.yaml' cannot be read as YAML"),
+        (["none.yaml", "--limit", "3"], "write the other options into it"),
+        (["plain", "--table", "x"], "give nothing else but --json"),
+        (["--table", "."], "give the --out of a run"),
+        (["plain", "--protocol", "alone"], "'together', 'one-by-one'"),
+    ],
+)
+def test_mistakes(
+    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        run_command(["evaluate", *arguments])
+    shown = capsys.readouterr()
+    assert (ended.value.code, shown.out) == (2, "")
+    assert shown.err.startswith("flmm: ")
+    assert shown.err.count("\n") == 1
+    assert part in shown.err
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,243 @@
+"""The whole way from a picture to masks, on random models and on the embedded one."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_grounding import tiny_head
+from torch import nn
+
+from flmm.attention.tracing import trace_generation
+from flmm.errors import InputError
+from flmm.grounding import grounder as grounder_module
+from flmm.grounding import mask_predictor as phrase_masks
+from flmm.grounding.grounder import Grounder
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.families.llava import LlavaAdapter
+from flmm.pictures.geometry import cut_to_picture, mask_box, resize_to_picture
+
+QUESTION = "What is in the picture?"
+
+
+def picture(width: int = 48, height: int = 48, seed: int = 0) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def checksum(adapter: LMMAdapter) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(adapter.model.state_dict().items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def grounder() -> Grounder:
+    return Grounder(LlavaAdapter.tiny(), tiny_head(), model="tiny-head")
+
+
+def some_words(grounder: Grounder, image: Image.Image) -> tuple[str, list[str]]:
+    """What the model says of the picture, and phrases of it."""
+    answer = grounder.chat(image, QUESTION, max_new_tokens=40)
+    return answer.text, [phrase.text for phrase in answer.phrases]
+
+
+def test_the_lmm_is_untouched(grounder: Grounder) -> None:
+    adapter = grounder.adapter
+    before = checksum(adapter)
+    prompt = adapter.prepare(picture(), QUESTION)
+    alone = adapter.generate(prompt, max_new_tokens=30)
+    logits = adapter.model(**adapter.collate([prompt], pixels=True).inputs).logits
+    answer = grounder.chat(picture(), QUESTION, max_new_tokens=30)
+    assert answer.text == alone.text
+    assert torch.equal(
+        adapter.model(**adapter.collate([prompt], pixels=True).inputs).logits, logits
+    )
+    assert checksum(adapter) == before
+    assert not any(parameter.requires_grad for parameter in adapter.model.parameters())
+
+
+def test_phrases_are_where_they_say(grounder: Grounder) -> None:
+    answer = grounder.chat(picture(60, 40), QUESTION, max_new_tokens=40)
+    assert answer.size == (40, 60)
+    assert (answer.model, answer.lmm) == ("tiny-head", "tiny-llava")
+    assert answer.phrases
+    for phrase in answer.phrases:
+        assert answer.text[phrase.start : phrase.end] == phrase.text
+        assert phrase.mask.shape == (40, 60)
+        assert phrase.mask.dtype == np.bool_
+        assert phrase.tokens
+        assert phrase.box == mask_box(torch.from_numpy(phrase.mask))
+        assert phrase.area
+        assert 0.5 < phrase.score <= 1
+    assert set(answer.timings) == {"picture", "generate", "phrases", "picture embedding", "masks"}
+    assert all(seconds >= 0 for seconds in answer.timings.values())
+    json.dumps(answer.to_dict())
+
+
+@torch.no_grad()
+def test_masks_are_the_head_s(grounder: Grounder) -> None:
+    image = picture(60, 40)
+    answer = grounder.chat(image, QUESTION, max_new_tokens=40)
+    adapter, head = grounder.adapter, grounder.head
+    trace, text = trace_generation(adapter, adapter.prepare(image, QUESTION), 40)
+    assert text == answer.text
+    attention = torch.stack([trace.picture.of_phrase(p.tokens) for p in answer.phrases])
+    states = [trace.hidden_states[:, list(p.tokens)] for p in answer.phrases]
+    output = head(attention, states, trace.geometry, head.refiner.encode(np.asarray(image)))
+    assert all(0 < phrase.area < 60 * 40 for phrase in answer.phrases)
+    for phrase, logits in zip(answer.phrases, output.refined_logits, strict=True):
+        assert np.array_equal(phrase.mask, (logits > 0).numpy())
+    rough = grounder.chat(image, QUESTION, max_new_tokens=40, refine=False)
+    decoded = cut_to_picture(head.mask_decoder(attention)[:, 0], trace.geometry)
+    expected = resize_to_picture(decoded, trace.geometry) > 0
+    assert any(phrase.area for phrase in rough.phrases)
+    for phrase, mask in zip(rough.phrases, expected, strict=True):
+        assert np.array_equal(phrase.mask, mask.numpy())
+    assert "picture embedding" not in rough.timings
+
+
+def test_empty_masks_have_an_empty_box_and_no_score() -> None:
+    nothing = tiny_head()
+    classifier = nothing.mask_decoder.classifier
+    nn.init.zeros_(classifier.weight)
+    assert classifier.bias is not None
+    nn.init.constant_(classifier.bias, -5)
+    answer = Grounder(LlavaAdapter.tiny(), nothing).segment(picture(), ["a cat"], refine=False)
+    phrase = answer.phrases[0]
+    assert (phrase.area, phrase.box, phrase.score) == (0, (0, 0, 0, 0), 0.0)
+
+
+def test_given_phrases(grounder: Grounder) -> None:
+    text, words = some_words(grounder, picture())
+    answer = grounder.chat(picture(), QUESTION, [words[1], words[0]], max_new_tokens=40)
+    assert [phrase.text for phrase in answer.phrases] == [words[1], words[0]]
+    assert answer.text == text
+    with pytest.raises(InputError, match=r"'a zeppelin' is not in the text"):
+        grounder.chat(picture(), QUESTION, ["a zeppelin"], max_new_tokens=40)
+
+
+def test_noun_chunks_stand_in_for_a_selector() -> None:
+    plain = Grounder(LlavaAdapter.tiny(), tiny_head(selector=False))
+    answer = plain.chat(picture(), QUESTION, max_new_tokens=20)
+    same = plain.chat(picture(), QUESTION, max_new_tokens=20, phrase_source="noun_chunks")
+    assert [p.text for p in answer.phrases] == [p.text for p in same.phrases]
+    with pytest.raises(InputError, match="no keyword selector"):
+        plain.chat(picture(), QUESTION, max_new_tokens=20, phrase_source="selector")
+
+
+@pytest.mark.parametrize(
+    ("question", "phrases", "message"),
+    [
+        ("", None, "the question is empty"),
+        (" \n", None, "the question is empty"),
+        ("Is \ud800 there?", None, "not valid Unicode"),
+        (QUESTION, [], "the list of phrases is empty"),
+        (QUESTION, ["  "], "the phrase is empty"),
+        (QUESTION, "a cat", "give a list, such as"),
+        ("What is <image>?", None, "stands for the picture"),
+    ],
+)
+def test_bad_requests(
+    grounder: Grounder, question: str, phrases: list[str] | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        grounder.chat(picture(), question, phrases)
+
+
+def test_the_answer_is_cut(grounder: Grounder) -> None:
+    long = grounder.chat(picture(), QUESTION, max_new_tokens=12).text
+    short = grounder.chat(picture(), QUESTION, max_new_tokens=4).text
+    assert long.startswith(short.rstrip("\N{REPLACEMENT CHARACTER}"))
+    with pytest.raises(InputError, match="give at least 1"):
+        grounder.chat(picture(), QUESTION, max_new_tokens=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (400, 2), (2, 400)])
+def test_extreme_pictures(grounder: Grounder, size: tuple[int, int]) -> None:
+    answer = grounder.segment(picture(*size), ["a cat", "grass"])
+    for phrase in answer.phrases:
+        assert phrase.mask.shape == (size[1], size[0])
+    assert answer.overlay.width >= 720
+
+
+def test_pictures_are_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = Grounder(LlavaAdapter.tiny(), tiny_head())
+    seen: list[tuple[int, ...]] = []
+    encode = fresh.head.refiner.encode
+
+    def counted(*pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Tensor:
+        seen.append(pictures[0].shape)
+        return encode(*pictures)
+
+    monkeypatch.setattr(fresh.head.refiner, "encode", counted)
+    first = fresh.segment(picture(), ["a cat"])
+    again = fresh.segment(np.asarray(picture()), ["a cat"])
+    assert len(seen) == 1
+    assert np.array_equal(first.phrases[0].mask, again.phrases[0].mask)
+    # The same bytes in another shape are another picture.
+    fresh.segment(picture(96, 24), ["a cat"])
+    assert len(seen) == 2
+    for seed in range(1, 5):
+        fresh.segment(picture(seed=seed), ["a cat"])
+    fresh.segment(picture(), ["a cat"])
+    assert len(seen) == 7
+
+
+def test_segment_puts_each_phrase_in_the_lmm_s_mouth(
+    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+    prepare_each = grounder.adapter.prepare_each
+
+    def spied(image: Image.Image, texts: Sequence[tuple[str, str | None]]) -> object:
+        asked.extend(texts)
+        return prepare_each(image, texts)
+
+    monkeypatch.setattr(grounder.adapter, "prepare_each", spied)
+    phrases = [" the cat on the left ", "{grass} & É猫", "ß"]
+    answer = grounder.segment(picture(), phrases)
+    assert answer.text == "the cat on the left, {grass} & É猫, ß"
+    assert [answer.text[p.start : p.end] for p in answer.phrases] == [p.strip() for p in phrases]
+    assert asked == [
+        ("Where is the cat on the left?", "The cat on the left"),
+        ("Where is {grass} & É猫?", "{grass} & É猫"),
+        ("Where is ß?", "SS"),
+    ]
+    assert [phrase.text for phrase in answer.phrases] == [phrase.strip() for phrase in phrases]
+
+
+def test_segment_in_one_batch_or_alone(grounder: Grounder, monkeypatch: pytest.MonkeyPatch) -> None:
+    phrases = ["the cat", "the small dog on the left", "grass", "a", "sky"]
+    together = grounder.segment(picture(), phrases)
+    monkeypatch.setattr(grounder_module, "_SEQUENCES_A_BATCH", 2)
+    monkeypatch.setattr(phrase_masks, "_LOGITS_AT_ONCE", 1)
+    apart = grounder.segment(picture(), phrases)
+    for one, other in zip(together.phrases, apart.phrases, strict=True):
+        assert (one.mask != other.mask).mean() < 0.01
+        assert one.tokens == other.tokens
+
+
+def test_segment_processes_the_picture_once(
+    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+    process = grounder.adapter.process
+
+    def counted(pictures: Sequence[Image.Image]) -> Mapping[str, torch.Tensor]:
+        shown.append(len(pictures))
+        return process(pictures)
+
+    monkeypatch.setattr(grounder.adapter, "process", counted)
+    grounder.segment(picture(), [f"cat {number}" for number in range(10)])
+    assert shown == [1]
+
+
+@pytest.mark.parametrize("phrases", [[], [""], ["a cat", " "]])
+def test_segment_without_a_phrase(grounder: Grounder, phrases: list[str]) -> None:
+    with pytest.raises(InputError, match="empty"):
+        grounder.segment(picture(), phrases)

@@ -1,0 +1,84 @@
+"""Which heads and LMMs a grounder is made of, and which ones are refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_grounding import CONFIG, save_lmm, save_tiny_head, tiny_head
+
+import flmm
+from flmm.errors import InputError
+from flmm.grounding.grounder import Grounder
+from flmm.lmm.families.llava import LlavaAdapter
+
+
+def picture() -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    lmm = save_lmm(folder / "lmm")
+    return lmm, save_tiny_head(folder / "head", str(lmm))
+
+
+def test_from_pretrained(folders: tuple[Path, Path]) -> None:
+    grounder = Grounder(LlavaAdapter.tiny(), tiny_head())
+    lmm, head = folders
+    loaded = flmm.Grounder.from_pretrained(head)
+    assert (loaded.model, loaded.lmm) == (str(head), str(lmm))
+    assert loaded.head.config.segment_prompt == CONFIG.segment_prompt
+    expected = grounder.segment(picture(), ["a cat"], refine=False)
+    found = loaded.segment(picture(), ["a cat"], refine=False)
+    assert np.array_equal(found.phrases[0].mask, expected.phrases[0].mask)
+    half = Grounder.from_pretrained(str(head), lmm=str(lmm), device="cpu", dtype="bfloat16")
+    assert half.adapter.dtype == torch.bfloat16
+    assert next(half.head.parameters()).dtype == torch.float32
+    assert half.segment(picture(), ["a cat"]).phrases[0].mask.shape == (48, 48)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": 4}, "for 4 layers, 4 heads"),
+        ({"heads": 8}, "8 heads"),
+        ({"hidden_size": 16}, ""),
+    ],
+)
+def test_heads_for_other_sizes_are_refused(
+    folders: tuple[Path, Path], tmp_path: Path, changes: dict[str, int], message: str
+) -> None:
+    head = save_tiny_head(tmp_path, str(folders[0]), **changes)
+    with pytest.raises(InputError, match=f"{message}.*; use .* or train a head for this LMM"):
+        Grounder.from_pretrained(head)
+
+
+def test_other_base_models_are_refused(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    head = save_tiny_head(tmp_path, "someone/their-lmm")
+    with pytest.raises(InputError, match="trained on the LMM 'someone/their-lmm', not on 'a/b'"):
+        Grounder.from_pretrained(head, lmm="a/b")
+    # A folder may hold that very model under any name; its sizes fit.
+    assert Grounder.from_pretrained(head, lmm=str(folders[0])).lmm == str(folders[0])
+    with pytest.raises(InputError, match="does not name its LMM"):
+        Grounder.from_pretrained(save_tiny_head(tmp_path / "nameless", ""))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "device 'gpu' cannot be used here"),
+        ({"device": "meta:x"}, "device 'meta:x' cannot be used here"),
+        ({"dtype": "int4"}, "dtype 'int4' is unknown; choose one of float32"),
+        ({"head": "embedded:tail"}, "there is no 'embedded:tail' in this installation"),
+        ({"head": "/nowhere/at/all"}, "is not a folder"),
+    ],
+)
+def test_unknown_choices(options: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Grounder.from_pretrained(
+            options.get("head"), device=options.get("device"), dtype=options.get("dtype")
+        )

@@ -1,0 +1,235 @@
+"""Visual chain of thought: what is located, what the second look is given, and what it says."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_grounding import tiny_head
+from torch import nn
+
+from flmm.attention.tracing import trace_texts
+from flmm.errors import InputError
+from flmm.grounding.chain_of_thought import Plan, Thought
+from flmm.grounding.grounder import Grounder
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.families.llava import LlavaAdapter
+from flmm.lmm.prompt import Prompt
+
+QUESTION = "What is on the grass?"
+
+
+def picture(width: int = 60, height: int = 40) -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+@pytest.fixture(scope="module")
+def grounder() -> Grounder:
+    return Grounder(LlavaAdapter.tiny(), tiny_head())
+
+
+@pytest.fixture(scope="module")
+def blind() -> Grounder:
+    """A head that finds nothing anywhere."""
+    head = tiny_head()
+    head.config = type(head.config)(**{**vars(head.config), "refine": False})
+    classifier = head.mask_decoder.classifier
+    nn.init.zeros_(classifier.weight)
+    assert classifier.bias is not None
+    nn.init.constant_(classifier.bias, -5)
+    return Grounder(LlavaAdapter.tiny(), head)
+
+
+def think(grounder: Grounder, plan: Plan | None = None, question: str = QUESTION) -> Thought:
+    options = vars(plan or Plan())
+    return grounder.think(picture(), question, max_new_tokens=20, **options)
+
+
+@pytest.fixture
+def asked(
+    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[list[Image.Image], str, Prompt]]:
+    """What the LMM is asked."""
+    seen = []
+    prepare = grounder.adapter.prepare
+
+    def spied(pictures: Image.Image | Sequence[Image.Image], question: str) -> Prompt:
+        prompt = prepare(pictures, question)
+        shown = [pictures] if isinstance(pictures, Image.Image) else list(pictures)
+        seen.append((shown, question, prompt))
+        return prompt
+
+    monkeypatch.setattr(grounder.adapter, "prepare", spied)
+    return seen
+
+
+Questions = list[tuple[list[Image.Image], str, Prompt]]
+
+
+def test_the_second_look_has_the_picture_and_its_part(grounder: Grounder, asked: Questions) -> None:
+    thought = think(grounder)
+    (first, again) = asked
+    assert (len(first[2].pictures), len(again[2].pictures)) == (1, 2)
+    assert (first[1], again[1]) == (QUESTION, QUESTION)
+    whole = np.asarray(picture())
+    assert np.array_equal(np.asarray(again[0][0]), whole)
+    x0, y0, x1, y1 = thought.box
+    assert np.array_equal(np.asarray(again[0][1]), whole[y0:y1, x0:x1])
+    assert np.array_equal(np.asarray(thought.crop), whole[y0:y1, x0:x1])
+    alone = grounder.adapter.generate(again[2], 20)
+    assert thought.answer.text == alone.text
+    for phrase in thought.answer.phrases:
+        assert phrase.mask.shape == (40, 60)
+        assert thought.answer.text[phrase.start : phrase.end] == phrase.text
+
+
+def test_the_first_answer_s_smallest_phrase_is_located(grounder: Grounder) -> None:
+    thought = think(grounder)
+    expected = grounder.chat(picture(), QUESTION, max_new_tokens=20)
+    assert thought.first.text == expected.text
+    areas = [phrase.area for phrase in thought.first.phrases if phrase.area]
+    assert len(areas) > 1
+    assert thought.located is not None
+    assert thought.located.area == min(areas)
+    x0, y0, x1, y1 = thought.box
+    left, top, right, bottom = thought.located.box
+    assert x0 <= left < right <= x1 <= 60
+    assert y0 <= top < bottom <= y1 <= 40
+
+
+@torch.no_grad()
+def test_the_question_s_own_words(grounder: Grounder, asked: Questions) -> None:
+    thought = think(grounder, Plan("question"))
+    assert thought.first.text == QUESTION
+    assert [phrase.text for phrase in thought.first.phrases] == ["the grass"]
+    phrase = thought.first.phrases[0]
+    assert (phrase.start, phrase.end) == (11, 20)
+    prompt = asked[0][2]
+    adapter, head = grounder.adapter, grounder.head
+    (trace,) = trace_texts(adapter, [prompt], of="question")
+    attention = trace.picture.of_phrase(phrase.tokens)[None]
+    states = [trace.hidden_states[:, list(phrase.tokens)]]
+    embedding = head.refiner.encode(np.asarray(picture()))
+    logits = head(attention, states, trace.geometry, embedding).refined_logits[0]
+    assert np.array_equal(phrase.mask, (logits > 0).numpy())
+    # Nothing is said before the closer look.
+    assert set(thought.first.timings) == {
+        "picture", "read", "phrases", "picture embedding", "masks",
+    }  # fmt: skip
+    words = think(grounder, Plan("question", phrase_source="selector")).first.phrases
+    assert [word.text for word in words] == [QUESTION.removesuffix("?")]
+
+
+def test_a_question_s_expression_is_one_phrase(grounder: Grounder) -> None:
+    thought = think(grounder, Plan("question"), "What number is on the cat next to the dog?")
+    assert [phrase.text for phrase in thought.first.phrases] == ["the cat next to the dog"]
+
+
+def test_margins(grounder: Grounder) -> None:
+    tight, wide = (think(grounder, Plan(margin=margin)) for margin in (0.0, 0.5))
+    assert tight.located is not None
+    x0, y0, x1, y1 = tight.located.box
+    for thought, share in ((tight, 0.0), (wide, 0.5)):
+        side = round(max(x1 - x0, y1 - y0) * (1 + 2 * share))
+        width, height = thought.crop.size
+        assert (width, height) == (min(side, 60), min(side, 40))
+        assert (thought.box[2] - thought.box[0], thought.box[3] - thought.box[1]) == (width, height)
+
+
+def test_the_mask_alone(grounder: Grounder) -> None:
+    thought = think(grounder, Plan(crop="mask"))
+    assert thought.located is not None
+    x0, y0, x1, y1 = thought.box
+    inside = thought.located.mask[y0:y1, x0:x1]
+    pixels = np.asarray(thought.crop)
+    assert np.array_equal(pixels[inside], np.asarray(picture())[y0:y1, x0:x1][inside])
+    assert (pixels[~inside] == 127).all()
+    assert (~inside).any()
+
+
+def test_a_random_box_is_as_large(grounder: Grounder) -> None:
+    where = think(grounder, Plan(margin=0.0))
+    boxes = set()
+    for seed in range(4):
+        thought = think(grounder, Plan(crop="random", margin=0.0, seed=seed))
+        assert thought.crop.size == where.crop.size
+        assert thought.located is not None
+        x0, y0, x1, y1 = thought.box
+        assert 0 <= x0 < x1 <= 60
+        assert 0 <= y0 < y1 <= 40
+        assert np.array_equal(np.asarray(thought.crop), np.asarray(picture())[y0:y1, x0:x1])
+        boxes.add(thought.box)
+    assert think(grounder, Plan(crop="random", margin=0.0, seed=3)).box == thought.box
+    assert len(boxes) > 1
+
+
+def test_another_first_question(grounder: Grounder, asked: Questions) -> None:
+    thought = think(grounder, Plan(first_question="Name the thing."))
+    assert [question for _, question, _ in asked] == ["Name the thing.", QUESTION]
+    assert thought.question == QUESTION
+    named = grounder.chat(picture(), "Name the thing.", max_new_tokens=20)
+    assert thought.first.text == named.text
+
+
+@pytest.mark.parametrize("crop", ["box", "mask", "random"])
+def test_nothing_located(blind: Grounder, crop: str, tmp_path: Path) -> None:
+    thought = blind.think(picture(), QUESTION, crop=crop, max_new_tokens=20)  # type: ignore[arg-type]
+    assert thought.located is None
+    assert thought.box == (0, 0, 60, 40)
+    assert np.array_equal(np.asarray(thought.crop), np.asarray(picture()))
+    assert thought.to_dict()["located"] is None
+    thought.save(tmp_path / "thought.png")
+
+
+def test_json_and_figure(grounder: Grounder, tmp_path: Path) -> None:
+    thought = think(grounder)
+    content = thought.to_dict()
+    assert json.loads(json.dumps(content)) == content
+    assert content["first"]["text"] == thought.first.text
+    assert content["answer"] == thought.answer.to_dict()
+    assert content["box"] == list(thought.box)
+    thought.save(tmp_path / "thought.png")
+    with Image.open(tmp_path / "thought.png") as figure:
+        assert figure.width >= 640
+    assert thought._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (400, 2), (2, 400)])
+def test_extreme_pictures(grounder: Grounder, size: tuple[int, int]) -> None:
+    thought = grounder.think(picture(*size), QUESTION, max_new_tokens=8)
+    assert thought.figure.width > 0
+
+
+def test_lmms_that_take_one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter: LMMAdapter = LlavaAdapter.tiny()
+    adapter.tokenizer.chat_template = (
+        "{% for m in messages %}<image>{{ m['content'][-1]['text'] }}{% endfor %} ASSISTANT:"
+    )
+    grounder = Grounder(adapter, tiny_head())
+    assert grounder.chat(picture(), QUESTION, max_new_tokens=5).text
+    monkeypatch.setattr(adapter, "generate", None)
+    with pytest.raises(InputError, match=r"'tiny-llava' cannot be shown a picture and a part"):
+        grounder.think(picture(), QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"locate": "dream"}, "locate is 'dream'; choose 'answer' or 'question'"),
+        ({"crop": "circle"}, "crop is 'circle'; choose 'box', 'mask' or 'random'"),
+        ({"margin": -0.1}, r"margin is -0\.1; give 0 or more"),
+        ({"margin": float("nan")}, "margin is nan"),
+        ({"seed": -1}, "seed is -1; give 0 or more"),
+        ({"first_question": ""}, "the question is empty"),
+        ({"question": ""}, "the question is empty"),
+        ({"max_new_tokens": 0}, "give at least 1"),
+        ({"question": "What is <image>?"}, "stands for the picture"),
+    ],
+)
+def test_mistakes(grounder: Grounder, options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        grounder.think(picture(), **{"question": QUESTION, **options})  # type: ignore[arg-type]

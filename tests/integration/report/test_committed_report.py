@@ -1,0 +1,60 @@
+"""The report under docs is of the embedded model as it is, and as the code writes it today."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+from flmm.evaluate.benchmark import fingerprint
+from flmm.grounding.grounder import Grounder
+from flmm.head.weights import weights_fingerprint
+from flmm.report.claim import write_index
+from flmm.report.claims import CLAIMS
+from flmm.report.segmentation_token.measurement import STEPS
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+@pytest.fixture(scope="module")
+def embedded() -> dict[str, str]:
+    grounder = Grounder.from_pretrained(device="cpu")
+    return {
+        "head": fingerprint(grounder.head),
+        "LMM": weights_fingerprint(grounder.adapter.model),
+        "numbers": "float32",
+    }
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_claim_is_of_the_embedded_model(name: str, embedded: dict[str, str]) -> None:
+    claim = CLAIMS[name]
+    content = json.loads((DOCS / "report" / f"{name}.json").read_text(encoding="utf-8"))
+    made_for = content["made for"]
+    assert made_for["claim"] == f"{name} {claim.version}"
+    assert {part: made_for[part] for part in embedded} == embedded
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_its_tables_are_those_of_its_results(name: str) -> None:
+    claim = CLAIMS[name]
+    content = json.loads((DOCS / "report" / f"{name}.json").read_text(encoding="utf-8"))
+    results = TypeAdapter(claim.kind).validate_python(content["results"])
+    section = (DOCS / "report" / f"{name}.md").read_text(encoding="utf-8")
+    tables = claim.tables(results).strip()  # type: ignore[arg-type]
+    assert section.startswith(f"## {claim.title}\n\n{tables}\n\n!["), name
+
+
+def test_copies_learned_for_the_budget_that_the_text_states() -> None:
+    content = json.loads((DOCS / "report" / "segmentation-token.json").read_text(encoding="utf-8"))
+    assert content["results"]["steps"] == STEPS
+
+
+def test_the_page_joins_the_sections(tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    folder.mkdir()
+    for name in CLAIMS:
+        section = (DOCS / "report" / f"{name}.md").read_text(encoding="utf-8")
+        (folder / f"{name}.md").write_text(section, encoding="utf-8")
+    page = write_index(folder, list(CLAIMS)).read_text(encoding="utf-8")
+    assert page == (DOCS / "report.md").read_text(encoding="utf-8")

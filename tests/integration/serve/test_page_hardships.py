@@ -1,0 +1,293 @@
+"""The page when things go wrong, and when the model says what it should not."""
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import torch
+from browsing import Visit, chromium, visiting
+from playwright.sync_api import Browser
+from serving import encoded, noise, running
+from tiny_grounding import tiny_head
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+
+import flmm
+from flmm.grounding.grounder import Grounder
+from flmm.lmm.families.llava import LlavaAdapter
+from flmm.serve.settings import Limits, ServerSettings
+
+KEY = "correct horse"
+HOSTILE = "a <script>alert(1)</script> <img src=x onerror=alert(2)> &amp; 🐈 cat"
+REFUSED = "the server responded with a status of"
+"""How the console notes down any refusal."""
+
+
+class Parrot(nn.Module):
+    """A vocabulary's head that says one text, whatever it is asked, and then ends."""
+
+    def __init__(self, token_ids: list[int], vocabulary: int) -> None:
+        super().__init__()
+        self.token_ids = token_ids
+        self.said = 0
+        self.vocabulary = vocabulary
+        self.seconds = 0.0
+        """For a token."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        time.sleep(self.seconds)
+        logits = torch.zeros(*states.shape[:-1], self.vocabulary)
+        logits[..., self.token_ids[self.said]] = 1
+        self.said = (self.said + 1) % len(self.token_ids)
+        return logits
+
+
+@pytest.fixture(scope="module")
+def parrot() -> Parrot:
+    tokenizer = LlavaAdapter.tiny().tokenizer
+    token_ids = tokenizer(HOSTILE, add_special_tokens=False)["input_ids"]
+    return Parrot([*cast(list[int], token_ids), cast(int, tokenizer.eos_token_id)], len(tokenizer))
+
+
+def saying(parrot: Parrot) -> Grounder:
+    """A grounder whose model says what the parrot does."""
+    adapter = LlavaAdapter.tiny()
+    adapter.model.set_submodule("lm_head", parrot)
+
+    def begin(_module: nn.Module, _args: object, options: dict[str, object]) -> None:
+        cache = options.get("cache")
+        if isinstance(cache, Cache) and cache.get_seq_length() == 0:
+            parrot.said = 0
+
+    adapter.model.register_forward_pre_hook(begin, with_kwargs=True)
+    return Grounder(adapter, tiny_head(), model="parrot")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def address(browser: Browser, parrot: Parrot) -> Iterator[str]:
+    del browser
+    settings = ServerSettings(
+        port=0, api_key=KEY, queue=1, limits=Limits(pixels=200_000, body_seconds=60)
+    )
+    with running(saying(parrot), settings) as address:
+        yield address
+
+
+@pytest.fixture
+def visit(browser: Browser, address: str) -> Iterator[Visit]:
+    """With the key given."""
+    wait_until_free(address)
+    with visiting(browser, address, expected=(REFUSED,)) as visit:
+        visit.page.get_by_label("API key").fill(KEY)
+        visit.page.keyboard.press("Enter")
+        visit.page.get_by_text("parrot").wait_for()
+        yield visit
+
+
+def status(visit: Visit) -> str:
+    visit.page.locator("#status:not(:empty)").wait_for()
+    return visit.page.locator("#status").text_content() or ""
+
+
+def choose_file(visit: Visit, name: str, kind: str, content: bytes) -> None:
+    file = {"name": name, "mimeType": kind, "buffer": content}
+    visit.page.locator("#file").set_input_files(file)  # type: ignore[arg-type]
+
+
+def test_what_the_model_says_is_text(visit: Visit) -> None:
+    page = visit.page
+    visit.choose_bundled()
+    turn = visit.ask("<b>what?</b>")
+    assert turn.locator(".answer").text_content() == HOSTILE
+    assert turn.locator(".question").text_content() == "<b>what?</b>"
+    phrases = turn.get_by_role("button").all_text_contents()
+    assert "script" in " ".join(phrases)
+    for index in range(3):
+        turn.get_by_role("button").nth(index).hover()
+    for view in ("Attention", "Compare", "Masks"):
+        visit.view(view)
+    assert page.locator("#log script, #log img, #log b, #stage script").count() == 0
+    assert page.locator("img:not(#bundled img):not(.masked img)").count() == 0
+    # Even a mistake of the page could not make it run.
+    for mistake in (
+        "document.body.innerHTML = '<img src=x onerror=alert(3)>'",
+        "document.body.append(document.createElement('script').text = 'alert(4)')",
+    ):
+        page.evaluate(f"() => {{ try {{ {mistake} }} catch {{}} }}")
+    assert page.locator("body > img").count() == 0
+    expected = [one for one in visit.complaints if "requires 'Trusted" in one]
+    assert len(expected) == 2
+    for one in expected:
+        visit.complaints.remove(one)
+
+
+def test_the_key_is_asked_for_until_it_is_right(browser: Browser, address: str) -> None:
+    wait_until_free(address)
+    with visiting(browser, address, expected=(REFUSED,)) as visit:
+        page = visit.page
+        dialog = page.get_by_role("dialog", name="This server wants a key")
+        dialog.wait_for()
+        page.get_by_label("API key").fill("wrong")
+        page.keyboard.press("Enter")
+        page.get_by_text("does not take that key").wait_for()
+        page.get_by_role("button", name="Cancel").click()
+        assert not dialog.is_visible()
+        # Without it, the first question asks again.
+        visit.choose_bundled()
+        page.get_by_label("Question", exact=True).fill("what?")
+        page.keyboard.press("Enter")
+        page.get_by_label("API key").fill(KEY)
+        page.get_by_role("button", name="Use it").click()
+        assert visit.finished(0).locator(".answer").text_content() == HOSTILE
+        stored = page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]")
+        assert stored == [1, 0, ""]
+
+
+def test_a_busy_server_says_when_to_come_again(visit: Visit, address: str) -> None:
+    visit.choose_bundled()
+    with half_a_request(address):
+        visit.page.get_by_label("Question", exact=True).fill("what?")
+        visit.page.keyboard.press("Enter")
+        assert re.fullmatch(r"The server is busy\. Try again in \d+ seconds?\.", status(visit))
+        assert visit.turns.count() == 0
+    # The question is still there, so that Enter asks it again.
+    assert visit.page.get_by_label("Question", exact=True).input_value() == "what?"
+    wait_until_free(address)
+    visit.page.keyboard.press("Enter")
+    visit.finished(0)
+    assert visit.page.locator("#status").text_content() == ""
+
+
+class half_a_request:  # noqa: N801 - used as a statement
+    """Takes the server's only place with a body that does not end."""
+
+    def __init__(self, address: str) -> None:
+        self.place = urlsplit(address)
+
+    def __enter__(self) -> None:
+        self.socket = socket.create_connection((self.place.hostname, self.place.port))
+        lines = (
+            "POST /v1/ground HTTP/1.1",
+            f"Host: {self.place.netloc}",
+            f"Authorization: Bearer {KEY}",
+            "Content-Type: application/json",
+            "Content-Length: 1000",
+            "",
+            "{",
+        )
+        self.socket.sendall("\r\n".join(lines).encode())
+        address = self.place.geturl()
+        while httpx.get(f"{address}/healthz").json()["served"] != 1:
+            time.sleep(0.01)
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+
+def wait_until_free(address: str) -> None:
+    while httpx.get(f"{address}/healthz").json()["served"]:
+        time.sleep(0.01)
+
+
+def test_stop_keeps_what_was_said(visit: Visit, address: str, parrot: Parrot) -> None:
+    page = visit.page
+    parrot.seconds = 0.1
+    visit.choose_bundled()
+    page.get_by_role("button", name="What is in the picture?").click()
+    page.locator(".answer:not(:empty)").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    turn = visit.finished(0)
+    said = turn.locator(".answer").text_content() or ""
+    assert HOSTILE.startswith(said)
+    assert len(said) < len(HOSTILE)
+    assert turn.get_by_text("Stopped.").is_visible()
+    wait_until_free(address)
+    parrot.seconds = 0.0
+    assert visit.ask("again?").locator(".answer").text_content() == HOSTILE
+
+
+def test_pictures_that_cannot_be_used(visit: Visit) -> None:
+    choose_file(visit, "notes.png", "image/png", b"no picture at all")
+    complaint = visit.page.locator("#complaint:not(:empty)")
+    complaint.wait_for()
+    assert complaint.text_content() == "notes.png is no picture that this browser can read."
+    choose_file(visit, "large.png", "image/png", encoded(noise(600, 400)))
+    visit.page.get_by_label("Question", exact=True).fill("what?")
+    visit.page.keyboard.press("Enter")
+    assert status(visit) == ("The picture has 600 x 400 pixels; send one of at most 200000.")
+    assert visit.page.locator("#status").get_attribute("aria-live") == "polite"
+    assert visit.page.locator("#status").is_visible()
+
+
+def test_a_server_that_is_gone(visit: Visit) -> None:
+    visit.choose_bundled()
+    visit.page.context.set_offline(True)
+    visit.page.get_by_label("Question", exact=True).fill("what?")
+    visit.page.keyboard.press("Enter")
+    assert status(visit) == "The server cannot be reached. Is it still running?"
+    visit.page.context.set_offline(False)
+    visit.page.keyboard.press("Enter")
+    visit.finished(0)
+    visit.complaints[:] = [one for one in visit.complaints if "ERR_INTERNET" not in one]
+
+
+_HAND_OVER = """
+([kind, bytes]) => {
+  const given = new DataTransfer();
+  given.items.add(new File([new Uint8Array(bytes)], "handed.bmp", { type: "image/bmp" }));
+  const details = { bubbles: true, cancelable: true, dataTransfer: given, clipboardData: given };
+  const type = kind === "paste" ? ClipboardEvent : DragEvent;
+  document.body.dispatchEvent(new type(kind, details));
+}
+"""
+
+
+@pytest.mark.parametrize("kind", ["paste", "drop"])
+def test_handed_over_in_a_format_that_only_the_browser_knows(visit: Visit, kind: str) -> None:
+    visit.page.evaluate(_HAND_OVER, [kind, list(encoded(noise(90, 60), "BMP"))])
+    visit.page.locator("#frame img").wait_for()
+    with visit.page.expect_request("**/v1/chat/completions") as waited:
+        visit.ask("what?")
+    assert '"data:image/png;base64,' in (waited.value.post_data or "")
+
+
+def test_files_of_the_page_alone_are_open(address: str) -> None:
+    page = httpx.get(address)
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert page.headers["content-encoding"] == "gzip"
+    again = httpx.get(address, headers={"if-none-match": page.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    plain = httpx.get(f"{address}/page/main.js", headers={"accept-encoding": "identity"})
+    assert plain.headers["content-type"].startswith("text/javascript")
+    assert "content-encoding" not in plain.headers
+    assert len(httpx.get(f"{address}/page/about").json()["pictures"]) >= 3
+    for path in ("/page/../app.py", "/page/%2e%2e%2fapp.py", "/page/none.js", "/page/"):
+        assert httpx.get(address + path).status_code in (401, 404)
+    assert httpx.get(f"{address}/v1/models").status_code == 401
+    linked = page.text.count('rel="modulepreload"')
+    modules = [route for route in page_files() if route.endswith(".js")]
+    assert linked == len(modules)
+    for name in modules:
+        assert f'href="/page/{name}"' in page.text
+        assert httpx.get(f"{address}/page/{name}").status_code == 200
+
+
+def page_files() -> list[str]:
+    return [
+        path.name for path in (Path(flmm.__file__).parent / "serve" / "page" / "static").iterdir()
+    ]

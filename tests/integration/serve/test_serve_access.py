@@ -1,0 +1,181 @@
+"""Who may ask the server, where it gets pictures from, and how it is started."""
+
+import http.server
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import httpx
+import pytest
+from serving import (
+    KEY,
+    LIMITED,
+    client_of,
+    encoded,
+    error_of,
+    ground,
+    limited,
+    noise,
+    running,
+    tiny_grounder,
+)
+
+from flmm.cli.main import run
+from flmm.errors import InputError
+from flmm.grounding.grounder import Grounder
+from flmm.serve.protection.remote_pictures import is_public
+from flmm.serve.server import listen
+from flmm.serve.settings import ServerSettings
+
+PNG = encoded(noise())
+
+
+@pytest.fixture(scope="module")
+def grounder() -> Grounder:
+    return tiny_grounder()
+
+
+@pytest.fixture(scope="module")
+def client(grounder: Grounder) -> Iterator[httpx.Client]:
+    with limited(grounder) as client:
+        yield client
+
+
+@pytest.mark.parametrize("given", [None, "wrong", f"{KEY}!", "ü"])
+def test_the_key_is_asked_for(client: httpx.Client, given: str | None) -> None:
+    headers = [] if given is None else [(b"authorization", f"Bearer {given}".encode())]
+    with httpx.Client(base_url=client.base_url) as stranger:
+        for path in ("/v1/models", "/metrics", "/openapi.json", "/nothing"):
+            response = stranger.get(path, headers=headers)
+            assert error_of(response) == (401, "invalid_api_key")
+        assert stranger.get("/healthz").status_code == 200
+
+
+def test_pages_from_elsewhere_may_not_ask(client: httpx.Client) -> None:
+    own = str(client.base_url).rstrip("/")
+    assert client.get("/v1/models", headers={"origin": own}).status_code == 200
+    for origin in ("https://evil.example", "null", "http://localhost:1"):
+        response = client.get("/v1/models", headers={"origin": origin})
+        assert error_of(response) == (403, "origin_not_allowed")
+    rebound = client.get("/v1/models", headers={"host": "evil.example"})
+    assert error_of(rebound) == (403, "host_not_allowed")
+    preflight = client.options(
+        "/v1/ground",
+        headers={"origin": "https://evil.example", "access-control-request-method": "POST"},
+    )
+    assert preflight.status_code == 403
+    assert "access-control-allow-origin" not in preflight.headers
+
+
+@contextmanager
+def media_host(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iterator[int]:
+    """A host with pictures; gives its port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def give(handler: http.server.BaseHTTPRequestHandler) -> None:
+    if handler.path == "/moved":
+        handler.send_response(302)
+        handler.send_header("location", "/cat.png")
+        handler.end_headers()
+        return
+    content = b"\0" * 300_000 if handler.path == "/large" else PNG
+    handler.send_response(200)
+    handler.send_header("content-type", "text/html" if handler.path == "/page" else "image/png")
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+def test_pictures_are_fetched_from_allowed_hosts_only(
+    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with media_host(give) as port:
+        settings = replace(LIMITED, media_domains=(f"localhost:{port}", "example.org"))
+        with running(grounder, settings) as address, client_of(address) as client:
+
+            def fetched(url: str) -> httpx.Response:
+                return client.post("/v1/ground", json=ground(image=url))
+
+            here = f"http://localhost:{port}"
+            for url in (
+                "http://other.example/cat.png", "http://localhost:1/cat.png",
+                f"http://127.0.0.1:{port}/cat.png", f"{here}.example.org/cat.png",
+            ):  # fmt: skip
+                assert error_of(fetched(url))[0] == 400
+            assert error_of(fetched("http://me@example.org/"))[1] == "invalid_image_url"
+            assert error_of(fetched("ftp://example.org/"))[1] == "invalid_image_url"
+            assert error_of(fetched("http://[::1/"))[1] == "invalid_image_url"
+            assert error_of(fetched(f"{here}/cat.png")) == (400, "media_address_private")
+            monkeypatch.setattr("flmm.serve.protection.remote_pictures.is_public", lambda _: True)
+            assert fetched(f"{here}/cat.png").status_code == 200
+            assert error_of(fetched(f"{here}/moved")) == (400, "media_not_fetched")
+            assert error_of(fetched(f"{here}/large")) == (400, "media_not_fetched")
+            assert error_of(fetched(f"{here}/page")) == (415, "unsupported_media_type")
+            assert error_of(fetched(f"{here}/a b\r\nX: y"))[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("127.0.0.1", False), ("10.1.2.3", False), ("169.254.169.254", False), ("0.0.0.0", False),
+        ("224.0.0.1", False), ("100.64.0.1", False), ("::1", False), ("fe80::1%eth0", False),
+        ("fd00::1", False), ("::ffff:10.0.0.1", False), ("2002:7f00:1::", False),
+        ("64:ff9b::7f00:1", False), ("8.8.8.8", True), ("2606:4700:4700::1111", True),
+    ],
+)  # fmt: skip
+def test_public_addresses(address: str, public: bool) -> None:
+    assert is_public(address) == public
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--port", "70000"], "--port"),
+        (["--queue", "0"], "--queue"),
+        (["--api-key", " "], "the API key is empty"),
+        (["--model", "/no/head"], "/no/head"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(["serve", *arguments])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert part in told
+    assert told.count("\n") == 1
+
+
+def test_a_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flmm.cli.options.find_spec", lambda name: None if name == "uvicorn" else 1)
+    with pytest.raises(SystemExit):
+        run(["serve"])
+    told = capsys.readouterr().err
+    assert told == "flmm: this needs uvicorn, not installed here; pip install 'flmm[serve]'\n"
+
+
+def test_a_taken_port_is_told() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}"):
+            listen(ServerSettings(port=port))

@@ -1,0 +1,55 @@
+"""Requests that nobody would send; the long version is benchmarks/serve_fuzz.py itself."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from serve_fuzz import fuzz_api, fuzz_pictures
+from serving import running, tiny_grounder
+
+from flmm.serve.openai.replies import ModelList
+from flmm.serve.settings import Limits, ServerSettings
+
+SETTINGS = ServerSettings(
+    port=0, limits=Limits(answer_tokens=2, phrases=3, pixels=100_000, prompt_tokens=1500)
+)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with running(tiny_grounder(), SETTINGS) as address:
+        yield address
+        assert httpx.get(f"{address}/healthz").json()["served"] == 0
+
+
+def test_requests_by_the_description(address: str) -> None:
+    findings = fuzz_api(address, 60, first=0, cases_a_seed=6)
+    assert findings.broken == []
+    assert findings.done >= 60
+    assert findings.statuses[200]
+    assert findings.statuses[400]
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+def test_damaged_pictures(address: str) -> None:
+    findings = fuzz_pictures(address, 80, first=0)
+    assert findings.broken == []
+    assert findings.statuses[200]
+    assert findings.statuses[400]
+
+
+def test_what_breaks_is_told_with_its_request(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("flmm.serve.protection.picture_reader.PictureReader._check_size", fail)
+        (told,) = fuzz_pictures(address, 1, first=1).broken
+        assert "number 1: 500 for image/" in told
+    with monkeypatch.context() as broken:
+        # A response that the description does not know.
+        broken.setattr("flmm.serve.plain.routes._answer", lambda *_: ModelList(data=[]))
+        found = fuzz_api(address, 40, first=0, cases_a_seed=10).broken
+        assert any("curl" in told and "schema" in told for told in found)

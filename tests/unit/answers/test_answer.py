@@ -1,0 +1,158 @@
+"""Answers as JSON, as COCO, as a file and in a notebook."""
+
+import dataclasses
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco
+
+from flmm.answers.answer import FORMATS, Answer, Phrase, check_destination
+from flmm.answers.json_types import RunLengths
+from flmm.errors import InputError
+
+TEXT = "A cat & <b>grass</b>, a cat"
+
+
+def mask(*box: int) -> NDArray[np.bool_]:
+    x0, y0, x1, y1 = box
+    values = np.zeros((30, 50), dtype=np.bool_)
+    values[y0:y1, x0:x1] = True
+    return values
+
+
+def phrase(start: int, end: int, *box: int, score: float = 0.9) -> Phrase:
+    x0, y0, x1, y1 = box
+    return Phrase(TEXT[start:end], start, end, (start,), mask(*box), (x0, y0, x1, y1), score)
+
+
+@pytest.fixture
+def answer() -> Answer:
+    return Answer(
+        text=TEXT,
+        model="a-head",
+        lmm="an-lmm",
+        size=(30, 50),
+        phrases=(
+            phrase(0, 5, 4, 6, 20, 16),
+            phrase(8, 20, 0, 20, 50, 30, score=0.123456),
+            phrase(22, 27, 0, 0, 0, 0, score=0.0),
+        ),
+        timings={"picture": 0.0123456, "masks": 1.0},
+        picture=Image.new("RGB", (50, 30), (90, 140, 200)),
+    )
+
+
+def decoded(lengths: RunLengths) -> NDArray[np.bool_]:
+    return np.asarray(coco.decode(lengths), dtype=np.bool_)
+
+
+def test_dict_has_the_contract_s_entries(answer: Answer) -> None:
+    content = json.loads(json.dumps(answer.to_dict()))
+    assert list(content) == ["text", "model", "lmm", "size", "phrases", "timings"]
+    assert content["text"] == TEXT
+    assert (content["model"], content["lmm"], content["size"]) == ("a-head", "an-lmm", [30, 50])
+    assert content["timings"] == {"picture": 0.0123, "masks": 1.0}
+    for entry, grounded in zip(content["phrases"], answer.phrases, strict=True):
+        assert list(entry) == ["text", "start", "end", "score", "box", "area", "mask"]
+        assert TEXT[entry["start"] : entry["end"]] == entry["text"] == grounded.text
+        assert np.array_equal(decoded(entry["mask"]), grounded.mask)
+        assert entry["mask"]["size"] == [30, 50]
+    assert [entry["area"] for entry in content["phrases"]] == [160, 500, 0]
+    assert content["phrases"][0]["box"] == [4, 6, 20, 16]
+    assert [entry["score"] for entry in content["phrases"]] == [0.9, 0.1235, 0.0]
+
+
+def test_coco_has_a_category_for_each_wording(answer: Answer) -> None:
+    twice = dataclasses.replace(answer, phrases=(*answer.phrases, answer.phrases[0]))
+    content = twice.to_coco("cat.png")
+    assert content["images"] == [{"id": 1, "width": 50, "height": 30, "file_name": "cat.png"}]
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    assert list(names.values()) == ["A cat", "<b>grass</b>", "a cat"]
+    for entry, grounded in zip(content["annotations"], twice.phrases, strict=True):
+        assert names[entry["category_id"]] == grounded.text
+        assert np.array_equal(decoded(entry["segmentation"]), grounded.mask)
+        assert (entry["image_id"], entry["iscrowd"], entry["area"]) == (1, 0, grounded.area)
+    assert content["annotations"][0]["bbox"] == [4, 6, 16, 10]
+    assert [entry["id"] for entry in content["annotations"]] == [1, 2, 3, 4]
+
+
+def test_values_cannot_be_reassigned(answer: Answer) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        answer.text = "something else"  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        answer.phrases[0].score = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("suffix", [*FORMATS, ".PNG"])
+def test_saves_by_the_ending(answer: Answer, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"overlay{suffix}"
+    answer.save(str(path))
+    with Image.open(path) as saved:
+        assert saved.format == FORMATS[suffix.lower()]
+        assert saved.size == answer.overlay.size
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("overlay.gif", "no ending that names a picture format"),
+        ("overlay", "choose one of .png, .jpg"),
+        ("missing/overlay.png", "there is no folder"),
+        ("folder.png", "is a folder"),
+        ("x" * 300 + ".png", "cannot write"),
+    ],
+)
+def test_bad_destinations(answer: Answer, tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(InputError, match=message) as caught:
+        answer.save(tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_unwritable_folders_are_told_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="is not writable; choose another"):
+        check_destination(tmp_path / "overlay.png")
+
+
+def test_a_failure_leaves_what_was_there(
+    answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "overlay.png"
+    path.write_bytes(b"the old one")
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(InputError, match="No space left on device"):
+        answer.save(path)
+    assert path.read_bytes() == b"the old one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_formats_with_a_limit_say_so(answer: Answer, tmp_path: Path) -> None:
+    long = dataclasses.replace(
+        answer, picture=Image.new("RGB", (17000, 10)), size=(10, 17000), phrases=()
+    )
+    with pytest.raises(InputError, match=r"WEBP cannot hold 17000 x \d+ pixels; save .* as .png"):
+        long.save(tmp_path / "long.webp")
+    assert not list(tmp_path.iterdir())
+
+
+def test_notebooks_get_escaped_text_and_the_overlay(answer: Answer) -> None:
+    shown = answer._repr_html_()
+    assert "&lt;b&gt;grass&lt;/b&gt;" in shown
+    assert "A cat</span> &amp; <span" in shown
+    assert "<b>" not in shown
+    assert shown.count("<span") == 3
+    assert 'src="data:image/png;base64,' in shown
+    with Image.open(io.BytesIO(answer._repr_png_())) as picture:
+        assert picture.size == answer.overlay.size

@@ -1,0 +1,63 @@
+"""What a question names, and that an expression of several chunks is one phrase."""
+
+import pytest
+
+from flmm.attention.question_phrases import question_phrases
+from flmm.stickers.dataset import EVALUATION_SEED
+from flmm.stickers.language import number_on, referring_expressions
+from flmm.stickers.scene import draw_scene
+
+
+@pytest.mark.parametrize(
+    ("question", "phrases"),
+    [
+        ("What number is on the cat?", ["the cat"]),
+        ("What number is on the cat next to the dog?", ["the cat next to the dog"]),
+        ("What number is on the croissant next to the crab?", ["the croissant next to the crab"]),
+        ("What number is on the hot dog in the lower left?", ["the hot dog in the lower left"]),
+        ("What number is on the left teddy bear?", ["the left teddy bear"]),
+        ("What number is on the cat between the dog and the house?",
+         ["the cat between the dog and the house"]),
+        ("What does the sign above the door say?", ["the sign above the door"]),
+        ("What does the sign that hangs above the door say?",
+         ["the sign that hangs above the door"]),
+        ("What is written on the red bus?", ["the red bus"]),
+        ("What colour is the left car?", ["the left car"]),
+        ("What colour is the car on the left of the house?", ["the car on the left of the house"]),
+        ("What is the colour of the car next to the tree?", ["the car next to the tree"]),
+        ("What number is on the player wearing a red shirt?", ["the player wearing a red shirt"]),
+        ("What is on the plate in front of the man?", ["the plate in front of the man"]),
+        ("Does the man hold a cup in his left hand?", ["the man", "a cup in his left hand"]),
+        # What is asked for is no phrase where there is another one.
+        ("Which animal is on the grass?", ["the grass"]),
+        ("What kind of animal is on the grass?", ["the grass"]),
+        ("What kind of animal is this?", ["animal"]),
+        ("Which animal is on the left?", ["animal"]),
+        ("How many red cats are on the sofa?", ["red cats", "the sofa"]),
+        ("Whose cat is on the sofa?", ["cat", "the sofa"]),
+        # Two things that are compared or joined stay two.
+        ("Which is larger, the cat or the dog?", ["the cat", "the dog"]),
+        ("Is the cat larger than the dog?", ["the cat", "the dog"]),
+        ("What is between the cat and the dog?", ["the cat", "the dog"]),
+        ("Is there a dog in the picture?", ["a dog"]),
+        ("What is next to it?", []),
+        ("🐈‍⬛", []),
+        ("", []),
+    ],
+)  # fmt: skip
+def test_phrases(question: str, phrases: list[str]) -> None:
+    assert [question[start:end] for start, end in question_phrases(question)] == phrases
+
+
+def test_number_questions_name_their_expression() -> None:
+    right = []
+    for seed in range(EVALUATION_SEED, EVALUATION_SEED + 40):
+        scene = draw_scene(seed, tagged=True)
+        for index in range(len(scene.things)):
+            for expression in referring_expressions(scene, index):
+                question = number_on(scene, index, expression).question
+                found = [question[start:end] for start, end in question_phrases(question)]
+                right.append(found == [expression])
+    assert len(right) > 200
+    # spaCy takes a few kinds ("the left rose") for other words than nouns.
+    assert sum(right) >= 0.99 * len(right)

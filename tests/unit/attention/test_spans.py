@@ -1,0 +1,216 @@
+"""Phrases and tokens, in any script, at any place."""
+
+import functools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers
+from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
+
+from flmm.attention.spans import locate, settled_mention, span_at, spans_for, token_offsets
+from flmm.errors import InputError
+from flmm.lmm.prompt import Offsets
+from flmm.lmm.tiny_models import tiny_tokenizer
+
+TRICKY = "aé🐈‍⬛ \n\u0301ßﬁ漢字\u200dगि!?🇩🇪"
+texts = st.text(
+    # Without "<" no text holds a special token's name.
+    st.sampled_from(TRICKY) | st.characters(exclude_categories=["Cs"], exclude_characters="<"),
+    max_size=24,
+)
+
+
+@functools.cache
+def byte_level() -> PreTrainedTokenizerFast:
+    return tiny_tokenizer("<image>")
+
+
+@functools.cache
+def llama_like() -> PreTrainedTokenizerFast:
+    """SentencePiece's way: words begin with "▁", unknown characters fall back to bytes."""
+    pieces = ["<s>", "</s>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces += ["▁", "c", "a", "t", "▁c", "at", "▁cat"]
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab={piece: index for index, piece in enumerate(pieces)},
+            merges=[("a", "t"), ("▁", "c"), ("▁c", "at")],
+            byte_fallback=True,
+            unk_token="<unk>",
+            fuse_unk=True,
+        )
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def by_bytes(text: str, token_ids: list[int]) -> Offsets:
+    """Which characters each byte-level token shares a byte with, counted byte by byte."""
+    alphabet = {piece: byte for byte, piece in _byte_alphabet().items()}
+    owner = [index for index, character in enumerate(text) for _ in character.encode()]
+    spans, at = [], 0
+    for token in byte_level().convert_ids_to_tokens(token_ids):
+        length = len([alphabet[piece] for piece in token])
+        spans.append((owner[at], owner[at + length - 1] + 1))
+        at += length
+    return tuple(spans)
+
+
+def _byte_alphabet() -> dict[int, str]:
+    """GPT-2's: printable bytes stand for themselves, the others for characters from 256 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    table = {byte: chr(byte) for byte in printable}
+    return table | {byte: chr(256 + index) for index, byte in enumerate(others)}
+
+
+@settings(max_examples=80, deadline=None)
+@given(texts)
+def test_offsets_of_tokens_as_the_tokenizer_cuts_them(text: str) -> None:
+    token_ids = byte_level()(text, add_special_tokens=False)["input_ids"]
+    assert token_offsets(byte_level(), torch.tensor(token_ids), text) == by_bytes(text, token_ids)
+
+
+@settings(max_examples=80, deadline=None)
+@given(texts)
+def test_offsets_of_tokens_cut_byte_by_byte(text: str) -> None:
+    # A model may say a text in other tokens than its tokenizer would make of it.
+    alphabet = _byte_alphabet()
+    pieces = [alphabet[byte] for byte in text.encode()]
+    token_ids = byte_level().convert_tokens_to_ids(pieces)
+    assert isinstance(token_ids, list)
+    assert token_offsets(byte_level(), torch.tensor(token_ids), text) == by_bytes(text, token_ids)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.integers(0, 300), max_size=16))
+def test_offsets_of_any_tokens_lie_in_the_text(token_ids: list[int]) -> None:
+    tokens = torch.tensor(token_ids, dtype=torch.long)
+    text = byte_level().decode(token_ids, skip_special_tokens=True)
+    assert isinstance(text, str)
+    offsets = token_offsets(byte_level(), tokens, text.strip())
+    assert len(offsets) == len(token_ids)
+    assert all(0 <= start <= end <= len(text.strip()) for start, end in offsets)
+    starts = [start for start, _ in offsets]
+    assert starts == sorted(starts)
+
+
+def test_special_tokens_have_no_place() -> None:
+    ids = byte_level()("a🐈", add_special_tokens=False)["input_ids"]
+    pad = byte_level().pad_token_id
+    assert isinstance(pad, int)
+    offsets = token_offsets(byte_level(), torch.tensor([ids[0], pad, *ids[1:]]), "a🐈")
+    assert offsets == ((0, 1), (1, 1), *[(1, 2)] * 4)
+
+
+def test_characters_of_several_tokens_in_a_sentencepiece_vocabulary() -> None:
+    ids = llama_like()("cat 🐈 cat", add_special_tokens=False)["input_ids"]
+    offsets = token_offsets(llama_like(), torch.tensor(ids), "cat 🐈 cat")
+    assert span_at("cat 🐈 cat", 4, 5, offsets).tokens == (2, 3, 4, 5)
+    assert [s.tokens for s in spans_for("cat 🐈 cat", ["cat", "cat"], offsets)] == [(0,), (6,)]
+
+
+def test_outer_white_space_is_not_counted() -> None:
+    ids = byte_level()(" the cat \n", add_special_tokens=False)["input_ids"]
+    offsets = token_offsets(byte_level(), torch.tensor(ids), "the cat")
+    spans = spans_for("the cat", ["the", "cat"], offsets)
+    said = [byte_level().decode([ids[at] for at in span.tokens]) for span in spans]
+    assert [text.strip() for text in said if isinstance(text, str)] == ["the", "cat"]
+
+
+def test_other_text_than_the_tokens_say() -> None:
+    with pytest.raises(ValueError, match="dog"):
+        token_offsets(byte_level(), torch.tensor([40]), "dog")
+
+
+@settings(max_examples=80, deadline=None)
+@given(texts, st.integers(0, 24), st.integers(1, 8))
+def test_any_part_of_a_text_has_the_tokens_of_its_characters(
+    text: str, start: int, length: int
+) -> None:
+    part = text[start : start + length]
+    if not part:
+        return
+    ids = byte_level()(text, add_special_tokens=False)["input_ids"]
+    offsets = by_bytes(text, ids)
+    first, last = locate(text, part)
+    assert text[first:last] == part
+    span = span_at(text, first, last, offsets)
+    touching = {
+        token
+        for token, (one, other) in enumerate(offsets)
+        if set(range(one, other)) & set(range(first, last))
+    }
+    assert set(span.tokens) == touching
+    assert span.tokens
+
+
+def test_repeated_phrases_mean_their_next_mention() -> None:
+    text = "the cat and the cat"
+    offsets = tuple((index, index + 1) for index in range(len(text)))
+    spans = spans_for(text, ["cat", "the cat", "cat", "the cat"], offsets)
+    assert [(span.start, span.end) for span in spans] == [(4, 7), (0, 7), (16, 19), (12, 19)]
+    assert all(text[span.start : span.end] == span.text for span in spans)
+    assert spans[2].tokens == (16, 17, 18)
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "occurrence", "start"),
+    [
+        ("the caterpillar and the cat", "cat", 0, 24),
+        ("the caterpillar", "cat", 0, 4),
+        ("cats, cats", "cat", 1, 6),
+        ("cafe\u0301 e", "e", 0, 6),
+        ("黒い猫がいる", "猫", 0, 2),
+        ("🐈‍⬛🐈", "🐈", 1, 3),
+        ("a a a", "a a", 0, 0),
+        ("cat", "cat", 0, 0),
+        ("(cat)", "cat", 0, 1),
+        ("cat_food cat", "cat", 0, 9),
+    ],
+)
+def test_locate(text: str, phrase: str, occurrence: int, start: int) -> None:
+    assert locate(text, phrase, occurrence) == (start, start + len(phrase))
+
+
+@pytest.mark.parametrize(
+    ("phrase", "occurrence", "said"),
+    [("dog", 0, "not in the text: 'a cat"), ("cat", 1, r"2 times \(only 1\)"), ("", 0, "''")],
+)
+def test_phrase_that_is_not_there(phrase: str, occurrence: int, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        locate("a cat", phrase, occurrence)
+    assert repr(phrase) in str(caught.value)
+    assert "'a cat'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text("ab \u0301", max_size=14), st.text("ab ", min_size=1, max_size=3), st.integers(0, 2))
+def test_settled_mentions_are_those_of_the_whole_text(text: str, phrase: str, which: int) -> None:
+    settled = [settled_mention(text[:end], phrase, which) for end in range(len(text) + 1)]
+    found = {mention for mention in settled if mention is not None}
+    if found:
+        assert found == {locate(text, phrase, which)}
+    # Once settled, always settled.
+    assert settled == sorted(settled, key=lambda mention: mention is not None)
+
+
+def test_a_mention_settles_with_the_character_after_it() -> None:
+    assert settled_mention("a cat", "cat") is None
+    assert settled_mention("a cats", "cat") is None
+    assert settled_mention("a cats, cat.", "cat") == (8, 11)
+    assert settled_mention("a cat.", "cat") == (2, 5)
+    assert settled_mention("a cat.", "cat", 1) is None

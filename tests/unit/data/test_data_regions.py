@@ -1,0 +1,93 @@
+"""Regions drawn from polygons, run lengths and boxes, and those that cannot be."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from flmm.answers.answer import run_lengths
+from flmm.data.sample import BoxRegion, CocoRegion, GroundedPhrase, GroundedText, Mask
+from flmm.errors import InputError
+
+INSIDE = np.zeros((4, 6), dtype=bool)
+INSIDE[1:3, 2:5] = True
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "told"),
+    [
+        ([], "fewer than 3 corners"),
+        ([[1.0, 2.0, 3.0, 4.0]], "fewer than 3 corners"),
+        ([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1.0]], "fewer than 3 corners"),
+        ([[1.0, 2.0, 3.0, 4.0, 5.0, float("nan")]], "no number"),
+        ([[1.0, 2.0, 3.0, 4.0, 5.0, float("inf")]], "no number"),
+        ([[1.0, 2.0, 1e12, 4.0, 5.0, 6.0]], "corner at 1e[+]12, far outside"),
+        ([[8.0, 1.0, 10.0, 1.0, 10.0, 3.0]], "covers no pixel"),
+        ([[1.1, 1.1, 1.2, 1.1, 1.2, 1.2]], "covers no pixel"),
+        ({"size": [4, 6], "counts": [24]}, "covers no pixel"),
+        ({"size": [4, 6], "counts": [10, 15]}, "cover 25 pixels of 24"),
+        ({"size": [4, 6], "counts": [10, 10**30]}, "pixels of 24"),
+        ({"size": [4, 6], "counts": [-1, 25]}, "whole numbers"),
+        ({"size": [4, 6], "counts": [1.5, 22.5]}, "whole numbers"),
+        ({"size": [6, 4], "counts": [10, 14]}, r"\[6, 4\] cannot belong to a picture of \[4, 6\]"),
+        ({"size": [4, 6], "counts": "not run lengths ~~~~"}, "damaged"),
+        ({"size": [4, 6], "counts": "P" * 40}, "damaged"),
+        ({"size": [4, 6], "counts": "5P"}, "cut short"),
+        ({"size": [4, 6], "counts": "5"}, "cover 5 pixels"),
+        ({"size": [4, 6]}, "no counts"),
+        ({"counts": [24]}, "None cannot belong"),
+    ],
+)
+def test_segmentation_that_does_not_fit_is_refused(
+    segmentation: list[list[float]] | dict[str, object], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        CocoRegion(segmentation).mask((4, 6))
+
+
+def test_polygons_run_lengths_and_boxes_mean_the_same() -> None:
+    square = CocoRegion([[2.0, 1.0, 5.0, 1.0, 5.0, 3.0, 2.0, 3.0]])
+    listed = CocoRegion({"size": [4, 6], "counts": [9, 2, 2, 2, 2, 2, 5]})
+    for region in (square, listed, BoxRegion((2.0, 1.0, 5.0, 3.0))):
+        assert np.array_equal(region.mask((4, 6)), INSIDE)
+
+
+def test_what_is_outside_the_picture_is_cut_off() -> None:
+    polygon = CocoRegion([[2.0, -3.0, 9.0, -3.0, 9.0, 3.0, 2.0, 3.0]])
+    for region in (polygon, BoxRegion((2.0, -3.0, 9.0, 3.0))):
+        mask = region.mask((4, 6))
+        assert mask[:3, 2:].all()
+        assert mask.sum() == 12
+
+
+@given(
+    arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=70)).filter(np.any)
+)
+def test_compressed_run_lengths_come_back(mask: Mask) -> None:
+    found = CocoRegion(dict(run_lengths(mask))).mask((mask.shape[0], mask.shape[1]))
+    assert np.array_equal(found, mask)
+
+
+@given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=30))
+def test_any_text_as_run_lengths_is_a_mask_or_refused(counts: str) -> None:
+    try:
+        mask = CocoRegion({"size": [3, 5], "counts": counts}).mask((3, 5))
+    except InputError:
+        return
+    assert mask.shape == (3, 5)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(2.0, 1.0, 2.0, 3.0), (5.0, 3.0, 2.0, 1.0), (7.0, 1.0, 9.0, 3.0), (float("nan"), 0, 9, 9)],
+)
+def test_box_without_a_pixel_is_refused(box: tuple[float, float, float, float]) -> None:
+    with pytest.raises(InputError, match="covers no pixel"):
+        BoxRegion(box).mask((4, 6))
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 4), (-1, 2), (2, 2), (3, 1)])
+def test_phrase_outside_its_text_is_refused(start: int, end: int) -> None:
+    with pytest.raises(InputError, match=rf"phrase {start}\.\.{end} is outside its 3 characters"):
+        GroundedText("one", "caption", "a\U0001f431b", (GroundedPhrase(start, end, ()),))

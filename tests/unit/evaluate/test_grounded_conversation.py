@@ -1,0 +1,291 @@
+"""Each metric of `flmm evaluate` beside a slow one, written from its definition."""
+
+import math
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flmm.answers.answer import run_lengths
+from flmm.errors import InputError
+from flmm.evaluate.grounded_conversation import (
+    Conversation,
+    SaidPhrase,
+    TruePhrase,
+    conversation_scores,
+    mask_recall,
+    word_overlap,
+)
+from flmm.evaluate.metrics import (
+    SpanCounts,
+    box_accuracy,
+    box_iou,
+    mask_overlap,
+    narrative_scores,
+    reasoning_scores,
+    referring_scores,
+    span_counts,
+)
+from flmm.pictures.geometry import mask_boxes
+
+Mask = NDArray[np.bool_]
+
+
+def random_masks(seed: int, count: int = 20) -> tuple[Tensor, Tensor, Tensor]:
+    """Predicted, true and ignored, some of them empty."""
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.rand(count, 6, 7, generator=generator) > 0.5
+    flips = torch.rand(count, 1, 1, generator=generator)
+    predicted = target ^ (torch.rand(count, 6, 7, generator=generator) < flips)
+    ignored = torch.rand(count, 6, 7, generator=generator) < 0.2
+    predicted[3] = target[3] = False
+    predicted[5] = False
+    ignored[7] = True
+    return predicted, target, ignored
+
+
+def slow_counts(predicted: Tensor, target: Tensor, ignored: Tensor) -> tuple[int, int]:
+    intersection = union = 0
+    for row in range(target.shape[0]):
+        for column in range(target.shape[1]):
+            if ignored[row, column]:
+                continue
+            one, other = bool(predicted[row, column]), bool(target[row, column])
+            intersection += one and other
+            union += one or other
+    return intersection, union
+
+
+def slow_iou(intersection: float, union: float) -> float:
+    return intersection / union if union else 1.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reasoning_scores_leave_ignored_pixels_out_of_both_masks(seed: int) -> None:
+    predicted, target, ignored = random_masks(seed)
+    counts = [slow_counts(*masks) for masks in zip(predicted, target, ignored, strict=True)]
+    scores = reasoning_scores(mask_overlap(predicted, target, ignored))
+    ious = [slow_iou(*count) for count in counts]
+    assert scores.generalised_iou == pytest.approx(100 * sum(ious) / len(ious))
+    assert scores.cumulative_iou == pytest.approx(
+        100 * sum(count[0] for count in counts) / sum(count[1] for count in counts)
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_precision_at_every_threshold(seed: int) -> None:
+    predicted, target, ignored = random_masks(seed)
+    none = torch.zeros_like(ignored)
+    ious = [slow_iou(*slow_counts(*masks)) for masks in zip(predicted, target, none, strict=True)]
+    scores = vars(referring_scores(mask_overlap(predicted, target)))
+    for tenth in (5, 6, 7, 8, 9):
+        above = sum(1 for iou in ious if iou > tenth / 10)
+        assert scores[f"precision_at_0_{tenth}"] == pytest.approx(100 * above / len(ious))
+
+
+def test_unknown_kinds_are_neither_things_nor_stuff() -> None:
+    predicted, target, _ = random_masks(0, 9)
+    overlap = mask_overlap(predicted, target)
+    is_thing, is_stuff = torch.arange(9) < 3, torch.arange(9) > 6
+    scores = narrative_scores(overlap, is_thing, torch.zeros(9, dtype=torch.bool), is_stuff)
+    ious = overlap.iou.tolist()
+    assert scores.stuff == pytest.approx(sum(ious[7:]) / 2)
+    assert scores.things == pytest.approx(sum(ious[:3]) / 3)
+    assert scores.all == pytest.approx(sum(ious) / 9)
+    with pytest.raises(InputError, match="is_stuff"):
+        narrative_scores(overlap, is_thing, is_thing, is_stuff[:3])
+
+
+def slow_box_iou(first: Sequence[int], second: Sequence[int]) -> float:
+    """Counts the pixels of both boxes."""
+    pixels = [
+        {(x, y) for x in range(box[0], box[2]) for y in range(box[1], box[3])}
+        for box in (first, second)
+    ]
+    union = pixels[0] | pixels[1]
+    return len(pixels[0] & pixels[1]) / len(union) if union else 0.0
+
+
+def test_box_iou_and_accuracy() -> None:
+    generator = torch.Generator().manual_seed(1)
+    low = torch.randint(0, 12, (2, 60, 2), generator=generator)
+    boxes = torch.cat([low, low + torch.randint(1, 12, (2, 60, 2), generator=generator)], dim=2)
+    boxes[1, 40:] = boxes[0, 40:] + torch.tensor([0, 0, 1, 0])
+    boxes[0, 0] = boxes[1, 0] = boxes[0, 1] = 0
+    slow = [slow_box_iou(*pair) for pair in zip(boxes[0].tolist(), boxes[1].tolist(), strict=True)]
+    found = box_iou(boxes[0], boxes[1])
+    assert found.tolist() == pytest.approx(slow)
+    share = sum(1 for iou in slow if iou > 0.5) / len(slow)
+    assert box_accuracy(found) == pytest.approx(share)
+    assert 0.2 < share < 0.8
+
+
+def test_a_box_iou_of_exactly_half_is_no_hit() -> None:
+    half = box_iou(torch.tensor([[0, 0, 4, 2]]), torch.tensor([[0, 0, 4, 4]]))
+    assert half.tolist() == [0.5]
+    assert box_accuracy(half) == 0
+
+
+def slow_f1(chosen: Sequence[tuple[int, int]], wanted: Sequence[tuple[int, int]]) -> float:
+    right = [span for span in chosen if any(span == other for other in wanted)]
+    precision, recall = len(right) / len(chosen), len(right) / len(wanted)
+    return 2 * precision * recall / (precision + recall) if right else 0.0
+
+
+def test_span_f1_wants_both_ends() -> None:
+    source = random.Random(0)
+    total, everything = SpanCounts(0, 0, 0), ([], [])  # type: ignore[var-annotated]
+    for text in range(30):
+        spans = [(start, start + length) for start in range(6) for length in (1, 2)]
+        chosen, wanted = source.sample(spans, 4), source.sample(spans, 5)
+        total += span_counts(chosen, wanted)
+        assert span_counts(chosen, wanted).f1 == pytest.approx(slow_f1(chosen, wanted))
+        for kept, more in zip(everything, (chosen, wanted), strict=True):
+            kept.extend((100 * text + start, 100 * text + end) for start, end in more)
+    assert total.f1 == pytest.approx(slow_f1(*everything))
+    assert span_counts([(0, 5)], [(0, 4)]).f1 == 0
+    assert (total.precision, total.recall) == (total.hits / 120, total.hits / 150)
+    assert math.isnan(span_counts([], []).f1)
+
+
+def random_conversations(seed: int, pictures: int = 12) -> list[tuple[Conversation, list[Mask]]]:
+    """Conversations with their masks, said ones before true ones."""
+    source = np.random.default_rng(seed)
+    nouns = ("dog", "tall tree", "house", "red car")
+    made = []
+    for _ in range(pictures):
+        true = [_blob(source) for _ in range(int(source.integers(1, 5)))]
+        texts = [str(source.choice(nouns)) for _ in true]
+        said, said_texts = [], []
+        for mask, text in zip(true, texts, strict=True):
+            if source.random() < 0.7:
+                said.append(mask ^ (source.random(mask.shape) < source.choice([0.02, 0.1, 0.3])))
+                said_texts.append(f"The {text}" if source.random() < 0.7 else "a cloud")
+        for _ in range(int(source.integers(0, 3))):
+            said.append(_blob(source))
+            said_texts.append(str(source.choice(nouns)))
+        scores = source.permutation(1000)[: len(said)] / 1000
+        conversation = Conversation(
+            tuple(
+                SaidPhrase(text, run_lengths(mask), float(score))
+                for text, mask, score in zip(said_texts, said, scores, strict=True)
+            ),
+            tuple(
+                TruePhrase(text, run_lengths(mask)) for text, mask in zip(texts, true, strict=True)
+            ),
+        )
+        made.append((conversation, [*said, *true]))
+    return made
+
+
+def _blob(source: np.random.Generator) -> Mask:
+    mask = np.zeros((12, 14), dtype=np.bool_)
+    top, left = source.integers(0, 6, 2)
+    mask[top : top + source.integers(2, 7), left : left + source.integers(2, 8)] = True
+    return mask
+
+
+def slow_ious(conversation: Conversation, masks: Sequence[Mask]) -> dict[tuple[int, int], float]:
+    said, true = masks[: len(conversation.said)], masks[len(conversation.said) :]
+    return {
+        (i, j): slow_iou(int((one & other).sum()), int((one | other).sum()))
+        for i, one in enumerate(said)
+        for j, other in enumerate(true)
+    }
+
+
+def slow_pairs(ious: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
+    """Highest first, each mask once."""
+    taken: list[tuple[int, int]] = []
+    for pair in sorted(ious, key=lambda pair: -ious[pair]):
+        if ious[pair] > 0 and all(pair[0] != i and pair[1] != j for i, j in taken):
+            taken.append(pair)
+    return taken
+
+
+def slow_average_precision(conversations: Sequence[tuple[Conversation, list[Mask]]]) -> float:
+    """Phrases from the surest down; precision at 101 recalls, each the best from there on."""
+    order = sorted(
+        (-phrase.score, picture, number)
+        for picture, (one, _) in enumerate(conversations)
+        for number, phrase in enumerate(one.said)
+    )
+    ious = [slow_ious(*pair) for pair in conversations]
+    taken: set[tuple[int, int]] = set()
+    wanted = sum(len(one.true) for one, _ in conversations)
+    points, right = [], 0
+    for rank, (_, picture, number) in enumerate(order, 1):
+        free = [
+            (ious[picture][number, other], other)
+            for other in range(len(conversations[picture][0].true))
+            if (picture, other) not in taken and ious[picture][number, other] >= 0.5
+        ]
+        if free:
+            taken.add((picture, max(free)[1]))
+            right += 1
+        points.append((right / wanted, right / rank))
+    best = [
+        max((precision for recall, precision in points if recall >= step / 100), default=0.0)
+        for step in range(101)
+    ]
+    return sum(best) / 101
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_conversation_scores(seed: int) -> None:
+    drawn = random_conversations(seed)
+    found = wanted = 0
+    means = []
+    for conversation, masks in drawn:
+        ious = slow_ious(conversation, masks)
+        paired = [ious[pair] for pair in slow_pairs(ious)]
+        means.append(sum(paired) / len(paired) if paired else 0.0)
+        fitting = {
+            (i, j): iou
+            for (i, j), iou in ious.items()
+            if iou >= 0.5
+            and conversation.said[i].text.removeprefix("The ") == conversation.true[j].text
+        }
+        found += len(slow_pairs(fitting))
+        wanted += len(conversation.true)
+    scores = conversation_scores([conversation for conversation, _ in drawn])
+    assert scores.mean_iou == pytest.approx(100 * sum(means) / len(means))
+    assert scores.mask_recall == pytest.approx(100 * found / wanted)
+    assert scores.average_precision_at_0_5 == pytest.approx(100 * slow_average_precision(drawn))
+    assert 5 < scores.average_precision_at_0_5 < 95
+
+
+def test_nothing_said_and_nothing_true() -> None:
+    mask = run_lengths(np.ones((4, 4), dtype=np.bool_))
+    silent = Conversation((), (TruePhrase("a dog", mask),))
+    scores = conversation_scores([silent])
+    assert tuple(vars(scores).values()) == (0, 0, 0)
+    assert math.isnan(mask_recall([Conversation((SaidPhrase("a dog", mask, 1.0),), ())]))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "overlap"),
+    [
+        ("a dog", "The dog", 1.0),
+        ("a dog", "a cat", 0.0),
+        ("the small brown dog", "dog", 0.5),
+        ("dog, left", "Left dog dog", 1.0),
+        ("the", "the", 0.0),
+    ],
+)
+def test_word_overlap(first: str, second: str, overlap: float) -> None:
+    assert word_overlap(first, second) == word_overlap(second, first) == overlap
+
+
+def test_boxes_of_masks_are_what_comprehension_compares() -> None:
+    predicted, target, _ = random_masks(2)
+    for mask, box in zip(predicted, mask_boxes(predicted).tolist(), strict=True):
+        inside = mask.nonzero().tolist()
+        rows, columns = [place[0] for place in inside], [place[1] for place in inside]
+        slow = [min(columns), min(rows), max(columns) + 1, max(rows) + 1] if inside else [0] * 4
+        assert box == slow
+    assert 0 < box_accuracy(box_iou(mask_boxes(predicted), mask_boxes(target))) <= 1

@@ -1,0 +1,213 @@
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_head import CONFIG, PADDED, inputs, tiny_head, tiny_sam
+
+from flmm.errors import InputError
+from flmm.head.checkpoint import check_matches, load_head, push_head_to_hub, save_head
+from flmm.lmm.families.llava import LlavaAdapter
+from flmm.masks.unet import MaskDecoder
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    folder = tmp_path / "head"
+    save_head(tiny_head(selector=True, segment_prompt="Find it."), folder)
+    return folder
+
+
+def one_line(error: "pytest.ExceptionInfo[InputError]") -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_saved_head_comes_back_the_same(tmp_path: Path) -> None:
+    head = tiny_head(selector=True)
+    save_head(head, tmp_path)
+    # Another seed: all but the vision encoder, which is not saved, must come from the file.
+    sam = tiny_sam(seed=1)
+    sam.vision_encoder.load_state_dict(head.refiner.sam.vision_encoder.state_dict())
+    again = load_head(tmp_path, sam)
+    assert again.config == head.config
+    assert not again.training
+    given = inputs(head, PADDED)
+    for before, after in zip(
+        vars(head(given.attention, given.hidden_states, PADDED, given.image_embeddings)).values(),
+        vars(again(given.attention, given.hidden_states, PADDED, given.image_embeddings)).values(),
+        strict=True,
+    ):
+        assert torch.equal(before, after)
+    assert torch.equal(
+        head.keyword_logits(given.hidden_states[1]), again.keyword_logits(given.hidden_states[1])
+    )
+
+
+def test_folder_holds_only_what_was_trained(saved: Path) -> None:
+    assert sorted(os.listdir(saved)) == ["config.json", "model.safetensors"]
+    names = load_file(saved / "model.safetensors").keys()
+    assert not any("vision_encoder" in name for name in names)
+    parts = ("mask_decoder.", "refiner.sam.mask_decoder.", "refiner.sam.prompt_encoder.")
+    for part in (*parts, "text_projection.", "layer_weights", "selector."):
+        assert any(name.startswith(part) for name in names), part
+
+
+def test_refiner_inside_the_heads_folder_is_found(tmp_path: Path) -> None:
+    head = tiny_head(refiner_name_or_path="refiner")
+    save_head(head, tmp_path)
+    head.refiner.sam.save_pretrained(tmp_path / "refiner")
+    again = load_head(tmp_path)
+    for name, tensor in head.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_failed_save_leaves_the_old_head_whole(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def full_disk(_: object, path: Path, metadata: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device", metadata)
+
+    monkeypatch.setattr("flmm.head.checkpoint.save_file", full_disk)
+    with pytest.raises(InputError, match="No space left") as caught:
+        save_head(tiny_head(seed=1), saved)
+    one_line(caught)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "cannot read"),
+        ("{", "not JSON"),
+        ("[1]", "list"),
+        ('{"layers": 2}', "format_version"),
+        ('{"format_version": 1, "layers": 2}', "lacks.*heads"),
+        ('{"format_version": 1, "layers": 2, "heads": 3, "hidden_size": 10, "x": 0}', "unknown.*x"),
+        ('{"format_version": 1, "layers": 2, "heads": "3", "hidden_size": 10}', "heads = '3'"),
+        ('{"format_version": 1, "layers": 0, "heads": 3, "hidden_size": 10}', "layers is 0"),
+        (
+            '{"format_version": 1, "layers": 2, "heads": 3, "hidden_size": 10, "use_box": 1}',
+            "use_box = 1",
+        ),
+    ],
+)
+def test_damaged_config_is_the_users_mistake(saved: Path, content: str | None, reason: str) -> None:
+    path = saved / "config.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=reason) as caught:
+        load_head(saved, tiny_sam())
+    one_line(caught)
+
+
+@pytest.mark.parametrize("damage", ["missing", "garbage", "truncated"])
+def test_damaged_weights_are_the_users_mistake(saved: Path, damage: str) -> None:
+    path = saved / "model.safetensors"
+    whole = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(b"\x00garbage" * 9 if damage == "garbage" else whole[:-100])
+    with pytest.raises(InputError, match="cannot read") as caught:
+        load_head(saved, tiny_sam())
+    one_line(caught)
+
+
+def test_weights_of_another_head_are_refused(saved: Path) -> None:
+    path = saved / "model.safetensors"
+    weights = load_file(path)
+    save_file({**weights, "stranger": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match="stranger") as caught:
+        load_head(saved, tiny_sam())
+    one_line(caught)
+    weights.pop("layer_weights")
+    save_file(weights, path)
+    with pytest.raises(InputError, match=r"lacks 1 weights \(layer_weights\)"):
+        load_head(saved, tiny_sam())
+
+
+def test_config_that_does_not_fit_the_weights_is_refused(saved: Path) -> None:
+    path = saved / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_size": 11}))
+    with pytest.raises(InputError, match=r"text_projection\.weight as") as caught:
+        load_head(saved, tiny_sam())
+    assert "10" in one_line(caught)
+
+
+def test_wrong_refiner_is_refused(saved: Path) -> None:
+    with pytest.raises(InputError, match="refiner that it was saved with") as caught:
+        load_head(saved, tiny_sam(width=32))
+    one_line(caught)
+
+
+@pytest.mark.parametrize("name", ["./none", "/none/at/all", "someone/head", "not a repo name!"])
+def test_missing_head_is_the_users_mistake(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=name.replace(".", r"\.")) as caught:
+        load_head(name)
+    one_line(caught)
+
+
+@pytest.mark.parametrize("name", ["someone/head", "not a repo name!"])
+def test_upload_without_network_is_the_users_mistake(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing listens on port 9 of this machine.
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_TOKEN", "none")
+    with pytest.raises(InputError, match=name) as caught:
+        push_head_to_hub(tiny_head(), name)
+    one_line(caught)
+
+
+def test_unwritable_folder_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(InputError, match="taken") as caught:
+        save_head(tiny_head(), tmp_path / "taken")
+    one_line(caught)
+
+
+def test_upload_sends_the_saved_head_and_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: dict[str, set[str]] = {}
+
+    class Hub:
+        def create_repo(self, repository: str, private: bool, exist_ok: bool) -> str:
+            assert private
+            assert exist_ok
+            return f"https://hub/{repository}"
+
+        def upload_folder(self, repo_id: str, folder_path: str) -> None:
+            sent[repo_id] = set(os.listdir(folder_path))
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert push_head_to_hub(tiny_head(), "someone/head", private=True) == "https://hub/someone/head"
+    assert sent == {"someone/head": {"config.json", "model.safetensors", "README.md"}}
+
+
+def test_head_of_another_lmm_is_refused() -> None:
+    adapter = LlavaAdapter.tiny()
+    fitting = replace(CONFIG, layers=3, heads=4, hidden_size=32)
+    check_matches(fitting, adapter)
+    for other in (
+        replace(fitting, hidden_size=10),
+        replace(fitting, layers=2),
+        replace(fitting, heads=3),
+        replace(fitting, views=2),
+    ):
+        with pytest.raises(InputError, match="the head is for") as caught:
+            check_matches(other, adapter)
+        one_line(caught)
+
+
+def test_decoder_alone_is_not_a_head(tmp_path: Path) -> None:
+    save_file(MaskDecoder(6, 4, 3).state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"config\.json"):
+        load_head(tmp_path)

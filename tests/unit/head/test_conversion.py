@@ -1,0 +1,154 @@
+"""The converter of the authors' checkpoints: what it reads, what it refuses. Numbers: parity/."""
+
+import pickle
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from official_checkpoint import official_state
+from tiny_head import tiny_sam
+
+from flmm.errors import InputError
+from flmm.head.conversion import convert_official, read_official
+from flmm.head.official_weight_names import rename_sam
+
+
+def test_checkpoint_without_vision_encoder_takes_the_given_sam() -> None:
+    state = official_state()
+    head = convert_official(state, sam=tiny_sam(seed=1), base_model_name_or_path="an/lmm")
+    config = head.config
+    assert (config.layers, config.heads, config.hidden_size) == (2, 3, 10)
+    assert (config.base_channels, config.stages) == (4, 2)
+    assert config.base_model_name_or_path == "an/lmm"
+    weights = head.state_dict()
+    assert torch.equal(weights["layer_weights"], state["text_layer_weights"])
+    assert torch.equal(weights["text_projection.weight"], state["text_proj.weight"])
+    source, other = tiny_sam().state_dict(), tiny_sam(seed=1).state_dict()
+    for name, tensor in head.refiner.sam.state_dict().items():
+        expected = other if name.startswith("vision_encoder") else source
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_every_name_of_sam_is_translated() -> None:
+    state = {
+        name.removeprefix("sam.model."): tensor
+        for name, tensor in official_state().items()
+        if name.startswith("sam.")
+    }
+    ours = {
+        name
+        for name in tiny_sam().state_dict()
+        if name.startswith(("prompt_encoder", "mask_decoder"))
+    }
+    assert set(rename_sam(state)) == ours
+
+
+def test_file_is_read_and_training_state_ignored(tmp_path: Path) -> None:
+    state = official_state()
+    path = tmp_path / "head.pth"
+    torch.save({"state_dict": {**state, "lmm.other": torch.zeros(2)}, "meta": {"epoch": 8}}, path)
+    assert convert_official(path, sam=tiny_sam()).config.heads == 3
+    assert torch.equal(read_official(path)["text_proj.bias"], state["text_proj.bias"])
+
+
+def test_trainers_logs_are_read_as_inert_stand_ins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("mmengine.logging.history_buffer")
+    source = (
+        "class HistoryBuffer:\n"
+        "    def __init__(self, values): self.values = values; self.reader = self.mean\n"
+        "    def mean(self): return 0\n"
+        "    def __setstate__(self, state): raise SystemExit('executed')\n"
+    )
+    exec(source, vars(module))
+    for name in ("mmengine", "mmengine.logging", "mmengine.logging.history_buffer"):
+        monkeypatch.setitem(sys.modules, name, module)
+    buffer = module.HistoryBuffer(np.arange(3.0))
+    path = tmp_path / "head.pth"
+    torch.save({"state_dict": official_state(), "message_hub": {"loss": buffer}}, path)
+    monkeypatch.undo()
+    assert len(read_official(path)) == len(official_state())
+
+
+class Malicious:
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return eval, (f"open({str(self.victim)!r}, 'w').close()",)
+
+
+@pytest.mark.parametrize("place", ["state_dict", "meta"])
+def test_malicious_pickle_is_refused_unexecuted(tmp_path: Path, place: str) -> None:
+    victim, path = tmp_path / "executed", tmp_path / "head.pth"
+    content = {"state_dict": official_state(), "meta": {}}
+    content[place]["evil"] = Malicious(victim)  # type: ignore[assignment]
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"eval.*not a tensor") as caught:
+        convert_official(path, sam=tiny_sam())
+    assert "\n" not in str(caught.value)
+    assert not victim.exists()
+
+
+def test_bare_malicious_pickle_is_refused_unexecuted(tmp_path: Path) -> None:
+    victim, path = tmp_path / "executed", tmp_path / "head.pth"
+    path.write_bytes(pickle.dumps(Malicious(victim)))
+    with pytest.raises(InputError, match=r"torch\.save"):
+        convert_official(path, sam=tiny_sam())
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": 3}, {"state_dict": {"a": "text"}}])
+def test_file_without_tensors_is_the_users_mistake(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "head.pth"
+    torch.save(content, path)
+    with pytest.raises(InputError, match="state_dict"):
+        convert_official(path, sam=tiny_sam())
+
+
+def test_missing_file_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.pth") as caught:
+        convert_official(tmp_path / "none.pth")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("text_layer_weights", "text_layer_weights"),
+        ("text_proj.weight", "text_proj.weight"),
+        ("text_proj.bias", "text_proj lacks 1 weights (bias)"),
+        ("mask_head.conv_seg.bias", "mask_head lacks 1 weights (classifier.bias)"),
+        ("mask_head.encoder.0.0.convs.0.conv.weight", "encoder.0.0.convs.0.conv.weight"),
+        ("sam.model.mask_decoder.iou_token.weight", "mask_decoder lacks 1 weights (iou_token"),
+    ],
+)
+def test_missing_weight_is_named(name: str, named: str) -> None:
+    state = official_state()
+    del state[name]
+    with pytest.raises(InputError) as caught:
+        convert_official(state, sam=tiny_sam())
+    assert "\n" not in str(caught.value)
+    assert named in str(caught.value)
+
+
+def test_unknown_weight_of_the_mask_head_is_named() -> None:
+    state = official_state() | {"mask_head.attention.weight": torch.zeros(1)}
+    with pytest.raises(InputError, match=r"mask_head\.attention"):
+        convert_official(state, sam=tiny_sam())
+
+
+def test_sam_of_another_size_is_refused() -> None:
+    with pytest.raises(InputError, match="trained with") as caught:
+        convert_official(official_state(), sam=tiny_sam(width=32))
+    assert "\n" not in str(caught.value)
+
+
+def test_maps_must_be_a_multiple_of_layers() -> None:
+    state = official_state() | {"text_layer_weights": torch.zeros(4)}
+    with pytest.raises(InputError, match=r"6 maps.*4 layers"):
+        convert_official(state, sam=tiny_sam())

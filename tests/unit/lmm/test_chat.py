@@ -1,0 +1,82 @@
+"""Chats as text and as tokens."""
+
+import pytest
+from PIL import Image
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from flmm.errors import InputError
+from flmm.lmm.chat import Chat, encode_chat, render_chat
+from flmm.lmm.prompt import Message
+from flmm.lmm.tiny_models import tiny_tokenizer
+
+PARTS = """{% for m in messages %}{{ m.role }}: {% for part in m.content %}\
+{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}</s>
+{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"""
+STRINGS = """{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ '\n' + m.content + '</s>' }}\
+{% endfor %}{% if add_generation_prompt %}[assistant]\n{% endif %}"""
+THOUGHTFUL = """{% for m in messages %}{% if m.role == 'assistant' %}assistant:<think/>\
+{{ m.content }}{% else %}user:{{ m.content }}{% endif %}{% endfor %}\
+{% if add_generation_prompt %}assistant:{% endif %}"""
+BLIND = "{% for m in messages %}{{ m.role }}{% endfor %}"
+TEMPLATES = {"none": None, "parts": PARTS, "strings": STRINGS, "thoughtful": THOUGHTFUL}
+
+
+def tokenizer_with(template: str | None) -> PreTrainedTokenizerBase:
+    tokenizer = tiny_tokenizer("<image>")
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def rendered(tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None = None) -> Chat:
+    asked = Message("user", question, (Image.new("RGB", (2, 2)),))
+    return render_chat(tokenizer, "<image>", [asked], answer, "tiny")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("what?", "the cat"),
+        ("A", "s"),
+        ("cat", "cat"),
+        ("USER", "assistant"),
+        ("é🐈", "🐈‍⬛ é"),
+        ("", "x"),
+    ],
+)
+def test_question_and_answer_are_found_in_every_template(
+    name: str, question: str, answer: str
+) -> None:
+    tokenizer = tokenizer_with(TEMPLATES[name])
+    chat = rendered(tokenizer, question, answer)
+    assert chat.answer is not None
+    assert chat.text[slice(*chat.answer)] == answer
+    assert chat.text.endswith(answer)
+    assert chat.text[slice(*chat.question)] == question
+    assert chat.text.count("<image>") == 1
+    opening = rendered(tokenizer, question)
+    assert chat.text.startswith(opening.text)
+    assert chat.question[0] >= opening.text.index("<image>") + len("<image>")
+    encoded = encode_chat(tokenizer, chat, "<image>", ["<image>"])
+    assert encoded.answer_offsets is not None
+    said = [answer[start:end] for start, end in encoded.answer_offsets]
+    assert said[0].startswith(answer[0])
+    assert encoded.answer_start + len(encoded.answer_offsets) == len(encoded.token_ids)
+    asked = encoded.token_ids[encoded.question_start :][: len(encoded.question_offsets)]
+    assert question in tokenizer.decode(asked)
+
+
+def test_prompt_without_template_is_that_of_llava() -> None:
+    chat = rendered(tokenizer_with(None), "what?", "a cat")
+    assert chat.text == "USER: <image>\nwhat? ASSISTANT: a cat"
+
+
+def test_first_token_is_not_written_twice() -> None:
+    tokenizer = tokenizer_with(STRINGS)
+    encoded = encode_chat(tokenizer, rendered(tokenizer, "what?"), "<image>", ["<image>"])
+    assert encoded.token_ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_template_without_the_picture_is_refused() -> None:
+    with pytest.raises(InputError, match="chat_template"):
+        rendered(tokenizer_with(BLIND), "what?")

@@ -1,0 +1,138 @@
+"""LMMs that no file was written for: read where transformers says enough, else told what lacks."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from PIL import Image
+from transformers.models.llava.processing_llava import LlavaProcessor
+from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
+from transformers.processing_utils import ProcessorMixin
+
+import flmm.lmm.auto
+from flmm.errors import InputError
+from flmm.lmm.auto import load_lmm
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.families.gemma3 import Gemma3Adapter
+from flmm.lmm.families.llava import LlavaAdapter
+from flmm.lmm.families.llava_next import LlavaNextAdapter
+from flmm.lmm.generic import GenericAdapter
+
+PICTURE = Image.linear_gradient("L").resize((50, 40)).convert("RGB")
+
+
+def save(adapter: LMMAdapter, folder: Path, processor: type[ProcessorMixin] | None) -> str:
+    adapter.model.save_pretrained(folder)
+    if processor is None:
+        adapter.tokenizer.save_pretrained(folder)
+        adapter.image_processor.save_pretrained(folder)
+    else:
+        make = cast(Callable[..., ProcessorMixin], processor)
+        whole = make(
+            adapter.image_processor,
+            adapter.tokenizer,
+            patch_size=4,
+            vision_feature_select_strategy="default",
+            image_token="<image>",
+            num_additional_image_tokens=1,
+        )
+        whole.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def no_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nobody had written a file for any family."""
+    monkeypatch.setattr(flmm.lmm.auto, "families", lambda: ())
+
+
+def test_unknown_family_is_read_like_its_own_processor_does(tmp_path: Path) -> None:
+    tiny = GenericAdapter.tiny()
+    loaded = load_lmm(save(tiny, tmp_path, LlavaProcessor))
+    assert isinstance(loaded, GenericAdapter)
+    prompt = loaded.prepare(PICTURE, "what is it?")
+    assert prompt.pictures[0][0].geometry.grid == (8, 8)
+    expected = tiny.generate(tiny.prepare(PICTURE, "what is it?"), 6)
+    assert loaded.generate(prompt, 6).token_ids.equal(expected.token_ids)
+
+
+@pytest.mark.usefixtures("no_families")
+def test_known_family_reads_the_same_without_its_file(tmp_path: Path) -> None:
+    tiny = LlavaAdapter.tiny()
+    loaded = load_lmm(save(tiny, tmp_path, LlavaProcessor))
+    assert isinstance(loaded, GenericAdapter)
+    ours, theirs = (one.prepare(PICTURE, "what?", "a cat") for one in (loaded, tiny))
+    assert ours.pictures[0][0].geometry == theirs.pictures[0][0].geometry
+    assert ours.image_columns.equal(theirs.image_columns)
+    assert torch.equal(ours.inputs["input_ids"], theirs.inputs["input_ids"])
+
+
+@pytest.mark.usefixtures("no_families")
+@pytest.mark.parametrize(
+    ("family", "processor", "told"),
+    [
+        (LlavaNextAdapter, LlavaNextProcessor, "it cuts pictures up"),
+        (LlavaAdapter, None, "its own processor"),
+        (Gemma3Adapter, None, "its own processor"),
+    ],
+)
+def test_what_is_missing_is_told(
+    tmp_path: Path,
+    family: type[LMMAdapter],
+    processor: type[ProcessorMixin] | None,
+    told: str,
+) -> None:
+    tiny = family.tiny()
+    kind = tiny.model.config.model_type
+    with pytest.raises(
+        InputError, match=rf"{told}.*write src/flmm/lmm/families/{kind}\.py"
+    ) as caught:
+        load_lmm(save(tiny, tmp_path, processor))
+    assert "\n" not in str(caught.value)
+
+
+def test_image_tokens_of_another_number_are_refused(tmp_path: Path) -> None:
+    tiny = GenericAdapter.tiny()
+    folder = save(tiny, tmp_path, LlavaProcessor)
+    config = tmp_path / "processor_config.json"
+    config.write_text(config.read_text().replace('"patch_size": 4', '"patch_size": 8'))
+    with pytest.raises(InputError, match=r"in a way of its own.*vipllava\.py"):
+        load_lmm(folder)
+
+
+def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "mine", "auto_map": {"AutoConfig": "run_me.Config"}}'
+    )
+    (tmp_path / "run_me.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(InputError, match=r"transformers itself has no model .*mine\.py"):
+        load_lmm(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["lfm2_vl", "lfm3_vl", "molmo2"])
+def test_processors_that_need_torchvision(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
+    told = rf"only for torchvision, which is not installed.*write src/flmm/lmm/families/{kind}\.py"
+    with pytest.raises(InputError, match=told) as caught:
+        load_lmm(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("lfm2_vl", "only for torchvision, and none for PIL"),
+        # Nothing of it is known to be missing, so its weights are looked for.
+        ("lfm3_vl", "cannot be loaded: .*model.safetensors"),
+    ],
+)
+def test_torchvision_is_not_called_missing_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, told: str
+) -> None:
+    monkeypatch.setattr("flmm.lmm.generic.is_torchvision_available", lambda: True)
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
+    with pytest.raises(InputError, match=told) as caught:
+        load_lmm(str(tmp_path))
+    assert "not installed" not in str(caught.value)

@@ -1,0 +1,233 @@
+"""Every sort of picture file that a user may hand in, and every sort that is none."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flmm.errors import InputError
+from flmm.pictures.reading import MAX_PIXELS, read_picture
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def colour(image: Image.Image, x: int = 0, y: int = 0) -> tuple[int, ...]:
+    pixel = image.getpixel((x, y))
+    assert isinstance(pixel, tuple)
+    return tuple(int(value) for value in pixel)
+
+
+def noise(width: int, height: int) -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def refusal(picture: str | Path) -> str:
+    with pytest.raises(InputError) as caught:
+        read_picture(picture)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "bmp", "tiff", "gif", "ppm", "tga", "jp2"])
+def test_formats_keep_their_pixels(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (5, 3), RED).save(path, lossless=True)
+    picture = read_picture(path)
+    assert (picture.mode, picture.size, colour(picture)) == ("RGB", (5, 3), RED)
+
+
+def test_pil_images_and_arrays_are_copied() -> None:
+    image = Image.new("RGB", (4, 2), BLUE)
+    picture = read_picture(image)
+    picture.putpixel((0, 0), RED)
+    assert colour(image) == BLUE
+    array = np.zeros((2, 4, 3), dtype=np.uint8)
+    array[0, 3] = GREEN
+    picture = read_picture(array[:, ::-1])
+    assert picture.size == (4, 2)
+    assert colour(picture) == GREEN
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4), dtype=np.uint8),
+        np.zeros((3, 4, 4), dtype=np.uint8),
+        np.zeros((4, 4, 4), dtype=np.uint8),
+        np.zeros((4, 4, 3), dtype=np.float32),
+        np.zeros((0, 4, 3), dtype=np.uint8),
+    ],
+)
+def test_other_arrays_are_refused(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+    with pytest.raises(InputError, match=r"give \(H, W, 3\) of uint8"):
+        read_picture(array)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(tmp_path: Path, orientation: int) -> None:
+    upright = Image.new("RGB", (32, 16), WHITE)
+    upright.paste(RED, (0, 0, 8, 8))
+    # What a camera stores: the upright picture turned the other way round.
+    stored = {
+        1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.png"
+    (upright if stored is None else upright.transpose(stored)).save(path, exif=exif)
+    picture = read_picture(path)
+    assert picture.size == (32, 16)
+    assert np.array_equal(np.asarray(picture), np.asarray(upright))
+
+
+def test_transparency_lies_on_white(tmp_path: Path) -> None:
+    layer = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
+    layer.putpixel((1, 0), (255, 0, 0, 128))
+    layer.save(tmp_path / "alpha.png")
+    picture = read_picture(tmp_path / "alpha.png")
+    assert colour(picture) == WHITE
+    assert colour(picture, 1) == (255, 127, 127)
+
+
+def test_transparency_of_palettes_and_greys_lies_on_white(tmp_path: Path) -> None:
+    palette = Image.new("P", (2, 1), 0)
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    palette.putpixel((1, 0), 1)
+    palette.save(tmp_path / "palette.png", transparency=0)
+    picture = read_picture(tmp_path / "palette.png")
+    assert (colour(picture), colour(picture, 1)) == (WHITE, BLUE)
+    assert colour(read_picture(Image.new("LA", (1, 1), (0, 0)))) == WHITE
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "ink.tiff")
+    assert colour(read_picture(tmp_path / "ink.tiff")) == RED
+    Image.new("CMYK", (8, 8), (0, 0, 0, 0)).save(tmp_path / "paper.jpg")
+    assert colour(read_picture(tmp_path / "paper.jpg")) == WHITE
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("I;16", "png"), ("I;16", "tiff"), ("I", "tiff"), ("I", "pgm")]
+)
+def test_16_bits(tmp_path: Path, mode: str, suffix: str) -> None:
+    values = np.array([[0, 257 * 100, 65535]], dtype=np.uint16 if mode == "I;16" else np.int32)
+    image = Image.fromarray(values)
+    assert image.mode == mode
+    path = tmp_path / f"deep.{suffix}"
+    image.save(path)
+    picture = read_picture(path)
+    assert [colour(picture, x)[0] for x in range(3)] == [0, 100, 255]
+
+
+@pytest.mark.parametrize(("values", "white"), [((0.0, 0.4, 1.0), 255), ((0.0, 102.0, 255.0), 255)])
+def test_fractions(values: tuple[float, ...], white: int) -> None:
+    picture = read_picture(Image.fromarray(np.array([values], dtype=np.float32)))
+    assert [colour(picture, x)[0] for x in range(3)] == [0, 102, white]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "YCbCr", "HSV"])
+def test_other_modes(mode: str) -> None:
+    assert colour(read_picture(Image.new("RGB", (3, 3), WHITE).convert(mode))) == WHITE
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_animations_show_their_first_frame(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (6, 4), shade) for shade in (RED, GREEN, BLUE)]
+    path = tmp_path / f"moving.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=50)
+    picture = read_picture(path)
+    assert picture.size == (6, 4)
+    assert max(abs(a - b) for a, b in zip(colour(picture), RED, strict=True)) <= 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4000, 20), (20, 4000)])
+def test_extreme_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, GREEN).save(tmp_path / "odd.png")
+    assert read_picture(tmp_path / "odd.png").size == size
+
+
+def test_missing_folder_and_empty(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.png") == (
+        f"there is no picture '{tmp_path / 'none.png'}'; check the path"
+    )
+    assert "is a folder; give a picture file" in refusal(str(tmp_path))
+    (tmp_path / "empty.png").touch()
+    assert "empty.png' is empty (0 bytes)" in refusal(tmp_path / "empty.png")
+
+
+@pytest.mark.parametrize("name", ["bad\nname.png", "nul\0.png", "x" * 300])
+def test_odd_names(tmp_path: Path, name: str) -> None:
+    assert name[:3] in refusal(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"just words", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"<svg/>", b"\x89PNG"],
+)
+def test_not_an_image(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "words.png"
+    path.write_bytes(content)
+    assert refusal(path) == (
+        f"'{path}' is not a picture that flmm can read; give a PNG, JPEG, WebP, GIF or TIFF file"
+    )
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tiff", "avif"])
+@pytest.mark.parametrize("kept", [0.5, 0.9])
+def test_truncated(tmp_path: Path, suffix: str, kept: float) -> None:
+    path = tmp_path / f"short.{suffix}"
+    noise(64, 64).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    assert f"short.{suffix}' " in refusal(path)
+
+
+def test_damaged_inside(tmp_path: Path) -> None:
+    path = tmp_path / "broken.png"
+    noise(64, 64).save(path)
+    content = bytearray(path.read_bytes())
+    content[200:400] = bytes(200)
+    path.write_bytes(bytes(content))
+    assert "broken.png' " in refusal(path)
+
+
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "secret.png"
+    noise(4, 4).save(path)
+    monkeypatch.setattr(Image, "open", deny)
+    assert refusal(path) == f"'{path}' cannot be read (Permission denied); check the file"
+
+
+def test_strips_are_refused_whose_square_no_memory_holds(tmp_path: Path) -> None:
+    path = tmp_path / "strip.png"
+    noise(16_001, 1).save(path)
+    assert refusal(path) == (f"'{path}' has 16001 x 1 pixels; cut it to sides of at most 16000")
+    noise(2, 16_000).save(path)
+    assert read_picture(path).size == (2, 16_000)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [9_000, 12_000, 40_000])
+def test_bombs_are_refused_by_their_header(tmp_path: Path, side: int) -> None:
+    """Nothing but a header is there, so decoding it would be told as damage."""
+    assert side**2 > MAX_PIXELS
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    path = tmp_path / "bomb.png"
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(header)) + b"IHDR" + header)
+        file.write(struct.pack(">I", zlib.crc32(b"IHDR" + header)))
+        file.write(struct.pack(">I", 4) + b"IDAT" + b"\x78\x9c\x03\x00" + struct.pack(">I", 0))
+    message = refusal(path)
+    assert f"bomb.png' has {'too many' if side > 13_000 else side}" in message
+    assert "64 million pixels" in message
