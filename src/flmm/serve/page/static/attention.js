@@ -1,186 +1,212 @@
-// Where the model looked with a word, layer by layer and head by head.
+// The attention view: the attention map of one word, by layer and head, over the picture.
 
-import { explained } from "./conversation.js";
-import { byId, element, report } from "./elements.js";
-import { canvasOf, channels, newCanvas } from "./mask_drawing.js";
-import { view } from "./stage.js";
-import { fetchJson } from "./server.js";
-import { listen, state } from "./state.js";
+import { fetchJson } from "./api_client.js";
+import { formatError } from "./conversation.js";
+import { byId, createElement, showStatus } from "./dom.js";
+import { createCanvas, imageDataToCanvas, parseColour } from "./mask_drawing.js";
+import { state, subscribe } from "./state.js";
+import { currentView } from "./views.js";
 
-const SIDE = 800;
-// As flmm.heat draws: this share of a map is in scale, and it is the denser the hotter.
-const HOTTEST = 0.995;
-const DENSITY = { least: 0.35, more: 0.5 };
-const WORD = /[\p{L}\p{N}]+(?:['’-][\p{L}\p{N}]+)*/gu;
+/** The canvas' longer side in pixels. */
+const CANVAS_SIDE = 800;
+// As in flmm/answers/heatmap.py: values above the quantile are clipped; opacity grows with heat.
+const CLIP_QUANTILE = 0.995;
+const OPACITY = { min: 0.35, range: 0.5 };
+const WORD_PATTERN = /[\p{L}\p{N}]+(?:['’-][\p{L}\p{N}]+)*/gu;
 
-let heat = [];
-let look = null;
-/** The phrase that was chosen last. */
-let chosen = null;
-const canvas = newCanvas(1, 1);
+let colourScale = [];
+/** The attention of the word that is drawn, as `fetchAttention` returns it. */
+let attention = null;
+/** `state.selected` at its last change, to tell a new selection from a new highlight. */
+let lastSelected = null;
+const canvas = createCanvas(1, 1);
 canvas.className = "heat";
 
-/** What can be chosen of a turn: its phrases, then its words; start in code points. */
-function choices(turn) {
-  const words = [...turn.text.matchAll(WORD)].map((match) => ({
+/** List what can be chosen of a turn: its phrases, then its words; start in code points. */
+function listChoices(turn) {
+  const words = [...turn.text.matchAll(WORD_PATTERN)].map((match) => ({
     text: match[0],
     start: [...turn.text.slice(0, match.index)].length,
   }));
   return [
     { label: "Phrases", items: turn.phrases.map(({ text, start }) => ({ text, start })) },
     { label: "Words", items: words },
-  ].map((group) => ({ ...group, items: group.items.map((item) => numbered(item, group.items)) }));
+  ].map((group) => ({
+    ...group,
+    items: group.items.map((item) => addOccurrence(item, group.items)),
+  }));
 }
 
-/** With its place among those that read the same. */
-function numbered(item, items) {
-  const nth = items.filter((one) => one.text === item.text && one.start < item.start).length;
-  return { ...item, nth };
+/** Add the item's index among the items with the same text, in the order of the answer. */
+function addOccurrence(item, items) {
+  const occurrence = items.filter(
+    (other) => other.text === item.text && other.start < item.start,
+  ).length;
+  return { ...item, occurrence };
 }
 
-function fillWords(turn) {
+/** Fill the list of words; keep the selected one if the turn is the same as before. */
+function fillWordList(turn) {
   const select = byId("word");
-  const before = select.value;
+  const previous = select.value;
   select.replaceChildren();
-  for (const { label, items } of choices(turn)) {
+  for (const { label, items } of listChoices(turn)) {
     if (items.length === 0) continue;
-    const group = element("optgroup");
+    const group = createElement("optgroup");
     group.label = label;
     for (const item of items) {
-      const option = element("option", "", item.text);
+      const option = createElement("option", "", item.text);
       option.value = JSON.stringify(item);
       group.append(option);
     }
     select.append(group);
   }
-  const still = [...select.options].some((option) => option.value === before);
-  if (still && select.dataset.turn === String(state.turns.indexOf(turn))) select.value = before;
+  const isListed = [...select.options].some((option) => option.value === previous);
+  if (isListed && select.dataset.turn === String(state.turns.indexOf(turn))) {
+    select.value = previous;
+  }
   select.dataset.turn = state.turns.indexOf(turn);
 }
 
-/** A phrase that was chosen before is the one that is looked at. */
-function chooseForward() {
+/** Choose the phrase that is selected in the answer, if there is one. */
+function chooseSelectedPhrase() {
   const options = [...byId("word").options];
-  const { start } = state.chosen ?? {};
+  const { start } = state.selected ?? {};
   const index = options.findIndex((option) => JSON.parse(option.value).start === start);
   if (index >= 0) byId("word").selectedIndex = index;
 }
 
 async function refresh() {
   canvas.remove();
-  if (view() !== "attention") return;
-  const turn = state.shown;
+  if (currentView() !== "attention") return;
+  const turn = state.shownTurn;
   const isReady = turn?.kind === "ask" && turn.state !== "running" && turn.text !== "";
   for (const id of ["word", "layer", "head"]) byId(id).disabled = !isReady;
   if (!isReady) {
-    note("Ask a question first: then each word of the answer shows where the model looked.");
+    showNote("Ask a question first: then each word of the answer shows where the model looked.");
     return;
   }
-  fillWords(turn);
-  chooseForward();
+  fillWordList(turn);
+  chooseSelectedPhrase();
   await showWord();
 }
 
+/** Draw the chosen word's map; fetch it once per turn and word. */
 async function showWord() {
-  const turn = state.shown;
+  const turn = state.shownTurn;
   const word = byId("word").value;
   if (!word) return;
-  turn.looks ??= new Map();
-  if (!turn.looks.has(word)) {
-    note("Reading …");
-    turn.looks.set(word, fetched(turn, JSON.parse(word)));
+  turn.attentionByWord ??= new Map();
+  if (!turn.attentionByWord.has(word)) {
+    showNote("Reading …");
+    turn.attentionByWord.set(word, fetchAttention(turn, JSON.parse(word)));
   }
   try {
-    const found = await turn.looks.get(word);
-    if (state.shown !== turn || byId("word").value !== word || view() !== "attention") return;
-    look = found;
+    const fetched = await turn.attentionByWord.get(word);
+    // Another turn, word or view may have been chosen while this was fetched.
+    if (state.shownTurn !== turn || byId("word").value !== word || currentView() !== "attention") {
+      return;
+    }
+    attention = fetched;
   } catch (error) {
-    turn.looks.delete(word);
-    note("");
-    report(explained(error), true);
+    turn.attentionByWord.delete(word);
+    showNote("");
+    showStatus(formatError(error), true);
     return;
   }
-  byId("layer").max = look.layers;
-  byId("head").max = look.heads;
+  byId("layer").max = attention.layers;
+  byId("head").max = attention.heads;
   document.querySelector("#frame .masked").append(canvas);
   draw();
 }
 
-async function fetched(turn, { text, start, nth }) {
+/**
+ * Fetch the maps of all layers and heads for one word.
+ *
+ * Returns the reply with {word, values, width, isFirst}: `values` are the RGBA bytes of one image
+ * of `width` pixels in which the maps lie side by side, layers as rows and heads as columns;
+ * `isFirst`: whether the turn's request held no earlier turns.
+ */
+async function fetchAttention(turn, { text, start, occurrence }) {
   const reply = await fetchJson("/v1/attend", {
     image: state.picture.url,
     question: turn.question,
     answer: turn.text,
-    // The server takes a word that is named again as its next mention.
-    words: new Array(nth + 1).fill(text),
+    // The server matches a repeated word with its next occurrence in the answer.
+    words: new Array(occurrence + 1).fill(text),
     each: true,
   });
-  const word = reply.words.find((one) => one.start === start) ?? reply.words.at(-1);
+  const word = reply.words.find((other) => other.start === start) ?? reply.words.at(-1);
   const image = new Image();
   image.src = word.each.png;
   await image.decode();
-  const context = newCanvas(image.width, image.height).getContext("2d");
+  const context = createCanvas(image.width, image.height).getContext("2d");
   context.drawImage(image, 0, 0);
   const { data } = context.getImageData(0, 0, image.width, image.height);
   const isFirst = turn.messages.length === 1;
   return { ...reply, word, values: data, width: image.width, isFirst };
 }
 
-/** The chosen layer's and head's place, or all places whose mean is chosen. */
-function places() {
+/** List the chosen [layer, head] pairs; a slider at 0 stands for all layers or heads. */
+function selectedPairs() {
   const range = (id, count) => {
     const value = Number(byId(id).value);
     return value === 0 ? [...new Array(count).keys()] : [value - 1];
   };
-  const heads = range("head", look.heads);
-  return range("layer", look.layers).flatMap((layer) => heads.map((head) => [layer, head]));
+  const heads = range("head", attention.heads);
+  return range("layer", attention.layers).flatMap((layer) => heads.map((head) => [layer, head]));
 }
 
-/** The sum of the maps at these places, (h, w) row by row; its scale does not matter. */
-function summed(chosenPlaces) {
-  const [rows, columns] = look.grid;
+/** Sum the maps of [layer, head] pairs: (h, w) row by row. `draw` normalises the scale. */
+function sumMaps(pairs) {
+  const [rows, columns] = attention.grid;
   const map = new Float32Array(rows * columns);
-  for (const [layer, head] of chosenPlaces) {
-    const most = look.word.each.most[layer][head];
-    for (let at = 0; at < map.length; at++) {
-      const y = layer * rows + Math.floor(at / columns);
-      const x = head * columns + (at % columns);
-      map[at] += most * look.values[4 * (y * look.width + x)];
+  for (const [layer, head] of pairs) {
+    const max = attention.word.each.most[layer][head];
+    for (let index = 0; index < map.length; index++) {
+      const y = layer * rows + Math.floor(index / columns);
+      const x = head * columns + (index % columns);
+      map[index] += max * attention.values[4 * (y * attention.width + x)];
     }
   }
   return map;
 }
 
 function draw() {
-  const [rows, columns] = look.grid;
-  const chosenPlaces = places();
-  const map = summed(chosenPlaces);
+  const [rows, columns] = attention.grid;
+  const pairs = selectedPairs();
+  const map = sumMaps(pairs);
   const sorted = [...map].sort((one, other) => one - other);
-  const hottest = sorted[Math.round((sorted.length - 1) * HOTTEST)] || 1;
+  const clipValue = sorted[Math.round((sorted.length - 1) * CLIP_QUANTILE)] || 1;
   const image = new ImageData(columns, rows);
-  map.forEach((value, at) => {
-    const share = Math.min(value / hottest, 1);
-    image.data.set(colourOf(share), 4 * at);
-    image.data[4 * at + 3] = 255 * (DENSITY.least + DENSITY.more * share);
+  map.forEach((value, index) => {
+    const heat = Math.min(value / clipValue, 1);
+    image.data.set(interpolateColour(heat), 4 * index);
+    image.data[4 * index + 3] = 255 * (OPACITY.min + OPACITY.range * heat);
   });
   const { width, height } = state.picture;
-  const scale = SIDE / Math.max(width, height);
+  const scale = CANVAS_SIDE / Math.max(width, height);
   canvas.width = Math.round(width * scale);
   canvas.height = Math.round(height * scale);
-  // The map covers the model's canvas, of which the picture takes a part.
-  const [top, left, placeHeight, placeWidth] = look.place;
-  const across = canvas.width / placeWidth;
-  const down = canvas.height / placeHeight;
+  // The map covers the LMM's canvas; the picture lies in a part of it.
+  const [top, left, boxHeight, boxWidth] = attention.place;
+  const scaleX = canvas.width / boxWidth;
+  const scaleY = canvas.height / boxHeight;
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(
-    canvasOf(image), -left * across, -top * down, look.canvas[1] * across, look.canvas[0] * down,
+    imageDataToCanvas(image),
+    -left * scaleX,
+    -top * scaleY,
+    attention.canvas[1] * scaleX,
+    attention.canvas[0] * scaleY,
   );
-  const shares = chosenPlaces.map(([layer, head]) => look.word.each.on_picture[layer][head]);
-  describe(shares.reduce((sum, share) => sum + share, 0) / shares.length);
+  const fractions = pairs.map(([layer, head]) => attention.word.each.on_picture[layer][head]);
+  updateLabels(fractions.reduce((sum, fraction) => sum + fraction, 0) / fractions.length);
 }
 
-function describe(onPicture) {
+/** Name the chosen layer and head, and how much of the attention is on the picture. */
+function updateLabels(pictureFraction) {
   for (const id of ["layer", "head"]) {
     const value = Number(byId(id).value);
     const count = Number(byId(id).max);
@@ -188,27 +214,31 @@ function describe(onPicture) {
     byId(`${id}-name`).textContent = name;
     byId(id).setAttribute("aria-valuetext", name);
   }
-  const share = `${(100 * onPicture).toFixed(1)} % of this attention is on the picture.`;
-  note(look.isFirst ? share : `${share} Read without the questions before this one.`);
+  const share = `${(100 * pictureFraction).toFixed(1)} % of this attention is on the picture.`;
+  showNote(attention.isFirst ? share : `${share} Read without the questions before this one.`);
 }
 
-function note(text) {
+function showNote(text) {
   byId("attention-note").textContent = text;
 }
 
-function colourOf(share) {
-  const place = share * (heat.length - 1);
-  const lower = Math.min(Math.floor(place), heat.length - 2);
-  return heat[lower].map((value, at) => value + (heat[lower + 1][at] - value) * (place - lower));
+/** Interpolate the colour scale at a value from 0 to 1; returns [red, green, blue]. */
+function interpolateColour(heat) {
+  const position = heat * (colourScale.length - 1);
+  const lower = Math.min(Math.floor(position), colourScale.length - 2);
+  return colourScale[lower].map(
+    (value, channel) => value + (colourScale[lower + 1][channel] - value) * (position - lower),
+  );
 }
 
-export function setUpAttention(colours) {
-  heat = colours.map(channels);
+/** Connect the view; heatmapColours: "#rrggbb" from no attention to the most. */
+export function setUpAttention(heatmapColours) {
+  colourScale = heatmapColours.map(parseColour);
   byId("word").addEventListener("change", showWord);
-  for (const id of ["layer", "head"]) byId(id).addEventListener("input", () => look && draw());
-  listen(["view", "shown", "turn"], refresh);
-  listen(["lifted"], () => {
-    if (state.chosen !== chosen && view() === "attention") refresh();
-    chosen = state.chosen;
+  for (const id of ["layer", "head"]) byId(id).addEventListener("input", () => attention && draw());
+  subscribe(["view", "shownTurn", "turn"], refresh);
+  subscribe(["highlighted"], () => {
+    if (state.selected !== lastSelected && currentView() === "attention") refresh();
+    lastSelected = state.selected;
   });
 }

@@ -1,87 +1,94 @@
-// The same phrases three ways: K-means, the mask decoder alone, and refined.
+// The comparison view: the same phrases' masks by three methods, side by side.
 
-import { explained, remade } from "./conversation.js";
-import { byId, element, report } from "./elements.js";
+import { formatError, regenerateMasks } from "./conversation.js";
+import { byId, createElement, showStatus } from "./dom.js";
 import { MaskedPicture } from "./masked_picture.js";
-import { preparedPhrase } from "./phrases.js";
-import { view } from "./stage.js";
-import { choose, forward, lift, listen, state } from "./state.js";
+import { preparePhrase } from "./phrases.js";
+import { highlight, highlightedPhrase, selectPhrase, state, subscribe } from "./state.js";
+import { currentView } from "./views.js";
 
-const SIDE = 560;
-const WAYS = [
-  { name: "K-means", note: "nothing trained", wish: { method: "kmeans" } },
-  { name: "Mask decoder", note: "without SAM", wish: { refine: false } },
-  { name: "Refined", note: "with SAM", wish: null },
+/** Each drawing's longer side in pixels. */
+const CANVAS_SIDE = 560;
+/** options: what `regenerateMasks` takes; null stands for the answer's own masks. */
+const METHODS = [
+  { name: "K-means", note: "nothing trained", options: { method: "kmeans" } },
+  { name: "Mask decoder", note: "without SAM", options: { refine: false } },
+  { name: "Refined", note: "with SAM", options: null },
 ];
 
+/** One panel a method: {method, picture}; empty until the view is first shown. */
 let panels = [];
 
-function build() {
+function buildPanels() {
   byId("comparison").replaceChildren();
-  panels = WAYS.map((way) => {
-    const figure = element("figure");
-    const picture = new MaskedPicture(state.picture, SIDE, {
-      badges: false,
-      // The panels' own phrases stand for those of the answer.
-      onLift: (phrase) => lift(phrase && phrase.original),
-      onPick: (phrase) => choose(phrase.original),
+  panels = METHODS.map((method) => {
+    const figure = createElement("figure");
+    const picture = new MaskedPicture(state.picture, CANVAS_SIDE, {
+      hasBadges: false,
+      // A panel has copies of the phrases with masks of its own; the state has the originals.
+      onHighlight: (phrase) => highlight(phrase && phrase.original),
+      onSelect: (phrase) => selectPhrase(phrase.original),
     });
-    const caption = element("figcaption");
-    caption.append(element("strong", "", way.name), element("span", "", way.note));
+    const caption = createElement("figcaption");
+    const { name, note } = method;
+    caption.append(createElement("strong", "", name), createElement("span", "", note));
     figure.append(picture.root, caption);
     byId("comparison").append(figure);
-    return { way, picture };
+    return { method, picture };
   });
 }
 
 async function refresh() {
-  if (view() !== "comparison" || state.picture === null) return;
-  if (panels.length === 0) build();
-  const turn = state.shown;
+  if (currentView() !== "comparison" || state.picture === null) return;
+  if (panels.length === 0) buildPanels();
+  const turn = state.shownTurn;
   if (turn === null || turn.state === "running" || turn.phrases.length === 0) {
     panels.forEach(({ picture }) => picture.show([]));
     return;
   }
-  await Promise.all(panels.map((panel) => showWay(panel, turn)));
+  await Promise.all(panels.map((panel) => showMethod(panel, turn)));
 }
 
-async function showWay({ way, picture }, turn) {
-  turn.ways ??= new Map();
-  if (!turn.ways.has(way)) {
+/** Show one method's masks; fetch them once per turn. */
+async function showMethod({ method, picture }, turn) {
+  turn.phrasesByMethod ??= new Map();
+  if (!turn.phrasesByMethod.has(method)) {
     picture.show([]);
     picture.root.classList.add("waiting");
-    turn.ways.set(way, phrasesOf(turn, way));
+    turn.phrasesByMethod.set(method, fetchPhrases(turn, method));
   }
   try {
-    const phrases = await turn.ways.get(way);
-    if (state.shown === turn) picture.show(phrases);
-    liftAll();
+    const phrases = await turn.phrasesByMethod.get(method);
+    if (state.shownTurn === turn) picture.show(phrases);
+    highlightInPanels();
   } catch (error) {
-    turn.ways.delete(way);
-    report(explained(error), true);
+    turn.phrasesByMethod.delete(method);
+    showStatus(formatError(error), true);
   }
   picture.root.classList.remove("waiting");
 }
 
-/** The turn's phrases, with this way's masks, in the turn's colours. */
-async function phrasesOf(turn, { wish }) {
-  const told = wish === null ? turn.phrases : await remade(turn, wish);
+/** Fetch the turn's phrases with this method's masks; numbers and colours stay the same. */
+async function fetchPhrases(turn, { options }) {
+  const replies = options === null ? turn.phrases : await regenerateMasks(turn, options);
   return turn.phrases.flatMap((original, index) => {
-    const same = told.find(({ start, text }) => start === original.start && text === original.text);
-    return same ? [{ ...preparedPhrase(same, index), original }] : [];
+    const reply = replies.find(
+      ({ start, text }) => start === original.start && text === original.text,
+    );
+    return reply ? [{ ...preparePhrase(reply, index), original }] : [];
   });
 }
 
-function liftAll() {
-  const phrase = forward();
+function highlightInPanels() {
+  const phrase = highlightedPhrase();
   for (const { picture } of panels) {
-    const own = [...picture.drawn.keys()].find(({ original }) => original === phrase);
-    picture.lift(own ?? null);
+    const copy = [...picture.drawings.keys()].find(({ original }) => original === phrase);
+    picture.highlight(copy ?? null);
   }
 }
 
 export function setUpComparison() {
-  listen(["picture"], () => (panels = []));
-  listen(["view", "shown", "turn"], refresh);
-  listen(["lifted"], liftAll);
+  subscribe(["picture"], () => (panels = []));
+  subscribe(["view", "shownTurn", "turn"], refresh);
+  subscribe(["highlighted"], highlightInPanels);
 }

@@ -1,185 +1,194 @@
-// Questions and phrases, what came of them, and how they are sent.
+// The conversation: its turns, the requests for them, and the input below.
 
-import { AnswerText } from "./answer.js";
-import { announce, byId, element, report } from "./elements.js";
-import { preparedPhrase } from "./phrases.js";
-import { fetchJson, ServerError, streamChat } from "./server.js";
-import { choose, forward, lift, listen, show, state, tell } from "./state.js";
+import { AnswerText } from "./answer_text.js";
+import { fetchJson, ServerError, streamChat } from "./api_client.js";
+import { announce, byId, createElement, showStatus } from "./dom.js";
+import { preparePhrase } from "./phrases.js";
+import {
+  highlight, highlightedPhrase, notify, selectPhrase, showTurn, state, subscribe,
+} from "./state.js";
 
 const SUGGESTIONS = ["What is in the picture?", "What is in the background?"];
-const WORDING = {
+const MODE_TEXTS = {
   ask: { label: "Question", button: "Ask", hint: "Ask about the picture" },
   find: { label: "Phrase to find", button: "Find", hint: "Such as: the dog on the left" },
 };
 
 let model;
+/** The AbortController of the request that is running, or null. */
 let running = null;
-/** Whether the model takes what was said before; some answer one question at a time. */
-let converses = true;
+/** Whether the model takes earlier turns; some models answer one question at a time. */
+let takesConversation = true;
 
-/** The name of the one model that the server has. */
-export async function modelName() {
+/** Fetch the name of the server's model once, and show it. */
+export async function fetchModelName() {
   model ??= (await fetchJson("/v1/models")).data[0].id;
   byId("model").textContent = model;
   return model;
 }
 
-/** What a turn's question is, with what was said before it, as OpenAI's messages. */
-function messagesOf(turn, earlier) {
+/** Build OpenAI's messages: the earlier turns and this turn's question, the picture first. */
+function buildMessages(turn, earlier) {
   const image = { type: "image_url", image_url: { url: state.picture.url } };
-  const messages = [...earlier, turn].flatMap((one) => [
-    { role: "user", content: one.question },
-    { role: "assistant", content: one.text },
+  const messages = [...earlier, turn].flatMap((each) => [
+    { role: "user", content: each.question },
+    { role: "assistant", content: each.text },
   ]);
   messages.pop();
   messages[0].content = [image, { type: "text", text: messages[0].content }];
   return messages;
 }
 
-/** The same request, as often as it has to be made shorter for the model. */
-async function* answered(turn, signal) {
+/** Stream a turn's answer; retry with fewer earlier turns while the model refuses them. */
+async function* streamAnswer(turn, signal) {
   let earlier = state.turns.filter(
-    (one) => one !== turn && one.kind === "ask" && one.text && one.state !== "failed",
+    (other) => other !== turn && other.kind === "ask" && other.text && other.state !== "failed",
   );
   for (;;) {
-    turn.messages = messagesOf(turn, converses ? earlier : []);
+    turn.messages = buildMessages(turn, takesConversation ? earlier : []);
     try {
-      const body = { model: await modelName(), messages: turn.messages, grounding: {} };
+      const body = { model: await fetchModelName(), messages: turn.messages, grounding: {} };
       yield* streamChat(body, signal);
       return;
     } catch (error) {
-      const isShorter = turn.messages.length > 1;
-      if (error.code === "no_conversation" && isShorter) converses = false;
-      else if (error.code === "context_length_exceeded" && isShorter) {
+      const canBeShorter = turn.messages.length > 1;
+      if (error.code === "no_conversation" && canBeShorter) takesConversation = false;
+      else if (error.code === "context_length_exceeded" && canBeShorter) {
         earlier = earlier.slice(Math.ceil(earlier.length / 2));
-        report("The conversation is too long for the model; its beginning is left out.");
+        showStatus("The conversation is too long for the model; its beginning is left out.");
       } else throw error;
     }
   }
 }
 
-async function* found(turn, signal) {
-  const reply = await fetchJson("/v1/segment", segmentRequest(turn), signal);
+/** Segment the turn's phrase; yields once, in the form of `streamChat`. */
+async function* streamSegments(turn, signal) {
+  const reply = await fetchJson("/v1/segment", buildSegmentRequest(turn), signal);
   yield { text: reply.text, phrases: reply.phrases };
 }
 
-function segmentRequest(turn) {
+function buildSegmentRequest(turn) {
   return { image: state.picture.url, phrases: [turn.question] };
 }
 
-/** The turn's masks, made another way: wish is {refine} or {method}. */
-export async function remade(turn, wish) {
+/** Fetch the turn's phrases with masks by another method; options: {refine} or {method}. */
+export async function regenerateMasks(turn, options) {
   if (turn.kind === "find") {
-    return (await fetchJson("/v1/segment", { ...segmentRequest(turn), ...wish })).phrases;
+    return (await fetchJson("/v1/segment", { ...buildSegmentRequest(turn), ...options })).phrases;
   }
-  const body = { model: await modelName(), messages: turn.messages, grounding: wish };
+  const body = { model: await fetchModelName(), messages: turn.messages, grounding: options };
   const reply = await fetchJson("/v1/chat/completions", body);
   return reply.choices[0].message.grounding;
 }
 
-/** Asks a question, or finds a phrase, and shows what comes. */
-export async function begin(kind, question) {
+/** Ask a question (kind "ask") or find a phrase ("find") in a new turn; streams the result. */
+export async function startTurn(kind, question) {
   if (running !== null || state.picture === null) return;
   const turn = { kind, question, text: "", phrases: [], state: "running", messages: [] };
   addTurn(turn);
   running = new AbortController();
   const { signal } = running;
   setRunning(true);
-  report("");
+  showStatus("");
   try {
-    for await (const { text, phrases } of (kind === "ask" ? answered : found)(turn, signal)) {
+    const parts = (kind === "ask" ? streamAnswer : streamSegments)(turn, signal);
+    for await (const { text, phrases } of parts) {
       turn.text += text;
-      if (text) turn.answer.append(text);
+      if (text) turn.answerText.append(text);
       for (const phrase of phrases) addPhrase(turn, phrase);
       turn.node.scrollIntoView({ block: "nearest" });
     }
-    finish(turn, "done");
+    finishTurn(turn, "done");
   } catch (error) {
-    fail(turn, error);
+    failTurn(turn, error);
   }
+  // A new picture may have started another request meanwhile.
   if (signal === running?.signal) {
     running = null;
     setRunning(false);
   }
 }
 
-export function stop() {
+export function stopAnswer() {
   running?.abort();
 }
 
 function addTurn(turn) {
-  turn.node = element("li", "turn running");
-  turn.node.append(element("p", "question", turn.question));
-  const said = element("p", "answer");
-  turn.answer = new AnswerText(said);
-  turn.node.append(said);
-  turn.node.addEventListener("focusin", () => show(turn));
+  turn.node = createElement("li", "turn running");
+  turn.node.append(createElement("p", "question", turn.question));
+  const paragraph = createElement("p", "answer");
+  turn.answerText = new AnswerText(paragraph);
+  turn.node.append(paragraph);
+  turn.node.addEventListener("focusin", () => showTurn(turn));
   state.turns.push(turn);
   byId("log").append(turn.node);
   byId("suggestions").hidden = true;
-  show(turn);
+  showTurn(turn);
   turn.node.scrollIntoView({ block: "nearest" });
 }
 
-function addPhrase(turn, told) {
-  const phrase = preparedPhrase(told, turn.phrases.length);
+/** Add a phrase of the server's reply to a turn, with its button in the answer. */
+function addPhrase(turn, reply) {
+  const phrase = preparePhrase(reply, turn.phrases.length);
   turn.phrases.push(phrase);
-  const button = turn.answer.mark(phrase);
+  const button = turn.answerText.addPhraseButton(phrase);
   button?.setAttribute("aria-pressed", "false");
   button?.addEventListener("pointerenter", () => {
-    show(turn);
-    lift(phrase);
+    showTurn(turn);
+    highlight(phrase);
   });
-  button?.addEventListener("pointerleave", () => lift(null));
-  button?.addEventListener("focus", () => lift(phrase));
-  button?.addEventListener("blur", () => lift(null));
-  button?.addEventListener("click", () => choose(phrase));
-  tell("turn");
+  button?.addEventListener("pointerleave", () => highlight(null));
+  button?.addEventListener("focus", () => highlight(phrase));
+  button?.addEventListener("blur", () => highlight(null));
+  button?.addEventListener("click", () => selectPhrase(phrase));
+  notify("turn");
 }
 
-function finish(turn, how) {
-  turn.state = how;
+/** End a turn that has an answer; outcome: "done" or "stopped". */
+function finishTurn(turn, outcome) {
+  turn.state = outcome;
   turn.node.classList.remove("running");
   const count = turn.phrases.length;
-  if (how === "stopped") turn.node.append(element("p", "note", "Stopped."));
+  if (outcome === "stopped") turn.node.append(createElement("p", "note", "Stopped."));
   else if (count === 0) {
-    turn.node.append(element("p", "note", "Nothing in it could be found in the picture."));
+    turn.node.append(createElement("p", "note", "Nothing in it could be found in the picture."));
   } else if (turn.kind === "find" && turn.phrases.every((phrase) => phrase.area === 0)) {
-    turn.node.append(element("p", "note", "Not found in the picture."));
+    turn.node.append(createElement("p", "note", "Not found in the picture."));
   }
   announce(`${turn.text} ${count} ${count === 1 ? "phrase is" : "phrases are"} marked.`);
-  tell("turn");
+  notify("turn");
 }
 
-function fail(turn, error) {
+/** End a turn after an error, or after a stop; a turn without any text is removed. */
+function failTurn(turn, error) {
   if (!state.turns.includes(turn)) return;
   if (error.name === "AbortError" && turn.text) {
-    finish(turn, "stopped");
+    finishTurn(turn, "stopped");
     return;
   }
   turn.state = "failed";
   turn.node.classList.remove("running");
   if (!turn.text) {
-    // What was not answered goes back to where it can be sent again.
+    // The question goes back into the input, so that the user can send it again.
     turn.node.remove();
     state.turns.splice(state.turns.indexOf(turn), 1);
-    show(state.turns.at(-1) ?? null);
+    showTurn(state.turns.at(-1) ?? null);
     if (!byId("words").value) byId("words").value = turn.question;
     byId("suggestions").hidden = state.turns.length > 0;
   }
-  tell("turn");
-  if (error.name === "AbortError") report("Stopped.");
-  else report(explained(error), true);
+  notify("turn");
+  if (error.name === "AbortError") showStatus("Stopped.");
+  else showStatus(formatError(error), true);
 }
 
-/** What went wrong, for people. */
-export function explained(error) {
+/** Format an error as a sentence for the user; log those that are not the server's. */
+export function formatError(error) {
   if (!(error instanceof ServerError)) {
     console.error(error);
     return `The page failed: ${error.message}`;
   }
   if (error.code === "busy") {
-    const seconds = error.seconds ?? 1;
+    const seconds = error.retryAfter ?? 1;
     const wait = `${seconds} ${seconds === 1 ? "second" : "seconds"}`;
     return `The server is busy. Try again in ${wait}.`;
   }
@@ -187,67 +196,69 @@ export function explained(error) {
   return text[0].toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? "" : ".");
 }
 
+/** Swap the send and stop buttons; a hidden stop button hands its focus to the input. */
 function setRunning(isRunning) {
-  const hadFocus = document.activeElement;
+  const focused = document.activeElement;
   byId("send").hidden = isRunning;
   byId("stop").hidden = !isRunning;
-  if (hadFocus === byId("stop")) byId("words").focus();
+  if (focused === byId("stop")) byId("words").focus();
 }
 
-function setMode() {
-  const { label, button, hint } = WORDING[mode()];
+function updateModeTexts() {
+  const { label, button, hint } = MODE_TEXTS[currentMode()];
   byId("words-label").textContent = label;
   byId("words").placeholder = hint;
   byId("send").textContent = button;
 }
 
-function mode() {
+/** Return "ask" or "find". */
+function currentMode() {
   return byId("composer").elements.mode.value;
 }
 
 function submit(event) {
   event.preventDefault();
-  const words = byId("words").value.trim();
-  if (!words || running !== null) return;
+  const text = byId("words").value.trim();
+  if (!text || running !== null) return;
   byId("words").value = "";
-  begin(mode(), words);
+  startTurn(currentMode(), text);
 }
 
 export function setUpConversation() {
   byId("composer").addEventListener("submit", submit);
-  byId("composer").addEventListener("change", setMode);
-  byId("stop").addEventListener("click", stop);
+  byId("composer").addEventListener("change", updateModeTexts);
+  byId("stop").addEventListener("click", stopAnswer);
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") stop();
+    if (event.key === "Escape") stopAnswer();
   });
   for (const text of SUGGESTIONS) {
-    const button = element("button", "", text);
+    const button = createElement("button", "", text);
     button.type = "button";
     button.addEventListener("click", () => {
       byId("words").focus();
-      begin("ask", text);
+      startTurn("ask", text);
     });
     byId("suggestions").append(button);
   }
-  setMode();
-  listen(["picture"], () => {
-    stop();
+  updateModeTexts();
+  subscribe(["picture"], () => {
+    stopAnswer();
     running = null;
     setRunning(false);
     byId("log").replaceChildren();
     byId("talk").hidden = state.picture === null;
     byId("suggestions").hidden = false;
-    report("");
+    showStatus("");
   });
-  listen(["shown"], () => {
-    for (const turn of state.turns) turn.node.classList.toggle("shown", turn === state.shown);
+  subscribe(["shownTurn"], () => {
+    for (const turn of state.turns) turn.node.classList.toggle("shown", turn === state.shownTurn);
   });
-  listen(["lifted"], () => {
-    const phrase = forward();
+  subscribe(["highlighted"], () => {
+    const highlighted = highlightedPhrase();
     for (const turn of state.turns) {
-      for (const [one, button] of turn.answer.buttons) {
-        button.classList.toggle("lifted", one === phrase);
-        button.setAttribute("aria-pressed", one === state.chosen);
+      for (const [phrase, button] of turn.answerText.buttons) {
+        button.classList.toggle("lifted", phrase === highlighted);
+        button.setAttribute("aria-pressed", phrase === state.selected);
       }
     }
   });

@@ -1,30 +1,31 @@
-// What can be taken away from an answer.
+// The downloads of an answer: overlay, COCO annotations and masks.
 
-import { explained } from "./conversation.js";
-import { byId, report } from "./elements.js";
-import { greyPng, save, zipped } from "./files.js";
+import { formatError } from "./conversation.js";
+import { byId, showStatus } from "./dom.js";
+import { createZip, downloadFile, encodeGreyPng } from "./file_formats.js";
 import { drawOverlay } from "./overlay.js";
-import { pixelsIn } from "./run_lengths.js";
-import { listen, state } from "./state.js";
+import { decodeBox } from "./rle.js";
+import { state, subscribe } from "./state.js";
 
-function stem() {
+/** Derive the files' common name from the picture's: no extension, only safe characters. */
+function fileStem() {
   return state.picture.name.replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N}_-]+/gu, "-") || "picture";
 }
 
 async function saveOverlay() {
   const image = document.querySelector("#frame img");
   await image.decode();
-  const canvas = drawOverlay(image, state.shown);
+  const canvas = drawOverlay(image, state.shownTurn);
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-  save(`${stem()}-flmm.png`, blob, "image/png");
+  downloadFile(`${fileStem()}-flmm.png`, blob, "image/png");
 }
 
-/** COCO instances, as flmm's Answer.to_coco gives them. */
+/** Save COCO instances, in the form of Answer.to_coco in flmm. */
 function saveCoco() {
   const { width, height, name } = state.picture;
-  const phrases = state.shown.phrases;
+  const phrases = state.shownTurn.phrases;
   const names = [...new Set(phrases.map(({ text }) => text))];
-  const content = {
+  const dataset = {
     images: [{ id: 1, width, height, file_name: name }],
     annotations: phrases.map(({ text, mask, box: [x0, y0, x1, y1], area, score }, index) => ({
       id: index + 1,
@@ -38,33 +39,34 @@ function saveCoco() {
     })),
     categories: names.map((text, index) => ({ id: index + 1, name: text })),
   };
-  save(`${stem()}-flmm.json`, JSON.stringify(content), "application/json");
+  downloadFile(`${fileStem()}-flmm.json`, JSON.stringify(dataset), "application/json");
 }
 
 async function saveMasks() {
   const files = [];
-  for (const { number, text, ends, mask } of state.shown.phrases) {
+  for (const { number, text, runEnds, mask } of state.shownTurn.phrases) {
     const [height, width] = mask.size;
     const words = text.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40);
-    const content = await greyPng(pixelsIn(ends, height, [0, 0, width, height]), width, height);
+    const pixels = decodeBox(runEnds, height, [0, 0, width, height]);
+    const content = await encodeGreyPng(pixels, width, height);
     files.push({ name: `${String(number).padStart(2, "0")}-${words}.png`, content });
   }
-  save(`${stem()}-masks.zip`, zipped(files), "application/zip");
+  downloadFile(`${fileStem()}-masks.zip`, createZip(files), "application/zip");
 }
 
 export function setUpDownloads() {
   const buttons = { "save-overlay": saveOverlay, "save-coco": saveCoco, "save-masks": saveMasks };
-  for (const [id, work] of Object.entries(buttons)) {
+  for (const [id, save] of Object.entries(buttons)) {
     byId(id).addEventListener("click", async () => {
       try {
-        await work();
+        await save();
       } catch (error) {
-        report(explained(error), true);
+        showStatus(formatError(error), true);
       }
     });
   }
-  listen(["turn", "shown"], () => {
-    const turn = state.shown;
+  subscribe(["turn", "shownTurn"], () => {
+    const turn = state.shownTurn;
     const isReady = turn !== null && turn.state !== "running" && turn.phrases.length > 0;
     for (const id of Object.keys(buttons)) byId(id).disabled = !isReady;
   });

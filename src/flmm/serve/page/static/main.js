@@ -1,27 +1,27 @@
-// Sets the page up.
+// Set up the page.
 
+import { promptForKey } from "./api_key.js";
+import { fetchJson, setKeyPrompt } from "./api_client.js";
 import { setUpAttention } from "./attention.js";
-import { setUpChoosing } from "./choosing.js";
 import { setUpComparison } from "./comparison.js";
-import { explained, modelName, setUpConversation } from "./conversation.js";
+import { fetchModelName, formatError, setUpConversation } from "./conversation.js";
+import { byId } from "./dom.js";
 import { setUpDownloads } from "./downloads.js";
-import { byId } from "./elements.js";
-import { askForKey } from "./key.js";
 import { setColours } from "./phrases.js";
-import { fetchJson, setKeyAsker } from "./server.js";
-import { setUpStage } from "./stage.js";
+import { setUpPictureInput } from "./picture_input.js";
+import { setUpViews } from "./views.js";
 
-setKeyAsker(askForKey);
+setKeyPrompt(promptForKey);
 setUpConversation();
-setUpStage();
+setUpViews();
 setUpComparison();
 setUpDownloads();
 try {
-  const about = await fetchJson("/page/about");
-  setColours(about);
-  setUpAttention(about.heat);
-  setUpChoosing(about.pictures);
-  await modelName();
+  const config = await fetchJson("/page/about");
+  setColours(config);
+  setUpAttention(config.heat);
+  setUpPictureInput(config.pictures);
+  await fetchModelName();
 } catch (error) {
-  byId("complaint").textContent = explained(error);
+  byId("complaint").textContent = formatError(error);
 }

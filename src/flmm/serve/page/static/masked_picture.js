@@ -1,164 +1,169 @@
-// A picture with masks on it that can be lifted, named and clicked.
+// A picture with masks over it that can be highlighted, named and clicked.
 
-import { badgePlace } from "./badge_place.js";
-import { element } from "./elements.js";
-import { drawMask, newCanvas } from "./mask_drawing.js";
-import { isInside } from "./run_lengths.js";
+import { findBadgePosition } from "./badge_position.js";
+import { createElement } from "./dom.js";
+import { createCanvas, drawMask } from "./mask_drawing.js";
+import { isInside } from "./rle.js";
 
 export class MaskedPicture {
   /**
    * picture: {url, name, width, height}.
-   * side: of the drawing's longer side, in pixels.
-   * onLift(phrase or null) and onPick(phrase) hear of the pointer and the badges.
+   * canvasSide: the longer side, in pixels, at which masks are drawn; CSS scales them.
+   * onHighlight(phrase or null): called when pointer or focus move to a phrase or away.
+   * onSelect(phrase): called when a mask or badge is clicked.
+   * hasBadges: whether masks have numbered buttons.
    */
-  constructor(picture, side, { onLift, onPick, badges = true }) {
-    Object.assign(this, { picture, side, onLift, onPick, badges });
-    this.scale = side / Math.max(picture.width, picture.height);
-    this.drawn = new Map();
-    this.root = element("div", "masked");
+  constructor(picture, canvasSide, { onHighlight, onSelect, hasBadges = true }) {
+    Object.assign(this, { picture, canvasSide, onHighlight, onSelect, hasBadges });
+    this.scale = canvasSide / Math.max(picture.width, picture.height);
+    /** Phrase to {phrase, mask, canvas, nodes}, or to null if its mask is empty. */
+    this.drawings = new Map();
+    this.root = createElement("div", "masked");
     this.root.style.aspectRatio = `${picture.width} / ${picture.height}`;
     this.root.style.setProperty("--ratio", picture.width / picture.height);
-    const image = element("img");
+    const image = createElement("img");
     image.src = picture.url;
     image.alt = picture.name;
     image.draggable = false;
-    this.shade = newCanvas(picture.width * this.scale, picture.height * this.scale);
+    /** Darkens everything but the highlighted mask. */
+    this.shade = createCanvas(picture.width * this.scale, picture.height * this.scale);
     this.shade.className = "shade";
-    this.name = element("div", "name");
-    this.name.hidden = true;
-    this.root.append(image, this.shade, this.name);
-    this.root.addEventListener("pointermove", (event) => this.point(event));
-    this.root.addEventListener("pointerleave", () => this.leave());
-    this.root.addEventListener("click", (event) => this.click(event));
-    this.root.addEventListener("keydown", (event) => this.key(event));
+    /** The name of the phrase under the pointer. */
+    this.tooltip = createElement("div", "name");
+    this.tooltip.hidden = true;
+    this.root.append(image, this.shade, this.tooltip);
+    this.root.addEventListener("pointermove", (event) => this.handlePointerMove(event));
+    this.root.addEventListener("pointerleave", () => this.handlePointerLeave());
+    this.root.addEventListener("click", (event) => this.handleClick(event));
+    this.root.addEventListener("keydown", (event) => this.handleKeyDown(event));
   }
 
-  /** Shows these phrases' masks; those that are there already stay. */
+  /** Show the masks of exactly these phrases; those that are drawn already are kept. */
   show(phrases) {
-    for (const [phrase, drawn] of this.drawn) {
+    for (const [phrase, drawing] of this.drawings) {
       if (phrases.includes(phrase)) continue;
-      drawn?.nodes.forEach((node) => node.remove());
-      this.drawn.delete(phrase);
+      drawing?.nodes.forEach((node) => node.remove());
+      this.drawings.delete(phrase);
     }
     for (const phrase of phrases) {
-      if (!this.drawn.has(phrase)) this.drawn.set(phrase, this.draw(phrase));
+      if (!this.drawings.has(phrase)) this.drawings.set(phrase, this.drawPhrase(phrase));
     }
-    // Small masks over large ones.
-    const order = [...this.drawn.values()].filter(Boolean);
+    // Small masks lie over large ones.
+    const order = [...this.drawings.values()].filter(Boolean);
     order.sort((one, other) => other.phrase.area - one.phrase.area);
-    order.forEach((drawn, rank) => (drawn.canvas.style.zIndex = rank + 1));
-    this.rove(this.buttons()[0]);
+    order.forEach((drawing, rank) => (drawing.canvas.style.zIndex = rank + 1));
+    this.setTabStop(this.badges()[0]);
   }
 
-  draw(phrase) {
-    const line = Math.max(this.side / 320, 1.5);
-    const mask = drawMask(phrase, this.scale, line);
+  drawPhrase(phrase) {
+    const lineWidth = Math.max(this.canvasSide / 320, 1.5);
+    const mask = drawMask(phrase, this.scale, lineWidth);
     if (mask === null) return null;
     const canvas = mask.layer;
     canvas.className = "layer";
-    const percent = (value, whole) => `${(100 * value) / whole}%`;
-    canvas.style.left = percent(mask.left, this.shade.width);
-    canvas.style.top = percent(mask.top, this.shade.height);
-    canvas.style.width = percent(mask.width, this.shade.width);
-    canvas.style.height = percent(mask.height, this.shade.height);
+    const toPercent = (value, whole) => `${(100 * value) / whole}%`;
+    canvas.style.left = toPercent(mask.left, this.shade.width);
+    canvas.style.top = toPercent(mask.top, this.shade.height);
+    canvas.style.width = toPercent(mask.width, this.shade.width);
+    canvas.style.height = toPercent(mask.height, this.shade.height);
     const nodes = [canvas];
-    if (this.badges) nodes.push(this.badge(phrase));
+    if (this.hasBadges) nodes.push(this.createBadge(phrase));
     this.root.append(...nodes);
     return { phrase, mask, canvas, nodes };
   }
 
-  badge(phrase) {
-    const place = badgePlace(phrase, 13 / this.scale);
-    const button = element("button", "badge");
+  createBadge(phrase) {
+    const position = findBadgePosition(phrase, 13 / this.scale);
+    const button = createElement("button", "badge");
     button.type = "button";
     button.textContent = phrase.number;
     button.setAttribute("aria-label", `${phrase.number}, ${phrase.text}: ask about it`);
     button.style.setProperty("--colour", phrase.colour);
-    button.style.setProperty("--on", phrase.onColour);
-    button.style.left = `${(100 * place.x) / this.picture.width}%`;
-    button.style.top = `${(100 * place.y) / this.picture.height}%`;
-    button.addEventListener("focus", () => this.onLift(phrase));
-    button.addEventListener("blur", () => this.onLift(null));
+    button.style.setProperty("--text-colour", phrase.textColour);
+    button.style.left = `${(100 * position.x) / this.picture.width}%`;
+    button.style.top = `${(100 * position.y) / this.picture.height}%`;
+    button.addEventListener("focus", () => this.onHighlight(phrase));
+    button.addEventListener("blur", () => this.onHighlight(null));
     button.addEventListener("click", (event) => {
       event.stopPropagation();
-      this.onPick(phrase);
+      this.onSelect(phrase);
     });
     return button;
   }
 
-  /** Brings one phrase's mask forward and lets the rest step back; null brings all back. */
-  lift(phrase) {
-    const lifted = phrase && this.drawn.get(phrase);
-    this.root.classList.toggle("lifting", Boolean(lifted));
-    for (const drawn of this.drawn.values()) {
-      drawn?.nodes.forEach((node) => node.classList.toggle("lifted", drawn === lifted));
+  /** Show one phrase's mask bright and darken the rest; null shows all alike. */
+  highlight(phrase) {
+    const highlighted = phrase && this.drawings.get(phrase);
+    this.root.classList.toggle("lifting", Boolean(highlighted));
+    for (const drawing of this.drawings.values()) {
+      drawing?.nodes.forEach((node) => node.classList.toggle("lifted", drawing === highlighted));
     }
-    if (!lifted) return;
+    if (!highlighted) return;
+    const { mask } = highlighted;
     const context = this.shade.getContext("2d");
     context.globalCompositeOperation = "copy";
     context.fillStyle = "rgba(8, 10, 14, 0.66)";
     context.fillRect(0, 0, this.shade.width, this.shade.height);
     context.globalCompositeOperation = "destination-out";
-    context.drawImage(lifted.mask.stencil, lifted.mask.left, lifted.mask.top);
+    context.drawImage(mask.stencil, mask.left, mask.top);
     context.globalCompositeOperation = "source-over";
-    context.drawImage(lifted.mask.lifted, lifted.mask.left, lifted.mask.top);
+    context.drawImage(mask.highlighted, mask.left, mask.top);
   }
 
-  /** The smallest phrase under the pointer, or null. */
-  under(event) {
+  /** Find the phrase with the smallest mask at a pointer event's position, or null. */
+  findPhraseAt(event) {
     const frame = this.root.getBoundingClientRect();
     const x = Math.floor(((event.clientX - frame.left) / frame.width) * this.picture.width);
     const y = Math.floor(((event.clientY - frame.top) / frame.height) * this.picture.height);
     const { width, height } = this.picture;
     if (x < 0 || y < 0 || x >= width || y >= height) return null;
-    const found = [...this.drawn.keys()].filter((one) => isInside(one.ends, height, x, y));
+    const found = [...this.drawings.keys()].filter((one) => isInside(one.runEnds, height, x, y));
     return found.reduce((best, one) => (best && best.area <= one.area ? best : one), null);
   }
 
-  point(event) {
-    const phrase = this.under(event);
+  handlePointerMove(event) {
+    const phrase = this.findPhraseAt(event);
     this.root.classList.toggle("pointed", phrase !== null);
-    this.name.hidden = phrase === null;
-    this.onLift(phrase);
+    this.tooltip.hidden = phrase === null;
+    this.onHighlight(phrase);
     if (phrase === null) return;
     const frame = this.root.getBoundingClientRect();
-    this.name.textContent = phrase.text;
-    this.name.style.setProperty("--colour", phrase.colour);
+    this.tooltip.textContent = phrase.text;
+    this.tooltip.style.setProperty("--colour", phrase.colour);
     const x = event.clientX - frame.left;
-    const room = frame.width - this.name.offsetWidth - 8;
-    this.name.style.left = `${Math.max(Math.min(x + 14, room), 8)}px`;
-    this.name.style.top = `${Math.max(event.clientY - frame.top - 40, 8)}px`;
+    const maxLeft = frame.width - this.tooltip.offsetWidth - 8;
+    this.tooltip.style.left = `${Math.max(Math.min(x + 14, maxLeft), 8)}px`;
+    this.tooltip.style.top = `${Math.max(event.clientY - frame.top - 40, 8)}px`;
   }
 
-  leave() {
-    this.name.hidden = true;
+  handlePointerLeave() {
+    this.tooltip.hidden = true;
     this.root.classList.remove("pointed");
-    this.onLift(null);
+    this.onHighlight(null);
   }
 
-  click(event) {
-    const phrase = this.under(event);
-    if (phrase !== null) this.onPick(phrase);
+  handleClick(event) {
+    const phrase = this.findPhraseAt(event);
+    if (phrase !== null) this.onSelect(phrase);
   }
 
-  buttons() {
+  badges() {
     return [...this.root.querySelectorAll(".badge")];
   }
 
-  /** One stop of the Tab key for all badges; arrow keys go on from there. */
-  rove(chosen) {
-    for (const button of this.buttons()) button.tabIndex = button === chosen ? 0 : -1;
+  /** Make one badge the only one that the Tab key reaches; arrow keys lead to the others. */
+  setTabStop(badge) {
+    for (const button of this.badges()) button.tabIndex = button === badge ? 0 : -1;
   }
 
-  key(event) {
-    const buttons = this.buttons();
-    const at = buttons.indexOf(document.activeElement);
+  handleKeyDown(event) {
+    const badges = this.badges();
+    const index = badges.indexOf(document.activeElement);
     const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
-    if (at < 0 || !(event.key in steps)) return;
+    if (index < 0 || !(event.key in steps)) return;
     event.preventDefault();
-    const next = buttons[(at + steps[event.key] + buttons.length) % buttons.length];
-    this.rove(next);
+    const next = badges[(index + steps[event.key] + badges.length) % badges.length];
+    this.setTabStop(next);
     next.focus();
   }
 }
-

@@ -1,39 +1,43 @@
-// Phrases as the server tells of them, with what the page adds: colour, number, decoded mask.
+// Phrases of the server's replies, with what the page adds: number, colours, decoded mask.
 
-import { runEnds } from "./run_lengths.js";
+import { decodeRunEnds } from "./rle.js";
 
 let colours = [];
 let repeat = 1;
 
-/** The colours that flmm's own overlays have, from the server. */
-export function setColours(about) {
-  colours = about.colours;
-  repeat = about.repeat;
+/** Set the colours of phrases, those of flmm's overlays, from the reply to /page/about. */
+export function setColours(config) {
+  colours = config.colours;
+  repeat = config.repeat;
 }
 
-/** A phrase, ready to be shown; `index` counts from 0 in its answer. */
-export function preparedPhrase(told, index) {
+/**
+ * Add number, colour, textColour, runEnds and areaFraction to a phrase of a reply.
+ *
+ * `index` counts from 0 in the answer; beyond the last colour the last `repeat` ones recur.
+ */
+export function preparePhrase(reply, index) {
   const last = colours.length - repeat;
   const { fill, ink } = colours[index < colours.length ? index : last + (index % repeat)];
   return {
-    ...told,
+    ...reply,
     number: index + 1,
     colour: fill,
-    onColour: ink,
-    ends: runEnds(told.mask),
-    share: told.area / (told.mask.size[0] * told.mask.size[1]),
+    textColour: ink,
+    runEnds: decodeRunEnds(reply.mask),
+    areaFraction: reply.area / (reply.mask.size[0] * reply.mask.size[1]),
   };
 }
 
-/** How much of the picture a mask covers, for people. */
-export function percent(share) {
-  const value = 100 * share;
+/** Format a fraction from 0 to 1 as a percentage. */
+export function formatPercent(fraction) {
+  const value = 100 * fraction;
   return value > 0 && value < 1 ? "under 1 %" : `${Math.round(value)} %`;
 }
 
-/** A question about what a phrase names. */
-export function questionAbout(phrase) {
+/** Build a question about a phrase: "Where is the ...?" */
+export function buildQuestion(phrase) {
   const name = phrase.text.trim().replace(/^(the|an?)\s+/i, "");
-  const several = /^(two|three|four|five|six|seven|eight|nine|ten|\d+)\s/i.test(name);
-  return `Where ${several ? "are" : "is"} the ${name}?`;
+  const isPlural = /^(two|three|four|five|six|seven|eight|nine|ten|\d+)\s/i.test(name);
+  return `Where ${isPlural ? "are" : "is"} the ${name}?`;
 }

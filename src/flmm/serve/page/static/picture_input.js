@@ -1,26 +1,26 @@
-// How a picture comes in: bundled, chosen, dropped or pasted.
+// Load a picture: a bundled one, or a file that is chosen, dropped or pasted.
 
-import { byId, element, report } from "./elements.js";
+import { byId, createElement, showStatus } from "./dom.js";
 import { setPicture } from "./state.js";
 
-/** What the server takes; anything else that the browser can show is made a PNG here. */
-const TAKEN = ["image/png", "image/jpeg", "image/webp", "image/gif"];
+/** The media types that the server reads; other pictures are converted to PNG here. */
+const SERVER_MEDIA_TYPES = ["image/png", "image/jpeg", "image/webp", "image/gif"];
 
-/** Makes a file the picture that is talked about. */
-export async function take(file) {
+/** Read a file and make it the current picture; show an error if it is no picture. */
+export async function loadPicture(file) {
   try {
-    const opened = await loaded(URL.createObjectURL(file));
-    const { naturalWidth: width, naturalHeight: height } = opened;
-    const url = TAKEN.includes(file.type) ? await dataUrl(file) : redrawn(opened);
-    URL.revokeObjectURL(opened.src);
+    const image = await decodeImage(URL.createObjectURL(file));
+    const { naturalWidth: width, naturalHeight: height } = image;
+    const url = SERVER_MEDIA_TYPES.includes(file.type) ? await readDataUrl(file) : encodePng(image);
+    URL.revokeObjectURL(image.src);
     setPicture({ url, name: file.name || "pasted picture", width, height });
     byId("words").focus({ preventScroll: true });
   } catch {
-    complain(`${file.name || "That"} is no picture that this browser can read.`);
+    showError(`${file.name || "That"} is no picture that this browser can read.`);
   }
 }
 
-async function loaded(url) {
+async function decodeImage(url) {
   const image = new Image();
   image.src = url;
   await image.decode();
@@ -28,15 +28,16 @@ async function loaded(url) {
   return image;
 }
 
-function redrawn(image) {
-  const canvas = element("canvas");
+/** Encode an image as PNG; returns a data URL. */
+function encodePng(image) {
+  const canvas = createElement("canvas");
   canvas.width = image.naturalWidth;
   canvas.height = image.naturalHeight;
   canvas.getContext("2d").drawImage(image, 0, 0);
   return canvas.toDataURL("image/png");
 }
 
-function dataUrl(file) {
+function readDataUrl(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result);
@@ -45,46 +46,48 @@ function dataUrl(file) {
   });
 }
 
-function complain(text) {
+/** Show an error on the start screen and in the conversation; only one of them is visible. */
+function showError(text) {
   const line = byId("complaint");
   line.textContent = text;
-  report(text, true);
+  showStatus(text, true);
 }
 
-async function takeBundled({ url, title, name }) {
+async function loadBundledPicture({ url, title, name }) {
   try {
     const blob = await (await fetch(url)).blob();
-    await take(new File([blob], name, { type: blob.type }));
+    await loadPicture(new File([blob], name, { type: blob.type }));
   } catch {
-    complain(`${title} could not be fetched. Is the server still running?`);
+    showError(`${title} could not be fetched. Is the server still running?`);
   }
 }
 
-function offer(picture) {
-  const button = element("button");
+function addBundledPicture(picture) {
+  const button = createElement("button");
   button.type = "button";
-  const image = element("img");
+  const image = createElement("img");
   Object.assign(image, { src: picture.url, alt: "", width: 160, height: 160, decoding: "async" });
-  button.append(image, element("span", "", picture.title));
-  button.addEventListener("click", () => takeBundled(picture));
-  const item = element("li");
+  button.append(image, createElement("span", "", picture.title));
+  button.addEventListener("click", () => loadBundledPicture(picture));
+  const item = createElement("li");
   item.append(button);
   byId("bundled").append(item);
 }
 
-export function setUpChoosing(pictures) {
-  pictures.forEach(offer);
+/** Connect all ways of input; pictures: the bundled ones, [{url, title, name}]. */
+export function setUpPictureInput(pictures) {
+  pictures.forEach(addBundledPicture);
   const file = byId("file");
   byId("open").addEventListener("click", () => file.click());
   file.addEventListener("change", () => {
-    if (file.files.length) take(file.files[0]);
+    if (file.files.length) loadPicture(file.files[0]);
     file.value = "";
   });
   document.addEventListener("paste", (event) => {
     const [pasted] = event.clipboardData.files;
     if (!pasted) return;
     event.preventDefault();
-    take(pasted);
+    loadPicture(pasted);
   });
   document.addEventListener("dragover", (event) => {
     if (!event.dataTransfer.types.includes("Files")) return;
@@ -99,6 +102,6 @@ export function setUpChoosing(pictures) {
     const [dropped] = event.dataTransfer.files;
     if (!dropped) return;
     event.preventDefault();
-    take(dropped);
+    loadPicture(dropped);
   });
 }
