@@ -19,31 +19,31 @@ import flmm
 PICTURES = sorted((Path(flmm.__file__).parent / "assets" / "pictures").glob("*.png"))
 QUESTION = "What is in the picture?"
 _COMMAND = "from flmm.cli.main import run; run()"
-_KINDS = ("chat", "stream", "segment")
+_REQUEST_TYPES = ("chat", "stream", "segment")
 """What clients ask in turn."""
 
 
 @dataclass
-class Counts:
+class RequestCounts:
     """What became of requests."""
 
-    done: int = 0
-    busy: int = 0
+    answered: int = 0
+    rejected: int = 0
     failed: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
 
 @dataclass
-class Times:
+class StreamTimings:
     """Of streamed answers, in seconds."""
 
     first_token: list[float] = field(default_factory=list)
-    mask: list[float] = field(default_factory=list)
+    mask_after_text: list[float] = field(default_factory=list)
     """From the piece of text that has a phrase's last letter to the phrase."""
 
 
 @contextmanager
-def serving(arguments: Sequence[str]) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def start_server(arguments: Sequence[str]) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Gives the server's address and its process."""
     command = [sys.executable, "-c", _COMMAND, "serve", "--port", "0", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -65,7 +65,7 @@ def serving(arguments: Sequence[str]) -> Iterator[tuple[str, "subprocess.Popen[s
             log.join()
 
 
-def memory(process: "subprocess.Popen[str]") -> float:
+def read_peak_memory(process: "subprocess.Popen[str]") -> float:
     """The most that the process held since it was last asked, in MiB.
 
     Between two batches a process holds a good deal less than at work: what it holds at one moment
@@ -84,18 +84,18 @@ def picture_url(number: int = 0) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def chat_body(model: str, number: int = 0, **more: object) -> dict[str, object]:
+def chat_body(model: str, number: int = 0, **options: object) -> dict[str, object]:
     """A question about one of the bundled pictures."""
     parts = [
         {"type": "image_url", "image_url": {"url": picture_url(number)}},
         {"type": "text", "text": QUESTION},
     ]
-    return {"model": model, "messages": [{"role": "user", "content": parts}], **more}
+    return {"model": model, "messages": [{"role": "user", "content": parts}], **options}
 
 
-def ask(client: httpx.Client, number: int, model: str, counts: Counts) -> None:
+def send_request(client: httpx.Client, number: int, model: str, counts: RequestCounts) -> None:
     """A client's request of that number, to its end."""
-    kind = _KINDS[number % len(_KINDS)]
+    kind = _REQUEST_TYPES[number % len(_REQUEST_TYPES)]
     began = time.perf_counter()
     try:
         if kind == "segment":
@@ -111,25 +111,25 @@ def ask(client: httpx.Client, number: int, model: str, counts: Counts) -> None:
         counts.failed.append(f"{kind}: {error!r}")
         return
     if response.status_code == 429:
-        counts.busy += 1
+        counts.rejected += 1
         time.sleep(float(response.headers["retry-after"]))
     elif response.status_code != 200 or (kind == "stream" and "[DONE]" not in response.text):
         counts.failed.append(f"{kind}: {response.status_code} {response.text[:200]}")
     else:
-        counts.done += 1
+        counts.answered += 1
         counts.seconds.append(time.perf_counter() - began)
 
 
-def load(address: str, model: str, clients: int, seconds: float) -> Counts:
+def run_load(address: str, model: str, clients: int, seconds: float) -> RequestCounts:
     """So many clients, each asking again as soon as it is answered."""
-    counts = Counts()
+    counts = RequestCounts()
     until = time.perf_counter() + seconds
 
     def work(number: int) -> None:
         with httpx.Client(base_url=address, timeout=300, trust_env=False) as client:
             turn = number
             while time.perf_counter() < until:
-                ask(client, turn, model, counts)
+                send_request(client, turn, model, counts)
                 turn += 1
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
@@ -140,7 +140,7 @@ def load(address: str, model: str, clients: int, seconds: float) -> Counts:
     return counts
 
 
-def stream_once(client: httpx.Client, body: dict[str, object], times: Times) -> None:
+def time_stream(client: httpx.Client, body: dict[str, object], timings: StreamTimings) -> None:
     """One streamed answer, with its times."""
     began = time.perf_counter()
     said: list[float] = []
@@ -152,6 +152,6 @@ def stream_once(client: httpx.Client, body: dict[str, object], times: Times) -> 
             now = time.perf_counter()
             said.extend([now] * len(delta.get("content") or ""))
             if said and said[0] == now:
-                times.first_token.append(now - began)
+                timings.first_token.append(now - began)
             for phrase in delta.get("grounding") or []:
-                times.mask.append(now - said[phrase["end"] - 1])
+                timings.mask_after_text.append(now - said[phrase["end"] - 1])

@@ -24,7 +24,7 @@ import httpx
 import hypothesis
 import schemathesis
 from hypothesis import strategies
-from picture_damage import damaged, whole_png
+from picture_damage import damage_picture, valid_png
 from schemathesis import checks as made_checks
 from schemathesis.checks import CheckFunction
 from schemathesis.core.failures import FailureGroup
@@ -32,7 +32,7 @@ from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from flmm.grounding.grounder import Grounder
-from flmm.serve.server import http_server, listen
+from flmm.serve.server import create_server, listen
 from flmm.serve.settings import Limits, ServerSettings
 
 Case = schemathesis.Case[Any]
@@ -43,9 +43,9 @@ CHECKS: list[CheckFunction] = [
     openapi_checks.response_headers_conformance,
     openapi_checks.response_schema_conformance,
 ]
-_NO_ANSWER = 599
-_AT_ONCE = 8
-_WHOLE = whole_png()
+_NO_RESPONSE = 599
+_CONCURRENCY = 8
+_VALID_PNG = valid_png()
 _LIMITS = Limits(answer_tokens=3, phrases=4, prompt_tokens=600, pixels=4_000_000)
 
 
@@ -55,43 +55,43 @@ class Findings:
 
     total: int
     done: int = 0
-    broken: list[str] = field(default_factory=list)
-    began: float = field(default_factory=time.monotonic)
+    failures: list[str] = field(default_factory=list)
+    start_time: float = field(default_factory=time.monotonic)
     statuses: dict[int, int] = field(default_factory=dict)
-    _told: float = 0.0
+    _last_report: float = 0.0
 
-    def add(self, what: str) -> None:
+    def add_failure(self, what: str) -> None:
         """Something broke."""
-        self.broken.append(what)
+        self.failures.append(what)
         print(what, flush=True)
 
-    def count(self, status: int) -> None:
+    def count_response(self, status: int) -> None:
         """One more response."""
         self.done += 1
         self.statuses[status] = self.statuses.get(status, 0) + 1
 
-    def tell(self, what: str, number: int) -> None:
+    def report_progress(self, what: str, number: int) -> None:
         """Says how far it is, twice a minute."""
         now = time.monotonic()
-        if now - self._told < 30 and self.done < self.total:
+        if now - self._last_report < 30 and self.done < self.total:
             return
-        self._told = now
-        rate = self.done / max(now - self.began, 1e-9)
+        self._last_report = now
+        rate = self.done / max(now - self.start_time, 1e-9)
         left = max(self.total - self.done, 0) / max(rate, 1e-9)
         print(
             f"{what}: {self.done} of {self.total}, {rate:.0f} a second, {left / 60:.0f} min left,"
-            f" {len(self.broken)} broken; --first {number}",
+            f" {len(self.failures)} broken; --first {number}",
             file=sys.stderr,
         )
 
 
 @contextmanager
-def serving() -> Iterator[str]:
+def start_server() -> Iterator[str]:
     """Gives the server's address."""
     settings = ServerSettings(port=0, limits=_LIMITS)
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     with listen(settings) as opened:
-        server = http_server(Grounder.from_pretrained(), settings)
+        server = create_server(Grounder.from_pretrained(), settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
         thread.start()
         while not server.started:
@@ -103,7 +103,7 @@ def serving() -> Iterator[str]:
             thread.join()
 
 
-def fuzz_api(address: str, total: int, first: int, cases_a_seed: int = 50) -> Findings:
+def fuzz_api(address: str, total: int, first: int, cases_per_seed: int = 50) -> Findings:
     """Requests by the description, and responses held against it.
 
     Each number is a seed of ``cases_a_seed`` requests to one route, fitting or misfitting.
@@ -120,15 +120,15 @@ def fuzz_api(address: str, total: int, first: int, cases_a_seed: int = 50) -> Fi
         operation, mode = turns[number % len(turns)]
         cases = operation.as_strategy(generation_mode=mode)
         try:
-            count = min(cases_a_seed, total - findings.done)
+            count = min(cases_per_seed, total - findings.done)
             _send_cases(cases, number, count, findings, address, model)
         except hypothesis.errors.Unsatisfiable:
             # An operation without input has nothing that misfits.
             turns.remove((operation, mode))
         except (Exception, FailureGroup) as failure:
-            findings.add(f"--api, number {number}, {operation.label}:\n{failure}")
+            findings.add_failure(f"--api, number {number}, {operation.label}:\n{failure}")
         number += 1
-        findings.tell("--api", number)
+        findings.report_progress("--api", number)
     return findings
 
 
@@ -152,30 +152,30 @@ def _send_cases(
     @hypothesis.given(case=cases, whole=strategies.integers(0, 3))
     def send(case: Case, whole: int) -> None:
         if whole:
-            _make_readable(case.body, model)
+            _fill_valid_values(case.body, model)
         response = case.call(base_url=address)
-        findings.count(response.status_code)
+        findings.count_response(response.status_code)
         case.validate_response(response, checks=CHECKS)
 
     send()
 
 
-def _make_readable(body: object, model: str) -> None:
+def _fill_valid_values(body: object, model: str) -> None:
     """Real pictures and the model's name: without these, hardly a request gets past its reading."""
     if isinstance(body, list):
         for part in body:
-            _make_readable(part, model)
+            _fill_valid_values(part, model)
     if not isinstance(body, dict):
         return
     for key, value in body.items():
         if key == "image" and isinstance(value, bytes):
-            body[key] = _WHOLE
+            body[key] = _VALID_PNG
         elif key in ("image", "url") and isinstance(value, str):
-            body[key] = _url(_WHOLE, "image/png")
+            body[key] = _url(_VALID_PNG, "image/png")
         elif key == "model" and isinstance(value, str):
             body[key] = model
         else:
-            _make_readable(value, model)
+            _fill_valid_values(value, model)
 
 
 def _url(content: bytes, kind: str) -> str:
@@ -187,25 +187,27 @@ def fuzz_pictures(address: str, total: int, first: int) -> Findings:
     findings = Findings(total)
     with (
         httpx.Client(base_url=address, timeout=60, trust_env=False) as client,
-        ThreadPoolExecutor(_AT_ONCE) as pool,
+        ThreadPoolExecutor(_CONCURRENCY) as pool,
     ):
 
         def send(number: int) -> None:
-            content, kind = damaged(number)
+            content, kind = damage_picture(number)
             status = _send_picture(client, content, kind, number)
-            findings.count(status)
+            findings.count_response(status)
             if status not in (200, 400, 415):
                 small = content
                 # Without an answer, each try would take as long as this one.
-                if status != _NO_ANSWER:
-                    small = smallest(
+                if status != _NO_RESPONSE:
+                    small = minimise_content(
                         content, lambda part: _send_picture(client, part, kind, number)
                     )
-                findings.add(f"--pictures, number {number}: {status} for {kind} {small.hex()}")
+                findings.add_failure(
+                    f"--pictures, number {number}: {status} for {kind} {small.hex()}"
+                )
 
-        for begin in range(first, first + total, _AT_ONCE):
-            list(pool.map(send, range(begin, min(begin + _AT_ONCE, first + total))))
-            findings.tell("--pictures", begin + _AT_ONCE)
+        for begin in range(first, first + total, _CONCURRENCY):
+            list(pool.map(send, range(begin, min(begin + _CONCURRENCY, first + total))))
+            findings.report_progress("--pictures", begin + _CONCURRENCY)
     return findings
 
 
@@ -214,7 +216,7 @@ def _send_picture(client: httpx.Client, content: bytes, kind: str, number: int) 
     try:
         return _response(client, content, kind, number).status_code
     except httpx.HTTPError:
-        return _NO_ANSWER
+        return _NO_RESPONSE
 
 
 def _response(client: httpx.Client, content: bytes, kind: str, number: int) -> httpx.Response:
@@ -226,7 +228,7 @@ def _response(client: httpx.Client, content: bytes, kind: str, number: int) -> h
     return client.post("/v1/segment", json=body)
 
 
-def smallest(content: bytes, status: Callable[[bytes], int]) -> bytes:
+def minimise_content(content: bytes, status: Callable[[bytes], int]) -> bytes:
     """The content without all parts that can be left out and it still breaks."""
     length = len(content) // 2
     while length:
@@ -249,7 +251,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number to begin with")
     given = parser.parse_args()
     broken = 0
-    with serving() as address:
+    with start_server() as address:
         for name, fuzz, total in (
             ("--api", fuzz_api, given.api),
             ("--pictures", fuzz_pictures, given.pictures),
@@ -258,10 +260,10 @@ def main() -> int:
                 findings = fuzz(address, total, given.first)
                 told = {status: findings.statuses[status] for status in sorted(findings.statuses)}
                 print(
-                    f"{name}: {findings.done} requests, {len(findings.broken)} broken, {told}",
+                    f"{name}: {findings.done} requests, {len(findings.failures)} broken, {told}",
                     flush=True,
                 )
-                broken += len(findings.broken)
+                broken += len(findings.failures)
         held = httpx.get(f"{address}/healthz", trust_env=False).json()["served"]
         print(f"places still held: {held}")
     return 1 if broken or held else 0

@@ -22,13 +22,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
-from serve_clients import Counts, Times, chat_body, load, memory, serving, stream_once
+from serve_clients import (
+    RequestCounts,
+    StreamTimings,
+    chat_body,
+    read_peak_memory,
+    run_load,
+    start_server,
+    time_stream,
+)
 
 Process = subprocess.Popen[str]
-Bar = dict[str, object]
+Criterion = dict[str, object]
 
 
-def bar(name: str, value: float, limit: float, at_least: bool = False) -> Bar:
+def check_criterion(name: str, value: float, limit: float, at_least: bool = False) -> Criterion:
     """A figure, and what is asked of it."""
     met = value >= limit if at_least else value <= limit
     return {
@@ -38,16 +46,18 @@ def bar(name: str, value: float, limit: float, at_least: bool = False) -> Bar:
     }
 
 
-def latency(address: str, model: str, rounds: int) -> tuple[dict[str, float], list[Bar]]:
+def measure_latency(
+    address: str, model: str, rounds: int
+) -> tuple[dict[str, float], list[Criterion]]:
     """Times of an answer with nobody else there; with and without grounding in turn."""
-    plain, grounded = Times(), Times()
+    plain, grounded = StreamTimings(), StreamTimings()
     with httpx.Client(base_url=address, timeout=300, trust_env=False) as client:
         for _ in range(rounds):
-            stream_once(client, chat_body(model, stream=True), plain)
-            stream_once(client, chat_body(model, stream=True, grounding={}), grounded)
+            time_stream(client, chat_body(model, stream=True), plain)
+            time_stream(client, chat_body(model, stream=True, grounding={}), grounded)
     without = statistics.median(plain.first_token)
     with_it = statistics.median(grounded.first_token)
-    median, most = statistics.median(grounded.mask), max(grounded.mask)
+    median, most = statistics.median(grounded.mask_after_text), max(grounded.mask_after_text)
     figures = {
         "first_token_ms": round(without * 1000, 1),
         "first_token_with_grounding_ms": round(with_it * 1000, 1),
@@ -55,51 +65,53 @@ def latency(address: str, model: str, rounds: int) -> tuple[dict[str, float], li
         "mask_after_last_token_most_ms": round(most * 1000, 1),
     }
     return figures, [
-        bar("time to the first token with grounding, of that without", with_it / without, 1.1),
-        bar("seconds from a phrase's last token to its mask, the longest", most, 0.15),
+        check_criterion(
+            "time to the first token with grounding, of that without", with_it / without, 1.1
+        ),
+        check_criterion("seconds from a phrase's last token to its mask, the longest", most, 0.15),
     ]
 
 
-def watch_memory(process: Process, every: float, seen: list[float], done: threading.Event) -> None:
+def record_memory(process: Process, every: float, seen: list[float], done: threading.Event) -> None:
     """Notes the memory until the load is done."""
     while not done.wait(every):
-        seen.append(round(memory(process), 1))
+        seen.append(round(read_peak_memory(process), 1))
 
 
-def together(address: str) -> tuple[float, float]:
+def read_batch_counts(address: str) -> tuple[float, float]:
     """How many groups of requests the model has answered, and how many requests in them."""
     text = httpx.get(f"{address}/metrics", trust_env=False).text
     found = dict(re.findall(r"^flmm_requests_together_(count|sum) (\S+)$", text, re.MULTILINE))
     return float(found["count"]), float(found["sum"])
 
 
-def under_load(
+def measure_under_load(
     address: str, process: Process, model: str, clients: int, seconds: float
-) -> tuple[dict[str, object], list[Bar]]:
+) -> tuple[dict[str, object], list[Criterion]]:
     """One client, and then many."""
-    alone = load(address, model, 1, min(max(seconds / 4, 2.0), 60.0))
-    groups, requests = together(address)
+    alone = run_load(address, model, 1, min(max(seconds / 4, 2.0), 60.0))
+    groups, requests = read_batch_counts(address)
     seen: list[float] = []
     done = threading.Event()
     watcher = threading.Thread(
-        target=watch_memory, args=(process, max(seconds / 60, 0.5), seen, done)
+        target=record_memory, args=(process, max(seconds / 60, 0.5), seen, done)
     )
     watcher.start()
     began = time.perf_counter()
-    many = load(address, model, clients, seconds)
+    many = run_load(address, model, clients, seconds)
     took = time.perf_counter() - began
     done.set()
     watcher.join()
-    more_groups, more_requests = together(address)
-    rates = alone.done / max(sum(alone.seconds), 1e-9), many.done / took
-    settled = seen[len(seen) // 5 :] or [memory(process)]
+    more_groups, more_requests = read_batch_counts(address)
+    rates = alone.answered / max(sum(alone.seconds), 1e-9), many.answered / took
+    settled = seen[len(seen) // 5 :] or [read_peak_memory(process)]
     changes = [abs(one / settled[0] - 1) for one in settled]
     failed = [*alone.failed, *many.failed]
     figures = {
         "clients": clients,
         "seconds": round(took, 1),
-        "answered": many.done,
-        "told_to_come_again": many.busy,
+        "answered": many.answered,
+        "told_to_come_again": many.rejected,
         "failed": failed,
         "answers_a_second_one_client": round(rates[0], 2),
         "answers_a_second": round(rates[1], 2),
@@ -108,13 +120,13 @@ def under_load(
         "memory_mib": seen,
     }
     return figures, [
-        bar("admitted requests that failed", len(failed), 0),
-        bar("answers a second, of one client's", rates[1] / rates[0], 2, at_least=True),
-        bar("change of memory after the first fifth, the largest", max(changes), 0.05),
+        check_criterion("admitted requests that failed", len(failed), 0),
+        check_criterion("answers a second, of one client's", rates[1] / rates[0], 2, at_least=True),
+        check_criterion("change of memory after the first fifth, the largest", max(changes), 0.05),
     ]
 
 
-def wait_for(address: str, served: int) -> float:
+def wait_until_served(address: str, served: int) -> float:
     """Seconds until so many requests hold a place."""
     began = time.perf_counter()
     while httpx.get(f"{address}/healthz", trust_env=False).json()["served"] != served:
@@ -125,7 +137,7 @@ def wait_for(address: str, served: int) -> float:
 
 
 @contextmanager
-def streamed(address: str, model: str) -> Iterator[Iterator[str]]:
+def open_stream(address: str, model: str) -> Iterator[Iterator[str]]:
     """Gives the lines of a streamed answer; who leaves early hangs up."""
     body = chat_body(model, stream=True, grounding={})
     url = f"{address}/v1/chat/completions"
@@ -133,64 +145,72 @@ def streamed(address: str, model: str) -> Iterator[Iterator[str]]:
         yield response.iter_lines()
 
 
-def gone(address: str, model: str) -> Bar:
+def check_disconnect(address: str, model: str) -> Criterion:
     """A client that goes in the middle of an answer."""
-    with streamed(address, model) as lines:
+    with open_stream(address, model) as lines:
         for _ in range(6):
             next(lines)
-    return bar("seconds until one that went has freed its place", wait_for(address, 0), 1)
+    return check_criterion(
+        "seconds until one that went has freed its place", wait_until_served(address, 0), 1
+    )
 
 
-def too_many(address: str, model: str, queue: int) -> list[Bar]:
+def check_overload(address: str, model: str, queue: int) -> list[Criterion]:
     """More at once than there are places."""
     extra = 16
-    counts = Counts()
+    counts = RequestCounts()
 
     def ask(client: httpx.Client) -> None:
         response = client.post("/v1/chat/completions", json=chat_body(model, max_tokens=2))
         if response.status_code == 429 and int(response.headers["retry-after"]) >= 1:
-            counts.busy += 1
+            counts.rejected += 1
         elif response.status_code == 200:
-            counts.done += 1
+            counts.answered += 1
 
     with (
-        httpx.Client(base_url=address, timeout=300, trust_env=False, limits=_MANY) as client,
+        httpx.Client(
+            base_url=address, timeout=300, trust_env=False, limits=_UNLIMITED_CONNECTIONS
+        ) as client,
         ThreadPoolExecutor(queue + extra) as pool,
     ):
         for _ in range(queue + extra):
             pool.submit(ask, client)
     return [
-        bar("of those at once, told to come again, with Retry-After", counts.busy, 1, True),
-        bar("the others answered", counts.done, queue + extra - counts.busy, True),
+        check_criterion(
+            "of those at once, told to come again, with Retry-After", counts.rejected, 1, True
+        ),
+        check_criterion(
+            "the others answered", counts.answered, queue + extra - counts.rejected, True
+        ),
     ]
 
 
-_MANY = httpx.Limits(max_connections=None)
+_UNLIMITED_CONNECTIONS = httpx.Limits(max_connections=None)
 
 
-def ended(address: str, process: Process, model: str) -> Bar:
+def check_shutdown(address: str, process: Process, model: str) -> Criterion:
     """A server that is told to end in the middle of an answer."""
-    with streamed(address, model) as lines:
+    with open_stream(address, model) as lines:
         next(lines)
         process.send_signal(signal.SIGTERM)
         last = [line for line in lines if line][-1:]
     finished = last == ["data: [DONE]"] and process.wait(60) == 0
-    return bar("told to end, it finishes what it has begun", finished, 1, at_least=True)
+    return check_criterion("told to end, it finishes what it has begun", finished, 1, at_least=True)
 
 
 def measure(
     clients: int, seconds: float, rounds: int, arguments: Sequence[str]
 ) -> dict[str, object]:
     """The whole measurement."""
-    with serving(arguments) as (address, process):
+    with start_server(arguments) as (address, process):
         health = httpx.get(f"{address}/healthz", trust_env=False).json()
         model, queue = health["model"], health["queue"]
         # What is loaded at first use is not what is measured.
-        load(address, model, 2, 0.1)
-        times, bars = latency(address, model, rounds)
-        figures, more = under_load(address, process, model, clients, seconds)
-        bars += [*more, gone(address, model), *too_many(address, model, queue)]
-        bars.append(ended(address, process, model))
+        run_load(address, model, 2, 0.1)
+        times, bars = measure_latency(address, model, rounds)
+        figures, more = measure_under_load(address, process, model, clients, seconds)
+        bars += [*more, check_disconnect(address, model), *check_overload(address, model, queue)]
+        bars.append(check_shutdown(address, process, model))
     return {**times, **figures, "bars": bars, "all_met": all(one["met"] for one in bars)}
 
 

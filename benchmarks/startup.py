@@ -24,14 +24,14 @@ COMMANDS = {
 
 
 @dataclass(frozen=True)
-class Run:
+class CommandCost:
     """One process: wall time in seconds, peak resident memory in GB."""
 
     seconds: float
     gigabytes: float
 
 
-def measure(arguments: list[str], folder: str) -> Run:
+def measure_command(arguments: list[str], folder: str) -> CommandCost:
     """Run flmm once (or, without arguments, the imports that it cannot do without)."""
     program = (
         ["-m", "flmm.cli.main", *arguments]
@@ -50,14 +50,14 @@ def measure(arguments: list[str], folder: str) -> Run:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"flmm {' '.join(arguments)} failed with {process.returncode}")
-    return Run(seconds, usage.ru_maxrss * 1024 / 1e9)
+    return CommandCost(seconds, usage.ru_maxrss * 1024 / 1e9)
 
 
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     with tempfile.TemporaryDirectory() as folder:
         for name, arguments in COMMANDS.items():
-            results = [measure(arguments, folder) for _ in range(runs)]
+            results = [measure_command(arguments, folder) for _ in range(runs)]
             seconds = [result.seconds for result in results]
             print(
                 f"{name:45} least {min(seconds):5.2f} s  median {statistics.median(seconds):5.2f} s"

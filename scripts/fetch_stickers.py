@@ -11,29 +11,29 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from flmm.stickers.kinds import KINDS, OWN_ARTWORK, STICKER_FOLDER, STICKER_PACKAGES
+from flmm.stickers.kinds import DEFAULT_ARTWORK, KINDS, STICKER_FOLDER, STICKER_PACKAGE_TEMPLATE
 
 
-def fetch(artwork: str, target: Path) -> None:
+def fetch_stickers(artwork: str, target: Path) -> None:
     """Write one 64x64 PNG a kind to `target`; raises KeyError for an unknown code."""
     target.mkdir(parents=True, exist_ok=True)
-    name = STICKER_PACKAGES.format(artwork=artwork)
+    name = STICKER_PACKAGE_TEMPLATE.format(artwork=artwork)
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["npm", "pack", "--silent", name], cwd=folder, check=True)
         (archive,) = Path(folder).glob("*.tgz")
         with tarfile.open(archive) as package:
             for kind in KINDS:
-                member = package.extractfile(f"package/img/{artwork}/64/{kind.code}.png")
+                member = package.extractfile(f"package/img/{artwork}/64/{kind.emoji_code}.png")
                 if member is None:
-                    raise KeyError(f"{kind.name}: no image {kind.code} in {name}")
-                partial = target / f".{kind.code}.partial"
+                    raise KeyError(f"{kind.name}: no image {kind.emoji_code} in {name}")
+                partial = target / f".{kind.emoji_code}.partial"
                 partial.write_bytes(member.read())
-                os.replace(partial, target / f"{kind.code}.png")
+                os.replace(partial, target / f"{kind.emoji_code}.png")
     print(f"{len(KINDS)} stickers in {target}")
 
 
 if __name__ == "__main__":
     if len(sys.argv) not in (1, 3):
         sys.exit("give an artwork and a folder, such as twitter build/twitter, or neither")
-    artwork, target = sys.argv[1:] or (OWN_ARTWORK, STICKER_FOLDER)
-    fetch(str(artwork), Path(target))
+    artwork, target = sys.argv[1:] or (DEFAULT_ARTWORK, STICKER_FOLDER)
+    fetch_stickers(str(artwork), Path(target))

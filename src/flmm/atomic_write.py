@@ -9,7 +9,7 @@ from flmm.errors import InputError
 
 
 @contextmanager
-def whole_file(file: Path) -> Iterator[Path]:
+def atomic_write(file: Path) -> Iterator[Path]:
     """Gives a place beside ``file`` to write to; what is there becomes ``file`` at the block's end.
 
     When the block raises, ``file`` stays as it was and nothing is left behind.
@@ -22,14 +22,14 @@ def whole_file(file: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_file_atomically(path: Path, content: bytes) -> None:
     """Writes a file that appears whole or not at all.
 
     Raises:
         InputError: it cannot be written.
     """
     try:
-        with whole_file(path) as place:
+        with atomic_write(path) as place:
             place.write_bytes(content)
     except OSError as error:
         raise InputError(

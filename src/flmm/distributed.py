@@ -11,7 +11,7 @@ from flmm.errors import InputError
 Result = TypeVar("Result")
 
 
-def agree(work: Callable[[], Result]) -> Result:
+def run_on_all_processes(work: Callable[[], Result]) -> Result:
     """This process's part of a work that every process of the run does at this point.
 
     Where one fails, all raise its message; none is left waiting for it, which on GPUs takes hours.
@@ -37,10 +37,10 @@ def agree(work: Callable[[], Result]) -> Result:
     return made[0]
 
 
-def first_does(work: Callable[[], None]) -> None:
+def run_on_main_process(work: Callable[[], None]) -> None:
     """The first process works, all others wait for it, and fail where it fails.
 
     Raises:
         InputError: the work failed.
     """
-    agree(work if PartialState().is_main_process else lambda: None)
+    run_on_all_processes(work if PartialState().is_main_process else lambda: None)

@@ -8,21 +8,21 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Remembered(Generic[Value]):
+class LRUCache(Generic[Value]):
     """The values of the ``most`` keys used last; threads may share it."""
 
-    def __init__(self, most: int = 4) -> None:
-        self._most = most
+    def __init__(self, max_size: int = 4) -> None:
+        self._max_size = max_size
         self._values: OrderedDict[bytes, Value] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: bytes, make: Callable[[], Value]) -> Value:
+    def get_or_create(self, key: bytes, create: Callable[[], Value]) -> Value:
         """The key's value, made now if it is not remembered."""
         # Made under the lock: two questions about a new picture wait for one encoding of it.
         with self._lock:
             if key not in self._values:
-                self._values[key] = make()
+                self._values[key] = create()
             self._values.move_to_end(key)
-            while len(self._values) > self._most:
+            while len(self._values) > self._max_size:
                 self._values.popitem(last=False)
             return self._values[key]

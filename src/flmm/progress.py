@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-Watch = Callable[[int, int, str], None]
+ProgressCallback = Callable[[int, int, str], None]
 """Shown (how much is done, how much there is, what it is)."""
 
 
-def unwatched(_done: int, _total: int, _what: str) -> None:
+def no_progress(_done: int, _total: int, _what: str) -> None:
     """A ``Watch`` for where nobody looks."""

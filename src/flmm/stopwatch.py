@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 class Stopwatch:
     """Adds up the seconds of stages, by name; a stage may come more than once."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         begin = time.perf_counter()
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+        self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - begin

@@ -17,13 +17,13 @@ EMBEDDED_HEAD = "embedded:head"
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
-def embedded_parts() -> dict[str, Path]:
+def find_embedded_models() -> dict[str, Path]:
     """What comes with the package: names such as "embedded:head", and their folders."""
     folders = sorted(entry for entry in EMBEDDED_MODEL_FOLDER.glob("*") if entry.is_dir())
     return {f"embedded:{folder.name}": folder for folder in folders}
 
 
-def find_folder(name: str) -> str:
+def find_model(name: str) -> str:
     """The folder of what comes with the package ("embedded:head"); other names as they are.
 
     Raises:
@@ -31,7 +31,7 @@ def find_folder(name: str) -> str:
     """
     if not name.startswith("embedded:"):
         return name
-    parts = embedded_parts()
+    parts = find_embedded_models()
     if name not in parts:
         raise InputError(
             f"there is no {name!r} in this installation; it has {', '.join(parts) or 'none'}"
@@ -90,7 +90,7 @@ def check_text(kind: str, text: str) -> str:
     return text
 
 
-def check_limit(max_new_tokens: int) -> int:
+def check_max_new_tokens(max_new_tokens: int) -> int:
     """The number as it is.
 
     Raises:

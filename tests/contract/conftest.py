@@ -2,14 +2,14 @@
 
 import pytest
 
-from flmm.lmm.auto import adapter_class, families
+from flmm.lmm.auto import list_families, load_adapter_class
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.generic import GenericAdapter
 
 # Key heads for each query head are rare by now; one family shows that they work too.
 CASES = [
-    *((family.model_types[0], adapter_class(family), True) for family in families()),
+    *((family.model_types[0], load_adapter_class(family), True) for family in list_families()),
     ("llava-ungrouped", LlavaAdapter, False),
     ("generic", GenericAdapter, True),
 ]
@@ -20,4 +20,4 @@ def adapter(request: pytest.FixtureRequest) -> LMMAdapter:
     """A tiny random model of the family."""
     family: type[LMMAdapter]
     _, family, grouped_queries = request.param
-    return family.tiny(grouped_queries)
+    return family.build_tiny(grouped_queries)

@@ -5,66 +5,67 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from contract_helpers import picture
+from contract_helpers import noise_picture
 from torch import Tensor
 
-from flmm.attention.batched_generation import trace_generations
+from flmm.attention.batched_generation import trace_generation_batch
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import Step, trace_generation
+from flmm.attention.tracing import GenerationStep, trace_generation
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.batched_generation import Sampling
+from flmm.lmm.batched_generation import SamplingParams
 from flmm.lmm.prompt import Prompt
 
 
 @dataclass
-class Heard:
+class CollectingListener:
     prompt: Prompt
     max_new_tokens: int = 8
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling_params: SamplingParams = field(default_factory=SamplingParams)
     wants_trace: bool = True
-    enough: int = 100
+    max_steps: int = 100
     """Tokens, after which the listener wants no more."""
-    steps: list[Step] = field(default_factory=list)
+    steps: list[GenerationStep] = field(default_factory=list)
     token_ids: Tensor | None = None
     trace: Trace | None = None
 
-    def hear(self, step: Step) -> bool:
+    def on_step(self, step: GenerationStep) -> bool:
         assert self.token_ids is None
         self.steps.append(step)
-        return len(self.steps) < self.enough
+        return len(self.steps) < self.max_steps
 
-    def end_of_answer(self, token_ids: Tensor, trace: Trace | None) -> None:
+    def on_end(self, token_ids: Tensor, trace: Trace | None) -> None:
         assert self.token_ids is None
         self.token_ids, self.trace = token_ids, trace
 
 
-def prompts(adapter: LMMAdapter) -> list[Prompt]:
+def example_prompts(adapter: LMMAdapter) -> list[Prompt]:
     """Of different lengths, about different pictures."""
     return [
-        adapter.prepare(picture(), "what is it?"),
-        adapter.prepare(picture(33, 97), "what is on the grass, and where is the cat?"),
-        adapter.prepare([], "what?"),
+        adapter.build_prompt(noise_picture(), "what is it?"),
+        adapter.build_prompt(noise_picture(33, 97), "what is on the grass, and where is the cat?"),
+        adapter.build_prompt([], "what?"),
     ]
 
 
-def close(one: Tensor, other: Tensor) -> bool:
+def tensors_close(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one, other, atol=2e-4)
 
 
-def same_trace(one: Trace, other: Trace) -> bool:
-    maps = zip(one.pictures, other.pictures, strict=True)
-    return close(one.hidden_states, other.hidden_states) and all(
-        close(mine.attention, theirs.attention) for mine, theirs in maps
+def traces_close(one: Trace, other: Trace) -> bool:
+    maps = zip(one.picture_attentions, other.picture_attentions, strict=True)
+    return tensors_close(one.hidden_states, other.hidden_states) and all(
+        tensors_close(mine.attention, theirs.attention) for mine, theirs in maps
     )
 
 
-def test_each_hears_what_it_would_hear_alone(adapter: LMMAdapter) -> None:
+def test_each_answer_matches_generating_alone(adapter: LMMAdapter) -> None:
     heard = [
-        Heard(prompt, tokens) for prompt, tokens in zip(prompts(adapter), (8, 3, 5), strict=True)
+        CollectingListener(prompt, tokens)
+        for prompt, tokens in zip(example_prompts(adapter), (8, 3, 5), strict=True)
     ]
     heard[2].wants_trace = False
-    trace_generations(adapter, heard)
+    trace_generation_batch(adapter, heard)
     for one in heard:
         trace, text = trace_generation(adapter, one.prompt, one.max_new_tokens)
         assert one.token_ids is not None
@@ -72,15 +73,15 @@ def test_each_hears_what_it_would_hear_alone(adapter: LMMAdapter) -> None:
         assert one.steps[-1].text == text
         if one.wants_trace:
             assert one.trace is not None
-            assert same_trace(one.trace, trace)
+            assert traces_close(one.trace, trace)
             so_far = one.steps[-1].trace()
             assert so_far.token_ids.equal(trace.token_ids[:-1])
 
 
-def test_who_has_heard_enough_is_told_no_more(adapter: LMMAdapter) -> None:
-    heard = [Heard(prompt) for prompt in prompts(adapter)[:2]]
-    heard[1].enough = 2
-    trace_generations(adapter, heard)
+def test_stopped_listener_gets_no_more_steps(adapter: LMMAdapter) -> None:
+    heard = [CollectingListener(prompt) for prompt in example_prompts(adapter)[:2]]
+    heard[1].max_steps = 2
+    trace_generation_batch(adapter, heard)
     alone, _ = trace_generation(adapter, heard[0].prompt, 8)
     assert [len(one.steps) for one in heard] == [8, 2]
     assert heard[1].trace is not None
@@ -92,34 +93,34 @@ def test_who_has_heard_enough_is_told_no_more(adapter: LMMAdapter) -> None:
 def test_answers_that_end_by_themselves(
     adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = prompts(adapter)[:2]
+    both = example_prompts(adapter)[:2]
     free = adapter.generate(both[0], 6).token_ids
     monkeypatch.setattr(adapter.model.generation_config, "eos_token_id", int(free[4]))
-    heard = [Heard(prompt, 6) for prompt in both]
-    trace_generations(adapter, heard)
+    heard = [CollectingListener(prompt, 6) for prompt in both]
+    trace_generation_batch(adapter, heard)
     for one in heard:
         alone = adapter.generate(one.prompt, 6)
         assert one.token_ids is not None
         assert one.token_ids.equal(alone.token_ids)
 
 
-def drawn(adapter: LMMAdapter, samplings: Sequence[Sampling]) -> list[list[int]]:
-    prompt = prompts(adapter)[0]
-    heard = [Heard(prompt, 6, sampling, wants_trace=False) for sampling in samplings]
-    trace_generations(adapter, heard)
+def sample_answers(adapter: LMMAdapter, samplings: Sequence[SamplingParams]) -> list[list[int]]:
+    prompt = example_prompts(adapter)[0]
+    heard = [CollectingListener(prompt, 6, sampling, wants_trace=False) for sampling in samplings]
+    trace_generation_batch(adapter, heard)
     return [one.token_ids.tolist() for one in heard if one.token_ids is not None]
 
 
-def test_a_seed_draws_the_same_tokens_whoever_else_is_there(adapter: LMMAdapter) -> None:
-    free = [Sampling(1.5, seed) for seed in (1, 2, 1)]
-    first, second, again = drawn(adapter, free)
+def test_seed_gives_same_tokens_in_any_batch(adapter: LMMAdapter) -> None:
+    free = [SamplingParams(1.5, seed) for seed in (1, 2, 1)]
+    first, second, again = sample_answers(adapter, free)
     assert first == again
     assert first != second
-    assert drawn(adapter, [Sampling(), Sampling(1.5, 2)])[1] == second
-    likeliest, coldest = drawn(adapter, [Sampling(), Sampling(1e-300, 5)])
+    assert sample_answers(adapter, [SamplingParams(), SamplingParams(1.5, 2)])[1] == second
+    likeliest, coldest = sample_answers(adapter, [SamplingParams(), SamplingParams(1e-300, 5)])
     assert likeliest == coldest
 
 
 def test_impossible_temperature_is_refused() -> None:
     with pytest.raises(InputError, match=r"temperature is -0\.1"):
-        Sampling(-0.1)
+        SamplingParams(-0.1)

@@ -2,30 +2,30 @@
 
 import pytest
 import torch
-from contract_helpers import picture
+from contract_helpers import noise_picture
 
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import Step, trace_generation, trace_text
+from flmm.attention.tracing import GenerationStep, trace_generation, trace_text
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
-@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("with_callback", [False, True])
 def test_answer_is_what_the_model_alone_says(
-    adapter: LMMAdapter, temperature: float, watched: bool
+    adapter: LMMAdapter, temperature: float, with_callback: bool
 ) -> None:
-    prompt = adapter.prepare(picture(), "what is it?")
-    steps: list[Step] = []
+    prompt = adapter.build_prompt(noise_picture(), "what is it?")
+    steps: list[GenerationStep] = []
     torch.manual_seed(3)
     alone = adapter.generate(prompt, 6, temperature)
     torch.manual_seed(3)
     trace, text = trace_generation(
-        adapter, prompt, 6, steps.append if watched else None, temperature
+        adapter, prompt, 6, steps.append if with_callback else None, temperature
     )
     assert text == alone.text
     assert trace.token_ids.equal(alone.token_ids)
-    if watched:
+    if with_callback:
         assert [step.token_id for step in steps] == alone.token_ids.tolist()
         assert steps[-1].text == text
 
@@ -35,16 +35,16 @@ def test_impossible_generation_is_refused(
     adapter: LMMAdapter, tokens: int, temperature: float
 ) -> None:
     with pytest.raises(InputError, match=r"max_new_tokens is 0|temperature is -0\.1"):
-        adapter.generate(adapter.prepare(picture(), "what?"), tokens, temperature)
+        adapter.generate(adapter.build_prompt(noise_picture(), "what?"), tokens, temperature)
 
 
 def test_answer_that_ends_by_itself(adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompt = adapter.prepare(picture(), "what is it?")
+    prompt = adapter.build_prompt(noise_picture(), "what is it?")
     free = adapter.generate(prompt, 6).token_ids
     ending = int(free[4])
     stop = free.tolist().index(ending)
     monkeypatch.setattr(adapter.model.generation_config, "eos_token_id", ending)
-    steps: list[Step] = []
+    steps: list[GenerationStep] = []
     for limit in sorted({max(stop, 1), stop + 1, 6}):
         steps.clear()
         trace, text = trace_generation(adapter, prompt, limit, steps.append)
@@ -54,26 +54,31 @@ def test_answer_that_ends_by_itself(adapter: LMMAdapter, monkeypatch: pytest.Mon
 
 
 def test_answer_of_nothing(adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompt = adapter.prepare(picture(), "what is it?")
+    prompt = adapter.build_prompt(noise_picture(), "what is it?")
     first = int(adapter.generate(prompt, 1).token_ids[0])
     monkeypatch.setattr(adapter.model.generation_config, "eos_token_id", first)
     trace, text = trace_generation(adapter, prompt, 4)
     assert text == ""
     rows = adapter.views * adapter.layers
-    assert trace.attention.shape == (rows, adapter.heads, 0, *prompt.pictures[0][-1].geometry.grid)
+    assert trace.attention.shape == (
+        rows,
+        adapter.heads,
+        0,
+        *prompt.picture_views[0][-1].geometry.grid,
+    )
     assert trace.hidden_states.shape == (adapter.layers, 0, adapter.hidden_size)
 
 
 def test_trace_so_far_is_the_beginning_of_the_whole(adapter: LMMAdapter) -> None:
-    prompt = adapter.prepare(picture(), "what is it?")
+    prompt = adapter.build_prompt(noise_picture(), "what is it?")
     expected, _ = trace_generation(adapter, prompt, 18)
     partial: list[Trace] = []
 
-    def hear(step: Step) -> None:
+    def hear(step: GenerationStep) -> None:
         partial.append(step.trace())
-        assert step.known == len(partial) - 1
+        assert step.num_recorded == len(partial) - 1
         states = partial[-1].hidden_states
-        assert all(step.hidden_states(at).equal(states[:, at:]) for at in range(step.known))
+        assert all(step.hidden_states(at).equal(states[:, at:]) for at in range(step.num_recorded))
 
     trace, _ = trace_generation(adapter, prompt, 18, hear)
     assert trace.attention.equal(expected.attention)
@@ -84,9 +89,9 @@ def test_trace_so_far_is_the_beginning_of_the_whole(adapter: LMMAdapter) -> None
 
 
 def test_conversation_without_a_picture(adapter: LMMAdapter) -> None:
-    trace, text = trace_generation(adapter, adapter.prepare([], "what is it?"), 3)
-    assert text == adapter.generate(adapter.prepare([], "what is it?"), 3).text
-    assert trace.pictures == ()
-    told = trace_text(adapter, adapter.prepare([], "what?", "a cat"))
-    assert told.pictures == ()
+    trace, text = trace_generation(adapter, adapter.build_prompt([], "what is it?"), 3)
+    assert text == adapter.generate(adapter.build_prompt([], "what is it?"), 3).text
+    assert trace.picture_attentions == ()
+    told = trace_text(adapter, adapter.build_prompt([], "what?", "a cat"))
+    assert told.picture_attentions == ()
     assert told.hidden_states.shape[1] == len(told.token_ids) > 0

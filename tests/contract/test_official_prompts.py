@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 import torch
-from contract_helpers import picture
+from contract_helpers import noise_picture
 from PIL import Image
 from torch import Tensor
 from transformers.processing_utils import ProcessorMixin
@@ -16,7 +16,7 @@ from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Message
 
 # What a real checkpoint's tokenizer_config.json says.
-TOKENIZER_NAMES = {
+TOKENIZER_ATTRIBUTES = {
     "gemma3": {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"},
     "gemma4": {
         "boi_token": "<|image>",
@@ -32,7 +32,7 @@ TOKENIZER_NAMES = {
         "video_token": "<video>",
     },
 }
-BORROWED = {"qwen3_5": "qwen3_vl", "vipllava": "llava"}
+BORROWED_PROCESSORS = {"qwen3_5": "qwen3_vl", "vipllava": "llava"}
 """Families that have no processor of their own."""
 
 
@@ -40,7 +40,7 @@ def official_processor(
     adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, Tensor]]:
     kind = adapter.model.config.model_type
-    kind = BORROWED.get(kind, kind)
+    kind = BORROWED_PROCESSORS.get(kind, kind)
     module = importlib.import_module(f"transformers.models.{kind}.processing_{kind}")
     (found,) = (
         value
@@ -54,12 +54,12 @@ def official_processor(
     if hasattr(module, "num2words"):
         monkeypatch.setattr(module, "num2words", str)
     tokenizer = adapter.tokenizer
-    names = {"image_token": adapter.image_token, **TOKENIZER_NAMES.get(kind, {})}
+    names = {"image_token": adapter.image_token, **TOKENIZER_ATTRIBUTES.get(kind, {})}
     for name, token in names.items():
         setattr(tokenizer, name, token)
         setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
-    (view, *_) = adapter.prepare(picture(), "what?").pictures[0]
-    adapter.image_processor.image_seq_length = view.columns.numel()  # type: ignore[attr-defined]
+    (view, *_) = adapter.build_prompt(noise_picture(), "what?").picture_views[0]
+    adapter.image_processor.image_seq_length = view.token_positions.numel()  # type: ignore[attr-defined]
     config = adapter.model.config
     options = {
         "patch_size": 4,
@@ -70,7 +70,7 @@ def official_processor(
         "video_processor": None,
         "feature_extractor": None,
         **dict.fromkeys(
-            ("image_seq_length", "image_seq_len", "num_image_tokens"), view.columns.numel()
+            ("image_seq_length", "image_seq_len", "num_image_tokens"), view.token_positions.numel()
         ),
     }
     taken = inspect.signature(found.__init__).parameters
@@ -87,10 +87,10 @@ def test_prompt_is_the_official_processor_s(
     adapter: LMMAdapter, sizes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its own, for the tokenizer is given names that the shared one has not.
-    own = type(adapter).tiny()
+    own = type(adapter).build_tiny()
     process = official_processor(own, monkeypatch)
-    shown: list[Image.Image] = [picture(*size) for size in sizes]
-    chat = own.render([Message("user", "what is it?", tuple(shown))], None)
+    shown: list[Image.Image] = [noise_picture(*size) for size in sizes]
+    chat = own.render_chat([Message("user", "what is it?", tuple(shown))], None)
     # PaliGemma's puts the pictures and the line's end around the question itself.
     text = "what is it?" if own.model.config.model_type == "paligemma" else chat.text
     theirs = process(
@@ -99,8 +99,8 @@ def test_prompt_is_the_official_processor_s(
         add_special_tokens=not chat.has_special_tokens,
         return_tensors="pt",
     )
-    ours = own.prepare(shown, "what is it?").inputs
+    ours = own.build_prompt(shown, "what is it?").inputs
     assert torch.equal(ours["input_ids"], theirs["input_ids"])
-    for name in own.image_inputs:
+    for name in own.image_input_names:
         if name in theirs and isinstance(ours[name], Tensor):
             assert torch.equal(ours[name], theirs[name])

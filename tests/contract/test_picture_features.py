@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from contract_helpers import ANSWERS, picture
+from contract_helpers import ANSWERS, noise_picture
 
 from flmm.attention.tracing import trace_generation, trace_texts
 from flmm.lmm.base import LMMAdapter
 
 
 @contextmanager
-def counted(adapter: LMMAdapter) -> Iterator[list[str]]:
+def record_vision_modules(adapter: LMMAdapter) -> Iterator[list[str]]:
     """The modules outside the LLM and the vocabulary's head that run inside."""
     of_the_text = set(adapter.text_model.modules()) | {adapter.model.get_output_embeddings()}  # type: ignore[no-untyped-call]
     ran: list[str] = []
@@ -26,27 +26,27 @@ def counted(adapter: LMMAdapter) -> Iterator[list[str]]:
 
 
 def test_second_question_skips_the_vision_tower(adapter: LMMAdapter) -> None:
-    shown = picture(61, 47)
-    with counted(adapter) as first:
-        adapter.generate(adapter.prepare(shown, "what is it?"), 2)
+    shown = noise_picture(61, 47)
+    with record_vision_modules(adapter) as first:
+        adapter.generate(adapter.build_prompt(shown, "what is it?"), 2)
     assert first, "the probe sees no vision tower"
-    with counted(adapter) as later:
-        trace_generation(adapter, adapter.prepare(shown, "where is the cat?"), 2)
-        trace_texts(adapter, [adapter.prepare(shown, "what?", answer) for answer in ANSWERS])
+    with record_vision_modules(adapter) as later:
+        trace_generation(adapter, adapter.build_prompt(shown, "where is the cat?"), 2)
+        trace_texts(adapter, [adapter.build_prompt(shown, "what?", answer) for answer in ANSWERS])
     assert not later
-    with counted(adapter) as other:
-        adapter.generate(adapter.prepare(picture(62, 47), "what is it?"), 2)
+    with record_vision_modules(adapter) as other:
+        adapter.generate(adapter.build_prompt(noise_picture(62, 47), "what is it?"), 2)
     assert other
 
 
 def test_model_says_what_it_says_from_pixels(adapter: LMMAdapter) -> None:
-    for pictures in ([picture()], [picture(), picture(90, 60)], []):
-        prompt = adapter.prepare(pictures, "what is it?")
+    for pictures in ([noise_picture()], [noise_picture(), noise_picture(90, 60)], []):
+        prompt = adapter.build_prompt(pictures, "what is it?")
         from_pixels = adapter.model.generate(  # type: ignore[operator]
-            **adapter.collate([prompt], pixels=True).inputs, max_new_tokens=5, do_sample=False
+            **adapter.collate([prompt], keep_pixels=True).inputs, max_new_tokens=5, do_sample=False
         )
         expected = from_pixels[0, prompt.length :].tolist()
-        if expected[-1] in adapter.end_token_ids:
+        if expected[-1] in adapter.eos_token_ids:
             expected.pop()
         for _ in range(2):
             assert adapter.generate(prompt, 5).token_ids.tolist() == expected
@@ -54,11 +54,11 @@ def test_model_says_what_it_says_from_pixels(adapter: LMMAdapter) -> None:
 
 def test_each_prompt_of_a_batch_sees_its_own_pictures(adapter: LMMAdapter) -> None:
     prompts = [
-        adapter.prepare([picture(30 + 20 * index, 40)] * count, "what?", answer)
+        adapter.build_prompt([noise_picture(30 + 20 * index, 40)] * count, "what?", answer)
         for index, (count, answer) in enumerate(zip((2, 0, 1), ANSWERS, strict=True))
     ]
     batch = adapter.collate(prompts)
     together = adapter.model(**batch.model_inputs).logits
-    for row, before, prompt in zip(together, batch.padding, prompts, strict=True):
-        alone = adapter.model(**adapter.collate([prompt], pixels=True).inputs).logits[0]
+    for row, before, prompt in zip(together, batch.left_padding, prompts, strict=True):
+        alone = adapter.model(**adapter.collate([prompt], keep_pixels=True).inputs).logits[0]
         torch.testing.assert_close(row[before:], alone, rtol=1e-4, atol=1e-4)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from contract_helpers import PICTURE_SIZES, image_embeddings, picture
+from contract_helpers import PICTURE_SIZES, input_embeddings, noise_picture
 from torch import Tensor, nn
 
 from flmm.errors import InputError
@@ -15,14 +15,14 @@ from flmm.types import ImageGeometry
 
 
 @pytest.fixture
-def local(adapter: LMMAdapter) -> Iterator[LMMAdapter]:
+def local_adapter(adapter: LMMAdapter) -> Iterator[LMMAdapter]:
     """The model with vision towers whose patches do not see one another.
 
     Random weights mix them so that a spot might light any cell.
     """
     of_the_text = set(adapter.text_model.modules())
     handles = [
-        module.register_forward_hook(silence)
+        module.register_forward_hook(zero_attention_output)
         for module in adapter.model.modules()
         if module not in of_the_text and type(module).__name__.endswith("Attention")
     ]
@@ -32,7 +32,7 @@ def local(adapter: LMMAdapter) -> Iterator[LMMAdapter]:
         handle.remove()
 
 
-def silence(
+def zero_attention_output(
     _module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]
 ) -> Tensor | tuple[Tensor, ...]:
     """An attention that adds nothing."""
@@ -41,9 +41,9 @@ def silence(
     return (torch.zeros_like(output[0]), *output[1:])
 
 
-def prepared(adapter: LMMAdapter, width: int, height: int) -> Prompt:
+def prepare_or_skip(adapter: LMMAdapter, width: int, height: int) -> Prompt:
     try:
-        return adapter.prepare(picture(width, height), "what?")
+        return adapter.build_prompt(noise_picture(width, height), "what?")
     except InputError as error:
         # Some families leave nothing of a picture that is a hundred times as long as broad.
         assert max(width, height) > 20 * min(width, height)
@@ -52,10 +52,10 @@ def prepared(adapter: LMMAdapter, width: int, height: int) -> Prompt:
 
 @pytest.mark.parametrize(("width", "height"), PICTURE_SIZES)
 def test_geometry_fits_the_model(adapter: LMMAdapter, width: int, height: int) -> None:
-    prompt = prepared(adapter, width, height)
+    prompt = prepare_or_skip(adapter, width, height)
     # transformers itself counts image tokens against image features here.
-    image_embeddings(adapter, prompt)
-    for view in prompt.pictures[0]:
+    input_embeddings(adapter, prompt)
+    for view in prompt.picture_views[0]:
         geometry = view.geometry
         assert geometry.picture == (height, width)
         visible = [
@@ -69,32 +69,34 @@ def test_geometry_fits_the_model(adapter: LMMAdapter, width: int, height: int) -
 
 @pytest.mark.parametrize(("width", "height"), [(50, 40), (33, 97)])
 def test_a_spot_in_the_picture_lights_its_own_image_token(
-    local: LMMAdapter, width: int, height: int
+    local_adapter: LMMAdapter, width: int, height: int
 ) -> None:
     # Dark, for a bright spot on it outlasts any shrinking.
-    plain = picture(width, height).point(lambda value: value // 8)
-    base = prepared(local, width, height)
-    seen = image_embeddings(local, local.prepare(plain, "what?"))
-    for view in base.pictures[0]:
+    plain = noise_picture(width, height).point(lambda value: value // 8)
+    base = prepare_or_skip(local_adapter, width, height)
+    seen = input_embeddings(local_adapter, local_adapter.build_prompt(plain, "what?"))
+    for view in base.picture_views[0]:
         geometry = view.geometry
         tested = 0
         for row in range(0, geometry.grid[0], math.ceil(geometry.grid[0] / 3)):
             for column in range(0, geometry.grid[1], math.ceil(geometry.grid[1] / 3)):
-                tall = pixels_of_cell(geometry, 0, row)
-                wide = pixels_of_cell(geometry, 1, column)
+                tall = cell_pixel_range(geometry, 0, row)
+                wide = cell_pixel_range(geometry, 1, column)
                 if tall is None or wide is None:
                     continue
                 spotted = plain.copy()
                 box = (wide[0], tall[0], wide[1], tall[1])
                 spotted.paste("white", box)
-                after = image_embeddings(local, local.prepare(spotted, "what?"))
-                change = (after - seen)[view.columns.flatten()].norm(dim=-1)
+                after = input_embeddings(
+                    local_adapter, local_adapter.build_prompt(spotted, "what?")
+                )
+                change = (after - seen)[view.token_positions.flatten()].norm(dim=-1)
                 assert divmod(int(change.argmax()), geometry.grid[1]) == (row, column)
                 tested += 1
         assert tested or min(geometry.resized) < 2 * max(geometry.canvas) / min(geometry.grid)
 
 
-def pixels_of_cell(geometry: ImageGeometry, axis: int, index: int) -> tuple[int, int] | None:
+def cell_pixel_range(geometry: ImageGeometry, axis: int, index: int) -> tuple[int, int] | None:
     """The picture's (first, last + 1) pixels that lie wholly under a cell; None without any."""
     cell = geometry.canvas[axis] / geometry.grid[axis]
     scale = geometry.resized[axis] / geometry.picture[axis]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from contract_helpers import ANSWERS, earlier_turns, picture
+from contract_helpers import ANSWERS, conversation_history, noise_picture
 
 from flmm.attention.tracing import trace_texts
 from flmm.errors import InputError
@@ -15,78 +15,80 @@ def test_everything_is_frozen(adapter: LMMAdapter) -> None:
 
 
 def test_tiny_is_the_same_each_time(adapter: LMMAdapter) -> None:
-    again = type(adapter).tiny(adapter.text_model.config.num_key_value_heads < adapter.heads)
+    again = type(adapter).build_tiny(adapter.text_model.config.num_key_value_heads < adapter.heads)
     for one, other in zip(adapter.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("pictures", [0, 1, 2, 3])
 def test_prompt_marks_the_answer_and_the_question(adapter: LMMAdapter, pictures: int) -> None:
-    shown = [picture(30 + 11 * index, 40) for index in range(pictures)]
-    prompt = adapter.prepare(shown, "where is it?", ANSWERS[1])
+    shown = [noise_picture(30 + 11 * index, 40) for index in range(pictures)]
+    prompt = adapter.build_prompt(shown, "where is it?", ANSWERS[1])
     token_ids = prompt.inputs["input_ids"][0]
     assert prompt.answer_offsets is not None
     assert adapter.decode(token_ids[prompt.answer_start :]) == ANSWERS[1]
     assert prompt.answer_start + len(prompt.answer_offsets) == prompt.length
     asked = slice(prompt.question_start, prompt.question_start + len(prompt.question_offsets))
     assert adapter.decode(token_ids[asked]).strip() == "where is it?"
-    assert len(prompt.pictures) == pictures
+    assert len(prompt.picture_views) == pictures
 
 
 def test_a_question_after_others(adapter: LMMAdapter) -> None:
-    if not adapter.converses:
+    if not adapter.supports_conversation:
         with pytest.raises(InputError, match="no conversation"):
-            adapter.prepare(picture(), "what?", history=earlier_turns())
+            adapter.build_prompt(noise_picture(), "what?", history=conversation_history())
         return
-    prompt = adapter.prepare(picture(), "what is it?", "it is the cat", earlier_turns())
+    prompt = adapter.build_prompt(
+        noise_picture(), "what is it?", "it is the cat", conversation_history()
+    )
     token_ids = prompt.inputs["input_ids"][0]
-    assert len(prompt.pictures) == 2
+    assert len(prompt.picture_views) == 2
     assert adapter.decode(token_ids[prompt.answer_start :]) == "it is the cat"
     asked = slice(prompt.question_start, prompt.question_start + len(prompt.question_offsets))
     assert adapter.decode(token_ids[asked]).strip() == "what is it?"
     # The same words were said before; the question's own are the last ones.
-    assert prompt.question_start > int(prompt.pictures[1][-1].columns.max())
+    assert prompt.question_start > int(prompt.picture_views[1][-1].token_positions.max())
     whole = adapter.decode(token_ids)
     assert whole.index("You point at things.") < whole.index("what is it?")
     assert whole.count("what is it?") == whole.count("it is the cat") == 2
 
 
 def test_a_given_answer_continues_the_prompt(adapter: LMMAdapter) -> None:
-    asked = adapter.prepare(picture(), "where is it?")
-    told = adapter.prepare(picture(), "where is it?", "there")
+    asked = adapter.build_prompt(noise_picture(), "where is it?")
+    told = adapter.build_prompt(noise_picture(), "where is it?", "there")
     assert asked.answer_start == asked.length == told.answer_start
     assert told.inputs["input_ids"][0, : asked.length].equal(asked.inputs["input_ids"][0])
 
 
 def test_texts_about_the_same_pictures(adapter: LMMAdapter) -> None:
-    shown = [picture(), picture(33, 97)]
+    shown = [noise_picture(), noise_picture(33, 97)]
     texts = [("what?", None), (" where is it? ", ANSWERS[0])]
-    history = earlier_turns() if adapter.converses else []
-    together = adapter.prepare_each(shown, texts, history)
+    history = conversation_history() if adapter.supports_conversation else []
+    together = adapter.build_prompts(shown, texts, history)
     for prompt, (question, answer) in zip(together, texts, strict=True):
-        alone = adapter.prepare(shown, question, answer, history)
+        alone = adapter.build_prompt(shown, question, answer, history)
         assert prompt.inputs.keys() == alone.inputs.keys()
         assert all(prompt.inputs[name].equal(alone.inputs[name]) for name in alone.inputs)
-        assert prompt.image_columns.equal(alone.image_columns)
+        assert prompt.image_token_positions.equal(alone.image_token_positions)
         assert prompt.question == alone.question
         assert prompt.answer == alone.answer
     # Two prompts with the same pixels make a batch like any other.
-    told = adapter.prepare_each(shown, [("what?", answer) for answer in ANSWERS], history)
+    told = adapter.build_prompts(shown, [("what?", answer) for answer in ANSWERS], history)
     for one, trace in zip(told, trace_texts(adapter, told), strict=True):
         (single,) = trace_texts(adapter, [one])
         torch.testing.assert_close(trace.hidden_states, single.hidden_states, rtol=0, atol=1e-3)
 
 
 def test_views_are_image_tokens_each_in_one_place(adapter: LMMAdapter) -> None:
-    prompt = adapter.prepare([picture(), picture(33, 97)], "what?")
+    prompt = adapter.build_prompt([noise_picture(), noise_picture(33, 97)], "what?")
     token_ids = prompt.inputs["input_ids"][0]
-    for views in prompt.pictures:
+    for views in prompt.picture_views:
         assert len(views) == adapter.views
         for view in views:
-            assert tuple(view.columns.shape) == view.geometry.grid
-            assert len(set(view.columns.flatten().tolist())) == view.columns.numel()
-            assert bool((token_ids[view.columns] == adapter.image_token_id).all())
-    first, second = (views[-1].columns for views in prompt.pictures)
+            assert tuple(view.token_positions.shape) == view.geometry.grid
+            assert len(set(view.token_positions.flatten().tolist())) == view.token_positions.numel()
+            assert bool((token_ids[view.token_positions] == adapter.image_token_id).all())
+    first, second = (views[-1].token_positions for views in prompt.picture_views)
     assert int(first.max()) < int(second.min())
 
 
@@ -99,4 +101,4 @@ def test_placeholder_in_the_text_is_refused(
     )
     assert question is not None
     with pytest.raises(InputError, match="stands for the picture"):
-        adapter.prepare(picture(), question, answer)
+        adapter.build_prompt(noise_picture(), question, answer)

@@ -4,40 +4,44 @@ import pytest
 import torch
 from contract_helpers import (
     ANSWERS,
-    continued,
-    earlier_turns,
-    hooks,
-    implementations,
-    picture,
-    slow_reference,
+    attention_implementations,
+    conversation_history,
+    count_forward_hooks,
+    eager_reference,
+    extend_prompt,
+    noise_picture,
 )
 from torch import Tensor
 
-from flmm.attention.recorder import Recording, record
+from flmm.attention.recorder import AttentionRecorder, record
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import Step, trace_generation, trace_text, trace_texts
+from flmm.attention.tracing import GenerationStep, trace_generation, trace_text, trace_texts
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
-from flmm.pictures.geometry import bring_to_grid
+from flmm.pictures.geometry import resample_to_grid
 
 
 def assert_rows_are_those_of_eager_attention(
     adapter: LMMAdapter, prompt: Prompt, start: int, trace: Trace
 ) -> None:
-    rows, states = slow_reference(adapter, prompt, start, len(trace.token_ids))
+    rows, states = eager_reference(adapter, prompt, start, len(trace.token_ids))
     assert rows.max() > 0.05, "near-uniform rows would hide a mistake"
-    for views, found in zip(prompt.pictures, trace.pictures, strict=True):
+    for views, found in zip(prompt.picture_views, trace.picture_attentions, strict=True):
         fine = views[-1].geometry
-        maps = [bring_to_grid(rows[..., view.columns], view.geometry, fine) for view in views]
+        maps = [
+            resample_to_grid(rows[..., view.token_positions], view.geometry, fine) for view in views
+        ]
         assert (found.attention - torch.cat(maps)).abs().max() <= 1e-5
         assert found.geometry == fine
     torch.testing.assert_close(trace.hidden_states, states, rtol=1e-4, atol=1e-4)
 
 
 def test_teacher_forced_rows_are_those_of_eager_attention(adapter: LMMAdapter) -> None:
-    history = earlier_turns() if adapter.converses else []
+    history = conversation_history() if adapter.supports_conversation else []
     prompts = [
-        adapter.prepare([picture(20 + 9 * index, 30)] * index, "what?" * index, answer, history)
+        adapter.build_prompt(
+            [noise_picture(20 + 9 * index, 30)] * index, "what?" * index, answer, history
+        )
         for index, answer in enumerate(ANSWERS, 1)
     ]
     assert len({prompt.length for prompt in prompts}) == len(prompts), "nothing would be padded"
@@ -47,23 +51,25 @@ def test_teacher_forced_rows_are_those_of_eager_attention(adapter: LMMAdapter) -
 
 
 def test_question_rows_are_those_of_eager_attention(adapter: LMMAdapter) -> None:
-    prompt = adapter.prepare(picture(), "what is on the grass?")
-    trace = trace_texts(adapter, [prompt], of="question")[0]
+    prompt = adapter.build_prompt(noise_picture(), "what is on the grass?")
+    trace = trace_texts(adapter, [prompt], part="question")[0]
     assert_rows_are_those_of_eager_attention(adapter, prompt, prompt.question_start, trace)
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
 def test_generated_rows_are_those_of_eager_attention(adapter: LMMAdapter, pictures: int) -> None:
-    prompt = adapter.prepare([picture(), picture(90, 60)][:pictures], "what is it?")
+    prompt = adapter.build_prompt(
+        [noise_picture(), noise_picture(90, 60)][:pictures], "what is it?"
+    )
     trace, _ = trace_generation(adapter, prompt, 9)
     assert len(trace.token_ids) == 9, "the last token, which was never fed back, must have its row"
-    told = continued(adapter, prompt, trace.token_ids)
+    told = extend_prompt(adapter, prompt, trace.token_ids)
     assert_rows_are_those_of_eager_attention(adapter, told, prompt.length, trace)
 
 
 def test_recording_changes_no_bit_of_a_generation(adapter: LMMAdapter) -> None:
-    prompt = adapter.prepare(picture(), "what is it?")
-    inputs = adapter.collate([prompt], pixels=True).inputs
+    prompt = adapter.build_prompt(noise_picture(), "what is it?")
+    inputs = adapter.collate([prompt], keep_pixels=True).inputs
 
     def run() -> tuple[Tensor, Tensor]:
         output = adapter.model.generate(  # type: ignore[operator]
@@ -76,28 +82,30 @@ def test_recording_changes_no_bit_of_a_generation(adapter: LMMAdapter) -> None:
         return output.sequences, torch.stack(output.logits)
 
     alone_ids, alone_logits = run()
-    with record(Recording(adapter, prompt.image_columns[None]), adapter) as recording:
+    with record(
+        AttentionRecorder(adapter, prompt.image_token_positions[None]), adapter
+    ) as recording:
         ids, logits = run()
-    assert recording.steps == 7
+    assert recording.num_recorded == 7
     assert torch.equal(alone_ids, ids)
     assert torch.equal(alone_logits, logits)
 
 
 def test_recording_changes_no_bit_of_a_padded_forward(adapter: LMMAdapter) -> None:
     batch = adapter.collate(
-        [adapter.prepare(picture(), "what?", said) for said in ANSWERS], pixels=True
+        [adapter.build_prompt(noise_picture(), "what?", said) for said in ANSWERS], keep_pixels=True
     )
-    assert any(batch.padding)
+    assert any(batch.left_padding)
     positions = torch.tensor([[batch.inputs["input_ids"].shape[1] - 1]] * len(ANSWERS))
     alone = adapter.model(**batch.inputs).logits
-    with record(Recording(adapter, batch.image_columns, positions), adapter):
+    with record(AttentionRecorder(adapter, batch.image_token_positions, positions), adapter):
         recorded = adapter.model(**batch.inputs).logits
     assert torch.equal(alone, recorded)
 
 
 def test_one_alone_and_several_in_a_batch_agree(adapter: LMMAdapter) -> None:
     prompts = [
-        adapter.prepare(picture(20 + 40 * index, 70), "what?", answer)
+        adapter.build_prompt(noise_picture(20 + 40 * index, 70), "what?", answer)
         for index, answer in enumerate(ANSWERS)
     ]
     for prompt, batched in zip(prompts, trace_texts(adapter, prompts), strict=True):
@@ -110,29 +118,29 @@ def test_one_alone_and_several_in_a_batch_agree(adapter: LMMAdapter) -> None:
 def test_model_is_restored_whatever_happens(
     adapter: LMMAdapter, error: type[BaseException]
 ) -> None:
-    before, hooked = implementations(adapter.model), hooks(adapter)
-    prompt = adapter.prepare(picture(), "what is it?")
+    before, hooked = attention_implementations(adapter.model), count_forward_hooks(adapter)
+    prompt = adapter.build_prompt(noise_picture(), "what is it?")
     during: list[list[str]] = []
 
-    def interrupt(_step: Step) -> None:
-        during.append(implementations(adapter.model))
+    def interrupt(_step: GenerationStep) -> None:
+        during.append(attention_implementations(adapter.model))
         raise error
 
     with pytest.raises(error):
         trace_generation(adapter, prompt, 6, interrupt)
     assert during[0] != before, "nothing was being recorded"
-    assert implementations(adapter.model) == before
-    assert hooks(adapter) == hooked
+    assert attention_implementations(adapter.model) == before
+    assert count_forward_hooks(adapter) == hooked
     assert adapter.lock.acquire(blocking=False)
     adapter.lock.release()
 
 
 def test_only_the_language_model_is_switched(adapter: LMMAdapter) -> None:
-    prompt = adapter.prepare(picture(), "what is it?")
-    with record(Recording(adapter, prompt.image_columns[None]), adapter):
-        recorded = implementations(adapter.text_model)
+    prompt = adapter.build_prompt(noise_picture(), "what is it?")
+    with record(AttentionRecorder(adapter, prompt.image_token_positions[None]), adapter):
+        recorded = attention_implementations(adapter.text_model)
         assert all(name.startswith("flmm_recording_") for name in recorded)
-        elsewhere = implementations(adapter.model)
+        elsewhere = attention_implementations(adapter.model)
         for name in recorded:
             elsewhere.remove(name)
         assert elsewhere, "no part was left alone"

@@ -16,18 +16,18 @@ PICTURE_SIZES = [(1, 1), (7, 640), (32, 32), (50, 40), (33, 97), (4000, 20), (20
 ANSWERS = ["the cat and the dog", "café 🐈‍⬛ on the grass, twice: the cat", "x"]
 
 
-def picture(width: int = 50, height: int = 40) -> Image.Image:
+def noise_picture(width: int = 50, height: int = 40) -> Image.Image:
     """Noise, always the same for a size."""
     generator = torch.Generator().manual_seed(width * 4001 + height)
     pixels = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
     return Image.fromarray(pixels.numpy())
 
 
-def earlier_turns() -> list[Message]:
+def conversation_history() -> list[Message]:
     """A system prompt, a question about a picture, and its answer."""
     return [
         Message("system", "You point at things."),
-        Message("user", "what is it?", (picture(41, 30),)),
+        Message("user", "what is it?", (noise_picture(41, 30),)),
         Message("assistant", "it is the cat"),
     ]
 
@@ -35,7 +35,7 @@ def earlier_turns() -> list[Message]:
 @contextmanager
 def eager_attention(adapter: LMMAdapter) -> Iterator[None]:
     """The whole model with transformers' own slow attention, which alone shows its rows."""
-    found = configurations(adapter.model)
+    found = model_configs(adapter.model)
     before = [config._attn_implementation for config in found]
     for config in found:
         config._attn_implementation = "eager"
@@ -44,24 +44,24 @@ def eager_attention(adapter: LMMAdapter) -> Iterator[None]:
         config._attn_implementation = implementation
 
 
-def configurations(model: torch.nn.Module) -> list[PreTrainedConfig]:
+def model_configs(model: torch.nn.Module) -> list[PreTrainedConfig]:
     """Every configuration that some part of the model reads."""
     configs = [getattr(module, "config", None) for module in model.modules()]
     return list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
 
 
-def implementations(model: torch.nn.Module) -> list[str]:
+def attention_implementations(model: torch.nn.Module) -> list[str]:
     """The attention that each part of the model is set to."""
     configs = [getattr(module, "config", None) for module in model.modules()]
     return [str(c._attn_implementation) for c in configs if isinstance(c, PreTrainedConfig)]
 
 
-def hooks(adapter: LMMAdapter) -> int:
+def count_forward_hooks(adapter: LMMAdapter) -> int:
     """How many forward hooks hang on the model."""
     return sum(len(module._forward_hooks) for module in adapter.model.modules())
 
 
-def slow_reference(
+def eager_reference(
     adapter: LMMAdapter, prompt: Prompt, start: int, count: int
 ) -> tuple[Tensor, Tensor]:
     """(M, N, T, L) and (M, T, D) from transformers' own eager outputs; no code of ours."""
@@ -73,7 +73,7 @@ def slow_reference(
         if kinds is None or kinds[index] != "linear_attention"
     ]
     with eager_attention(adapter):
-        inputs = adapter.collate([prompt], pixels=True).inputs
+        inputs = adapter.collate([prompt], keep_pixels=True).inputs
         output = adapter.model(**inputs, output_attentions=True, output_hidden_states=True)
     rows = torch.stack(output.attentions)[:, 0, :, start : start + count]
     states = torch.stack([output.hidden_states[index] for index in recorded])[
@@ -82,7 +82,7 @@ def slow_reference(
     return rows, states
 
 
-def continued(adapter: LMMAdapter, prompt: Prompt, token_ids: Tensor) -> Prompt:
+def extend_prompt(adapter: LMMAdapter, prompt: Prompt, token_ids: Tensor) -> Prompt:
     """The prompt with tokens that the model said after it."""
     whole = torch.cat([prompt.inputs["input_ids"][0], token_ids])
     inputs = {
@@ -90,13 +90,15 @@ def continued(adapter: LMMAdapter, prompt: Prompt, token_ids: Tensor) -> Prompt:
         "input_ids": whole[None],
         "attention_mask": torch.ones(1, len(whole)),
     }
-    if adapter.token_types is not None:
+    if adapter.token_type_input_name is not None:
         is_image = whole == adapter.image_token_id
         is_answer = torch.arange(len(whole)) >= prompt.length
-        inputs[adapter.token_types] = adapter.type_tokens(is_image, is_answer)[None]
+        inputs[adapter.token_type_input_name] = adapter.compute_token_type_ids(is_image, is_answer)[
+            None
+        ]
     return Prompt(
         inputs=inputs,
-        pictures=prompt.pictures,
+        picture_views=prompt.picture_views,
         question=prompt.question,
         question_start=prompt.question_start,
         question_offsets=prompt.question_offsets,
@@ -104,9 +106,9 @@ def continued(adapter: LMMAdapter, prompt: Prompt, token_ids: Tensor) -> Prompt:
     )
 
 
-def image_embeddings(adapter: LMMAdapter, prompt: Prompt) -> Tensor:
+def input_embeddings(adapter: LMMAdapter, prompt: Prompt) -> Tensor:
     """(L, D): what the LLM is given."""
-    inputs = adapter.collate([prompt], pixels=True).inputs
+    inputs = adapter.collate([prompt], keep_pixels=True).inputs
     output = adapter.model(**inputs, output_hidden_states=True)
     embeddings: Tensor = output.hidden_states[0][0]
     return embeddings

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flmm.data.fixtures import (
-    Fixture,
+    DatasetFixture,
     write_coco,
     write_grounded_conversations,
     write_panoptic_narratives,
@@ -17,7 +17,7 @@ from flmm.data.fixtures import (
     write_viscot,
 )
 from flmm.data.sample import Sample
-from flmm.data.sample_loader import Reading, ReadSample
+from flmm.data.sample_loader import LoadedSample, SampleLoader
 from flmm.data.sources import check_sources
 
 
@@ -26,7 +26,7 @@ class Format:
     """One format; `file` is that of its files which most depends on."""
 
     kind: str
-    write: Callable[[Path], Fixture]
+    write: Callable[[Path], DatasetFixture]
     file: str
     entry: dict[str, str]
 
@@ -73,6 +73,6 @@ FILES = (
 """Each file with texts or masks, and whose it is."""
 
 
-def read_whole(samples: list[Sample]) -> list[ReadSample]:
+def read_whole(samples: list[Sample]) -> list[LoadedSample]:
     """All samples; nothing may be skipped."""
-    return list(Reading(pytest.fail).read(samples))
+    return list(SampleLoader(pytest.fail).load(samples))

@@ -12,14 +12,14 @@ from pycocotools import mask as coco
 from tiny_grounding import save_lmm, save_tiny_head
 
 from flmm.cli.main import run as run_command
-from flmm.data.exchanges import Protocol
+from flmm.data.exchanges import ReferringProtocol
 from flmm.data.fixtures import write_plain
 from flmm.data.readers.plain import read_plain
 from flmm.data.sample import Sample
 from flmm.evaluate.benchmark import Benchmark, Scoring
 from flmm.evaluate.rows import PhraseRow
 from flmm.evaluate.run import evaluate
-from flmm.evaluate.score_tables import Report, report_of
+from flmm.evaluate.score_tables import EvaluationReport, build_report
 from flmm.grounding.grounder import Grounder
 
 # More than one part of samples, the last one not full.
@@ -52,14 +52,14 @@ def measure(
     samples: list[Sample],
     out: Path,
     *,
-    protocol: Protocol = Protocol.TOGETHER,
+    protocol: ReferringProtocol = ReferringProtocol.TOGETHER,
     scoring: Scoring = Scoring.BY_KIND,
     tell: Callable[[str], None] = pytest.fail,
     name: str = "texts",
-) -> Report:
+) -> EvaluationReport:
     benchmark = Benchmark(name, {}, samples, scoring)
     evaluate(grounder, benchmark, protocol, out, PartialState(cpu=True), tell)
-    return report_of(out)
+    return build_report(out)
 
 
 def make_world(folder: Path) -> World:

@@ -17,7 +17,7 @@ from tiny_grounding import tiny_head
 
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.families.llava import LlavaAdapter
-from flmm.serve.server import http_server, listen
+from flmm.serve.server import create_server, listen
 from flmm.serve.settings import Limits, ServerSettings
 
 MODEL = "tiny"
@@ -34,7 +34,7 @@ LIMITED = ServerSettings(port=0, api_key=KEY, limits=LIMITS)
 def running(grounder: Grounder, settings: ServerSettings) -> Iterator[str]:
     """Gives the server's address."""
     with listen(settings) as opened:
-        server = http_server(grounder, settings)
+        server = create_server(grounder, settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
         thread.start()
         address = f"http://127.0.0.1:{opened.getsockname()[1]}"
@@ -73,7 +73,7 @@ def error_of(response: httpx.Response) -> tuple[int, str]:
 
 
 def tiny_grounder() -> Grounder:
-    return Grounder(LlavaAdapter.tiny(), tiny_head(), model=MODEL)
+    return Grounder(LlavaAdapter.build_tiny(), tiny_head(), model=MODEL)
 
 
 def decoded(mask: dict[str, object]) -> NDArray[np.bool_]:

@@ -59,7 +59,7 @@ def tiny_head(selector: bool = True) -> GroundingHead:
 
 
 def save_lmm(folder: Path) -> Path:
-    adapter = LlavaAdapter.tiny()
+    adapter = LlavaAdapter.build_tiny()
     adapter.model.save_pretrained(folder)
     adapter.tokenizer.save_pretrained(folder)
     adapter.image_processor.save_pretrained(folder)

@@ -79,7 +79,7 @@ def inputs(head: GroundingHead, geometry: ImageGeometry = SQUARE, seed: int = 0)
     generator = torch.Generator().manual_seed(seed)
     config = head.config
     return Inputs(
-        torch.rand(4, config.maps, *geometry.grid, generator=generator),
+        torch.rand(4, config.num_maps, *geometry.grid, generator=generator),
         [
             torch.randn(config.layers, tokens, config.hidden_size, generator=generator)
             for tokens in (1, 3, 2, 1)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from conformance import Case, case_paths, read_case
 
-from flmm.attention.merge import merge_phrase
-from flmm.head.conversion import convert_official
+from flmm.attention.merge import merge_token_maps
+from flmm.head.conversion import convert_official_checkpoint
 from flmm.head.model import HeadOutput
 from flmm.types import ImageGeometry
 
@@ -16,7 +16,7 @@ from flmm.types import ImageGeometry
 def run_head(case: Case) -> HeadOutput:
     config = json.loads(case.metadata["config"])
     tensors = case.tensors
-    head = convert_official(
+    head = convert_official_checkpoint(
         case.state(),
         merge=config["merge"],
         upsample_input=config["mask_decoder"]["upsample_input"],
@@ -41,7 +41,7 @@ def run_head(case: Case) -> HeadOutput:
     with torch.no_grad():
         output: HeadOutput = head(
             torch.stack(
-                [merge_phrase(attention[:, :, words], config["merge"]) for words in phrases]
+                [merge_token_maps(attention[:, :, words], config["merge"]) for words in phrases]
             ),
             [tensors["hidden_states"][:, words] for words in phrases],
             geometry,

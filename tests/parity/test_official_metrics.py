@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from conformance import case_paths, read_case
 
-from flmm.evaluate.metrics import mask_overlap, narrative_scores, referring_scores
+from flmm.evaluate.metrics import compute_overlap, narrative_scores, referring_scores
 
 
 @pytest.mark.parametrize("path", case_paths("metrics"), ids=lambda path: path.name)
 def test_scores_agree(path: Path) -> None:
     case = read_case(path)
     expected = json.loads(case.metadata["expected"])
-    overlap = mask_overlap(case.tensors["predicted"], case.tensors["target"])
+    overlap = compute_overlap(case.tensors["predicted"], case.tensors["target"])
     referring = referring_scores(overlap)
     assert {"cIoU": referring.cumulative_iou, "mIoU": referring.mean_iou} == pytest.approx(
         expected["refseg"], abs=1e-3

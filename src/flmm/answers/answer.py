@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flmm.answers.json_types import AnswerContent, CocoContent, PhraseContent, RunLengths
+from flmm.answers.json_types import AnswerJson, CocoDataset, CocoRLE, PhraseJson
 from flmm.answers.overlay import draw_overlay
-from flmm.answers.palette import colour_of, hexadecimal, tint
-from flmm.atomic_write import write_whole
+from flmm.answers.palette import phrase_colour, tint, to_hex
+from flmm.atomic_write import write_file_atomically
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
     from flmm.types import Box, Size
 
-FORMATS = {
+OUTPUT_FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP",
     ".tif": "TIFF", ".tiff": "TIFF",
 }  # fmt: skip
@@ -56,7 +56,7 @@ class Phrase:
         """Pixels in the mask."""
         return int(self.mask.sum())
 
-    def to_dict(self) -> PhraseContent:
+    def to_dict(self) -> PhraseJson:
         """Everything but the tokens, as JSON has it."""
         return {
             "text": self.text,
@@ -65,7 +65,7 @@ class Phrase:
             "score": round(self.score, 4),
             "box": list(self.box),
             "area": self.area,
-            "mask": run_lengths(self.mask),
+            "mask": encode_rle(self.mask),
         }
 
 
@@ -88,7 +88,7 @@ class Answer:
     picture: Image.Image = field(repr=False)
     """RGB, as the grounder saw it: upright, without transparency."""
 
-    def to_dict(self) -> AnswerContent:
+    def to_dict(self) -> AnswerJson:
         """The answer as JSON content; the masks as COCO's compressed run lengths."""
         return {
             "text": self.text,
@@ -99,7 +99,7 @@ class Answer:
             "timings": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
         }
 
-    def to_coco(self, file_name: str = "") -> CocoContent:
+    def to_coco(self, file_name: str = "") -> CocoDataset:
         """The answer as a COCO instances data set: one picture, a category for each wording.
 
         Args:
@@ -114,7 +114,7 @@ class Answer:
                     "id": number,
                     "image_id": 1,
                     "category_id": names.index(phrase.text) + 1,
-                    "segmentation": run_lengths(phrase.mask),
+                    "segmentation": encode_rle(phrase.mask),
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "area": phrase.area,
                     "iscrowd": 0,
@@ -140,10 +140,10 @@ class Answer:
             InputError: the ending is none of ``FORMATS``, its format cannot hold a picture this
                 large, or the file cannot be written.
         """
-        save_drawing(self.overlay, path)
+        save_image(self.overlay, path)
 
     def _repr_png_(self) -> bytes:
-        return as_png(self.overlay)
+        return encode_png(self.overlay)
 
     def _repr_html_(self) -> str:
         picture = base64.b64encode(self._repr_png_()).decode("ascii")
@@ -161,10 +161,10 @@ class Answer:
         for number, phrase in numbered:
             if phrase.start < done:
                 continue  # overlaps one that is marked already
-            colour = colour_of(number)
+            colour = phrase_colour(number)
             style = (
-                f"background: {hexadecimal(tint(colour, 0.3))}; color: #202124; "
-                f"border-bottom: 3px solid {hexadecimal(colour)}"
+                f"background: {to_hex(tint(colour, 0.3))}; color: #202124; "
+                f"border-bottom: 3px solid {to_hex(colour)}"
             )
             parts.append(html.escape(self.text[done : phrase.start]))
             said = html.escape(self.text[phrase.start : phrase.end])
@@ -173,7 +173,7 @@ class Answer:
         return "".join([*parts, html.escape(self.text[done:])])
 
 
-def run_lengths(mask: NDArray[np.bool_]) -> RunLengths:
+def encode_rle(mask: NDArray[np.bool_]) -> CocoRLE:
     """An (H, W) bool mask as COCO's compressed run lengths."""
     from pycocotools import mask as coco
 
@@ -181,14 +181,14 @@ def run_lengths(mask: NDArray[np.bool_]) -> RunLengths:
     return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
 
 
-def as_png(drawing: Image.Image) -> bytes:
+def encode_png(image: Image.Image) -> bytes:
     """The drawing as a PNG file."""
     content = io.BytesIO()
-    drawing.save(content, "PNG")
+    image.save(content, "PNG")
     return content.getvalue()
 
 
-def save_drawing(drawing: Image.Image, path: str | Path) -> None:
+def save_image(image: Image.Image, path: str | Path) -> None:
     """Writes a drawing, in the format that the file name's ending says, whole or not at all.
 
     Raises:
@@ -198,13 +198,13 @@ def save_drawing(drawing: Image.Image, path: str | Path) -> None:
     kind = check_destination(path)
     content = io.BytesIO()
     try:
-        drawing.save(content, kind, quality=92)
+        image.save(content, kind, quality=92)
     except (OSError, ValueError) as error:
-        width, height = drawing.size
+        width, height = image.size
         raise InputError(
             f"{kind} cannot hold {width} x {height} pixels; save {str(path)!r} as .png"
         ) from error
-    write_whole(Path(path), content.getvalue())
+    write_file_atomically(Path(path), content.getvalue())
 
 
 def check_destination(path: str | Path) -> str:
@@ -217,13 +217,13 @@ def check_destination(path: str | Path) -> str:
         InputError: the name's ending is unknown, or its folder is missing or not writable.
     """
     path = Path(path)
-    kind = FORMATS.get(path.suffix.lower())
+    kind = OUTPUT_FORMATS.get(path.suffix.lower())
     if os.path.isdir(path):
         raise InputError(f"{str(path)!r} is a folder; give a file name, such as overlay.png")
     if kind is None:
         raise InputError(
             f"{str(path)!r} has no ending that names a picture format; "
-            f"choose one of {', '.join(FORMATS)}"
+            f"choose one of {', '.join(OUTPUT_FORMATS)}"
         )
     if not os.path.isdir(path.parent):
         raise InputError(f"there is no folder {str(path.parent)!r}; make it or choose another")

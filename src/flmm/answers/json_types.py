@@ -3,7 +3,7 @@
 from typing import TypedDict
 
 
-class RunLengths(TypedDict):
+class CocoRLE(TypedDict):
     """A mask as COCO's compressed run lengths; ``pycocotools.mask.decode`` reads it."""
 
     size: list[int]
@@ -11,7 +11,7 @@ class RunLengths(TypedDict):
     counts: str
 
 
-class PhraseContent(TypedDict):
+class PhraseJson(TypedDict):
     """A phrase in an answer's JSON."""
 
     text: str
@@ -21,10 +21,10 @@ class PhraseContent(TypedDict):
     box: list[int]
     """[x0, y0, x1, y1], x1 and y1 exclusive."""
     area: int
-    mask: RunLengths
+    mask: CocoRLE
 
 
-class AnswerContent(TypedDict):
+class AnswerJson(TypedDict):
     """An answer's JSON, the same from the command line, Python and HTTP."""
 
     text: str
@@ -32,11 +32,11 @@ class AnswerContent(TypedDict):
     lmm: str
     size: list[int]
     """[H, W]"""
-    phrases: list[PhraseContent]
+    phrases: list[PhraseJson]
     timings: dict[str, float]
 
 
-class WordContent(TypedDict):
+class WordAttentionJson(TypedDict):
     """A word in the JSON of a look at attention."""
 
     text: str
@@ -48,7 +48,7 @@ class WordContent(TypedDict):
     """h rows of w values."""
 
 
-class AttentionContent(TypedDict):
+class AttentionViewJson(TypedDict):
     """The JSON of a look at attention."""
 
     question: str
@@ -61,11 +61,11 @@ class AttentionContent(TypedDict):
     layer: int | None
     """Of the maps; None for the mean over all."""
     head: int | None
-    words: list[WordContent]
+    words: list[WordAttentionJson]
     timings: dict[str, float]
 
 
-class ThoughtContent(TypedDict):
+class ThoughtJson(TypedDict):
     """The JSON of a visual chain of thought."""
 
     question: str
@@ -75,10 +75,10 @@ class ThoughtContent(TypedDict):
     """What was looked at again: "box", "mask" or "random"."""
     box: list[int]
     """[x0, y0, x1, y1] of it, x1 and y1 exclusive."""
-    located: PhraseContent | None
+    located: PhraseJson | None
     """None where nothing was located and the whole picture was looked at again."""
-    first: AnswerContent
-    answer: AnswerContent
+    first: AnswerJson
+    answer: AnswerJson
     """After the closer look."""
 
 
@@ -97,7 +97,7 @@ class CocoAnnotation(TypedDict):
     id: int
     image_id: int
     category_id: int
-    segmentation: RunLengths
+    segmentation: CocoRLE
     bbox: list[int]
     """[x, y, width, height]"""
     area: int
@@ -112,7 +112,7 @@ class CocoCategory(TypedDict):
     name: str
 
 
-class CocoContent(TypedDict):
+class CocoDataset(TypedDict):
     """A COCO instances data set of one picture."""
 
     images: list[CocoImage]

@@ -7,13 +7,13 @@ from typing import Protocol
 
 from PIL import Image, ImageDraw, ImageFont
 
-from flmm.answers.palette import Colour, colour_of, text_colour, tint
+from flmm.answers.palette import Colour, contrasting_text_colour, phrase_colour, tint
 
 INK: Colour = (32, 33, 36)
 GREY: Colour = (112, 116, 122)
 
 
-class Marked(Protocol):
+class LegendPhrase(Protocol):
     """A phrase: ``text[start:end]`` in code points."""
 
     @property
@@ -32,15 +32,15 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 @dataclass(frozen=True)
-class Style:
+class LegendStyle:
     """Sizes in pixels, all from the legend's width."""
 
     width: int
-    size: int
+    font_size: int
     """Of the text."""
 
     @classmethod
-    def for_width(cls, width: int) -> "Style":
+    def for_width(cls, width: int) -> "LegendStyle":
         return cls(width, round(min(max(width / 34, 20), 34)))
 
     @property
@@ -49,41 +49,41 @@ class Style:
 
     @property
     def margin(self) -> int:
-        return self.size
+        return self.font_size
 
     @property
-    def line(self) -> int:
-        return round(self.size * 1.75)
+    def line_height(self) -> int:
+        return round(self.font_size * 1.75)
 
     @property
-    def badge(self) -> float:
+    def badge_radius(self) -> float:
         """Radius of a phrase's number."""
-        return self.size * 0.68
+        return self.font_size * 0.68
 
     def font(self, size: int | None = None) -> ImageFont.FreeTypeFont:
-        return _font(size or self.size)
+        return _font(size or self.font_size)
 
 
 @dataclass(frozen=True)
-class _Run:
+class _TextRun:
     """Letters of one word that belong to one phrase or to none."""
 
-    letters: str
-    phrase: int | None
+    text: str
+    phrase_index: int | None
 
 
 @dataclass(frozen=True)
 class _Word:
-    runs: tuple[_Run, ...]
-    after_blank: bool = True
+    runs: tuple[_TextRun, ...]
+    has_space_before: bool = True
 
     @property
-    def letters(self) -> str:
-        return "".join(run.letters for run in self.runs)
+    def text(self) -> str:
+        return "".join(run.text for run in self.runs)
 
 
 def draw_legend(
-    text: str, phrases: Sequence[Marked], shares: Sequence[float], style: Style
+    text: str, phrases: Sequence[LegendPhrase], area_fractions: Sequence[float], style: LegendStyle
 ) -> Image.Image:
     """Draws a legend.
 
@@ -96,33 +96,35 @@ def draw_legend(
     Returns:
         RGB, ``style.width`` wide and as tall as it needs to be.
     """
-    lines = _wrap(text, phrases, style)
-    rows = _chip_rows(phrases, shares, style)
+    lines = _wrap_lines(text, phrases, style)
+    rows = _layout_chips(phrases, area_fractions, style)
     gap = style.margin // 2 if lines and rows else 0
-    height = 2 * style.margin + (len(lines) + len(rows)) * style.line + gap
+    height = 2 * style.margin + (len(lines) + len(rows)) * style.line_height + gap
     legend = Image.new("RGB", (style.width, height), style.background)
     top = style.margin
     for line in lines:
         _draw_line(ImageDraw.Draw(legend), line, top, style)
-        top += style.line
+        top += style.line_height
     top += gap
     for row in rows:
         for index, label, note, left in row:
             _draw_chip(legend, index, label, note, (left, top), style)
-        top += style.line
+        top += style.line_height
     return legend
 
 
-def _wrap(text: str, phrases: Sequence[Marked], style: Style) -> list[list[_Word]]:
+def _wrap_lines(
+    text: str, phrases: Sequence[LegendPhrase], style: LegendStyle
+) -> list[list[_Word]]:
     """The text in lines no wider than the legend."""
     widest = style.width - 2 * style.margin
     font, blank = style.font(), style.font().getlength(" ")
     lines: list[list[_Word]] = []
     used = 0.0
-    for word in _words(text, phrases):
-        for piece in _fitting(word, widest, font):
-            width = font.getlength(piece.letters)
-            before = blank if piece.after_blank else 0.0
+    for word in _split_words(text, phrases):
+        for piece in _split_to_width(word, widest, font):
+            width = font.getlength(piece.text)
+            before = blank if piece.has_space_before else 0.0
             if not lines or used + before + width > widest:
                 lines.append([])
                 used, before = 0.0, 0.0
@@ -131,92 +133,98 @@ def _wrap(text: str, phrases: Sequence[Marked], style: Style) -> list[list[_Word
     return lines
 
 
-def _words(text: str, phrases: Sequence[Marked]) -> list[_Word]:
+def _split_words(text: str, phrases: Sequence[LegendPhrase]) -> list[_Word]:
     owner: list[int | None] = [None] * len(text)
     for index, phrase in enumerate(phrases):
         for at in range(phrase.start, min(phrase.end, len(text))):
             owner[at] = index if owner[at] is None else owner[at]
     words: list[_Word] = []
-    runs: list[_Run] = []
-    for letter, phrase_index in zip(f"{printable(text)} ", [*owner, None], strict=True):
+    runs: list[_TextRun] = []
+    for letter, phrase_index in zip(f"{replace_surrogates(text)} ", [*owner, None], strict=True):
         if letter.isspace():
             if runs:
                 words.append(_Word(tuple(runs)))
             runs = []
-        elif runs and runs[-1].phrase == phrase_index:
-            runs[-1] = _Run(runs[-1].letters + letter, phrase_index)
+        elif runs and runs[-1].phrase_index == phrase_index:
+            runs[-1] = _TextRun(runs[-1].text + letter, phrase_index)
         else:
-            runs.append(_Run(letter, phrase_index))
+            runs.append(_TextRun(letter, phrase_index))
     return words
 
 
-def _fitting(word: _Word, widest: float, font: ImageFont.FreeTypeFont) -> list[_Word]:
+def _split_to_width(word: _Word, max_width: float, font: ImageFont.FreeTypeFont) -> list[_Word]:
     """The word, or where it is too wide for a line its pieces, letter by letter."""
-    if font.getlength(word.letters) <= widest:
+    if font.getlength(word.text) <= max_width:
         return [word]
-    pieces: list[list[_Run]] = [[]]
+    pieces: list[list[_TextRun]] = [[]]
     used = 0.0
     for run in word.runs:
-        for letter in run.letters:
+        for letter in run.text:
             width = font.getlength(letter)
-            if pieces[-1] and used + width > widest:
+            if pieces[-1] and used + width > max_width:
                 pieces.append([])
                 used = 0.0
             used += width
-            pieces[-1].append(_Run(letter, run.phrase))
-    return [_Word(tuple(runs), after_blank=not at) for at, runs in enumerate(pieces)]
+            pieces[-1].append(_TextRun(letter, run.phrase_index))
+    return [_Word(tuple(runs), has_space_before=not at) for at, runs in enumerate(pieces)]
 
 
-def _draw_line(draw: ImageDraw.ImageDraw, line: Sequence[_Word], top: int, style: Style) -> None:
+def _draw_line(
+    draw: ImageDraw.ImageDraw, line: Sequence[_Word], top: int, style: LegendStyle
+) -> None:
     font = style.font()
     left = float(style.margin)
-    placed: list[tuple[float, _Run]] = []
+    placed: list[tuple[float, _TextRun]] = []
     spans: list[tuple[float, float, int]] = []
     for position, word in enumerate(line):
-        if position and word.after_blank:
+        if position and word.has_space_before:
             left += font.getlength(" ")
         for run in word.runs:
             placed.append((left, run))
-            width = font.getlength(run.letters)
-            if run.phrase is not None:
+            width = font.getlength(run.text)
+            if run.phrase_index is not None:
                 begin = left
-                if spans and spans[-1][2] == run.phrase:
+                if spans and spans[-1][2] == run.phrase_index:
                     begin = spans.pop()[0]
-                spans.append((begin, left + width, run.phrase))
+                spans.append((begin, left + width, run.phrase_index))
             left += width
-    pad = style.size * 0.07
-    middle = top + style.line / 2
-    half = style.size * 0.68
+    pad = style.font_size * 0.07
+    middle = top + style.line_height / 2
+    half = style.font_size * 0.68
     for begin, end, phrase in spans:
         box = (begin - pad, middle - half, end + pad, middle + half)
-        draw.rounded_rectangle(box, radius=style.size * 0.22, fill=tint(colour_of(phrase), 0.3))
-        under = (begin - pad, middle + half - style.size * 0.14, end + pad, middle + half)
-        draw.rounded_rectangle(under, radius=style.size * 0.07, fill=colour_of(phrase))
+        draw.rounded_rectangle(
+            box, radius=style.font_size * 0.22, fill=tint(phrase_colour(phrase), 0.3)
+        )
+        under = (begin - pad, middle + half - style.font_size * 0.14, end + pad, middle + half)
+        draw.rounded_rectangle(under, radius=style.font_size * 0.07, fill=phrase_colour(phrase))
     for left, run in placed:
-        draw.text((left, middle), run.letters, fill=INK, font=font, anchor="lm")
+        draw.text((left, middle), run.text, fill=INK, font=font, anchor="lm")
 
 
 _Chip = tuple[int, str, str, float]
 """(index, label, note, left)."""
 
 
-def _chip_rows(
-    phrases: Sequence[Marked], shares: Sequence[float], style: Style
+def _layout_chips(
+    phrases: Sequence[LegendPhrase], area_fractions: Sequence[float], style: LegendStyle
 ) -> list[list[_Chip]]:
     font, small = style.font(), style.font(_note_size(style))
     widest = style.width - 2 * style.margin
     rows: list[list[_Chip]] = []
     left = 0.0
-    for index, (phrase, share) in enumerate(zip(phrases, shares, strict=True)):
-        note = _percent(share)
-        head, tail = 2 * style.badge + style.size * 0.9, small.getlength(note)
-        label = shortened(" ".join(printable(phrase.text).split()), widest - head - tail, font)
+    for index, (phrase, share) in enumerate(zip(phrases, area_fractions, strict=True)):
+        note = _format_percent(share)
+        head, tail = 2 * style.badge_radius + style.font_size * 0.9, small.getlength(note)
+        label = truncate(
+            " ".join(replace_surrogates(phrase.text).split()), widest - head - tail, font
+        )
         width = head + font.getlength(label) + tail
         if not rows or left + width > widest:
             rows.append([])
             left = 0.0
         rows[-1].append((index, label, note, left + style.margin))
-        left += width + style.size * 1.2
+        left += width + style.font_size * 1.2
     return rows
 
 
@@ -226,23 +234,25 @@ def _draw_chip(
     label: str,
     note: str,
     corner: tuple[float, float],
-    style: Style,
+    style: LegendStyle,
 ) -> None:
     draw = ImageDraw.Draw(legend)
-    left, middle = corner[0], corner[1] + style.line / 2
-    draw_number(legend, (left + style.badge, middle), index, style)
-    left += 2 * style.badge + style.size * 0.5
+    left, middle = corner[0], corner[1] + style.line_height / 2
+    draw_badge(legend, (left + style.badge_radius, middle), index, style)
+    left += 2 * style.badge_radius + style.font_size * 0.5
     draw.text((left, middle), label, fill=INK, font=style.font(), anchor="lm")
-    left += style.font().getlength(label) + style.size * 0.4
+    left += style.font().getlength(label) + style.font_size * 0.4
     small = style.font(_note_size(style))
     draw.text((left, middle), note, fill=GREY, font=small, anchor="lm")
 
 
-def draw_number(image: Image.Image, centre: tuple[float, float], index: int, style: Style) -> None:
+def draw_badge(
+    image: Image.Image, centre: tuple[float, float], index: int, style: LegendStyle
+) -> None:
     """A round badge with the phrase's number (counted from 1) in its colour, rimmed in white."""
-    colour = colour_of(index)
+    colour = phrase_colour(index)
     finer = 4
-    side = int(2 * style.badge) * finer
+    side = int(2 * style.badge_radius) * finer
     rim = finer * 3 // 2
     badge = Image.new("RGBA", (side, side), (255, 255, 255, 0))
     draw = ImageDraw.Draw(badge)
@@ -250,32 +260,34 @@ def draw_number(image: Image.Image, centre: tuple[float, float], index: int, sty
     draw.ellipse((rim, rim, side - 1 - rim, side - 1 - rim), fill=colour)
     number = str(index + 1)
     font = style.font(round(side * (0.6 if len(number) < 3 else 0.42)))
-    draw.text((side / 2, side / 2), number, fill=text_colour(colour), font=font, anchor="mm")
+    draw.text(
+        (side / 2, side / 2), number, fill=contrasting_text_colour(colour), font=font, anchor="mm"
+    )
     badge = badge.resize((side // finer, side // finer), Image.Resampling.LANCZOS)
     corner = (round(centre[0] - badge.width / 2), round(centre[1] - badge.height / 2))
     image.paste(badge, corner, badge)
 
 
-def _note_size(style: Style) -> int:
-    return round(style.size * 0.78)
+def _note_size(style: LegendStyle) -> int:
+    return round(style.font_size * 0.78)
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     if not share:
         return "not found"
     return f"{share:.0%}" if share >= 0.01 else "< 1%"
 
 
-def shortened(label: str, widest: float, font: ImageFont.FreeTypeFont) -> str:
+def truncate(label: str, max_width: float, font: ImageFont.FreeTypeFont) -> str:
     """The label, cut to the width with an ellipsis."""
-    if font.getlength(label) <= widest:
+    if font.getlength(label) <= max_width:
         return label
-    while label and font.getlength(f"{label}…") > widest:
+    while label and font.getlength(f"{label}…") > max_width:
         label = label[: len(label) * 9 // 10]
     return f"{label}…"
 
 
-def printable(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """The same number of characters, none of which the font engine refuses."""
     return "".join(
         "\N{REPLACEMENT CHARACTER}" if "\ud800" <= letter <= "\udfff" else letter for letter in text

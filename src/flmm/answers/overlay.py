@@ -10,23 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from flmm.answers.legend import Marked, Style, draw_legend, draw_number
-from flmm.answers.palette import Colour, colour_of
+from flmm.answers.legend import LegendPhrase, LegendStyle, draw_badge, draw_legend
+from flmm.answers.palette import Colour, phrase_colour
 
-SMALLEST_SIDE = 720
+MIN_LONGER_SIDE = 720
 """Pictures whose longer side is shorter are enlarged to it, so that their legend is legible."""
-MOST_PIXELS = 2_500_000
+MAX_OVERLAY_PIXELS = 2_500_000
 """Pictures with more are drawn smaller; an overlay is to be looked at, the masks are exact."""
-LEGEND_WIDTH = (720, 1440)
+LEGEND_WIDTH_RANGE = (720, 1440)
 """Least and most, in pixels."""
-TALL = 1.5
+TALL_ASPECT_RATIO = 1.5
 """From this height to width on, the legend stands beside the picture."""
 
-_FILL = 0.4
-_HALO = 0.85
+_FILL_OPACITY = 0.4
+_HALO_OPACITY = 0.85
 
 
-class Region(Marked, Protocol):
+class MaskedPhrase(LegendPhrase, Protocol):
     """A phrase of the text and where it is in the picture."""
 
     @property
@@ -34,7 +34,7 @@ class Region(Marked, Protocol):
         """(H, W) bool."""
 
 
-def draw_overlay(picture: Image.Image, text: str, regions: Sequence[Region]) -> Image.Image:
+def draw_overlay(picture: Image.Image, text: str, phrases: Sequence[MaskedPhrase]) -> Image.Image:
     """Draws the masks over the picture and the answer, with its phrases marked, beside them.
 
     Args:
@@ -46,13 +46,13 @@ def draw_overlay(picture: Image.Image, text: str, regions: Sequence[Region]) -> 
     Returns:
         A new RGB image: the picture, enlarged when it is small, above or left of its legend.
     """
-    shown = at_viewing_size(picture)
-    beside = shown.height > TALL * shown.width
-    least, most = LEGEND_WIDTH
-    style = Style.for_width(least if beside else min(max(shown.width, least), most))
-    shown = draw_masks(shown, regions, style)
-    shares = [float(region.mask.mean()) for region in regions]
-    legend = draw_legend(text, regions, shares, style)
+    shown = resize_for_viewing(picture)
+    beside = shown.height > TALL_ASPECT_RATIO * shown.width
+    least, most = LEGEND_WIDTH_RANGE
+    style = LegendStyle.for_width(least if beside else min(max(shown.width, least), most))
+    shown = draw_masks(shown, phrases, style)
+    shares = [float(region.mask.mean()) for region in phrases]
+    legend = draw_legend(text, phrases, shares, style)
     if beside:
         size = (shown.width + legend.width, max(shown.height, legend.height))
         legend_at = (shown.width, 0)
@@ -65,36 +65,38 @@ def draw_overlay(picture: Image.Image, text: str, regions: Sequence[Region]) -> 
     return sheet
 
 
-def at_viewing_size(picture: Image.Image) -> Image.Image:
+def resize_for_viewing(picture: Image.Image) -> Image.Image:
     """RGB, enlarged or made smaller to be looked at."""
     pixels = picture.width * picture.height
-    if pixels > MOST_PIXELS:
-        scale = (MOST_PIXELS / pixels) ** 0.5
+    if pixels > MAX_OVERLAY_PIXELS:
+        scale = (MAX_OVERLAY_PIXELS / pixels) ** 0.5
     else:
-        scale = max(1.0, SMALLEST_SIDE / max(picture.size))
+        scale = max(1.0, MIN_LONGER_SIDE / max(picture.size))
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
     return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
-def draw_masks(shown: Image.Image, regions: Sequence[Region], style: Style) -> Image.Image:
+def draw_masks(
+    picture: Image.Image, phrases: Sequence[MaskedPhrase], style: LegendStyle
+) -> Image.Image:
     """Lays the masks over the picture, large ones first so that none hides a smaller one."""
-    canvas = np.asarray(shown, dtype=np.float32).copy()
-    line = max(min(max(shown.size) / 320, min(shown.size) / 8), 1.0)
-    order = sorted(range(len(regions)), key=lambda index: -int(regions[index].mask.sum()))
+    canvas = np.asarray(picture, dtype=np.float32).copy()
+    line = max(min(max(picture.size) / 320, min(picture.size) / 8), 1.0)
+    order = sorted(range(len(phrases)), key=lambda index: -int(phrases[index].mask.sum()))
     for index in order:
-        lay_mask(canvas, regions[index].mask, colour_of(index), line)
+        draw_mask(canvas, phrases[index].mask, phrase_colour(index), line)
     image = Image.fromarray((canvas + 0.5).astype(np.uint8))
     taken: list[tuple[float, float]] = []
     for index in reversed(order):
-        place = _badge_place(regions[index].mask, shown.size, style.badge, taken)
-        if place is not None and min(shown.size) > 2 * style.badge:
-            draw_number(image, place, index, style)
+        place = _find_badge_centre(phrases[index].mask, picture.size, style.badge_radius, taken)
+        if place is not None and min(picture.size) > 2 * style.badge_radius:
+            draw_badge(image, place, index, style)
             taken.append(place)
     return image
 
 
-def lay_mask(
-    canvas: NDArray[np.float32], mask: NDArray[np.bool_], colour: Colour, line: float
+def draw_mask(
+    canvas: NDArray[np.float32], mask: NDArray[np.bool_], colour: Colour, line_width: float
 ) -> None:
     """Lays one mask over the (H', W', 3) canvas: a translucent fill and a smooth contour.
 
@@ -111,28 +113,28 @@ def lay_mask(
     box = shades.getbbox()
     if box is None:
         return
-    margin = int(4 * line) + 4
+    margin = int(4 * line_width) + 4
     left, top = max(box[0] - margin, 0), max(box[1] - margin, 0)
     right, bottom = min(box[2] + margin, width), min(box[3] + margin, height)
-    sigma = max(line * 0.6, 0.5)
+    sigma = max(line_width * 0.6, 0.5)
     blurred = shades.crop((left, top, right, bottom)).filter(ImageFilter.GaussianBlur(sigma))
     ramp = np.clip(np.asarray(blurred, dtype=np.float32) / 255, 0.5 / 255, 1 - 0.5 / 255)
     # The logistic function is within 1 % of the normal distribution's at this scale.
     inside = sigma / 1.702 * np.log(ramp / (1 - ramp))
     part = canvas[top:bottom, left:right]
     for target, alpha in (
-        (colour, _FILL * np.clip(inside + 0.5, 0, 1)),
-        ((255, 255, 255), _HALO * np.clip(0.9 * line + 0.5 - np.abs(inside), 0, 1)),
-        (colour, np.clip(0.5 * line + 0.5 - np.abs(inside), 0, 1)),
+        (colour, _FILL_OPACITY * np.clip(inside + 0.5, 0, 1)),
+        ((255, 255, 255), _HALO_OPACITY * np.clip(0.9 * line_width + 0.5 - np.abs(inside), 0, 1)),
+        (colour, np.clip(0.5 * line_width + 0.5 - np.abs(inside), 0, 1)),
     ):
         part += (np.asarray(target, dtype=np.float32) - part) * alpha[..., None]
 
 
-def _badge_place(
+def _find_badge_centre(
     mask: NDArray[np.bool_],
     size: tuple[int, int],
     radius: float,
-    taken: Sequence[tuple[float, float]],
+    occupied: Sequence[tuple[float, float]],
 ) -> tuple[float, float] | None:
     """Where in the (width, height) picture the badge stands; None when the mask is empty.
 
@@ -145,10 +147,10 @@ def _badge_place(
     # In fractions, for a few pixels of a large picture would be rounded to nothing in bytes.
     shares = Image.fromarray(mask.astype(np.float32)).resize(small, Image.Resampling.BOX)
     share = np.asarray(shares)
-    depth = _depth(share >= share.max() / 2)
+    depth = _chessboard_distance(share >= share.max() / 2)
     ys, xs = np.mgrid[0 : small[1], 0 : small[0]]
     free = np.ones_like(depth, dtype=bool)
-    for x, y in taken:
+    for x, y in occupied:
         free &= np.hypot((xs + 0.5) / scale - x, (ys + 0.5) / scale - y) > 2.4 * radius
     inside = depth > 0
     if (depth * free).max() / scale >= 2.5 * radius:
@@ -163,7 +165,7 @@ def _badge_place(
     return min(max(x, edge), size[0] - edge), min(max(y, edge), size[1] - edge)
 
 
-def _depth(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _chessboard_distance(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Each cell's distance to the nearest cell outside, in steps of a chess king."""
     depth = np.zeros(mask.shape, dtype=np.int64)
     left = np.pad(mask, 1)

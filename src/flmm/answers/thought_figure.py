@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-from flmm.answers.legend import GREY, Style, draw_legend
-from flmm.answers.overlay import Region, draw_masks
-from flmm.answers.palette import colour_of
+from flmm.answers.legend import GREY, LegendStyle, draw_legend
+from flmm.answers.overlay import MaskedPhrase, draw_masks
+from flmm.answers.palette import phrase_colour
 
 if TYPE_CHECKING:
     from flmm.types import Box
@@ -23,15 +23,15 @@ class Paragraph:
 
     title: str
     text: str
-    regions: Sequence[Region] = ()
+    phrases: Sequence[MaskedPhrase] = ()
     """Phrases of the text."""
 
 
-def draw_closer_look(
+def draw_thought(
     picture: Image.Image,
     crop: Image.Image,
     box: "Box",
-    regions: Sequence[Region],
+    phrases: Sequence[MaskedPhrase],
     paragraphs: Sequence[Paragraph],
 ) -> Image.Image:
     """Draws the picture with its masks and the box, the part beside it, and the words below.
@@ -47,19 +47,19 @@ def draw_closer_look(
         A new RGB image.
     """
     scale = PANEL_SIDE / max(picture.size)
-    style = Style.for_width(2 * PANEL_SIDE)
-    shown = draw_masks(_scaled(picture, scale), regions, style)
-    enlarged = _scaled(crop, min(PANEL_SIDE / crop.width, shown.height / crop.height))
+    style = LegendStyle.for_width(2 * PANEL_SIDE)
+    shown = draw_masks(_resize(picture, scale), phrases, style)
+    enlarged = _resize(crop, min(PANEL_SIDE / crop.width, shown.height / crop.height))
     gap = 2 * style.margin
     width = max(shown.width + gap + enlarged.width, PANEL_SIDE)
-    texts = [_paragraph(one, Style(width, style.size)) for one in paragraphs]
+    texts = [_draw_paragraph(one, LegendStyle(width, style.font_size)) for one in paragraphs]
     height = max(shown.height, enlarged.height)
     sheet = Image.new("RGB", (width, height + sum(text.height for text in texts)), style.background)
     sheet.paste(shown, (0, 0))
     sheet.paste(enlarged, (shown.width + gap, 0))
     x0, y0, x1, y1 = (round(edge * scale) for edge in box)
     draw = ImageDraw.Draw(sheet)
-    for line, colour in ((5, (255, 255, 255)), (2, colour_of(1))):
+    for line, colour in ((5, (255, 255, 255)), (2, phrase_colour(1))):
         draw.rectangle((x0, y0, max(x1, x0 + 1) - 1, max(y1, y0 + 1) - 1), None, colour, line)
         left = shown.width + gap
         draw.line((x1, y0, left, 0), colour, line)
@@ -73,20 +73,20 @@ def draw_closer_look(
     return sheet
 
 
-def _scaled(image: Image.Image, scale: float) -> Image.Image:
+def _resize(image: Image.Image, scale: float) -> Image.Image:
     size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _paragraph(paragraph: Paragraph, style: Style) -> Image.Image:
-    shares = [float(region.mask.mean()) for region in paragraph.regions]
-    text = draw_legend(paragraph.text, paragraph.regions, shares, style)
-    title_height = style.line // 4
+def _draw_paragraph(paragraph: Paragraph, style: LegendStyle) -> Image.Image:
+    shares = [float(region.mask.mean()) for region in paragraph.phrases]
+    text = draw_legend(paragraph.text, paragraph.phrases, shares, style)
+    title_height = style.line_height // 4
     block = Image.new(
         "RGB", (style.width, text.height + title_height - style.margin // 2), style.background
     )
     block.paste(text, (0, title_height))
-    font = style.font(round(style.size * 0.78))
+    font = style.font(round(style.font_size * 0.78))
     place = (style.margin, style.margin // 2)
     ImageDraw.Draw(block).text(place, paragraph.title, fill=GREY, font=font, anchor="la")
     return block

@@ -6,16 +6,16 @@ Letters: ``B`` sequences, ``N`` heads, ``R`` wanted rows, ``Q`` queries, ``K`` k
 import torch
 from torch import Tensor
 
-_LEVELS = 65_535
-_MIDDLE = 32_768
+_QUANTIZED_RANGE = 65_535
+_QUANTIZED_OFFSET = 32_768
 
 
-def attention_rows(
+def compute_attention_rows(
     query: Tensor,
     key: Tensor,
     visible: Tensor | None,
     scaling: float,
-    columns: Tensor,
+    key_positions: Tensor,
     softcap: float | None = None,
 ) -> Tensor:
     """``softmax(q·kᵀ·scaling)`` over the visible keys, cut to ``columns``: (B, N, R, C) float32.
@@ -35,27 +35,27 @@ def attention_rows(
         scores = scores.masked_fill(~visible, -torch.inf)
     elif visible is not None:
         scores = scores + visible
-    index = columns[:, None, None, :].expand(batch, heads, rows, -1)
+    index = key_positions[:, None, None, :].expand(batch, heads, rows, -1)
     return scores.softmax(dim=-1).gather(3, index)
 
 
-def compressed(rows: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (..., C) of values in 0..1 as (..., C) int16 and each row's largest value (...).
 
     Half the memory of float32; no value is off by more than 8e-6 of its row's largest.
     """
     # A conversation without a picture has no column to take the largest of.
     largest = rows.amax(dim=-1) if rows.shape[-1] else rows.new_zeros(rows.shape[:-1])
-    levels = rows * (_LEVELS / largest.clamp_min(1e-30))[..., None]
-    return levels.round_().sub_(_MIDDLE).to(torch.int16), largest
+    levels = rows * (_QUANTIZED_RANGE / largest.clamp_min(1e-30))[..., None]
+    return levels.round_().sub_(_QUANTIZED_OFFSET).to(torch.int16), largest
 
 
-def expanded(levels: Tensor, largest: Tensor) -> Tensor:
+def dequantize_rows(quantized: Tensor, row_max: Tensor) -> Tensor:
     """The float32 rows that ``compressed`` made smaller."""
-    return levels.float().add_(_MIDDLE).mul_((largest / _LEVELS)[..., None])
+    return quantized.float().add_(_QUANTIZED_OFFSET).mul_((row_max / _QUANTIZED_RANGE)[..., None])
 
 
-def pick_rows(tensor: Tensor, positions: Tensor | None, dim: int) -> Tensor:
+def gather_rows(tensor: Tensor, positions: Tensor | None, dim: int) -> Tensor:
     """The wanted rows of (B, …, Q, width); without positions Q is 1 and that row is wanted."""
     if positions is None:
         return tensor
@@ -66,13 +66,13 @@ def pick_rows(tensor: Tensor, positions: Tensor | None, dim: int) -> Tensor:
 
 
 def visible_keys(
-    mask: Tensor | None, positions: Tensor | None, queries: int, key: Tensor
+    mask: Tensor | None, positions: Tensor | None, num_queries: int, key: Tensor
 ) -> Tensor | None:
     """Which keys the wanted rows see, (B, 1 or N, R, K), by the mask that the model gives."""
     keys = key.shape[2]
     if mask is not None and mask.ndim == 4:
-        mask = mask[..., :keys].expand(len(key), -1, queries, keys)
-        return pick_rows(mask, positions, dim=2)
+        mask = mask[..., :keys].expand(len(key), -1, num_queries, keys)
+        return gather_rows(mask, positions, dim=2)
     visible = None
     if positions is not None:
         visible = torch.arange(keys, device=key.device) <= positions[:, None, :, None]
@@ -83,16 +83,20 @@ def visible_keys(
     return visible
 
 
-def within_window(
-    visible: Tensor | None, last: int | Tensor, window: int, dropped: int, key: Tensor
+def apply_sliding_window(
+    visible: Tensor | None, row_positions: int | Tensor, window: int, num_dropped: int, key: Tensor
 ) -> Tensor:
     """``visible``, without the keys that lie ``window`` or more before each row's position.
 
     ``last``: the position of the only row, or (B, R) positions; ``dropped``: how many keys, all of
     them earlier, are not in ``key`` any more.
     """
-    places = torch.arange(key.shape[2], device=key.device) + dropped
-    near = places > (last[:, None, :, None] if isinstance(last, Tensor) else last) - window
+    places = torch.arange(key.shape[2], device=key.device) + num_dropped
+    near = (
+        places
+        > (row_positions[:, None, :, None] if isinstance(row_positions, Tensor) else row_positions)
+        - window
+    )
     if visible is None:
         return near.expand(len(key), 1, -1, -1) if near.ndim == 4 else near[None, None, None]
     return visible & near

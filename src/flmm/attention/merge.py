@@ -9,11 +9,11 @@ from torch import Tensor
 
 from flmm.errors import InputError
 
-Merge = Literal["mean", "max"]
+MergeMethod = Literal["mean", "max"]
 """How the attention of a phrase's tokens becomes one map."""
 
 
-def merge_phrase(attention: Tensor, how: Merge = "mean") -> Tensor:
+def merge_token_maps(attention: Tensor, merge: MergeMethod = "mean") -> Tensor:
     """Merges the attention of one phrase's tokens.
 
     Args:
@@ -28,10 +28,10 @@ def merge_phrase(attention: Tensor, how: Merge = "mean") -> Tensor:
     """
     if not attention.shape[2]:
         raise InputError("the phrase has no token; give at least one token of the answer")
-    if how == "mean":
+    if merge == "mean":
         merged = attention.mean(dim=2)
-    elif how == "max":
+    elif merge == "max":
         merged = attention.amax(dim=2)
     else:
-        raise InputError(f"merge is {how!r}; choose 'mean' or 'max'")
+        raise InputError(f"merge is {merge!r}; choose 'mean' or 'max'")
     return merged.flatten(0, 1)

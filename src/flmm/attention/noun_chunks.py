@@ -8,15 +8,15 @@ if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
 
-THE_PICTURE_ITSELF = frozenset(
+PICTURE_NOUNS = frozenset(
     {"image", "images", "picture", "pictures", "photo", "photos", "photograph", "photographs"}
 )
-PLACES = frozenset(
+LOCATION_NOUNS = frozenset(
     {"front", "back", "top", "bottom", "side", "left", "right", "middle", "center", "centre"}
 )
 
 
-def noun_chunks(text: str) -> list[tuple[int, int]]:
+def find_noun_chunks(text: str) -> list[tuple[int, int]]:
     """(start, end) of each English noun chunk, in code points, in the text's order.
 
     Pronouns, emoji, and chunks that mean the picture itself ("the image") or only say where
@@ -24,19 +24,19 @@ def noun_chunks(text: str) -> list[tuple[int, int]]:
     (section 3.4); this one needs no training.
     """
     chunks = []
-    for chunk in parsed(text).noun_chunks:
+    for chunk in parse_english(text).noun_chunks:
         root = chunk.root
-        if root.pos_ == "PRON" or root.lower_ in THE_PICTURE_ITSELF:
+        if root.pos_ == "PRON" or root.lower_ in PICTURE_NOUNS:
             continue
-        if root.dep_ == "pobj" and root.lower_ in PLACES:
+        if root.dep_ == "pobj" and root.lower_ in LOCATION_NOUNS:
             continue
-        start, end = trimmed(text, chunk.start_char, chunk.end_char)
+        start, end = trim_span(text, chunk.start_char, chunk.end_char)
         if start < end:
             chunks.append((start, end))
     return chunks
 
 
-def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+def trim_span(text: str, start: int, end: int) -> tuple[int, int]:
     """The chunk without the emoji and punctuation that spaCy may leave at its ends."""
     while start < end and not text[start].isalnum():
         start += 1
@@ -47,13 +47,13 @@ def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def parsed(text: str) -> "Doc":
+def parse_english(text: str) -> "Doc":
     """The text as spaCy's English pipeline understands it."""
-    return _pipeline()(text)
+    return _load_spacy()(text)
 
 
 @functools.cache
-def _pipeline() -> "Language":
+def _load_spacy() -> "Language":
     # Importing spaCy and its pipeline takes a second or two: only who needs chunks waits for it.
     import spacy
 

@@ -6,17 +6,17 @@ An answer's noun chunks will not do. "What number" asks for something instead of
 
 from typing import TYPE_CHECKING
 
-from flmm.attention.noun_chunks import PLACES, THE_PICTURE_ITSELF, parsed, trimmed
+from flmm.attention.noun_chunks import LOCATION_NOUNS, PICTURE_NOUNS, parse_english, trim_span
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span, Token
 
 _INTERROGATIVE_TAGS = frozenset({"WDT", "WP", "WP$", "WRB"})
 # "How many cats" and "whose cat" ask for a number and for someone, but they name the cats.
-_NAMING = frozenset({"how", "whose"})
-_AMOUNTS = frozenset({"many", "much"})
+_NAMING_QUESTION_WORDS = frozenset({"how", "whose"})
+_AMOUNT_WORDS = frozenset({"many", "much"})
 # Of something, these are asked for and cannot be pointed at: what has them can.
-_PROPERTIES = frozenset(
+_PROPERTY_NOUNS = frozenset(
     {
         "age", "amount", "brand", "breed", "color", "colour", "gender", "kind", "make", "material",
         "model", "name", "number", "price", "shape", "size", "sort", "species", "type",
@@ -24,7 +24,7 @@ _PROPERTIES = frozenset(
 )  # fmt: skip
 
 
-def question_phrases(question: str) -> list[tuple[int, int]]:
+def find_question_phrases(question: str) -> list[tuple[int, int]]:
     """(start, end) of each thing that an English question names, in code points, in its order.
 
     A referring expression is one phrase: "the cat in the upper left", "the sign above the door".
@@ -32,36 +32,36 @@ def question_phrases(question: str) -> list[tuple[int, int]]:
     property of something ("the colour of the car" is the car). Pronouns, the picture itself, and
     words that only say where something is are none.
     """
-    document = parsed(question)
+    document = parse_english(question)
     named: list[tuple[int, int]] = []
     asked_for: list[tuple[int, int]] = []
-    for expression in _expressions(document):
+    for expression in _find_expressions(document):
         # Of "what kind of animal", the animal.
-        asks = _asks(expression[0])
+        asks = _is_interrogative(expression[0])
         found, first = (asked_for, expression[-1]) if asks else (named, expression[0])
         start = _first_naming_word(first)
         characters = document[start : expression[-1].end]
-        start, end = trimmed(question, characters.start_char, characters.end_char)
+        start, end = trim_span(question, characters.start_char, characters.end_char)
         if start < end:
             found.append((start, end))
     return named or asked_for
 
 
-def _expressions(document: "Doc") -> list[list["Span"]]:
+def _find_expressions(document: "Doc") -> list[list["Span"]]:
     """The noun chunks; those that say which of several things another one means, after it."""
     expressions: list[list[Span]] = []
-    for chunk in _chunks(document):
-        if expressions and _belongs(chunk, expressions[-1]):
+    for chunk in _find_chunks(document):
+        if expressions and _continues_expression(chunk, expressions[-1]):
             expression = expressions[-1]
             if len(expression) == 1 and _is_property_of_next(expression[0]):
                 expression.clear()
             expression.append(chunk)
-        elif not (chunk.root.dep_ == "pobj" and chunk.root.lower_ in PLACES):
+        elif not (chunk.root.dep_ == "pobj" and chunk.root.lower_ in LOCATION_NOUNS):
             expressions.append([chunk])
     return expressions
 
 
-def _chunks(document: "Doc") -> list["Span"]:
+def _find_chunks(document: "Doc") -> list["Span"]:
     """spaCy's noun chunks, and nouns with a determiner that it takes for other words."""
     # Whoever asks for chunks has parsed something, so spaCy is there already.
     from spacy.util import filter_spans
@@ -76,24 +76,24 @@ def _chunks(document: "Doc") -> list["Span"]:
     return [
         chunk
         for chunk in filter_spans(chunks + missed)
-        if chunk.root.pos_ != "PRON" and chunk.root.lower_ not in THE_PICTURE_ITSELF
+        if chunk.root.pos_ != "PRON" and chunk.root.lower_ not in PICTURE_NOUNS
     ]
 
 
-def _belongs(chunk: "Span", expression: list["Span"]) -> bool:
+def _continues_expression(chunk: "Span", expression: list["Span"]) -> bool:
     """Whether the chunk goes on with the expression before it."""
     document = chunk.doc
     last = expression[-1]
     between = document[last.end : chunk.start]
     words = [word.lower_ for word in between]
-    if _asks(expression[0]):
+    if _is_interrogative(expression[0]):
         return words == ["of"]
     if words == ["and"] and len(expression) > 1:
         return document[last.start - 1].lower_ == "between"
-    return bool(words) and all(_joins(word) for word in between)
+    return bool(words) and all(_is_connector(word) for word in between)
 
 
-def _joins(word: "Token") -> bool:
+def _is_connector(word: "Token") -> bool:
     """Whether the word may stand inside an expression, between two of its chunks."""
     if word.pos_ in ("ADP", "ADV", "ADJ"):
         return word.lower_ != "than"
@@ -102,20 +102,20 @@ def _joins(word: "Token") -> bool:
     return participle or "relcl" in (word.dep_, word.head.dep_)
 
 
-def _asks(chunk: "Span") -> bool:
+def _is_interrogative(chunk: "Span") -> bool:
     """Whether the chunk says what is asked for, without naming it."""
     words = {word.lower_ for word in chunk if word.tag_ in _INTERROGATIVE_TAGS}
-    return bool(words) and not words & _NAMING
+    return bool(words) and not words & _NAMING_QUESTION_WORDS
 
 
 def _is_property_of_next(chunk: "Span") -> bool:
-    is_property = chunk.root.lower_ in _PROPERTIES and not _asks(chunk)
+    is_property = chunk.root.lower_ in _PROPERTY_NOUNS and not _is_interrogative(chunk)
     return is_property and chunk.doc[chunk.end].lower_ == "of"
 
 
 def _first_naming_word(chunk: "Span") -> int:
     """The chunk's first word after those that ask, by its place in the question."""
     asking = [
-        word.i for word in chunk if word.tag_ in _INTERROGATIVE_TAGS or word.lower_ in _AMOUNTS
+        word.i for word in chunk if word.tag_ in _INTERROGATIVE_TAGS or word.lower_ in _AMOUNT_WORDS
     ]
     return max(asking, default=chunk.start - 1) + 1

@@ -23,65 +23,76 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from flmm.attention.attention_rows import (
-    attention_rows,
-    compressed,
-    pick_rows,
+    apply_sliding_window,
+    compute_attention_rows,
+    gather_rows,
+    quantize_rows,
     visible_keys,
-    within_window,
 )
 from flmm.attention.trace import RecordedRows, RowBlock
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 
 # transformers looks for "flash" in the name, so the name keeps that of what really runs.
-_PREFIX = "flmm_recording_"
-_NOT_RECORDABLE = ("s_aux", "position_bias")
+_IMPLEMENTATION_PREFIX = "flmm_recording_"
+_UNSUPPORTED_OPTIONS = ("s_aux", "position_bias")
 # Memory is asked for by so many tokens of a generation, whose length nobody knows.
-_STEPS_A_BLOCK = 16
+_STEPS_PER_BLOCK = 16
 
 
-class Recording:
+class AttentionRecorder:
     """The rows of one forward pass, or of the steps of one generation."""
 
     def __init__(
-        self, adapter: LMMAdapter, image_columns: Tensor, positions: Tensor | None = None
+        self, adapter: LMMAdapter, image_token_positions: Tensor, positions: Tensor | None = None
     ) -> None:
         """
         ``image_columns``: (B, C) positions of the image tokens, -1 where a sequence has fewer.
         ``positions``: (B, R) positions whose rows are wanted; None records every forward pass of a
         single token.
         """
-        self._layer_of = {
+        self._layer_indices = {
             module: index
             for index, layer in enumerate(adapter.recorded_layers)
             for module in layer.modules()
         }
-        self._fed = [0] * adapter.layers
+        self._num_tokens_seen = [0] * adapter.layers
         """Tokens that each layer has seen, those that a sliding cache has dropped included."""
-        self._columns = image_columns
-        self._uneven = bool((image_columns < 0).any())
+        self._image_token_positions = image_token_positions
+        self._has_missing_columns = bool((image_token_positions < 0).any())
         """Whether some sequence has fewer image tokens than another."""
         self._positions = positions
-        self._rows = 1 if positions is None else positions.shape[1]
+        self._rows_per_pass = 1 if positions is None else positions.shape[1]
         """Wanted of each forward pass."""
-        self._block_rows = _STEPS_A_BLOCK if positions is None else self._rows
-        self._no_hidden = torch.zeros(
-            len(image_columns), 0, adapter.hidden_size, dtype=adapter.dtype, device=adapter.device
+        self._rows_per_block = _STEPS_PER_BLOCK if positions is None else self._rows_per_pass
+        self._empty_hidden_states = torch.zeros(
+            len(image_token_positions),
+            0,
+            adapter.hidden_size,
+            dtype=adapter.dtype,
+            device=adapter.device,
         )
-        shape = (adapter.layers, len(image_columns), adapter.heads, image_columns.shape[1])
-        self._step = torch.zeros(shape if positions is None else (0,), device=image_columns.device)
+        shape = (
+            adapter.layers,
+            len(image_token_positions),
+            adapter.heads,
+            image_token_positions.shape[1],
+        )
+        self._step_rows = torch.zeros(
+            shape if positions is None else (0,), device=image_token_positions.device
+        )
         """(M, B, N, C): the rows of a generation's step, until all layers have given theirs."""
         self._blocks: list[tuple[Tensor, Tensor]] = []
         """(S, M, B, N, C) int16 and (S, M, B, N): the rows as ``rows.compressed`` makes them."""
-        self._heads = adapter.heads
-        self._seen = [0] * adapter.layers
+        self._num_heads = adapter.heads
+        self._num_rows_by_layer = [0] * adapter.layers
         """Rows that each layer's attention has given."""
-        self._hidden: list[list[Tensor]] = [[] for _ in range(adapter.layers)]
+        self._hidden_states: list[list[Tensor]] = [[] for _ in range(adapter.layers)]
 
     @property
-    def steps(self) -> int:
+    def num_recorded(self) -> int:
         """Rows recorded so far; the steps of a generation."""
-        return sum(rows.shape[1] for rows in self._hidden[-1])
+        return sum(rows.shape[1] for rows in self._hidden_states[-1])
 
     def rows(self, sequence: int, count: int) -> RecordedRows:
         """The first ``count`` attention rows of one sequence.
@@ -89,8 +100,8 @@ class Recording:
         Raises:
             InputError: a layer does not use transformers' attention interface.
         """
-        for layer, seen in enumerate(self._seen):
-            if seen < self.steps:
+        for layer, seen in enumerate(self._num_rows_by_layer):
+            if seen < self.num_recorded:
                 raise InputError(
                     f"the LMM's layer {layer} does not attend through transformers' attention"
                     " interface, so flmm cannot look on; choose another LMM"
@@ -104,9 +115,14 @@ class Recording:
     def hidden_states(self, first: int = 0) -> Tensor:
         """(M, B, R, D), the last layer's after the final norm; from a generation's step ``first``
         on."""
-        return torch.stack([_joined(states[first:], self._no_hidden) for states in self._hidden])
+        return torch.stack(
+            [
+                _concatenate_states(states[first:], self._empty_hidden_states)
+                for states in self._hidden_states
+            ]
+        )
 
-    def see_attention(
+    def record_attention(
         self,
         module: nn.Module,
         query: Tensor,
@@ -117,81 +133,81 @@ class Recording:
         softcap: float | None,
     ) -> None:
         """Called by the registered attention function, before the model's own."""
-        layer = self._layer_of.get(module)
+        layer = self._layer_indices.get(module)
         if layer is None:
             return
         queries = query.shape[2]
-        self._fed[layer] += queries
-        if not self._wants(queries):
+        self._num_tokens_seen[layer] += queries
+        if not self._is_recorded(queries):
             return
         # The layers of a model that is spread over devices each see their own.
         positions = None if self._positions is None else self._positions.to(key.device)
-        dropped = max(self._fed[layer] - key.shape[2], 0)
+        dropped = max(self._num_tokens_seen[layer] - key.shape[2], 0)
         visible = visible_keys(mask, positions, queries, key)
         if sliding_window is not None and (mask is None or mask.ndim != 4):
-            last = self._fed[layer] - 1 if positions is None else positions
-            visible = within_window(visible, last, sliding_window, dropped, key)
-        columns = self._columns.to(key.device) - dropped
-        rows = attention_rows(
-            pick_rows(query, positions, dim=2),
+            last = self._num_tokens_seen[layer] - 1 if positions is None else positions
+            visible = apply_sliding_window(visible, last, sliding_window, dropped, key)
+        columns = self._image_token_positions.to(key.device) - dropped
+        rows = compute_attention_rows(
+            gather_rows(query, positions, dim=2),
             key,
             visible,
             query.shape[-1] ** -0.5 if scaling is None else scaling,
-            columns.clamp(min=0) if dropped or self._uneven else columns,
+            columns.clamp(min=0) if dropped or self._has_missing_columns else columns,
             softcap,
         )
-        if dropped or self._uneven:
+        if dropped or self._has_missing_columns:
             rows.mul_((columns >= 0)[:, None, None, :])
-        self._keep(layer, rows)
+        self._store_rows(layer, rows)
 
-    def see_hidden(self, layer: int, states: Tensor) -> None:
+    def record_hidden_states(self, layer: int, states: Tensor) -> None:
         """Called after each layer with its (B, Q, D) output."""
-        if not self._wants(states.shape[1]):
+        if not self._is_recorded(states.shape[1]):
             return
         positions = None if self._positions is None else self._positions.to(states.device)
-        chosen = pick_rows(states, positions, dim=1)
-        self._hidden[layer].append(chosen.to(self._no_hidden.device))
-        if positions is None and layer == len(self._hidden) - 1:
-            self._end_step()
+        chosen = gather_rows(states, positions, dim=1)
+        self._hidden_states[layer].append(chosen.to(self._empty_hidden_states.device))
+        if positions is None and layer == len(self._hidden_states) - 1:
+            self._store_step()
 
-    def _keep(self, layer: int, rows: Tensor) -> None:
+    def _store_rows(self, layer: int, rows: Tensor) -> None:
         """Takes the (B, N, R, C) rows of a layer."""
-        self._seen[layer] += self._rows
+        self._num_rows_by_layer[layer] += self._rows_per_pass
         if self._positions is None:
-            self._step[layer] = rows[:, :, 0]
+            self._step_rows[layer] = rows[:, :, 0]
             return
         if not self._blocks:
             self._blocks.append(self._new_block())
-        levels, largest = compressed(rows)
+        levels, largest = quantize_rows(rows)
         block_levels, block_largest = self._blocks[0]
         block_levels[:, layer] = levels.permute(2, 0, 1, 3)
         block_largest[:, layer] = largest.permute(2, 0, 1)
 
-    def _end_step(self) -> None:
+    def _store_step(self) -> None:
         """Makes a step's rows smaller, all layers' at once: many small calls take longer."""
-        place = (len(self._hidden[-1]) - 1) % self._block_rows
+        place = (len(self._hidden_states[-1]) - 1) % self._rows_per_block
         if place == 0:
             self._blocks.append(self._new_block())
-        levels, largest = compressed(self._step)
+        levels, largest = quantize_rows(self._step_rows)
         block_levels, block_largest = self._blocks[-1]
         block_levels[place], block_largest[place] = levels, largest
 
     def _new_block(self) -> tuple[Tensor, Tensor]:
-        sequences, cells = self._columns.shape
-        shape = (self._block_rows, len(self._seen), sequences, self._heads)
-        device = self._columns.device
+        sequences, cells = self._image_token_positions.shape
+        shape = (self._rows_per_block, len(self._num_rows_by_layer), sequences, self._num_heads)
+        device = self._image_token_positions.device
         levels = torch.empty(*shape, cells, dtype=torch.int16, device=device)
         return levels, torch.empty(shape, device=device)
 
-    def _wants(self, queries: int) -> bool:
+    def _is_recorded(self, queries: int) -> bool:
         return self._positions is not None or queries == 1
 
 
-_active: ContextVar[Recording | None] = ContextVar("flmm_recording", default=None)
+_active_recorder: ContextVar[AttentionRecorder | None] = ContextVar("flmm_recording", default=None)
 
 
 @contextmanager
-def record(recording: Recording, adapter: LMMAdapter) -> Iterator[Recording]:
+def record(recorder: AttentionRecorder, adapter: LMMAdapter) -> Iterator[AttentionRecorder]:
     """Records ``adapter``'s LLM inside the ``with``; leaves it as it was, whatever happens.
 
     Only the LLM's configuration is changed, so the vision tower runs untouched; one recording at a
@@ -200,17 +216,17 @@ def record(recording: Recording, adapter: LMMAdapter) -> Iterator[Recording]:
     with adapter.lock, torch.no_grad(), ExitStack() as undo:
         for config in _text_configs(adapter):
             undo.callback(setattr, config, "_attn_implementation", config._attn_implementation)
-            config._attn_implementation = _registered(config._attn_implementation)
+            config._attn_implementation = _register_attention(config._attn_implementation)
         for index, layer in enumerate(adapter.recorded_layers):
             module = adapter.final_norm if layer is adapter.decoder_layers[-1] else layer
-            hook = functools.partial(_hidden_hook, recording, index)
+            hook = functools.partial(_hidden_states_hook, recorder, index)
             undo.callback(module.register_forward_hook(hook).remove)
-        undo.callback(_active.reset, _active.set(recording))
-        yield recording
+        undo.callback(_active_recorder.reset, _active_recorder.set(recorder))
+        yield recorder
 
 
-def _attend(
-    underlying: str,
+def _recording_attention(
+    implementation: str,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -220,9 +236,9 @@ def _attend(
     **options: object,
 ) -> tuple[Tensor, Tensor | None]:
     """The registered attention function: the model's own, and the active recording's rows."""
-    recording = _active.get()
+    recording = _active_recorder.get()
     if recording is not None:
-        for name in _NOT_RECORDABLE:
+        for name in _UNSUPPORTED_OPTIONS:
             if options.get(name) is not None:
                 raise InputError(
                     f"the LMM attends with {name!r}, which flmm cannot look on; choose another LMM"
@@ -230,24 +246,24 @@ def _attend(
         window, softcap = options.get("sliding_window"), options.get("softcap")
         assert window is None or isinstance(window, int)
         assert softcap is None or isinstance(softcap, float)
-        recording.see_attention(module, query, key, attention_mask, scaling, window, softcap)
+        recording.record_attention(module, query, key, attention_mask, scaling, window, softcap)
     own: Callable[..., tuple[Tensor, Tensor | None]] = getattr(
         sys.modules[type(module).__module__], "eager_attention_forward", sdpa_attention_forward
     )
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(underlying, own)
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, own)
     output: tuple[Tensor, Tensor | None] = attend(
         module, query, key, value, attention_mask, scaling=scaling, **options
     )
     return output
 
 
-def _registered(implementation: str) -> str:
+def _register_attention(implementation: str) -> str:
     """The name under which transformers finds the recording twin of ``implementation``."""
-    if implementation.startswith(_PREFIX):
+    if implementation.startswith(_IMPLEMENTATION_PREFIX):
         return implementation
-    name = _PREFIX + implementation
+    name = _IMPLEMENTATION_PREFIX + implementation
     if name not in ALL_ATTENTION_FUNCTIONS:
-        AttentionInterface.register(name, functools.partial(_attend, implementation))
+        AttentionInterface.register(name, functools.partial(_recording_attention, implementation))
         if implementation in ALL_MASK_ATTENTION_FUNCTIONS:
             AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
     return name
@@ -259,17 +275,17 @@ def _text_configs(adapter: LMMAdapter) -> list[PreTrainedConfig]:
     return list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
 
 
-def _hidden_hook(
-    recording: Recording,
+def _hidden_states_hook(
+    recorder: AttentionRecorder,
     layer: int,
     _module: nn.Module,
     _inputs: tuple[object, ...],
     output: Tensor | tuple[Tensor, ...],
 ) -> None:
     # A hook runs for every thread that uses the model; only one of them is recording.
-    if _active.get() is recording:
-        recording.see_hidden(layer, output if isinstance(output, Tensor) else output[0])
+    if _active_recorder.get() is recorder:
+        recorder.record_hidden_states(layer, output if isinstance(output, Tensor) else output[0])
 
 
-def _joined(states: list[Tensor], none: Tensor) -> Tensor:
-    return states[0] if len(states) == 1 else torch.cat([none, *states], dim=1)
+def _concatenate_states(states: list[Tensor], empty: Tensor) -> Tensor:
+    return states[0] if len(states) == 1 else torch.cat([empty, *states], dim=1)

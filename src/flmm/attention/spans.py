@@ -13,7 +13,9 @@ from flmm.lmm.prompt import Offsets
 from flmm.types import PhraseSpan
 
 
-def token_offsets(tokenizer: PreTrainedTokenizerBase, token_ids: Tensor, text: str) -> Offsets:
+def compute_token_offsets(
+    tokenizer: PreTrainedTokenizerBase, token_ids: Tensor, text: str
+) -> Offsets:
     """Where in ``text`` each generated token stands.
 
     ``token_ids`` (T,) and the ``text`` that the adapter decodes from them. A character that several
@@ -27,16 +29,16 @@ def token_offsets(tokenizer: PreTrainedTokenizerBase, token_ids: Tensor, text: s
     before = raw.find(text)
     if before < 0:
         raise ValueError(f"the tokens say {raw!r}, not {text!r}")
-    spans = _by_encoding(tokenizer, token_ids, raw)
+    spans = _offsets_from_encoding(tokenizer, token_ids, raw)
     if spans is None:
-        spans = _by_prefixes(tokenizer, token_ids, raw)
+        spans = _offsets_from_prefixes(tokenizer, token_ids, raw)
     end = len(text)
     return tuple(
         (min(max(start - before, 0), end), min(max(stop - before, 0), end)) for start, stop in spans
     )
 
 
-def locate(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int]:
+def find_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int]:
     """(start, end) of the phrase's ``occurrence``-th mention, counted from 0.
 
     Mentions as whole words count; only where there is none do parts of words ("cat" in "cats", or a
@@ -45,7 +47,7 @@ def locate(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int]:
     Raises:
         InputError: the text does not mention the phrase that often.
     """
-    mentions = _mentions(text, phrase)
+    mentions = _find_mentions(text, phrase)
     if not 0 <= occurrence < len(mentions):
         times = "" if not mentions else f" {occurrence + 1} times (only {len(mentions)})"
         raise InputError(
@@ -56,23 +58,23 @@ def locate(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int]:
     return start, start + len(phrase)
 
 
-def settled_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int] | None:
+def find_stable_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int] | None:
     """What ``locate`` finds in any text that goes on from this one; None while that is open.
 
     A part of a word is open until the text ends, for a whole word may follow that goes before it.
     """
     whole = [
         at
-        for at in _starts(text, phrase)
-        if at + len(phrase) < len(text) and _is_whole(text, at, at + len(phrase))
+        for at in _find_occurrences(text, phrase)
+        if at + len(phrase) < len(text) and _is_whole_word(text, at, at + len(phrase))
     ]
-    mentions = _apart(whole, len(phrase))
+    mentions = _drop_overlapping(whole, len(phrase))
     if occurrence >= len(mentions):
         return None
     return mentions[occurrence], mentions[occurrence] + len(phrase)
 
 
-def span_at(text: str, start: int, end: int, offsets: Offsets) -> PhraseSpan:
+def make_phrase_span(text: str, start: int, end: int, offsets: Offsets) -> PhraseSpan:
     """The phrase ``text[start:end]`` and the tokens that share a character with it."""
     tokens = tuple(
         index for index, (first, last) in enumerate(offsets) if first < end and start < last
@@ -80,7 +82,7 @@ def span_at(text: str, start: int, end: int, offsets: Offsets) -> PhraseSpan:
     return PhraseSpan(text[start:end], start, end, tokens)
 
 
-def spans_for(text: str, phrases: Sequence[str], offsets: Offsets) -> list[PhraseSpan]:
+def find_phrase_spans(text: str, phrases: Sequence[str], offsets: Offsets) -> list[PhraseSpan]:
     """One span a phrase; a phrase that is listed again means its next mention.
 
     Raises:
@@ -89,20 +91,20 @@ def spans_for(text: str, phrases: Sequence[str], offsets: Offsets) -> list[Phras
     listed: Counter[str] = Counter()
     spans = []
     for phrase in phrases:
-        start, end = locate(text, phrase, listed[phrase])
+        start, end = find_mention(text, phrase, listed[phrase])
         listed[phrase] += 1
-        spans.append(span_at(text, start, end, offsets))
+        spans.append(make_phrase_span(text, start, end, offsets))
     return spans
 
 
-def _mentions(text: str, phrase: str) -> list[int]:
+def _find_mentions(text: str, phrase: str) -> list[int]:
     """Where mentions start, none overlapping another."""
-    starts = _starts(text, phrase)
-    whole = [at for at in starts if _is_whole(text, at, at + len(phrase))]
-    return _apart(whole or starts, len(phrase))
+    starts = _find_occurrences(text, phrase)
+    whole = [at for at in starts if _is_whole_word(text, at, at + len(phrase))]
+    return _drop_overlapping(whole or starts, len(phrase))
 
 
-def _starts(text: str, phrase: str) -> list[int]:
+def _find_occurrences(text: str, phrase: str) -> list[int]:
     """Where the phrase's letters stand, whatever is around them."""
     starts: list[int] = []
     at = text.find(phrase) if phrase else -1
@@ -112,7 +114,7 @@ def _starts(text: str, phrase: str) -> list[int]:
     return starts
 
 
-def _apart(starts: Sequence[int], length: int) -> list[int]:
+def _drop_overlapping(starts: Sequence[int], length: int) -> list[int]:
     """Without those that overlap an earlier one."""
     apart: list[int] = []
     for at in starts:
@@ -121,7 +123,7 @@ def _apart(starts: Sequence[int], length: int) -> list[int]:
     return apart
 
 
-def _is_whole(text: str, start: int, end: int) -> bool:
+def _is_whole_word(text: str, start: int, end: int) -> bool:
     starts_inside = start > 0 and _is_letter(text[start - 1]) and _is_letter(text[start])
     ends_inside = end < len(text) and _is_letter(text[end - 1]) and _is_letter(text[end])
     return not starts_inside and not ends_inside
@@ -138,7 +140,7 @@ def _decode(tokenizer: PreTrainedTokenizerBase, token_ids: Tensor) -> str:
     return text
 
 
-def _by_encoding(
+def _offsets_from_encoding(
     tokenizer: PreTrainedTokenizerBase, token_ids: Tensor, raw: str
 ) -> list[tuple[int, int]] | None:
     """The tokenizer's own offsets, where it would have cut the text into the same tokens."""
@@ -150,7 +152,7 @@ def _by_encoding(
     return list(encoding["offset_mapping"])
 
 
-def _by_prefixes(
+def _offsets_from_prefixes(
     tokenizer: PreTrainedTokenizerBase, token_ids: Tensor, raw: str
 ) -> list[tuple[int, int]]:
     """What each token adds to the text. A model may cut words as its tokenizer never would."""
@@ -159,14 +161,14 @@ def _by_prefixes(
     done = 0
     for count in range(1, len(token_ids) + 1):
         prefix = _decode(tokenizer, token_ids[:count])
-        start, done = done, max(done, common_length(prefix, raw))
+        start, done = done, max(done, common_prefix_length(prefix, raw))
         # Bytes of an unfinished character decode to something else than the text has there.
         unfinished = not special[count - 1] and (len(prefix) > done or done == start)
         spans.append((start, min(done + unfinished, len(raw))))
     return spans
 
 
-def common_length(first: str, second: str) -> int:
+def common_prefix_length(first: str, second: str) -> int:
     """How many letters two texts begin with together."""
     for index, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:

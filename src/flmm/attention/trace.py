@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flmm.attention.attention_rows import expanded
-from flmm.attention.merge import Merge, merge_phrase
+from flmm.attention.attention_rows import dequantize_rows
+from flmm.attention.merge import MergeMethod, merge_token_maps
 from flmm.errors import InputError
-from flmm.lmm.prompt import View
-from flmm.pictures.geometry import bring_to_grid
+from flmm.lmm.prompt import PictureView
+from flmm.pictures.geometry import resample_to_grid
 from flmm.types import ImageGeometry
 
 
@@ -22,9 +22,9 @@ from flmm.types import ImageGeometry
 class RowBlock:
     """Rows of consecutive tokens at 2 bytes a value (``rows.compressed``)."""
 
-    levels: Tensor
+    quantized: Tensor
     """(S, M, N, C) int16."""
-    largest: Tensor
+    row_max: Tensor
     """(S, M, N) float32: each row's largest value."""
 
 
@@ -34,25 +34,25 @@ class RecordedRows:
 
     blocks: tuple[RowBlock, ...]
     """All of the same S, except that the last rows of the last one may be missing."""
-    count: int
+    num_tokens: int
     """T."""
 
-    def of_tokens(self, tokens: Sequence[int], columns: slice) -> Tensor:
+    def token_rows(self, tokens: Sequence[int], columns: slice) -> Tensor:
         """(M, N, tokens, columns) float32, in 0..1."""
-        size = len(self.blocks[0].levels)
+        size = len(self.blocks[0].quantized)
         picked = [
-            (self.blocks[token // size].levels[token % size, ..., columns],
-             self.blocks[token // size].largest[token % size])
+            (self.blocks[token // size].quantized[token % size, ..., columns],
+             self.blocks[token // size].row_max[token % size])
             for token in tokens
         ]  # fmt: skip
         if not picked:
-            return self.blocks[0].levels[:0, ..., columns].float().permute(1, 2, 0, 3)
+            return self.blocks[0].quantized[:0, ..., columns].float().permute(1, 2, 0, 3)
         levels, largest = (torch.stack(parts, dim=2) for parts in zip(*picked, strict=True))
-        return expanded(levels, largest)
+        return dequantize_rows(levels, largest)
 
 
 @dataclass(frozen=True)
-class WordImageAttention:
+class PictureAttention:
     """How the tokens of an answer attended to one picture (paper section 3.1).
 
     Each token's attention after the softmax over all earlier tokens, cut to the image tokens and
@@ -61,8 +61,8 @@ class WordImageAttention:
     """
 
     rows: RecordedRows
-    views: tuple[View, ...]
-    start: int
+    views: tuple[PictureView, ...]
+    first_column: int
     """Of the picture's columns among the recorded ones."""
 
     @property
@@ -73,36 +73,36 @@ class WordImageAttention:
     @property
     def attention(self) -> Tensor:
         """(M, N, T, h, w) float32, in 0..1, of all tokens; made anew at each call."""
-        return self.of_tokens(range(self.rows.count))
+        return self.token_maps(range(self.rows.num_tokens))
 
-    def of_tokens(self, tokens: Sequence[int]) -> Tensor:
+    def token_maps(self, tokens: Sequence[int]) -> Tensor:
         """(M, N, tokens, h, w) float32, in 0..1.
 
         Raises:
             InputError: a token is not in 0..T-1.
         """
-        if any(not 0 <= token < self.rows.count for token in tokens):
+        if any(not 0 <= token < self.rows.num_tokens for token in tokens):
             raise InputError(
-                f"tokens {list(tokens)} are not all in 0..{self.rows.count - 1};"
+                f"tokens {list(tokens)} are not all in 0..{self.rows.num_tokens - 1};"
                 " give the indices of tokens of the answer"
             )
         maps = []
-        start = self.start
+        start = self.first_column
         for view in self.views:
-            end = start + view.columns.numel()
-            rows = self.rows.of_tokens(tokens, slice(start, end))
+            end = start + view.token_positions.numel()
+            rows = self.rows.token_rows(tokens, slice(start, end))
             grid = rows.reshape(*rows.shape[:-1], *view.geometry.grid)
-            maps.append(bring_to_grid(grid, view.geometry, self.geometry))
+            maps.append(resample_to_grid(grid, view.geometry, self.geometry))
             start = end
         return maps[0] if len(maps) == 1 else torch.cat(maps)
 
-    def of_phrase(self, tokens: Sequence[int], merge: Merge = "mean") -> Tensor:
+    def phrase_maps(self, tokens: Sequence[int], merge: MergeMethod = "mean") -> Tensor:
         """(M*N, h, w): the maps of one phrase's tokens, merged.
 
         Raises:
             InputError: no token, or one that is not in 0..T-1.
         """
-        return merge_phrase(self.of_tokens(tokens), merge)
+        return merge_token_maps(self.token_maps(tokens), merge)
 
 
 @dataclass(frozen=True)
@@ -111,28 +111,30 @@ class Trace:
 
     token_ids: Tensor
     """(T,) int64: the answer's tokens."""
-    pictures: tuple[WordImageAttention, ...]
+    picture_attentions: tuple[PictureAttention, ...]
     """One for each picture of the conversation, in its order."""
     hidden_states: Tensor
     """(M, T, D): each token's state after every layer, the last one after the final norm."""
 
     @property
-    def picture(self) -> WordImageAttention:
+    def picture_attention(self) -> PictureAttention:
         """The attention to the only picture.
 
         Raises:
             ValueError: the conversation has none or several.
         """
-        if len(self.pictures) != 1:
-            raise ValueError(f"the conversation has {len(self.pictures)} pictures; choose one")
-        return self.pictures[0]
+        if len(self.picture_attentions) != 1:
+            raise ValueError(
+                f"the conversation has {len(self.picture_attentions)} pictures; choose one"
+            )
+        return self.picture_attentions[0]
 
     @property
     def attention(self) -> Tensor:
         """``picture.attention``."""
-        return self.picture.attention
+        return self.picture_attention.attention
 
     @property
     def geometry(self) -> ImageGeometry:
         """``picture.geometry``."""
-        return self.picture.geometry
+        return self.picture_attention.geometry

@@ -10,21 +10,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from flmm.attention.recorder import Recording, record
-from flmm.attention.trace import RecordedRows, Trace, WordImageAttention
+from flmm.attention.recorder import AttentionRecorder, record
+from flmm.attention.trace import PictureAttention, RecordedRows, Trace
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt, PromptBatch
 
 
 @dataclass(frozen=True)
-class Step:
+class GenerationStep:
     """One token of an answer, just said."""
 
     token_id: int
     text: str
     """The answer so far, this token included."""
-    known: int
+    num_recorded: int
     """How many tokens' rows are known by now: all before this one."""
     hidden_states: Callable[[int], Tensor]
     """Gives those of the known tokens, (M, known - first, D), from the ``first`` one on."""
@@ -44,7 +44,7 @@ def trace_text(adapter: LMMAdapter, prompt: Prompt) -> Trace:
 def trace_texts(
     adapter: LMMAdapter,
     prompts: Sequence[Prompt],
-    of: Literal["answer", "question"] = "answer",
+    part: Literal["answer", "question"] = "answer",
 ) -> list[Trace]:
     """The traces of given answers (or of the questions) in one forward pass, padded on the left.
 
@@ -56,10 +56,10 @@ def trace_texts(
     if not prompts:
         return []
     batch = adapter.collate(prompts)
-    spans = [_token_span(prompt, of) for prompt in prompts]
+    spans = [_token_span(prompt, part) for prompt in prompts]
     positions = _row_positions(batch, spans).to(adapter.device)
-    columns = batch.image_columns.to(adapter.device)
-    with record(Recording(adapter, columns, positions), adapter) as recording:
+    columns = batch.image_token_positions.to(adapter.device)
+    with record(AttentionRecorder(adapter, columns, positions), adapter) as recording:
         adapter.model.base_model(**batch.model_inputs, use_cache=False)
     hidden = recording.hidden_states()
     traces = []
@@ -67,7 +67,7 @@ def trace_texts(
         traces.append(
             Trace(
                 token_ids=prompt.inputs["input_ids"][0, start : start + count],
-                pictures=by_picture(recording.rows(index, count), prompt),
+                picture_attentions=split_by_picture(recording.rows(index, count), prompt),
                 hidden_states=hidden[:, index, :count],
             )
         )
@@ -78,7 +78,7 @@ def trace_generation(
     adapter: LMMAdapter,
     prompt: Prompt,
     max_new_tokens: int = 256,
-    on_token: Callable[[Step], None] | None = None,
+    on_step: Callable[[GenerationStep], None] | None = None,
     temperature: float = 0.0,
 ) -> tuple[Trace, str]:
     """What the model says, exactly as ``adapter.generate`` alone gives it, and its trace.
@@ -87,51 +87,51 @@ def trace_generation(
     ``on_token`` is called with each token of the answer as it is said.
     """
     said: list[int] = []
-    recording = Recording(adapter, prompt.image_columns[None].to(adapter.device))
+    recording = AttentionRecorder(adapter, prompt.image_token_positions[None].to(adapter.device))
 
     def trace(token_ids: Tensor) -> Trace:
         count = len(token_ids)
         return Trace(
             token_ids=token_ids,
-            pictures=by_picture(recording.rows(0, count), prompt),
+            picture_attentions=split_by_picture(recording.rows(0, count), prompt),
             hidden_states=recording.hidden_states()[:, 0, :count],
         )
 
-    def tell(token_id: int) -> None:
-        if on_token is None or len(said) >= max_new_tokens or token_id in adapter.end_token_ids:
+    def on_token_id(token_id: int) -> None:
+        if on_step is None or len(said) >= max_new_tokens or token_id in adapter.eos_token_ids:
             return
         said.append(token_id)
         so_far = torch.tensor(said)
-        known = so_far[: recording.steps]
+        known = so_far[: recording.num_recorded]
 
         def hidden_states(first: int) -> Tensor:
             return recording.hidden_states(first)[:, 0, : len(known) - first]
 
         text = adapter.decode(so_far)
-        on_token(Step(token_id, text, len(known), hidden_states, lambda: trace(known)))
+        on_step(GenerationStep(token_id, text, len(known), hidden_states, lambda: trace(known)))
 
     with record(recording, adapter):
         # One token too many is asked for, since a token's row is known only once it is fed back.
         generation = adapter.generate(
-            prompt, max_new_tokens + 1, temperature, None if on_token is None else tell
+            prompt, max_new_tokens + 1, temperature, None if on_step is None else on_token_id
         )
     token_ids = generation.token_ids[:max_new_tokens]
     return trace(token_ids), adapter.decode(token_ids)
 
 
-def by_picture(rows: RecordedRows, prompt: Prompt) -> tuple[WordImageAttention, ...]:
+def split_by_picture(rows: RecordedRows, prompt: Prompt) -> tuple[PictureAttention, ...]:
     """A sequence's rows as the attention to each picture of its prompt."""
     pictures = []
     start = 0
-    for views in prompt.pictures:
-        pictures.append(WordImageAttention(rows, views, start))
-        start += sum(view.columns.numel() for view in views)
+    for views in prompt.picture_views:
+        pictures.append(PictureAttention(rows, views, start))
+        start += sum(view.token_positions.numel() for view in views)
     return tuple(pictures)
 
 
-def _token_span(prompt: Prompt, of: Literal["answer", "question"]) -> tuple[int, int]:
+def _token_span(prompt: Prompt, part: Literal["answer", "question"]) -> tuple[int, int]:
     """(first position, number of tokens) of the wanted text."""
-    if of == "question":
+    if part == "question":
         return prompt.question_start, len(prompt.question_offsets)
     if prompt.answer_offsets is None:
         raise InputError(
@@ -147,6 +147,6 @@ def _row_positions(batch: PromptBatch, spans: Sequence[tuple[int, int]]) -> Tens
     return torch.stack(
         [
             (start + before + rows).clamp(max=start + before + count - 1)
-            for (start, count), before in zip(spans, batch.padding, strict=True)
+            for (start, count), before in zip(spans, batch.left_padding, strict=True)
         ]
     )

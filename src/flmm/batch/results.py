@@ -12,7 +12,7 @@ from flmm.errors import InputError
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskResult:
     """What came of a task."""
 
     task: Task
@@ -21,7 +21,7 @@ class Outcome:
     """Why there is no answer."""
 
     @property
-    def line(self) -> str:
+    def json_line(self) -> str:
         """One line of JSON: ``task``, and ``answer`` or ``error``."""
         content: dict[str, object] = {"task": self.task.model_dump(exclude_none=True)}
         if self.answer is None:
@@ -31,7 +31,7 @@ class Outcome:
         return json.dumps(content)
 
 
-class Results:
+class ResultsFile:
     """The file of results: a line a task, in the tasks' order; what is there is not done again.
 
     Args:
@@ -49,10 +49,10 @@ class Results:
         try:
             content = file.read_bytes() if file.exists() else b""
             whole = content[: content.rfind(b"\n") + 1]
-            self.done = 0
-            self.failed = 0
+            self.num_done = 0
+            self.num_failed = 0
             for line in whole.decode("utf-8", "replace").splitlines():
-                self._take(line, tasks, (model, lmm))
+                self._read_line(line, tasks, (model, lmm))
             # A line that was cut off when the last call was ended is written anew.
             with file.open("ab") as opened:
                 opened.truncate(len(whole))
@@ -61,25 +61,26 @@ class Results:
                 f"--out {str(file)!r} cannot be written ({error.strerror}); choose another file"
             ) from error
 
-    def _take(self, line: str, tasks: Sequence[Task], models: tuple[str, str]) -> None:
+    def _read_line(self, line: str, tasks: Sequence[Task], models: tuple[str, str]) -> None:
         try:
             content = json.loads(line)
             answer = content.get("answer")
             same = (
-                self.done < len(tasks) and Task.model_validate(content["task"]) == tasks[self.done]
+                self.num_done < len(tasks)
+                and Task.model_validate(content["task"]) == tasks[self.num_done]
             )
             same = same and (answer is None or (answer["model"], answer["lmm"]) == models)
         except (ValueError, KeyError, TypeError, AttributeError):
             same, answer = False, None
         if not same:
             raise InputError(
-                f"--out {str(self._file)!r}, line {self.done + 1}, is no result of this work and"
-                " model; choose another file"
+                f"--out {str(self._file)!r}, line {self.num_done + 1}, is no result of this work"
+                " and model; choose another file"
             )
-        self.done += 1
-        self.failed += answer is None
+        self.num_done += 1
+        self.num_failed += answer is None
 
-    def add(self, outcomes: Sequence[Outcome]) -> None:
+    def append(self, results: Sequence[TaskResult]) -> None:
         """The next tasks' outcomes, on the disk when this returns.
 
         Raises:
@@ -87,7 +88,7 @@ class Results:
         """
         try:
             with self._file.open("a", encoding="utf-8") as opened:
-                opened.write("".join(f"{outcome.line}\n" for outcome in outcomes))
+                opened.write("".join(f"{outcome.json_line}\n" for outcome in results))
                 opened.flush()
                 os.fsync(opened.fileno())
         except OSError as error:
@@ -95,5 +96,5 @@ class Results:
                 f"--out {str(self._file)!r} cannot be written ({error.strerror}); what is there"
                 " is kept: the same command goes on"
             ) from error
-        self.done += len(outcomes)
-        self.failed += sum(outcome.answer is None for outcome in outcomes)
+        self.num_done += len(results)
+        self.num_failed += sum(outcome.answer is None for outcome in results)

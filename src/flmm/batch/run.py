@@ -10,22 +10,22 @@ from pathlib import Path
 from PIL import Image
 
 from flmm.answers.answer import Answer
-from flmm.batch.results import Outcome
+from flmm.batch.results import TaskResult
 from flmm.batch.tasks import Task
 from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
 from flmm.pictures.reading import read_picture
 
 
-def work_through(
+def run_tasks(
     grounder: Grounder,
     folder: Path,
     tasks: Sequence[Task],
     *,
-    together: int,
+    batch_size: int,
     max_new_tokens: int,
     refine: bool,
-) -> Iterator[list[Outcome]]:
+) -> Iterator[list[TaskResult]]:
     """Some tasks' outcomes at a time, in order; a picture that cannot be read has its error.
 
     Args:
@@ -35,8 +35,8 @@ def work_through(
         together: so many at a time.
         max_new_tokens, refine: as in ``Grounder.chat``.
     """
-    for first in range(0, len(tasks), together):
-        chosen = tasks[first : first + together]
+    for first in range(0, len(tasks), batch_size):
+        chosen = tasks[first : first + batch_size]
         found: dict[Task, Answer | InputError] = {}
         questions: dict[Task, tuple[Image.Image, str]] = {}
         for task in chosen:
@@ -52,10 +52,10 @@ def work_through(
             list(questions.values()), max_new_tokens=max_new_tokens, refine=refine
         )
         found |= dict(zip(questions, answers, strict=True))
-        yield [_outcome(task, found[task]) for task in chosen]
+        yield [_build_result(task, found[task]) for task in chosen]
 
 
-def _outcome(task: Task, came_of_it: Answer | InputError) -> Outcome:
-    if isinstance(came_of_it, InputError):
-        return Outcome(task, None, str(came_of_it))
-    return Outcome(task, came_of_it, None)
+def _build_result(task: Task, answer: Answer | InputError) -> TaskResult:
+    if isinstance(answer, InputError):
+        return TaskResult(task, None, str(answer))
+    return TaskResult(task, answer, None)

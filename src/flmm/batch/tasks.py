@@ -7,11 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from flmm.data.readers.files import read_json_line
 from flmm.errors import InputError
-from flmm.pictures.reading import FORMATS
+from flmm.pictures.reading import PICTURE_FORMATS
 
-_Text = Annotated[str, Field(min_length=1)]
-_ENDINGS = frozenset(
-    {f".{form.lower()}" for form in FORMATS} | {".jpg", ".tif", ".pgm", ".pbm", ".jp2"}
+_NonEmptyText = Annotated[str, Field(min_length=1)]
+_PICTURE_SUFFIXES = frozenset(
+    {f".{form.lower()}" for form in PICTURE_FORMATS} | {".jpg", ".tif", ".pgm", ".pbm", ".jp2"}
 )
 
 
@@ -20,16 +20,16 @@ class Task(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    image: _Text
+    image: _NonEmptyText
     """As the list names it: relative to the list's folder, or absolute."""
-    question: _Text | None = None
-    phrases: Annotated[tuple[_Text, ...], Field(min_length=1, strict=False)] | None = None
+    question: _NonEmptyText | None = None
+    phrases: Annotated[tuple[_NonEmptyText, ...], Field(min_length=1, strict=False)] | None = None
 
 
-_TASK = TypeAdapter(Task)
+_TASK_ADAPTER = TypeAdapter(Task)
 
 
-def read_tasks(work: Path, question: str | None) -> tuple[Path, list[Task]]:
+def read_tasks(source: Path, question: str | None) -> tuple[Path, list[Task]]:
     """What is to be done, and the folder that the pictures' names start from.
 
     Args:
@@ -40,36 +40,42 @@ def read_tasks(work: Path, question: str | None) -> tuple[Path, list[Task]]:
     Raises:
         InputError: there is nothing to do, or a line is not of that form; names the line.
     """
-    if work.is_dir():
+    if source.is_dir():
         if question is None:
-            raise InputError(f"what is asked about the pictures of {str(work)!r}? give a QUESTION")
-        files = sorted(file for file in work.rglob("*") if file.suffix.lower() in _ENDINGS)
-        tasks = [Task(image=str(file.relative_to(work)), question=question) for file in files]
-        folder = work
+            raise InputError(
+                f"what is asked about the pictures of {str(source)!r}? give a QUESTION"
+            )
+        files = sorted(
+            file for file in source.rglob("*") if file.suffix.lower() in _PICTURE_SUFFIXES
+        )
+        tasks = [Task(image=str(file.relative_to(source)), question=question) for file in files]
+        folder = source
     else:
         try:
-            lines = work.read_text(encoding="utf-8").splitlines()
+            lines = source.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
-                f"{str(work)!r} cannot be read ({error}); give a folder of pictures, or a list with"
-                ' lines such as {"image": "a.png", "question": "What is it?"}'
+                f"{str(source)!r} cannot be read ({error}); give a folder of pictures, or a list"
+                ' with lines such as {"image": "a.png", "question": "What is it?"}'
             ) from error
         tasks = [
-            _with_question(read_json_line(line, number, work, _TASK), question, number, work)
+            _fill_in_question(
+                read_json_line(line, number, source, _TASK_ADAPTER), question, number, source
+            )
             for number, line in enumerate(lines, 1)
             if line.strip()
         ]
-        folder = work.parent
+        folder = source.parent
     if not tasks:
-        raise InputError(f"{str(work)!r} has no picture; nothing was done")
+        raise InputError(f"{str(source)!r} has no picture; nothing was done")
     return folder, tasks
 
 
-def _with_question(task: Task, question: str | None, number: int, file: Path) -> Task:
+def _fill_in_question(task: Task, question: str | None, line_number: int, file: Path) -> Task:
     if task.question is None and task.phrases is None and question is not None:
         return task.model_copy(update={"question": question})
     if (task.question is None) == (task.phrases is None):
         raise InputError(
-            f"{str(file)!r}, line {number}: give either question or phrases with the image"
+            f"{str(file)!r}, line {line_number}: give either question or phrases with the image"
         )
     return task

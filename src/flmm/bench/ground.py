@@ -40,11 +40,11 @@ def measure(size: LLMSize, device: str, repeats: int) -> GroundingCost:
     side = (_PICTURE, _PICTURE)
     geometry = ImageGeometry(side, side, (0, 0), side, (_GRID, _GRID))
     embeddings = torch.randn(
-        1, head.refiner.width, *[head.refiner.embedding_side] * 2, device=device
+        1, head.refiner.hidden_size, *[head.refiner.embedding_side] * 2, device=device
     )
 
     def seconds(phrases: int) -> float:
-        attention = torch.rand(phrases, config.maps, _GRID, _GRID, device=device)
+        attention = torch.rand(phrases, config.num_maps, _GRID, _GRID, device=device)
         states = [torch.randn(size.layers, _TOKENS, size.hidden_size, device=device)] * phrases
         begin = time.perf_counter()
         head(attention, states, geometry, embeddings)

@@ -10,32 +10,32 @@ import torch
 
 P = ParamSpec("P")
 
-_PROCESS = Path("/proc/self")
+_PROC_SELF = Path("/proc/self")
 
 
-def measurable(device: str) -> bool:
+def can_measure_peak(device: str) -> bool:
     """Whether the peak can be told: on a GPU by torch, on a CPU by Linux."""
-    return device != "cpu" or (_PROCESS / "clear_refs").exists()
+    return device != "cpu" or (_PROC_SELF / "clear_refs").exists()
 
 
-def forget_peak(device: str) -> None:
+def reset_peak(device: str) -> None:
     """What was needed so far does not count."""
     if device == "cpu":
-        (_PROCESS / "clear_refs").write_text("5")
+        (_PROC_SELF / "clear_refs").write_text("5")
     else:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def peak(device: str) -> int:
+def read_peak(device: str) -> int:
     """Bytes that the process (or the GPU) held at most since ``forget_peak``."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated(device)
-    status = (_PROCESS / "status").read_text()
+    status = (_PROC_SELF / "status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
-def in_a_process_of_its_own(work: Callable[P, int], *arguments: P.args, **options: P.kwargs) -> int:
+def run_in_new_process(work: Callable[P, int], *arguments: P.args, **options: P.kwargs) -> int:
     """What ``work`` returns, with nothing left over from other work; it must be importable."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as processes:

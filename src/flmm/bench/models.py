@@ -16,7 +16,7 @@ from transformers.models.llava_next.modeling_llava_next import LlavaNextForCondi
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.families.llava_next import LlavaNextAdapter
-from flmm.lmm.tiny_models import random_model, tiny_tokenizer, tiny_vision, token_id
+from flmm.lmm.tiny_models import find_token_id, random_model, tiny_tokenizer, tiny_vision_config
 
 ImageTokens = Literal[576, 2880]
 """One view of 24×24 cells, or that and four tiles of as many."""
@@ -32,8 +32,8 @@ class LLMSize:
     intermediate_size: int
     layers: int
     heads: int
-    key_heads: int
-    vocabulary: int
+    key_value_heads: int
+    vocabulary_size: int
 
 
 HALF_BILLION = LLMSize(896, 4864, 24, 14, 2, 151_936)
@@ -42,26 +42,26 @@ SMALL = LLMSize(64, 128, 3, 4, 2, 1000)
 """To try the benchmark itself."""
 
 
-def bench_model(image_tokens: ImageTokens, size: LLMSize, dtype: torch.dtype) -> LMMAdapter:
+def build_random_lmm(image_tokens: ImageTokens, size: LLMSize, dtype: torch.dtype) -> LMMAdapter:
     """A LLaVA (576 image tokens) or LLaVA-NeXT (2,880) of random weights that never ends by itself.
 
     Its vision tower is tiny, so that all the time that is measured is the LLM's.
     """
     tokenizer = tiny_tokenizer("<image>")
     text = Qwen2Config(
-        vocab_size=size.vocabulary,
+        vocab_size=size.vocabulary_size,
         hidden_size=size.hidden_size,
         intermediate_size=size.intermediate_size,
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
-        num_key_value_heads=size.key_heads,
+        num_key_value_heads=size.key_value_heads,
         max_position_embeddings=8192,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=None,
     )
-    vision = CLIPVisionConfig(**tiny_vision(_TILE, _PATCH))
-    image = token_id(tokenizer, "<image>")
+    vision = CLIPVisionConfig(**tiny_vision_config(_TILE, _PATCH))
+    image = find_token_id(tokenizer, "<image>")
     edge, crop = {"shortest_edge": _TILE}, {"height": _TILE, "width": _TILE}
     if image_tokens == 576:
         config = LlavaConfig(
@@ -89,6 +89,6 @@ def bench_model(image_tokens: ImageTokens, size: LLMSize, dtype: torch.dtype) ->
     )
 
 
-def bench_picture() -> Image.Image:
+def build_picture() -> Image.Image:
     """A square one, which fills every tile."""
     return Image.new("RGB", (2 * _TILE, 2 * _TILE), (90, 140, 60))

@@ -16,42 +16,42 @@ from torch import Tensor
 from transformers.configuration_utils import PreTrainedConfig
 
 from flmm.attention.tracing import trace_generation
-from flmm.bench.memory import forget_peak, in_a_process_of_its_own, measurable, peak
-from flmm.bench.models import ImageTokens, LLMSize, bench_model, bench_picture
+from flmm.bench.memory import can_measure_peak, read_peak, reset_peak, run_in_new_process
+from flmm.bench.models import ImageTokens, LLMSize, build_picture, build_random_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
 
 Mode = Literal["plain", "recorded", "eager"]
 """Chat alone; chat that flmm records; transformers' own ``output_attentions``."""
 
-_MOST_EAGER_BYTES = 4 * 2**30
+_MAX_EAGER_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
-class Setting:
+class ChatSetting:
     """One LMM and one chat with it."""
 
     image_tokens: ImageTokens
-    size: LLMSize
+    llm_size: LLMSize
     new_tokens: int
     device: str
     dtype: torch.dtype
 
-    def load(self) -> tuple[LMMAdapter, Prompt]:
+    def load_model(self) -> tuple[LMMAdapter, Prompt]:
         """The model, and the question that it is asked."""
-        adapter = bench_model(self.image_tokens, self.size, self.dtype)
+        adapter = build_random_lmm(self.image_tokens, self.llm_size, self.dtype)
         adapter.model.to(torch.device(self.device))  # type: ignore[arg-type]
-        return adapter, adapter.prepare(bench_picture(), "What is in the picture?")
+        return adapter, adapter.build_prompt(build_picture(), "What is in the picture?")
 
     @property
     def map_bytes(self) -> int:
         """T·M·N·C values of 2 bytes."""
-        return self.new_tokens * self.size.layers * self.size.heads * self.image_tokens * 2
+        return self.new_tokens * self.llm_size.layers * self.llm_size.heads * self.image_tokens * 2
 
     def eager_bytes(self, length: int) -> int:
         """M·N·L² values that eager attention keeps of the prompt alone."""
         per_value = torch.finfo(self.dtype).bits // 8
-        return self.size.layers * self.size.heads * length**2 * per_value
+        return self.llm_size.layers * self.llm_size.heads * length**2 * per_value
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ModeCost:
     """Median peak memory over plain chat's; None where the system does not tell."""
 
 
-def chat(adapter: LMMAdapter, prompt: Prompt, mode: Mode, new_tokens: int) -> None:
+def run_chat(adapter: LMMAdapter, prompt: Prompt, mode: Mode, new_tokens: int) -> None:
     """One answer of ``new_tokens`` tokens."""
     if mode == "plain":
         adapter.generate(prompt, new_tokens)
@@ -100,40 +100,44 @@ def eager_attention(adapter: LMMAdapter) -> Iterator[None]:
         config._attn_implementation = before[key]
 
 
-def peak_of(setting: Setting, mode: Mode) -> int:
+def measure_peak(setting: ChatSetting, mode: Mode) -> int:
     """Bytes that one chat needs at most, its model included; for a process of its own."""
-    adapter, prompt = setting.load()
-    chat(adapter, prompt, "plain", 2)
-    forget_peak(setting.device)
-    chat(adapter, prompt, mode, setting.new_tokens)
-    return peak(setting.device)
+    adapter, prompt = setting.load_model()
+    run_chat(adapter, prompt, "plain", 2)
+    reset_peak(setting.device)
+    run_chat(adapter, prompt, mode, setting.new_tokens)
+    return read_peak(setting.device)
 
 
-def measure(setting: Setting, repeats: int, begin: Callable[[str], None]) -> list[ModeCost]:
+def measure(
+    setting: ChatSetting, repeats: int, on_message: Callable[[str], None]
+) -> list[ModeCost]:
     """Every mode in turn, ``repeats`` times, in one process; then their memory as often.
 
     For its memory each chat has a process of its own, several times: the same chat's peak varies by
     tens of MB, as the allocator's pages fall. Eager attention is left out where its matrices would
     not fit. ``begin`` is told what comes next.
     """
-    begin(f"making a random LMM with {setting.image_tokens} image tokens")
-    adapter, prompt = setting.load()
+    on_message(f"making a random LMM with {setting.image_tokens} image tokens")
+    adapter, prompt = setting.load_model()
     modes: list[Mode] = ["plain", "recorded"]
-    if setting.eager_bytes(prompt.length) < _MOST_EAGER_BYTES:
+    if setting.eager_bytes(prompt.length) < _MAX_EAGER_BYTES:
         modes.append("eager")
     for mode in modes:
-        chat(adapter, prompt, mode, 2)
+        run_chat(adapter, prompt, mode, 2)
     seconds: dict[Mode, list[float]] = {mode: [] for mode in modes}
     for repeat in range(repeats):
         for mode in modes:
-            begin(f"{setting.image_tokens} image tokens, {mode}, {repeat + 1} of {repeats}")
-            seconds[mode].append(_timed(adapter, prompt, mode, setting))
+            on_message(f"{setting.image_tokens} image tokens, {mode}, {repeat + 1} of {repeats}")
+            seconds[mode].append(_time_chat(adapter, prompt, mode, setting))
     del adapter
     peaks: dict[Mode, list[int]] = {mode: [] for mode in modes}
-    for repeat in range(repeats if measurable(setting.device) else 0):
+    for repeat in range(repeats if can_measure_peak(setting.device) else 0):
         for mode in modes:
-            begin(f"{setting.image_tokens} image tokens, {mode}, memory, {repeat + 1} of {repeats}")
-            peaks[mode].append(in_a_process_of_its_own(peak_of, setting, mode))
+            on_message(
+                f"{setting.image_tokens} image tokens, {mode}, memory, {repeat + 1} of {repeats}"
+            )
+            peaks[mode].append(run_in_new_process(measure_peak, setting, mode))
     costs = []
     for mode in modes:
         ratios = [one / plain for one, plain in zip(seconds[mode], seconds["plain"], strict=True)]
@@ -148,9 +152,9 @@ def measure(setting: Setting, repeats: int, begin: Callable[[str], None]) -> lis
     return costs
 
 
-def _timed(adapter: LMMAdapter, prompt: Prompt, mode: Mode, setting: Setting) -> float:
+def _time_chat(adapter: LMMAdapter, prompt: Prompt, mode: Mode, setting: ChatSetting) -> float:
     begin = time.perf_counter()
-    chat(adapter, prompt, mode, setting.new_tokens)
+    run_chat(adapter, prompt, mode, setting.new_tokens)
     if setting.device != "cpu":
         torch.cuda.synchronize(setting.device)
     return time.perf_counter() - begin

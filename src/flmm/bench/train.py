@@ -18,27 +18,33 @@ from torch.optim import AdamW
 from transformers import SamConfig, SamModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from flmm.attention.merge import merge_phrase
-from flmm.attention.spans import span_at
-from flmm.bench.models import HALF_BILLION, SMALL, LLMSize, bench_model
+from flmm.attention.merge import merge_token_maps
+from flmm.attention.spans import make_phrase_span
+from flmm.bench.models import HALF_BILLION, SMALL, LLMSize, build_random_lmm
 from flmm.bench.record import eager_attention
-from flmm.data.exchanges import Protocol
+from flmm.data.exchanges import ReferringProtocol
 from flmm.data.features import FeatureExtractor
-from flmm.data.readers.sticker_scenes import read_stickers
+from flmm.data.readers.sticker_scenes import read_sticker_scenes
 from flmm.data.sample import Sample
-from flmm.data.sources import Stickers
+from flmm.data.sources import StickersSource
 from flmm.head.model import GroundingHead, HeadConfig
 from flmm.lmm.base import LMMAdapter
-from flmm.pictures.geometry import cut_to_picture
-from flmm.progress import unwatched
+from flmm.pictures.geometry import crop_to_picture
+from flmm.progress import no_progress
 from flmm.train.batch_loss import masked_loss
-from flmm.train.compression import Precision
-from flmm.train.dataset import LivePictures, TrainingPictures, targets_of
-from flmm.train.feature_cache import CachedPictures, CacheKey, FeatureCache, fill, sample_digest
-from flmm.train.fit import Run, fit
+from flmm.train.compression import CachePrecision
+from flmm.train.dataset import TrainingDataset, UncachedDataset, build_targets
+from flmm.train.feature_cache import (
+    CachedDataset,
+    CacheKey,
+    FeatureCache,
+    fill_cache,
+    sample_digest,
+)
+from flmm.train.fit import TrainingRun, fit
 from flmm.train.settings import TrainingSettings
 
-Way = Literal["authors", "uncached", "cached"]
+TrainingMethod = Literal["authors", "uncached", "cached"]
 """Eager full attention, one picture a step and SAM's decoder once a phrase; flmm; flmm from its
 cache, the making of it included."""
 
@@ -80,14 +86,14 @@ SMALL_SIZES = TrainingSize(SMALL, small_sam, 4)
 class TrainingCost:
     """One way's figures, all of the same run."""
 
-    way: Way
+    way: TrainingMethod
     seconds: float
     ratio: float
     """÷ the cached way's."""
 
 
 @dataclass(frozen=True)
-class _Bench:
+class _BenchmarkInputs:
     """Everything that the ways share."""
 
     folder: Path
@@ -97,7 +103,7 @@ class _Bench:
     settings: TrainingSettings
     base_channels: int
 
-    def head(self) -> GroundingHead:
+    def build_head(self) -> GroundingHead:
         adapter = self.adapter
         config = HeadConfig(
             adapter.layers, adapter.heads, adapter.hidden_size, base_channels=self.base_channels
@@ -105,9 +111,9 @@ class _Bench:
         torch.manual_seed(0)
         return GroundingHead(config, self.sam).to(adapter.device)
 
-    def live(self, head: GroundingHead) -> LivePictures:
+    def read_live_pictures(self, head: GroundingHead) -> UncachedDataset:
         extractor = FeatureExtractor(self.adapter, head)
-        return LivePictures(self.samples, extractor, Protocol.TOGETHER, print)
+        return UncachedDataset(self.samples, extractor, ReferringProtocol.TOGETHER, print)
 
 
 def measure(
@@ -115,30 +121,30 @@ def measure(
     pictures: int,
     epochs: int,
     device: str,
-    begin: Callable[[str], None],
+    on_message: Callable[[str], None],
 ) -> list[TrainingCost]:
     """The seconds of each way for the captions of some sticker scenes, ``begin`` told of each."""
-    begin("making a random LMM and SAM")
+    on_message("making a random LMM and SAM")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        adapter = bench_model(576, size.llm, torch.float32)
+        adapter = build_random_lmm(576, size.llm, torch.float32)
         adapter.model.to(torch.device(device))  # type: ignore[arg-type]
         samples = [
             replace(sample, texts=tuple(text for text in sample.texts if text.kind == "caption"))
-            for sample in read_stickers(folder / "scenes", pictures, 0)
+            for sample in read_sticker_scenes(folder / "scenes", pictures, 0)
         ]
-        source = Stickers(name="stickers", folder=folder, scenes=pictures, first_scene=0)
+        source = StickersSource(name="stickers", folder=folder, scenes=pictures, first_scene=0)
         settings = TrainingSettings(
             lmm="random", out=folder, train=(source,), epochs=epochs, batch_size=4,
             device=device,
         )  # fmt: skip
-        bench = _Bench(folder, adapter, size.sam(), samples, settings, size.base_channels)
-        ways: dict[Way, Callable[[_Bench], None]] = {
-            "authors": _as_the_authors, "uncached": _uncached, "cached": _cached
+        bench = _BenchmarkInputs(folder, adapter, size.sam(), samples, settings, size.base_channels)
+        ways: dict[TrainingMethod, Callable[[_BenchmarkInputs], None]] = {
+            "authors": _train_like_authors, "uncached": _train_uncached, "cached": _train_cached
         }  # fmt: skip
-        seconds: dict[Way, float] = {}
+        seconds: dict[TrainingMethod, float] = {}
         for way, run in ways.items():
-            begin(f"{epochs} epochs of {pictures} pictures, {way}")
+            on_message(f"{epochs} epochs of {pictures} pictures, {way}")
             start = time.perf_counter()
             run(bench)
             if device != "cpu":
@@ -147,72 +153,82 @@ def measure(
     return [TrainingCost(way, took, took / seconds["cached"]) for way, took in seconds.items()]
 
 
-def _fit(bench: _Bench, head: GroundingHead, pictures: TrainingPictures, out: str) -> None:
+def _run_training(
+    bench: _BenchmarkInputs, head: GroundingHead, pictures: TrainingDataset, out: str
+) -> None:
     settings = bench.settings.model_copy(update={"out": bench.folder / out})
     settings.out.mkdir()
     accelerator = Accelerator(cpu=settings.device == "cpu")
-    nothing = LivePictures([], FeatureExtractor(bench.adapter, head), Protocol.TOGETHER, print)
-    fit(Run(settings, accelerator, head, pictures, nothing, {}, lambda _s, _n: None, unwatched))
+    nothing = UncachedDataset(
+        [], FeatureExtractor(bench.adapter, head), ReferringProtocol.TOGETHER, print
+    )
+    fit(
+        TrainingRun(
+            settings, accelerator, head, pictures, nothing, {}, lambda _s, _n: None, no_progress
+        )
+    )
 
 
-def _uncached(bench: _Bench) -> None:
-    head = bench.head()
-    _fit(bench, head, bench.live(head), "uncached")
+def _train_uncached(bench: _BenchmarkInputs) -> None:
+    head = bench.build_head()
+    _run_training(bench, head, bench.read_live_pictures(head), "uncached")
 
 
-def _cached(bench: _Bench) -> None:
-    head = bench.head()
-    live = bench.live(head)
-    key = CacheKey.of(bench.adapter, head, Protocol.TOGETHER, Precision.HALF)
-    cache = FeatureCache(bench.folder / "cache", key, Precision.HALF, print, unwatched)
-    for _ in fill(cache, live, range(len(live))):
+def _train_cached(bench: _BenchmarkInputs) -> None:
+    head = bench.build_head()
+    live = bench.read_live_pictures(head)
+    key = CacheKey.build(bench.adapter, head, ReferringProtocol.TOGETHER, CachePrecision.FLOAT16)
+    cache = FeatureCache(bench.folder / "cache", key, CachePrecision.FLOAT16, print, no_progress)
+    for _ in fill_cache(cache, live, range(len(live))):
         pass
     digests = [sample_digest(sample) for sample in bench.samples]
-    _fit(bench, head, CachedPictures(cache, digests), "cached")
+    _run_training(bench, head, CachedDataset(cache, digests), "cached")
 
 
-def _as_the_authors(bench: _Bench) -> None:
-    head = bench.head()
-    live = bench.live(head)
+def _train_like_authors(bench: _BenchmarkInputs) -> None:
+    head = bench.build_head()
+    live = bench.read_live_pictures(head)
     optimizer = AdamW([one for one in head.parameters() if one.requires_grad], 1e-4)
     for _ in range(bench.settings.epochs):
         for number in range(len(bench.samples)):
-            _one_picture(bench, head, live, number).backward()  # type: ignore[no-untyped-call]
+            _compute_picture_loss(bench, head, live, number).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(head.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
 
 
-def _one_picture(bench: _Bench, head: GroundingHead, live: LivePictures, number: int) -> Tensor:
+def _compute_picture_loss(
+    bench: _BenchmarkInputs, head: GroundingHead, live: UncachedDataset, number: int
+) -> Tensor:
     """The loss of one picture's caption."""
-    read = live.read(number)
+    read = live.load_sample(number)
     assert read is not None
     _, asked = read
     (exchange,) = asked.exchanges
     adapter = bench.adapter
-    prompt = adapter.prepare(asked.picture, exchange.question, exchange.answer)
+    prompt = adapter.build_prompt(asked.picture, exchange.question, exchange.answer)
     assert prompt.answer_offsets is not None
     assert exchange.answer is not None
     with torch.no_grad(), eager_attention(adapter):
         forward = cast(Callable[..., BaseModelOutputWithPast], adapter.model.base_model)
         output = forward(
-            **adapter.collate([prompt], pixels=True).model_inputs, use_cache=False,
+            **adapter.collate([prompt], keep_pixels=True).model_inputs, use_cache=False,
             output_attentions=True, output_hidden_states=True,
         )  # fmt: skip
         embedding = head.refiner.encode(np.asarray(asked.picture))
     assert output.attentions is not None
     assert output.hidden_states is not None
-    columns = prompt.image_columns.to(adapter.device)
-    (view,) = prompt.pictures[0]
+    columns = prompt.image_token_positions.to(adapter.device)
+    (view,) = prompt.picture_views[0]
     maps, states = [], []
     for start, end in exchange.spans:
-        span = span_at(exchange.answer, start, end, prompt.answer_offsets)
+        span = make_phrase_span(exchange.answer, start, end, prompt.answer_offsets)
         rows = [prompt.answer_start + token for token in span.tokens]
         attention = torch.stack([one[0][:, rows][..., columns] for one in output.attentions])
         grid = attention.reshape(*attention.shape[:-1], *view.geometry.grid)
-        maps.append(merge_phrase(grid))
+        maps.append(merge_token_maps(grid))
         states.append(torch.stack([one[0, rows] for one in output.hidden_states[1:]]))
-    decoded = cut_to_picture(head.mask_decoder(torch.stack(maps))[:, 0], view.geometry)
+    decoded = crop_to_picture(head.mask_decoder(torch.stack(maps))[:, 0], view.geometry)
     prompts = head.text_prompts(states)
     refined = torch.cat(
         [
@@ -222,6 +238,6 @@ def _one_picture(bench: _Bench, head: GroundingHead, live: LivePictures, number:
             for i in range(len(prompts))
         ]
     )
-    masks, ignored = (one.to(decoded) for one in targets_of(*read))
+    masks, ignored = (one.to(decoded) for one in build_targets(*read))
     loss = masked_loss(decoded, masks, ignored) + masked_loss(refined, masks, ignored)
     return loss / len(prompts)

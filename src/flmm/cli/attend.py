@@ -5,27 +5,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flmm.cli.console import print_json, printable, working
+from flmm.cli.console import print_json, replace_control_characters, show_spinner
 from flmm.cli.options import (
-    Device,
-    Dtype,
-    Image,
-    Json,
-    Lmm,
-    MaxNewTokens,
-    Model,
-    Out,
+    DeviceOption,
+    DtypeOption,
+    ImageArgument,
+    JsonOption,
+    LMMOption,
+    MaxNewTokensOption,
+    ModelOption,
+    OutOption,
+    find_output_path,
     load_grounder,
-    overlay_file,
 )
 from flmm.user_input import check_phrases, check_text
 
 if TYPE_CHECKING:
-    from flmm.grounding.attention_view import AttendedText
+    from flmm.grounding.attention_view import AttentionView
 
 
 def attend(
-    image: Image,
+    image: ImageArgument,
     question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
     answer: Annotated[
         str | None,
@@ -52,13 +52,13 @@ def attend(
         int | None,
         typer.Option(metavar="NUMBER", show_default=False, help="Show this head too, from 0."),
     ] = None,
-    max_new_tokens: MaxNewTokens = 256,
-    model: Model = None,
-    lmm: Lmm = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    out: Out = None,
-    as_json: Json = False,
+    max_new_tokens: MaxNewTokensOption = 256,
+    model: ModelOption = None,
+    lmm: LMMOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show where in a picture the model looks with each word."""
     from flmm.pictures.reading import read_picture
@@ -66,9 +66,9 @@ def attend(
     picture = read_picture(image)
     check_text("question", question)
     words = check_phrases(word) if word else None
-    figure = overlay_file(image, out, as_json)
+    figure = find_output_path(image, out, as_json)
     grounder = load_grounder(model, lmm, device, dtype)
-    with working("looking at the picture"):
+    with show_spinner("looking at the picture"):
         attended = grounder.attend(
             picture, question, words, answer=answer, max_new_tokens=max_new_tokens
         )
@@ -78,26 +78,31 @@ def attend(
     if content is not None:
         print_json(content)
     else:
-        _show(attended, figure)
+        _print_attention_view(attended, figure)
 
 
-def _show(attended: "AttendedText", figure: Path | None) -> None:
+def _print_attention_view(view: "AttentionView", figure: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
-    console.print(Text(printable(attended.text)), soft_wrap=not console.is_terminal)
+    console.print(Text(replace_control_characters(view.text)), soft_wrap=not console.is_terminal)
     console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("word", overflow="fold")
     table.add_column("on the picture", justify="right")
     table.add_column("most, layer", justify="right")
     table.add_column("head", justify="right")
-    for word in attended.words:
+    for word in view.words:
         on_picture = word.maps.sum(axis=(2, 3))
         layer, head = divmod(int(on_picture.argmax()), on_picture.shape[1])
-        table.add_row(Text(printable(word.text)), f"{on_picture.mean():.0%}", str(layer), str(head))
+        table.add_row(
+            Text(replace_control_characters(word.text)),
+            f"{on_picture.mean():.0%}",
+            str(layer),
+            str(head),
+        )
     console.print(table)
     console.print()
     if figure is not None:

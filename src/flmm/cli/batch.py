@@ -7,20 +7,20 @@ import typer
 
 from flmm.cli.console import is_terminal, print_json
 from flmm.cli.options import (
-    Device,
-    Dtype,
-    Json,
-    Lmm,
-    MaxNewTokens,
-    Model,
-    Refine,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    LMMOption,
+    MaxNewTokensOption,
+    ModelOption,
+    RefineOption,
     load_grounder,
 )
 from flmm.errors import InputError
 
 
 def batch(
-    work: Annotated[
+    pictures: Annotated[
         Path,
         typer.Argument(
             metavar="PICTURES",
@@ -49,20 +49,20 @@ def batch(
         int,
         typer.Option(min=1, help="So many pictures at a time; less where memory is short."),
     ] = 8,
-    max_new_tokens: MaxNewTokens = 256,
-    refine: Refine = True,
-    model: Model = None,
-    lmm: Lmm = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    as_json: Json = False,
+    max_new_tokens: MaxNewTokensOption = 256,
+    refine: RefineOption = True,
+    model: ModelOption = None,
+    lmm: LMMOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Ask about many pictures; the same command goes on where it was stopped."""
-    from flmm.batch.results import Results
-    from flmm.batch.run import work_through
+    from flmm.batch.results import ResultsFile
+    from flmm.batch.run import run_tasks
     from flmm.batch.tasks import read_tasks
 
-    folder, tasks = read_tasks(work, question)
+    folder, tasks = read_tasks(pictures, question)
     if overlays is not None:
         try:
             overlays.mkdir(parents=True, exist_ok=True)
@@ -71,32 +71,32 @@ def batch(
                 f"--overlays {str(overlays)!r} cannot be made ({error.strerror}); choose another"
             ) from error
     grounder = load_grounder(model, lmm, device, dtype)
-    results = Results(out, tasks, grounder.model, grounder.lmm)
+    results = ResultsFile(out, tasks, grounder.model, grounder.lmm)
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not is_terminal()) as progress:
-        bar = progress.add_task("pictures", total=len(tasks), completed=results.done)
-        outcomes = work_through(
+        bar = progress.add_task("pictures", total=len(tasks), completed=results.num_done)
+        outcomes = run_tasks(
             grounder,
             folder,
-            tasks[results.done :],
-            together=together,
+            tasks[results.num_done :],
+            batch_size=together,
             max_new_tokens=max_new_tokens,
             refine=refine,
         )
         for some in outcomes:
             if overlays is not None:
-                for number, outcome in enumerate(some, results.done + 1):
+                for number, outcome in enumerate(some, results.num_done + 1):
                     if outcome.answer is not None:
                         name = f"{number:06d}-{Path(outcome.task.image).stem}.png"
                         outcome.answer.save(overlays / name)
-            results.add(some)
+            results.append(some)
             progress.advance(bar, len(some))
     if as_json:
-        print_json({"out": str(out), "pictures": results.done, "failed": results.failed})
+        print_json({"out": str(out), "pictures": results.num_done, "failed": results.num_failed})
         return
-    failed = f", {results.failed} of them with an error in the place of an answer"
-    print(f"{results.done} pictures{failed if results.failed else ''}: {out}")
+    failed = f", {results.num_failed} of them with an error in the place of an answer"
+    print(f"{results.num_done} pictures{failed if results.num_failed else ''}: {out}")

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flmm.cli.console import print_json, tell
-from flmm.cli.options import Device, Dtype, Json, need_packages
+from flmm.cli.console import print_json, print_message
+from flmm.cli.options import DeviceOption, DtypeOption, JsonOption, require_packages
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from flmm.bench.record import ModeCost, Setting
+    from flmm.bench.record import ChatSetting, ModeCost
 
 app = typer.Typer(help="Measure what flmm costs on this machine, on random LMMs of real sizes.")
 
-Size = Annotated[
+SizeOption = Annotated[
     Literal["0.5B", "small"],
     typer.Option("--size", help="The LLM: as large as Qwen2-0.5B, or tiny, to try the command."),
 ]
@@ -43,10 +43,10 @@ def record(
     ] = None,
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")] = 64,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each mode runs.")] = 3,
-    size: Size = "0.5B",
-    device: Device = None,
-    dtype: Dtype = None,
-    as_json: Json = False,
+    size: SizeOption = "0.5B",
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Chat while recording beside plain chat and eager attention; grounding; loading."""
     import torch
@@ -56,7 +56,7 @@ def record(
 
     from flmm.bench import ground, load
     from flmm.bench.models import HALF_BILLION, SMALL, ImageTokens
-    from flmm.bench.record import Setting, measure
+    from flmm.bench.record import ChatSetting, measure
     from flmm.user_input import find_device, find_dtype
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -70,7 +70,7 @@ def record(
         ImageTokenCount.TILES: 2880,
     }
     counts = [known[count] for count in image_tokens or known]
-    settings = [Setting(count, sizes, new_tokens, place, kind) for count in counts]
+    settings = [ChatSetting(count, sizes, new_tokens, place, kind) for count in counts]
     with Progress(console=Console(stderr=True)) as progress:
         # Making the model, three modes timed and then weighed; grounding and loading.
         bar = progress.add_task("starting", total=len(settings) * (1 + 6 * repeats) + 2)
@@ -102,25 +102,25 @@ def record(
     held = (
         "at most – held"
         if loading.peak is None
-        else f"at most {_megabytes(loading.peak)} held; ÷ weights"
+        else f"at most {_format_megabytes(loading.peak)} held; ÷ weights"
         f" {loading.peak / loading.weights:.2f}"
     )
-    console.print(f"loading: weights {_megabytes(loading.weights)}, {held}")
+    console.print(f"loading: weights {_format_megabytes(loading.weights)}, {held}")
 
 
 @app.command()
 def train(
     pictures: Annotated[int, typer.Option(min=1, help="Sticker scenes to learn from.")] = 2,
     epochs: Annotated[int, typer.Option(min=1)] = 8,
-    size: Size = "0.5B",
-    device: Device = None,
-    as_json: Json = False,
+    size: SizeOption = "0.5B",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Training from the cache beside training without it, and beside the paper's authors' way.
 
     With a random LMM and SAM ViT-L's random vision encoder: about half an hour on two cores.
     """
-    need_packages("train", "accelerate", "yaml")
+    require_packages("train", "accelerate", "yaml")
     from rich.console import Console
     from rich.table import Table
     from transformers.utils.logging import disable_progress_bar
@@ -130,7 +130,7 @@ def train(
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     sizes = REAL_SIZES if size == "0.5B" else SMALL_SIZES
-    costs = measure(sizes, pictures, epochs, str(find_device(device)), tell)
+    costs = measure(sizes, pictures, epochs, str(find_device(device)), print_message)
     if as_json:
         print_json({"pictures": pictures, "epochs": epochs, "ways": [asdict(one) for one in costs]})
         return
@@ -140,7 +140,7 @@ def train(
     Console(highlight=False).print(table)
 
 
-def _chat_table(chats: "list[tuple[Setting, list[ModeCost]]]") -> "Table":
+def _chat_table(chats: "list[tuple[ChatSetting, list[ModeCost]]]") -> "Table":
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
@@ -150,8 +150,8 @@ def _chat_table(chats: "list[tuple[Setting, list[ModeCost]]]") -> "Table":
         table.add_column(title, justify="right")
     for setting, costs in chats:
         for cost in costs:
-            extra = "–" if cost.extra_bytes is None else _megabytes(cost.extra_bytes)
-            maps = _megabytes(setting.map_bytes) if cost.mode == "recorded" else ""
+            extra = "–" if cost.extra_bytes is None else _format_megabytes(cost.extra_bytes)
+            maps = _format_megabytes(setting.map_bytes) if cost.mode == "recorded" else ""
             table.add_row(
                 str(setting.image_tokens), cost.mode, f"{cost.seconds:.2f}",
                 f"{cost.time_ratio:.3f}", extra, maps,
@@ -159,5 +159,5 @@ def _chat_table(chats: "list[tuple[Setting, list[ModeCost]]]") -> "Table":
     return table
 
 
-def _megabytes(count: int) -> str:
+def _format_megabytes(count: int) -> str:
     return f"{count / 1e6:,.0f} MB"

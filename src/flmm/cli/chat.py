@@ -4,25 +4,25 @@ from typing import Annotated, Literal
 
 import typer
 
-from flmm.cli.console import show_answer, working
+from flmm.cli.console import show_answer, show_spinner
 from flmm.cli.options import (
-    Device,
-    Dtype,
-    Image,
-    Json,
-    Lmm,
-    MaxNewTokens,
-    Model,
-    Out,
-    Refine,
+    DeviceOption,
+    DtypeOption,
+    ImageArgument,
+    JsonOption,
+    LMMOption,
+    MaxNewTokensOption,
+    ModelOption,
+    OutOption,
+    RefineOption,
+    find_output_path,
     load_grounder,
-    overlay_file,
 )
 from flmm.user_input import check_phrases, check_text
 
 
 def chat(
-    image: Image,
+    image: ImageArgument,
     question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
     phrase: Annotated[
         list[str] | None,
@@ -42,14 +42,14 @@ def chat(
             help="Who chooses phrases: selector (part of the head) or noun_chunks (spaCy).",
         ),
     ] = None,
-    max_new_tokens: MaxNewTokens = 256,
-    refine: Refine = True,
-    model: Model = None,
-    lmm: Lmm = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    out: Out = None,
-    as_json: Json = False,
+    max_new_tokens: MaxNewTokensOption = 256,
+    refine: RefineOption = True,
+    model: ModelOption = None,
+    lmm: LMMOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Ask about a picture and see where the answer's words are in it."""
     from flmm.pictures.reading import read_picture
@@ -57,9 +57,9 @@ def chat(
     picture = read_picture(image)
     check_text("question", question)
     phrases = check_phrases(phrase) if phrase else None
-    overlay = overlay_file(image, out, as_json)
+    overlay = find_output_path(image, out, as_json)
     grounder = load_grounder(model, lmm, device, dtype)
-    with working("looking at the picture"):
+    with show_spinner("looking at the picture"):
         answer = grounder.chat(
             picture,
             question,

@@ -7,16 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flmm.answers.palette import colour_of, hexadecimal, text_colour
+from flmm.answers.palette import contrasting_text_colour, phrase_colour, to_hex
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
     from flmm.answers.answer import Answer
-    from flmm.progress import Watch
+    from flmm.progress import ProgressCallback
 
-_LINES = 20
+_MAX_PROGRESS_LINES = 20
 """In a log that nobody watches, at most."""
 
 
@@ -25,13 +25,13 @@ def is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def tell(message: str) -> None:
+def print_message(message: str) -> None:
     """One line on standard error, whatever is in the message."""
     print(f"flmm: {' '.join(message.split())}", file=sys.stderr)
 
 
 @contextmanager
-def working(message: str | None) -> Iterator[None]:
+def show_spinner(message: str | None) -> Iterator[None]:
     """Shows a spinner on standard error when that is a terminal; None shows nothing."""
     if message is None or not is_terminal():
         yield
@@ -43,7 +43,7 @@ def working(message: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def watched() -> "Iterator[Watch]":
+def show_progress() -> "Iterator[ProgressCallback]":
     """A bar with the time that is left, or now and then a line where nobody watches."""
     from rich.console import Console
     from rich.progress import (
@@ -66,10 +66,10 @@ def watched() -> "Iterator[Watch]":
         def watch(done: int, total: int, how: str) -> None:
             nonlocal told
             bar.update(task, completed=done, total=total, description=how)
-            share = done * _LINES // total
+            share = done * _MAX_PROGRESS_LINES // total
             if bar.disable and share != told:
                 told = share
-                tell(f"{done} of {total}: {how}")
+                print_message(f"{done} of {total}: {how}")
 
         yield watch
 
@@ -89,19 +89,19 @@ def show_answer(answer: "Answer", overlay: Path | None, as_json: bool) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print(_marked(answer), soft_wrap=not console.is_terminal)
+    console.print(_highlight_phrases(answer), soft_wrap=not console.is_terminal)
     _print_phrases(answer, console)
     if overlay is not None:
         console.print(f"Overlay: {overlay}", markup=False, soft_wrap=True)
 
 
-def _marked(answer: "Answer") -> "Text":
+def _highlight_phrases(answer: "Answer") -> "Text":
     """The text with each phrase on its colour."""
     from rich.text import Text
 
-    text = Text(printable(answer.text))
+    text = Text(replace_control_characters(answer.text))
     for index, phrase in enumerate(answer.phrases):
-        text.stylize(_style(index), phrase.start, phrase.end)
+        text.stylize(_phrase_style(index), phrase.start, phrase.end)
     return text
 
 
@@ -121,8 +121,8 @@ def _print_phrases(answer: "Answer", console: "Console") -> None:
     height, width = answer.size
     for index, phrase in enumerate(answer.phrases):
         table.add_row(
-            Text(f" {index + 1} ", _style(index)),
-            Text(printable(phrase.text)),
+            Text(f" {index + 1} ", _phrase_style(index)),
+            Text(replace_control_characters(phrase.text)),
             f"{phrase.score:.2f}",
             ", ".join(map(str, phrase.box)) if phrase.area else "not found",
             f"{phrase.area / (height * width):.1%}",
@@ -132,11 +132,11 @@ def _print_phrases(answer: "Answer", console: "Console") -> None:
     console.print()
 
 
-def _style(index: int) -> str:
-    colour = colour_of(index)
-    return f"{hexadecimal(text_colour(colour))} on {hexadecimal(colour)}"
+def _phrase_style(index: int) -> str:
+    colour = phrase_colour(index)
+    return f"{to_hex(contrasting_text_colour(colour))} on {to_hex(colour)}"
 
 
-def printable(text: str) -> str:
+def replace_control_characters(text: str) -> str:
     """The same number of characters, without those that would command a terminal."""
     return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flmm.cli.console import print_json, working
-from flmm.cli.options import Json
+from flmm.cli.console import print_json, show_spinner
+from flmm.cli.options import JsonOption
 from flmm.errors import InputError
 
 
@@ -43,19 +43,19 @@ def convert(
             min=1, max=2, help="2 for LLaVA-NeXT, whose maps come from a coarse and a fine view."
         ),
     ] = 1,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Convert a head that the method's authors published; only tensors are read from the file."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {str(out)!r} is there already; choose a new folder")
-    with working("converting"):
+    with show_spinner("converting"):
         from transformers.utils.logging import disable_progress_bar
 
         from flmm.head.checkpoint import save_head
-        from flmm.head.conversion import convert_official
+        from flmm.head.conversion import convert_official_checkpoint
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
-        head = convert_official(
+        head = convert_official_checkpoint(
             checkpoint,
             refiner_name_or_path=sam,
             base_model_name_or_path=lmm,

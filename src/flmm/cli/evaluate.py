@@ -10,21 +10,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flmm.cli.console import is_terminal, print_json, tell
-from flmm.cli.options import Device, Dtype, Json, Lmm, Model, load_grounder, need_packages
+from flmm.cli.console import is_terminal, print_json, print_message
+from flmm.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    LMMOption,
+    ModelOption,
+    load_grounder,
+    require_packages,
+)
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from flmm.evaluate.benchmark import Benchmark
-    from flmm.evaluate.score_tables import Report, ScoreTable
+    from flmm.evaluate.score_tables import EvaluationReport, ScoreTable
 
-_LONGEST_WAIT = timedelta(days=7)
+_PROCESS_TIMEOUT = timedelta(days=7)
 """How long one process may wait for the slowest."""
 
 
-class HowAsked(StrEnum):
+class ProtocolChoice(StrEnum):
     """How a picture's referring expressions are asked (``flmm.data.exchanges.Protocol``)."""
 
     TOGETHER = "together"
@@ -43,11 +51,11 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        HowAsked,
+        ProtocolChoice,
         typer.Option(
             help="How referring expressions are asked: all of a picture in one text, or each alone."
         ),
-    ] = HowAsked.TOGETHER,
+    ] = ProtocolChoice.TOGETHER,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -93,14 +101,14 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(show_default=False, help="Only the first so many pictures.")
     ] = None,
-    model: Model = None,
-    lmm: Lmm = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    as_json: Json = False,
+    model: ModelOption = None,
+    lmm: LMMOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Measure a head on a benchmark, the way that papers do."""
-    need_packages("evaluate", "accelerate", "pyarrow", "yaml")
+    require_packages("evaluate", "accelerate", "pyarrow", "yaml")
     given: dict[str, object] = {
         key: value
         for key, value in {
@@ -112,18 +120,18 @@ def evaluate(
     if table is not None:
         if benchmark is not None or given or out is not None:
             raise InputError("--table cuts tables of a finished run; give nothing else but --json")
-        from flmm.evaluate.score_tables import report_of
+        from flmm.evaluate.score_tables import build_report
 
-        _show(report_of(table), table, as_json)
+        _print_report(build_report(table), table, as_json)
         return
     if benchmark is None:
         raise InputError("no benchmark is given; name a YAML file or a kind, or --table DIR")
-    found = _benchmark(benchmark, given)
-    if (done := _run(found, protocol, out, model, lmm, device, dtype)) is not None:
-        _show(done[0], done[1], as_json)
+    found = _read_benchmark(benchmark, given)
+    if (done := _run_benchmark(found, protocol, out, model, lmm, device, dtype)) is not None:
+        _print_report(done[0], done[1], as_json)
 
 
-def _benchmark(named: str, given: dict[str, object]) -> "Benchmark":
+def _read_benchmark(benchmark: str, options: dict[str, object]) -> "Benchmark":
     """The data set that the arguments name, read."""
     import yaml
 
@@ -131,17 +139,21 @@ def _benchmark(named: str, given: dict[str, object]) -> "Benchmark":
     from flmm.evaluate.benchmark import Benchmark, Scoring
 
     base = Path()
-    content: object = {"kind": named, "name": _name(named, given), **given}
-    if named.endswith((".yaml", ".yml")):
-        if given:
+    content: object = {
+        "kind": benchmark,
+        "name": _default_dataset_name(benchmark, options),
+        **options,
+    }
+    if benchmark.endswith((".yaml", ".yml")):
+        if options:
             raise InputError(
-                f"{named!r} says all about the benchmark; write the other options into it"
+                f"{benchmark!r} says all about the benchmark; write the other options into it"
             )
         try:
-            content = yaml.safe_load(Path(named).read_text(encoding="utf-8"))
+            content = yaml.safe_load(Path(benchmark).read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise InputError(f"{named!r} cannot be read as YAML ({error}); check it") from error
-        base = Path(named).parent
+            raise InputError(f"{benchmark!r} cannot be read as YAML ({error}); check it") from error
+        base = Path(benchmark).parent
     (source,) = check_sources([content])
     scoring = {
         "reason_seg": Scoring.REASON_SEG,
@@ -151,50 +163,58 @@ def _benchmark(named: str, given: dict[str, object]) -> "Benchmark":
     return Benchmark(source.name, described, source.read(base), scoring)
 
 
-def _name(kind: str, given: dict[str, object]) -> str:
+def _default_dataset_name(kind: str, options: dict[str, object]) -> str:
     """A name by which people know it, such as "refcoco refcoco+ testA"."""
-    places = [place.stem for place in (given.get("folder"), given.get("file"))
+    places = [place.stem for place in (options.get("folder"), options.get("file"))
               if isinstance(place, Path)]  # fmt: skip
-    return " ".join(dict.fromkeys(map(str, filter(None, (kind, *places, given.get("part"))))))
+    return " ".join(dict.fromkeys(map(str, filter(None, (kind, *places, options.get("part"))))))
 
 
-def _run(
-    found: "Benchmark",
-    protocol: HowAsked,
+def _run_benchmark(
+    benchmark: "Benchmark",
+    protocol: ProtocolChoice,
     out: Path | None,
     model: str | None,
     lmm: str | None,
     device: str | None,
     dtype: str | None,
-) -> "tuple[Report, Path] | None":
+) -> "tuple[EvaluationReport, Path] | None":
     """The report and where it is; None in all processes but the first."""
     from accelerate import PartialState
 
-    from flmm.data.exchanges import Protocol
-    from flmm.evaluate.benchmark import fingerprint
+    from flmm.data.exchanges import ReferringProtocol
+    from flmm.evaluate.benchmark import head_fingerprint
     from flmm.evaluate.run import evaluate as run
-    from flmm.evaluate.score_tables import report_of
-    from flmm.evaluate.worst_phrases import write_contact_sheet
+    from flmm.evaluate.score_tables import build_report
+    from flmm.evaluate.worst_phrases import write_worst_phrases
 
-    state = PartialState(cpu=device == "cpu", timeout=_LONGEST_WAIT)
+    state = PartialState(cpu=device == "cpu", timeout=_PROCESS_TIMEOUT)
     if state.num_processes > 1 and device is None:
         device = str(state.device)
     grounder = load_grounder(model, lmm, device, dtype)
     if out is None:
-        words = f"{found.name}-{protocol}-{fingerprint(grounder.head)[:8]}"
+        words = f"{benchmark.name}-{protocol}-{head_fingerprint(grounder.head)[:8]}"
         out = Path("flmm-evaluation") / re.sub(r"[^\w.+-]+", "-", words)
-    with _progress(found.name, state.is_main_process) as advance:
-        run(grounder, found, Protocol(protocol.value), out, state, tell, advance)
+    with _show_progress(benchmark.name, state.is_main_process) as advance:
+        run(
+            grounder,
+            benchmark,
+            ReferringProtocol(protocol.value),
+            out,
+            state,
+            print_message,
+            advance,
+        )
     report = None
     if state.is_main_process:
-        report = report_of(out)
-        write_contact_sheet(out)
+        report = build_report(out)
+        write_worst_phrases(out)
     state.destroy_process_group()
     return None if report is None else (report, out)
 
 
 @contextmanager
-def _progress(title: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
+def _show_progress(title: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar with the time that is left, on standard error where somebody may watch it."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
@@ -207,19 +227,19 @@ def _progress(title: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
-def _show(report: "Report", out: Path, as_json: bool) -> None:
+def _print_report(report: "EvaluationReport", out: Path, as_json: bool) -> None:
     if as_json:
         print_json({**report.to_dict(), "out": str(out)})
         return
     from rich.console import Console
 
     console = Console(highlight=False)
-    run = report.run
+    run = report.run_record
     console.print(f"{run.dataset}: {run.model} on {run.lmm} ({run.dtype})", markup=False)
     for table in report.tables:
         console.print()
         console.print(table.title, style="bold", markup=False)
-        console.print(_rich(table))
+        console.print(_build_rich_table(table))
         if table.note is not None:
             console.print(table.note, style="dim", markup=False)
     console.print()
@@ -227,12 +247,12 @@ def _show(report: "Report", out: Path, as_json: bool) -> None:
     console.print(f"Results: {out}", markup=False, soft_wrap=True)
 
 
-def _rich(table: "ScoreTable") -> "Table":
+def _build_rich_table(table: "ScoreTable") -> "Table":
     from rich.table import Table
 
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     drawn.add_column("", no_wrap=True)
-    for column in (*table.rows[0].scores, table.counted):
+    for column in (*table.rows[0].scores, table.count_name):
         drawn.add_column(column, justify="right")
     for row in table.rows:
         scores = ("–" if score != score else f"{score:.1f}" for score in row.scores.values())

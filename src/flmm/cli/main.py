@@ -18,7 +18,7 @@ from flmm.cli.attend import attend
 from flmm.cli.batch import batch
 from flmm.cli.bench import app as bench
 from flmm.cli.chat import chat
-from flmm.cli.console import is_terminal, tell
+from flmm.cli.console import is_terminal, print_message
 from flmm.cli.convert import convert
 from flmm.cli.evaluate import evaluate
 from flmm.cli.models import models
@@ -80,21 +80,21 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: without the command's own name; None for the process's.
     """
-    _keep_libraries_quiet()
+    _silence_libraries()
     try:
         code = app(arguments, prog_name="flmm", standalone_mode=False)
     except InputError as error:
-        tell(str(error))
+        print_message(str(error))
         code = 2
     except typer.TyperException as error:
-        tell(f"{error.format_message()} (--help shows how)")
+        print_message(f"{error.format_message()} (--help shows how)")
         code = 2
     except typer.Abort:
         code = 1
     sys.exit(code)
 
 
-def _keep_libraries_quiet() -> None:
+def _silence_libraries() -> None:
     """Standard error is for flmm's own one line; whoever debugs sets these variables instead."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -4,19 +4,21 @@ import json
 from dataclasses import asdict, dataclass
 
 from flmm.cli.console import print_json
-from flmm.cli.options import Json
-from flmm.lmm.auto import families
+from flmm.cli.options import JsonOption
+from flmm.lmm.auto import list_families
 from flmm.lmm.model_type import read_model_type
-from flmm.user_input import embedded_parts
+from flmm.user_input import find_embedded_models
 
 # What stands behind each family, by its model type; one without an entry has the contract tests.
-_VERIFIED = {
+_VERIFICATION_BY_MODEL_TYPE = {
     "llava": "contract tests; flmm's own trained model, end to end",
 }
-_CONTRACT = "contract tests, small random model"
+_DEFAULT_VERIFICATION = "contract tests, small random model"
 
 # Families of which the method's authors published heads (paper table 1), for `flmm convert`.
-_PUBLISHED = frozenset({"llava", "llava_next", "deepseek_vl", "deepseek_vl_hybrid"})
+_MODEL_TYPES_WITH_PUBLISHED_HEADS = frozenset(
+    {"llava", "llava_next", "deepseek_vl", "deepseek_vl_hybrid"}
+)
 
 
 _NOTES = (
@@ -55,19 +57,19 @@ class HeadRow:
     heads: int
 
 
-def models(as_json: Json = False) -> None:
+def models(as_json: JsonOption = False) -> None:
     """List the LMM families that flmm reads and the heads that come with it."""
-    here = _heads()
+    here = _list_embedded_heads()
     known = [
         FamilyRow(
             family.model_types,
-            family.adapter,
+            family.adapter_name,
             family.hub_ids,
-            _VERIFIED.get(family.model_types[0], _CONTRACT),
+            _VERIFICATION_BY_MODEL_TYPE.get(family.model_types[0], _DEFAULT_VERIFICATION),
             tuple(head.name for head in here if head.model_type in family.model_types),
-            family.model_types[0] in _PUBLISHED,
+            family.model_types[0] in _MODEL_TYPES_WITH_PUBLISHED_HEADS,
         )
-        for family in families()
+        for family in list_families()
     ]
     if as_json:
         print_json(
@@ -99,9 +101,9 @@ def models(as_json: Json = False) -> None:
         console.print(line)
 
 
-def _heads() -> list[HeadRow]:
+def _list_embedded_heads() -> list[HeadRow]:
     rows = []
-    parts = embedded_parts()
+    parts = find_embedded_models()
     for name, folder in parts.items():
         if not name.startswith("embedded:head"):
             continue

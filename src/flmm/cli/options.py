@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flmm.cli.console import is_terminal, tell, working
+from flmm.cli.console import is_terminal, print_message, show_spinner
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
     from flmm.grounding.grounder import Grounder
 
-Image = Annotated[Path, typer.Argument(metavar="IMAGE", show_default=False, help="A picture file.")]
-Model = Annotated[
+ImageArgument = Annotated[
+    Path, typer.Argument(metavar="IMAGE", show_default=False, help="A picture file.")
+]
+ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
@@ -25,7 +27,7 @@ Model = Annotated[
         help="Folder or hub id of a grounding head; by default the one that comes with flmm.",
     ),
 ]
-Lmm = Annotated[
+LMMOption = Annotated[
     str | None,
     typer.Option(
         "--lmm",
@@ -34,7 +36,7 @@ Lmm = Annotated[
         help="Folder or hub id of the LMM; by default the one that the head was trained on.",
     ),
 ]
-Device = Annotated[
+DeviceOption = Annotated[
     str | None,
     typer.Option(
         "--device",
@@ -43,7 +45,7 @@ Device = Annotated[
         help="cpu, cuda, cuda:1 …; by default the GPU when there is one.",
     ),
 ]
-Dtype = Annotated[
+DtypeOption = Annotated[
     str | None,
     typer.Option(
         "--dtype",
@@ -52,7 +54,7 @@ Dtype = Annotated[
         help="The LMM's numbers: float32, bfloat16 or float16.",
     ),
 ]
-Out = Annotated[
+OutOption = Annotated[
     Path | None,
     typer.Option(
         "--out",
@@ -62,20 +64,20 @@ Out = Annotated[
         "(with --json, none).",
     ),
 ]
-Json = Annotated[
+JsonOption = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON document and nothing else on standard output."),
 ]
-MaxNewTokens = Annotated[
+MaxNewTokensOption = Annotated[
     int, typer.Option("--max-new-tokens", metavar="NUMBER", help="Cut the answer there.")
 ]
-Refine = Annotated[
+RefineOption = Annotated[
     bool,
     typer.Option("--refine/--no-refine", help="Without SAM's refinement: faster, coarser."),
 ]
 
 
-def overlay_file(image: Path, out: Path | None, as_json: bool) -> Path | None:
+def find_output_path(image: Path, out: Path | None, as_json: bool) -> Path | None:
     """Where the overlay goes, checked before the work is done; None for nowhere.
 
     Raises:
@@ -100,8 +102,8 @@ def load_grounder(
     # A spinner would spoil the bars of a download, so only what is surely here gets one.
     local = model is None and lmm is None
     if not local and is_terminal():
-        tell("loading the model")
-    with working("loading the model" if local else None), _here_to_stay():
+        print_message("loading the model")
+    with show_spinner("loading the model" if local else None), _without_garbage_collection():
         from transformers.utils.logging import disable_progress_bar
 
         from flmm.grounding.grounder import Grounder
@@ -110,7 +112,7 @@ def load_grounder(
         return Grounder.from_pretrained(model, lmm=lmm, device=device, dtype=dtype)
 
 
-def need_packages(extra: str, *packages: str) -> None:
+def require_packages(extra: str, *packages: str) -> None:
     """Whether what a command needs beyond flmm itself is installed.
 
     Raises:
@@ -124,7 +126,7 @@ def need_packages(extra: str, *packages: str) -> None:
 
 
 @contextmanager
-def _here_to_stay() -> Iterator[None]:
+def _without_garbage_collection() -> Iterator[None]:
     """What is imported and loaded here lives as long as the process.
 
     Looking through it for garbage, again and again while it grows and once more at the end, is a

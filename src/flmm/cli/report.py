@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flmm.cli.console import tell, watched
-from flmm.cli.options import Device, Dtype, Lmm, Model, load_grounder, need_packages
+from flmm.cli.console import print_message, show_progress
+from flmm.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    LMMOption,
+    ModelOption,
+    load_grounder,
+    require_packages,
+)
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
     from flmm.data.sources import DataSource
-    from flmm.report.context import Bench
+    from flmm.report.context import ReportContext
 
 
-class WhichClaim(StrEnum):
+class ClaimName(StrEnum):
     """The claims, in the order that the report has them (``flmm.report.claims.CLAIMS``)."""
 
     GROUND = "ground"
@@ -29,7 +36,7 @@ class WhichClaim(StrEnum):
 
 def report(
     claims: Annotated[
-        list[WhichClaim] | None,
+        list[ClaimName] | None,
         typer.Argument(
             metavar="[CLAIM]...",
             show_default=False,
@@ -63,54 +70,54 @@ def report(
     work: Annotated[
         Path, typer.Option("--work", metavar="DIR", help="What a run that was cut off goes on from")
     ] = Path("build/report"),
-    model: Model = None,
-    lmm: Lmm = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    model: ModelOption = None,
+    lmm: LMMOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:  # fmt: skip
     """Measure the paper's claims on a model, and write tables and figures.
 
     What is in --out for the same model and settings is not measured again.
     """
-    need_packages("report", "matplotlib", "accelerate", "pyarrow", "yaml")
-    from flmm.report.claim import write_index
+    require_packages("report", "matplotlib", "accelerate", "pyarrow", "yaml")
+    from flmm.report.claim import write_page
     from flmm.report.claims import CLAIMS
-    from flmm.report.context import Bench
-    from flmm.report.data import source_data, sticker_data
+    from flmm.report.context import ReportContext
+    from flmm.report.data import read_source_data, read_sticker_data
 
     if data is None:
-        found = sticker_data(work / "scenes", scenes, calibration, training)
+        found = read_sticker_data(work / "scenes", scenes, calibration, training)
     else:
-        found = source_data(read_source(data), data.parent, scenes, calibration, training)
+        found = read_source_data(read_data_source(data), data.parent, scenes, calibration, training)
     grounder = load_grounder(model, lmm, device, dtype)
-    with watched() as watch:
-        bench = Bench(grounder, found, work, tell, watch)
-        for name in suited_claims(claims, bench):
+    with show_progress() as watch:
+        bench = ReportContext(grounder, found, work, print_message, watch)
+        for name in select_claims(claims, bench):
             begun = time.monotonic()
             CLAIMS[name].run(bench, out)
-            tell(f"{name}: {out / name}.md ({time.monotonic() - begun:.0f} s)")
-    page = write_index(out, [str(name) for name in WhichClaim])
+            print_message(f"{name}: {out / name}.md ({time.monotonic() - begun:.0f} s)")
+    page = write_page(out, [str(name) for name in ClaimName])
     print(page)
 
 
-def suited_claims(claims: list[WhichClaim] | None, bench: "Bench") -> list[WhichClaim]:
+def select_claims(requested: list[ClaimName] | None, context: "ReportContext") -> list[ClaimName]:
     """The wanted claims, checked before any is measured; without a wish, all that can be."""
     from flmm.report.claims import CLAIMS
 
     suited = []
-    for name in claims or list(WhichClaim):
+    for name in requested or list(ClaimName):
         try:
-            CLAIMS[name].check(bench)
+            CLAIMS[name].check(context)
         except InputError as error:
-            if claims:
+            if requested:
                 raise
-            tell(f"{name}: left out ({error})")
+            print_message(f"{name}: left out ({error})")
         else:
             suited.append(name)
     return suited
 
 
-def read_source(file: Path) -> "DataSource":
+def read_data_source(file: Path) -> "DataSource":
     """The one data source that a file names."""
     import yaml
 

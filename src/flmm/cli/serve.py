@@ -4,18 +4,25 @@ from typing import Annotated
 
 import typer
 
-from flmm.cli.console import tell
-from flmm.cli.options import Device, Dtype, Lmm, Model, load_grounder, need_packages
+from flmm.cli.console import print_message
+from flmm.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    LMMOption,
+    ModelOption,
+    load_grounder,
+    require_packages,
+)
 from flmm.errors import InputError
 
-_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+_REQUIRED_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 
 
 def serve(
-    model: Model = None,
-    lmm: Lmm = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    model: ModelOption = None,
+    lmm: LMMOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
@@ -48,7 +55,7 @@ def serve(
     max_phrases: Annotated[int, typer.Option(min=1, help="Phrases of an answer.")] = 64,
 ) -> None:
     """Serve the model over HTTP, to OpenAI's clients and others; docs/serving.md says how."""
-    need_packages("serve", *_PACKAGES)
+    require_packages("serve", *_REQUIRED_PACKAGES)
     if api_key is not None and not (api_key.isascii() and api_key.strip()):
         raise InputError("the API key is empty or not ASCII; choose another")
     from flmm.serve.server import serve as run
@@ -71,4 +78,4 @@ def serve(
         media_domains=tuple(allow_media_domains or ()),
         limits=limits,
     )
-    run(load_grounder(model, lmm, device, dtype), settings, tell)
+    run(load_grounder(model, lmm, device, dtype), settings, print_message)

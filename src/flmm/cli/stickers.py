@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from flmm.cli.console import watched
-from flmm.cli.options import need_packages
+from flmm.cli.console import show_progress
+from flmm.cli.options import require_packages
 
 app = typer.Typer(help="The embedded world and model: make it, measure it.")
 
@@ -19,12 +19,12 @@ def build(
     ] = Path("build/stickers"),
 ) -> None:
     """Train the embedded model from scratch; called again, go on where it stopped."""
-    need_packages("train", "accelerate")
-    from flmm.embedded.recipe.build import Budget
-    from flmm.embedded.recipe.build import build as build_model
+    require_packages("train", "accelerate")
+    from flmm.embedded.recipe.build import TrainingBudget
+    from flmm.embedded.recipe.build import build_model as build_model
 
-    with watched() as watch:
-        result = build_model(out, Budget(), watch)
+    with show_progress() as watch:
+        result = build_model(out, TrainingBudget(), watch)
     typer.echo(f"the model is in {result}")
 
 
@@ -51,16 +51,21 @@ def evaluate(
 ) -> None:
     """Measure captions, answers and masks on scenes that training never saw."""
     from flmm.embedded.evaluate import measure
-    from flmm.embedded.evaluation_settings import LARGER, OWN, artwork_setting, photograph_setting
+    from flmm.embedded.evaluation_settings import (
+        DEFAULT_SETTING,
+        LARGER_SETTING,
+        artwork_setting,
+        photograph_setting,
+    )
     from flmm.embedded.evaluation_tables import print_reports
     from flmm.user_input import EMBEDDED_MODEL_FOLDER
 
-    settings = [OWN, *(artwork_setting(folder) for folder in artwork or ())]
+    settings = [DEFAULT_SETTING, *(artwork_setting(folder) for folder in artwork or ())]
     if photographs is not None:
         settings.append(photograph_setting(photographs))
     if larger:
-        settings.append(LARGER)
+        settings.append(LARGER_SETTING)
     wanted = [(setting, scenes) for setting in settings]
-    with watched() as watch:
+    with show_progress() as watch:
         reports = measure(model or EMBEDDED_MODEL_FOLDER, wanted, watch, processes=processes)
     print_reports(reports, as_json)

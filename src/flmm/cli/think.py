@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flmm.cli.console import print_json, printable, working
+from flmm.cli.console import print_json, replace_control_characters, show_spinner
 from flmm.cli.options import (
-    Device,
-    Dtype,
-    Image,
-    Json,
-    Lmm,
-    MaxNewTokens,
-    Model,
-    Out,
-    Refine,
+    DeviceOption,
+    DtypeOption,
+    ImageArgument,
+    JsonOption,
+    LMMOption,
+    MaxNewTokensOption,
+    ModelOption,
+    OutOption,
+    RefineOption,
+    find_output_path,
     load_grounder,
-    overlay_file,
 )
 from flmm.user_input import check_text
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def think(
-    image: Image,
+    image: ImageArgument,
     question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
     locate: Annotated[
         Literal["answer", "question"],
@@ -45,23 +45,23 @@ def think(
         float, typer.Option(metavar="SHARE", help="Of the box, added on each side.")
     ] = 0.25,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of the random box.")] = 0,
-    max_new_tokens: MaxNewTokens = 256,
-    refine: Refine = True,
-    model: Model = None,
-    lmm: Lmm = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    out: Out = None,
-    as_json: Json = False,
+    max_new_tokens: MaxNewTokensOption = 256,
+    refine: RefineOption = True,
+    model: ModelOption = None,
+    lmm: LMMOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Locate what matters in a picture, look at it closer, and answer."""
     from flmm.pictures.reading import read_picture
 
     picture = read_picture(image)
     check_text("question", question)
-    figure = overlay_file(image, out, as_json)
+    figure = find_output_path(image, out, as_json)
     grounder = load_grounder(model, lmm, device, dtype)
-    with working("looking at the picture, twice"):
+    with show_spinner("looking at the picture, twice"):
         thought = grounder.think(
             picture,
             question,
@@ -77,22 +77,22 @@ def think(
     if as_json:
         print_json({**thought.to_dict()})
     else:
-        _show(thought, figure)
+        _print_thought(thought, figure)
 
 
-def _show(thought: "Thought", figure: Path | None) -> None:
+def _print_thought(thought: "Thought", figure: Path | None) -> None:
     from rich.console import Console
 
     box = ", ".join(map(str, thought.box))
-    located = f"{thought.located.text!r}, {thought.plan.crop}" if thought.located else "nothing"
+    located = f"{thought.located.text!r}, {thought.options.crop}" if thought.located else "nothing"
     lines = [f"Located: {located}; looked again at {box}"]
     if thought.located is None:
         lines = ["Located: nothing; looked again at the whole picture"]
-    if thought.plan.locate == "answer":
+    if thought.options.locate == "answer":
         lines.insert(0, f"Before: {thought.first.text}")
     lines.append(f"After:  {thought.answer.text}")
     if figure is not None:
         lines.append(f"Figure: {figure}")
     console = Console(highlight=False)
     for line in lines:
-        console.print(printable(line), markup=False, soft_wrap=True)
+        console.print(replace_control_characters(line), markup=False, soft_wrap=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flmm.cli.console import print_json, tell, watched
-from flmm.cli.options import Device, Dtype, Json, need_packages
+from flmm.cli.console import print_json, print_message, show_progress
+from flmm.cli.options import DeviceOption, DtypeOption, JsonOption, require_packages
 
 if TYPE_CHECKING:
     from flmm.train.run import TrainingResult
@@ -42,9 +42,9 @@ def train(
     ] = None,
     tracker: Annotated[str | None, typer.Option(help="tensorboard, wandb or trackio.")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    as_json: Json = False,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a grounding head for an LMM, which stays as it is; called again, go on.
 
@@ -52,7 +52,7 @@ def train(
     SETTINGS; in several processes without one: torchrun --nproc-per-node N -m flmm.cli.main train
     SETTINGS.
     """
-    need_packages("train", "accelerate", "yaml")
+    require_packages("train", "accelerate", "yaml")
     from flmm.train.run import train as run
     from flmm.train.settings import read_settings
 
@@ -64,14 +64,14 @@ def train(
     }  # fmt: skip
     given = {name: value for name, value in flags.items() if value is not None}
     # Trackers talk on standard output, which is for the result alone.
-    with redirect_stdout(sys.stderr), watched() as watch:
-        result = run(read_settings(settings, given), settings.parent, tell, watch)
+    with redirect_stdout(sys.stderr), show_progress() as watch:
+        result = run(read_settings(settings, given), settings.parent, print_message, watch)
     # Every process of several comes here, and one of them is enough to tell.
     if os.environ.get("RANK", "0") == "0":
-        _show(result, as_json)
+        _print_result(result, as_json)
 
 
-def _show(result: "TrainingResult", as_json: bool) -> None:
+def _print_result(result: "TrainingResult", as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:

@@ -6,12 +6,12 @@ from enum import StrEnum
 
 from flmm.data.sample import GroundedText
 from flmm.head.model import HeadConfig
-from flmm.head.prompts import DEFAULT_CAPTION_PROMPT, asked_for
+from flmm.head.prompts import DEFAULT_CAPTION_PROMPT, build_segment_exchange
 
-_BETWEEN = "; "
+_SEPARATOR = "; "
 
 
-class Protocol(StrEnum):
+class ReferringProtocol(StrEnum):
     """How a picture's referring expressions are asked; captions are always asked whole."""
 
     TOGETHER = "together"
@@ -29,15 +29,15 @@ class Exchange:
     """None when the phrases are words of the question."""
     spans: tuple[tuple[int, int], ...]
     """(start, end) of each phrase, in code points of the answer (or of the question)."""
-    phrases: tuple[tuple[int, int], ...]
+    phrase_indices: tuple[tuple[int, int], ...]
     """Whose they are: (which of the picture's texts, which of its phrases)."""
-    names_all: bool
+    fully_annotated: bool
     """Whether all that can be grounded in the answer is a phrase, so that a keyword selector may
     learn from it."""
 
 
-def exchanges_of(
-    texts: Sequence[GroundedText], config: HeadConfig, protocol: Protocol
+def build_exchanges(
+    texts: Sequence[GroundedText], config: HeadConfig, protocol: ReferringProtocol
 ) -> tuple[Exchange, ...]:
     """What the LMM is asked for the texts of one picture.
 
@@ -49,18 +49,18 @@ def exchanges_of(
     made: list[Exchange] = []
     expressions: list[tuple[int, GroundedText]] = []
     for index, text in enumerate(texts):
-        if text.kind == "expression" and protocol is Protocol.TOGETHER:
+        if text.kind == "expression" and protocol is ReferringProtocol.TOGETHER:
             expressions.append((index, text))
         elif text.kind == "expression":
-            made.append(_alone(index, text, config))
+            made.append(_expression_exchange(index, text, config))
         else:
-            made.append(_whole(index, text, config))
+            made.append(_text_exchange(index, text, config))
     if expressions:
-        made.append(_together(expressions, config))
+        made.append(_combined_exchange(expressions, config))
     return tuple(exchange for exchange in made if exchange.spans)
 
 
-def _whole(index: int, text: GroundedText, config: HeadConfig) -> Exchange:
+def _text_exchange(text_index: int, text: GroundedText, config: HeadConfig) -> Exchange:
     """A caption or an instruction as it stands."""
     # The adapter takes outer blanks off.
     said, offset = text.text.strip(), len(text.text) - len(text.text.lstrip())
@@ -70,26 +70,28 @@ def _whole(index: int, text: GroundedText, config: HeadConfig) -> Exchange:
         if text.text[phrase.start : phrase.end].strip()
     ]
     spans = tuple(span for _, span in phrases)
-    owners = tuple((index, number) for number, _ in phrases)
+    owners = tuple((text_index, number) for number, _ in phrases)
     if text.kind == "instruction":
         return Exchange(said, None, spans, owners, False)
     question = text.question or config.caption_prompt or DEFAULT_CAPTION_PROMPT
     return Exchange(question, said, spans, owners, True)
 
 
-def _alone(index: int, text: GroundedText, config: HeadConfig) -> Exchange:
+def _expression_exchange(text_index: int, text: GroundedText, config: HeadConfig) -> Exchange:
     """One expression, asked for as ``Grounder.segment`` does."""
     said = text.text.strip()
     if not said:
         return Exchange("", None, (), (), False)
-    question, answer = asked_for(said, config)
+    question, answer = build_segment_exchange(said, config)
     if text.question is not None:
         question, answer = text.question, said
-    owners = tuple((index, number) for number in range(len(text.phrases)))
+    owners = tuple((text_index, number) for number in range(len(text.phrases)))
     return Exchange(question, answer, ((0, len(answer)),) * len(owners), owners, False)
 
 
-def _together(expressions: Sequence[tuple[int, GroundedText]], config: HeadConfig) -> Exchange:
+def _combined_exchange(
+    expressions: Sequence[tuple[int, GroundedText]], config: HeadConfig
+) -> Exchange:
     """All expressions in one answer, one after the other."""
     answer = ""
     spans: list[tuple[int, int]] = []
@@ -98,7 +100,7 @@ def _together(expressions: Sequence[tuple[int, GroundedText]], config: HeadConfi
         said = text.text.strip()
         if not said:
             continue
-        answer += _BETWEEN if answer else ""
+        answer += _SEPARATOR if answer else ""
         for number in range(len(text.phrases)):
             spans.append((len(answer), len(answer) + len(said)))
             owners.append((index, number))

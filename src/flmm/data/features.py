@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flmm.attention.spans import span_at
+from flmm.attention.spans import make_phrase_span
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import trace_texts
 from flmm.data.exchanges import Exchange
@@ -20,12 +20,12 @@ from flmm.errors import InputError
 from flmm.head.model import GroundingHead, HeadOutput
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Offsets, Prompt
-from flmm.masks.refiner import Resolution
+from flmm.masks.refiner import MaskResolution
 from flmm.types import ImageGeometry
 
-MOST_PADDING = 0.1
+MAX_PADDING = 0.1
 """Share of a batch's tokens that may be padding (issue: under 10 %)."""
-_SEQUENCES_AT_ONCE = 8
+_MAX_SEQUENCES_PER_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class GroundingFeatures:
 
 
 @dataclass(frozen=True)
-class AskedPicture:
+class PictureExchanges:
     """A picture and what the LMM is asked about it."""
 
     picture: Image.Image
@@ -72,26 +72,29 @@ class AskedPicture:
 
 
 @dataclass
-class Padding:
+class PaddingStats:
     """How much of what the LMM read was padding."""
 
-    tokens: int = 0
-    padded: int = 0
+    num_tokens: int = 0
+    num_padded_tokens: int = 0
 
     @property
     def share(self) -> float:
         """In 0..1."""
-        return 1 - self.tokens / self.padded if self.padded else 0.0
+        return 1 - self.num_tokens / self.num_padded_tokens if self.num_padded_tokens else 0.0
 
 
-def batches_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
+def batch_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Which sequences share a batch: of like length, so that at most a tenth is padding."""
     batch: list[int] = []
     tokens = 0
     for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
         length = lengths[index]
         padded = length * (len(batch) + 1)
-        if len(batch) == _SEQUENCES_AT_ONCE or padded - tokens - length > MOST_PADDING * padded:
+        if (
+            len(batch) == _MAX_SEQUENCES_PER_BATCH
+            or padded - tokens - length > MAX_PADDING * padded
+        ):
             yield batch
             batch, tokens = [], 0
         batch.append(index)
@@ -109,10 +112,10 @@ class FeatureExtractor:
     def __init__(self, adapter: LMMAdapter, head: GroundingHead) -> None:
         self.adapter = adapter
         self.head = head
-        self.padding = Padding()
+        self.padding_stats = PaddingStats()
 
     @torch.no_grad()
-    def extract(self, pictures: Sequence[AskedPicture]) -> list[GroundingFeatures]:
+    def extract(self, pictures: Sequence[PictureExchanges]) -> list[GroundingFeatures]:
         """Features of every picture; its vision tower and SAM's encoder run once each.
 
         Every picture has at least one exchange.
@@ -121,30 +124,34 @@ class FeatureExtractor:
             InputError: a phrase has no token of its own, or the LMM cannot be asked this.
         """
         prompts = [
-            self.adapter.prepare(asked.picture, exchange.question, exchange.answer)
+            self.adapter.build_prompt(asked.picture, exchange.question, exchange.answer)
             for asked in pictures
             for exchange in asked.exchanges
         ]
-        traces = self._trace(
+        traces = self._trace_exchanges(
             prompts, [exchange for asked in pictures for exchange in asked.exchanges]
         )
         found = []
         first = 0
         for asked in pictures:
             last = first + len(asked.exchanges)
-            found.append(self._of_picture(asked, prompts[first:last], traces[first:last]))
+            found.append(self._picture_features(asked, prompts[first:last], traces[first:last]))
             first = last
         return found
 
-    def _trace(self, prompts: Sequence[Prompt], exchanges: Sequence[Exchange]) -> list[Trace]:
+    def _trace_exchanges(
+        self, prompts: Sequence[Prompt], exchanges: Sequence[Exchange]
+    ) -> list[Trace]:
         traces: dict[int, Trace] = {}
         for in_question in (False, True):
             chosen = [i for i, one in enumerate(exchanges) if (one.answer is None) == in_question]
             lengths = [prompts[index].length for index in chosen]
-            for batch in batches_by_length(lengths):
+            for batch in batch_by_length(lengths):
                 members = [chosen[index] for index in batch]
-                self.padding.tokens += sum(lengths[index] for index in batch)
-                self.padding.padded += max(lengths[index] for index in batch) * len(batch)
+                self.padding_stats.num_tokens += sum(lengths[index] for index in batch)
+                self.padding_stats.num_padded_tokens += max(
+                    lengths[index] for index in batch
+                ) * len(batch)
                 with torch.inference_mode():
                     made = trace_texts(
                         self.adapter,
@@ -154,41 +161,48 @@ class FeatureExtractor:
                 traces.update(zip(members, made, strict=True))
         return [traces[index] for index in range(len(prompts))]
 
-    def _of_picture(
-        self, asked: AskedPicture, prompts: Sequence[Prompt], traces: Sequence[Trace]
+    def _picture_features(
+        self,
+        picture_exchanges: PictureExchanges,
+        prompts: Sequence[Prompt],
+        traces: Sequence[Trace],
     ) -> GroundingFeatures:
         phrases: list[PhraseFeatures] = []
         answers: list[AnswerFeatures] = []
-        for exchange, prompt, trace in zip(asked.exchanges, prompts, traces, strict=True):
-            offsets = _offsets(prompt)
+        for exchange, prompt, trace in zip(
+            picture_exchanges.exchanges, prompts, traces, strict=True
+        ):
+            offsets = _traced_offsets(prompt)
             text = prompt.question if exchange.answer is None else exchange.answer
             groundable = torch.zeros(len(trace.token_ids))
             for start, end in exchange.spans:
-                tokens = list(span_at(text, start, end, offsets).tokens)
+                tokens = list(make_phrase_span(text, start, end, offsets).tokens)
                 if not tokens:
                     raise InputError(
                         f"the phrase {text[start:end]!r} of {text!r} has no token of its own;"
                         " leave it out"
                     )
                 groundable[tokens] = 1
-                phrases.append(self._of_phrase(trace, tokens))
-            if exchange.names_all and self.head.config.selector:
+                phrases.append(self._phrase_features(trace, tokens))
+            if exchange.fully_annotated and self.head.config.selector:
                 answers.append(AnswerFeatures(trace.hidden_states.clone(), groundable, offsets))
         embedding = None
         if self.head.config.refine:
-            embedding = self.head.refiner.encode(np.asarray(asked.picture.convert("RGB")))[0]
+            embedding = self.head.refiner.encode(
+                np.asarray(picture_exchanges.picture.convert("RGB"))
+            )[0]
         return GroundingFeatures(traces[0].geometry, embedding, tuple(phrases), tuple(answers))
 
-    def _of_phrase(self, trace: Trace, tokens: Sequence[int]) -> PhraseFeatures:
+    def _phrase_features(self, trace: Trace, tokens: Sequence[int]) -> PhraseFeatures:
         config = self.head.config
-        maps = trace.picture.of_phrase(tokens, config.merge)
-        return PhraseFeatures(config.keep(maps), trace.hidden_states[:, list(tokens)])
+        maps = trace.picture_attention.phrase_maps(tokens, config.merge)
+        return PhraseFeatures(config.select_maps(maps), trace.hidden_states[:, list(tokens)])
 
 
-def decode(
+def predict_masks(
     head: GroundingHead,
     features: GroundingFeatures,
-    resolution: Resolution = "picture",
+    resolution: MaskResolution = "picture",
     device: torch.device | None = None,
 ) -> HeadOutput:
     """The head's masks of all phrases of one picture, in their order.
@@ -206,5 +220,5 @@ def decode(
     return output
 
 
-def _offsets(prompt: Prompt) -> Offsets:
+def _traced_offsets(prompt: Prompt) -> Offsets:
     return prompt.question_offsets if prompt.answer_offsets is None else prompt.answer_offsets

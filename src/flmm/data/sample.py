@@ -22,14 +22,14 @@ from flmm.types import Size
 Mask = NDArray[np.bool_]
 Polygons = Sequence[Sequence[float]]
 """Each x0, y0, x1, y1, … in picture pixels."""
-RunLengths = dict[str, object]
+UncheckedRunLengths = dict[str, object]
 """COCO's ``{"size": [H, W], "counts": …}``, counts as a list or compressed as a string."""
 TextKind = Literal["caption", "expression", "instruction"]
 """A narrative with many phrases; a referring expression, one phrase; a question that implies it."""
 
-_FARTHEST = 4
+_MAX_CORNER_DISTANCE = 4
 """How many times the picture's longer side a polygon's corner may be away from its origin."""
-_MOST_BITS = 60
+_MAX_BITS = 60
 
 
 class Region(Protocol):
@@ -47,7 +47,7 @@ class Region(Protocol):
 class CocoRegion:
     """A region in COCO's forms; polygons are cut at the picture's edges, as COCO does."""
 
-    segmentation: Polygons | RunLengths
+    segmentation: Polygons | UncheckedRunLengths
 
     def mask(self, size: Size) -> Mask:
         if isinstance(self.segmentation, dict):
@@ -90,7 +90,7 @@ class PanopticRegion:
     segment: int
 
     def mask(self, size: Size) -> Mask:
-        numbers = _segment_numbers(self.file)
+        numbers = _read_segment_ids(self.file)
         if numbers.shape != size:
             raise InputError(
                 f"panoptic picture {str(self.file)!r} is {numbers.shape}, its picture {size}"
@@ -164,9 +164,9 @@ class GroundedText:
                 )
 
 
-def wrong_text(identity: str, kind: TextKind, reason: str) -> GroundedText:
+def invalid_text(text_id: str, kind: TextKind, reason: str) -> GroundedText:
     """Stands for a published text that is wrong; it is skipped when its regions are drawn."""
-    return GroundedText(identity, kind, "?", (GroundedPhrase(0, 1, (MissingRegion(reason),)),))
+    return GroundedText(text_id, kind, "?", (GroundedPhrase(0, 1, (MissingRegion(reason),)),))
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Sample:
     picture: Path
     texts: tuple[GroundedText, ...]
 
-    def read(self) -> Image.Image:
+    def read_picture(self) -> Image.Image:
         """The picture.
 
         Raises:
@@ -194,7 +194,7 @@ def _union(regions: Sequence[Region], size: Size) -> Mask:
 
 # The phrases of a narrative follow each other, and all lie in one map of 0.5 to 8 MB.
 @lru_cache(maxsize=4)
-def _segment_numbers(file: Path) -> NDArray[np.int32]:
+def _read_segment_ids(file: Path) -> NDArray[np.int32]:
     """(H, W): which segment of a panoptic PNG each pixel belongs to."""
     colours = np.asarray(read_picture(file), dtype=np.int32)
     numbers = np.asarray(colours @ np.array([1, 256, 256**2], dtype=np.int32))
@@ -214,7 +214,7 @@ def _from_polygons(polygons: Polygons, size: Size) -> Mask:
         raise InputError("a polygon has a corner that is no number; draw it anew")
     # COCO's rasteriser walks along every edge and crashes on numbers that are no positions.
     far = max(abs(number) for ring in rings for number in ring)
-    if far > _FARTHEST * max(size):
+    if far > _MAX_CORNER_DISTANCE * max(size):
         raise InputError(
             f"a polygon has a corner at {far:g}, far outside its picture of {[height, width]}"
             " (height, width); give positions in pixels"
@@ -222,7 +222,7 @@ def _from_polygons(polygons: Polygons, size: Size) -> Mask:
     return np.asarray(coco.decode(coco.merge(coco.frPyObjects(rings, height, width))), np.bool_)
 
 
-def _from_run_lengths(run_lengths: RunLengths, size: Size) -> Mask:
+def _from_run_lengths(run_lengths: UncheckedRunLengths, size: Size) -> Mask:
     height, width = size
     declared = run_lengths.get("size")
     if declared != [height, width]:
@@ -256,7 +256,7 @@ def _decompressed(counts: str) -> list[int]:
     number = shift = 0
     for character in counts:
         group = ord(character) - 48
-        if not 0 <= group < 64 or shift > _MOST_BITS:
+        if not 0 <= group < 64 or shift > _MAX_BITS:
             raise InputError("compressed run lengths are damaged; draw the mask anew")
         number |= (group & 31) << shift
         shift += 5

@@ -12,30 +12,30 @@ from flmm.types import Size
 
 
 @dataclass(frozen=True)
-class ReadText:
+class LoadedText:
     """A text whose regions are drawn."""
 
     text: GroundedText
     masks: Mask
     """(phrases, H, W) bool."""
-    ignored: Mask
+    ignored_masks: Mask
     """(phrases, H, W) bool: where each phrase is neither learned nor measured."""
 
 
 @dataclass(frozen=True)
-class ReadSample:
+class LoadedSample:
     """A picture that was read, with the texts that could be."""
 
     sample: Sample
     picture: Image.Image
-    texts: tuple[ReadText, ...]
+    texts: tuple[LoadedText, ...]
 
 
 @dataclass
-class Reading:
+class SampleLoader:
     """Goes through samples and keeps count. ``tell`` is given one line for each that is skipped."""
 
-    tell: Callable[[str], None]
+    on_message: Callable[[str], None]
     pictures: int = field(default=0, init=False)
     """Read."""
     skipped_pictures: int = field(default=0, init=False)
@@ -43,37 +43,37 @@ class Reading:
     skipped_texts: int = field(default=0, init=False)
     """Of pictures that were read."""
 
-    def read(self, samples: Iterable[Sample]) -> Iterator[ReadSample]:
+    def load(self, samples: Iterable[Sample]) -> Iterator[LoadedSample]:
         """Each sample that can be read."""
         for sample in samples:
             try:
-                picture = sample.read()
+                picture = sample.read_picture()
             except InputError as error:
                 self.skipped_pictures += 1
-                self.tell(f"skipped: {error}")
+                self.on_message(f"skipped: {error}")
                 continue
             size = (picture.height, picture.width)
             texts = tuple(
                 read
                 for text in sample.texts
-                if (read := self._text(sample, text, size)) is not None
+                if (read := self._load_text(sample, text, size)) is not None
             )
             if not texts:
                 self.skipped_pictures += 1
                 continue
             self.pictures += 1
             self.skipped_texts += len(sample.texts) - len(texts)
-            yield ReadSample(sample, picture, texts)
+            yield LoadedSample(sample, picture, texts)
 
-    def _text(self, sample: Sample, text: GroundedText, size: Size) -> ReadText | None:
+    def _load_text(self, sample: Sample, text: GroundedText, size: Size) -> LoadedText | None:
         try:
             masks = [phrase.mask(size) for phrase in text.phrases]
             ignored = [phrase.ignored_mask(size) for phrase in text.phrases]
         except InputError as error:
-            self.tell(f"skipped text {text.identity} of {str(sample.picture)!r}: {error}")
+            self.on_message(f"skipped text {text.identity} of {str(sample.picture)!r}: {error}")
             return None
         none = np.zeros((0, *size), dtype=np.bool_)
-        return ReadText(
+        return LoadedText(
             text, np.stack(masks) if masks else none, np.stack(ignored) if ignored else none
         )
 

@@ -11,23 +11,23 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from flmm.data.readers.coco import read_coco
-from flmm.data.readers.files import first_mistake
+from flmm.data.readers.files import describe_first_error
 from flmm.data.readers.grounded_conversation import read_grounded_conversations
 from flmm.data.readers.panoptic_narrative import read_panoptic_narratives
 from flmm.data.readers.plain import read_plain
 from flmm.data.readers.reason_seg import read_reason_seg
-from flmm.data.readers.refcoco import Split, read_refcoco
-from flmm.data.readers.sticker_scenes import read_stickers
+from flmm.data.readers.refcoco import SplitBy, read_refcoco
+from flmm.data.readers.sticker_scenes import read_sticker_scenes
 from flmm.data.readers.viscot import read_viscot
 from flmm.data.sample import Sample
 from flmm.errors import InputError
 
 # Configs have strings where Python has paths, which strict models would refuse.
-Place = Annotated[Path, Strict(False)]
+DataPath = Annotated[Path, Strict(False)]
 """A file or a folder."""
 
 
-class Source(BaseModel, ABC):
+class BaseDataSource(BaseModel, ABC):
     """What all sources have."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -37,7 +37,7 @@ class Source(BaseModel, ABC):
     limit: Annotated[int, Field(ge=1)] | None = None
     """Only the first so many pictures."""
 
-    def read(self, base: Path) -> list[Sample]:
+    def read(self, base_folder: Path) -> list[Sample]:
         """Its samples.
 
         Args:
@@ -46,112 +46,116 @@ class Source(BaseModel, ABC):
         Raises:
             InputError: what the reader of its kind says.
         """
-        return self._samples(base)[: self.limit]
+        return self._read_samples(base_folder)[: self.limit]
 
     @abstractmethod
-    def _samples(self, base: Path) -> list[Sample]: ...
+    def _read_samples(self, base_folder: Path) -> list[Sample]: ...
 
 
-class RefCoco(Source):
+class RefCocoSource(BaseDataSource):
     """RefCOCO, RefCOCO+ or RefCOCOg."""
 
     kind: Literal["refcoco"] = "refcoco"
-    folder: Place
-    pictures: Place
+    folder: DataPath
+    pictures: DataPath
     part: str
-    split_by: Split
+    split_by: SplitBy
 
-    def _samples(self, base: Path) -> list[Sample]:
-        return read_refcoco(base / self.folder, base / self.pictures, self.part, self.split_by)
+    def _read_samples(self, base_folder: Path) -> list[Sample]:
+        return read_refcoco(
+            base_folder / self.folder, base_folder / self.pictures, self.part, self.split_by
+        )
 
 
-class PanopticNarratives(Source):
+class PanopticNarrativesSource(BaseDataSource):
     """Panoptic narrative grounding."""
 
     kind: Literal["panoptic_narratives"] = "panoptic_narratives"
-    folder: Place
-    pictures: Place
+    folder: DataPath
+    pictures: DataPath
     part: Literal["train", "val"]
 
-    def _samples(self, base: Path) -> list[Sample]:
-        return read_panoptic_narratives(base / self.folder, base / self.pictures, self.part)
+    def _read_samples(self, base_folder: Path) -> list[Sample]:
+        return read_panoptic_narratives(
+            base_folder / self.folder, base_folder / self.pictures, self.part
+        )
 
 
-class GroundedConversations(Source):
+class GroundedConversationsSource(BaseDataSource):
     """GranD-f."""
 
     kind: Literal["grounded_conversation"] = "grounded_conversation"
-    file: Place
-    pictures: Place
+    file: DataPath
+    pictures: DataPath
 
-    def _samples(self, base: Path) -> list[Sample]:
-        return read_grounded_conversations(base / self.file, base / self.pictures)
+    def _read_samples(self, base_folder: Path) -> list[Sample]:
+        return read_grounded_conversations(base_folder / self.file, base_folder / self.pictures)
 
 
-class ReasonSeg(Source):
+class ReasonSegSource(BaseDataSource):
     """ReasonSeg, one part's folder."""
 
     kind: Literal["reason_seg"] = "reason_seg"
-    folder: Place
+    folder: DataPath
 
-    def _samples(self, base: Path) -> list[Sample]:
-        return read_reason_seg(base / self.folder)
+    def _read_samples(self, base_folder: Path) -> list[Sample]:
+        return read_reason_seg(base_folder / self.folder)
 
 
-class VisCot(Source):
+class VisCotSource(BaseDataSource):
     """One JSON of Visual CoT's benchmark."""
 
     kind: Literal["viscot"] = "viscot"
-    file: Place
-    pictures: Place
+    file: DataPath
+    pictures: DataPath
 
-    def _samples(self, base: Path) -> list[Sample]:
-        return read_viscot(base / self.file, base / self.pictures)
+    def _read_samples(self, base_folder: Path) -> list[Sample]:
+        return read_viscot(base_folder / self.file, base_folder / self.pictures)
 
 
-class Coco(Source):
+class CocoSource(BaseDataSource):
     """An instances JSON."""
 
     kind: Literal["coco"] = "coco"
-    file: Place
-    pictures: Place
+    file: DataPath
+    pictures: DataPath
 
-    def _samples(self, base: Path) -> list[Sample]:
-        return read_coco(base / self.file, base / self.pictures)
+    def _read_samples(self, base_folder: Path) -> list[Sample]:
+        return read_coco(base_folder / self.file, base_folder / self.pictures)
 
 
-class Plain(Source):
+class PlainSource(BaseDataSource):
     """JSONL."""
 
     kind: Literal["plain"] = "plain"
-    file: Place
+    file: DataPath
 
-    def _samples(self, base: Path) -> list[Sample]:
-        return read_plain(base / self.file)
+    def _read_samples(self, base_folder: Path) -> list[Sample]:
+        return read_plain(base_folder / self.file)
 
 
-class Stickers(Source):
+class StickersSource(BaseDataSource):
     """The embedded world."""
 
     kind: Literal["stickers"] = "stickers"
-    folder: Place
+    folder: DataPath
     scenes: Annotated[int, Field(ge=1)]
     first_scene: Annotated[int, Field(ge=0)]
 
-    def _samples(self, base: Path) -> list[Sample]:
+    def _read_samples(self, base_folder: Path) -> list[Sample]:
         scenes = min(self.scenes, self.limit or self.scenes)
-        return read_stickers(base / self.folder, scenes, self.first_scene)
+        return read_sticker_scenes(base_folder / self.folder, scenes, self.first_scene)
 
 
 DataSource = Annotated[
-    RefCoco
-    | PanopticNarratives
-    | GroundedConversations
-    | ReasonSeg
-    | VisCot
-    | Coco
-    | Plain
-    | Stickers,
+    RefCocoSource
+    | PanopticNarrativesSource
+    | GroundedConversationsSource
+    | ReasonSegSource
+    | VisCotSource
+    | CocoSource
+    | PlainSource
+    | StickersSource,
     Field(discriminator="kind"),
 ]
 """One entry of a config; its ``kind`` says which."""
@@ -169,7 +173,7 @@ def check_sources(content: object) -> list[DataSource]:
         sources = _SOURCES.validate_python(content)
     except ValidationError as error:
         raise InputError(
-            f"data: {first_mistake(error)}; docs/data.md shows an entry of each kind"
+            f"data: {describe_first_error(error)}; docs/data.md shows an entry of each kind"
         ) from error
     names = [source.name for source in sources]
     for name in names:
@@ -178,7 +182,7 @@ def check_sources(content: object) -> list[DataSource]:
     return sources
 
 
-def read_sources(sources: Sequence[DataSource], base: Path) -> dict[str, list[Sample]]:
+def read_sources(sources: Sequence[DataSource], base_folder: Path) -> dict[str, list[Sample]]:
     """The samples of each, under its name.
 
     Raises:
@@ -187,7 +191,7 @@ def read_sources(sources: Sequence[DataSource], base: Path) -> dict[str, list[Sa
     samples = {}
     for source in sources:
         try:
-            samples[source.name] = source.read(base)
+            samples[source.name] = source.read(base_folder)
         except InputError as error:
             raise InputError(f"data {source.name!r}: {error}") from error
     return samples

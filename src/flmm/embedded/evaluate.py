@@ -15,32 +15,32 @@ import torch
 
 from flmm.embedded.evaluate_masks import (
     Calibration,
+    MaskOverlaps,
     MaskScores,
-    MaskTally,
-    absent_score,
     calibrate,
-    mask_scores,
-    tally_masks,
+    compute_mask_scores,
+    measure_masks,
+    score_absent_expression,
 )
-from flmm.embedded.evaluate_words import WordCounts, WordScores, count_words, word_scores
-from flmm.embedded.evaluation_settings import OWN, Setting
-from flmm.embedded.protocols import Protocol, captions, references
+from flmm.embedded.evaluate_words import WordCounts, WordScores, compute_word_scores, count_words
+from flmm.embedded.evaluation_settings import DEFAULT_SETTING, EvaluationSetting
+from flmm.embedded.protocols import TextProtocol, caption_protocol, expression_protocol
 from flmm.head.checkpoint import load_head
 from flmm.head.model import GroundingHead
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
-from flmm.progress import Watch
+from flmm.progress import ProgressCallback
 from flmm.stickers.dataset import EVALUATION_SEED, VALIDATION_SEED
 
 CALIBRATION_SCENES = 60
-PRESENT = 0.5
+PRESENCE_THRESHOLD = 0.5
 """A score from which on something is said to be there."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class SettingReport:
+class EvaluationReport:
     """What was measured in one setting."""
 
     name: str
@@ -55,13 +55,13 @@ class SettingReport:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _SceneResult:
     """What one scene gave."""
 
     words: WordCounts
-    captions: MaskTally
-    references: MaskTally
-    absent: float | None
+    captions: MaskOverlaps
+    expressions: MaskOverlaps
+    absent_score: float | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class _Calibrations:
     """What the training-free comparisons choose for each protocol."""
 
     captions: Calibration
-    references: Calibration
+    expressions: Calibration
 
 
 @cache
@@ -77,43 +77,49 @@ def _load(folder: Path) -> tuple[LMMAdapter, GroundingHead]:
     return load_lmm(str(folder / "lmm")), load_head(folder / "head").eval()
 
 
-def _calibrate(folder: Path, scenes: int, watch: Watch) -> _Calibrations:
-    def choose(protocol: Protocol) -> Calibration:
-        drawings = map(OWN.drawing, range(VALIDATION_SEED, VALIDATION_SEED + scenes))
-        watched = _watched(drawings, scenes, "choosing thresholds", watch)
+def _calibrate(folder: Path, scenes: int, on_progress: ProgressCallback) -> _Calibrations:
+    def choose(protocol: TextProtocol) -> Calibration:
+        drawings = map(DEFAULT_SETTING.draw, range(VALIDATION_SEED, VALIDATION_SEED + scenes))
+        watched = _with_progress(drawings, scenes, "choosing thresholds", on_progress)
         return calibrate(*_load(folder), watched, protocol)
 
-    return _Calibrations(choose(captions), choose(references))
+    return _Calibrations(choose(caption_protocol), choose(expression_protocol))
 
 
-def _watched(items: Iterable[Item], count: int, what: str, watch: Watch) -> Iterator[Item]:
+def _with_progress(
+    items: Iterable[Item], count: int, description: str, on_progress: ProgressCallback
+) -> Iterator[Item]:
     """The same items, each of which is shown as done when the next one is asked for."""
     for done, item in enumerate(items, 1):
         yield item
-        watch(done, count, what)
+        on_progress(done, count, description)
 
 
-def _measure(folder: Path, chosen: _Calibrations, setting: Setting, seed: int) -> _Measured:
+def _measure_scene(
+    folder: Path, calibrations: _Calibrations, setting: EvaluationSetting, seed: int
+) -> _SceneResult:
     adapter, head = _load(folder)
-    drawing = setting.drawing(seed)
-    return _Measured(
+    drawing = setting.draw(seed)
+    return _SceneResult(
         count_words(adapter, head, drawing, seed, has_stuff=setting.has_stuff),
-        tally_masks(adapter, head, chosen.captions, drawing, seed, captions),
-        tally_masks(adapter, head, chosen.references, drawing, seed, references),
-        absent_score(adapter, head, drawing, seed) if setting.has_stuff else None,
+        measure_masks(adapter, head, calibrations.captions, drawing, seed, caption_protocol),
+        measure_masks(adapter, head, calibrations.expressions, drawing, seed, expression_protocol),
+        score_absent_expression(adapter, head, drawing, seed) if setting.has_stuff else None,
     )
 
 
-def _pickled(folder: Path, chosen: _Calibrations, setting: Setting, seed: int) -> bytes:
+def _measure_pickled(
+    folder: Path, calibrations: _Calibrations, setting: EvaluationSetting, seed: int
+) -> bytes:
     # Left to torch, each of a scene's tensors would come as an open file: too many for a thousand.
-    return pickle.dumps(_measure(folder, chosen, setting, seed))
+    return pickle.dumps(_measure_scene(folder, calibrations, setting, seed))
 
 
-Map = Callable[[Callable[[int], bytes], Sequence[int]], Iterable[bytes]]
+MapFunction = Callable[[Callable[[int], bytes], Sequence[int]], Iterable[bytes]]
 
 
 @contextmanager
-def _workers(processes: int) -> Iterator[Map]:
+def _process_map(processes: int) -> Iterator[MapFunction]:
     """A `map` over that many processes, each with one of torch's threads; 1 is this process."""
     if processes == 1:
         yield map
@@ -125,11 +131,11 @@ def _workers(processes: int) -> Iterator[Map]:
 
 def measure(
     folder: Path,
-    settings: Sequence[tuple[Setting, int]],
-    watch: Watch,
+    settings: Sequence[tuple[EvaluationSetting, int]],
+    on_progress: ProgressCallback,
     calibration_scenes: int = CALIBRATION_SCENES,
     processes: int = 1,
-) -> list[SettingReport]:
+) -> list[EvaluationReport]:
     """Measure the model in `folder` (with its parts `lmm` and `head`).
 
     Args:
@@ -142,28 +148,32 @@ def measure(
     Raises:
         InputError: a part is missing in the folder.
     """
-    chosen = _calibrate(folder, calibration_scenes, watch)
+    chosen = _calibrate(folder, calibration_scenes, on_progress)
     reports = []
-    with _workers(processes) as each:
+    with _process_map(processes) as each:
         for setting, scenes in settings:
             seeds = range(EVALUATION_SEED, EVALUATION_SEED + scenes)
-            measured = each(partial(_pickled, folder, chosen, setting), seeds)
-            found = _watched(measured, scenes, setting.name, watch)
-            parts: list[_Measured] = list(map(pickle.loads, found))
-            reports.append(_report(setting, parts))
+            measured = each(partial(_measure_pickled, folder, chosen, setting), seeds)
+            found = _with_progress(measured, scenes, setting.name, on_progress)
+            parts: list[_SceneResult] = list(map(pickle.loads, found))
+            reports.append(_build_report(setting, parts))
     return reports
 
 
-def _report(setting: Setting, parts: Sequence[_Measured]) -> SettingReport:
+def _build_report(setting: EvaluationSetting, parts: Sequence[_SceneResult]) -> EvaluationReport:
     has_stuff = setting.has_stuff
     words: WordCounts = sum((part.words for part in parts), Counter())
-    refused = [part.absent < PRESENT for part in parts if part.absent is not None]
-    return SettingReport(
+    refused = [
+        part.absent_score < PRESENCE_THRESHOLD for part in parts if part.absent_score is not None
+    ]
+    return EvaluationReport(
         setting.name,
         len(parts),
         has_stuff,
-        word_scores(words),
-        mask_scores(MaskTally.join([part.captions for part in parts]), has_stuff),
-        mask_scores(MaskTally.join([part.references for part in parts]), has_stuff),
+        compute_word_scores(words),
+        compute_mask_scores(MaskOverlaps.concatenate([part.captions for part in parts]), has_stuff),
+        compute_mask_scores(
+            MaskOverlaps.concatenate([part.expressions for part in parts]), has_stuff
+        ),
         sum(refused) / len(refused) if refused else None,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from flmm.attention.tracing import trace_texts
-from flmm.evaluate.metrics import SpanCounts, span_counts
+from flmm.evaluate.metrics import SpanCounts, count_spans
 from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.generation import Generation
@@ -20,20 +20,20 @@ from flmm.lmm.prompt import Message
 from flmm.masks.selector import select_phrases
 from flmm.stickers.draw import Drawing
 from flmm.stickers.kinds import KINDS, STUFF
-from flmm.stickers.language import Turn, caption
-from flmm.stickers.questions import ask, converse
+from flmm.stickers.language import Turn, caption_turn
+from flmm.stickers.questions import ask_random_question, generate_conversation
 
 _QUESTIONS = 4
 _CAPTION_TOKENS, _ANSWER_TOKENS = 160, 48
 
 # Longest names first, so that "palm tree" is not also a "tree".
-_NAMES = sorted(
+_NAME_FORMS = sorted(
     [(form, kind.name) for kind in KINDS for form in (kind.name, kind.plural)]
     + [(name, name) for name in STUFF],
     key=lambda pair: -len(pair[0]),
 )
-_NAMED = re.compile("|".join(rf"\b{re.escape(form)}\b" for form, _ in _NAMES))
-_KIND_OF_FORM = dict(_NAMES)
+_NAME_PATTERN = re.compile("|".join(rf"\b{re.escape(form)}\b" for form, _ in _NAME_FORMS))
+_NAME_BY_FORM = dict(_NAME_FORMS)
 
 
 WordCounts = Counter[str]
@@ -58,12 +58,12 @@ class WordScores:
     """Of the keyword selector's phrases in true captions and answers, exact in both ends."""
 
 
-def named_in(text: str) -> set[str]:
+def find_names(text: str) -> set[str]:
     """The kinds of thing and stuff that a text names."""
-    return {_KIND_OF_FORM[form] for form in _NAMED.findall(text.lower())}
+    return {_NAME_BY_FORM[form] for form in _NAME_PATTERN.findall(text.lower())}
 
 
-def is_right(turn: Turn, answer: str) -> bool:
+def is_correct(turn: Turn, answer: str) -> bool:
     """Word for word what the facts say; of yes and no only that ("where" asks the place)."""
     first = turn.answer.split(",")[0]
     if first in ("Yes", "No"):
@@ -71,7 +71,9 @@ def is_right(turn: Turn, answer: str) -> bool:
     return answer == turn.answer
 
 
-def talk(adapter: LMMAdapter, drawing: Drawing, seed: int) -> Iterator[tuple[Turn, Generation]]:
+def generate_answers(
+    adapter: LMMAdapter, drawing: Drawing, seed: int
+) -> Iterator[tuple[Turn, Generation]]:
     """What is true, and what the LMM says instead (greedy): a caption, answers, a follow-up.
 
     Before the follow-up the right first answer is put in the LMM's mouth, as VisDial does (Das et
@@ -86,15 +88,15 @@ def talk(adapter: LMMAdapter, drawing: Drawing, seed: int) -> Iterator[tuple[Tur
     picture = Image.fromarray(drawing.picture)
 
     def ask_about(turn: Turn, most: int) -> tuple[Turn, Generation]:
-        return turn, adapter.generate(adapter.prepare(picture, turn.question), most)
+        return turn, adapter.generate(adapter.build_prompt(picture, turn.question), most)
 
-    yield ask_about(caption(scene), _CAPTION_TOKENS)
+    yield ask_about(caption_turn(scene), _CAPTION_TOKENS)
     random = np.random.default_rng(seed)
     for _ in range(_QUESTIONS):
-        yield ask_about(ask(scene, random), _ANSWER_TOKENS)
-    first, second = converse(scene, random)
+        yield ask_about(ask_random_question(scene, random), _ANSWER_TOKENS)
+    first, second = generate_conversation(scene, random)
     history = [Message("user", first.question, (picture,)), Message("assistant", first.answer)]
-    prompt = adapter.prepare((), second.question, history=history)
+    prompt = adapter.build_prompt((), second.question, history=history)
     yield second, adapter.generate(prompt, _ANSWER_TOKENS)
 
 
@@ -108,9 +110,9 @@ def count_words(
     """
     scene = drawing.scene
     counts: WordCounts = Counter()
-    spoken = talk(adapter, drawing, seed)
+    spoken = generate_answers(adapter, drawing, seed)
     facts, caption_said = next(spoken)
-    said = named_in(caption_said.text)
+    said = find_names(caption_said.text)
     there = {kind.name for kind in scene.kinds}
     counts["things there"] += len(there)
     counts["things named"] += len(there & said)
@@ -125,21 +127,21 @@ def count_words(
     turns = [facts]
     for turn, answer in spoken:
         counts[f"asked {turn.task}"] += 1
-        counts[f"right {turn.task}"] += is_right(turn, answer.text)
+        counts[f"right {turn.task}"] += is_correct(turn, answer.text)
         turns.append(turn)
     for turn in turns[:2]:
-        found = _selected(adapter, head, Image.fromarray(drawing.picture), turn)
-        spans = span_counts(found, {(mention.start, mention.end) for mention in turn.mentions})
+        found = _select_spans(adapter, head, Image.fromarray(drawing.picture), turn)
+        spans = count_spans(found, {(mention.start, mention.end) for mention in turn.mentions})
         counts["spans hit"] += spans.hits
         counts["spans chosen"] += spans.chosen
         counts["spans wanted"] += spans.wanted
     return counts
 
 
-def _selected(
+def _select_spans(
     adapter: LMMAdapter, head: GroundingHead, picture: Image.Image, turn: Turn
 ) -> set[tuple[int, int]]:
-    prompt = adapter.prepare(picture, turn.question, turn.answer)
+    prompt = adapter.build_prompt(picture, turn.question, turn.answer)
     assert prompt.answer_offsets is not None
     (trace,) = trace_texts(adapter, [prompt])
     logits = head.keyword_logits(trace.hidden_states)
@@ -148,7 +150,7 @@ def _selected(
     )
 
 
-def word_scores(counts: WordCounts) -> WordScores:
+def compute_word_scores(counts: WordCounts) -> WordScores:
     """The shares that counts give."""
 
     def share(parts: Sequence[str], wholes: Sequence[str]) -> float | None:

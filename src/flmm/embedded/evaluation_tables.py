@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flmm.embedded.evaluate import SettingReport
+from flmm.embedded.evaluate import EvaluationReport
 
 
-def print_reports(reports: Sequence[SettingReport], as_json: bool) -> None:
+def print_reports(reports: Sequence[EvaluationReport], as_json: bool) -> None:
     """As tables, or as one JSON document."""
     if as_json:
         typer.echo(json.dumps([asdict(report) for report in reports], indent=2))
@@ -21,7 +21,7 @@ def print_reports(reports: Sequence[SettingReport], as_json: bool) -> None:
         _print(report, console)
 
 
-def _print(report: SettingReport, console: Console) -> None:
+def _print(report: EvaluationReport, console: Console) -> None:
     words = Table("words", "share", title=f"{report.name}: {report.scenes} held-out scenes")
     rows = [
         ("things named in captions", report.words.named_things),

@@ -10,30 +10,30 @@ from flmm.stickers.language import (
     SEGMENT_QUESTION,
     Mention,
     Turn,
-    caption,
+    caption_turn,
     referring_expressions,
 )
-from flmm.stickers.questions import absent_expression
+from flmm.stickers.questions import choose_absent_expression
 
 
 @dataclass(frozen=True)
-class Said:
+class SceneTurn:
     """One text about a scene whose phrases are to be grounded."""
 
     drawing: Drawing
     turn: Turn
 
 
-Protocol = Callable[[Drawing, int], list[Said]]
+TextProtocol = Callable[[Drawing, int], list[SceneTurn]]
 """The texts about a drawing; the number fixes what is chosen at random."""
 
 
-def captions(drawing: Drawing, _: int) -> list[Said]:
+def caption_protocol(drawing: Drawing, _: int) -> list[SceneTurn]:
     """The paper's protocol: all the phrases of a true caption in one text."""
-    return [Said(drawing, caption(drawing.scene))]
+    return [SceneTurn(drawing, caption_turn(drawing.scene))]
 
 
-def references(drawing: Drawing, seed: int) -> list[Said]:
+def expression_protocol(drawing: Drawing, seed: int) -> list[SceneTurn]:
     """LISA's protocol: one referring expression at a time, among distractors of its kind."""
     scene = drawing.scene
     random = np.random.default_rng(seed)
@@ -43,16 +43,18 @@ def references(drawing: Drawing, seed: int) -> list[Said]:
         if (expressions := referring_expressions(scene, number))
     ]
     bands = [(f"the {band.name}", (), (index,)) for index, band in enumerate(scene.bands)]
-    return [Said(drawing, alone(*text)) for text in (*texts, *bands)]
+    return [SceneTurn(drawing, expression_turn(*text)) for text in (*texts, *bands)]
 
 
-def absences(drawing: Drawing, seed: int) -> list[Said]:
+def absent_protocol(drawing: Drawing, seed: int) -> list[SceneTurn]:
     """An expression that means nothing in the picture."""
-    expression = absent_expression(drawing.scene, np.random.default_rng(seed))
-    return [Said(drawing, alone(expression))]
+    expression = choose_absent_expression(drawing.scene, np.random.default_rng(seed))
+    return [SceneTurn(drawing, expression_turn(expression))]
 
 
-def alone(expression: str, things: tuple[int, ...] = (), bands: tuple[int, ...] = ()) -> Turn:
+def expression_turn(
+    expression: str, things: tuple[int, ...] = (), bands: tuple[int, ...] = ()
+) -> Turn:
     """A referring expression as `Grounder.segment` puts it, and what it means."""
     answer = expression[0].upper() + expression[1:]
     mention = Mention(0, len(answer), things, bands)

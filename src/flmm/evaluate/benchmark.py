@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from flmm.atomic_write import write_whole
-from flmm.data.exchanges import Protocol
+from flmm.atomic_write import write_file_atomically
+from flmm.data.exchanges import ReferringProtocol
 from flmm.data.sample import Sample
 from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
-from flmm.head.checkpoint import trained_state
+from flmm.head.checkpoint import trained_state_dict
 from flmm.head.model import GroundingHead
-from flmm.head.weights import weights_fingerprint
+from flmm.head.weights import fingerprint_weights
 
 _RUN_FILE = "run.json"
 
@@ -61,7 +61,9 @@ class RunRecord:
     """Of the LMM's numbers."""
 
 
-def record_of(grounder: Grounder, benchmark: Benchmark, protocol: Protocol) -> RunRecord:
+def build_run_record(
+    grounder: Grounder, benchmark: Benchmark, protocol: ReferringProtocol
+) -> RunRecord:
     """What stands for a run of this grounder on this benchmark.
 
     Raises:
@@ -73,27 +75,27 @@ def record_of(grounder: Grounder, benchmark: Benchmark, protocol: Protocol) -> R
         dataset=benchmark.name,
         source=json.loads(json.dumps(benchmark.source)),
         samples=len(benchmark.samples),
-        samples_fingerprint=_fingerprint_of_samples(benchmark.samples),
+        samples_fingerprint=_samples_fingerprint(benchmark.samples),
         scoring=benchmark.scoring.value,
         protocol=protocol.value,
         model=grounder.model,
-        head_fingerprint=fingerprint(grounder.head),
+        head_fingerprint=head_fingerprint(grounder.head),
         lmm=grounder.lmm,
-        lmm_fingerprint=weights_fingerprint(grounder.adapter.model),
+        lmm_fingerprint=fingerprint_weights(grounder.adapter.model),
         dtype=str(grounder.adapter.dtype).removeprefix("torch."),
     )
 
 
-def fingerprint(head: GroundingHead) -> str:
+def head_fingerprint(head: GroundingHead) -> str:
     """A head's shape and weights in 16 hexadecimal digits."""
     digest = blake2b(json.dumps(asdict(head.config)).encode(), digest_size=8)
-    for name, tensor in sorted(trained_state(head).items()):
+    for name, tensor in sorted(trained_state_dict(head).items()):
         flat = tensor.detach().cpu().contiguous().view(-1)
         digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def claim(out: Path, record: RunRecord) -> None:
+def prepare_run_folder(out: Path, record: RunRecord) -> None:
     """Makes a folder this run's, or goes on in it.
 
     Every process of a run may call this at once: they write the same.
@@ -109,8 +111,8 @@ def claim(out: Path, record: RunRecord) -> None:
             raise InputError(
                 f"cannot make the folder {str(out)!r} ({error.strerror}); choose another --out"
             ) from error
-        write_whole(file, (json.dumps(asdict(record), indent=2) + "\n").encode())
-    there = read_run(out)
+        write_file_atomically(file, (json.dumps(asdict(record), indent=2) + "\n").encode())
+    there = read_run_record(out)
     for name in (field.name for field in fields(RunRecord)):
         old, new = getattr(there, name), getattr(record, name)
         # A head that was moved is the same head.
@@ -121,7 +123,7 @@ def claim(out: Path, record: RunRecord) -> None:
             )
 
 
-def read_run(out: Path) -> RunRecord:
+def read_run_record(out: Path) -> RunRecord:
     """What a folder's run measured.
 
     Raises:
@@ -140,7 +142,7 @@ def read_run(out: Path) -> RunRecord:
         ) from error
 
 
-def _fingerprint_of_samples(samples: Sequence[Sample]) -> str:
+def _samples_fingerprint(samples: Sequence[Sample]) -> str:
     digest = blake2b(digest_size=8)
     for sample in samples:
         phrases = [

@@ -29,7 +29,7 @@ class Overlap:
         return torch.where(self.union == 0, 1.0, iou)
 
     @staticmethod
-    def join(parts: Sequence["Overlap"]) -> "Overlap":
+    def concatenate(parts: Sequence["Overlap"]) -> "Overlap":
         """One overlap of all the parts' masks, in order; the pictures' sizes may differ."""
         return Overlap(
             torch.cat([part.intersection for part in parts]),
@@ -107,7 +107,7 @@ class SpanCounts:
         )
 
 
-def span_counts(
+def count_spans(
     chosen: Collection[tuple[int, int]], wanted: Collection[tuple[int, int]]
 ) -> SpanCounts:
     """Compares the (start, end) of a text's phrases; one that is listed again counts once."""
@@ -115,7 +115,7 @@ def span_counts(
     return SpanCounts(len(found & true), len(found), len(true))
 
 
-def mask_overlap(predicted: Tensor, target: Tensor, ignored: Tensor | None = None) -> Overlap:
+def compute_overlap(predicted: Tensor, target: Tensor, ignored: Tensor | None = None) -> Overlap:
     """Pixels that (n, H, W) bool masks share and cover together.
 
     Args:

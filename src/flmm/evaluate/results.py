@@ -15,46 +15,50 @@ from typing import TypeVar, get_args, get_origin, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flmm.atomic_write import write_whole
+from flmm.atomic_write import write_file_atomically
 from flmm.errors import InputError
-from flmm.evaluate.rows import CaptionRow, PhraseRow, SaidRow, SampleResult, SampleRow
+from flmm.evaluate.rows import GeneratedPhraseRow, PhraseRow, SampleResult, SampleRow, SelectorRow
 
-Row = TypeVar("Row", PhraseRow, CaptionRow, SaidRow, SampleRow)
+Row = TypeVar("Row", PhraseRow, SelectorRow, GeneratedPhraseRow, SampleRow)
 
-_PLAIN = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-_FILES: dict[type, str] = {
+_ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+_FILE_NAMES: dict[type, str] = {
     PhraseRow: "results.parquet",
-    CaptionRow: "captions.parquet",
-    SaidRow: "said.parquet",
+    SelectorRow: "captions.parquet",
+    GeneratedPhraseRow: "said.parquet",
     SampleRow: "samples.parquet",
 }
-_LISTS: dict[str, type] = {"phrases": PhraseRow, "captions": CaptionRow, "said": SaidRow}
+_NESTED_ROWS: dict[str, type] = {
+    "phrases": PhraseRow,
+    "captions": SelectorRow,
+    "said": GeneratedPhraseRow,
+}
 
 
-def _column(hint: object) -> pa.DataType:
+def _arrow_type(hint: object) -> pa.DataType:
     """The Parquet type of a row's field."""
     if get_origin(hint) is tuple:
-        return pa.list_(_PLAIN[get_args(hint)[0]])
+        return pa.list_(_ARROW_TYPES[get_args(hint)[0]])
     if isinstance(hint, UnionType):
         (hint,) = (one for one in get_args(hint) if one is not NoneType)
     assert isinstance(hint, type)
-    return _PLAIN[hint]
+    return _ARROW_TYPES[hint]
 
 
 def _struct(kind: type) -> pa.DataType:
-    return pa.struct([(name, _column(hint)) for name, hint in get_type_hints(kind).items()])
+    return pa.struct([(name, _arrow_type(hint)) for name, hint in get_type_hints(kind).items()])
 
 
-_PART = pa.schema(
+_PART_SCHEMA = pa.schema(
     [
         ("row", _struct(SampleRow)),
-        *((name, pa.list_(_struct(kind))) for name, kind in _LISTS.items()),
+        *((name, pa.list_(_struct(kind))) for name, kind in _NESTED_ROWS.items()),
     ]
 )
 
 
-def part_file(out: Path, number: int) -> Path:
-    return out / "parts" / f"{number:06d}.parquet"
+def part_file(out: Path, index: int) -> Path:
+    return out / "parts" / f"{index:06d}.parquet"
 
 
 def write_part(file: Path, results: Sequence[SampleResult]) -> None:
@@ -63,10 +67,10 @@ def write_part(file: Path, results: Sequence[SampleResult]) -> None:
     Raises:
         InputError: it cannot be written there.
     """
-    _write(file, pa.Table.from_pylist([asdict(result) for result in results], schema=_PART))
+    _write(file, pa.Table.from_pylist([asdict(result) for result in results], schema=_PART_SCHEMA))
 
 
-def check_part(file: Path, samples: Sequence[int]) -> bool:
+def is_part_complete(file: Path, sample_indices: Sequence[int]) -> bool:
     """Whether a part is there, with these samples.
 
     Raises:
@@ -75,53 +79,53 @@ def check_part(file: Path, samples: Sequence[int]) -> bool:
     if not file.exists():
         return False
     table = _read(file)
-    if table.schema != _PART:
+    if table.schema != _PART_SCHEMA:
         raise InputError(f"{str(file)!r} has other columns than this flmm writes")
     found = table["row"].combine_chunks().field("sample").to_pylist()
-    if found != list(samples):
+    if found != list(sample_indices):
         raise InputError(f"{str(file)!r} has other samples than it should")
     return True
 
 
-def merge(out: Path, parts: int) -> None:
+def merge_parts(out: Path, num_parts: int) -> None:
     """Joins the parts to one file a kind of row, in the order of the samples.
 
     Raises:
         InputError: a part is missing or damaged, or the disk is full.
     """
-    table = pa.concat_tables([_read(part_file(out, number)) for number in range(parts)])
+    table = pa.concat_tables([_read(part_file(out, number)) for number in range(num_parts)])
     table = table.combine_chunks()
-    for name, kind in _LISTS.items():
+    for name, kind in _NESTED_ROWS.items():
         rows = table[name].combine_chunks().flatten()
-        _write(out / _FILES[kind], _table_of(rows, kind))
+        _write(out / _FILE_NAMES[kind], _build_table(rows, kind))
     # What a process that was killed while it wrote left behind.
     for file in part_file(out, 0).parent.glob(".flmm-*.partial"):
         file.unlink(missing_ok=True)
-    _write(out / _FILES[SampleRow], _table_of(table["row"].combine_chunks(), SampleRow))
+    _write(out / _FILE_NAMES[SampleRow], _build_table(table["row"].combine_chunks(), SampleRow))
 
 
-def read_rows(out: Path, kind: type[Row]) -> list[Row]:
+def read_rows(out: Path, row_type: type[Row]) -> list[Row]:
     """The rows of one kind of a run that is done.
 
     Raises:
         InputError: the file is missing, damaged, or has other columns.
     """
-    file = out / _FILES[kind]
+    file = out / _FILE_NAMES[row_type]
     if not file.exists():
         raise InputError(f"there is no {str(file)!r}; run `flmm evaluate` to its end first")
     table = _read(file)
-    if table.schema.names != [field.name for field in fields(kind)]:
+    if table.schema.names != [field.name for field in fields(row_type)]:
         raise InputError(f"{str(file)!r} has other columns than this flmm writes; evaluate anew")
-    tuples = [name for name, hint in get_type_hints(kind).items() if get_origin(hint) is tuple]
+    tuples = [name for name, hint in get_type_hints(row_type).items() if get_origin(hint) is tuple]
     made = []
     for content in table.to_pylist():
         for name in tuples:
             content[name] = tuple(content[name])
-        made.append(kind(**content))
+        made.append(row_type(**content))
     return made
 
 
-def _table_of(rows: pa.StructArray, kind: type) -> pa.Table:
+def _build_table(rows: pa.StructArray, kind: type) -> pa.Table:
     struct = _struct(kind)
     names = [struct.field(index).name for index in range(struct.num_fields)]
     return pa.Table.from_arrays(rows.flatten(), names=names)
@@ -136,7 +140,7 @@ def _write(file: Path, table: pa.Table) -> None:
         raise InputError(
             f"cannot make the folder {str(file.parent)!r} ({error.strerror}); choose another --out"
         ) from error
-    write_whole(file, content.getvalue())
+    write_file_atomically(file, content.getvalue())
 
 
 def _read(file: Path) -> pa.Table:

@@ -52,7 +52,7 @@ class PhraseRow:
 
 
 @dataclass(frozen=True)
-class CaptionRow:
+class SelectorRow:
     """One caption, and which of its words the keyword selector chose."""
 
     dataset: str
@@ -66,7 +66,7 @@ class CaptionRow:
 
 
 @dataclass(frozen=True)
-class SaidRow:
+class GeneratedPhraseRow:
     """One phrase of the LMM's own caption, where a benchmark lets it speak."""
 
     dataset: str
@@ -108,9 +108,9 @@ class SampleResult:
 
     row: SampleRow
     phrases: tuple[PhraseRow, ...] = ()
-    captions: tuple[CaptionRow, ...] = ()
-    said: tuple[SaidRow, ...] = ()
+    captions: tuple[SelectorRow, ...] = ()
+    said: tuple[GeneratedPhraseRow, ...] = ()
 
-    def with_told(self, lines: Iterable[str]) -> "SampleResult":
+    def with_messages(self, messages: Iterable[str]) -> "SampleResult":
         """The same, with why something was skipped."""
-        return replace(self, row=replace(self.row, told=tuple(lines)))
+        return replace(self, row=replace(self.row, told=tuple(messages)))

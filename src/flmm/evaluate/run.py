@@ -9,28 +9,28 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from flmm.data.exchanges import Protocol
+from flmm.data.exchanges import ReferringProtocol
 from flmm.data.sample import Sample
-from flmm.data.sample_loader import Reading
-from flmm.distributed import agree, first_does
+from flmm.data.sample_loader import SampleLoader
+from flmm.distributed import run_on_all_processes, run_on_main_process
 from flmm.errors import InputError
-from flmm.evaluate.benchmark import Benchmark, Scoring, claim, record_of
-from flmm.evaluate.evaluators import GivenTexts, NumberedSample, OwnWords
-from flmm.evaluate.results import check_part, merge, part_file, write_part
+from flmm.evaluate.benchmark import Benchmark, Scoring, build_run_record, prepare_run_folder
+from flmm.evaluate.evaluators import GenerationEvaluator, IndexedSample, TeacherForcedEvaluator
+from flmm.evaluate.results import is_part_complete, merge_parts, part_file, write_part
 from flmm.evaluate.rows import SampleResult, SampleRow
 from flmm.grounding.grounder import Grounder
 
 # A text of a large LMM has maps of some megabytes a token, and all of a part's are held at once.
-_SAMPLES_A_PART = 4
+_SAMPLES_PER_PART = 4
 
 
 def evaluate(
     grounder: Grounder,
     benchmark: Benchmark,
-    protocol: Protocol,
+    protocol: ReferringProtocol,
     out: Path,
     state: PartialState,
-    tell: Callable[[str], None],
+    on_message: Callable[[str], None],
     advance: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> None:
     """Measures a benchmark; ``scores.report_of(out)`` then cuts the tables.
@@ -50,16 +50,18 @@ def evaluate(
     Raises:
         InputError: the benchmark is empty, ``out`` holds another run, or the disk is full.
     """
-    agree(lambda: claim(out, record_of(grounder, benchmark, protocol)))
+    run_on_all_processes(
+        lambda: prepare_run_folder(out, build_run_record(grounder, benchmark, protocol))
+    )
     measure = (
-        OwnWords(grounder, benchmark.name)
+        GenerationEvaluator(grounder, benchmark.name)
         if benchmark.scoring is Scoring.CONVERSATION
-        else GivenTexts(grounder, benchmark.name, protocol)
+        else TeacherForcedEvaluator(grounder, benchmark.name, protocol)
     )
     count = len(benchmark.samples)
-    parts = -(-count // _SAMPLES_A_PART)
+    parts = -(-count // _SAMPLES_PER_PART)
     own = {
-        number: range(number * _SAMPLES_A_PART, min((number + 1) * _SAMPLES_A_PART, count))
+        number: range(number * _SAMPLES_PER_PART, min((number + 1) * _SAMPLES_PER_PART, count))
         for number in range(state.process_index, parts, state.num_processes)
     }
 
@@ -67,50 +69,52 @@ def evaluate(
         done, total = 0, sum(map(len, own.values()))
         for number, members in own.items():
             file = part_file(out, number)
-            if not _is_there(file, members, tell):
-                write_part(file, _measure(measure, benchmark.samples, members, tell))
+            if not _is_part_done(file, members, on_message):
+                write_part(file, _evaluate_part(measure, benchmark.samples, members, on_message))
             done += len(members)
             advance(done, total)
 
-    agree(measure_own)
-    first_does(lambda: merge(out, parts))
+    run_on_all_processes(measure_own)
+    run_on_main_process(lambda: merge_parts(out, parts))
 
 
-def _is_there(file: Path, members: Sequence[int], tell: Callable[[str], None]) -> bool:
+def _is_part_done(
+    file: Path, sample_indices: Sequence[int], on_message: Callable[[str], None]
+) -> bool:
     try:
-        return check_part(file, members)
+        return is_part_complete(file, sample_indices)
     except InputError as error:
-        tell(f"{error} (this is done now)")
+        on_message(f"{error} (this is done now)")
         return False
 
 
-def _measure(
-    measure: GivenTexts | OwnWords,
+def _evaluate_part(
+    evaluator: TeacherForcedEvaluator | GenerationEvaluator,
     samples: Sequence[Sample],
-    members: Sequence[int],
-    tell: Callable[[str], None],
+    sample_indices: Sequence[int],
+    on_message: Callable[[str], None],
 ) -> list[SampleResult]:
     """The rows of a part, those of samples that were skipped too."""
-    told: dict[int, list[str]] = {number: [] for number in members}
+    told: dict[int, list[str]] = {number: [] for number in sample_indices}
 
     def skip(number: int, line: str) -> None:
         told[number].append(line)
-        tell(line)
+        on_message(line)
 
-    numbered: list[NumberedSample] = []
-    for number in members:
-        reading = Reading(lambda line, number=number: skip(number, line))  # type: ignore[misc]
-        numbered.extend(NumberedSample(number, read) for read in reading.read([samples[number]]))
+    numbered: list[IndexedSample] = []
+    for number in sample_indices:
+        reading = SampleLoader(lambda line, number=number: skip(number, line))  # type: ignore[misc]
+        numbered.extend(IndexedSample(number, read) for read in reading.load([samples[number]]))
     rows: dict[int, SampleResult] = {}
-    for sample, result in zip(numbered, measure.measure(numbered), strict=True):
+    for sample, result in zip(numbered, evaluator.evaluate(numbered), strict=True):
         if isinstance(result, InputError):
-            skip(sample.number, f"skipped {sample.picture!r}: {result}")
+            skip(sample.index, f"skipped {sample.picture!r}: {result}")
         else:
-            rows[sample.number] = result
+            rows[sample.index] = result
     results = []
-    for number in members:
+    for number in sample_indices:
         if number not in rows:
             unmeasured = SampleRow(number, str(samples[number].picture), False, 0, 0, ())
             rows[number] = SampleResult(unmeasured)
-        results.append(rows[number].with_told(told[number]))
+        results.append(rows[number].with_messages(told[number]))
     return results

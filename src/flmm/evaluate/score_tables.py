@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
-from flmm.answers.json_types import RunLengths
-from flmm.data.exchanges import Protocol
+from flmm.answers.json_types import CocoRLE
+from flmm.data.exchanges import ReferringProtocol
 from flmm.errors import InputError
-from flmm.evaluate.benchmark import RunRecord, Scoring, read_run
+from flmm.evaluate.benchmark import RunRecord, Scoring, read_run_record
 from flmm.evaluate.grounded_conversation import (
-    Conversation,
-    SaidPhrase,
+    CaptionPair,
+    PredictedPhrase,
     TruePhrase,
-    conversation_scores,
+    score_grounded_conversations,
 )
 from flmm.evaluate.metrics import (
     Overlap,
@@ -27,21 +27,23 @@ from flmm.evaluate.metrics import (
     referring_scores,
 )
 from flmm.evaluate.results import read_rows
-from flmm.evaluate.rows import CaptionRow, PhraseRow, SaidRow, SampleRow
+from flmm.evaluate.rows import GeneratedPhraseRow, PhraseRow, SampleRow, SelectorRow
 
 PROTOCOL_LABELS = {
-    Protocol.TOGETHER.value: "all expressions of a picture in one text (together; F-LMM's)",
-    Protocol.ONE_BY_ONE.value: "one expression at a time (one-by-one; LISA's)",
+    ReferringProtocol.TOGETHER.value: (
+        "all expressions of a picture in one text (together; F-LMM's)"
+    ),
+    ReferringProtocol.ONE_BY_ONE.value: "one expression at a time (one-by-one; LISA's)",
 }
 _BOX_COLUMN = "box@0.5"
-_SHORT = {
+_COLUMN_NAMES = {
     "cumulative_iou": "cIoU", "mean_iou": "mIoU", "generalised_iou": "gIoU",
     "precision_at_0_5": "P@0.5", "precision_at_0_6": "P@0.6", "precision_at_0_7": "P@0.7",
     "precision_at_0_8": "P@0.8", "precision_at_0_9": "P@0.9", "singulars": "singular",
     "plurals": "plural", "accuracy_at_0_5": "IoU>0.5", "average_precision_at_0_5": "AP50",
     "mask_recall": "mask recall (by word overlap)",
 }  # fmt: skip
-_WORDS_NOTE = (
+_WORD_OVERLAP_NOTE = (
     "Mask recall compares phrases by shared words (Dice of at least 0.5, articles aside) where"
     " GLaMM takes BERT similarity: near its figure, not the same one."
 )
@@ -63,14 +65,14 @@ class ScoreTable:
     """A table as papers have it."""
 
     title: str
-    counted: str
+    count_name: str
     """What ``ScoreRow.count`` counts."""
     rows: tuple[ScoreRow, ...]
     note: str | None = None
 
 
 @dataclass(frozen=True)
-class Counts:
+class EvaluationCounts:
     """What was measured and what was not."""
 
     pictures: int
@@ -91,20 +93,20 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """A run's tables."""
 
-    run: RunRecord
+    run_record: RunRecord
     tables: tuple[ScoreTable, ...]
-    counts: Counts
+    counts: EvaluationCounts
 
     def to_dict(self) -> dict[str, object]:
         """As JSON content; None where there is nothing to measure."""
         return {
-            "dataset": self.run.dataset,
-            "model": self.run.model,
-            "lmm": self.run.lmm,
-            "protocol": self.run.protocol,
+            "dataset": self.run_record.dataset,
+            "model": self.run_record.model,
+            "lmm": self.run_record.lmm,
+            "protocol": self.run_record.protocol,
             "tables": [
                 {
                     "title": table.title,
@@ -112,7 +114,7 @@ class Report:
                     "rows": [
                         {
                             "name": row.name,
-                            table.counted: row.count,
+                            table.count_name: row.count,
                             **{
                                 name: None if math.isnan(score) else score
                                 for name, score in row.scores.items()
@@ -127,15 +129,15 @@ class Report:
         }
 
 
-def report_of(out: Path) -> Report:
+def build_report(out: Path) -> EvaluationReport:
     """The tables of a run that is done.
 
     Raises:
         InputError: it is not done, one of its files is damaged, or nothing could be measured.
     """
-    run = read_run(out)
+    run = read_run_record(out)
     samples = read_rows(out, SampleRow)
-    counts = Counts(
+    counts = EvaluationCounts(
         sum(row.measured for row in samples),
         sum(not row.measured for row in samples),
         sum(row.skipped_texts for row in samples),
@@ -145,15 +147,15 @@ def report_of(out: Path) -> Report:
     if not phrases:
         raise InputError(f"nothing was measured ({counts.summary}); check the benchmark's pictures")
     if run.scoring == Scoring.CONVERSATION:
-        tables = [_conversation_table(phrases, read_rows(out, SaidRow))]
+        tables = [_conversation_table(phrases, read_rows(out, GeneratedPhraseRow))]
     else:
-        tables = _tables_of_given_texts(phrases, run)
-        if captions := read_rows(out, CaptionRow):
+        tables = _build_phrase_tables(phrases, run)
+        if captions := read_rows(out, SelectorRow):
             tables.append(_selector_table(captions))
-    return Report(run, tuple(tables), counts)
+    return EvaluationReport(run, tuple(tables), counts)
 
 
-def _tables_of_given_texts(phrases: Sequence[PhraseRow], run: RunRecord) -> list[ScoreTable]:
+def _build_phrase_tables(phrases: Sequence[PhraseRow], run: RunRecord) -> list[ScoreTable]:
     label = PROTOCOL_LABELS[run.protocol]
     kinds = {
         kind: [row for row in phrases if row.kind == kind]
@@ -180,10 +182,10 @@ def _tables_of_given_texts(phrases: Sequence[PhraseRow], run: RunRecord) -> list
     return tables
 
 
-_Scores = Callable[[Sequence[PhraseRow], Overlap], dict[str, float]]
+_ScoreFunction = Callable[[Sequence[PhraseRow], Overlap], dict[str, float]]
 
 
-def _table(title: str, parts: dict[str, Sequence[PhraseRow]], scores: _Scores) -> ScoreTable:
+def _table(title: str, parts: dict[str, Sequence[PhraseRow]], scores: _ScoreFunction) -> ScoreTable:
     """Two lines a part that is not empty: the decoder's masks, and the refined ones."""
     rows = []
     for part, members in parts.items():
@@ -219,11 +221,11 @@ def _overlap(intersections: Iterable[int], unions: Iterable[int]) -> Overlap:
 
 
 def _referring(rows: Sequence[PhraseRow], overlap: Overlap) -> dict[str, float]:
-    return {**_named(referring_scores(overlap)), **_boxes(rows)}
+    return {**_name_columns(referring_scores(overlap)), **_boxes(rows)}
 
 
 def _reasoning(rows: Sequence[PhraseRow], overlap: Overlap) -> dict[str, float]:
-    return {**_named(reasoning_scores(overlap)), **_boxes(rows)}
+    return {**_name_columns(reasoning_scores(overlap)), **_boxes(rows)}
 
 
 def _narrative(rows: Sequence[PhraseRow], overlap: Overlap) -> dict[str, float]:
@@ -233,7 +235,7 @@ def _narrative(rows: Sequence[PhraseRow], overlap: Overlap) -> dict[str, float]:
         torch.tensor([row.plural for row in rows]),
         torch.tensor([row.is_thing is False for row in rows]),
     )
-    percent = {name: 100 * value for name, value in _named(found).items()}
+    percent = {name: 100 * value for name, value in _name_columns(found).items()}
     return {**percent, "cIoU": 100 * cumulative_iou(overlap)}
 
 
@@ -242,12 +244,12 @@ def _boxes(rows: Sequence[PhraseRow]) -> dict[str, float]:
     return {_BOX_COLUMN: 100 * box_accuracy(iou)}
 
 
-def _named(scores: object) -> dict[str, float]:
+def _name_columns(scores: object) -> dict[str, float]:
     """A dataclass of scores by the names of columns."""
-    return {_SHORT.get(name, name): value for name, value in vars(scores).items()}
+    return {_COLUMN_NAMES.get(name, name): value for name, value in vars(scores).items()}
 
 
-def _selector_table(captions: Sequence[CaptionRow]) -> ScoreTable:
+def _selector_table(captions: Sequence[SelectorRow]) -> ScoreTable:
     counts = sum(
         (SpanCounts(row.hits, row.chosen, row.wanted) for row in captions), SpanCounts(0, 0, 0)
     )
@@ -260,21 +262,23 @@ def _selector_table(captions: Sequence[CaptionRow]) -> ScoreTable:
     return ScoreTable(title, "captions", (ScoreRow("selector", len(captions), scores),))
 
 
-def _conversation_table(phrases: Sequence[PhraseRow], said: Sequence[SaidRow]) -> ScoreTable:
+def _conversation_table(
+    phrases: Sequence[PhraseRow], generated: Sequence[GeneratedPhraseRow]
+) -> ScoreTable:
     true_of: dict[tuple[int, str], list[TruePhrase]] = {}
-    said_of: dict[tuple[int, str], list[SaidPhrase]] = {}
+    said_of: dict[tuple[int, str], list[PredictedPhrase]] = {}
     for row in phrases:
-        mask = RunLengths(size=[row.height, row.width], counts=row.true_mask)
+        mask = CocoRLE(size=[row.height, row.width], counts=row.true_mask)
         true_of.setdefault((row.sample, row.text_identity), []).append(TruePhrase(row.text, mask))
-    for spoken in said:
-        mask = RunLengths(size=[spoken.height, spoken.width], counts=spoken.mask)
+    for spoken in generated:
+        mask = CocoRLE(size=[spoken.height, spoken.width], counts=spoken.mask)
         said_of.setdefault((spoken.sample, spoken.text_identity), []).append(
-            SaidPhrase(spoken.text, mask, spoken.score)
+            PredictedPhrase(spoken.text, mask, spoken.score)
         )
     conversations = [
-        Conversation(tuple(said_of.get(one, ())), tuple(true)) for one, true in true_of.items()
+        CaptionPair(tuple(said_of.get(one, ())), tuple(true)) for one, true in true_of.items()
     ]
-    scores = _named(conversation_scores(conversations))
+    scores = _name_columns(score_grounded_conversations(conversations))
     title = "Grounded conversation generation: captions in the LMM's own words"
     refined = ScoreRow("refined", len(conversations), scores)
-    return ScoreTable(title, "captions", (refined,), _WORDS_NOTE)
+    return ScoreTable(title, "captions", (refined,), _WORD_OVERLAP_NOTE)

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-from flmm.answers.overlay import lay_mask
-from flmm.answers.palette import COLOURS, Colour, hexadecimal
-from flmm.atomic_write import write_whole
+from flmm.answers.overlay import draw_mask
+from flmm.answers.palette import PHRASE_COLOURS, Colour, to_hex
+from flmm.atomic_write import write_file_atomically
 from flmm.errors import InputError
 from flmm.evaluate.results import read_rows
 from flmm.evaluate.rows import PhraseRow
 from flmm.pictures.reading import read_picture
 
-WORST = 50
+MAX_PHRASES = 50
 _LONGER_SIDE = 420
-_PREDICTED, _TRUE = COLOURS[0], COLOURS[1]
+_PREDICTED, _TRUE = PHRASE_COLOURS[0], PHRASE_COLOURS[1]
 _STYLE = f"""
 :root {{ color-scheme: light dark; --ground: #fff; --card: #f4f5f7; --ink: #202124;
   --faint: #5f6368; --mark: #fde293; --mark-ink: #202124; }}
@@ -39,8 +39,8 @@ figure {{ margin: 0; }}
 img {{ width: 100%; height: auto; display: block; border-radius: .3rem; }}
 figcaption {{ font-size: .85rem; }}
 .swatch {{ display: inline-block; width: .8em; height: .8em; border-radius: .2em; }}
-.true .swatch {{ background: {hexadecimal(_TRUE)}; }}
-.predicted .swatch {{ background: {hexadecimal(_PREDICTED)}; }}
+.true .swatch {{ background: {to_hex(_TRUE)}; }}
+.predicted .swatch {{ background: {to_hex(_PREDICTED)}; }}
 .said {{ margin: .6rem 0; overflow-wrap: anywhere; white-space: pre-line; }}
 mark {{ background: var(--mark); color: var(--mark-ink); border-radius: .2em; padding: 0 .15em; }}
 .faint {{ color: var(--faint); font-size: .85rem; overflow-wrap: anywhere; margin: 0; }}
@@ -48,7 +48,7 @@ h2 {{ font-size: 1rem; margin: 0 0 .5rem; }}
 """
 
 
-def write_contact_sheet(out: Path, count: int = WORST) -> Path:
+def write_worst_phrases(out: Path, max_phrases: int = MAX_PHRASES) -> Path:
     """Writes the phrases of lowest refined IoU to ``out/worst.html``, one page without other files.
 
     Raises:
@@ -56,9 +56,9 @@ def write_contact_sheet(out: Path, count: int = WORST) -> Path:
     """
     rows = read_rows(out, PhraseRow)
     # Among those that were missed altogether, the largest are the worst.
-    worst = sorted(rows, key=lambda row: (_iou(row), -row.true_pixels))[:count]
+    worst = sorted(rows, key=lambda row: (_iou(row), -row.true_pixels))[:max_phrases]
     file = out / "worst.html"
-    write_whole(file, _page(worst, len(rows)).encode(errors="replace"))
+    write_file_atomically(file, _page(worst, len(rows)).encode(errors="replace"))
     return file
 
 
@@ -88,7 +88,7 @@ def _page(worst: Sequence[PhraseRow], phrases: int) -> str:
 """
 
 
-def _card(place: int, row: PhraseRow) -> str:
+def _card(rank: int, row: PhraseRow) -> str:
     before, phrase, after = (
         html.escape(part)
         for part in (
@@ -99,7 +99,7 @@ def _card(place: int, row: PhraseRow) -> str:
     if row.decoder_union is not None and row.decoder_intersection is not None:
         decoder = f" · mask decoder {row.decoder_intersection / max(row.decoder_union, 1):.3f}"
     return f"""<article>
-<h2>{place}. IoU {_iou(row):.3f}{decoder}</h2>
+<h2>{rank}. IoU {_iou(row):.3f}{decoder}</h2>
 {_pictures(row)}
 <p class="said">{before}<mark>{phrase}</mark>{after}</p>
 <p class="faint">box IoU {row.box_iou:.3f} · score {row.score:.2f} · pixels predicted
@@ -119,7 +119,7 @@ def _pictures(row: PhraseRow) -> str:
         ("true", row.true_mask, _TRUE),
         ("predicted", row.predicted_mask, _PREDICTED),
     ):
-        address = _drawn(picture, row, counts, colour)
+        address = _draw_data_url(picture, row, counts, colour)
         figures.append(
             f'<figure class="{kind}"><img loading="lazy" alt="{kind} mask" src="{address}">'
             f'<figcaption><span class="swatch"></span> {kind}</figcaption></figure>'
@@ -127,7 +127,7 @@ def _pictures(row: PhraseRow) -> str:
     return f'<div class="pair">{"".join(figures)}</div>'
 
 
-def _drawn(picture: Image.Image, row: PhraseRow, counts: str, colour: Colour) -> str:
+def _draw_data_url(picture: Image.Image, row: PhraseRow, counts: str, colour: Colour) -> str:
     """The picture with one mask on it, as a data URL."""
     mask: NDArray[np.bool_] = np.asarray(
         coco.decode({"size": [row.height, row.width], "counts": counts}), dtype=np.bool_
@@ -136,7 +136,7 @@ def _drawn(picture: Image.Image, row: PhraseRow, counts: str, colour: Colour) ->
     size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
     shown = picture.resize(size, Image.Resampling.LANCZOS)
     canvas = np.asarray(shown, dtype=np.float32).copy()
-    lay_mask(canvas, mask, colour, line=2.0)
+    draw_mask(canvas, mask, colour, line_width=2.0)
     content = io.BytesIO()
     Image.fromarray((canvas + 0.5).astype(np.uint8)).save(content, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")

@@ -12,28 +12,28 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from flmm.answers.answer import as_png, save_drawing
-from flmm.answers.heatmap import Panel, draw_heat, panel_size
-from flmm.answers.json_types import AttentionContent
-from flmm.attention.spans import span_at, spans_for, token_offsets
-from flmm.attention.trace import WordImageAttention
+from flmm.answers.answer import encode_png, save_image
+from flmm.answers.heatmap import HeatmapPanel, draw_heatmaps, panel_size
+from flmm.answers.json_types import AttentionViewJson
+from flmm.attention.spans import compute_token_offsets, find_phrase_spans, make_phrase_span
+from flmm.attention.trace import PictureAttention
 from flmm.attention.tracing import trace_generation, trace_text
 from flmm.errors import InputError
 from flmm.grounding.pipeline import Pipeline
 from flmm.lmm.prompt import Prompt
-from flmm.masks.selector import WORD
-from flmm.pictures.geometry import maps_on_picture
-from flmm.pictures.reading import Picture, read_picture
+from flmm.masks.selector import WORD_PATTERN
+from flmm.pictures.geometry import resize_maps_to_picture
+from flmm.pictures.reading import PictureLike, read_picture
 from flmm.stopwatch import Stopwatch
 from flmm.types import ImageGeometry, PhraseSpan
-from flmm.user_input import check_limit, check_phrases, check_text
+from flmm.user_input import check_max_new_tokens, check_phrases, check_text
 
 _COLUMNS = 5
 _PAIRED_COLUMNS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class AttendedWord:
+class WordAttention:
     """A word of a text and the attention that its tokens paid to the picture."""
 
     text: str
@@ -43,7 +43,7 @@ class AttendedWord:
     """One past the last code point."""
     tokens: tuple[int, ...]
     """Which of the text's tokens."""
-    attention: WordImageAttention = field(repr=False)
+    text_attention: PictureAttention = field(repr=False)
     """Of all tokens of the text."""
 
     @property
@@ -53,8 +53,8 @@ class AttendedWord:
         Each map sums to the share of its head's attention that was on the picture (paper section
         3.1). A tiled LMM has 2·M in the place of M: the coarse view's maps, then the fine ones.
         """
-        heads = self.attention.rows.blocks[0].levels.shape[2]
-        merged = self.attention.of_phrase(self.tokens)
+        heads = self.text_attention.rows.blocks[0].quantized.shape[2]
+        merged = self.text_attention.phrase_maps(self.tokens)
         maps: NDArray[np.float32] = merged.reshape(-1, heads, *merged.shape[1:]).cpu().numpy()
         return maps
 
@@ -75,7 +75,7 @@ class AttendedWord:
 
 
 @dataclass(frozen=True, eq=False)
-class AttendedText:
+class AttentionView:
     """A text about a picture, and where the model looked with its words."""
 
     question: str
@@ -83,7 +83,7 @@ class AttendedText:
     """What the LMM said, or was made to say."""
     lmm: str
     """The LMM's folder or hub id."""
-    words: tuple[AttendedWord, ...]
+    words: tuple[WordAttention, ...]
     geometry: ImageGeometry
     """Where the picture lies on the canvas that the maps' grid covers."""
     timings: dict[str, float]
@@ -110,11 +110,11 @@ class AttendedText:
         for word in self.words:
             for chosen in choices:
                 heat = torch.from_numpy(word.map(*chosen))[None]
-                on_picture = maps_on_picture(heat, self.geometry, size)[0].numpy()
-                note = _name(*chosen) if len(choices) > 1 else ""
-                panels.append(Panel(word.text, note, on_picture))
+                on_picture = resize_maps_to_picture(heat, self.geometry, size)[0].numpy()
+                note = _map_label(*chosen) if len(choices) > 1 else ""
+                panels.append(HeatmapPanel(word.text, note, on_picture))
         heading = (self.question, "mean over layers and heads")
-        return draw_heat(self.picture, heading, self.text, panels, columns)
+        return draw_heatmaps(self.picture, heading, self.text, panels, columns)
 
     def save(self, path: str | Path, layer: int | None = None, head: int | None = None) -> None:
         """Writes the figure, in the format that the file name's ending says.
@@ -122,9 +122,9 @@ class AttendedText:
         Raises:
             InputError: there is no such layer or head, or the file cannot be written.
         """
-        save_drawing(self.figure(layer, head), path)
+        save_image(self.figure(layer, head), path)
 
-    def to_dict(self, layer: int | None = None, head: int | None = None) -> AttentionContent:
+    def to_dict(self, layer: int | None = None, head: int | None = None) -> AttentionViewJson:
         """As JSON content, with each word's mean map, or the chosen layer's and head's.
 
         Raises:
@@ -153,60 +153,60 @@ class AttendedText:
         }
 
     def _repr_png_(self) -> bytes:
-        return as_png(self.figure())
+        return encode_png(self.figure())
 
 
 @torch.no_grad()
 def attend(
     pipeline: Pipeline,
-    image: Picture,
+    image: PictureLike,
     question: str,
     words: Sequence[str] | None,
     answer: str | None,
     max_new_tokens: int,
-) -> AttendedText:
+) -> AttentionView:
     """See ``Grounder.attend``."""
     question = check_text("question", question)
     words = None if words is None else check_phrases(words)
     answer = None if answer is None else check_text("answer", answer).strip()
-    check_limit(max_new_tokens)
+    check_max_new_tokens(max_new_tokens)
     watch = Stopwatch()
     with watch.stage("picture"):
         picture = read_picture(image)
-        prompt = pipeline.adapter.prepare(picture, question, answer)
-    text, found, attention = _read(pipeline, prompt, words, max_new_tokens, watch)
+        prompt = pipeline.adapter.build_prompt(picture, question, answer)
+    text, found, attention = _trace_words(pipeline, prompt, words, max_new_tokens, watch)
     attended = tuple(
-        AttendedWord(span.text, span.start, span.end, span.tokens, attention) for span in found
+        WordAttention(span.text, span.start, span.end, span.tokens, attention) for span in found
     )
-    return AttendedText(
-        question, text, pipeline.lmm, attended, attention.geometry, watch.seconds, picture
+    return AttentionView(
+        question, text, pipeline.lmm_name, attended, attention.geometry, watch.timings, picture
     )
 
 
-def _read(
+def _trace_words(
     pipeline: Pipeline,
     prompt: Prompt,
     words: Sequence[str] | None,
     max_new_tokens: int,
-    watch: Stopwatch,
-) -> tuple[str, list[PhraseSpan], WordImageAttention]:
+    stopwatch: Stopwatch,
+) -> tuple[str, list[PhraseSpan], PictureAttention]:
     """The answer, its words, and the attention of its tokens."""
     adapter = pipeline.adapter
     if prompt.answer is not None and prompt.answer_offsets is not None:
-        with watch.stage("read"):
+        with stopwatch.stage("read"):
             trace = trace_text(adapter, prompt)
         text, offsets = prompt.answer, prompt.answer_offsets
     else:
-        with watch.stage("generate"):
+        with stopwatch.stage("generate"):
             trace, text = trace_generation(adapter, prompt, max_new_tokens)
-        offsets = token_offsets(adapter.tokenizer, trace.token_ids, text)
+        offsets = compute_token_offsets(adapter.tokenizer, trace.token_ids, text)
     if words is not None:
-        return text, spans_for(text, words, offsets), trace.picture
-    found = [span_at(text, *word.span(), offsets) for word in WORD.finditer(text)]
-    return text, found, trace.picture
+        return text, find_phrase_spans(text, words, offsets), trace.picture_attention
+    found = [make_phrase_span(text, *word.span(), offsets) for word in WORD_PATTERN.finditer(text)]
+    return text, found, trace.picture_attention
 
 
-def _name(layer: int | None, head: int | None) -> str:
+def _map_label(layer: int | None, head: int | None) -> str:
     named = [f"{kind} {index}" for kind, index in (("layer", layer), ("head", head))
              if index is not None]  # fmt: skip
     return ", ".join(named) or "mean"

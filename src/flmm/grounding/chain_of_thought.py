@@ -12,37 +12,37 @@ import numpy as np
 import torch
 from PIL import Image
 
-from flmm.answers.answer import Answer, Phrase, as_png, save_drawing
-from flmm.answers.json_types import ThoughtContent
-from flmm.answers.thought_figure import Paragraph, draw_closer_look
+from flmm.answers.answer import Answer, Phrase, encode_png, save_image
+from flmm.answers.json_types import ThoughtJson
+from flmm.answers.thought_figure import Paragraph, draw_thought
 from flmm.attention.tracing import trace_texts
 from flmm.errors import InputError
 from flmm.grounding.phrase_extraction import PhraseSource
-from flmm.grounding.pipeline import Asked, Pipeline
+from flmm.grounding.pipeline import GenerationRequest, Pipeline
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Message
-from flmm.pictures.geometry import square_around
-from flmm.pictures.reading import Picture
+from flmm.pictures.geometry import square_box_around
+from flmm.pictures.reading import PictureLike
 from flmm.stopwatch import Stopwatch
 from flmm.types import Box, Size
 from flmm.user_input import check_text
 
-Locate = Literal["answer", "question"]
+LocateSource = Literal["answer", "question"]
 """Whose words say what matters: those of the model's first answer, or the question's own."""
 
-Crop = Literal["box", "mask", "random"]
+CropMode = Literal["box", "mask", "random"]
 """What is looked at again: the box, the box with all but the mask in grey, or, as a control, a box
 of the same size anywhere."""
 
-_BLANK = 127
+_GREY = 127
 
 
 @dataclass(frozen=True)
-class Plan:
+class ThinkOptions:
     """How to think."""
 
-    locate: Locate = "answer"
-    crop: Crop = "box"
+    locate: LocateSource = "answer"
+    crop: CropMode = "box"
     margin: float = 0.25
     """Of the mask's box, added on each side."""
     seed: int = 0
@@ -70,7 +70,7 @@ class Thought:
     """What was said at first, where it led, and what was said after a closer look."""
 
     question: str
-    plan: Plan
+    options: ThinkOptions
     first: Answer
     """The model's first answer; where the question's own words were located, the question as if
     it were an answer."""
@@ -88,13 +88,15 @@ class Thought:
     def figure(self) -> Image.Image:
         """RGB: the picture with the box, its part beside it, and what was asked and said."""
         located = [] if self.located is None else [self.located]
-        first = "before" if self.plan.locate == "answer" else "the question's own words"
+        first = "before" if self.options.locate == "answer" else "the question's own words"
         if self.located is None:
             first += " (nothing was located, so the whole picture was looked at again)"
-        paragraphs = [Paragraph("question", self.question)] if self.plan.locate == "answer" else []
+        paragraphs = (
+            [Paragraph("question", self.question)] if self.options.locate == "answer" else []
+        )
         paragraphs.append(Paragraph(first, self.first.text, located))
         paragraphs.append(Paragraph("after a closer look", self.answer.text))
-        return draw_closer_look(self.first.picture, self.crop, self.box, located, paragraphs)
+        return draw_thought(self.first.picture, self.crop, self.box, located, paragraphs)
 
     def save(self, path: str | Path) -> None:
         """Writes the figure, in the format that the file name's ending says.
@@ -102,14 +104,14 @@ class Thought:
         Raises:
             InputError: the ending is unknown, or the file cannot be written.
         """
-        save_drawing(self.figure, path)
+        save_image(self.figure, path)
 
-    def to_dict(self) -> ThoughtContent:
+    def to_dict(self) -> ThoughtJson:
         """The thought as JSON content."""
         return {
             "question": self.question,
-            "locate": self.plan.locate,
-            "crop": self.plan.crop,
+            "locate": self.options.locate,
+            "crop": self.options.crop,
             "box": list(self.box),
             "located": None if self.located is None else self.located.to_dict(),
             "first": self.first.to_dict(),
@@ -117,42 +119,44 @@ class Thought:
         }
 
     def _repr_png_(self) -> bytes:
-        return as_png(self.figure)
+        return encode_png(self.figure)
 
 
 @torch.no_grad()
 def think(
     pipeline: Pipeline,
-    image: Picture,
+    image: PictureLike,
     question: str,
-    plan: Plan,
+    options: ThinkOptions,
     max_new_tokens: int,
     refine: bool,
 ) -> Thought:
     """See ``Grounder.think``."""
     check_text("question", question)
     wanted = question
-    if plan.locate == "answer" and plan.first_question is not None:
-        wanted = plan.first_question
-    source = plan.phrase_source
-    if source is None and plan.locate == "question":
+    if options.locate == "answer" and options.first_question is not None:
+        wanted = options.first_question
+    source = options.phrase_source
+    if source is None and options.locate == "question":
         source = "noun_chunks"
-    choice = pipeline.choice(source=source)
-    asked = pipeline.prepare(image, wanted, choice, max_new_tokens, refine)
-    check_two_pictures(pipeline.adapter, pipeline.lmm, asked.picture, question)
-    first = pipeline.ask(asked) if plan.locate == "answer" else _ground_question(pipeline, asked)
+    choice = pipeline.create_phrase_extractor(source=source)
+    asked = pipeline.prepare_request(image, wanted, choice, max_new_tokens, refine)
+    check_two_pictures(pipeline.adapter, pipeline.lmm_name, asked.picture, question)
+    first = pipeline.run(asked) if options.locate == "answer" else _ground_question(pipeline, asked)
     found = [phrase for phrase in first.phrases if phrase.area]
     located = min(found, key=lambda phrase: phrase.area, default=None)
-    crop, box = crop_located(asked.picture, located, plan)
+    crop, box = crop_to_phrase(asked.picture, located, options)
     watch = Stopwatch()
     with watch.stage("picture"):
-        prompt = pipeline.adapter.prepare([asked.picture, crop], question)
-    again = replace(asked, prompt=prompt, choice=pipeline.choice(), watch=watch)
-    return Thought(question, plan, first, located, box, crop, pipeline.ask(again))
+        prompt = pipeline.adapter.build_prompt([asked.picture, crop], question)
+    again = replace(
+        asked, prompt=prompt, phrase_extractor=pipeline.create_phrase_extractor(), stopwatch=watch
+    )
+    return Thought(question, options, first, located, box, crop, pipeline.run(again))
 
 
-def crop_located(
-    picture: Image.Image, located: Phrase | None, plan: Plan
+def crop_to_phrase(
+    picture: Image.Image, phrase: Phrase | None, options: ThinkOptions
 ) -> tuple[Image.Image, Box]:
     """The part of a picture that deserves a closer look, and where it is.
 
@@ -160,19 +164,19 @@ def crop_located(
     whole picture where nothing was located.
     """
     size = (picture.height, picture.width)
-    if located is None:
+    if phrase is None:
         return picture.copy(), (0, 0, *picture.size)
-    box = square_around(located.box, plan.margin, size)
-    if plan.crop == "random":
-        box = _anywhere(box, size, plan.seed)
+    box = square_box_around(phrase.box, options.margin, size)
+    if options.crop == "random":
+        box = _draw_random_box(box, size, options.seed)
     pixels = np.array(picture)
-    if plan.crop == "mask":
-        pixels[~located.mask] = _BLANK
+    if options.crop == "mask":
+        pixels[~phrase.mask] = _GREY
     x0, y0, x1, y1 = box
     return Image.fromarray(pixels[y0:y1, x0:x1]), box
 
 
-def _anywhere(box: Box, size: Size, seed: int) -> Box:
+def _draw_random_box(box: Box, size: Size, seed: int) -> Box:
     """A box of the same size, each place equally likely."""
     random = np.random.default_rng(seed)
     width, height = box[2] - box[0], box[3] - box[1]
@@ -181,19 +185,23 @@ def _anywhere(box: Box, size: Size, seed: int) -> Box:
     return left, top, left + width, top + height
 
 
-def _ground_question(pipeline: Pipeline, asked: Asked) -> Answer:
+def _ground_question(pipeline: Pipeline, request: GenerationRequest) -> Answer:
     """The question's own phrases in the picture; nothing is said."""
-    watch, prompt = asked.watch, asked.prompt
+    watch, prompt = request.stopwatch, request.prompt
     with watch.stage("read"):
-        (trace,) = trace_texts(pipeline.adapter, [prompt], of="question")
+        (trace,) = trace_texts(pipeline.adapter, [prompt], part="question")
     with watch.stage("phrases"):
-        spans = asked.choice.spans(trace, prompt.question, prompt.question_offsets, "question")
+        spans = request.phrase_extractor.extract(
+            trace, prompt.question, prompt.question_offsets, "question"
+        )
     said = [(span, trace) for span in spans]
-    found = pipeline.masks.ground(asked.picture, said, asked.refine, watch)
-    return pipeline.answer(asked.picture, prompt.question, found, watch)
+    found = pipeline.mask_predictor.predict(request.picture, said, request.refine, watch)
+    return pipeline.build_answer(request.picture, prompt.question, found, watch)
 
 
-def check_two_pictures(adapter: LMMAdapter, lmm: str, picture: Image.Image, question: str) -> None:
+def check_two_pictures(
+    adapter: LMMAdapter, lmm_name: str, picture: Image.Image, question: str
+) -> None:
     """Before the first pass, that the second can be asked.
 
     Args:
@@ -206,9 +214,9 @@ def check_two_pictures(adapter: LMMAdapter, lmm: str, picture: Image.Image, ques
         InputError: the LMM cannot be shown two pictures.
     """
     try:
-        adapter.render([Message("user", question, (picture, picture))], None)
+        adapter.render_chat([Message("user", question, (picture, picture))], None)
     except InputError as error:
         raise InputError(
-            f"the LMM {lmm!r} cannot be shown a picture and a part of it at once, so it"
+            f"the LMM {lmm_name!r} cannot be shown a picture and a part of it at once, so it"
             f" cannot think; use chat, or another LMM ({error})"
         ) from error

@@ -13,23 +13,23 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from flmm.answers.answer import Answer
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import trace_texts
-from flmm.grounding.attention_view import AttendedText, attend
-from flmm.grounding.chain_of_thought import Crop, Locate, Plan, Thought, think
-from flmm.grounding.mask_predictor import PhraseMasks
+from flmm.grounding.attention_view import AttentionView, attend
+from flmm.grounding.chain_of_thought import CropMode, LocateSource, ThinkOptions, Thought, think
+from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.grounding.phrase_extraction import PhraseSource
 from flmm.grounding.pipeline import Pipeline
-from flmm.grounding.referring import referring_answer, referring_prompts
-from flmm.grounding.streaming import AnswerStream, Event
-from flmm.head.checkpoint import check_matches, find_lmm, load_head
+from flmm.grounding.referring import build_referring_prompts, join_traced_phrases
+from flmm.grounding.streaming import AnswerStream, StreamEvent
+from flmm.head.checkpoint import check_compatible, find_lmm, load_head
 from flmm.head.model import GroundingHead
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.placement import DeviceMap, Placement
-from flmm.pictures.reading import Picture, read_picture
+from flmm.pictures.reading import PictureLike, read_picture
 from flmm.stopwatch import Stopwatch
-from flmm.user_input import EMBEDDED_HEAD, check_phrases, find_device, find_dtype, find_folder
+from flmm.user_input import EMBEDDED_HEAD, check_phrases, find_device, find_dtype, find_model
 
-_SEQUENCES_A_BATCH = 8
+_SEQUENCES_PER_BATCH = 8
 
 
 class Grounder:
@@ -48,12 +48,12 @@ class Grounder:
     def __init__(
         self, adapter: LMMAdapter, head: GroundingHead, *, model: str = "", lmm: str | None = None
     ) -> None:
-        check_matches(head.config, adapter)
+        check_compatible(head.config, adapter)
         self.adapter = adapter
         self.head = head.to(adapter.device, torch.float32).eval()
         self.model = model
         self.lmm = adapter.name if lmm is None else lmm
-        self._pipeline = Pipeline(adapter, self.head, PhraseMasks(self.head), model, self.lmm)
+        self._pipeline = Pipeline(adapter, self.head, MaskPredictor(self.head), model, self.lmm)
 
     @classmethod
     def from_pretrained(
@@ -89,14 +89,14 @@ class Grounder:
         if device_map is None:
             device = find_device(device)
         placement = Placement(device, find_dtype(dtype), device_map, quantization_config)
-        trained = load_head(find_folder(name), revision=revision)
+        trained = load_head(find_model(name), revision=revision)
         lmm, lmm_revision = find_lmm(name, trained.config, lmm)
-        adapter = load_lmm(find_folder(lmm), placement, lmm_revision)
+        adapter = load_lmm(find_model(lmm), placement, lmm_revision)
         return cls(adapter, trained, model=name, lmm=lmm)
 
     def chat(
         self,
-        image: Picture,
+        image: PictureLike,
         question: str,
         phrases: Sequence[str] | None = None,
         *,
@@ -123,12 +123,14 @@ class Grounder:
                 is not in the answer.
         """
         pipeline = self._pipeline
-        choice = pipeline.choice(phrases, phrase_source)
-        return pipeline.ask(pipeline.prepare(image, question, choice, max_new_tokens, refine))
+        choice = pipeline.create_phrase_extractor(phrases, phrase_source)
+        return pipeline.run(
+            pipeline.prepare_request(image, question, choice, max_new_tokens, refine)
+        )
 
     def chat_together(
         self,
-        questions: Sequence[tuple[Picture, str]],
+        questions: Sequence[tuple[PictureLike, str]],
         *,
         max_new_tokens: int = 256,
         phrase_source: PhraseSource | None = None,
@@ -147,23 +149,23 @@ class Grounder:
         Raises:
             InputError: as ``chat`` does, for any of them.
         """
-        choice = self._pipeline.choice(None, phrase_source)
+        choice = self._pipeline.create_phrase_extractor(None, phrase_source)
         asked = [
-            self._pipeline.prepare(image, question, choice, max_new_tokens, refine)
+            self._pipeline.prepare_request(image, question, choice, max_new_tokens, refine)
             for image, question in questions
         ]
-        return self._pipeline.ask_together(asked) if asked else []
+        return self._pipeline.run_batch(asked) if asked else []
 
     def stream(
         self,
-        image: Picture,
+        image: PictureLike,
         question: str,
         phrases: Sequence[str] | None = None,
         *,
         max_new_tokens: int = 256,
         phrase_source: PhraseSource | None = None,
         refine: bool = True,
-    ) -> Generator[Event, None, None]:
+    ) -> Generator[StreamEvent, None, None]:
         """``chat``, told while it happens: text as it is said, masks as phrases are complete.
 
         A phrase that the selector chose is complete with the next word that is not part of it; a
@@ -186,19 +188,19 @@ class Grounder:
                 read.
         """
         pipeline = self._pipeline
-        choice = pipeline.choice(phrases, phrase_source)
-        asked = pipeline.prepare(image, question, choice, max_new_tokens, refine)
+        choice = pipeline.create_phrase_extractor(phrases, phrase_source)
+        asked = pipeline.prepare_request(image, question, choice, max_new_tokens, refine)
         return AnswerStream(pipeline, asked).events()
 
     def attend(
         self,
-        image: Picture,
+        image: PictureLike,
         question: str,
         words: Sequence[str] | None = None,
         *,
         answer: str | None = None,
         max_new_tokens: int = 256,
-    ) -> AttendedText:
+    ) -> AttentionView:
         """Shows where the model looks with its words; the head takes no part.
 
         Args:
@@ -219,11 +221,11 @@ class Grounder:
 
     def think(
         self,
-        image: Picture,
+        image: PictureLike,
         question: str,
         *,
-        locate: Locate = "answer",
-        crop: Crop = "box",
+        locate: LocateSource = "answer",
+        crop: CropMode = "box",
         margin: float = 0.25,
         seed: int = 0,
         first_question: str | None = None,
@@ -257,11 +259,11 @@ class Grounder:
             InputError: the picture cannot be read, the question is empty, an option is unknown, or
                 the LMM cannot be shown two pictures.
         """
-        plan = Plan(locate, crop, margin, seed, first_question, phrase_source)
+        plan = ThinkOptions(locate, crop, margin, seed, first_question, phrase_source)
         return think(self._pipeline, image, question, plan, max_new_tokens, refine)
 
     @torch.no_grad()
-    def segment(self, image: Picture, phrases: Sequence[str], *, refine: bool = True) -> Answer:
+    def segment(self, image: PictureLike, phrases: Sequence[str], *, refine: bool = True) -> Answer:
         """Finds what each phrase refers to (referring segmentation).
 
         Each phrase is asked for alone, in a sequence of its own, and put in the LMM's mouth as the
@@ -282,12 +284,12 @@ class Grounder:
         watch = Stopwatch()
         with watch.stage("picture"):
             picture = read_picture(image)
-            prompts = referring_prompts(self.adapter, self.head.config, picture, phrases)
+            prompts = build_referring_prompts(self.adapter, self.head.config, picture, phrases)
         traces: list[Trace] = []
         with watch.stage("read"):
-            for first in range(0, len(prompts), _SEQUENCES_A_BATCH):
-                batch = prompts[first : first + _SEQUENCES_A_BATCH]
+            for first in range(0, len(prompts), _SEQUENCES_PER_BATCH):
+                batch = prompts[first : first + _SEQUENCES_PER_BATCH]
                 traces.extend(trace_texts(self.adapter, batch))
-        text, said = referring_answer(phrases, traces)
-        found = self._pipeline.masks.ground(picture, said, refine, watch)
-        return self._pipeline.answer(picture, text, found, watch)
+        text, said = join_traced_phrases(phrases, traces)
+        found = self._pipeline.mask_predictor.predict(picture, said, refine, watch)
+        return self._pipeline.build_answer(picture, text, found, watch)

@@ -17,25 +17,25 @@ from torch import Tensor
 from flmm.answers.answer import Phrase
 from flmm.attention.trace import Trace
 from flmm.head.model import GroundingHead
-from flmm.lru_cache import Remembered
-from flmm.masks.kmeans import coarse_mask
-from flmm.pictures.geometry import cut_to_picture, mask_box, resize_to_picture
+from flmm.lru_cache import LRUCache
+from flmm.masks.kmeans import compute_kmeans_mask
+from flmm.pictures.geometry import crop_to_picture, mask_box, resize_to_picture
 from flmm.stopwatch import Stopwatch
 from flmm.types import PhraseSpan, Size
 
 # Logits at picture size are made for so many phrases at a time that they stay below 128 MiB.
-_LOGITS_AT_ONCE = 2**25
+_MAX_LOGITS_PER_PASS = 2**25
 
-Said = tuple[PhraseSpan, Trace]
+TracedPhrase = tuple[PhraseSpan, Trace]
 """A phrase, and the trace of the answer that its tokens are counted in."""
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class PicturePhrases:
     """Phrases about one picture."""
 
-    said: Sequence[Said]
-    embeddings: Tensor | None = None
+    traced_phrases: Sequence[TracedPhrase]
+    image_embeddings: Tensor | None = None
     """The picture's, from ``PhraseMasks.embed``; None leaves out the mask refiner."""
 
 
@@ -43,7 +43,7 @@ MaskMethod = Literal["head", "kmeans"]
 """What makes the masks of the attention maps: the trained head, or, to compare with, clusters."""
 
 
-class PhraseMasks:
+class MaskPredictor:
     """A head that grounds phrases and remembers the pictures that its refiner saw last.
 
     Args:
@@ -51,16 +51,16 @@ class PhraseMasks:
         remembered: how many pictures.
     """
 
-    def __init__(self, head: GroundingHead, remembered: int = 4) -> None:
+    def __init__(self, head: GroundingHead, max_cached_pictures: int = 4) -> None:
         self._head = head
-        self._embeddings: Remembered[Tensor] = Remembered(remembered)
+        self._embedding_cache: LRUCache[Tensor] = LRUCache(max_cached_pictures)
 
-    def ground(
+    def predict(
         self,
         picture: Image.Image,
-        said: Sequence[Said],
+        traced_phrases: Sequence[TracedPhrase],
         refine: bool,
-        watch: Stopwatch,
+        stopwatch: Stopwatch,
         method: MaskMethod = "head",
     ) -> tuple[Phrase, ...]:
         """The phrases with their masks, boxes and scores.
@@ -73,80 +73,95 @@ class PhraseMasks:
             method: "kmeans" leaves out the head.
         """
         if method == "kmeans":
-            with watch.stage("masks"):
-                return tuple(_phrase(span, _clustered(span, trace)) for span, trace in said)
-        embeddings = self.embed(picture, watch) if refine and said else None
-        return self.decode(said, embeddings, watch)
+            with stopwatch.stage("masks"):
+                return tuple(
+                    _build_phrase(span, _compute_cluster_logits(span, trace))
+                    for span, trace in traced_phrases
+                )
+        embeddings = self.embed_picture(picture, stopwatch) if refine and traced_phrases else None
+        return self.predict_with_embeddings(traced_phrases, embeddings, stopwatch)
 
     @torch.no_grad()
-    def embed(self, picture: Image.Image, watch: Stopwatch) -> Tensor | None:
+    def embed_picture(self, picture: Image.Image, stopwatch: Stopwatch) -> Tensor | None:
         """SAM's embedding of the picture, remembered for the next questions about it; None where
         the head does not refine."""
         if not self._head.config.refine:
             return None
-        with watch.stage("picture embedding"):
+        with stopwatch.stage("picture embedding"):
             key = blake2b(picture.tobytes(), person=repr(picture.size).encode()[:16]).digest()
             make = functools.partial(self._head.refiner.encode, np.asarray(picture))
-            return self._embeddings.get(key, make)
+            return self._embedding_cache.get_or_create(key, make)
 
-    def decode(
-        self, said: Sequence[Said], embeddings: Tensor | None, watch: Stopwatch
+    def predict_with_embeddings(
+        self,
+        traced_phrases: Sequence[TracedPhrase],
+        image_embeddings: Tensor | None,
+        stopwatch: Stopwatch,
     ) -> tuple[Phrase, ...]:
         """``ground`` with the picture's embedding at hand; None leaves out the mask refiner."""
-        with watch.stage("masks"):
-            return self.decode_each([Shown(said, embeddings)])[0]
+        with stopwatch.stage("masks"):
+            return self.predict_batch([PicturePhrases(traced_phrases, image_embeddings)])[0]
 
     @torch.no_grad()
-    def decode_each(self, shown: Sequence[Shown]) -> list[tuple[Phrase, ...]]:
+    def predict_batch(self, pictures: Sequence[PicturePhrases]) -> list[tuple[Phrase, ...]]:
         """The phrases of several pictures in one pass; each is what it would be alone.
 
         Args:
             shown: pictures of one geometry, all with embeddings or none.
         """
-        every = [(index, *said) for index, one in enumerate(shown) for said in one.said]
-        found: list[list[Phrase]] = [[] for _ in shown]
-        at_once = phrases_at_once(every[0][2].geometry.picture) if every else 1
+        every = [
+            (index, *said) for index, one in enumerate(pictures) for said in one.traced_phrases
+        ]
+        found: list[list[Phrase]] = [[] for _ in pictures]
+        at_once = max_phrases_per_pass(every[0][2].geometry.picture) if every else 1
         for first in range(0, len(every), at_once):
             chosen = every[first : first + at_once]
-            logits = self._logits(chosen, shown).cpu()
+            logits = self._compute_logits(chosen, pictures).cpu()
             for (index, span, _), mask in zip(chosen, logits, strict=True):
-                found[index].append(_phrase(span, mask))
+                found[index].append(_build_phrase(span, mask))
         return [tuple(phrases) for phrases in found]
 
-    def _logits(
-        self, said: Sequence[tuple[int, PhraseSpan, Trace]], shown: Sequence[Shown]
+    def _compute_logits(
+        self,
+        indexed_phrases: Sequence[tuple[int, PhraseSpan, Trace]],
+        pictures: Sequence[PicturePhrases],
     ) -> Tensor:
         """(P, H, W) logits of phrases, each with the index of its picture."""
-        config, geometry = self._head.config, said[0][2].geometry
-        maps = [trace.picture.of_phrase(span.tokens, config.merge) for _, span, trace in said]
-        attention = torch.stack([config.keep(one) for one in maps])
-        seen = sorted({index for index, _, _ in said})
-        embeddings = [one for index in seen if (one := shown[index].embeddings) is not None]
+        config, geometry = self._head.config, indexed_phrases[0][2].geometry
+        maps = [
+            trace.picture_attention.phrase_maps(span.tokens, config.merge)
+            for _, span, trace in indexed_phrases
+        ]
+        attention = torch.stack([config.select_maps(one) for one in maps])
+        seen = sorted({index for index, _, _ in indexed_phrases})
+        embeddings = [
+            one for index in seen if (one := pictures[index].image_embeddings) is not None
+        ]
         if not embeddings:
             decoded = self._head.mask_decoder(attention)[:, 0]
-            return resize_to_picture(cut_to_picture(decoded, geometry), geometry)
-        states = [trace.hidden_states[:, list(span.tokens)] for _, span, trace in said]
-        pictures = torch.tensor([seen.index(index) for index, _, _ in said])
+            return resize_to_picture(crop_to_picture(decoded, geometry), geometry)
+        states = [trace.hidden_states[:, list(span.tokens)] for _, span, trace in indexed_phrases]
+        picture_indices = torch.tensor([seen.index(index) for index, _, _ in indexed_phrases])
         refined: Tensor = self._head(
-            attention, states, geometry, torch.cat(embeddings), pictures.to(attention.device)
+            attention, states, geometry, torch.cat(embeddings), picture_indices.to(attention.device)
         ).refined_logits
         return refined
 
 
-def phrases_at_once(picture: Size) -> int:
+def max_phrases_per_pass(picture_size: Size) -> int:
     """Of how many phrases the logits are made together at the picture's size: 128 MiB of them."""
-    height, width = picture
-    return max(_LOGITS_AT_ONCE // (height * width), 1)
+    height, width = picture_size
+    return max(_MAX_LOGITS_PER_PASS // (height * width), 1)
 
 
-def _clustered(span: PhraseSpan, trace: Trace) -> Tensor:
+def _compute_cluster_logits(span: PhraseSpan, trace: Trace) -> Tensor:
     """(H, W) logits of being in the attended cluster, between image tokens in proportion."""
-    cluster = coarse_mask(trace.picture.of_phrase(span.tokens)).float()
-    sides = cut_to_picture(2 * cluster[None] - 1, trace.geometry)
+    cluster = compute_kmeans_mask(trace.picture_attention.phrase_maps(span.tokens)).float()
+    sides = crop_to_picture(2 * cluster[None] - 1, trace.geometry)
     return ((resize_to_picture(sides, trace.geometry)[0] + 1) / 2).logit(eps=1e-4)
 
 
-def _phrase(span: PhraseSpan, logits: Tensor) -> Phrase:
+def _build_phrase(span: PhraseSpan, logits: Tensor) -> Phrase:
     mask = logits > 0
     return Phrase(
         text=span.text,

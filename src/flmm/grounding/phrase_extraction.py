@@ -11,15 +11,20 @@ from typing import Literal
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from flmm.attention.noun_chunks import noun_chunks
-from flmm.attention.question_phrases import question_phrases
-from flmm.attention.spans import settled_mention, span_at, spans_for, token_offsets
+from flmm.attention.noun_chunks import find_noun_chunks
+from flmm.attention.question_phrases import find_question_phrases
+from flmm.attention.spans import (
+    compute_token_offsets,
+    find_phrase_spans,
+    find_stable_mention,
+    make_phrase_span,
+)
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import Step
+from flmm.attention.tracing import GenerationStep
 from flmm.errors import InputError
 from flmm.head.model import GroundingHead
 from flmm.lmm.prompt import Offsets
-from flmm.masks.selector import select_phrases, settled_phrases
+from flmm.masks.selector import select_phrases, select_stable_phrases
 from flmm.types import PhraseSpan
 
 PhraseSource = Literal["selector", "noun_chunks"]
@@ -27,7 +32,7 @@ PhraseSource = Literal["selector", "noun_chunks"]
 
 
 @dataclass(frozen=True)
-class PhraseChoice:
+class PhraseExtractor:
     """Chooses the phrases of a text.
 
     Raises:
@@ -50,12 +55,12 @@ class PhraseChoice:
                 f"phrase_source is {self.source!r}; choose 'selector' or 'noun_chunks'"
             )
 
-    def spans(
+    def extract(
         self,
         trace: Trace,
         text: str,
         offsets: Offsets | None = None,
-        of: Literal["answer", "question"] = "answer",
+        part: Literal["answer", "question"] = "answer",
     ) -> list[PhraseSpan]:
         """The phrases of a whole text.
 
@@ -69,18 +74,18 @@ class PhraseChoice:
             InputError: a given phrase is not in the text, or the head has no selector to ask.
         """
         if offsets is None:
-            offsets = token_offsets(self.tokenizer, trace.token_ids, text)
+            offsets = compute_token_offsets(self.tokenizer, trace.token_ids, text)
         if self.phrases is not None:
-            return spans_for(text, self.phrases, offsets)
+            return find_phrase_spans(text, self.phrases, offsets)
         if self.source == "noun_chunks":
-            found = noun_chunks(text) if of == "answer" else question_phrases(text)
+            found = find_noun_chunks(text) if part == "answer" else find_question_phrases(text)
         else:
             logits = self.head.keyword_logits(trace.hidden_states)
             found = select_phrases(text, offsets, logits, self.head.config.selector_threshold)
-        return [span_at(text, start, end, offsets) for start, end in found]
+        return [make_phrase_span(text, start, end, offsets) for start, end in found]
 
 
-class PhrasesSoFar:
+class StreamingPhraseExtractor:
     """The phrases of an answer that is being said, each as soon as nothing can change it.
 
     A given phrase is complete with its last letter and its last token's row; one of the selector's
@@ -88,13 +93,13 @@ class PhrasesSoFar:
     of words the whole answer, so those are left to ``PhraseChoice.spans``.
     """
 
-    def __init__(self, choice: PhraseChoice) -> None:
-        self._choice = choice
+    def __init__(self, extractor: PhraseExtractor) -> None:
+        self._extractor = extractor
         self._token_ids: list[int] = []
-        self._logits = torch.zeros(0)
-        self._told: set[tuple[int, int]] = set()
+        self._keyword_logits = torch.zeros(0)
+        self._reported_spans: set[tuple[int, int]] = set()
 
-    def after(self, step: Step, text: str) -> list[PhraseSpan]:
+    def update(self, step: GenerationStep, text: str) -> list[PhraseSpan]:
         """The phrases that are complete since the step before.
 
         Args:
@@ -102,40 +107,42 @@ class PhrasesSoFar:
             text: the answer so far, without a character that is not complete.
         """
         self._token_ids.append(step.token_id)
-        choice = self._choice
+        choice = self._extractor
         if choice.phrases is not None:
-            found = _settled_mentions(text, choice.phrases)
+            found = _find_complete_mentions(text, choice.phrases)
         elif choice.source == "selector":
-            found = self._selected(step, text)
+            found = self._select_phrases(step, text)
         else:
             return []
-        new = [span for span in found if span not in self._told]
+        new = [span for span in found if span not in self._reported_spans]
         if not new:
             return []
         offsets = self._offsets(text)
-        spans = [span_at(text, start, end, offsets) for start, end in new]
-        complete = [span for span in spans if all(token < step.known for token in span.tokens)]
-        self._told.update((span.start, span.end) for span in complete)
+        spans = [make_phrase_span(text, start, end, offsets) for start, end in new]
+        complete = [
+            span for span in spans if all(token < step.num_recorded for token in span.tokens)
+        ]
+        self._reported_spans.update((span.start, span.end) for span in complete)
         return complete
 
-    def _selected(self, step: Step, text: str) -> list[tuple[int, int]]:
-        judged = len(self._logits)
-        if step.known > judged:
+    def _select_phrases(self, step: GenerationStep, text: str) -> list[tuple[int, int]]:
+        judged = len(self._keyword_logits)
+        if step.num_recorded > judged:
             # Each token is judged by itself, so that none is ever judged twice.
-            logits = self._choice.head.keyword_logits(step.hidden_states(judged)).cpu()
-            self._logits = torch.cat([self._logits, logits])
-        threshold = self._choice.head.config.selector_threshold
-        return settled_phrases(text, self._offsets(text), self._logits, threshold)
+            logits = self._extractor.head.keyword_logits(step.hidden_states(judged)).cpu()
+            self._keyword_logits = torch.cat([self._keyword_logits, logits])
+        threshold = self._extractor.head.config.selector_threshold
+        return select_stable_phrases(text, self._offsets(text), self._keyword_logits, threshold)
 
     def _offsets(self, text: str) -> Offsets:
-        return token_offsets(self._choice.tokenizer, torch.tensor(self._token_ids), text)
+        return compute_token_offsets(self._extractor.tokenizer, torch.tensor(self._token_ids), text)
 
 
-def _settled_mentions(text: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
+def _find_complete_mentions(text: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
     listed: Counter[str] = Counter()
     found = []
     for phrase in phrases:
-        mention = settled_mention(text, phrase, listed[phrase])
+        mention = find_stable_mention(text, phrase, listed[phrase])
         listed[phrase] += 1
         if mention is not None:
             found.append(mention)

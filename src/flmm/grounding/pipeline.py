@@ -12,42 +12,42 @@ from PIL import Image
 from torch import Tensor
 
 from flmm.answers.answer import Answer, Phrase
-from flmm.attention.batched_generation import trace_generations
+from flmm.attention.batched_generation import trace_generation_batch
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import Step, trace_generation
-from flmm.grounding.mask_predictor import PhraseMasks
-from flmm.grounding.phrase_extraction import PhraseChoice, PhraseSource
+from flmm.attention.tracing import GenerationStep, trace_generation
+from flmm.grounding.mask_predictor import MaskPredictor
+from flmm.grounding.phrase_extraction import PhraseExtractor, PhraseSource
 from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.batched_generation import Sampling
+from flmm.lmm.batched_generation import SamplingParams
 from flmm.lmm.prompt import Prompt
-from flmm.pictures.reading import Picture, read_picture
+from flmm.pictures.reading import PictureLike, read_picture
 from flmm.stopwatch import Stopwatch
-from flmm.user_input import check_limit, check_phrases, check_text
+from flmm.user_input import check_max_new_tokens, check_phrases, check_text
 
 
 @dataclass(frozen=True)
-class Asked:
+class GenerationRequest:
     """A question about a picture, ready for the LMM."""
 
     picture: Image.Image
     """RGB, the first of the prompt's."""
     prompt: Prompt
     """Without an answer."""
-    choice: PhraseChoice
+    phrase_extractor: PhraseExtractor
     """Of the answer's phrases."""
     max_new_tokens: int
     """The answer is cut there."""
     refine: bool
     """False leaves out the mask refiner."""
-    watch: Stopwatch
+    stopwatch: Stopwatch
     """Is told of every stage."""
 
 
-class _Hearing:
+class _TraceListener:
     """A ``flmm.attention.batched_generation.Listener`` that waits for the end."""
 
-    sampling = Sampling()
+    sampling_params = SamplingParams()
     wants_trace = True
 
     def __init__(self, prompt: Prompt, max_new_tokens: int) -> None:
@@ -55,10 +55,10 @@ class _Hearing:
         self.max_new_tokens = max_new_tokens
         self.trace: Trace
 
-    def hear(self, _: Step) -> bool:
+    def on_step(self, _: GenerationStep) -> bool:
         return True
 
-    def end_of_answer(self, _: Tensor, trace: Trace | None) -> None:
+    def on_end(self, _: Tensor, trace: Trace | None) -> None:
         assert trace is not None
         self.trace = trace
 
@@ -69,15 +69,15 @@ class Pipeline:
 
     adapter: LMMAdapter
     head: GroundingHead
-    masks: PhraseMasks
-    model: str
+    mask_predictor: MaskPredictor
+    head_name: str
     """The head's name in answers."""
-    lmm: str
+    lmm_name: str
     """The LMM's name in answers."""
 
-    def choice(
+    def create_phrase_extractor(
         self, phrases: Sequence[str] | None = None, source: PhraseSource | None = None
-    ) -> PhraseChoice:
+    ) -> PhraseExtractor:
         """Of the phrases that are grounded.
 
         Raises:
@@ -85,60 +85,64 @@ class Pipeline:
         """
         if phrases is not None:
             phrases = check_phrases(phrases)
-        return PhraseChoice(self.head, self.adapter.tokenizer, phrases, source)
+        return PhraseExtractor(self.head, self.adapter.tokenizer, phrases, source)
 
-    def prepare(
+    def prepare_request(
         self,
-        image: Picture,
+        image: PictureLike,
         question: str,
-        choice: PhraseChoice,
+        phrase_extractor: PhraseExtractor,
         max_new_tokens: int,
         refine: bool,
-    ) -> Asked:
+    ) -> GenerationRequest:
         """A question about a picture, checked.
 
         Raises:
             InputError: the picture cannot be read, the question is empty, or no token may be said.
         """
         question = check_text("question", question)
-        check_limit(max_new_tokens)
+        check_max_new_tokens(max_new_tokens)
         watch = Stopwatch()
         with watch.stage("picture"):
             picture = read_picture(image)
-            prompt = self.adapter.prepare(picture, question)
-        return Asked(picture, prompt, choice, max_new_tokens, refine, watch)
+            prompt = self.adapter.build_prompt(picture, question)
+        return GenerationRequest(picture, prompt, phrase_extractor, max_new_tokens, refine, watch)
 
     @torch.no_grad()
-    def ask(self, asked: Asked) -> Answer:
+    def run(self, request: GenerationRequest) -> Answer:
         """Lets the LMM answer, and grounds its phrases on the first picture."""
-        with asked.watch.stage("generate"):
-            trace, text = trace_generation(self.adapter, asked.prompt, asked.max_new_tokens)
-        return self._ground(asked, trace, text)
+        with request.stopwatch.stage("generate"):
+            trace, text = trace_generation(self.adapter, request.prompt, request.max_new_tokens)
+        return self._ground_phrases(request, trace, text)
 
     @torch.no_grad()
-    def ask_together(self, questions: Sequence[Asked]) -> list[Answer]:
+    def run_batch(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
         """``ask`` for each, all answers generated in one batch; each watch has its whole time."""
-        hearings = [_Hearing(asked.prompt, asked.max_new_tokens) for asked in questions]
+        hearings = [_TraceListener(asked.prompt, asked.max_new_tokens) for asked in requests]
         with ExitStack() as stages:
-            for asked in questions:
-                stages.enter_context(asked.watch.stage("generate"))
-            trace_generations(self.adapter, hearings)
+            for asked in requests:
+                stages.enter_context(asked.stopwatch.stage("generate"))
+            trace_generation_batch(self.adapter, hearings)
         return [
-            self._ground(asked, trace, self.adapter.decode(trace.token_ids))
-            for asked, trace in zip(questions, (hearing.trace for hearing in hearings), strict=True)
+            self._ground_phrases(asked, trace, self.adapter.decode(trace.token_ids))
+            for asked, trace in zip(requests, (hearing.trace for hearing in hearings), strict=True)
         ]
 
-    def _ground(self, asked: Asked, trace: Trace, text: str) -> Answer:
-        with asked.watch.stage("phrases"):
-            spans = asked.choice.spans(trace, text)
-        first = replace(trace, pictures=trace.pictures[:1])
+    def _ground_phrases(self, request: GenerationRequest, trace: Trace, text: str) -> Answer:
+        with request.stopwatch.stage("phrases"):
+            spans = request.phrase_extractor.extract(trace, text)
+        first = replace(trace, picture_attentions=trace.picture_attentions[:1])
         said = [(span, first) for span in spans]
-        found = self.masks.ground(asked.picture, said, asked.refine, asked.watch)
-        return self.answer(asked.picture, text, found, asked.watch)
+        found = self.mask_predictor.predict(
+            request.picture, said, request.refine, request.stopwatch
+        )
+        return self.build_answer(request.picture, text, found, request.stopwatch)
 
-    def answer(
-        self, picture: Image.Image, text: str, phrases: tuple[Phrase, ...], watch: Stopwatch
+    def build_answer(
+        self, picture: Image.Image, text: str, phrases: tuple[Phrase, ...], stopwatch: Stopwatch
     ) -> Answer:
         """An answer under the two models' names."""
         size = (picture.height, picture.width)
-        return Answer(text, self.model, self.lmm, size, phrases, watch.seconds, picture)
+        return Answer(
+            text, self.head_name, self.lmm_name, size, phrases, stopwatch.timings, picture
+        )

@@ -5,29 +5,33 @@ from collections.abc import Sequence
 from PIL import Image
 
 from flmm.attention.trace import Trace
-from flmm.grounding.mask_predictor import Said
+from flmm.grounding.mask_predictor import TracedPhrase
 from flmm.head.model import HeadConfig
-from flmm.head.prompts import asked_for
+from flmm.head.prompts import build_segment_exchange
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.types import PhraseSpan
 
-_BETWEEN = ", "
+_SEPARATOR = ", "
 
 
-def referring_prompts(
+def build_referring_prompts(
     adapter: LMMAdapter, config: HeadConfig, picture: Image.Image, phrases: Sequence[str]
 ) -> list[Prompt]:
     """A prompt a phrase, in a sequence of its own, with the beginning of its answer."""
-    return adapter.prepare_each(picture, [asked_for(phrase, config) for phrase in phrases])
+    return adapter.build_prompts(
+        picture, [build_segment_exchange(phrase, config) for phrase in phrases]
+    )
 
 
-def referring_answer(phrases: Sequence[str], traces: Sequence[Trace]) -> tuple[str, list[Said]]:
+def join_traced_phrases(
+    phrases: Sequence[str], traces: Sequence[Trace]
+) -> tuple[str, list[TracedPhrase]]:
     """The phrases as one text, and where in it each stands, with its trace."""
     said = []
     start = 0
     for phrase, trace in zip(phrases, traces, strict=True):
         tokens = tuple(range(len(trace.token_ids)))
         said.append((PhraseSpan(phrase, start, start + len(phrase), tokens), trace))
-        start += len(phrase) + len(_BETWEEN)
-    return _BETWEEN.join(phrases), said
+        start += len(phrase) + len(_SEPARATOR)
+    return _SEPARATOR.join(phrases), said

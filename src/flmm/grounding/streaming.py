@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from flmm.answers.answer import Answer, Phrase
-from flmm.attention.spans import common_length
+from flmm.attention.spans import common_prefix_length
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import Step, trace_generation
-from flmm.grounding.phrase_extraction import PhrasesSoFar
-from flmm.grounding.pipeline import Asked, Pipeline
+from flmm.attention.tracing import GenerationStep, trace_generation
+from flmm.grounding.phrase_extraction import StreamingPhraseExtractor
+from flmm.grounding.pipeline import GenerationRequest, Pipeline
 from flmm.types import PhraseSpan
 
-_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+_INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 """What the first bytes of a character decode to, until its last one is said."""
 
 
@@ -50,7 +50,7 @@ class AnswerEvent:
     answer: Answer
 
 
-Event = TextEvent | PhraseEvent | AnswerEvent
+StreamEvent = TextEvent | PhraseEvent | AnswerEvent
 
 
 @dataclass(frozen=True)
@@ -58,119 +58,130 @@ class _Failure:
     error: BaseException
 
 
-class _Stopped(Exception):  # noqa: N818 - it is no error
+class _StreamClosed(Exception):  # noqa: N818 - it is no error
     """Nobody reads any more."""
 
 
 class AnswerStream:
     """One answer, said while its events are read."""
 
-    def __init__(self, pipeline: Pipeline, asked: Asked) -> None:
+    def __init__(self, pipeline: Pipeline, request: GenerationRequest) -> None:
         self._pipeline = pipeline
-        self._asked = asked
-        self._so_far = PhrasesSoFar(asked.choice)
-        self._said = ""
-        self._found: dict[PhraseSpan, Phrase] = {}
-        self._events: SimpleQueue[Event | _Failure] = SimpleQueue()
+        self._request = request
+        self._phrase_extractor = StreamingPhraseExtractor(request.phrase_extractor)
+        self._text = ""
+        self._phrases: dict[PhraseSpan, Phrase] = {}
+        self._event_queue: SimpleQueue[StreamEvent | _Failure] = SimpleQueue()
         self._closed = threading.Event()
-        self._reader = threading.current_thread()
-        self._embeddings: Tensor | None = None
-        self._grounding = ThreadPoolExecutor(1, "flmm-grounding")
+        self._reader_thread = threading.current_thread()
+        self._image_embeddings: Tensor | None = None
+        self._mask_executor = ThreadPoolExecutor(1, "flmm-grounding")
 
-    def events(self) -> Generator[Event, None, None]:
+    def events(self) -> Generator[StreamEvent, None, None]:
         """Speaks and grounds from the first event on until the answer or the reader ends."""
-        speaker = threading.Thread(target=self._guard, args=(self._speak,), name="flmm-speaking")
-        self._reader = threading.current_thread()
+        speaker = threading.Thread(
+            target=self._run_guarded, args=(self._generate,), name="flmm-speaking"
+        )
+        self._reader_thread = threading.current_thread()
         speaker.start()
         try:
             while True:
-                event = self._events.get()
+                event = self._event_queue.get()
                 if isinstance(event, _Failure):
                     raise event.error
                 yield event
                 if isinstance(event, AnswerEvent):
                     return
-                self._reader = threading.current_thread()
+                self._reader_thread = threading.current_thread()
         finally:
             self._closed.set()
-            self._grounding.shutdown(wait=False, cancel_futures=True)
+            self._mask_executor.shutdown(wait=False, cancel_futures=True)
             # Garbage may be collected in any thread.
             if threading.current_thread() is not speaker:
                 speaker.join()
 
-    def _guard(self, work: Callable[[], None]) -> None:
+    def _run_guarded(self, work: Callable[[], None]) -> None:
         """Does a thread's work; its errors are the reader's."""
         try:
             self._check_reader()
             work()
-        except _Stopped:
+        except _StreamClosed:
             pass
         except BaseException as error:
-            self._events.put(_Failure(error))
+            self._event_queue.put(_Failure(error))
 
     def _check_reader(self) -> None:
         # A program that ends waits for its threads, with a reader that will never read again.
         main = threading.main_thread()
-        if self._closed.is_set() or (self._reader is main and not main.is_alive()):
-            raise _Stopped
+        if self._closed.is_set() or (self._reader_thread is main and not main.is_alive()):
+            raise _StreamClosed
 
-    def _ground_later(self, work: Callable[[], None]) -> None:
-        self._grounding.submit(self._guard, work)
+    def _submit(self, work: Callable[[], None]) -> None:
+        self._mask_executor.submit(self._run_guarded, work)
 
     @torch.no_grad()
-    def _speak(self) -> None:
-        with self._asked.watch.stage("generate"):
+    def _generate(self) -> None:
+        with self._request.stopwatch.stage("generate"):
             trace, text = trace_generation(
-                self._pipeline.adapter, self._asked.prompt, self._asked.max_new_tokens, self._hear
+                self._pipeline.adapter,
+                self._request.prompt,
+                self._request.max_new_tokens,
+                self._on_token,
             )
-        self._say_rest(text)
-        with self._asked.watch.stage("phrases"):
-            spans = self._asked.choice.spans(trace, text)
-        self._ground_later(lambda: self._finish(trace, text, spans))
+        self._emit_remaining_text(text)
+        with self._request.stopwatch.stage("phrases"):
+            spans = self._request.phrase_extractor.extract(trace, text)
+        self._submit(lambda: self._finish(trace, text, spans))
 
-    def _hear(self, step: Step) -> None:
+    def _on_token(self, step: GenerationStep) -> None:
         """A token was said."""
         self._check_reader()
-        text = step.text.rstrip(_UNFINISHED)
-        if text != self._said and text.startswith(self._said):
-            self._events.put(TextEvent(text[len(self._said) :], len(self._said)))
-            self._said = text
-        if step.known == 1:
+        text = step.text.rstrip(_INCOMPLETE_CHARACTER)
+        if text != self._text and text.startswith(self._text):
+            self._event_queue.put(TextEvent(text[len(self._text) :], len(self._text)))
+            self._text = text
+        if step.num_recorded == 1:
             # Early, but not so early that the first word waits for it.
-            self._ground_later(self._embed)
-        for span in self._so_far.after(step, text):
-            self._tell_later(span, step.trace())
+            self._submit(self._embed_picture)
+        for span in self._phrase_extractor.update(step, text):
+            self._submit_phrase(span, step.trace())
 
-    def _say_rest(self, text: str) -> None:
-        if text != self._said:
-            same = common_length(self._said, text)
-            self._events.put(TextEvent(text[same:], same))
+    def _emit_remaining_text(self, text: str) -> None:
+        if text != self._text:
+            same = common_prefix_length(self._text, text)
+            self._event_queue.put(TextEvent(text[same:], same))
 
-    def _embed(self) -> None:
-        if self._asked.refine and self._embeddings is None:
-            self._embeddings = self._pipeline.masks.embed(self._asked.picture, self._asked.watch)
+    def _embed_picture(self) -> None:
+        if self._request.refine and self._image_embeddings is None:
+            self._image_embeddings = self._pipeline.mask_predictor.embed_picture(
+                self._request.picture, self._request.stopwatch
+            )
 
-    def _tell_later(self, span: PhraseSpan, trace: Trace) -> None:
-        self._ground_later(lambda: self._tell([span], trace))
+    def _submit_phrase(self, span: PhraseSpan, trace: Trace) -> None:
+        self._submit(lambda: self._emit_phrases([span], trace))
 
-    def _tell(self, spans: list[PhraseSpan], trace: Trace) -> None:
-        for span, phrase in zip(spans, self._ground(spans, trace), strict=True):
-            self._found[span] = phrase
-            self._events.put(PhraseEvent(phrase))
+    def _emit_phrases(self, spans: list[PhraseSpan], trace: Trace) -> None:
+        for span, phrase in zip(spans, self._predict_phrases(spans, trace), strict=True):
+            self._phrases[span] = phrase
+            self._event_queue.put(PhraseEvent(phrase))
 
-    def _ground(self, spans: list[PhraseSpan], trace: Trace) -> tuple[Phrase, ...]:
-        self._embed()
+    def _predict_phrases(self, spans: list[PhraseSpan], trace: Trace) -> tuple[Phrase, ...]:
+        self._embed_picture()
         said = [(span, trace) for span in spans]
-        return self._pipeline.masks.decode(said, self._embeddings, self._asked.watch)
+        return self._pipeline.mask_predictor.predict_with_embeddings(
+            said, self._image_embeddings, self._request.stopwatch
+        )
 
     def _finish(self, trace: Trace, text: str, spans: list[PhraseSpan]) -> None:
-        early = len(self._found)
-        self._tell([span for span in spans if span not in self._found], trace)
+        early = len(self._phrases)
+        self._emit_phrases([span for span in spans if span not in self._phrases], trace)
         # Masks that were not made in one go differ in their last bits from ``Grounder.chat``'s.
         if early and len(spans) > 1:
             self._check_reader()
-            phrases = self._ground(spans, trace)
+            phrases = self._predict_phrases(spans, trace)
         else:
-            phrases = tuple(self._found[span] for span in spans)
-        answer = self._pipeline.answer(self._asked.picture, text, phrases, self._asked.watch)
-        self._events.put(AnswerEvent(answer))
+            phrases = tuple(self._phrases[span] for span in spans)
+        answer = self._pipeline.build_answer(
+            self._request.picture, text, phrases, self._request.stopwatch
+        )
+        self._event_queue.put(AnswerEvent(answer))

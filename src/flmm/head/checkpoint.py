@@ -17,7 +17,7 @@ from transformers import SamModel
 
 from flmm.errors import InputError
 from flmm.head.model import GroundingHead, HeadConfig
-from flmm.head.weights import misfit
+from flmm.head.weights import find_mismatch
 from flmm.lmm.base import LMMAdapter
 from flmm.masks.refiner import load_sam
 
@@ -25,14 +25,16 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 FORMAT_VERSION = 1
 
-NOT_SAVED = ("refiner.sam.vision_encoder.", "refiner.sam.shared_image_embedding.")
+UNSAVED_PREFIXES = ("refiner.sam.vision_encoder.", "refiner.sam.shared_image_embedding.")
 """Frozen and public; the shared embedding is the prompt encoder's own under a second name."""
 
 
-def trained_state(head: GroundingHead) -> dict[str, Tensor]:
+def trained_state_dict(head: GroundingHead) -> dict[str, Tensor]:
     """The weights that make a head: U-Net, SAM's prompt encoder and mask decoder, the rest."""
     return {
-        name: tensor for name, tensor in head.state_dict().items() if not name.startswith(NOT_SAVED)
+        name: tensor
+        for name, tensor in head.state_dict().items()
+        if not name.startswith(UNSAVED_PREFIXES)
     }
 
 
@@ -45,7 +47,7 @@ def save_head(head: GroundingHead, folder: str | Path) -> None:
         InputError: the folder cannot be written.
     """
     folder = Path(folder)
-    weights = {name: tensor.contiguous().cpu() for name, tensor in trained_state(head).items()}
+    weights = {name: tensor.contiguous().cpu() for name, tensor in trained_state_dict(head).items()}
     config = {"format_version": FORMAT_VERSION, **asdict(head.config)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,24 +76,24 @@ def load_head(
     Raises:
         InputError: a file is missing, damaged or of another shape, or the hub cannot be reached.
     """
-    folder = _folder(name, revision)
+    folder = _find_or_download(name, revision)
     config = read_config(folder)
-    head = GroundingHead(config, sam or _named_sam(folder, config))
+    head = GroundingHead(config, sam or _load_named_sam(folder, config))
     _load_weights(head, folder / WEIGHTS_NAME)
     return head.eval()
 
 
-def untrained_sam(name: str | Path, revision: str | None = None) -> SamModel:
+def load_untrained_sam(name: str | Path, revision: str | None = None) -> SamModel:
     """The SAM that a head names, as it was before the head was trained.
 
     Raises:
         InputError: as ``load_head`` does.
     """
-    folder = _folder(name, revision)
-    return _named_sam(folder, read_config(folder))
+    folder = _find_or_download(name, revision)
+    return _load_named_sam(folder, read_config(folder))
 
 
-def _named_sam(folder: Path, config: HeadConfig) -> SamModel:
+def _load_named_sam(folder: Path, config: HeadConfig) -> SamModel:
     inside = folder / config.refiner_name_or_path
     return load_sam(inside if inside.is_dir() else config.refiner_name_or_path)
 
@@ -139,7 +141,7 @@ def read_config(folder: Path) -> HeadConfig:
     return HeadConfig(**content)
 
 
-def check_matches(config: HeadConfig, adapter: LMMAdapter) -> None:
+def check_compatible(config: HeadConfig, adapter: LMMAdapter) -> None:
     """Says whether a head was made for an LMM of these sizes.
 
     Raises:
@@ -176,7 +178,7 @@ def find_lmm(head: str, config: HeadConfig, lmm: str | None) -> tuple[str, str |
     return lmm, None
 
 
-def push_head_to_hub(head: GroundingHead, repository: str, private: bool = False) -> str:
+def push_head_to_hub(head: GroundingHead, repo_id: str, private: bool = False) -> str:
     """Uploads a head with a short model card; needs a hub login.
 
     Args:
@@ -201,17 +203,17 @@ def push_head_to_hub(head: GroundingHead, repository: str, private: bool = False
             save_head(head, folder)
             card = model_card(head.config)
             (Path(folder) / "README.md").write_text(card, encoding="utf-8")
-            address = HfApi().create_repo(repository, private=private, exist_ok=True)
-            HfApi().upload_folder(repo_id=repository, folder_path=folder)
+            address = HfApi().create_repo(repo_id, private=private, exist_ok=True)
+            HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
     except (OSError, HFValidationError, HubConnectionError) as error:
         raise InputError(
-            f"cannot upload the head to {repository!r} ({_first_line(error)}); "
+            f"cannot upload the head to {repo_id!r} ({_first_line(error)}); "
             "check the name, the network and `hf auth login`"
         ) from error
     return str(address)
 
 
-def _folder(name: str | Path, revision: str | None) -> Path:
+def _find_or_download(name: str | Path, revision: str | None) -> Path:
     """The head's folder, fetched from the hub when ``name`` is none on this disk."""
     folder = Path(name)
     if folder.is_dir():
@@ -239,14 +241,14 @@ def _load_weights(head: GroundingHead, path: Path) -> None:
         raise InputError(
             f"cannot read {path} ({_first_line(error)}); save or download the head again"
         ) from error
-    if problem := misfit(trained_state(head), weights):
+    if problem := find_mismatch(trained_state_dict(head), weights):
         raise InputError(
             f"{path} {problem}; use the {CONFIG_NAME} and the refiner that it was saved with"
         )
     head.load_state_dict(weights, strict=False)
 
 
-def model_card(config: HeadConfig, measured: str = "") -> str:
+def model_card(config: HeadConfig, results: str = "") -> str:
     """The README of a head's folder or repository; ``measured``: its figures, as Markdown."""
     base = (
         f"base_model: {config.base_model_name_or_path}\n" if config.base_model_name_or_path else ""
@@ -255,7 +257,7 @@ def model_card(config: HeadConfig, measured: str = "") -> str:
         f"---\nlibrary_name: flmm\npipeline_tag: image-segmentation\n{base}---\n\n"
         f"A grounding head of [flmm](https://arxiv.org/abs/2406.05821): masks for what "
         f"`{config.base_model_name_or_path or 'its LMM'}` says, which itself stays untouched.\n"
-        f"{measured}"
+        f"{results}"
     )
 
 

@@ -13,29 +13,29 @@ import torch
 from torch import Tensor, nn
 from transformers import SamModel
 
-from flmm.attention.merge import Merge
+from flmm.attention.merge import MergeMethod
 from flmm.errors import InputError
 from flmm.head.model import GroundingHead, HeadConfig
 from flmm.head.official_weight_names import (
-    State,
-    below,
-    mask_decoder_sizes,
+    StateDict,
+    infer_mask_decoder_sizes,
+    infer_sam_config,
     rename_mask_decoder,
     rename_sam,
-    sam_config,
+    select_by_prefix,
 )
-from flmm.head.weights import misfit
+from flmm.head.weights import find_mismatch
 from flmm.masks.refiner import load_sam
 from flmm.masks.unet import MaskDecoder
 
-TRAINING_STATE = ("mmengine.", "numpy.", "builtins.getattr")
+TRAINER_GLOBAL_PREFIXES = ("mmengine.", "numpy.", "builtins.getattr")
 """Names that the authors' trainer leaves in its logs; they are read as inert stand-ins."""
 
 
-class _Ignored:
+class _InertStub:
     """Stands in for whatever the trainer logged; takes anything, keeps nothing, runs nothing."""
 
-    def __new__(cls, *_: object) -> "_Ignored":
+    def __new__(cls, *_: object) -> "_InertStub":
         return super().__new__(cls)
 
     def __init__(self, *_: object) -> None:
@@ -45,14 +45,14 @@ class _Ignored:
         return
 
 
-def convert_official(
-    source: str | Path | State,
+def convert_official_checkpoint(
+    source: str | Path | StateDict,
     *,
     sam: SamModel | None = None,
     refiner_name_or_path: str = "facebook/sam-vit-large",
     base_model_name_or_path: str = "",
     base_model_revision: str | None = None,
-    merge: Merge = "mean",
+    merge: MergeMethod = "mean",
     views: int = 1,
     upsample_input: int = 64,
     decoder_heads: int = 8,
@@ -73,25 +73,25 @@ def convert_official(
         InputError: the file cannot be read, holds more than tensors and plain values, or lacks
             a weight.
     """
-    state = source if isinstance(source, Mapping) else read_official(source)
+    state = source if isinstance(source, Mapping) else read_official_state_dict(source)
     names = ("mask_head.conv_seg.weight", "text_proj.weight", "text_layer_weights")
-    decoder = below(state, "mask_head.")
+    decoder = select_by_prefix(state, "mask_head.")
     for name in names:
         if name not in state:
             raise InputError(f"the checkpoint has no {name}; give an F-LMM checkpoint with SAM")
-    layers, maps = len(state["text_layer_weights"]), mask_decoder_sizes(decoder)[0]
+    layers, maps = len(state["text_layer_weights"]), infer_mask_decoder_sizes(decoder)[0]
     heads, left_over = divmod(maps, layers * views)
     if left_over:
         raise InputError(
             f"the checkpoint has {maps} maps, no multiple of {views} views * {layers} layers; "
             "give views=2 for a tiled LMM, else 1"
         )
-    sam_state = rename_sam(below(state, "sam.model."))
+    sam_state = rename_sam(select_by_prefix(state, "sam.model."))
     if "vision_encoder.pos_embed" in sam_state:
-        sam = SamModel(sam_config(sam_state, decoder_heads))
+        sam = SamModel(infer_sam_config(sam_state, decoder_heads))
     elif sam is None:
         sam = load_sam(refiner_name_or_path)
-    _, base_channels, stages = mask_decoder_sizes(decoder)
+    _, base_channels, stages = infer_mask_decoder_sizes(decoder)
     config = HeadConfig(
         layers=layers,
         heads=heads,
@@ -106,22 +106,22 @@ def convert_official(
         refiner_name_or_path=refiner_name_or_path,
     )
     head = GroundingHead(config, sam)
-    _load(head.mask_decoder, rename_mask_decoder(decoder), "mask_head")
-    _load(head.text_projection, below(state, "text_proj."), "text_proj")
-    _load_sam(sam, sam_state)
+    _load_module_weights(head.mask_decoder, rename_mask_decoder(decoder), "mask_head")
+    _load_module_weights(head.text_projection, select_by_prefix(state, "text_proj."), "text_proj")
+    _load_sam_weights(sam, sam_state)
     with torch.no_grad():
         head.layer_weights.copy_(state["text_layer_weights"])
     return head.eval()
 
 
-def convert_mask_decoder(state: State, upsample_input: int = 64) -> MaskDecoder:
+def convert_mask_decoder(state: StateDict, upsample_input: int = 64) -> MaskDecoder:
     """Makes a mask decoder of the authors' weights for it (names without ``mask_head.``)."""
-    decoder = MaskDecoder(*mask_decoder_sizes(state), upsample_input)
-    _load(decoder, rename_mask_decoder(state), "mask_head")
+    decoder = MaskDecoder(*infer_mask_decoder_sizes(state), upsample_input)
+    _load_module_weights(decoder, rename_mask_decoder(state), "mask_head")
     return decoder
 
 
-def read_official(path: str | Path) -> dict[str, Tensor]:
+def read_official_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint's ``state_dict``; never runs code that the file names.
 
     Raises:
@@ -130,21 +130,21 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
     """
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        refused = [name for name in foreign if not name.startswith(TRAINING_STATE)]
+        refused = [name for name in foreign if not name.startswith(TRAINER_GLOBAL_PREFIXES)]
         if refused:
             raise InputError(
                 f"{path} holds {refused[0]}, which is not a tensor; it was not loaded, "
                 "get the checkpoint from its authors"
             )
-        stand_ins = [(_Ignored, name) for name in foreign]
+        stand_ins = [(_InertStub, name) for name in foreign]
         with torch.serialization.safe_globals([*stand_ins]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, IndexError) as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable_error(path, error) from error
     except (ValueError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
-        raise _unreadable(path, error) from error
+        raise _unreadable_error(path, error) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise InputError(f"{path} has no state_dict; give an F-LMM checkpoint")
@@ -154,17 +154,17 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _load_sam(sam: SamModel, state: State) -> None:
+def _load_sam_weights(sam: SamModel, state: StateDict) -> None:
     """Overwrites SAM's prompt encoder and mask decoder, and its vision encoder if it is there."""
     for name, module in sam.named_children():
-        weights = below(state, f"{name}.")
+        weights = select_by_prefix(state, f"{name}.")
         # The shared embedding is the prompt encoder's own; the vision encoder may be left out.
         if weights or name in ("prompt_encoder", "mask_decoder"):
-            _load(module, weights, f"sam.model {name}")
+            _load_module_weights(module, weights, f"sam.model {name}")
 
 
-def _load(module: nn.Module, state: State, name: str) -> None:
-    if problem := misfit(module.state_dict(), state):
+def _load_module_weights(module: nn.Module, state: StateDict, name: str) -> None:
+    if problem := find_mismatch(module.state_dict(), state):
         raise InputError(
             f"the checkpoint's {name} {problem}; "
             "give an F-LMM checkpoint and the SAM that it was trained with"
@@ -172,6 +172,6 @@ def _load(module: nn.Module, state: State, name: str) -> None:
     module.load_state_dict(state)
 
 
-def _unreadable(path: str | Path, error: Exception) -> InputError:
+def _unreadable_error(path: str | Path, error: Exception) -> InputError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return InputError(f"cannot read {path} ({reason}); give a checkpoint made by torch.save")

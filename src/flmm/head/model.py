@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from transformers import SamModel
 
-from flmm.attention.merge import Merge
+from flmm.attention.merge import MergeMethod
 from flmm.errors import InputError
-from flmm.masks.refiner import MaskRefiner, Resolution
+from flmm.masks.refiner import MaskRefiner, MaskResolution
 from flmm.masks.selector import DEFAULT_THRESHOLD, KeywordSelector
 from flmm.masks.unet import MaskDecoder
-from flmm.pictures.geometry import cut_to_picture, resize_to_picture
+from flmm.pictures.geometry import crop_to_picture, resize_to_picture
 from flmm.types import ImageGeometry
 
 
@@ -35,7 +35,7 @@ class HeadConfig:
     base_channels: int = 64
     stages: int = 4
     upsample_input: int = 64
-    merge: Merge = "mean"
+    merge: MergeMethod = "mean"
     kept_maps: tuple[int, ...] | None = None
     """Which of the ``views * layers * heads`` maps the decoder sees, ascending; None for all."""
     normalise: bool = True
@@ -73,33 +73,38 @@ class HeadConfig:
         if self.kept_maps is not None:
             # JSON has lists.
             object.__setattr__(self, "kept_maps", tuple(self.kept_maps))
-            _check_kept_maps(self.kept_maps, self.all_maps)
+            _check_kept_maps(self.kept_maps, self.num_lmm_maps)
         if self.merge not in ("mean", "max"):
             raise InputError(f"head merge is {self.merge!r}; choose 'mean' or 'max'")
         if not 0 <= self.selector_threshold <= 1:
             raise InputError(f"selector_threshold is {self.selector_threshold}; give one in 0..1")
 
     @property
-    def all_maps(self) -> int:
+    def num_lmm_maps(self) -> int:
         """Attention maps that the LMM has for a phrase: views * layers * heads."""
         return self.views * self.layers * self.heads
 
     @property
-    def maps(self) -> int:
+    def num_maps(self) -> int:
         """Attention maps a phrase that the decoder sees."""
-        return self.all_maps if self.kept_maps is None else len(self.kept_maps)
+        return self.num_lmm_maps if self.kept_maps is None else len(self.kept_maps)
 
-    def keep(self, attention: Tensor) -> Tensor:
+    def select_maps(self, attention: Tensor) -> Tensor:
         """(all maps, h, w) of a phrase to (maps, h, w): those that the decoder sees."""
         return attention if self.kept_maps is None else attention[list(self.kept_maps)]
 
 
-def _check_kept_maps(kept: tuple[int, ...], maps: int) -> None:
-    if any(isinstance(one, bool) or not isinstance(one, int) for one in kept):
-        raise InputError(f"head kept_maps is {kept}; give whole numbers")
-    if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < maps:
+def _check_kept_maps(kept_maps: tuple[int, ...], num_maps: int) -> None:
+    if any(isinstance(one, bool) or not isinstance(one, int) for one in kept_maps):
+        raise InputError(f"head kept_maps is {kept_maps}; give whole numbers")
+    if (
+        not kept_maps
+        or list(kept_maps) != sorted(set(kept_maps))
+        or not 0 <= kept_maps[0] <= kept_maps[-1] < num_maps
+    ):
         raise InputError(
-            f"head kept_maps is {list(kept)}; give different numbers in 0..{maps - 1}, ascending"
+            f"head kept_maps is {list(kept_maps)}; give different numbers in 0..{num_maps - 1},"
+            " ascending"
         )
 
 
@@ -126,14 +131,14 @@ class GroundingHead(nn.Module):
         super().__init__()
         self.config = config
         self.mask_decoder = MaskDecoder(
-            config.maps,
+            config.num_maps,
             config.base_channels,
             config.stages,
             config.upsample_input,
             config.normalise,
         )
         self.refiner = MaskRefiner(sam, config.use_mask, config.use_box, config.use_text)
-        self.text_projection = nn.Linear(config.hidden_size, self.refiner.width)
+        self.text_projection = nn.Linear(config.hidden_size, self.refiner.hidden_size)
         self.text_projection.requires_grad_(config.refine and config.use_text)
         if not config.refine:
             self.refiner.requires_grad_(False)
@@ -148,8 +153,8 @@ class GroundingHead(nn.Module):
         hidden_states: Sequence[Tensor],
         geometry: ImageGeometry,
         image_embeddings: Tensor,
-        picture_of_phrase: Tensor | None = None,
-        resolution: Resolution = "picture",
+        picture_indices: Tensor | None = None,
+        resolution: MaskResolution = "picture",
     ) -> HeadOutput:
         """Masks of all phrases in one batch.
 
@@ -170,7 +175,7 @@ class GroundingHead(nn.Module):
                 f"got attention of {len(attention)} phrases and hidden states of "
                 f"{len(hidden_states)}; give both for the same phrases, at least one"
             )
-        mask_logits = cut_to_picture(self.mask_decoder(attention)[:, 0], geometry)
+        mask_logits = crop_to_picture(self.mask_decoder(attention)[:, 0], geometry)
         if not self.config.refine:
             last = (
                 resize_to_picture(mask_logits, geometry) if resolution == "picture" else mask_logits
@@ -181,7 +186,7 @@ class GroundingHead(nn.Module):
             self.text_prompts(hidden_states),
             geometry,
             image_embeddings,
-            picture_of_phrase,
+            picture_indices,
             resolution,
         )
         return HeadOutput(mask_logits, refined_logits)

@@ -11,10 +11,10 @@ from transformers import SamConfig
 
 from flmm.errors import InputError
 
-State = Mapping[str, Tensor]
+StateDict = Mapping[str, Tensor]
 """Weights by name."""
 
-SAM_NAMES = tuple(
+SAM_RENAME_PATTERNS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"^image_encoder\.", "vision_encoder."),
@@ -42,12 +42,12 @@ SAM_NAMES = tuple(
     )
 )
 
-PERCEPTRON = re.compile(
+MLP_NAME_PATTERN = re.compile(
     r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\.layers\.(\d+)\.(\w+)"
 )
 
 
-def rename_mask_decoder(state: State) -> dict[str, Tensor]:
+def rename_mask_decoder(state: StateDict) -> dict[str, Tensor]:
     """The authors' names of the U-Net's weights to ours."""
     leaves = {"conv": "0", "gn": "1"}
     renamed: dict[str, Tensor] = {}
@@ -59,38 +59,40 @@ def rename_mask_decoder(state: State) -> dict[str, Tensor]:
                 renamed[f"down_stages.{stage}.{index}.{leaves[leaf]}.{kind}"] = tensor
             case ["decoder", stage, "conv_block", "convs", index, ("conv" | "gn") as leaf, kind]:
                 # They count from the finest stage, we in the order of use.
-                ours = _stages(state) - 2 - int(stage)
+                ours = _count_stages(state) - 2 - int(stage)
                 renamed[f"up_stages.{ours}.convolutions.{index}.{leaves[leaf]}.{kind}"] = tensor
             case ["decoder", stage, "upsample", "interp_upsample", "1", "conv", kind]:
-                renamed[f"up_stages.{_stages(state) - 2 - int(stage)}.project.{kind}"] = tensor
+                renamed[f"up_stages.{_count_stages(state) - 2 - int(stage)}.project.{kind}"] = (
+                    tensor
+                )
             case ["decoder", stage, "upsample", "interp_upsample", "1", "gn", kind]:
-                renamed[f"up_stages.{_stages(state) - 2 - int(stage)}.norm.{kind}"] = tensor
+                renamed[f"up_stages.{_count_stages(state) - 2 - int(stage)}.norm.{kind}"] = tensor
             case _:
                 raise InputError(f"mask_head.{name} is unknown; give an F-LMM U-Net checkpoint")
     return renamed
 
 
-def rename_sam(state: State) -> dict[str, Tensor]:
+def rename_sam(state: StateDict) -> dict[str, Tensor]:
     """Meta's names of SAM's weights to those of transformers' ``SamModel``."""
     last: dict[str, int] = {}
     for name in state:
-        if found := PERCEPTRON.match(name):
+        if found := MLP_NAME_PATTERN.match(name):
             last[found[1]] = max(last.get(found[1], 0), int(found[2]))
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if found := PERCEPTRON.match(name):
+        if found := MLP_NAME_PATTERN.match(name):
             module, index, kind = found[1], int(found[2]), found[3]
             inner = "proj_in" if index == 0 else f"layers.{index - 1}"
             inner = "proj_out" if index == last[module] else inner
             renamed[f"{module}.{inner}.{kind}"] = tensor
             continue
-        for pattern, replacement in SAM_NAMES:
+        for pattern, replacement in SAM_RENAME_PATTERNS:
             name = pattern.sub(replacement, name)
         renamed[name] = tensor
     return renamed
 
 
-def below(state: State, prefix: str) -> dict[str, Tensor]:
+def select_by_prefix(state: StateDict, prefix: str) -> dict[str, Tensor]:
     """The weights whose name starts with ``prefix``, without it."""
     return {
         name.removeprefix(prefix): tensor
@@ -99,45 +101,45 @@ def below(state: State, prefix: str) -> dict[str, Tensor]:
     }
 
 
-def _stages(state: State) -> int:
+def _count_stages(state: StateDict) -> int:
     return 1 + max(int(name.split(".")[1]) for name in state if name.startswith("encoder."))
 
 
-def mask_decoder_sizes(state: State) -> tuple[int, int, int]:
+def infer_mask_decoder_sizes(state: StateDict) -> tuple[int, int, int]:
     """(in_channels, base_channels, stages)."""
     first = "encoder.0.0.convs.0.conv.weight"
     if first not in state:
         raise InputError(f"the checkpoint has no mask_head.{first}; give an F-LMM checkpoint")
     base_channels, in_channels = state[first].shape[:2]
-    return in_channels, base_channels, _stages(state)
+    return in_channels, base_channels, _count_stages(state)
 
 
-def sam_config(state: State, decoder_heads: int) -> SamConfig:
+def infer_sam_config(state: StateDict, decoder_heads: int) -> SamConfig:
     """The sizes of a whole SAM (transformers' names), from its weights' shapes.
 
     Raises:
         InputError: a weight is missing.
     """
     try:
-        return _sam_config(state, decoder_heads)
+        return _infer_sam_config(state, decoder_heads)
     except KeyError as error:
         raise InputError(
             f"the checkpoint's sam.model has no {error.args[0]}; give an F-LMM checkpoint"
         ) from error
 
 
-def _sam_config(state: State, decoder_heads: int) -> SamConfig:
+def _infer_sam_config(state: StateDict, decoder_heads: int) -> SamConfig:
     _, side, _, vision_width = state["vision_encoder.pos_embed"].shape
     patch = state["vision_encoder.patch_embed.projection.weight"].shape[2]
-    reach = _by_index(state, r"vision_encoder\.layers\.(\d+)\.attn\.rel_pos_h")
+    reach = _weights_by_index(state, r"vision_encoder\.layers\.(\d+)\.attn\.rel_pos_h")
     windows = {index: (rel.shape[0] + 1) // 2 for index, rel in reach.items()}
     everywhere = [index for index, window in windows.items() if window == side]
     width = state["prompt_encoder.no_mask_embed.weight"].shape[1]
-    blocks = _by_index(
+    blocks = _weights_by_index(
         state,
         r"mask_decoder\.transformer\.layers\.(\d+)\.cross_attn_token_to_image\.q_proj\.weight",
     )
-    iou = _by_index(state, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\.weight")
+    iou = _weights_by_index(state, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\.weight")
     return SamConfig(
         vision_config={
             "hidden_size": vision_width,
@@ -172,6 +174,6 @@ def _sam_config(state: State, decoder_heads: int) -> SamConfig:
     )
 
 
-def _by_index(state: State, pattern: str) -> dict[int, Tensor]:
+def _weights_by_index(state: StateDict, pattern: str) -> dict[int, Tensor]:
     found = {name: re.fullmatch(pattern, name) for name in state}
     return {int(match[1]): state[name] for name, match in found.items() if match}

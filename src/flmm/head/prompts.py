@@ -10,7 +10,7 @@ DEFAULT_CAPTION_PROMPT = "What is in the picture?"
 _ARTICLE = re.compile(r"^(the|an?)\s+(?=\S)", re.IGNORECASE)
 
 
-def asked_for(phrase: str, config: HeadConfig) -> tuple[str, str]:
+def build_segment_exchange(phrase: str, config: HeadConfig) -> tuple[str, str]:
     """What the LMM is asked for a phrase that shall be segmented, and what it is made to answer."""
     pattern = config.segment_prompt or DEFAULT_SEGMENT_PROMPT
     said = phrase

@@ -22,38 +22,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Family:
+class LMMFamily:
     """One supported LMM family: the ``model_type`` values of its configurations, and its class."""
 
-    module: str
-    adapter: str
+    module_name: str
+    adapter_name: str
     model_types: tuple[str, ...]
     hub_ids: tuple[str, ...]
     """Some of its models on the hub."""
 
 
 @functools.cache
-def families() -> tuple[Family, ...]:
+def list_families() -> tuple[LMMFamily, ...]:
     """Every family in this package, by module name; imports neither torch nor transformers."""
     found = []
     for entry in pkgutil.iter_modules(families_package.__path__):
         source = Path(families_package.__path__[0], f"{entry.name}.py").read_text(encoding="utf-8")
         for statement in ast.parse(source).body:
             if isinstance(statement, ast.ClassDef) and (
-                types := _declared(statement, "model_types")
+                types := _read_class_literal(statement, "model_types")
             ):
-                hub_ids = _declared(statement, "hub_ids")
+                hub_ids = _read_class_literal(statement, "hub_ids")
                 found.append(
-                    Family(
+                    LMMFamily(
                         f"{families_package.__name__}.{entry.name}", statement.name, types, hub_ids
                     )
                 )
-    return tuple(sorted(found, key=lambda family: family.module))
+    return tuple(sorted(found, key=lambda family: family.module_name))
 
 
-def adapter_class(family: Family) -> "type[LMMAdapter]":
+def load_adapter_class(family: LMMFamily) -> "type[LMMAdapter]":
     """The family's adapter class, imported now."""
-    adapter: type[LMMAdapter] = getattr(importlib.import_module(family.module), family.adapter)
+    adapter: type[LMMAdapter] = getattr(
+        importlib.import_module(family.module_name), family.adapter_name
+    )
     return adapter
 
 
@@ -70,16 +72,16 @@ def load_lmm(
     if Path(name).expanduser().is_dir():
         name = str(Path(name).expanduser())
     model_type = read_model_type(name, revision)
-    for family in families():
+    for family in list_families():
         if model_type in family.model_types:
-            return adapter_class(family).load(name, placement, revision)
+            return load_adapter_class(family).load(name, placement, revision)
     from flmm.lmm.generic import GenericAdapter
 
     return GenericAdapter.load(name, placement, revision)
 
 
-def _declared(statement: ast.ClassDef, name: str) -> tuple[str, ...]:
-    for line in statement.body:
+def _read_class_literal(class_definition: ast.ClassDef, name: str) -> tuple[str, ...]:
+    for line in class_definition.body:
         if (
             isinstance(line, ast.AnnAssign)
             and isinstance(line.target, ast.Name)

@@ -18,11 +18,11 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.errors import InputError
-from flmm.lmm.chat import Chat, encode_chat, render_chat
+from flmm.lmm.chat import RenderedChat, encode_chat, render_chat
 from flmm.lmm.frozen_model import FrozenModel
-from flmm.lmm.generation import Generation, TokenCallback, sampling
-from flmm.lmm.loading import load_parts
-from flmm.lmm.picture_features import PictureFeatures
+from flmm.lmm.generation import CallbackStreamer, Generation, sampling_kwargs
+from flmm.lmm.loading import load_components
+from flmm.lmm.picture_features import PictureFeatureCache
 from flmm.lmm.placement import Placement
 from flmm.lmm.prompt import (
     Message,
@@ -30,7 +30,7 @@ from flmm.lmm.prompt import (
     ProcessedPicture,
     Prompt,
     PromptBatch,
-    joined,
+    pad_and_concatenate,
 )
 
 
@@ -49,15 +49,15 @@ class LMMAdapter(FrozenModel, ABC):
     """transformers' own class of the whole model."""
     views: ClassVar[int] = 1
     """Grids of image tokens a picture: 2 where a coarse view stands beside tiles (section 1.7)."""
-    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)
+    image_input_names: ClassVar[tuple[str, ...]] = ("pixel_values",)
     """What the model takes from the image processor."""
-    position_inputs: ClassVar[tuple[str, ...]] = ()
+    position_input_names: ClassVar[tuple[str, ...]] = ()
     """Those of ``image_inputs`` that the LLM needs too, for its tokens' positions."""
-    token_types: ClassVar[str | None] = None
+    token_type_input_name: ClassVar[str | None] = None
     """The input that tells image tokens (1) from text (0), where the model wants one."""
-    converses: ClassVar[bool] = True
+    supports_conversation: ClassVar[bool] = True
     """Whether a question may follow others."""
-    counts_positions: ClassVar[bool] = False
+    computes_position_ids: ClassVar[bool] = False
     """Whether the model itself counts positions past the padding of a batch."""
 
     def __init__(
@@ -74,7 +74,7 @@ class LMMAdapter(FrozenModel, ABC):
         self.revision = revision
         self.lock = threading.RLock()
         """Held while recording: the recorder changes the model's configuration for a moment."""
-        self.picture_features = PictureFeatures(model)
+        self.picture_features = PictureFeatureCache(model)
 
     @classmethod
     def load(
@@ -86,11 +86,11 @@ class LMMAdapter(FrozenModel, ABC):
             InputError: a file of it is missing or cannot be used, or a package that the placement
                 needs is not there.
         """
-        return cls(*load_parts(cls.model_class, name, placement, revision), name, revision)
+        return cls(*load_components(cls.model_class, name, placement, revision), name, revision)
 
     @classmethod
     @abstractmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
         """A small random model of the family, made without files, the same at every call.
 
         ``grouped_queries``: with fewer key heads than query heads.
@@ -105,7 +105,7 @@ class LMMAdapter(FrozenModel, ABC):
                 model.
         """
 
-    def process(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
+    def process_pictures(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         """The image processor's tensors for the pictures of one conversation."""
         return self.run_image_processor(list(pictures))
 
@@ -135,7 +135,7 @@ class LMMAdapter(FrozenModel, ABC):
         """What the chat template writes for a picture."""
         return self.image_token
 
-    def render(self, messages: Sequence[Message], answer: str | None) -> Chat:
+    def render_chat(self, messages: Sequence[Message], answer: str | None) -> RenderedChat:
         """The conversation's text, its last message the question, with placeholders for pictures.
 
         Raises:
@@ -143,11 +143,11 @@ class LMMAdapter(FrozenModel, ABC):
         """
         return render_chat(self.tokenizer, self.placeholder, messages, answer, self.name)
 
-    def type_tokens(self, is_image: Tensor, is_answer: Tensor) -> Tensor:
+    def compute_token_type_ids(self, is_image: Tensor, is_answer: Tensor) -> Tensor:
         """(L,) int64 for the input ``token_types``, from two (L,) bool."""
         return (is_image & ~is_answer).long()
 
-    def prepare(
+    def build_prompt(
         self,
         pictures: Image.Image | Sequence[Image.Image],
         question: str,
@@ -162,9 +162,9 @@ class LMMAdapter(FrozenModel, ABC):
         Raises:
             InputError: a text contains the family's image placeholder.
         """
-        return self.prepare_each(pictures, [(question, answer)], history)[0]
+        return self.build_prompts(pictures, [(question, answer)], history)[0]
 
-    def prepare_each(
+    def build_prompts(
         self,
         pictures: Image.Image | Sequence[Image.Image],
         texts: Sequence[tuple[str, str | None]],
@@ -180,23 +180,23 @@ class LMMAdapter(FrozenModel, ABC):
         own = (pictures,) if isinstance(pictures, Image.Image) else tuple(pictures)
         texts = [(asked.strip(), None if said is None else said.strip()) for asked, said in texts]
         chats = [
-            self.render([*history, Message("user", asked, own)], said) for asked, said in texts
+            self.render_chat([*history, Message("user", asked, own)], said) for asked, said in texts
         ]
         earlier = [picture for message in history for picture in message.pictures]
         shown = [picture.convert("RGB") for picture in (*earlier, *own)]
-        inputs = self.process(shown) if shown else {}
+        inputs = self.process_pictures(shown) if shown else {}
         layouts = [
             self.layout(ProcessedPicture((picture.height, picture.width), inputs, index))
             for index, picture in enumerate(shown)
         ]
         return [
-            self._prompt(chat, *text, inputs, layouts)
+            self._assemble_prompt(chat, *text, inputs, layouts)
             for chat, text in zip(chats, texts, strict=True)
         ]
 
-    def _prompt(
+    def _assemble_prompt(
         self,
-        chat: Chat,
+        chat: RenderedChat,
         question: str,
         answer: str | None,
         inputs: Mapping[str, Tensor],
@@ -208,16 +208,20 @@ class LMMAdapter(FrozenModel, ABC):
         token_ids = torch.tensor([encoded.token_ids])
         is_image = token_ids[0] == self.image_token_id
         placed = []
-        for layout, (start, end) in zip(layouts, encoded.pictures, strict=True):
+        for layout, (start, end) in zip(layouts, encoded.picture_spans, strict=True):
             columns = torch.arange(start, end)[is_image[start:end]]
-            placed.append(tuple(replace(v, columns=columns[v.columns]) for v in layout.views))
+            placed.append(
+                tuple(replace(v, token_positions=columns[v.token_positions]) for v in layout.views)
+            )
         text_inputs = {"input_ids": token_ids, "attention_mask": torch.ones_like(token_ids)}
-        if self.token_types is not None:
+        if self.token_type_input_name is not None:
             is_answer = torch.arange(token_ids.shape[1]) >= encoded.answer_start
-            text_inputs[self.token_types] = self.type_tokens(is_image, is_answer)[None]
+            text_inputs[self.token_type_input_name] = self.compute_token_type_ids(
+                is_image, is_answer
+            )[None]
         return Prompt(
-            inputs=text_inputs | {name: inputs[name] for name in self.image_inputs if layouts},
-            pictures=tuple(placed),
+            inputs=text_inputs | {name: inputs[name] for name in self.image_input_names if layouts},
+            picture_views=tuple(placed),
             question=question,
             question_start=encoded.question_start,
             question_offsets=encoded.question_offsets,
@@ -227,7 +231,7 @@ class LMMAdapter(FrozenModel, ABC):
         )
 
     @torch.no_grad()
-    def collate(self, prompts: Sequence[Prompt], pixels: bool = False) -> PromptBatch:
+    def collate(self, prompts: Sequence[Prompt], keep_pixels: bool = False) -> PromptBatch:
         """Prompts as one batch, padded on the left, on the model's device and in its type.
 
         The vision tower runs here, for pictures that it has not seen lately. ``pixels``: the model
@@ -235,30 +239,32 @@ class LMMAdapter(FrozenModel, ABC):
         """
         longest = max(prompt.length for prompt in prompts)
         padding = tuple(longest - prompt.length for prompt in prompts)
-        encoded = self.picture_features.input_names - set(self.position_inputs)
+        encoded = self.picture_features.input_names - set(self.position_input_names)
         inputs = {}
         for key in dict.fromkeys(key for prompt in prompts for key in prompt.inputs):
-            if key in encoded and not pixels:
+            if key in encoded and not keep_pixels:
                 continue
             parts = [prompt.inputs.get(key) for prompt in prompts]
-            if key in ("input_ids", "attention_mask", self.token_types):
+            if key in ("input_ids", "attention_mask", self.token_type_input_name):
                 fill = self.pad_token_id if key == "input_ids" else 0
                 parts = [
                     nn.functional.pad(part, (columns, 0), value=fill)
                     for part, columns in zip(parts, padding, strict=True)
                     if part is not None
                 ]
-            inputs[key] = self._placed(joined([part for part in parts if part is not None]))
-        if any(padding) and not self.counts_positions:
+            inputs[key] = self._to_device(
+                pad_and_concatenate([part for part in parts if part is not None])
+            )
+        if any(padding) and not self.computes_position_ids:
             # Counted from each sequence's first real token.
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        shown = [prompt.inputs for prompt in prompts if prompt.pictures]
+        shown = [prompt.inputs for prompt in prompts if prompt.picture_views]
         features = None
-        if shown and not pixels:
-            features = self.picture_features.of_each(shown, self._placed)
+        if shown and not keep_pixels:
+            features = self.picture_features.get_batch(shown, self._to_device)
         return PromptBatch(tuple(prompts), inputs, padding, features)
 
-    def _placed(self, tensor: Tensor) -> Tensor:
+    def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
 
     @torch.no_grad()
@@ -283,13 +289,13 @@ class LMMAdapter(FrozenModel, ABC):
         # transformers types generate for a protocol that its own models do not meet.
         sequences = cast(Callable[..., Tensor], self.model.generate)(
             **inputs,
-            **sampling(temperature),
+            **sampling_kwargs(temperature),
             max_new_tokens=max_new_tokens,
             num_beams=1,
             pad_token_id=self.pad_token_id,
-            streamer=None if on_token is None else TokenCallback(on_token),
+            streamer=None if on_token is None else CallbackStreamer(on_token),
         )
         token_ids = sequences[0, prompt.length :].cpu()
-        if len(token_ids) and int(token_ids[-1]) in self.end_token_ids:
+        if len(token_ids) and int(token_ids[-1]) in self.eos_token_ids:
             token_ids = token_ids[:-1]
         return Generation(token_ids, self.decode(token_ids))

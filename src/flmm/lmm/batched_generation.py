@@ -14,12 +14,12 @@ from transformers.generation.stopping_criteria import StoppingCriteria, Stopping
 
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.preallocated_cache import roomy_cache
+from flmm.lmm.preallocated_cache import create_preallocated_cache
 from flmm.lmm.prompt import PromptBatch
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How an answer's tokens are chosen.
 
     Raises:
@@ -40,7 +40,7 @@ class Sampling:
 def generate_batch(
     adapter: LMMAdapter,
     batch: PromptBatch,
-    samplings: Sequence[Sampling],
+    sampling_params: Sequence[SamplingParams],
     max_new_tokens: int,
     on_tokens: Callable[[list[int]], list[bool]],
 ) -> None:
@@ -68,17 +68,19 @@ def generate_batch(
         max_new_tokens=max_new_tokens,
         num_beams=1,
         pad_token_id=adapter.pad_token_id,
-        cache=roomy_cache(adapter.model),
-        logits_processor=LogitsProcessorList([_Draw(samplings, adapter.device)]),
-        stopping_criteria=StoppingCriteriaList([_Ended(on_tokens)]),
+        cache=create_preallocated_cache(adapter.model),
+        logits_processor=LogitsProcessorList(
+            [_SamplingLogitsProcessor(sampling_params, adapter.device)]
+        ),
+        stopping_criteria=StoppingCriteriaList([_CallbackStoppingCriteria(on_tokens)]),
     )
 
 
-class _Draw(LogitsProcessor):
+class _SamplingLogitsProcessor(LogitsProcessor):
     """Leaves, of the sequences that want chance, only a token that was drawn."""
 
-    def __init__(self, samplings: Sequence[Sampling], device: torch.device) -> None:
-        self._drawn: list[tuple[int, float, torch.Generator]] = []
+    def __init__(self, samplings: Sequence[SamplingParams], device: torch.device) -> None:
+        self._sampled_rows: list[tuple[int, float, torch.Generator]] = []
         for row, sampling in enumerate(samplings):
             if sampling.temperature > 0:
                 generator = torch.Generator(device)
@@ -86,13 +88,13 @@ class _Draw(LogitsProcessor):
                     generator.seed()
                 else:
                     generator.manual_seed(sampling.seed)
-                self._drawn.append((row, sampling.temperature, generator))
+                self._sampled_rows.append((row, sampling.temperature, generator))
 
     def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
-        if not self._drawn:
+        if not self._sampled_rows:
             return scores
         scores = scores.clone()
-        for row, temperature, generator in self._drawn:
+        for row, temperature, generator in self._sampled_rows:
             logits = scores[row].double()
             # The best token's is 0, so that no temperature makes all of them infinite.
             chances = ((logits - logits.max()) / temperature).softmax(-1)
@@ -102,7 +104,7 @@ class _Draw(LogitsProcessor):
         return scores
 
 
-class _Ended(StoppingCriteria):
+class _CallbackStoppingCriteria(StoppingCriteria):
     """Hands on each step's tokens."""
 
     def __init__(self, on_tokens: Callable[[list[int]], list[bool]]) -> None:

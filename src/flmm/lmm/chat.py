@@ -16,16 +16,16 @@ from flmm.lmm.prompt import Message, Offsets
 Span = tuple[int, int]
 
 # A letter for private use, which no template treats in any way of its own.
-_MARK = "\ue000"
+_QUESTION_MARKER = "\ue000"
 
 
 @dataclass(frozen=True)
-class Chat:
+class RenderedChat:
     """The chat's text, and where in it the question and the answer stand."""
 
     text: str
-    question: Span
-    answer: Span | None
+    question_span: Span
+    answer_span: Span | None
     has_special_tokens: bool
     """Whether the text begins with the tokenizer's own first token, or shall not."""
 
@@ -35,7 +35,7 @@ class EncodedChat:
     """The chat's tokens, and which of them are the question and the answer."""
 
     token_ids: list[int]
-    pictures: tuple[Span, ...]
+    picture_spans: tuple[Span, ...]
     """(first, last + 1) token of each picture's text."""
     question_start: int
     question_offsets: Offsets
@@ -49,7 +49,7 @@ def render_chat(
     messages: Sequence[Message],
     answer: str | None,
     name: str,
-) -> Chat:
+) -> RenderedChat:
     """The conversation's text up to and with the answer to its last message, the question.
 
     Uses the tokenizer's chat template, with ``placeholder`` for each picture; without one, LLaVA
@@ -58,20 +58,22 @@ def render_chat(
     Raises:
         InputError: a text contains ``placeholder``, or the template shows no picture or question.
     """
-    refuse_placeholder(placeholder, messages, answer)
+    check_no_placeholder(placeholder, messages, answer)
     question = messages[-1].text
-    opening = _render(tokenizer, placeholder, messages, None, name)
+    opening = _apply_chat_template(tokenizer, placeholder, messages, None, name)
     # The question may also be said elsewhere, or be a word of the template's own ("USER").
-    marked = [*messages[:-1], replace(messages[-1], text=_MARK)]
-    question_start = _render(tokenizer, placeholder, marked, None, name).find(_MARK)
+    marked = [*messages[:-1], replace(messages[-1], text=_QUESTION_MARKER)]
+    question_start = _apply_chat_template(tokenizer, placeholder, marked, None, name).find(
+        _QUESTION_MARKER
+    )
     if opening[question_start : question_start + len(question)] != question:
         question_start = opening.rfind(question)
     question_span = (question_start, question_start + len(question))
     begins = tokenizer.bos_token
     complete = isinstance(begins, str) and opening.startswith(begins)
     if answer is None:
-        return Chat(opening, question_span, None, complete)
-    whole = _render(tokenizer, placeholder, messages, answer, name)
+        return RenderedChat(opening, question_span, None, complete)
+    whole = _apply_chat_template(tokenizer, placeholder, messages, answer, name)
     stem = opening.rstrip()
     start = whole.find(answer, len(stem))
     if start < 0 or not whole.startswith(stem) or whole[len(stem) : start].strip():
@@ -80,10 +82,10 @@ def render_chat(
         joint = "" if opening != stem or answer[:1].isspace() else " "
         whole, start = opening + joint + answer, len(opening + joint)
     answer_span = (start, start + len(answer))
-    return Chat(whole[: start + len(answer)], question_span, answer_span, complete)
+    return RenderedChat(whole[: start + len(answer)], question_span, answer_span, complete)
 
 
-def refuse_placeholder(placeholder: str, messages: Sequence[Message], answer: str | None) -> None:
+def check_no_placeholder(placeholder: str, messages: Sequence[Message], answer: str | None) -> None:
     """Raises InputError when a text contains what stands for a picture."""
     said = [(f"{message.role}'s message", message.text) for message in messages[:-1]]
     for name, text in (*said, ("question", messages[-1].text), ("answer", answer or "")):
@@ -95,15 +97,18 @@ def refuse_placeholder(placeholder: str, messages: Sequence[Message], answer: st
 
 
 def encode_chat(
-    tokenizer: PreTrainedTokenizerBase, chat: Chat, placeholder: str, pictures: Sequence[str]
+    tokenizer: PreTrainedTokenizerBase,
+    chat: RenderedChat,
+    placeholder: str,
+    picture_texts: Sequence[str],
 ) -> EncodedChat:
     """The chat's tokens, with a text for each picture's placeholder; the answer's are the last."""
     parts = chat.text.split(placeholder)
-    assert len(parts) == len(pictures) + 1
+    assert len(parts) == len(picture_texts) + 1
     text = parts[0]
     shown: list[Span] = []
     moves: list[Span] = []
-    for picture, part in zip(pictures, parts[1:], strict=True):
+    for picture, part in zip(picture_texts, parts[1:], strict=True):
         shown.append((len(text), len(text) + len(picture)))
         written = sum(map(len, parts[: len(shown)])) + len(placeholder) * (len(shown) - 1)
         moves.append((written, len(picture) - len(placeholder)))
@@ -122,21 +127,21 @@ def encode_chat(
     while offsets and offsets[-1] == (0, 0):
         token_ids.pop()
         offsets.pop()
-    question_span = moved(chat.question)
-    question = [at for at, span in enumerate(offsets) if _overlap(span, question_span)]
+    question_span = moved(chat.question_span)
+    question = [at for at, span in enumerate(offsets) if _spans_overlap(span, question_span)]
     question_start = question[0] if question else len(token_ids)
     answer_start, answer_offsets = len(token_ids), None
-    if chat.answer is not None:
-        answer_span = moved(chat.answer)
+    if chat.answer_span is not None:
+        answer_span = moved(chat.answer_span)
         answer = [at for at, span in enumerate(offsets) if span[1] > answer_span[0]]
         answer_start = answer[0] if answer else len(token_ids)
-        answer_offsets = tuple(_within(offsets[at], answer_span) for at in answer)
+        answer_offsets = tuple(_clip_span(offsets[at], answer_span) for at in answer)
     starts = [span[0] for span in offsets]
     return EncodedChat(
         token_ids,
         tuple((bisect_left(starts, begin), bisect_left(starts, end)) for begin, end in shown),
         question_start,
-        tuple(_within(offsets[at], question_span) for at in question),
+        tuple(_clip_span(offsets[at], question_span) for at in question),
         answer_start,
         answer_offsets,
     )
@@ -168,7 +173,7 @@ def load_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _render(
+def _apply_chat_template(
     tokenizer: PreTrainedTokenizerBase,
     placeholder: str,
     messages: Sequence[Message],
@@ -178,13 +183,13 @@ def _render(
     if answer is not None:
         messages = [*messages, Message("assistant", answer)]
     if tokenizer.chat_template is None:
-        return _vicuna(placeholder, messages, str(tokenizer.eos_token or ""))
+        return _render_vicuna_chat(placeholder, messages, str(tokenizer.eos_token or ""))
     pictures = sum(len(message.pictures) for message in messages)
     # Templates of text-only LLMs know plain strings alone.
     for structured in (True, False):
         try:
             text = tokenizer.apply_chat_template(
-                [_as_dict(message, placeholder, structured) for message in messages],
+                [_message_to_dict(message, placeholder, structured) for message in messages],
                 tokenize=False,
                 add_generation_prompt=answer is None,
             )
@@ -199,7 +204,7 @@ def _render(
     )
 
 
-def _as_dict(message: Message, placeholder: str, structured: bool) -> dict[str, str]:
+def _message_to_dict(message: Message, placeholder: str, structured: bool) -> dict[str, str]:
     if not structured:
         pictures = "".join(f"{placeholder}\n" for _ in message.pictures)
         return {"role": message.role, "content": pictures + message.text}
@@ -209,7 +214,7 @@ def _as_dict(message: Message, placeholder: str, structured: bool) -> dict[str, 
     return cast(dict[str, str], {"role": message.role, "content": content})
 
 
-def _vicuna(placeholder: str, messages: Sequence[Message], end: str) -> str:
+def _render_vicuna_chat(placeholder: str, messages: Sequence[Message], eos_token: str) -> str:
     """LLaVA 1.5's conversation, for checkpoints that come without a template."""
     text = ""
     for message in messages:
@@ -219,15 +224,15 @@ def _vicuna(placeholder: str, messages: Sequence[Message], end: str) -> str:
         elif message.role == "user":
             text += f"USER: {pictures}{message.text} ASSISTANT:"
         else:
-            text += f" {message.text}{end}"
+            text += f" {message.text}{eos_token}"
     return text
 
 
-def _overlap(first: Span, second: Span) -> bool:
+def _spans_overlap(first: Span, second: Span) -> bool:
     return first[0] < second[1] and second[0] < first[1]
 
 
-def _within(span: Span, outer: Span) -> Span:
+def _clip_span(span: Span, outer: Span) -> Span:
     """``span`` counted from the start of ``outer``, and cut to it."""
     length = outer[1] - outer[0]
     return min(max(span[0] - outer[0], 0), length), min(max(span[1] - outer[0], 0), length)

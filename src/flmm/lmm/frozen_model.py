@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-_SOFTMAX_LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
+_SOFTMAX_LAYER_TYPES = ("full_attention", "sliding_attention", "chunked_attention")
 """The ``layer_types`` of transformers whose attention has rows to record."""
 
 
@@ -50,7 +50,7 @@ class FrozenModel:
         if kinds is None:
             return tuple(self.decoder_layers)
         pairs = zip(self.decoder_layers, kinds, strict=True)
-        return tuple(layer for layer, kind in pairs if kind in _SOFTMAX_LAYERS)
+        return tuple(layer for layer, kind in pairs if kind in _SOFTMAX_LAYER_TYPES)
 
     @property
     def layers(self) -> int:
@@ -87,7 +87,7 @@ class FrozenModel:
         return text.strip()
 
     @property
-    def end_token_ids(self) -> frozenset[int]:
+    def eos_token_ids(self) -> frozenset[int]:
         """The tokens that end an answer."""
         configured = self.model.generation_config
         ends = configured.eos_token_id if configured is not None else None
@@ -100,6 +100,6 @@ class FrozenModel:
         pad = self.tokenizer.pad_token_id
         if pad is None:
             # Padding is masked, so any token does where the tokenizer has none of its own.
-            pad = min(self.end_token_ids, default=0)
+            pad = min(self.eos_token_ids, default=0)
         assert isinstance(pad, int)
         return pad

@@ -22,22 +22,22 @@ class Generation:
 
 
 @dataclass
-class TokenCallback(BaseStreamer):
+class CallbackStreamer(BaseStreamer):
     """Hands each new token to a function; ``generate`` pushes the prompt first."""
 
     on_token: Callable[[int], None]
-    prompt_seen: bool = field(default=False, init=False)
+    prompt_skipped: bool = field(default=False, init=False)
 
     def put(self, value: Tensor) -> None:
-        if self.prompt_seen:
+        if self.prompt_skipped:
             self.on_token(int(value.item()))
-        self.prompt_seen = True
+        self.prompt_skipped = True
 
     def end(self) -> None:
         """Nothing is held back."""
 
 
-def sampling(temperature: float) -> dict[str, float | bool | None]:
+def sampling_kwargs(temperature: float) -> dict[str, float | bool | None]:
     """What tells ``generate`` how to choose tokens: the likeliest at 0, else by chance.
 
     Raises:

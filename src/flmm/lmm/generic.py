@@ -27,15 +27,21 @@ from transformers.utils.import_utils import is_torchvision_available
 
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.image_processing import ImageSteps, whole_grid
-from flmm.lmm.loading import load_parts
+from flmm.lmm.image_processing import PreprocessingSteps, grid_view
+from flmm.lmm.loading import load_components
 from flmm.lmm.model_type import read_model_type
 from flmm.lmm.placement import Placement
 from flmm.lmm.prompt import Message, PictureLayout, ProcessedPicture
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+from flmm.lmm.tiny_models import (
+    find_token_id,
+    random_model,
+    tiny_text_config,
+    tiny_tokenizer,
+    tiny_vision_config,
+)
 
 # What processors raise when a file or setting of theirs is missing.
-_UNUSABLE = (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError)
+_PROCESSOR_ERRORS = (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError)
 
 
 class GenericAdapter(LMMAdapter):
@@ -67,31 +73,31 @@ class GenericAdapter(LMMAdapter):
             (model.get_decoder() is None, "its class shows no decoder"),  # type: ignore[no-untyped-call]
         ):  # fmt: skip
             if missing:
-                raise _unreadable(name, model.config.model_type, what)
+                raise _unsupported_error(name, model.config.model_type, what)
         super().__init__(model, tokenizer, image_processor, name, revision)
 
     @classmethod
     def load(
         cls, name: str, placement: Placement | None = None, revision: str | None = None
     ) -> Self:
-        model_class = _class_of(name, revision)
-        adapter = cls(*load_parts(model_class, name, placement, revision), name, revision)
+        model_class = _find_model_class(name, revision)
+        adapter = cls(*load_components(model_class, name, placement, revision), name, revision)
         try:
             make = cast(Callable[..., object], AutoProcessor.from_pretrained)
             processor = make(name, revision=revision, trust_remote_code=False)
-        except _UNUSABLE as error:
-            raise adapter._without_processor(error) from error
+        except _PROCESSOR_ERRORS as error:
+            raise adapter._processor_error(error) from error
         if not isinstance(processor, ProcessorMixin):
-            raise adapter._without_processor(None)
-        adapter.compare_with(processor)
+            raise adapter._processor_error(None)
+        adapter.check_against_processor(processor)
         return adapter
 
-    def _without_processor(self, error: Exception | None) -> InputError:
+    def _processor_error(self, error: Exception | None) -> InputError:
         lines = str(error).strip().splitlines() if error else ["there is none"]
         what = f"its own processor cannot be used ({''.join(lines[:1])})"
-        return _unreadable(self.name, self.model.config.model_type, what)
+        return _unsupported_error(self.name, self.model.config.model_type, what)
 
-    def compare_with(self, processor: ProcessorMixin) -> None:
+    def check_against_processor(self, processor: ProcessorMixin) -> None:
         """Makes sure that a prompt is the one that the model's own processor makes.
 
         Raises:
@@ -99,7 +105,7 @@ class GenericAdapter(LMMAdapter):
         """
         shown = Image.new("RGB", (80, 64), (200, 30, 60))
         question = "What is in the picture?"
-        chat = self.render([Message("user", question, (shown,))], None)
+        chat = self.render_chat([Message("user", question, (shown,))], None)
         try:
             theirs = processor(
                 images=[shown],
@@ -107,50 +113,52 @@ class GenericAdapter(LMMAdapter):
                 add_special_tokens=not chat.has_special_tokens,
                 return_tensors="pt",
             )
-        except _UNUSABLE as error:
-            raise self._without_processor(error) from error
-        ours = self.prepare(shown, question).inputs["input_ids"]
-        others = set(theirs) - {"input_ids", "attention_mask", *self.image_inputs}
+        except _PROCESSOR_ERRORS as error:
+            raise self._processor_error(error) from error
+        ours = self.build_prompt(shown, question).inputs["input_ids"]
+        others = set(theirs) - {"input_ids", "attention_mask", *self.image_input_names}
         if others:
             what = f"it also takes {', '.join(sorted(others))}"
-            raise _unreadable(self.name, self.model.config.model_type, what)
+            raise _unsupported_error(self.name, self.model.config.model_type, what)
         if not torch.equal(ours, theirs["input_ids"]):
             what = "its processor writes pictures into the text in a way of its own"
-            raise _unreadable(self.name, self.model.config.model_type, what)
+            raise _unsupported_error(self.name, self.model.config.model_type, what)
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         kind = self.model.config.model_type
         pixels = picture.inputs.get("pixel_values")
         if pixels is None:
             what = f"its image processor gives {', '.join(picture.inputs)}, not pixel_values"
-            raise _unreadable(self.name, kind, what)
+            raise _unsupported_error(self.name, kind, what)
         if pixels.ndim != 4:
             what = f"it cuts pictures up, into a tensor of {tuple(pixels.shape)}"
-            raise _unreadable(self.name, kind, what)
-        given = {name: picture.inputs[name] for name in self.image_inputs}
-        features = self.picture_features.of(given, self._placed).pooler_output
+            raise _unsupported_error(self.name, kind, what)
+        given = {name: picture.inputs[name] for name in self.image_input_names}
+        features = self.picture_features.get(given, self._to_device).pooler_output
         if features is None or len(features) != len(pixels):
             what = "its features are not one piece a picture"
-            raise _unreadable(self.name, kind, what)
+            raise _unsupported_error(self.name, kind, what)
         count = features[picture.index].shape[-2]
         height, width = pixels.shape[-2:]
         rows = round(math.sqrt(count * height / width))
         if rows < 1 or count % rows or rows * width != count // rows * height:
             what = f"{count} image tokens are no grid of a canvas of {height}×{width} pixels"
-            raise _unreadable(self.name, kind, what)
-        geometry = ImageSteps.of(self.image_processor).geometry(picture.size, height // rows)
+            raise _unsupported_error(self.name, kind, what)
+        geometry = PreprocessingSteps.from_image_processor(self.image_processor).compute_geometry(
+            picture.size, height // rows
+        )
         if geometry.canvas != (height, width):
             what = f"its image processor makes {height}×{width} pixels by steps that are not named"
-            raise _unreadable(self.name, kind, what)
-        return PictureLayout(self.image_token * count, (whole_grid(geometry),))
+            raise _unsupported_error(self.name, kind, what)
+        return PictureLayout(self.image_token * count, (grid_view(geometry),))
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image>")
         config = VipLlavaConfig(
-            vision_config=CLIPVisionConfig(**tiny_vision(32, 4)),
-            text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
-            image_token_index=token_id(tokenizer, "<image>"),
+            vision_config=CLIPVisionConfig(**tiny_vision_config(32, 4)),
+            text_config=LlamaConfig(**tiny_text_config(tokenizer, grouped_queries)),
+            image_token_index=find_token_id(tokenizer, "<image>"),
             vision_feature_layer=[-2, -1],
         )
         processor = CLIPImageProcessorPil(
@@ -160,17 +168,17 @@ class GenericAdapter(LMMAdapter):
         return cls(model, tokenizer, processor, name="tiny-vipllava")
 
 
-def _class_of(name: str, revision: str | None) -> type[PreTrainedModel]:
+def _find_model_class(name: str, revision: str | None) -> type[PreTrainedModel]:
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         # That the repository brings code of its own does not help: flmm runs none.
         what = "transformers itself has no model of that type"
-        raise _unreadable(name, read_model_type(name, revision), what) from error
+        raise _unsupported_error(name, read_model_type(name, revision), what) from error
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
     if not isinstance(model_class, type) or not issubclass(model_class, PreTrainedModel):
         what = "transformers has no model of that type that reads pictures and writes text"
-        raise _unreadable(name, config.model_type, what)
+        raise _unsupported_error(name, config.model_type, what)
     _check_processors(name, config.model_type)
     return model_class
 
@@ -185,16 +193,16 @@ def _check_processors(name: str, model_type: str) -> None:
     what = "transformers has its {} processor only for torchvision" + missing
     if "pil" not in IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, ("pil",)):
         whole = what.format("image") + ", and none for PIL, as flmm uses them"
-        raise _unreadable(name, model_type, whole)
+        raise _unsupported_error(name, model_type, whole)
     # flmm shows no videos, but the processor that its prompts are compared with wants this too.
     if missing and model_type in VIDEO_PROCESSOR_MAPPING_NAMES:
-        raise _unreadable(name, model_type, what.format("video"))
+        raise _unsupported_error(name, model_type, what.format("video"))
 
 
-def _unreadable(name: str, model_type: str, what: str) -> InputError:
+def _unsupported_error(name: str, model_type: str, reason: str) -> InputError:
     """Says what is missing, and which file would mend it."""
     return InputError(
         f"LMM {name!r} has model_type {model_type!r}, which no family of flmm reads (see flmm"
-        f" models), and the generic adapter cannot: {what}; write"
+        f" models), and the generic adapter cannot: {reason}; write"
         f" src/flmm/lmm/families/{model_type}.py for it, as llava.py is for LLaVA"
     )

@@ -20,18 +20,18 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from flmm.errors import InputError
-from flmm.lmm.prompt import View
+from flmm.lmm.prompt import PictureView
 from flmm.types import ImageGeometry, Size
 
 # What most checkpoints name; importing these alone saves the auto classes' second.
-_COMMON: dict[str, type[PilBackend]] = {
+_COMMON_IMAGE_PROCESSORS: dict[str, type[PilBackend]] = {
     "CLIPImageProcessor": CLIPImageProcessorPil,
     "LlavaImageProcessor": LlavaImageProcessorPil,
 }
 
 
 @dataclass(frozen=True)
-class ImageSteps:
+class PreprocessingSteps:
     """What an image processor does to a picture's place, in the order in which it does it."""
 
     pad_to_square: bool
@@ -41,18 +41,18 @@ class ImageSteps:
     """The centre of this size is cut out; what is too short is padded instead."""
 
     @classmethod
-    def of(cls, processor: PilBackend) -> Self:
+    def from_image_processor(cls, image_processor: PilBackend) -> Self:
         """The steps of a ``PilBackend`` processor.
 
         Raises:
             InputError: it pads in a way that says nothing of where the picture lies.
         """
-        settings = processor.to_dict()
+        settings = image_processor.to_dict()
         pads = bool(settings.get("do_pad"))
-        if pads and not isinstance(processor, LlavaImageProcessorPil):
+        if pads and not isinstance(image_processor, LlavaImageProcessorPil):
             raise InputError(
-                f"image processor {type(processor).__name__!r} pads pictures in a way flmm does"
-                " not know; set do_pad to false in preprocessor_config.json"
+                f"image processor {type(image_processor).__name__!r} pads pictures in a way flmm"
+                " does not know; set do_pad to false in preprocessor_config.json"
             )
         crop = settings.get("crop_size") if settings.get("do_center_crop") else None
         return cls(
@@ -61,7 +61,7 @@ class ImageSteps:
             crop=None if crop is None else (int(crop["height"]), int(crop["width"])),
         )
 
-    def geometry(self, picture: Size, patch: int) -> ImageGeometry:
+    def compute_geometry(self, picture: Size, patch_size: int) -> ImageGeometry:
         """Where a picture of that size lies, in whole pixels, with one cell a ``patch`` pixels.
 
         Only a picture padded before it is resized can lie between pixels; its edges are then
@@ -80,36 +80,37 @@ class ImageSteps:
                 f"a picture of {picture[1]}×{picture[0]} pixels is too narrow: the model's image"
                 f" processor makes it {canvas[1]}×{canvas[0]}; crop it to a broader part"
             )
-        top, height = _scaled(start[0], picture[0], canvas[0] / padded[0])
-        left, width = _scaled(start[1], picture[1], canvas[1] / padded[1])
+        top, height = _scale_interval(start[0], picture[0], canvas[0] / padded[0])
+        left, width = _scale_interval(start[1], picture[1], canvas[1] / padded[1])
         if self.crop is not None:
             top += _crop_offset(canvas[0], self.crop[0])
             left += _crop_offset(canvas[1], self.crop[1])
             canvas = self.crop
-        grid = (canvas[0] // patch, canvas[1] // patch)
+        grid = (canvas[0] // patch_size, canvas[1] // patch_size)
         return ImageGeometry(picture, (height, width), (top, left), canvas, grid)
 
 
-def whole_grid(geometry: ImageGeometry, leading: int = 0) -> View:
+def grid_view(geometry: ImageGeometry, leading_tokens: int = 0) -> PictureView:
     """The view of a picture whose image tokens are its grid, row by row, after ``leading`` ones."""
-    cells = torch.arange(geometry.grid[0] * geometry.grid[1]) + leading
-    return View(cells.reshape(geometry.grid), geometry)
+    cells = torch.arange(geometry.grid[0] * geometry.grid[1]) + leading_tokens
+    return PictureView(cells.reshape(geometry.grid), geometry)
 
 
-def padded_to_square(picture: Size, canvas: int, grid: Size) -> ImageGeometry:
+def square_padded_geometry(picture: Size, canvas: int, grid: Size) -> ImageGeometry:
     """A picture centred on a square of its longer side, which is then resized to the canvas."""
     side = max(picture)
     starts = [(side - length) // 2 for length in picture]
     (top, height), (left, width) = (
-        _scaled(start, length, canvas / side) for start, length in zip(starts, picture, strict=True)
+        _scale_interval(start, length, canvas / side)
+        for start, length in zip(starts, picture, strict=True)
     )
     return ImageGeometry(picture, (height, width), (top, left), (canvas, canvas), grid)
 
 
-def resized_then_padded(picture: Size, canvas: int, smallest: int, grid: Size) -> ImageGeometry:
+def letterboxed_geometry(picture: Size, canvas: int, min_size: int, grid: Size) -> ImageGeometry:
     """A picture resized so that its longer side fits the square canvas, and centred on it."""
     scale = canvas / max(picture)
-    height, width = (max(round(length * scale), smallest) for length in picture)
+    height, width = (max(round(length * scale), min_size) for length in picture)
     offset = ((canvas - height) // 2, (canvas - width) // 2)
     return ImageGeometry(picture, (height, width), offset, (canvas, canvas), grid)
 
@@ -124,8 +125,8 @@ def load_image_processor(name: str, revision: str | None) -> PilBackend:
     settings, _ = PilBackend.get_image_processor_dict(name, revision=revision)
     kind = str(settings.get("image_processor_type", "CLIPImageProcessor"))
     kind = kind.removesuffix("Fast").removesuffix("Pil")
-    if kind in _COMMON:
-        return _COMMON[kind](**settings)
+    if kind in _COMMON_IMAGE_PROCESSORS:
+        return _COMMON_IMAGE_PROCESSORS[kind](**settings)
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     load = AutoImageProcessor.from_pretrained
@@ -133,7 +134,7 @@ def load_image_processor(name: str, revision: str | None) -> PilBackend:
     if not isinstance(processor, PilBackend):
         raise InputError(
             f"LMM {name!r}: image processor {kind!r} has no version for PIL;"
-            f" name one of {', '.join(_COMMON)} in its preprocessor_config.json"
+            f" name one of {', '.join(_COMMON_IMAGE_PROCESSORS)} in its preprocessor_config.json"
         )
     return processor
 
@@ -158,7 +159,7 @@ def resized_size(size: SizeDict, picture: Size) -> Size:
     return size.height, size.width
 
 
-def _scaled(start: int, length: int, scale: float) -> tuple[int, int]:
+def _scale_interval(start: int, length: int, scale: float) -> tuple[int, int]:
     first, last = round(start * scale), round((start + length) * scale)
     if last > first:
         return first, last - first

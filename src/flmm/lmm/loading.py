@@ -13,7 +13,7 @@ from flmm.lmm.image_processing import load_image_processor
 from flmm.lmm.placement import Placement
 
 
-def load_parts(
+def load_components(
     model_class: type[PreTrainedModel], name: str, placement: Placement | None, revision: str | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, PilBackend]:
     """The model in its place, its tokenizer and its image processor.
@@ -26,12 +26,12 @@ def load_parts(
     # transformers types these for the settings of its configurations.
     load = cast(Callable[..., PreTrainedModel], model_class.from_pretrained)
     try:
-        model = load(name, revision=revision or "main", **placement.options)
+        model = load(name, revision=revision or "main", **placement.from_pretrained_kwargs)
         image_processor = load_image_processor(name, revision)
         tokenizer = load_tokenizer(name, revision)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"LMM {name!r} cannot be loaded: {reason}") from error
-    if placement.device_to_move_to is not None:
-        model.to(placement.device_to_move_to)  # type: ignore[arg-type]
+    if placement.target_device is not None:
+        model.to(placement.target_device)  # type: ignore[arg-type]
     return model, tokenizer, image_processor

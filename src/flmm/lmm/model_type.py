@@ -12,7 +12,7 @@ def read_model_type(name: str, revision: str | None = None) -> str:
     Raises:
         InputError: the configuration cannot be found or names no model type.
     """
-    path = _config_path(name, revision)
+    path = _find_config(name, revision)
     try:
         model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
@@ -27,7 +27,7 @@ def read_model_type(name: str, revision: str | None = None) -> str:
     return model_type
 
 
-def _config_path(name: str, revision: str | None) -> Path:
+def _find_config(name: str, revision: str | None) -> Path:
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():

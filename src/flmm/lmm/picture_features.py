@@ -13,17 +13,17 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 
-from flmm.lru_cache import Remembered
+from flmm.lru_cache import LRUCache
 
 _Features = Tensor | list[Tensor] | tuple[Tensor, ...]
 _Encode = Callable[..., BaseModelOutputWithPooling]
 # What the models read of an output; everything else of it would only fill memory.
-_POOLED, _BY_LAYER, _SAME_FOR_ALL = (
+_POOLER_OUTPUT, _DEEPSTACK_FEATURES, _INDICATOR_FEATURES = (
     "pooler_output", "deepstack_features", "visual_indicator_features",
 )  # fmt: skip
 
 
-class PictureFeatures:
+class PictureFeatureCache:
     """What a frozen LMM's vision tower and projector make of pictures, remembered for a few."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -31,10 +31,10 @@ class PictureFeatures:
         self._model = model
         self.input_names = frozenset(inspect.signature(self._encode).parameters) - {"kwargs"}
         """What the vision tower takes of a prompt's inputs."""
-        self._remembered: Remembered[BaseModelOutputWithPooling] = Remembered()
+        self._cache: LRUCache[BaseModelOutputWithPooling] = LRUCache()
 
-    def of(
-        self, inputs: Mapping[str, Tensor], place: Callable[[Tensor], Tensor]
+    def get(
+        self, inputs: Mapping[str, Tensor], to_device: Callable[[Tensor], Tensor]
     ) -> BaseModelOutputWithPooling:
         """The features of one conversation's pictures.
 
@@ -47,48 +47,52 @@ class PictureFeatures:
             digest.update(tensor.numpy().tobytes())
 
         def make() -> BaseModelOutputWithPooling:
-            placed = {name: place(tensor) for name, tensor in taken.items()}
+            placed = {name: to_device(tensor) for name, tensor in taken.items()}
             output = self._encode(**placed, return_dict=True)
-            names = (_POOLED, _BY_LAYER, _SAME_FOR_ALL)
-            return _like(output, {name: output[name] for name in names if name in output})
+            names = (_POOLER_OUTPUT, _DEEPSTACK_FEATURES, _INDICATOR_FEATURES)
+            return _make_output(output, {name: output[name] for name in names if name in output})
 
-        return self._remembered.get(digest.digest(), make)
+        return self._cache.get_or_create(digest.digest(), make)
 
-    def of_each(
-        self, prompts: Sequence[Mapping[str, Tensor]], place: Callable[[Tensor], Tensor]
+    def get_batch(
+        self, prompt_inputs: Sequence[Mapping[str, Tensor]], to_device: Callable[[Tensor], Tensor]
     ) -> BaseModelOutputWithPooling:
         """The features of a batch: of each prompt's pictures, as ``of`` gives them, joined."""
         found: dict[tuple[int, ...], BaseModelOutputWithPooling] = {}
         parts = []
-        for inputs in prompts:
+        for inputs in prompt_inputs:
             # Prompts about the same pictures share their tensors; pixels are digested once.
             same = tuple(id(inputs.get(name)) for name in sorted(self.input_names))
             if same not in found:
-                found[same] = self.of(inputs, place)
+                found[same] = self.get(inputs, to_device)
             parts.append(found[same])
-        return _joined_features(parts)
+        return _concatenate_features(parts)
 
 
-def _joined_features(parts: Sequence[BaseModelOutputWithPooling]) -> BaseModelOutputWithPooling:
+def _concatenate_features(
+    parts: Sequence[BaseModelOutputWithPooling],
+) -> BaseModelOutputWithPooling:
     """Several conversations' features as one batch's."""
     first = parts[0]
-    whole: dict[str, object] = {_POOLED: _joined([part[_POOLED] for part in parts])}
-    if _BY_LAYER in first:
-        layers = zip(*(part[_BY_LAYER] for part in parts), strict=True)
-        whole[_BY_LAYER] = [_joined(layer) for layer in layers]
-    if _SAME_FOR_ALL in first:
-        whole[_SAME_FOR_ALL] = first[_SAME_FOR_ALL]
-    return _like(first, whole)
+    whole: dict[str, object] = {
+        _POOLER_OUTPUT: _concatenate([part[_POOLER_OUTPUT] for part in parts])
+    }
+    if _DEEPSTACK_FEATURES in first:
+        layers = zip(*(part[_DEEPSTACK_FEATURES] for part in parts), strict=True)
+        whole[_DEEPSTACK_FEATURES] = [_concatenate(layer) for layer in layers]
+    if _INDICATOR_FEATURES in first:
+        whole[_INDICATOR_FEATURES] = first[_INDICATOR_FEATURES]
+    return _make_output(first, whole)
 
 
-def _like(
+def _make_output(
     output: BaseModelOutputWithPooling, content: Mapping[str, object]
 ) -> BaseModelOutputWithPooling:
     """An output of the same class; the families' own classes have members of their own."""
     return cast(_Encode, type(output))(**content)
 
 
-def _joined(parts: Sequence[_Features]) -> _Features:
+def _concatenate(parts: Sequence[_Features]) -> _Features:
     """Tensors one after the other, or lists of a tensor for each picture."""
     tensors = [part for part in parts if isinstance(part, Tensor)]
     if len(tensors) == len(parts):

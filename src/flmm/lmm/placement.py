@@ -37,7 +37,7 @@ class Placement:
             )
 
     @property
-    def options(self) -> dict[str, object]:
+    def from_pretrained_kwargs(self) -> dict[str, object]:
         """For transformers' ``from_pretrained``."""
         chosen: dict[str, object] = {"dtype": self._dtype}
         if self.device_map is not None:
@@ -50,7 +50,7 @@ class Placement:
         return chosen
 
     @property
-    def device_to_move_to(self) -> torch.device | None:
+    def target_device(self) -> torch.device | None:
         """Where plain weights go after loading; None where they are in their place already."""
         if self.device is None or self.quantization_config is not None:
             return None

@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_utils import PreTrainedModel
 
-_ROOM = 64
+_PREALLOCATED_TOKENS = 64
 """Tokens for which memory is asked at once, as nobody knows an answer's length."""
 
 
-def roomy_cache(model: PreTrainedModel) -> DynamicCache | None:
+def create_preallocated_cache(model: PreTrainedModel) -> DynamicCache | None:
     """The cache that ``generate`` would make for the model, with room in layers that keep all.
 
     None where the model makes its own.
@@ -29,17 +29,17 @@ def roomy_cache(model: PreTrainedModel) -> DynamicCache | None:
         return None
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     cache.layers = [
-        _RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
+        _PreallocatedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache
 
 
-class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+class _PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """One layer's keys and values, which only grow."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._all: tuple[Tensor, Tensor] | None = None
+        self._buffers: tuple[Tensor, Tensor] | None = None
         """(B, N, K and room, d) each."""
 
     def update(
@@ -50,20 +50,20 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             self.lazy_initialization(key_states, value_states)
         begin = self.get_seq_length()
         end = begin + key_states.shape[-2]
-        if self._all is None or end > self._all[0].shape[-2]:
-            self._all = (
-                _with_room(self.keys, key_states, begin, end),
-                _with_room(self.values, value_states, begin, end),
+        if self._buffers is None or end > self._buffers[0].shape[-2]:
+            self._buffers = (
+                _grow_buffer(self.keys, key_states, begin, end),
+                _grow_buffer(self.values, value_states, begin, end),
             )
-        keys, values = self._all
+        keys, values = self._buffers
         keys[..., begin:end, :] = key_states
         values[..., begin:end, :] = value_states
         self.keys, self.values = keys[..., :end, :], values[..., :end, :]
         return self.keys, self.values
 
 
-def _with_room(earlier: Tensor | None, new: Tensor, begin: int, end: int) -> Tensor:
-    shape = (*new.shape[:-2], end + _ROOM, new.shape[-1])
+def _grow_buffer(earlier: Tensor | None, new: Tensor, begin: int, end: int) -> Tensor:
+    shape = (*new.shape[:-2], end + _PREALLOCATED_TOKENS, new.shape[-1])
     larger = torch.empty(shape, dtype=new.dtype, device=new.device)
     if earlier is not None and begin:
         larger[..., :begin, :] = earlier

@@ -29,10 +29,10 @@ class Message:
 
 
 @dataclass(frozen=True)
-class View:
+class PictureView:
     """One grid of image tokens that shows a whole picture: one canvas, or tiles put together."""
 
-    columns: Tensor
+    token_positions: Tensor
     """(h, w) int64: positions in the sequence (in a layout, among the picture's image tokens)."""
     geometry: ImageGeometry
 
@@ -54,7 +54,7 @@ class PictureLayout:
 
     text: str
     """What stands for the picture in the text that the tokenizer reads."""
-    views: tuple[View, ...]
+    views: tuple[PictureView, ...]
     """Coarse before fine; always as many as the adapter says."""
 
 
@@ -64,7 +64,7 @@ class Prompt:
 
     inputs: Mapping[str, Tensor]
     """``input_ids`` (1, L), ``attention_mask`` (1, L), ``pixel_values`` and the family's others."""
-    pictures: tuple[tuple[View, ...], ...]
+    picture_views: tuple[tuple[PictureView, ...], ...]
     """The views of each picture."""
     question: str
     question_start: int
@@ -83,9 +83,9 @@ class Prompt:
         return self.inputs["input_ids"].shape[1]
 
     @property
-    def image_columns(self) -> Tensor:
+    def image_token_positions(self) -> Tensor:
         """(C,) int64: positions of all views' image tokens, one view after the other."""
-        columns = [view.columns.flatten() for views in self.pictures for view in views]
+        columns = [view.token_positions.flatten() for views in self.picture_views for view in views]
         return torch.cat([torch.zeros(0, dtype=torch.int64), *columns])
 
 
@@ -95,7 +95,7 @@ class PromptBatch:
 
     prompts: tuple[Prompt, ...]
     inputs: Mapping[str, Tensor]
-    padding: tuple[int, ...]
+    left_padding: tuple[int, ...]
     """Columns that were put before each prompt."""
     features: BaseModelOutputWithPooling | None = None
     """What the vision tower made of the pictures, unless the inputs hold the pixels."""
@@ -108,19 +108,19 @@ class PromptBatch:
         return {**self.inputs, "mm_encoder_outputs": {"image": self.features}}
 
     @property
-    def image_columns(self) -> Tensor:
+    def image_token_positions(self) -> Tensor:
         """(B, longest C) int64, on the CPU: where in the padded sequences; short rows end in -1."""
         return torch.nn.utils.rnn.pad_sequence(
             [
-                p.image_columns + before
-                for p, before in zip(self.prompts, self.padding, strict=True)
+                p.image_token_positions + before
+                for p, before in zip(self.prompts, self.left_padding, strict=True)
             ],
             batch_first=True,
             padding_value=-1,
         )
 
 
-def joined(parts: Sequence[Tensor]) -> Tensor:
+def pad_and_concatenate(parts: Sequence[Tensor]) -> Tensor:
     """Pictures' tensors one after the other, the smaller ones filled up with zeros."""
     largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
     filled = []

@@ -10,49 +10,57 @@ from torch import Tensor
 from transformers.image_processing_utils import select_best_resolution
 
 from flmm.errors import InputError
-from flmm.lmm.prompt import View
+from flmm.lmm.prompt import PictureView
 from flmm.types import ImageGeometry, Size
 
 
-def stretched(picture: Size, canvas: Size, grid: Size) -> ImageGeometry:
+def stretched_geometry(picture: Size, canvas: Size, grid: Size) -> ImageGeometry:
     """The geometry of a picture that is resized to fill its canvas, whatever its shape."""
     return ImageGeometry(picture, canvas, (0, 0), canvas, grid)
 
 
-def tiled_columns(rows: int, columns: int, side: int, first: int = 0) -> Tensor:
+def tiled_token_positions(rows: int, columns: int, grid_size: int, start: int = 0) -> Tensor:
     """(rows·s, columns·s): numbers from ``first`` on, tile by tile and row by row in each."""
-    numbers = torch.arange(rows * columns * side * side) + first
-    tiles = numbers.reshape(rows, columns, side, side)
-    return tiles.permute(0, 2, 1, 3).reshape(rows * side, columns * side)
+    numbers = torch.arange(rows * columns * grid_size * grid_size) + start
+    tiles = numbers.reshape(rows, columns, grid_size, grid_size)
+    return tiles.permute(0, 2, 1, 3).reshape(rows * grid_size, columns * grid_size)
 
 
-def coarse_and_tiles(
-    picture: Size, tile: int, side: int, rows: int, columns: int, coarse_first: bool
-) -> tuple[View, View]:
+def tiled_views(
+    picture: Size, tile_size: int, grid_size: int, rows: int, columns: int, coarse_first: bool
+) -> tuple[PictureView, PictureView]:
     """The views of a picture resized to ``rows`` × ``columns`` tiles, each ``tile`` pixels square.
 
     A picture of one tile has no other coarse view than that tile.
     """
-    cells = side * side
+    cells = grid_size * grid_size
     after = rows * columns * cells
     alone = rows * columns == 1
     first_of_coarse = 0 if coarse_first or alone else after
-    coarse = View(
-        torch.arange(cells).reshape(side, side) + first_of_coarse,
-        stretched(picture, (tile, tile), (side, side)),
+    coarse = PictureView(
+        torch.arange(cells).reshape(grid_size, grid_size) + first_of_coarse,
+        stretched_geometry(picture, (tile_size, tile_size), (grid_size, grid_size)),
     )
     if alone:
         return coarse, coarse
-    fine = View(
-        tiled_columns(rows, columns, side, cells if coarse_first else 0),
-        stretched(picture, (rows * tile, columns * tile), (rows * side, columns * side)),
+    fine = PictureView(
+        tiled_token_positions(rows, columns, grid_size, cells if coarse_first else 0),
+        stretched_geometry(
+            picture,
+            (rows * tile_size, columns * tile_size),
+            (rows * grid_size, columns * grid_size),
+        ),
     )
     return coarse, fine
 
 
 def any_resolution_views(
-    picture: Size, shapes: list[list[int]], tile: int, side: int, most_tiles: int | None
-) -> tuple[View, View]:
+    picture: Size,
+    resolutions: list[list[int]],
+    tile_size: int,
+    grid_size: int,
+    max_tiles: int | None,
+) -> tuple[PictureView, PictureView]:
     """LLaVA-NeXT's views: the picture stretched to one tile, then padded to the best of ``shapes``.
 
     Rows and columns of cells that show padding alone are left out, and each row ends in a newline.
@@ -62,14 +70,14 @@ def any_resolution_views(
     Raises:
         InputError: the picture is so narrow that nothing of it is left.
     """
-    height, width = select_best_resolution(picture, shapes)
+    height, width = select_best_resolution(picture, resolutions)
     scale = min(height / picture[0], width / picture[1])
     resized = (
         min(math.ceil(picture[0] * scale), height),
         min(math.ceil(picture[1] * scale), width),
     )
     offset = ((height - resized[0]) // 2, (width - resized[1]) // 2)
-    rows, columns = height // tile * side, width // tile * side
+    rows, columns = height // tile_size * grid_size, width // tile_size * grid_size
     if picture[1] / picture[0] > columns / rows:
         kept = int(round(picture[0] * (columns / picture[1]), 7))
         cut = ((rows - kept) // 2, 0)
@@ -82,20 +90,20 @@ def any_resolution_views(
             f"a picture of {picture[1]}×{picture[0]} pixels is too narrow: the model leaves none of"
             " its image tokens; crop it to a broader part"
         )
-    cell = tile / side
+    cell = tile_size / grid_size
     canvas = (round(grid[0] * cell), round(grid[1] * cell))
     offset = (round(offset[0] - cut[0] * cell), round(offset[1] - cut[1] * cell))
-    if most_tiles is not None:
-        ratio = math.sqrt(grid[0] * grid[1] / (most_tiles * side**2))
+    if max_tiles is not None:
+        ratio = math.sqrt(grid[0] * grid[1] / (max_tiles * grid_size**2))
         if ratio > 1.1:
             grid = (int(grid[0] // ratio), int(grid[1] // ratio))
     with_newlines = torch.arange(grid[0] * (grid[1] + 1)).reshape(grid[0], grid[1] + 1)
-    coarse = View(
-        torch.arange(side * side).reshape(side, side),
-        stretched(picture, (tile, tile), (side, side)),
+    coarse = PictureView(
+        torch.arange(grid_size * grid_size).reshape(grid_size, grid_size),
+        stretched_geometry(picture, (tile_size, tile_size), (grid_size, grid_size)),
     )
-    fine = View(
-        with_newlines[:, :-1] + side * side,
+    fine = PictureView(
+        with_newlines[:, :-1] + grid_size * grid_size,
         ImageGeometry(picture, resized, offset, canvas, grid),
     )
     return coarse, fine

@@ -11,7 +11,7 @@ from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
-class LLMSizes(TypedDict):
+class TextConfigKwargs(TypedDict):
     """The settings that every LLM's configuration understands."""
 
     vocab_size: int
@@ -27,7 +27,7 @@ class LLMSizes(TypedDict):
     pad_token_id: int
 
 
-def tiny_tokenizer(*tokens: str) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(*special_tokens: str) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer made in memory: any text goes through it and comes back.
 
     ``tokens``: the family's special tokens, each one token.
@@ -36,8 +36,8 @@ def tiny_tokenizer(*tokens: str) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=316 + len(tokens),
-        special_tokens=["<s>", "</s>", "<pad>", *tokens],
+        vocab_size=316 + len(special_tokens),
+        special_tokens=["<s>", "</s>", "<pad>", *special_tokens],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -49,18 +49,18 @@ def tiny_tokenizer(*tokens: str) -> PreTrainedTokenizerFast:
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
-        extra_special_tokens=list(tokens),
+        extra_special_tokens=list(special_tokens),
     )
 
 
-def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+def find_token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
     """The number of a token that is there."""
     number = tokenizer.convert_tokens_to_ids(token)
     assert isinstance(number, int)
     return number
 
 
-def tiny_llm(tokenizer: PreTrainedTokenizerFast, grouped_queries: bool) -> LLMSizes:
+def tiny_text_config(tokenizer: PreTrainedTokenizerFast, grouped_queries: bool) -> TextConfigKwargs:
     """Three layers of four heads; ``grouped_queries``: with two key heads."""
     return {
         "vocab_size": len(tokenizer),
@@ -72,13 +72,13 @@ def tiny_llm(tokenizer: PreTrainedTokenizerFast, grouped_queries: bool) -> LLMSi
         "max_position_embeddings": 2048,
         # Sharper than usual, for near-uniform attention would let any mistake pass.
         "initializer_range": 0.3,
-        "bos_token_id": token_id(tokenizer, "<s>"),
-        "eos_token_id": token_id(tokenizer, "</s>"),
-        "pad_token_id": token_id(tokenizer, "<pad>"),
+        "bos_token_id": find_token_id(tokenizer, "<s>"),
+        "eos_token_id": find_token_id(tokenizer, "</s>"),
+        "pad_token_id": find_token_id(tokenizer, "<pad>"),
     }
 
 
-class VisionSizes(TypedDict):
+class VisionConfigKwargs(TypedDict):
     """The settings that most vision towers' configurations understand."""
 
     hidden_size: int
@@ -89,7 +89,7 @@ class VisionSizes(TypedDict):
     patch_size: int
 
 
-def tiny_vision(image_size: int, patch_size: int) -> VisionSizes:
+def tiny_vision_config(image_size: int, patch_size: int) -> VisionConfigKwargs:
     """Two layers of two heads on square pictures of ``image_size`` pixels."""
     return {
         "hidden_size": 32,

@@ -10,7 +10,7 @@ from torch import Tensor
 from flmm.errors import InputError
 
 
-def coarse_mask(attention: Tensor, seed: int = 0) -> Tensor:
+def compute_kmeans_mask(attention: Tensor, seed: int = 0) -> Tensor:
     """Splits the image tokens in two clusters by their attention in all layers and heads.
 
     Args:

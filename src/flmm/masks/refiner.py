@@ -19,18 +19,18 @@ from torch.nn import functional
 from transformers import SamModel
 
 from flmm.errors import InputError
-from flmm.pictures.geometry import mask_boxes, outside_logit, place_on_picture, resize_to_picture
+from flmm.pictures.geometry import background_logit, mask_boxes, place_on_picture, resize_to_picture
 from flmm.types import ImageGeometry, Size
 
-Resolution = Literal["picture", "low"]
+MaskResolution = Literal["picture", "low"]
 """Of the refined logits: the picture's own, or SAM's before its last upsampling (for training)."""
 
 # Tensors of more would fit neither a cache nor the memory that the C library keeps: on a CPU,
 # fetching fresh memory for each costs more than a larger batch saves.
-_IMAGE_TOKENS_AT_ONCE_ON_CPU = 2**13
+_MAX_CPU_IMAGE_TOKENS = 2**13
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_DEVIATION = (58.395, 57.12, 57.375)
+PIXEL_STD = (58.395, 57.12, 57.375)
 
 
 class MaskRefiner(nn.Module):
@@ -49,10 +49,10 @@ class MaskRefiner(nn.Module):
         super().__init__()
         self.sam = sam
         self.use_mask, self.use_box, self.use_text = use_mask, use_box, use_text
-        self.side: int = sam.prompt_encoder.input_image_size
+        self.input_side: int = sam.prompt_encoder.input_image_size
         self.embedding_side: int = sam.prompt_encoder.image_embedding_size[0]
-        self.low_side = 4 * self.embedding_side
-        self.width: int = sam.prompt_encoder.hidden_size
+        self.low_resolution_side = 4 * self.embedding_side
+        self.hidden_size: int = sam.prompt_encoder.hidden_size
         self._freeze()
 
     def _freeze(self) -> None:
@@ -77,9 +77,9 @@ class MaskRefiner(nn.Module):
             if name.endswith("k_proj.bias"):
                 weight.requires_grad_(False)
 
-    def resized(self, picture: Size) -> Size:
+    def resized_size(self, picture: Size) -> Size:
         """The (height, width) that SAM sees a picture at: its longer side becomes ``S``."""
-        return _scaled(picture, self.side)
+        return _scaled_size(picture, self.input_side)
 
     @torch.no_grad()
     def encode(self, *pictures: NDArray[np.uint8]) -> Tensor:
@@ -107,13 +107,13 @@ class MaskRefiner(nn.Module):
             raise InputError(
                 f"a picture is {picture.shape} {picture.dtype}; give (height, width, 3) uint8"
             )
-        height, width = self.resized((picture.shape[0], picture.shape[1]))
+        height, width = self.resized_size((picture.shape[0], picture.shape[1]))
         # Pillow smooths before it shrinks, as SAM was trained with; torch's resize does not.
         resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(resized, dtype=np.float32))
-        pixels = (pixels - torch.tensor(PIXEL_MEAN)) / torch.tensor(PIXEL_DEVIATION)
+        pixels = (pixels - torch.tensor(PIXEL_MEAN)) / torch.tensor(PIXEL_STD)
         return functional.pad(
-            pixels.permute(2, 0, 1), (0, self.side - width, 0, self.side - height)
+            pixels.permute(2, 0, 1), (0, self.input_side - width, 0, self.input_side - height)
         )
 
     def forward(
@@ -122,8 +122,8 @@ class MaskRefiner(nn.Module):
         text_prompts: Sequence[Tensor],
         geometry: ImageGeometry,
         image_embeddings: Tensor,
-        picture_of_phrase: Tensor | None = None,
-        resolution: Resolution = "picture",
+        picture_indices: Tensor | None = None,
+        resolution: MaskResolution = "picture",
     ) -> Tensor:
         """Refines every phrase's mask, phrases with as many tokens in one batch (a few, on a CPU).
 
@@ -143,26 +143,26 @@ class MaskRefiner(nn.Module):
         Raises:
             InputError: the image embeddings are not this SAM's.
         """
-        wanted = (self.width, self.embedding_side, self.embedding_side)
+        wanted = (self.hidden_size, self.embedding_side, self.embedding_side)
         if image_embeddings.shape[1:] != wanted:
             raise InputError(
                 f"image embeddings are {tuple(image_embeddings.shape)}, this refiner wants "
                 f"(pictures, {', '.join(map(str, wanted))}); encode the picture with this head"
             )
-        if picture_of_phrase is None:
-            picture_of_phrase = torch.zeros(
+        if picture_indices is None:
+            picture_indices = torch.zeros(
                 len(mask_logits), dtype=torch.long, device=mask_logits.device
             )
-        dense = self._dense_prompts(mask_logits, geometry, picture_of_phrase)
+        dense = self._dense_prompts(mask_logits, geometry, picture_indices)
         boxes = self._box_prompts(mask_logits, geometry)
-        low = self._decode(dense, boxes, text_prompts, image_embeddings, picture_of_phrase)
+        low = self._decode(dense, boxes, text_prompts, image_embeddings, picture_indices)
         if resolution == "low":
-            height, width = _scaled(geometry.picture, self.low_side)
+            height, width = _scaled_size(geometry.picture, self.low_resolution_side)
             return low[:, :height, :width]
-        return self._to_picture(low, geometry.picture)
+        return self._upsample_to_picture(low, geometry.picture)
 
     def _dense_prompts(
-        self, mask_logits: Tensor, geometry: ImageGeometry, picture_of_phrase: Tensor
+        self, mask_logits: Tensor, geometry: ImageGeometry, picture_indices: Tensor
     ) -> Tensor:
         """(P, h'', w'') logits to (P, C, e, e) dense prompts."""
         prompts = self.sam.prompt_encoder
@@ -171,15 +171,18 @@ class MaskRefiner(nn.Module):
             no_mask: Tensor = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(shape)
             return no_mask
         # One border value a picture, the least of all its phrases', as the published heads saw.
-        least = outside_logit(mask_logits)
-        border = torch.full_like(least, -1).scatter_reduce(0, picture_of_phrase, least, "amin")
-        border = border[picture_of_phrase]
-        height, width = self.resized(geometry.picture)
+        least = background_logit(mask_logits)
+        border = torch.full_like(least, -1).scatter_reduce(0, picture_indices, least, "amin")
+        border = border[picture_indices]
+        height, width = self.resized_size(geometry.picture)
         shown = place_on_picture(mask_logits, geometry, (height, width), border)
-        square = border[:, None, None].expand(-1, self.side, self.side).clone()
+        square = border[:, None, None].expand(-1, self.input_side, self.input_side).clone()
         square[:, :height, :width] = shown
         low = functional.interpolate(
-            square[:, None], (self.low_side, self.low_side), mode="bilinear", align_corners=False
+            square[:, None],
+            (self.low_resolution_side, self.low_resolution_side),
+            mode="bilinear",
+            align_corners=False,
         )
         dense: Tensor = prompts.mask_embed(low)
         return dense
@@ -192,7 +195,7 @@ class MaskRefiner(nn.Module):
         boxes = mask_boxes(resize_to_picture(mask_logits.detach(), geometry) > 0)
         whole = boxes.new_tensor([0, 0, width, height])
         boxes = torch.where(boxes.any(dim=1, keepdim=True), boxes, whole)
-        resized_height, resized_width = self.resized(geometry.picture)
+        resized_height, resized_width = self.resized_size(geometry.picture)
         scale = torch.tensor([resized_width / width, resized_height / height] * 2)
         # Positions are sines of large angles: in bfloat16 the corners would jump by pixels.
         with torch.autocast(boxes.device.type, enabled=False):
@@ -207,7 +210,7 @@ class MaskRefiner(nn.Module):
         boxes: Tensor | None,
         text_prompts: Sequence[Tensor],
         image_embeddings: Tensor,
-        picture_of_phrase: Tensor,
+        picture_indices: Tensor,
     ) -> Tensor:
         """Prompts to SAM's low-resolution logits (P, 4e, 4e)."""
         # SAM's decoder has no mask for padded prompts, so only phrases of one length share a batch.
@@ -218,7 +221,7 @@ class MaskRefiner(nn.Module):
             positions: Tensor = self.sam.get_image_wide_positional_embeddings()  # type: ignore[no-untyped-call]
         at_once = len(dense)
         if dense.device.type == "cpu":
-            at_once = max(_IMAGE_TOKENS_AT_ONCE_ON_CPU // self.embedding_side**2, 1)
+            at_once = max(_MAX_CPU_IMAGE_TOKENS // self.embedding_side**2, 1)
         batches = [
             members[first : first + at_once]
             for members in groups.values()
@@ -231,7 +234,7 @@ class MaskRefiner(nn.Module):
             if self.use_text:
                 sparse.append(torch.stack([text_prompts[phrase] for phrase in members]))
             logits, _ = self.sam.mask_decoder(
-                image_embeddings=image_embeddings[picture_of_phrase[chosen]].to(dense.dtype),
+                image_embeddings=image_embeddings[picture_indices[chosen]].to(dense.dtype),
                 image_positional_embeddings=positions.expand(len(members), -1, -1, -1),
                 sparse_prompt_embeddings=torch.cat(sparse, dim=1)[:, None] if sparse else None,
                 dense_prompt_embeddings=dense[chosen],
@@ -241,19 +244,19 @@ class MaskRefiner(nn.Module):
         order = torch.tensor([phrase for members in batches for phrase in members])
         return torch.cat(parts)[order.argsort().to(dense.device)]
 
-    def _to_picture(self, low: Tensor, picture: Size) -> Tensor:
+    def _upsample_to_picture(self, low: Tensor, picture: Size) -> Tensor:
         """(P, 4e, 4e) over SAM's padded input to (P, H, W)."""
         # Twice, by way of SAM's input size, as SAM itself does.
-        height, width = self.resized(picture)
+        height, width = self.resized_size(picture)
         square = functional.interpolate(
-            low[:, None], (self.side, self.side), mode="bilinear", align_corners=False
+            low[:, None], (self.input_side, self.input_side), mode="bilinear", align_corners=False
         )
         return functional.interpolate(
             square[..., :height, :width], picture, mode="bilinear", align_corners=False
         )[:, 0]
 
 
-def _scaled(picture: Size, side: int) -> Size:
+def _scaled_size(picture: Size, side: int) -> Size:
     """The picture's size when its longer side is ``side``, as SAM rounds it."""
     scale = side / max(picture)
     height, width = (max(int(length * scale + 0.5), 1) for length in picture)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-JOINERS = ("'", "’", "-")
+WORD_JOINERS = ("'", "’", "-")
 """What may stand between two letters of one word."""
 
-WORD = re.compile(rf"\w+(?:[{re.escape(''.join(JOINERS))}]\w+)*")
+WORD_PATTERN = re.compile(rf"\w+(?:[{re.escape(''.join(WORD_JOINERS))}]\w+)*")
 """A word: letters or digits, with hyphens and apostrophes inside it only."""
 
 DEFAULT_THRESHOLD = 0.3
@@ -61,7 +61,7 @@ def select_phrases(
     chances: list[float] = logits.float().sigmoid().tolist()
     phrases: list[tuple[int, int]] = []
     open_phrase = False
-    for word in WORD.finditer(text):
+    for word in WORD_PATTERN.finditer(text):
         scores = [
             chance
             for (start, end), chance in zip(token_offsets, chances, strict=True)
@@ -78,7 +78,7 @@ def select_phrases(
     return phrases
 
 
-def settled_phrases(
+def select_stable_phrases(
     text: str,
     token_offsets: Sequence[tuple[int, int]],
     logits: Tensor,
@@ -100,9 +100,9 @@ def settled_phrases(
     known = len(logits)
     unknown = min((start for start, _ in token_offsets[known:]), default=len(text))
     settled = len(text)
-    for word in WORD.finditer(text):
+    for word in WORD_PATTERN.finditer(text):
         after = text[word.end() : word.end() + 2]
-        grows = not after or after in JOINERS
+        grows = not after or after in WORD_JOINERS
         if grows or word.end() > unknown:
             settled = word.start()
             break

@@ -11,23 +11,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flmm.errors import InputError
-from flmm.masks.upsampling import EnlargingConvolution, enlarged_size
+from flmm.masks.upsampling import UpsamplingConvolution, compute_upsampled_size
 
 
-def _convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
+def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     """3x3, as large as before; the norm's shift that follows makes a bias useless."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
 
 
-def _normalised(convolution: nn.Conv2d) -> nn.Sequential:
+def _conv_norm_relu(convolution: nn.Conv2d) -> nn.Sequential:
     """Convolution, GroupNorm over all channels, ReLU."""
     norm = nn.GroupNorm(1, convolution.out_channels)
     return nn.Sequential(convolution, norm, nn.ReLU(inplace=True))
 
 
-def _two_convolutions(first: nn.Conv2d) -> nn.Sequential:
+def _double_conv(first: nn.Conv2d) -> nn.Sequential:
     channels = first.out_channels
-    return nn.Sequential(_normalised(first), _normalised(_convolution(channels, channels)))
+    return nn.Sequential(_conv_norm_relu(first), _conv_norm_relu(_conv3x3(channels, channels)))
 
 
 class UpStage(nn.Module):
@@ -37,7 +37,7 @@ class UpStage(nn.Module):
         super().__init__()
         self.project = nn.Conv2d(coarse_channels, channels, 1, bias=False)
         self.norm = nn.GroupNorm(1, channels)
-        self.convolutions = _two_convolutions(_convolution(2 * channels, channels))
+        self.convolutions = _double_conv(_conv3x3(2 * channels, channels))
 
     def forward(self, coarse: Tensor, skipped: Tensor) -> Tensor:
         """``coarse`` (P, 2C, a, b) and ``skipped`` (P, C, 2a, 2b) to (P, C, 2a, 2b)."""
@@ -85,14 +85,14 @@ class MaskDecoder(nn.Module):
                 raise InputError(f"MaskDecoder {name} is {size}; give a positive whole number")
         self.in_channels = in_channels
         self.upsample_input = upsample_input
-        self.divides_by_sum = normalise
+        self.normalises_maps = normalise
         channels = [base_channels * 2**stage for stage in range(stages)]
-        enlarging = EnlargingConvolution(
-            in_channels, base_channels, upsample_input, multiple=2 ** (stages - 1)
+        enlarging = UpsamplingConvolution(
+            in_channels, base_channels, upsample_input, pad_multiple=2 ** (stages - 1)
         )
-        self.down_stages = nn.ModuleList([_two_convolutions(enlarging)])
+        self.down_stages = nn.ModuleList([_double_conv(enlarging)])
         self.down_stages.extend(
-            _two_convolutions(_convolution(fine, coarse)) for fine, coarse in pairwise(channels)
+            _double_conv(_conv3x3(fine, coarse)) for fine, coarse in pairwise(channels)
         )
         self.up_stages = nn.ModuleList(
             UpStage(coarse, fine) for fine, coarse in reversed(list(pairwise(channels)))
@@ -117,12 +117,12 @@ class MaskDecoder(nn.Module):
                 f"attention is {tuple(attention.shape)}, the head wants "
                 f"(phrases, {self.in_channels}, h, w); use the head made for this LMM"
             )
-        maps = self.normalise(attention) if self.divides_by_sum else attention
-        height, width = enlarged_size(attention, self.upsample_input)
+        maps = self.normalise_maps(attention) if self.normalises_maps else attention
+        height, width = compute_upsampled_size(attention, self.upsample_input)
         logits: Tensor = self.classifier(self.decode(maps.to(self.classifier.weight.dtype)))
         return logits[:, :, :height, :width]
 
-    def normalise(self, attention: Tensor) -> Tensor:
+    def normalise_maps(self, attention: Tensor) -> Tensor:
         """Divides each map by its sum: (P, M*N, h, w) to the same shape, each map summing to 1."""
         # In float32, as the sum of thousands of bfloat16 values keeps two digits only; a map of
         # zeros (a head that ignores the picture, in half precision) stays zeros.

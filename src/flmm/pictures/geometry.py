@@ -18,7 +18,7 @@ from torch.nn import functional
 from flmm.types import Box, ImageGeometry, Size
 
 
-def cut_to_picture(logits: Tensor, geometry: ImageGeometry) -> Tensor:
+def crop_to_picture(logits: Tensor, geometry: ImageGeometry) -> Tensor:
     """Cuts logits over the canvas to the part of the canvas that shows the picture.
 
     Args:
@@ -28,12 +28,14 @@ def cut_to_picture(logits: Tensor, geometry: ImageGeometry) -> Tensor:
     Returns:
         (..., h'', w''), a view, at least one row and one column.
     """
-    (top, rows), (left, columns) = (_cut(logits.shape[axis - 2], geometry, axis) for axis in (0, 1))
+    (top, rows), (left, columns) = (
+        _crop_range(logits.shape[axis - 2], geometry, axis) for axis in (0, 1)
+    )
     return logits[..., top : top + rows, left : left + columns]
 
 
 def place_on_picture(
-    logits: Tensor, geometry: ImageGeometry, size: Size, outside: Tensor
+    logits: Tensor, geometry: ImageGeometry, size: Size, background: Tensor
 ) -> Tensor:
     """Lays logits over the picture's visible part on a frame that shows the whole picture.
 
@@ -46,18 +48,18 @@ def place_on_picture(
     Returns:
         (P, *size), resized bilinearly (pixel centres, ``align_corners=False``).
     """
-    (top, bottom), (left, right) = (_visible(geometry, axis, size[axis]) for axis in (0, 1))
+    (top, bottom), (left, right) = (_visible_range(geometry, axis, size[axis]) for axis in (0, 1))
     visible = functional.interpolate(
         logits[:, None], (bottom - top, right - left), mode="bilinear", align_corners=False
     )[:, 0]
     if visible.shape[1:] == size:
         return visible
-    frame = outside.to(visible.dtype)[:, None, None].expand(-1, *size).clone()
+    frame = background.to(visible.dtype)[:, None, None].expand(-1, *size).clone()
     frame[:, top:bottom, left:right] = visible
     return frame
 
 
-def maps_on_picture(maps: Tensor, geometry: ImageGeometry, size: Size) -> Tensor:
+def resize_maps_to_picture(maps: Tensor, geometry: ImageGeometry, size: Size) -> Tensor:
     """Attention maps as they lie on the picture.
 
     Args:
@@ -72,11 +74,11 @@ def maps_on_picture(maps: Tensor, geometry: ImageGeometry, size: Size) -> Tensor
         maps[:, None], geometry.canvas, mode="bilinear", align_corners=False
     )[:, 0]
     return place_on_picture(
-        cut_to_picture(canvas, geometry), geometry, size, canvas.new_zeros(len(canvas))
+        crop_to_picture(canvas, geometry), geometry, size, canvas.new_zeros(len(canvas))
     )
 
 
-def bring_to_grid(maps: Tensor, source: ImageGeometry, target: ImageGeometry) -> Tensor:
+def resample_to_grid(maps: Tensor, source: ImageGeometry, target: ImageGeometry) -> Tensor:
     """Maps over one view of a picture, as they would lie on another view's grid.
 
     Args:
@@ -107,10 +109,10 @@ def _cell_centres(source: ImageGeometry, target: ImageGeometry, axis: int) -> Te
 
 def resize_to_picture(logits: Tensor, geometry: ImageGeometry) -> Tensor:
     """(P, h'', w'') over the visible part to (P, H, W); cropped parts get a negative logit."""
-    return place_on_picture(logits, geometry, geometry.picture, outside_logit(logits))
+    return place_on_picture(logits, geometry, geometry.picture, background_logit(logits))
 
 
-def outside_logit(logits: Tensor) -> Tensor:
+def background_logit(logits: Tensor) -> Tensor:
     """(P, a, b) logits to the (P,) value that says "surely not here": ``min(-1, min logit)``."""
     return logits.detach().amin(dim=(1, 2)).clamp_max(-1)
 
@@ -145,7 +147,7 @@ def _extent(present: Tensor) -> tuple[Tensor, Tensor]:
     return first, last
 
 
-def _cut(length: int, geometry: ImageGeometry, axis: int) -> tuple[int, int]:
+def _crop_range(length: int, geometry: ImageGeometry, axis: int) -> tuple[int, int]:
     """(first, count) of the canvas's ``length`` rows or columns that show the picture.
 
     The start is rounded down and the count to the nearest, each from its own number of canvas
@@ -159,7 +161,7 @@ def _cut(length: int, geometry: ImageGeometry, axis: int) -> tuple[int, int]:
     return first, min(count, length - first)
 
 
-def _visible(geometry: ImageGeometry, axis: int, length: int) -> tuple[int, int]:
+def _visible_range(geometry: ImageGeometry, axis: int, length: int) -> tuple[int, int]:
     """(begin, end) of the picture's visible part on an axis of ``length``, at least one long."""
     resized, offset = geometry.resized[axis], geometry.offset[axis]
     hidden_before = max(-offset, 0)
@@ -169,7 +171,7 @@ def _visible(geometry: ImageGeometry, axis: int, length: int) -> tuple[int, int]
     return begin, max(end, begin + 1)
 
 
-def square_around(box: Box, margin: float, size: Size) -> Box:
+def square_box_around(box: Box, margin: float, size: Size) -> Box:
     """The square around a box, enlarged on each side and moved into the picture.
 
     Args:
@@ -179,12 +181,12 @@ def square_around(box: Box, margin: float, size: Size) -> Box:
     """
     x0, y0, x1, y1 = box
     side = math.ceil(max(x1 - x0, y1 - y0) * (1 + 2 * margin))
-    left, right = _span((x0 + x1) / 2, side, size[1])
-    top, bottom = _span((y0 + y1) / 2, side, size[0])
+    left, right = _clamped_range((x0 + x1) / 2, side, size[1])
+    top, bottom = _clamped_range((y0 + y1) / 2, side, size[0])
     return left, top, right, bottom
 
 
-def _span(centre: float, side: int, length: int) -> tuple[int, int]:
+def _clamped_range(centre: float, side: int, length: int) -> tuple[int, int]:
     """(first, last + 1) of ``side`` pixels around a centre, moved into 0..length."""
     side = min(side, length)
     first = min(max(math.floor(centre - side / 2), 0), length - side)

@@ -15,23 +15,31 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flmm.errors import InputError
 
-Picture = str | Path | Image.Image | NDArray[np.uint8]
+PictureLike = str | Path | Image.Image | NDArray[np.uint8]
 """What users may hand in: a file, a PIL image, or an (H, W, 3) uint8 array."""
 
 MAX_PIXELS = 64_000_000
 """Pictures with more are refused by their header, before any of them is decoded."""
 
 # No format that runs another program (EPS does) or has no pixels of its own.
-FORMATS = (
+PICTURE_FORMATS = (
     "PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "ICO", "AVIF", "JPEG2000",
 )  # fmt: skip
 
 # What Pillow's decoders raise on damaged files, beside OSError.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error)
-_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    OverflowError,
+    struct.error,
+)
+_DECOMPRESSION_BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
-def read_picture(picture: Picture) -> Image.Image:
+def read_picture(picture: PictureLike) -> Image.Image:
     """Reads a picture: EXIF rotation applied, transparency laid on white, first frame only.
 
     Args:
@@ -51,16 +59,16 @@ def read_picture(picture: Picture) -> Image.Image:
     return _read_file(Path(picture))
 
 
-def longest_side(pixels: int) -> int:
+def max_side(max_pixels: int) -> int:
     """How long a picture's longer side may be where so many pixels are allowed.
 
     Image processors may lay a picture on a square: that of a strip of few pixels has billions, this
     one four times as many as are allowed.
     """
-    return 2 * math.isqrt(pixels)
+    return 2 * math.isqrt(max_pixels)
 
 
-def open_picture(content: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
+def open_picture(content: bytes, formats: Sequence[str] = PICTURE_FORMATS) -> Image.Image:
     """A file's content as a picture of which only the header was read.
 
     Args:
@@ -83,14 +91,14 @@ def _read_file(path: Path) -> Image.Image:
             raise InputError(f"{name} is a folder; give a picture file")
         if path.stat().st_size == 0:
             raise InputError(f"{name} is empty (0 bytes); copy or download the picture again")
-        with _open(path, name, FORMATS) as opened:
+        with _open(path, name, PICTURE_FORMATS) as opened:
             return _decode(opened, name)
     except FileNotFoundError as error:
         raise InputError(f"there is no picture {name}; check the path") from error
     except InputError:
         raise
-    except _DAMAGE as error:
-        raise _unreadable(name, error) from error
+    except _DECODE_ERRORS as error:
+        raise _unreadable_error(name, error) from error
 
 
 def _open(source: Path | io.BytesIO, name: str, formats: Sequence[str]) -> Image.Image:
@@ -103,15 +111,15 @@ def _open(source: Path | io.BytesIO, name: str, formats: Sequence[str]) -> Image
         raise InputError(
             f"{name} is not a picture that flmm can read; give a {kinds} file"
         ) from error
-    except _BOMB as error:
+    except _DECOMPRESSION_BOMB_ERRORS as error:
         raise InputError(
-            f"{name} has too many pixels; make it smaller than {_limit()} pixels"
+            f"{name} has too many pixels; make it smaller than {_pixel_limit()} pixels"
         ) from error
-    except _DAMAGE as error:
-        raise _unreadable(name, error) from error
+    except _DECODE_ERRORS as error:
+        raise _unreadable_error(name, error) from error
 
 
-def _unreadable(name: str, error: Exception) -> InputError:
+def _unreadable_error(name: str, error: Exception) -> InputError:
     reason = error.strerror if isinstance(error, OSError) else None
     return InputError(f"{name} cannot be read ({reason or 'damaged header'}); check the file")
 
@@ -121,11 +129,11 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise InputError(
-            f"{name} has {width} x {height} pixels; make it smaller than {_limit()} pixels"
+            f"{name} has {width} x {height} pixels; make it smaller than {_pixel_limit()} pixels"
         )
     if not width * height:
         raise InputError(f"{name} has {width} x {height} pixels; give one with at least 1 x 1")
-    longest = longest_side(MAX_PIXELS)
+    longest = max_side(MAX_PIXELS)
     if max(width, height) > longest:
         raise InputError(
             f"{name} has {width} x {height} pixels; cut it to sides of at most {longest}"
@@ -134,7 +142,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         image.load()
         upright = ImageOps.exif_transpose(image)
         return _to_rgb(upright)
-    except _DAMAGE as error:
+    except _DECODE_ERRORS as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(
             f"{name} is damaged or cut short ({reason}); copy or download it again"
@@ -172,7 +180,7 @@ def _from_array(array: NDArray[np.uint8]) -> Image.Image:
     return _decode(Image.fromarray(np.ascontiguousarray(array)), "the picture")
 
 
-def _limit() -> str:
+def _pixel_limit() -> str:
     return f"{MAX_PIXELS // 1_000_000} million"
 
 

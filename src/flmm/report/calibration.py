@@ -5,35 +5,37 @@ from collections.abc import Callable
 from torch import Tensor
 
 from flmm.errors import InputError
-from flmm.report.context import Bench, digest_of
-from flmm.report.data import kinds_of
-from flmm.report.extraction import SeenPicture
+from flmm.report.context import ReportContext, key_digest
+from flmm.report.data import find_text_kinds
+from flmm.report.extraction import ExtractedPicture
 from flmm.report.thresholds import (
-    ChosenLevels,
-    LevelChoice,
-    attention_candidates,
-    frame_of,
-    level_overlaps,
-    on_frame,
+    MapThresholds,
+    ThresholdSearch,
+    candidate_maps,
+    comparison_size,
+    resize_masks,
+    threshold_overlaps,
 )
 
-Candidates = Callable[[SeenPicture, int], Tensor]
+MapFunction = Callable[[ExtractedPicture, int], Tensor]
 """Maps (K, a, b) in 0..1 of a picture's phrase, on ``frame_of`` the picture."""
 
 
-def attention_maps(bench: Bench) -> Candidates:
+def attention_map_function(context: ReportContext) -> MapFunction:
     """The LMM's word-image attention: the mean of all, of each layer, and each head."""
-    heads = bench.grounder.adapter.heads
+    heads = context.grounder.adapter.heads
 
-    def candidates(seen: SeenPicture, phrase: int) -> Tensor:
-        geometry = seen.features.geometry
-        frame = frame_of(geometry.picture)
-        return attention_candidates(seen.attention[phrase], heads, geometry, frame)
+    def candidates(extracted: ExtractedPicture, phrase: int) -> Tensor:
+        geometry = extracted.features.geometry
+        frame = comparison_size(geometry.picture)
+        return candidate_maps(extracted.attention[phrase], heads, geometry, frame)
 
     return candidates
 
 
-def calibrate(bench: Bench, what: str, candidates: Candidates) -> dict[str, ChosenLevels]:
+def calibrate_thresholds(
+    context: ReportContext, cache_name: str, map_function: MapFunction
+) -> dict[str, MapThresholds]:
     """The level that suits each candidate best, for each kind of text, on the calibration pictures.
 
     They are kept under the name ``what``.
@@ -41,21 +43,21 @@ def calibrate(bench: Bench, what: str, candidates: Candidates) -> dict[str, Chos
     Raises:
         InputError: no picture can be read.
     """
-    samples = bench.data.calibration
-    folder = bench.work / f"levels-{digest_of({'what': what, **bench.key})}"
-    kinds = kinds_of(samples)
-    kept = {kind: ChosenLevels.load(folder / f"{kind}.safetensors") for kind in kinds}
+    samples = context.data.calibration
+    folder = context.work_folder / f"levels-{key_digest({'what': cache_name, **context.cache_key})}"
+    kinds = find_text_kinds(samples)
+    kept = {kind: MapThresholds.load(folder / f"{kind}.safetensors") for kind in kinds}
     if kept and None not in kept.values():
         return {kind: levels for kind, levels in kept.items() if levels is not None}
-    choices = {kind: LevelChoice() for kind in kinds}
-    for number, seen in enumerate(bench.eye.see(samples, range(len(samples)))):
-        frame = frame_of(seen.features.geometry.picture)
-        masks, known = on_frame(seen.masks, frame), ~on_frame(seen.ignored, frame)
+    choices = {kind: ThresholdSearch() for kind in kinds}
+    for number, seen in enumerate(context.picture_extractor.extract(samples, range(len(samples)))):
+        frame = comparison_size(seen.features.geometry.picture)
+        masks, known = resize_masks(seen.masks, frame), ~resize_masks(seen.ignored_masks, frame)
         for phrase, kind in enumerate(seen.kinds):
-            overlap = level_overlaps(candidates(seen, phrase), masks[phrase], known[phrase])
+            overlap = threshold_overlaps(map_function(seen, phrase), masks[phrase], known[phrase])
             choices[kind].add(overlap)
-        bench.watch(number + 1, len(samples), f"choosing levels of {what}")
-    chosen = {kind: choice.choose() for kind, choice in choices.items()}
+        context.on_progress(number + 1, len(samples), f"choosing levels of {cache_name}")
+    chosen = {kind: choice.best_thresholds() for kind, choice in choices.items()}
     found = {kind: levels for kind, levels in chosen.items() if levels is not None}
     if not found:
         raise InputError(
@@ -67,6 +69,6 @@ def calibrate(bench: Bench, what: str, candidates: Candidates) -> dict[str, Chos
     return found
 
 
-def cut(maps: Tensor, levels: Tensor) -> Tensor:
+def apply_thresholds(maps: Tensor, thresholds: Tensor) -> Tensor:
     """(K, a, b) maps and (K,) levels to (K, a, b) bool."""
-    return maps > levels[:, None, None]
+    return maps > thresholds[:, None, None]

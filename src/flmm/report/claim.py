@@ -13,74 +13,74 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from flmm.atomic_write import whole_file
+from flmm.atomic_write import atomic_write
 from flmm.errors import InputError
-from flmm.report.context import Bench
+from flmm.report.context import ReportContext
 
-R = TypeVar("R")
+Results = TypeVar("Results")
 
 
-def _any_bench(_bench: "Bench") -> None:
+def _accept_all(_context: "ReportContext") -> None:
     """Of claims that can be measured on all data with every LMM."""
 
 
 @dataclass(frozen=True)
-class Claim(Generic[R]):
+class Claim(Generic[Results]):
     """One claim of the paper."""
 
     name: str
     """Of its files and its command."""
     title: str
-    kind: type[R]
+    results_type: type[Results]
     """A frozen dataclass: what is measured."""
     version: int
     """Counted up when the way of measuring changes."""
-    measure: Callable[[Bench], R]
-    tables: Callable[[R], str]
+    measure: Callable[[ReportContext], Results]
+    render_tables: Callable[[Results], str]
     """Markdown."""
-    figures: Callable[[R, Bench, Path], dict[str, str]]
+    draw_figures: Callable[[Results, ReportContext, Path], dict[str, str]]
     """Writes figures to a folder; their files' names and what they show."""
-    check: Callable[[Bench], None] = _any_bench
+    check: Callable[[ReportContext], None] = _accept_all
     """Raises an InputError that says what the data or the LMM lack, before anything is measured."""
 
-    def run(self, bench: Bench, out: Path) -> R:
+    def run(self, context: ReportContext, out: Path) -> Results:
         """Measures what is not measured yet, and writes ``{name}.json``, ``.md`` and figures.
 
         Raises:
             InputError: the folder cannot be written, or the data or the LMM do not suit the claim.
         """
-        self.check(bench)
+        self.check(context)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
                 f"cannot make the folder {str(out)!r} ({error.strerror}); choose another --out"
             ) from error
-        key = {"claim": f"{self.name} {self.version}", **bench.key}
-        results = self._kept(out, key)
+        key = {"claim": f"{self.name} {self.version}", **context.cache_key}
+        results = self._load_results(out, key)
         if results is None:
-            results = self.measure(bench)
+            results = self.measure(context)
             content = {"made for": key, "results": asdict(results)}  # type: ignore[call-overload]
-            _write(out / f"{self.name}.json", json.dumps(content, indent=1))
-        shown = self.figures(results, bench, out)
-        _write(out / f"{self.name}.md", self._section(results, shown))
+            _write_text(out / f"{self.name}.json", json.dumps(content, indent=1))
+        shown = self.draw_figures(results, context, out)
+        _write_text(out / f"{self.name}.md", self._render_section(results, shown))
         return results
 
-    def _kept(self, out: Path, key: dict[str, str]) -> R | None:
+    def _load_results(self, out: Path, key: dict[str, str]) -> Results | None:
         try:
             content = json.loads((out / f"{self.name}.json").read_text(encoding="utf-8"))
             if content["made for"] != key:
                 return None
-            return TypeAdapter(self.kind).validate_python(content["results"])
+            return TypeAdapter(self.results_type).validate_python(content["results"])
         except (OSError, ValueError, KeyError, TypeError, ValidationError):
             return None
 
-    def _section(self, results: R, shown: dict[str, str]) -> str:
-        pictures = "".join(f"![{what}]({file})\n\n{what}\n\n" for file, what in shown.items())
-        return f"## {self.title}\n\n{self.tables(results).strip()}\n\n{pictures.strip()}\n"
+    def _render_section(self, results: Results, figures: dict[str, str]) -> str:
+        pictures = "".join(f"![{what}]({file})\n\n{what}\n\n" for file, what in figures.items())
+        return f"## {self.title}\n\n{self.render_tables(results).strip()}\n\n{pictures.strip()}\n"
 
 
-def write_index(out: Path, names: list[str]) -> Path:
+def write_page(out: Path, names: list[str]) -> Path:
     """Joins the sections that there are into one page, beside the folder and named like it."""
     page = out.with_suffix(".md")
     sections = [
@@ -88,14 +88,14 @@ def write_index(out: Path, names: list[str]) -> Path:
         for name in names
         if (file := out / f"{name}.md").exists()
     ]
-    _write(page, "\n".join([_HEADING, *sections]))
+    _write_text(page, "\n".join([_INTRODUCTION, *sections]))
     return page
 
 
 _FILE_LINK = re.compile(r"\]\((?!https?:)")
 """Where a link to a file, not to an address, begins."""
 
-_HEADING = """# The paper's claims, measured
+_INTRODUCTION = """# The paper's claims, measured
 
 F-LMM ([arXiv 2406.05821](https://arxiv.org/abs/2406.05821)) claims that a frozen LMM can show where
 its words are. Here each claim is measured on the embedded model and its world of sticker scenes, by
@@ -108,6 +108,6 @@ measured. "Whole picture" says that everything is the phrase: what no look at al
 """
 
 
-def _write(file: Path, text: str) -> None:
-    with whole_file(file) as place:
+def _write_text(file: Path, text: str) -> None:
+    with atomic_write(file) as place:
         place.write_text(text, encoding="utf-8")

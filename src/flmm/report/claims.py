@@ -17,73 +17,73 @@ from flmm.report.where import measurement as where
 GROUND = Claim(
     "ground",
     "Frozen LMMs ground",
-    ground.Ground,
+    ground.GroundResults,
     1,
     ground.measure,
-    ground.tables,
-    ground_figures.figures,
+    ground.render_tables,
+    ground_figures.draw_figures,
 )
 
 ABLATIONS = Claim(
     "ablations",
     "What matters in the head",
-    ablations.Ablations,
+    ablations.AblationResults,
     1,
     ablations.measure,
-    ablations.tables,
-    ablations_figures.figures,
+    ablations.render_tables,
+    ablations_figures.draw_figures,
 )
 
 CONVERSATION = Claim(
     "conversation",
     "Conversation is untouched",
-    conversation.Conversation,
+    conversation.ConversationResults,
     1,
     conversation.measure,
-    conversation.tables,
-    conversation_figures.figures,
+    conversation.render_tables,
+    conversation_figures.draw_figures,
 )
 
 SEGMENTATION_TOKEN = Claim(
     "segmentation-token",
     "What a segmentation token costs",
-    segmentation_token.SegmentationToken,
+    segmentation_token.SegmentationTokenResults,
     2,
     segmentation_token.measure,
-    segmentation_token.tables,
-    segmentation_token_figures.figures,
+    segmentation_token.render_tables,
+    segmentation_token_figures.draw_figures,
     segmentation_token.check,
 )
 
 WHERE = Claim(
     "where",
     "Where grounding lives",
-    where.Where,
+    where.WhereResults,
     1,
     where.measure,
-    where.tables,
-    where_figures.figures,
+    where.render_tables,
+    where_figures.draw_figures,
 )
 
 CHAIN_OF_THOUGHT = Claim(
     "chain-of-thought",
     "A closer look helps (visual chain of thought)",
-    chain_of_thought.ChainOfThought,
+    chain_of_thought.ChainOfThoughtResults,
     1,
     chain_of_thought.measure,
-    chain_of_thought.tables,
-    chain_of_thought_figures.figures,
+    chain_of_thought.render_tables,
+    chain_of_thought_figures.draw_figures,
     chain_of_thought.check,
 )
 
 CLAIMS: dict[
     str,
-    Claim[ground.Ground]
-    | Claim[ablations.Ablations]
-    | Claim[conversation.Conversation]
-    | Claim[segmentation_token.SegmentationToken]
-    | Claim[where.Where]
-    | Claim[chain_of_thought.ChainOfThought],
+    Claim[ground.GroundResults]
+    | Claim[ablations.AblationResults]
+    | Claim[conversation.ConversationResults]
+    | Claim[segmentation_token.SegmentationTokenResults]
+    | Claim[where.WhereResults]
+    | Claim[chain_of_thought.ChainOfThoughtResults],
 ] = {
     GROUND.name: GROUND,
     ABLATIONS.name: ABLATIONS,

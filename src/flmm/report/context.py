@@ -7,14 +7,14 @@ from hashlib import blake2b
 from pathlib import Path
 
 from flmm.data.sample import Sample
-from flmm.evaluate.benchmark import Benchmark, record_of
+from flmm.evaluate.benchmark import Benchmark, build_run_record
 from flmm.grounding.grounder import Grounder
-from flmm.progress import Watch
+from flmm.progress import ProgressCallback
 from flmm.report.data import ReportData
-from flmm.report.extraction import PROTOCOL, Eye
+from flmm.report.extraction import PROTOCOL, PictureExtractor
 
 
-class Bench:
+class ReportContext:
     """What claims are measured with.
 
     Args:
@@ -29,41 +29,41 @@ class Bench:
         self,
         grounder: Grounder,
         data: ReportData,
-        work: Path,
-        tell: Callable[[str], None],
-        watch: Watch,
+        work_folder: Path,
+        on_message: Callable[[str], None],
+        on_progress: ProgressCallback,
     ) -> None:
         self.grounder = grounder
         self.data = data
-        self.work = work
-        self.tell = tell
-        self.watch = watch
+        self.work_folder = work_folder
+        self.on_message = on_message
+        self.on_progress = on_progress
 
     @cached_property
-    def eye(self) -> Eye:
-        return Eye(self.grounder, self.tell)
+    def picture_extractor(self) -> PictureExtractor:
+        return PictureExtractor(self.grounder, self.on_message)
 
     @cached_property
-    def key(self) -> dict[str, str]:
+    def cache_key(self) -> dict[str, str]:
         """All that measurements depend on, where nothing is trained."""
-        record = record_of(
+        record = build_run_record(
             self.grounder, Benchmark(self.data.name, {}, self.data.measured), PROTOCOL
         )
         return {
             "data": self.data.name,
             "measured": f"{record.samples} pictures, {record.samples_fingerprint}",
-            "calibration": self.fingerprint(self.data.calibration),
+            "calibration": self.fingerprint_samples(self.data.calibration),
             "head": record.head_fingerprint,
             "LMM": record.lmm_fingerprint,
             "numbers": record.dtype,
         }
 
-    def fingerprint(self, samples: Sequence[Sample]) -> str:
+    def fingerprint_samples(self, samples: Sequence[Sample]) -> str:
         """Which pictures and texts these are; at least one picture."""
-        record = record_of(self.grounder, Benchmark(self.data.name, {}, samples), PROTOCOL)
+        record = build_run_record(self.grounder, Benchmark(self.data.name, {}, samples), PROTOCOL)
         return f"{record.samples} pictures, {record.samples_fingerprint}"
 
 
-def digest_of(key: dict[str, str]) -> str:
+def key_digest(key: dict[str, str]) -> str:
     """A short name for a key."""
     return blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()

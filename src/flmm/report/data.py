@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from flmm.data.readers.sticker_scenes import read_stickers
+from flmm.data.readers.sticker_scenes import read_sticker_scenes
 from flmm.data.sample import Sample
-from flmm.data.sources import DataSource, Stickers
+from flmm.data.sources import DataSource, StickersSource
 from flmm.errors import InputError
 from flmm.stickers.dataset import EVALUATION_SEED, VALIDATION_SEED
 
 CALIBRATION_PICTURES = 60
-_EXPRESSIONS = 6
-_LEARNED_EXPRESSIONS = 3
+_MAX_EXPRESSIONS = 6
+_MAX_TRAINING_EXPRESSIONS = 3
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ReportData:
     """What was read, as training's settings name it."""
 
 
-def sticker_data(folder: Path, scenes: int, calibration: int, training: int) -> ReportData:
+def read_sticker_data(folder: Path, scenes: int, calibration: int, training: int) -> ReportData:
     """Scenes of the embedded world; measured and chosen on are ones that its model never saw.
 
     Of a scene's many expressions, a few are taken by chance, always the same ones.
@@ -44,21 +44,25 @@ def sticker_data(folder: Path, scenes: int, calibration: int, training: int) -> 
         InputError: the folder cannot be written.
     """
 
-    def read(count: int, first: int, expressions: int = _EXPRESSIONS) -> tuple[Sample, ...]:
-        samples = read_stickers(folder, count, first)
-        return tuple(_thinned(one, expressions, first + place) for place, one in enumerate(samples))
+    def read(count: int, first: int, expressions: int = _MAX_EXPRESSIONS) -> tuple[Sample, ...]:
+        samples = read_sticker_scenes(folder, count, first)
+        return tuple(
+            _limit_expressions(one, expressions, first + place) for place, one in enumerate(samples)
+        )
 
     return ReportData(
         "sticker scenes",
         read(scenes, EVALUATION_SEED),
         read(calibration, VALIDATION_SEED),
-        read(training, 0, _LEARNED_EXPRESSIONS),
-        Stickers(name="sticker scenes", folder=folder, scenes=max(training, 1), first_scene=0),
+        read(training, 0, _MAX_TRAINING_EXPRESSIONS),
+        StickersSource(
+            name="sticker scenes", folder=folder, scenes=max(training, 1), first_scene=0
+        ),
     )
 
 
-def source_data(
-    source: DataSource, base: Path, pictures: int, calibration: int, training: int
+def read_source_data(
+    source: DataSource, base: Path, max_pictures: int, calibration: int, training: int
 ) -> ReportData:
     """A benchmark's pictures, divided: the first ones to choose on, then to learn from, the rest.
 
@@ -79,18 +83,18 @@ def source_data(
         )
     return ReportData(
         source.name,
-        tuple(samples[first : first + pictures]),
+        tuple(samples[first : first + max_pictures]),
         tuple(samples[:calibration]),
         tuple(samples[calibration:first]),
         source,
     )
 
 
-def _thinned(sample: Sample, expressions: int, seed: int) -> Sample:
+def _limit_expressions(sample: Sample, max_expressions: int, seed: int) -> Sample:
     """The captions, and some of the expressions."""
     texts = sample.texts
     others = [place for place, text in enumerate(texts) if text.kind != "caption"]
-    chosen = np.random.default_rng(seed).permutation(others)[:expressions].tolist()
+    chosen = np.random.default_rng(seed).permutation(others)[:max_expressions].tolist()
     return replace(
         sample,
         texts=tuple(
@@ -101,13 +105,13 @@ def _thinned(sample: Sample, expressions: int, seed: int) -> Sample:
     )
 
 
-def kinds_of(samples: Sequence[Sample]) -> tuple[str, ...]:
+def find_text_kinds(samples: Sequence[Sample]) -> tuple[str, ...]:
     """The kinds of text that there are, in the order of ``KINDS``."""
     there = {text.kind for sample in samples for text in sample.texts}
-    return tuple(kind for kind in KINDS if kind in there)
+    return tuple(kind for kind in TEXT_KINDS if kind in there)
 
 
-KINDS = {
+TEXT_KINDS = {
     "caption": "all phrases of a caption in one text",
     "expression": "one referring expression at a time",
     "instruction": "what a question is about",

@@ -10,31 +10,31 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from flmm.data.exchanges import Protocol
-from flmm.data.features import AskedPicture, FeatureExtractor, GroundingFeatures, decode
+from flmm.data.exchanges import ReferringProtocol
+from flmm.data.features import FeatureExtractor, GroundingFeatures, PictureExchanges, predict_masks
 from flmm.data.sample import Sample
 from flmm.grounding.grounder import Grounder
 from flmm.head.model import GroundingHead
 from flmm.pictures.geometry import resize_to_picture
-from flmm.train.dataset import LivePictures, targets_of
+from flmm.train.dataset import UncachedDataset, build_targets
 
-PROTOCOL = Protocol.ONE_BY_ONE
+PROTOCOL = ReferringProtocol.ONE_BY_ONE
 
 
 @dataclass(frozen=True)
-class SeenPicture:
+class ExtractedPicture:
     """One picture and the phrases of its texts."""
 
-    number: int
+    index: int
     """Its place among the samples."""
-    asked: AskedPicture
+    picture_exchanges: PictureExchanges
     features: GroundingFeatures
     """With all M·N maps of each phrase, whatever the head keeps."""
     masks: Tensor
     """(P, H, W) bool."""
-    ignored: Tensor
+    ignored_masks: Tensor
     """(P, H, W) bool."""
-    texts: tuple[str, ...]
+    phrase_texts: tuple[str, ...]
     kinds: tuple[str, ...]
     is_thing: tuple[bool | None, ...]
 
@@ -44,44 +44,49 @@ class SeenPicture:
         return torch.stack([phrase.attention for phrase in self.features.phrases]).cpu().float()
 
 
-class Eye:
+class PictureExtractor:
     """A grounder's frozen models, for looking at all that they offer a head."""
 
-    def __init__(self, grounder: Grounder, tell: Callable[[str], None]) -> None:
+    def __init__(self, grounder: Grounder, on_message: Callable[[str], None]) -> None:
         self.grounder = grounder
         config = replace(grounder.head.config, kept_maps=None, selector=False)
         whole = GroundingHead(config, grounder.head.refiner.sam)
-        self.extractor = FeatureExtractor(grounder.adapter, whole.to(grounder.adapter.device))
-        self._tell = tell
+        self.feature_extractor = FeatureExtractor(
+            grounder.adapter, whole.to(grounder.adapter.device)
+        )
+        self._on_message = on_message
 
-    def see(self, samples: Sequence[Sample], numbers: Sequence[int]) -> Iterator[SeenPicture]:
+    def extract(
+        self, samples: Sequence[Sample], indices: Sequence[int]
+    ) -> Iterator[ExtractedPicture]:
         """Those of the numbered samples that can be read."""
-        live = LivePictures(samples, self.extractor, PROTOCOL, self._tell)
-        for number in numbers:
-            read = live.read(number)
+        live = UncachedDataset(samples, self.feature_extractor, PROTOCOL, self._on_message)
+        for number in indices:
+            read = live.load_sample(number)
             if read is None:
                 continue
             sample, asked = read
-            (features,) = self.extractor.extract([asked])
-            owners = [owner for exchange in asked.exchanges for owner in exchange.phrases]
+            (features,) = self.feature_extractor.extract([asked])
+            owners = [owner for exchange in asked.exchanges for owner in exchange.phrase_indices]
             phrases = [sample.texts[text].text.phrases[phrase] for text, phrase in owners]
             kinds = tuple(sample.texts[text].text.kind for text, _ in owners)
             said = tuple(
                 sample.texts[text].text.text[phrase.start : phrase.end]
                 for (text, _), phrase in zip(owners, phrases, strict=True)
             )
-            masks, ignored = targets_of(sample, asked)
+            masks, ignored = build_targets(sample, asked)
             things = tuple(phrase.is_thing for phrase in phrases)
-            yield SeenPicture(number, asked, features, masks, ignored, said, kinds, things)
+            yield ExtractedPicture(number, asked, features, masks, ignored, said, kinds, things)
 
 
 @torch.no_grad()
-def head_masks(head: GroundingHead, features: GroundingFeatures) -> tuple[Tensor, Tensor]:
+def predict_head_masks(head: GroundingHead, features: GroundingFeatures) -> tuple[Tensor, Tensor]:
     """(P, H, W) bool from the mask decoder and from the refiner, on the CPU."""
     kept = tuple(
-        replace(phrase, attention=head.config.keep(phrase.attention)) for phrase in features.phrases
+        replace(phrase, attention=head.config.select_maps(phrase.attention))
+        for phrase in features.phrases
     )
     device = next(head.parameters()).device
-    output = decode(head, replace(features, phrases=kept), device=device)
+    output = predict_masks(head, replace(features, phrases=kept), device=device)
     decoded = resize_to_picture(output.mask_logits.float(), features.geometry) > 0
     return decoded.cpu(), (output.refined_logits > 0).cpu()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The first column to the left, all others to the right."""
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
+    lines = [headers, ["---", *["---:"] * (len(headers) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -14,20 +14,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from flmm.atomic_write import whole_file
+from flmm.atomic_write import atomic_write
 from flmm.data.sample import Sample
 from flmm.errors import InputError
 from flmm.evaluate.metrics import Overlap
-from flmm.report.context import Bench, digest_of
-from flmm.report.data import KINDS
-from flmm.report.extraction import SeenPicture
+from flmm.report.context import ReportContext, key_digest
+from flmm.report.data import TEXT_KINDS
+from flmm.report.extraction import ExtractedPicture
 
-_PICTURES_A_PART = 8
+_PICTURES_PER_FILE = 8
 
 
-_RESAMPLES = 2000
+_NUM_RESAMPLES = 2000
 PARTS = ("all", "things", "stuff")
-_THING = {True: 1, False: 0, None: -1}
+_THING_CODES = {True: 1, False: 0, None: -1}
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,19 @@ class OverlapTable:
     """(n, K) float64, pixels."""
 
     @staticmethod
-    def of(seen: SeenPicture, overlap: Overlap) -> "OverlapTable":
+    def from_picture(extracted: ExtractedPicture, overlap: Overlap) -> "OverlapTable":
         """One picture's rows; (P, K) overlaps."""
-        kinds = list(KINDS)
+        kinds = list(TEXT_KINDS)
         return OverlapTable(
-            torch.full((len(seen.kinds),), seen.number),
-            torch.tensor([kinds.index(kind) for kind in seen.kinds]),
-            torch.tensor([_THING[thing] for thing in seen.is_thing]),
+            torch.full((len(extracted.kinds),), extracted.index),
+            torch.tensor([kinds.index(kind) for kind in extracted.kinds]),
+            torch.tensor([_THING_CODES[thing] for thing in extracted.is_thing]),
             overlap.intersection,
             overlap.union,
         )
 
     @staticmethod
-    def join(tables: Sequence["OverlapTable"]) -> "OverlapTable":
+    def concatenate(tables: Sequence["OverlapTable"]) -> "OverlapTable":
         """All rows, in order; at least one table."""
         return OverlapTable(
             *(torch.cat([getattr(one, name) for one in tables]) for name in _COLUMNS)
@@ -87,7 +87,7 @@ class OverlapTable:
 
     def save(self, file: Path) -> None:
         """Writes the file, whole or not at all."""
-        with whole_file(file) as place:
+        with atomic_write(file) as place:
             save_file({name: getattr(self, name).contiguous() for name in _COLUMNS}, place)
 
     @staticmethod
@@ -100,16 +100,16 @@ class OverlapTable:
             return None
 
     @property
-    def pictures(self) -> int:
+    def num_pictures(self) -> int:
         """How many there are."""
         return len(set(self.picture.tolist()))
 
-    def rows(self, kind: str | None, part: str = "all") -> Tensor:
+    def select_rows(self, kind: str | None, part: str = "all") -> Tensor:
         """(n,) bool: the phrases of one kind of text (None: of all) and of ``PARTS``."""
-        chosen = self.kind >= 0 if kind is None else self.kind == list(KINDS).index(kind)
-        return chosen if part == "all" else chosen & (self.thing == _THING[part == "things"])
+        chosen = self.kind >= 0 if kind is None else self.kind == list(TEXT_KINDS).index(kind)
+        return chosen if part == "all" else chosen & (self.thing == _THING_CODES[part == "things"])
 
-    def scores(self, rows: Tensor) -> list[Score]:
+    def compute_scores(self, rows: Tensor) -> list[Score]:
         """Each method's over the chosen phrases, at least one."""
         overlap = Overlap(self.intersection[rows], self.union[rows])
         numbers = self.picture[rows].tolist()
@@ -124,11 +124,11 @@ class OverlapTable:
 
         shared, together, iou = map(by_picture, (overlap.intersection, overlap.union, overlap.iou))
         phrases = by_picture(torch.ones(len(owner), 1))
-        weights = _resamples(count)
+        weights = _bootstrap_weights(count)
         cumulative = 100 * (weights @ shared) / (weights @ together).clamp_min(1)
         mean = 100 * (weights @ iou) / (weights @ phrases)
         return [
-            Score(_interval(one), _interval(other), len(owner))
+            Score(_percentile_interval(one), _percentile_interval(other), len(owner))
             for one, other in zip(cumulative.T, mean.T, strict=True)
         ]
 
@@ -136,39 +136,41 @@ class OverlapTable:
 _COLUMNS = tuple(field.name for field in fields(OverlapTable))
 
 
-def share(marks: Sequence[Sequence[bool]]) -> Interval | None:
+def share_interval(outcomes: Sequence[Sequence[bool]]) -> Interval | None:
     """How much of all is true; each picture has its marks, or none. None where no picture has."""
-    counts = torch.tensor([[sum(of_picture), len(of_picture)] for of_picture in marks]).double()
+    counts = torch.tensor([[sum(of_picture), len(of_picture)] for of_picture in outcomes]).double()
     if not counts[:, 1].any():
         return None
-    right, asked = (_resamples(len(marks)) @ counts).T
+    right, asked = (_bootstrap_weights(len(outcomes)) @ counts).T
     # A resample may hold none of the pictures that have marks.
-    return _interval(100 * right[asked > 0] / asked[asked > 0])
+    return _percentile_interval(100 * right[asked > 0] / asked[asked > 0])
 
 
 def mean_interval(values: Tensor) -> Interval:
     """The mean of (n,) values, one a picture, in percent; at least one."""
-    weights = _resamples(len(values))
-    return _interval(100 * (weights @ values.double()) / len(values))
+    weights = _bootstrap_weights(len(values))
+    return _percentile_interval(100 * (weights @ values.double()) / len(values))
 
 
-def _resamples(count: int) -> Tensor:
+def _bootstrap_weights(count: int) -> Tensor:
     """(1 + B, n) float64: how often each of ``count`` pictures is there; first, each once."""
-    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+    drawn = np.random.default_rng(0).multinomial(
+        count, np.full(count, 1 / count), size=_NUM_RESAMPLES
+    )
     return torch.cat([torch.ones(1, count), torch.from_numpy(drawn)]).double()
 
 
-def _interval(values: Tensor) -> Interval:
+def _percentile_interval(values: Tensor) -> Interval:
     """(1 + B,): the sample's own value, then the resamples'."""
     low, high = values[1:].quantile(torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
     return Interval(values[0].item(), low, high)
 
 
-def measure_parts(
-    bench: Bench,
-    what: str,
+def measure_overlaps(
+    context: ReportContext,
+    cache_name: str,
     samples: Sequence[Sample],
-    measure: Callable[[SeenPicture], OverlapTable],
+    measure_picture: Callable[[ExtractedPicture], OverlapTable],
 ) -> OverlapTable:
     """The rows of all pictures that can be read.
 
@@ -181,44 +183,54 @@ def measure_parts(
     Raises:
         InputError: none can be read.
     """
-    folder = bench.work / f"{what.split()[0]}-{digest_of({'what': what, **bench.key})}"
+    folder = (
+        context.work_folder
+        / f"{cache_name.split()[0]}-{key_digest({'what': cache_name, **context.cache_key})}"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     tables: list[OverlapTable] = []
     begun = time.monotonic()
     made = 0
-    for first in range(0, len(samples), _PICTURES_A_PART):
-        numbers = range(first, min(first + _PICTURES_A_PART, len(samples)))
+    for first in range(0, len(samples), _PICTURES_PER_FILE):
+        numbers = range(first, min(first + _PICTURES_PER_FILE, len(samples)))
         file = folder / f"{first:06d}.safetensors"
         table = OverlapTable.load(file)
         if table is None:
-            rows = [measure(seen) for seen in bench.eye.see(samples, numbers)]
+            rows = [
+                measure_picture(seen)
+                for seen in context.picture_extractor.extract(samples, numbers)
+            ]
             if not rows:
                 continue
-            table = OverlapTable.join(rows)
+            table = OverlapTable.concatenate(rows)
             table.save(file)
             made += len(numbers)
         tables.append(table)
         seconds = (time.monotonic() - begun) / max(made, 1) * (len(samples) - numbers.stop)
-        bench.watch(numbers.stop, len(samples), f"{what.split()[0]}, {seconds:.0f} s left")
+        context.on_progress(
+            numbers.stop, len(samples), f"{cache_name.split()[0]}, {seconds:.0f} s left"
+        )
     if not tables:
         raise InputError(f"none of the {len(samples)} pictures can be read; check the data")
-    return OverlapTable.join(tables)
+    return OverlapTable.concatenate(tables)
 
 
-def overlaps_of(seen: SeenPicture, masks: Tensor) -> OverlapTable:
+def compute_overlaps(extracted: ExtractedPicture, masks: Tensor) -> OverlapTable:
     """A picture's rows; (P, K, H, W) bool, K masks of each phrase."""
     both = [
-        phrase_overlap(found, truth, ~ignored)
-        for found, truth, ignored in zip(masks, seen.masks, seen.ignored, strict=True)
+        compute_phrase_overlap(found, truth, ~ignored)
+        for found, truth, ignored in zip(
+            masks, extracted.masks, extracted.ignored_masks, strict=True
+        )
     ]
     shared, together = torch.stack(both, 1)
-    return OverlapTable.of(seen, Overlap(shared, together))
+    return OverlapTable.from_picture(extracted, Overlap(shared, together))
 
 
-def phrase_overlap(masks: Tensor, truth: Tensor, known: Tensor, scale: float = 1) -> Tensor:
+def compute_phrase_overlap(masks: Tensor, truth: Tensor, valid: Tensor, scale: float = 1) -> Tensor:
     """(2, K) intersections and unions, in pixels ÷ ``scale``; (K, a, b), (a, b) and (a, b) bool."""
-    truth = truth & known
-    masks = masks & known
+    truth = truth & valid
+    masks = masks & valid
     shared = (masks & truth).flatten(1).sum(1)
     together = (masks | truth).flatten(1).sum(1)
     return torch.stack([shared, together]).double() / scale

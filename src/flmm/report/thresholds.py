@@ -13,36 +13,36 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from flmm.atomic_write import whole_file
+from flmm.atomic_write import atomic_write
 from flmm.evaluate.metrics import Overlap
-from flmm.pictures.geometry import maps_on_picture
+from flmm.pictures.geometry import resize_maps_to_picture
 from flmm.types import ImageGeometry, Size
 
-LEVELS = tuple(step / 20 for step in range(1, 20))
+THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 """Of maps that are scaled to 0..1."""
-_LONGEST = 192
+_MAX_SIDE = 192
 
 
-def frame_of(picture: Size) -> Size:
+def comparison_size(picture_size: Size) -> Size:
     """The frame's size: the picture's, but at most ``_LONGEST`` pixels long."""
-    scale = min(1.0, _LONGEST / max(picture))
-    height, width = (max(round(length * scale), 1) for length in picture)
+    scale = min(1.0, _MAX_SIDE / max(picture_size))
+    height, width = (max(round(length * scale), 1) for length in picture_size)
     return height, width
 
 
-def on_frame(masks: Tensor, frame: Size) -> Tensor:
+def resize_masks(masks: Tensor, size: Size) -> Tensor:
     """(P, H, W) bool to (P, a, b) bool: where a mask covers at least half."""
-    shares = functional.interpolate(masks[:, None].float(), frame, mode="area")[:, 0]
+    shares = functional.interpolate(masks[:, None].float(), size, mode="area")[:, 0]
     return shares >= 0.5
 
 
-def peaked(maps: Tensor) -> Tensor:
+def normalise_by_max(maps: Tensor) -> Tensor:
     """(..., a, b), not negative, scaled to a maximum of 1; a map of zeros stays one."""
     return maps / maps.amax((-2, -1), keepdim=True).clamp_min(1e-30)
 
 
-def attention_candidates(
-    attention: Tensor, heads: int, geometry: ImageGeometry, frame: Size
+def candidate_maps(
+    attention: Tensor, num_heads: int, geometry: ImageGeometry, size: Size
 ) -> Tensor:
     """One phrase's attention as maps to choose from.
 
@@ -56,12 +56,12 @@ def attention_candidates(
         (1 + M + M·N, a, b) in 0..1: the mean of all, each layer's mean, each head alone. In a mean,
         every head's map counts by its own most.
     """
-    single = peaked(maps_on_picture(attention, geometry, frame))
-    layers = peaked(single.reshape(-1, heads, *frame).mean(1))
-    return torch.cat([peaked(single.mean(0, keepdim=True)), layers, single])
+    single = normalise_by_max(resize_maps_to_picture(attention, geometry, size))
+    layers = normalise_by_max(single.reshape(-1, num_heads, *size).mean(1))
+    return torch.cat([normalise_by_max(single.mean(0, keepdim=True)), layers, single])
 
 
-def level_overlaps(maps: Tensor, truth: Tensor, known: Tensor) -> Overlap:
+def threshold_overlaps(maps: Tensor, truth: Tensor, valid: Tensor) -> Overlap:
     """How each map, cut at each level, overlaps a mask.
 
     Args:
@@ -72,10 +72,10 @@ def level_overlaps(maps: Tensor, truth: Tensor, known: Tensor) -> Overlap:
     Returns:
         (K, L) intersections and unions.
     """
-    count, levels = len(maps), len(LEVELS)
-    values, inside = maps[:, known], truth[known]
+    count, levels = len(maps), len(THRESHOLDS)
+    values, inside = maps[:, valid], truth[valid]
     # How many levels each value is above; then all cuts are sums over a histogram's upper end.
-    passed = torch.bucketize(values, torch.tensor(LEVELS, dtype=values.dtype))
+    passed = torch.bucketize(values, torch.tensor(THRESHOLDS, dtype=values.dtype))
     places = passed + torch.arange(count)[:, None] * (levels + 1)
 
     def above(chosen: Tensor) -> Tensor:
@@ -87,67 +87,67 @@ def level_overlaps(maps: Tensor, truth: Tensor, known: Tensor) -> Overlap:
 
 
 @dataclass(frozen=True)
-class ChosenLevels:
+class MapThresholds:
     """The level that suits each map best, by mean IoU over the phrases that it was chosen on."""
 
-    level: Tensor
+    thresholds: Tensor
     """(K,) in 0..1."""
-    score: Tensor
+    scores: Tensor
     """(K,) mean IoU at that level, in 0..1."""
 
     def save(self, file: Path) -> None:
         """Writes the file, whole or not at all."""
-        with whole_file(file) as place:
-            save_file({"level": self.level, "score": self.score}, place)
+        with atomic_write(file) as place:
+            save_file({"level": self.thresholds, "score": self.scores}, place)
 
     @staticmethod
-    def load(file: Path) -> "ChosenLevels | None":
+    def load(file: Path) -> "MapThresholds | None":
         """What is in a file; None where there is none, or a damaged one."""
         try:
             found = load_file(file)
-            return ChosenLevels(found["level"], found["score"])
+            return MapThresholds(found["level"], found["score"])
         except (OSError, SafetensorError, KeyError):
             return None
 
-    def best(self, among: range) -> int:
+    def best_index(self, indices: range) -> int:
         """The number of the best map among some."""
-        return among[int(self.score[among.start : among.stop].argmax())]
+        return indices[int(self.scores[indices.start : indices.stop].argmax())]
 
 
 @dataclass(frozen=True)
 class BestHead:
     """The head whose map alone shows most."""
 
-    number: int
+    map_index: int
     """Its map's, among ``attention_candidates``."""
     layer: int
     head: int
 
 
-def best_head(levels: ChosenLevels, heads: int) -> BestHead:
+def find_best_head(thresholds: MapThresholds, num_heads: int) -> BestHead:
     """Of ``attention_candidates`` of a model with so many heads a layer."""
-    count = len(levels.level)
-    first = 1 + (count - 1) // (1 + heads)
-    number = levels.best(range(first, count))
-    return BestHead(number, *divmod(number - first, heads))
+    count = len(thresholds.thresholds)
+    first = 1 + (count - 1) // (1 + num_heads)
+    number = thresholds.best_index(range(first, count))
+    return BestHead(number, *divmod(number - first, num_heads))
 
 
 @dataclass
-class LevelChoice:
+class ThresholdSearch:
     """Adds up phrases, then chooses."""
 
-    total: Tensor | None = None
+    iou_sums: Tensor | None = None
     """(K, L): sums of IoU."""
-    phrases: int = 0
+    num_phrases: int = 0
 
     def add(self, overlap: Overlap) -> None:
         """One phrase's ``level_overlaps``."""
-        self.total = overlap.iou if self.total is None else self.total + overlap.iou
-        self.phrases += 1
+        self.iou_sums = overlap.iou if self.iou_sums is None else self.iou_sums + overlap.iou
+        self.num_phrases += 1
 
-    def choose(self) -> ChosenLevels | None:
+    def best_thresholds(self) -> MapThresholds | None:
         """None without a phrase."""
-        if self.total is None:
+        if self.iou_sums is None:
             return None
-        score, place = (self.total / self.phrases).max(1)
-        return ChosenLevels(torch.tensor(LEVELS)[place], score)
+        score, place = (self.iou_sums / self.num_phrases).max(1)
+        return MapThresholds(torch.tensor(THRESHOLDS)[place], score)

@@ -12,14 +12,14 @@ from starlette.types import ASGIApp
 import flmm
 from flmm.errors import InputError
 from flmm.serve import errors as problems
-from flmm.serve.common.openapi import request_schemas
-from flmm.serve.monitoring import _watching
+from flmm.serve.common.openapi import build_request_schemas
+from flmm.serve.monitoring import create_monitoring_router
 from flmm.serve.openai.requests import ChatRequest
-from flmm.serve.openai.routes import chat_routes
-from flmm.serve.page.routes import page_routes
+from flmm.serve.openai.routes import create_openai_router
+from flmm.serve.page.routes import create_page_router
 from flmm.serve.plain.requests import AttendRequest, GroundRequest, SegmentRequest
-from flmm.serve.plain.routes import plain_routes
-from flmm.serve.protection.middleware import Protection
+from flmm.serve.plain.routes import create_plain_router
+from flmm.serve.protection.middleware import ProtectionMiddleware
 from flmm.serve.service import Service
 from flmm.serve.settings import ServerSettings
 
@@ -48,31 +48,31 @@ def create_app(grounder: "Grounder", settings: ServerSettings) -> ASGIApp:
         redoc_url=None,
         lifespan=lifespan,
         exception_handlers={
-            problems.Problem: problems.answer_problem,
-            InputError: problems.answer_input_error,
-            HTTPException: problems.answer_http_exception,
-            ClientDisconnect: problems.answer_nobody,
-            Exception: problems.answer_failure,
+            problems.APIError: problems.handle_api_error,
+            InputError: problems.handle_input_error,
+            HTTPException: problems.handle_http_exception,
+            ClientDisconnect: problems.handle_client_disconnect,
+            Exception: problems.handle_unexpected_error,
         },
     )
-    app.include_router(chat_routes(service))
-    app.include_router(plain_routes(service))
-    app.include_router(_watching(service))
-    app.include_router(page_routes())
-    _describe(app)
+    app.include_router(create_openai_router(service))
+    app.include_router(create_plain_router(service))
+    app.include_router(create_monitoring_router(service))
+    app.include_router(create_page_router())
+    _add_to_openapi(app)
     paths = frozenset(app.openapi()["paths"])
 
-    def seen(path: str, status: int) -> None:
+    def count_response(path: str, status: int) -> None:
         # Paths that strangers make up shall not fill the memory.
-        service.metrics.responded(path if path in paths else "other", status)
+        service.metrics.count_response(path if path in paths else "other", status)
 
-    return Protection(app, settings, seen)
+    return ProtectionMiddleware(app, settings, count_response)
 
 
-def _describe(app: FastAPI) -> None:
+def _add_to_openapi(app: FastAPI) -> None:
     """Adds what FastAPI cannot see, since bodies are read by us."""
     described = app.openapi()
-    schemas = request_schemas([ChatRequest, GroundRequest, SegmentRequest, AttendRequest])
+    schemas = build_request_schemas([ChatRequest, GroundRequest, SegmentRequest, AttendRequest])
     described.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
     described["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     described["security"] = [{"key": []}, {}]

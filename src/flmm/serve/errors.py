@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from flmm.errors import InputError
 
 
-class Problem(Exception):  # noqa: N818 - what a client did wrong is no error of ours
+class APIError(Exception):
     """A request that is refused.
 
     Args:
@@ -37,19 +37,19 @@ class Problem(Exception):  # noqa: N818 - what a client did wrong is no error of
         self.headers = dict(headers or {})
 
     @classmethod
-    def of_input(cls, error: InputError, param: str | None = None) -> "Problem":
+    def from_input_error(cls, error: InputError, param: str | None = None) -> "APIError":
         """What the layers below say of a user's mistake."""
         return cls(400, "invalid_value", str(error), param)
 
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.content(), self.status, self.headers)
+    def to_response(self) -> JSONResponse:
+        return JSONResponse(self.to_dict(), self.status, self.headers)
 
-    def content(self) -> "ErrorContent":
+    def to_dict(self) -> "ErrorContent":
         """The response's JSON."""
         return {
             "error": {
                 "message": self.message,
-                "type": _TYPES.get(self.status, _type_of(self.status)),
+                "type": _TYPES.get(self.status, _default_error_type(self.status)),
                 "param": self.param,
                 "code": self.code,
             }
@@ -71,7 +71,7 @@ class ErrorContent(TypedDict):
     error: ErrorDetail
 
 
-FAILURE = Problem(500, "internal_error", "flmm failed; the server's log says more")
+INTERNAL_ERROR = APIError(500, "internal_error", "flmm failed; the server's log says more")
 """Our own mistake, which no client learns more about."""
 
 _TYPES = {
@@ -81,48 +81,48 @@ _TYPES = {
 
 
 # No standard status says so; nginx's is the one that logs and dashboards know.
-_CLIENT_CLOSED = 499
+CLIENT_CLOSED_REQUEST = 499
 
 
-def _type_of(status: int) -> str:
+def _default_error_type(status: int) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
-async def answer_problem(_: Request, error: Exception) -> JSONResponse:
+async def handle_api_error(_: Request, error: Exception) -> JSONResponse:
     """A refusal's response."""
-    assert isinstance(error, Problem)
-    return error.response()
+    assert isinstance(error, APIError)
+    return error.to_response()
 
 
-async def answer_input_error(_: Request, error: Exception) -> JSONResponse:
+async def handle_input_error(_: Request, error: Exception) -> JSONResponse:
     """The response to a user's mistake that a layer below found."""
     assert isinstance(error, InputError)
-    return Problem.of_input(error).response()
+    return APIError.from_input_error(error).to_response()
 
 
-async def answer_http_exception(request: Request, error: Exception) -> JSONResponse:
+async def handle_http_exception(request: Request, error: Exception) -> JSONResponse:
     """The response where no route fits."""
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code == 404:
-        problem = Problem(404, "not_found", f"there is no {path!r} here; /openapi.json lists all")
+        problem = APIError(404, "not_found", f"there is no {path!r} here; /openapi.json lists all")
     elif error.status_code == 405:
-        problem = Problem(
+        problem = APIError(
             405,
             "method_not_allowed",
             f"{path!r} does not take {request.method}; /openapi.json says what it takes",
             headers=error.headers,
         )
     else:
-        problem = Problem(error.status_code, "invalid_request", str(error.detail))
-    return problem.response()
+        problem = APIError(error.status_code, "invalid_request", str(error.detail))
+    return problem.to_response()
 
 
-async def answer_nobody(_: Request, _error: Exception) -> Response:
+async def handle_client_disconnect(_: Request, _error: Exception) -> Response:
     """The response to a client that went away while it was sending its body: it has no reader."""
-    return Response(status_code=_CLIENT_CLOSED)
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-async def answer_failure(_: Request, _error: Exception) -> JSONResponse:
+async def handle_unexpected_error(_: Request, _error: Exception) -> JSONResponse:
     """The response to our own mistake; the server logs the traceback."""
-    return FAILURE.response()
+    return INTERNAL_ERROR.to_response()

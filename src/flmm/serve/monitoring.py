@@ -6,12 +6,12 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field
 
-from flmm.serve.common.openapi import REFUSALS
-from flmm.serve.common.replies import Reply
+from flmm.serve.common.openapi import ERROR_RESPONSES
+from flmm.serve.common.replies import ReplyModel
 from flmm.serve.service import Service
 
 
-class Health(Reply):
+class Health(ReplyModel):
     status: Literal["ok", "ending"]
     model: str
     lmm: str
@@ -19,7 +19,7 @@ class Health(Reply):
     queue: int = Field(description="How many of them there may be.")
 
 
-def _watching(service: Service) -> APIRouter:
+def create_monitoring_router(service: Service) -> APIRouter:
     """How the server is."""
     router = APIRouter(tags=["watching"])
 
@@ -29,15 +29,15 @@ def _watching(service: Service) -> APIRouter:
         queue = service.queue
         return Health(
             status="ending" if queue.is_closing else "ok",
-            model=service.pipeline.model,
-            lmm=service.pipeline.lmm,
-            served=queue.admitted,
+            model=service.pipeline.head_name,
+            lmm=service.pipeline.lmm_name,
+            served=queue.num_admitted,
             queue=queue.capacity,
         )
 
-    @router.get("/metrics", response_class=Response, responses=REFUSALS)
+    @router.get("/metrics", response_class=Response, responses=ERROR_RESPONSES)
     async def metrics() -> Response:
         """What happened so far, in Prometheus' text format."""
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from flmm.grounding.grounder import Grounder
 
 _KEEP_ALIVE_SECONDS = 20
-_WAITING_CONNECTIONS = 256
+_LISTEN_BACKLOG = 256
 # Of glibc's mallopt: bytes that are kept, bytes above which a block is mapped apart, heaps.
 _MALLOC_OPTIONS = {-1: 2**30, -3: 2**25, -8: 1}
-_GIVE_BACK_SECONDS = 10
+_TRIM_INTERVAL_SECONDS = 10
 
 
 def listen(settings: ServerSettings) -> socket.socket:
@@ -36,7 +36,7 @@ def listen(settings: ServerSettings) -> socket.socket:
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((settings.host, settings.port))
-        opened.listen(_WAITING_CONNECTIONS)
+        opened.listen(_LISTEN_BACKLOG)
     except (OSError, OverflowError) as error:
         opened.close()
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -47,7 +47,7 @@ def listen(settings: ServerSettings) -> socket.socket:
     return opened
 
 
-def http_server(grounder: "Grounder", settings: ServerSettings) -> uvicorn.Server:
+def create_server(grounder: "Grounder", settings: ServerSettings) -> uvicorn.Server:
     """A server that is not started; ``run(sockets=[...])`` starts it.
 
     It ends when its process is interrupted or terminated, or ``should_exit`` is set, and finishes
@@ -64,7 +64,9 @@ def http_server(grounder: "Grounder", settings: ServerSettings) -> uvicorn.Serve
     return uvicorn.Server(config)
 
 
-def serve(grounder: "Grounder", settings: ServerSettings, tell: Callable[[str], None]) -> None:
+def serve(
+    grounder: "Grounder", settings: ServerSettings, on_message: Callable[[str], None]
+) -> None:
     """Serves until the process is interrupted or terminated, and finishes what it has begun.
 
     Args:
@@ -75,19 +77,19 @@ def serve(grounder: "Grounder", settings: ServerSettings, tell: Callable[[str], 
     Raises:
         InputError: the address cannot be had.
     """
-    with _share_the_machine(), listen(settings) as opened:
+    with _tune_process(), listen(settings) as opened:
         host, port = opened.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        server = http_server(grounder, settings)
+        server = create_server(grounder, settings)
         # uvicorn hands a signal on when it is done, which would end the process as if by force.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, server.handle_exit)
-        tell(f"serving {grounder.model} on http://{shown}:{port}")
+        on_message(f"serving {grounder.model} on http://{shown}:{port}")
         server.run(sockets=[opened])
 
 
 @contextmanager
-def _share_the_machine() -> Iterator[None]:
+def _tune_process() -> Iterator[None]:
     """Sets the process up for two threads that run models side by side."""
     # With all cores each, they would wait for each other at every step.
     torch.set_num_threads(max(torch.get_num_threads() // 2, 1))
@@ -103,12 +105,12 @@ def _share_the_machine() -> Iterator[None]:
         set_option(option, value)
     ended = Event()
 
-    def give_back() -> None:
+    def trim_memory() -> None:
         # What lies free between others is else kept for good, and grows with every odd batch.
-        while not ended.wait(_GIVE_BACK_SECONDS):
+        while not ended.wait(_TRIM_INTERVAL_SECONDS):
             trim(0)
 
-    keeper = Thread(target=give_back, name="memory", daemon=True)
+    keeper = Thread(target=trim_memory, name="memory", daemon=True)
     keeper.start()
     try:
         yield

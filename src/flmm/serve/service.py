@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from flmm.grounding.mask_predictor import MaskMethod, PhraseMasks
+from flmm.grounding.mask_predictor import MaskMethod, MaskPredictor
 from flmm.grounding.pipeline import Pipeline
-from flmm.grounding.referring import referring_prompts
-from flmm.lmm.batched_generation import Sampling
+from flmm.grounding.referring import build_referring_prompts
+from flmm.lmm.batched_generation import SamplingParams
 from flmm.lmm.prompt import Message, Prompt
 from flmm.serve.common.conversation import Conversation
-from flmm.serve.common.requests import Grounding, Said
-from flmm.serve.errors import Problem
+from flmm.serve.common.requests import GenerationOptions, Grounding
+from flmm.serve.errors import APIError
 from flmm.serve.metrics import Metrics
 from flmm.serve.protection.picture_reader import PictureReader
 from flmm.serve.protection.prompt_limits import PromptLimits
 from flmm.serve.settings import ServerSettings
-from flmm.serve.workers.attend_job import AttendJob, Look
-from flmm.serve.workers.chat_job import PhraseWish, Question, SpeakJob
-from flmm.serve.workers.events import Tell
-from flmm.serve.workers.job import Job, Slot, Workshop
-from flmm.serve.workers.mask_batcher import MaskDesk
-from flmm.serve.workers.model_queue import Busy, ModelQueue
-from flmm.serve.workers.running_job import Made, Running, _beside
-from flmm.serve.workers.segment_job import SegmentJob, Wanted
+from flmm.serve.workers.attend_job import AttendInputs, AttendJob
+from flmm.serve.workers.chat_job import ChatInputs, ChatJob, PhraseRequest
+from flmm.serve.workers.events import EventCallback
+from flmm.serve.workers.job import Job, Slot, WorkerContext
+from flmm.serve.workers.mask_batcher import MaskBatcher
+from flmm.serve.workers.model_queue import ModelQueue, QueueFullError
+from flmm.serve.workers.running_job import Result, RunningJob, run_in_executor
+from flmm.serve.workers.segment_job import SegmentInputs, SegmentJob
 from flmm.stopwatch import Stopwatch
 from flmm.user_input import check_phrases
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from flmm.grounding.grounder import Grounder
 
-_READERS = 2
+_NUM_EXECUTOR_THREADS = 2
 """Threads that decode pictures and write masks; each may hold one of the largest."""
 
 
@@ -51,15 +51,15 @@ class Service:
         self.settings = settings
         self.limits = settings.limits
         self.metrics = Metrics()
-        self.pictures = PictureReader(settings)
-        masks = PhraseMasks(grounder.head, remembered=settings.together)
+        self.picture_reader = PictureReader(settings)
+        masks = MaskPredictor(grounder.head, max_cached_pictures=settings.together)
         self.pipeline = Pipeline(
             grounder.adapter, grounder.head, masks, grounder.model, grounder.lmm
         )
-        desk = MaskDesk(masks, self.metrics)
-        self.workshop = Workshop(self.pipeline, self.metrics, desk)
-        self.queue = ModelQueue(self.workshop, settings.queue, settings.together)
-        self._readers = ThreadPoolExecutor(_READERS, "flmm-reading")
+        desk = MaskBatcher(masks, self.metrics)
+        self.worker_context = WorkerContext(self.pipeline, self.metrics, desk)
+        self.queue = ModelQueue(self.worker_context, settings.queue, settings.together)
+        self._executor = ThreadPoolExecutor(_NUM_EXECUTOR_THREADS, "flmm-reading")
         text_config = grounder.adapter.text_model.config
         longest = getattr(text_config, "max_position_embeddings", self.limits.prompt_tokens)
         self.prompt_limits = PromptLimits(self.limits, int(longest))
@@ -67,10 +67,10 @@ class Service:
     def close(self) -> None:
         """Finishes what was begun."""
         self.queue.close()
-        self._readers.shutdown()
+        self._executor.shutdown()
 
     @contextmanager
-    def admitted(self) -> "Iterator[Slot]":
+    def admit(self) -> "Iterator[Slot]":
         """A place for a request, kept by its job unless the block raises.
 
         Raises:
@@ -78,12 +78,12 @@ class Service:
         """
         try:
             slot = self.queue.admit()
-        except Busy as error:
-            raise Problem(
+        except QueueFullError as error:
+            raise APIError(
                 429,
                 "busy",
                 f"{self.queue.capacity} requests are served or wait; {error}",
-                headers={"retry-after": str(error.seconds)},
+                headers={"retry-after": str(error.retry_after)},
             ) from error
         try:
             yield slot
@@ -91,105 +91,113 @@ class Service:
             slot.release()
             raise
 
-    async def made_ready(self, make: Callable[[], Made]) -> Made:
+    async def run_in_thread(self, work: Callable[[], Result]) -> Result:
         """Runs what reads pictures and texts beside the event loop."""
-        return await _beside(self._readers, make)
+        return await run_in_executor(self._executor, work)
 
-    def question(
-        self, asked: Conversation, said: Said, grounding: Grounding | None, streams: bool
-    ) -> Question:
+    def prepare_chat(
+        self,
+        conversation: Conversation,
+        options: GenerationOptions,
+        grounding: Grounding | None,
+        stream: bool,
+    ) -> ChatInputs:
         """What the model is asked.
 
         Raises:
             Problem: it exceeds a limit.
             InputError: the model cannot take it.
         """
-        wanted = said.most_tokens
-        most = self.prompt_limits.most_tokens(wanted)
-        wish = None if grounding is None else self._wish(grounding)
-        messages = (*asked.history, asked.question)
-        self.prompt_limits.check_texts([message.text for message in messages])
-        if asked.history and not self.pipeline.adapter.converses:
-            raise Problem(
+        wanted = options.max_new_tokens
+        most = self.prompt_limits.resolve_max_tokens(wanted)
+        wish = None if grounding is None else self._prepare_phrase_request(grounding)
+        messages = (*conversation.history, conversation.question)
+        self.prompt_limits.check_text_lengths([message.text for message in messages])
+        if conversation.history and not self.pipeline.adapter.supports_conversation:
+            raise APIError(
                 400,
                 "no_conversation",
-                f"{self.pipeline.lmm!r} answers one question at a time; send one message",
+                f"{self.pipeline.lmm_name!r} answers one question at a time; send one message",
                 "messages",
             )
-        prompt = self._prompt(asked.question, asked.history)
-        room = self.prompt_limits.check_room(prompt.length, wanted)
-        return Question(
+        prompt = self._prompt(conversation.question, conversation.history)
+        room = self.prompt_limits.check_context_length(prompt.length, wanted)
+        return ChatInputs(
             prompt=prompt,
-            pictures=asked.pictures,
+            pictures=conversation.pictures,
             max_new_tokens=min(room, most),
-            sampling=Sampling(said.temperature or 0.0, said.seed),
-            stops=said.stops,
-            wish=wish,
-            streams=streams,
+            sampling_params=SamplingParams(options.temperature or 0.0, options.seed),
+            stop_strings=options.stop_strings,
+            phrase_request=wish,
+            stream=stream,
         )
 
-    def _wish(self, grounding: Grounding) -> PhraseWish:
+    def _prepare_phrase_request(self, grounding: Grounding) -> PhraseRequest:
         phrases = grounding.phrases
         most = grounding.max_phrases or self.limits.phrases
-        self.prompt_limits.check_count(len(phrases or ()), "phrases")
-        self.prompt_limits.check_count(most, "max_phrases")
+        self.prompt_limits.check_phrase_count(len(phrases or ()), "phrases")
+        self.prompt_limits.check_phrase_count(most, "max_phrases")
         refine = grounding.refine and grounding.method == "head"
-        return PhraseWish(self.pipeline.choice(phrases), refine, grounding.method, most)
+        return PhraseRequest(
+            self.pipeline.create_phrase_extractor(phrases), refine, grounding.method, most
+        )
 
     def _prompt(self, question: Message, history: Sequence[Message]) -> Prompt:
-        return self.pipeline.adapter.prepare(question.pictures, question.text, history=history)
+        return self.pipeline.adapter.build_prompt(question.pictures, question.text, history=history)
 
-    def wanted(
+    def prepare_segment(
         self, picture: Image.Image, phrases: Sequence[str], refine: bool, method: MaskMethod
-    ) -> Wanted:
+    ) -> SegmentInputs:
         """Phrases that are looked for.
 
         Raises:
             Problem: there are more than the limit.
             InputError: one is empty, or the model cannot take it.
         """
-        self.prompt_limits.check_count(len(phrases), "phrases")
-        self.prompt_limits.check_texts(phrases)
+        self.prompt_limits.check_phrase_count(len(phrases), "phrases")
+        self.prompt_limits.check_text_lengths(phrases)
         checked = check_phrases(phrases)
         adapter, config = self.pipeline.adapter, self.pipeline.head.config
-        prompts = referring_prompts(adapter, config, picture, checked)
+        prompts = build_referring_prompts(adapter, config, picture, checked)
         for prompt in prompts:
-            self.prompt_limits.check_room(prompt.length, None)
-        return Wanted(picture, checked, prompts, refine, method)
+            self.prompt_limits.check_context_length(prompt.length, None)
+        return SegmentInputs(picture, checked, prompts, refine, method)
 
-    def look(
+    def prepare_attend(
         self,
         picture: Image.Image,
         question: str,
         words: Sequence[str] | None,
         answer: str | None,
         max_tokens: int | None,
-    ) -> Look:
+    ) -> AttendInputs:
         """What is looked at.
 
         Raises:
             Problem: it exceeds a limit.
             InputError: the model cannot take it.
         """
-        self.prompt_limits.check_count(len(words or ()), "words")
-        self.prompt_limits.check_texts([question, answer or ""])
+        self.prompt_limits.check_phrase_count(len(words or ()), "words")
+        self.prompt_limits.check_text_lengths([question, answer or ""])
         # Only to learn its length; the look prepares its own, which costs little beside it.
-        prompt = self.pipeline.adapter.prepare(picture, question, answer)
-        most = self.prompt_limits.most_tokens(max_tokens)
-        room = self.prompt_limits.check_room(prompt.length, max_tokens)
-        return Look(picture, question, words, answer, min(room, most))
+        prompt = self.pipeline.adapter.build_prompt(picture, question, answer)
+        most = self.prompt_limits.resolve_max_tokens(max_tokens)
+        room = self.prompt_limits.check_context_length(prompt.length, max_tokens)
+        return AttendInputs(picture, question, words, answer, min(room, most))
 
-    def speak(self, question: Question, slot: Slot, watch: Stopwatch) -> Running:
+    def submit_chat(self, inputs: ChatInputs, slot: Slot, stopwatch: Stopwatch) -> RunningJob:
         """Lets the model answer."""
-        return self._running(lambda tell: SpeakJob(question, self.workshop, slot, tell, watch))
+        return self._submit(
+            lambda tell: ChatJob(inputs, self.worker_context, slot, tell, stopwatch)
+        )
 
-    def segment(self, wanted: Wanted, slot: Slot, watch: Stopwatch) -> Running:
+    def submit_segment(self, inputs: SegmentInputs, slot: Slot, stopwatch: Stopwatch) -> RunningJob:
         """Lets the model look for phrases."""
-        return self._running(lambda tell: SegmentJob(wanted, slot, tell, watch))
+        return self._submit(lambda tell: SegmentJob(inputs, slot, tell, stopwatch))
 
-    def attend(self, look: Look, slot: Slot, watch: Stopwatch) -> Running:
+    def submit_attend(self, inputs: AttendInputs, slot: Slot, stopwatch: Stopwatch) -> RunningJob:
         """Lets the model look."""
-        return self._running(lambda tell: AttendJob(look, slot, tell, watch))
+        return self._submit(lambda tell: AttendJob(inputs, slot, tell, stopwatch))
 
-    def _running(self, make: Callable[[Tell], Job]) -> Running:
-        return Running(self.queue, self._readers, make)
+    def _submit(self, create_job: Callable[[EventCallback], Job]) -> RunningJob:
+        return RunningJob(self.queue, self._executor, create_job)

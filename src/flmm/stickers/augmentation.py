@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-Grain = NDArray[np.float32]
-Random = np.random.Generator
+FloatArray = NDArray[np.float32]
+RandomGenerator = np.random.Generator
 
 # Weights of red, green and blue in brightness (ITU-R BT.601).
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
-def _colour_matrix(random: Random, turn: float) -> Grain:
+def _colour_matrix(random: RandomGenerator, max_hue_rotation: float) -> FloatArray:
     """(3, 3): a random rotation of the hue by up to `turn` radians, and a random saturation."""
-    angle = random.uniform(-turn, turn)
+    angle = random.uniform(-max_hue_rotation, max_hue_rotation)
     cosine, sine = np.cos(angle), np.sin(angle)
     axis = np.full((3, 3), 1 / 3)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
@@ -26,7 +26,7 @@ def _colour_matrix(random: Random, turn: float) -> Grain:
     return np.asarray((saturation * np.eye(3) + (1 - saturation) * grey) @ rotation, np.float32)
 
 
-def vary_sticker(image: Image.Image, random: Random) -> Image.Image:
+def augment_sticker(image: Image.Image, random: RandomGenerator) -> Image.Image:
     """An RGBA sticker in other colours, flat ones now and then, as other artists might draw it."""
     pixels = np.asarray(image, dtype=np.float32)
     colours = pixels[..., :3]
@@ -45,7 +45,7 @@ def vary_sticker(image: Image.Image, random: Random) -> Image.Image:
     return result
 
 
-def vary_background(canvas: Grain, random: Random) -> Grain:
+def augment_background(canvas: FloatArray, random: RandomGenerator) -> FloatArray:
     """The stuff behind with patches of other light and colour, (H, W, 3)."""
     size = canvas.shape[0]
     strength = random.uniform(0, 14)
@@ -62,7 +62,7 @@ def vary_background(canvas: Grain, random: Random) -> Grain:
     return canvas
 
 
-def vary_picture(canvas: Grain, random: Random) -> Grain:
+def augment_picture(canvas: FloatArray, random: RandomGenerator) -> FloatArray:
     """The whole picture with other light, grain and a little blur, (H, W, 3)."""
     if random.random() < 0.3:
         radius = random.uniform(0.3, 1.2) * canvas.shape[0] / 384

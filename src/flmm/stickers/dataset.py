@@ -9,50 +9,50 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from flmm.progress import Watch, unwatched
-from flmm.stickers.draw import Drawing, Style, draw
-from flmm.stickers.scene import Scene, draw_scene
+from flmm.progress import ProgressCallback, no_progress
+from flmm.stickers.draw import Drawing, DrawingStyle, draw
+from flmm.stickers.scene import Scene, generate_scene
 
 # Training draws its scenes from 0 upwards; these never meet it.
 VALIDATION_SEED = 10_000_000
 EVALUATION_SEED = 20_000_000
 
-WORLD_VERSION = 2
+SCENE_VERSION = 2
 """Of what a seed means: drawings that another version left on disk are not used."""
 
 PICTURE_SIZE = 320
-_SHARD = 1000
+_SHARD_SIZE = 1000
 
 
 @dataclass(frozen=True)
-class World:
+class SceneDataset:
     """Training scenes 0 … n-1 with their drawings at `PICTURE_SIZE`, read lazily from disk."""
 
     folder: Path
     count: int
 
     def scene(self, index: int) -> Scene:
-        return draw_scene(index)
+        return generate_scene(index)
 
-    def _file(self, name: str, index: int) -> NDArray[np.uint8]:
-        shard = np.load(self.folder / _shard_name(name, index // _SHARD), mmap_mode="r")
-        return np.asarray(shard[index % _SHARD])
+    def _read_array(self, name: str, index: int) -> NDArray[np.uint8]:
+        shard = np.load(self.folder / _shard_name(name, index // _SHARD_SIZE), mmap_mode="r")
+        return np.asarray(shard[index % _SHARD_SIZE])
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """(320, 320, 3) uint8."""
-        return self._file("pictures", index)
+        return self._read_array("pictures", index)
 
     def drawing(self, index: int) -> Drawing:
-        return Drawing(self.picture(index), self._file("owners", index), self.scene(index))
+        return Drawing(self.picture(index), self._read_array("owners", index), self.scene(index))
 
 
-def training_style(index: int) -> Style:
+def training_style(index: int) -> DrawingStyle:
     """How a training scene is drawn: most in a look of its own, the others as published."""
-    return Style(variation=index if index % 10 < 7 else None)
+    return DrawingStyle(augmentation_seed=index if index % 10 < 7 else None)
 
 
 def _shard_name(name: str, shard: int) -> str:
-    return f"{name}-{WORLD_VERSION}-{shard:04d}.npy"
+    return f"{name}-{SCENE_VERSION}-{shard:04d}.npy"
 
 
 def _draw_shard(folder: Path, shard: int, scenes: int) -> None:
@@ -69,24 +69,27 @@ def _draw_shard(folder: Path, shard: int, scenes: int) -> None:
         for name, shape in names.items()
     }
     for offset in range(scenes):
-        index = shard * _SHARD + offset
-        drawing = draw(draw_scene(index), size, training_style(index))
+        index = shard * _SHARD_SIZE + offset
+        drawing = draw(generate_scene(index), size, training_style(index))
         arrays["pictures"][offset] = drawing.picture
-        arrays["owners"][offset] = drawing.owner
+        arrays["owners"][offset] = drawing.region_ids
     for name, array in arrays.items():
         array.flush()
         os.replace(partial[name], files[name])
 
 
-def build_world(
-    folder: Path, count: int, workers: int | None = None, watch: Watch = unwatched
-) -> World:
+def build_dataset(
+    folder: Path,
+    count: int,
+    workers: int | None = None,
+    on_progress: ProgressCallback = no_progress,
+) -> SceneDataset:
     """Draw those of the first `count` scenes that are not on disk yet, with all cores if None."""
     folder.mkdir(parents=True, exist_ok=True)
-    firsts = range(0, count, _SHARD)
-    sizes = [min(_SHARD, count - first) for first in firsts]
+    firsts = range(0, count, _SHARD_SIZE)
+    sizes = [min(_SHARD_SIZE, count - first) for first in firsts]
     with ProcessPoolExecutor(workers) as pool:
         drawn = pool.map(_draw_shard, [folder] * len(firsts), range(len(firsts)), sizes)
         for first, size, _ in zip(firsts, sizes, drawn, strict=True):
-            watch(first + size, count, "scenes")
-    return World(folder, count)
+            on_progress(first + size, count, "scenes")
+    return SceneDataset(folder, count)

@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from flmm.pictures.reading import read_picture
-from flmm.stickers.augmentation import Grain, Random, vary_background, vary_picture, vary_sticker
+from flmm.stickers.augmentation import (
+    FloatArray,
+    RandomGenerator,
+    augment_background,
+    augment_picture,
+    augment_sticker,
+)
 from flmm.stickers.kinds import STICKER_FOLDER, STUFF, Kind
 from flmm.stickers.language import Mention
 from flmm.stickers.scene import Scene, Thing
@@ -18,7 +24,7 @@ Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 # Looks of each kind of stuff; few enough that a process draws each once and keeps it.
-VARIANTS = 24
+TEXTURE_VARIANTS = 24
 
 # Base colours (RGB) of each kind of stuff; a scene mixes two of them and adds grain.
 _COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
@@ -42,104 +48,108 @@ class Drawing:
 
     picture: Picture
     """(H, W, 3) uint8."""
-    owner: NDArray[np.uint8]
+    region_ids: NDArray[np.uint8]
     """(H, W): which region each pixel shows, the bands first, then the things."""
     scene: Scene
 
     @property
     def band_masks(self) -> Mask:
         """(bands, H, W) bool, in the order of `Scene.bands`."""
-        return np.asarray(self.owner == np.arange(len(self.scene.bands))[:, None, None])
+        return np.asarray(self.region_ids == np.arange(len(self.scene.bands))[:, None, None])
 
     @property
     def thing_masks(self) -> Mask:
         """(things, H, W) bool, in the order of `Scene.things`."""
         first = len(self.scene.bands)
         return np.asarray(
-            self.owner == np.arange(first, first + len(self.scene.things))[:, None, None]
+            self.region_ids == np.arange(first, first + len(self.scene.things))[:, None, None]
         )
 
 
 @dataclass(frozen=True)
-class Style:
+class DrawingStyle:
     """How a scene is drawn, where it is not drawn as usual."""
 
     artwork: Path = STICKER_FOLDER
     """The folder of the stickers' images."""
-    variation: int | None = None
+    augmentation_seed: int | None = None
     """Seed of random colours, stretching, grain and blur, with which training varies pictures."""
     photograph: Path | None = None
     """A picture to draw instead of the bands of stuff (their masks stay what they were)."""
 
 
-USUAL = Style()
+DEFAULT_STYLE = DrawingStyle()
 
 
 @cache
-def sticker(kind: Kind, artwork: Path = STICKER_FOLDER) -> Image.Image:
+def load_sticker(kind: Kind, artwork: Path = STICKER_FOLDER) -> Image.Image:
     """The kind's image as published, 64x64 RGBA."""
-    with (artwork / f"{kind.code}.png").open("rb") as file:
+    with (artwork / f"{kind.emoji_code}.png").open("rb") as file:
         return Image.open(file).convert("RGBA")
 
 
-def _grain(random: np.random.Generator, size: int, rows: int, columns: int) -> Grain:
+def _smooth_noise(random: np.random.Generator, size: int, rows: int, columns: int) -> FloatArray:
     """Smooth noise in about -1..1 with the given number of cells."""
     coarse = Image.fromarray(random.normal(0, 0.5, (rows, columns)).astype(np.float32))
     smooth = coarse.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(smooth, dtype=np.float32)
 
 
-@lru_cache(maxsize=len(STUFF) * VARIANTS)
+@lru_cache(maxsize=len(STUFF) * TEXTURE_VARIANTS)
 def _texture(name: str, variant: int, size: int) -> Picture:
     """One kind of stuff over the whole picture, (size, size, 3), in one of its looks."""
     random = np.random.default_rng((STUFF.index(name), variant))
     palette = np.asarray(_COLOURS[name], dtype=np.float32)
     first, second = palette[random.permutation(len(palette))[:2]]
     down, across = np.mgrid[0:size, 0:size].astype(np.float32) / size
-    mix = 0.5 + 0.5 * _grain(random, size, 5, 5)
+    mix = 0.5 + 0.5 * _smooth_noise(random, size, 5, 5)
     strength = 9.0
     pattern = np.zeros((size, size), dtype=np.float32)
     if name == "grass":
-        pattern = _grain(random, size, size // 6, size // 3) * 1.6
+        pattern = _smooth_noise(random, size, size // 6, size // 3) * 1.6
     elif name == "forest":
-        pattern = _grain(random, size, size // 20, size // 24) * 2.6
+        pattern = _smooth_noise(random, size, size // 20, size // 24) * 2.6
     elif name == "sand":
-        pattern = _grain(random, size, size // 3, size // 3)
+        pattern = _smooth_noise(random, size, size // 3, size // 3)
     elif name == "snow":
         strength = 4.0
-        pattern = _grain(random, size, 12, 9)
+        pattern = _smooth_noise(random, size, 12, 9)
     elif name == "water":
-        waves = np.sin((down * random.uniform(26, 40) + 0.5 * _grain(random, size, 6, 6)) * 6.28)
+        waves = np.sin(
+            (down * random.uniform(26, 40) + 0.5 * _smooth_noise(random, size, 6, 6)) * 6.28
+        )
         pattern = waves.astype(np.float32) * 1.3
     elif name == "road":
-        pattern = _grain(random, size, size // 2, size // 2)
+        pattern = _smooth_noise(random, size, size // 2, size // 2)
     elif name == "wood floor":
         boards = down * random.uniform(9, 14)
         pattern = np.where(boards % 1 < 0.08, -4.0, 0.0).astype(np.float32)
-        pattern += _grain(random, size, size // 4, 4)
+        pattern += _smooth_noise(random, size, size // 4, 4)
     elif name == "brick wall":
         rows = down * random.uniform(12, 16)
         columns = across * random.uniform(6, 8) + 0.5 * (np.floor(rows) % 2)
         mortar = (rows % 1 < 0.14) | (columns % 1 < 0.07)
-        pattern = np.where(mortar, 6.0, 0.0).astype(np.float32) + _grain(random, size, 14, 8)
+        pattern = np.where(mortar, 6.0, 0.0).astype(np.float32) + _smooth_noise(random, size, 14, 8)
     elif name == "night sky":
         strength = 30.0
         pattern = (random.random((size, size)) > 0.9985).astype(np.float32) * 6
     elif name == "sunset":
-        mix = np.clip(down * 1.8 + 0.1 * _grain(random, size, 3, 3), 0, 1)
+        mix = np.clip(down * 1.8 + 0.1 * _smooth_noise(random, size, 3, 3), 0, 1)
         strength = 3.0
     else:
         mix = np.clip(down * 1.5, 0, 1)
-        pattern = np.clip(_grain(random, size, 8, 5), 0.2, 1) * 3
+        pattern = np.clip(_smooth_noise(random, size, 8, 5), 0.2, 1) * 3
     colour = first + (second - first) * mix[..., None] + strength * pattern[..., None]
     return np.asarray(np.clip(colour, 0, 255), dtype=np.uint8)
 
 
-def _turned_sticker(thing: Thing, size: int, style: Style, random: Random | None) -> Image.Image:
-    image = sticker(thing.kind, style.artwork)
+def _transform_sticker(
+    thing: Thing, size: int, style: DrawingStyle, random: RandomGenerator | None
+) -> Image.Image:
+    image = load_sticker(thing.kind, style.artwork)
     width = height = max(2, round(thing.size * size))
     if random is not None:
-        image = vary_sticker(image, random)
+        image = augment_sticker(image, random)
         stretch = random.uniform(-0.12, 0.12)
         width, height = round(width * (1 - max(stretch, 0))), round(height * (1 + min(stretch, 0)))
     if thing.mirrored:
@@ -165,48 +175,54 @@ def _tag(number: int, size: int) -> Image.Image:
     return large.resize((side, side), Image.Resampling.BOX)
 
 
-def _background(scene: Scene, size: int, random: Random) -> tuple[Grain, NDArray[np.uint8]]:
+def _background(
+    scene: Scene, size: int, random: RandomGenerator
+) -> tuple[FloatArray, NDArray[np.uint8]]:
     """The bands of stuff, (size, size, 3), and which of them each pixel shows."""
     line = np.asarray((np.arange(size) + 0.5) / size, dtype=np.float32)
     canvas = np.empty((size, size, 3), dtype=np.float32)
     owner = np.zeros((size, size), dtype=np.uint8)
     for index, band in enumerate(scene.bands):
-        texture = _texture(band.name, int(random.integers(VARIANTS)), size)
+        texture = _texture(band.name, int(random.integers(TEXTURE_VARIANTS)), size)
         light = random.uniform(0.9, 1.06)
-        below = line[:, None] >= band.edge(line)[None, :]
+        below = line[:, None] >= band.upper_edge(line)[None, :]
         canvas[below] = texture[below] * np.float32(light)
         owner[below] = index
     return canvas, owner
 
 
 @lru_cache(maxsize=32)
-def _photograph(path: Path, size: int) -> Grain:
+def _photograph(path: Path, size: int) -> FloatArray:
     """The largest square in a picture's middle, (size, size, 3)."""
     return np.asarray(ImageOps.fit(read_picture(path), (size, size)), dtype=np.float32)
 
 
-def draw(scene: Scene, size: int = 384, style: Style = USUAL) -> Drawing:
+def draw(scene: Scene, size: int = 384, style: DrawingStyle = DEFAULT_STYLE) -> Drawing:
     """Draw a scene as a square picture of `size` pixels, always the same one."""
     random = np.random.default_rng(scene.texture_seed)
-    variation = None if style.variation is None else np.random.default_rng(style.variation)
+    variation = (
+        None if style.augmentation_seed is None else np.random.default_rng(style.augmentation_seed)
+    )
     canvas, owner = _background(scene, size, random)
     if style.photograph is not None:
         canvas = _photograph(style.photograph, size).copy()
     elif variation is not None:
-        canvas = vary_background(canvas, variation)
+        canvas = augment_background(canvas, variation)
     for index, thing in enumerate(scene.things):
-        images = [_turned_sticker(thing, size, style, variation)]
-        if thing.number is not None:
-            images.append(_tag(thing.number, size))
+        images = [_transform_sticker(thing, size, style, variation)]
+        if thing.tag_number is not None:
+            images.append(_tag(thing.tag_number, size))
         for image in images:
             window, covered = _paste(canvas, image, thing)
             owner[window][covered] = len(scene.bands) + index
     if variation is not None:
-        canvas = vary_picture(canvas, variation)
+        canvas = augment_picture(canvas, variation)
     return Drawing(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), owner, scene)
 
 
-def _paste(canvas: Grain, image: Image.Image, thing: Thing) -> tuple[tuple[slice, slice], Mask]:
+def _paste(
+    canvas: FloatArray, image: Image.Image, thing: Thing
+) -> tuple[tuple[slice, slice], Mask]:
     """Lays an RGBA image on the thing's centre; where, and which of those pixels it covers."""
     size = canvas.shape[0]
     pixels = np.asarray(image, dtype=np.float32)

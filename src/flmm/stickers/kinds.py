@@ -10,7 +10,7 @@ class Kind:
 
     name: str
     plural: str
-    code: str
+    emoji_code: str
 
     @property
     def article(self) -> str:
@@ -56,6 +56,6 @@ STUFF: tuple[str, ...] = GROUNDS + BACKDROPS
 
 # Noto Emoji as published by the npm package of this family that is called "google"; its licence and
 # notice are in NOTICE. The family's other sets ("twitter", "facebook") draw the same kinds.
-STICKER_PACKAGES = "emoji-datasource-{artwork}@15.1.2"
-OWN_ARTWORK = "google"
+STICKER_PACKAGE_TEMPLATE = "emoji-datasource-{artwork}@15.1.2"
+DEFAULT_ARTWORK = "google"
 STICKER_FOLDER = Path(__file__).parents[1] / "assets" / "stickers"

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from flmm.stickers.kinds import Kind
 from flmm.stickers.scene import PLACES, Band, Scene, Thing
 
-NUMBERS = (
+NUMBER_WORDS = (
     "no", "one", "two", "three", "four", "five", "six",
     "seven", "eight", "nine", "ten", "eleven", "twelve",
 )  # fmt: skip
-_BARE_STUFF = ("grass", "sand", "snow", "water")
+_STUFF_WITHOUT_ARTICLE = ("grass", "sand", "snow", "water")
 
 CAPTION_QUESTIONS = ("What is in the picture?", "Describe the picture.", "What do you see?")
 LIST_QUESTIONS = ("List what you see.", "Name everything in the picture.")
 SEGMENT_QUESTION = "Where is {phrase}?"
 
-IN_FRONT_OF, ON, NOT_THERE = " is in front of", " is on", " is not in the picture"
+IN_FRONT_OF, ON, ABSENT = " is in front of", " is on", " is not in the picture"
 SUPERWORDS = (
     *(f"{verb} {place}" for verb in ("", " is") for row in PLACES for place in row),
-    IN_FRONT_OF, ON, NOT_THERE,
+    IN_FRONT_OF, ON, ABSENT,
 )  # fmt: skip
 """What follows a phrase and says where the thing is, each one token of the LMM's (as in
 SuperBPE, Liu et al. 2025): to know it, the LMM has to look where the phrase's last word stands, not
@@ -53,20 +53,20 @@ Conversation = tuple[Turn, ...]
 """Turns about one picture, each of which may lean on those before it."""
 
 
-class AnswerText:
+class AnswerBuilder:
     """An answer under construction, with its mentions."""
 
     def __init__(self) -> None:
         self.text = ""
         self.mentions: list[Mention] = []
 
-    def say(self, words: str) -> "AnswerText":
-        self.text += words
+    def add_text(self, text: str) -> "AnswerBuilder":
+        self.text += text
         return self
 
-    def mention(
+    def add_mention(
         self, words: str, things: tuple[int, ...] = (), bands: tuple[int, ...] = ()
-    ) -> "AnswerText":
+    ) -> "AnswerBuilder":
         if not self.text:
             words = words[0].upper() + words[1:]
         start = len(self.text)
@@ -74,59 +74,61 @@ class AnswerText:
         self.mentions.append(Mention(start, len(self.text), things, bands))
         return self
 
-    def turn(self, task: str, question: str) -> Turn:
+    def build_turn(self, task: str, question: str) -> Turn:
         return Turn(task, question, self.text, tuple(self.mentions))
 
 
 def stuff_phrase(name: str) -> str:
-    return name if name in _BARE_STUFF else f"a {name}"
+    return name if name in _STUFF_WITHOUT_ARTICLE else f"a {name}"
 
 
 def kind_phrase(kind: Kind, count: int) -> str:
-    return f"{kind.article} {kind.name}" if count == 1 else f"{NUMBERS[count]} {kind.plural}"
+    return f"{kind.article} {kind.name}" if count == 1 else f"{NUMBER_WORDS[count]} {kind.plural}"
 
 
-def indices_of(scene: Scene, kind: Kind) -> tuple[int, ...]:
+def thing_indices(scene: Scene, kind: Kind) -> tuple[int, ...]:
     return tuple(i for i, thing in enumerate(scene.things) if thing.kind == kind)
 
 
-def _join(position: int, count: int) -> str:
+def _list_separator(position: int, count: int) -> str:
     if position == 0:
         return ""
     return " and " if position == count - 1 else ", "
 
 
-def caption(scene: Scene, question: str = CAPTION_QUESTIONS[0]) -> Turn:
+def caption_turn(scene: Scene, question: str = CAPTION_QUESTIONS[0]) -> Turn:
     """Every thing from left to right, single ones with their place; then the stuff."""
-    several = len(scene.of_kind(scene.kinds[0])) > 1
-    answer = AnswerText().say("There are " if several else "There is ")
+    several = len(scene.things_of_kind(scene.kinds[0])) > 1
+    answer = AnswerBuilder().add_text("There are " if several else "There is ")
     for position, kind in enumerate(scene.kinds):
-        things = indices_of(scene, kind)
-        answer.say(_join(position, len(scene.kinds)))
-        answer.mention(kind_phrase(kind, len(things)), things=things)
+        things = thing_indices(scene, kind)
+        answer.add_text(_list_separator(position, len(scene.kinds)))
+        answer.add_mention(kind_phrase(kind, len(things)), things=things)
         if len(things) == 1:
-            answer.say(f" {scene.things[things[0]].place}")
-    answer.say(". In front is ")
+            answer.add_text(f" {scene.things[things[0]].place}")
+    answer.add_text(". In front is ")
     for offset, band in enumerate(reversed(scene.bands[1:])):
-        answer.say(" and " if offset else "")
-        answer.mention(stuff_phrase(band.name), bands=(len(scene.bands) - 1 - offset,))
-    answer.say(" and behind is ").mention(stuff_phrase(scene.backdrop.name), bands=(0,)).say(".")
-    return answer.turn("caption", question)
+        answer.add_text(" and " if offset else "")
+        answer.add_mention(stuff_phrase(band.name), bands=(len(scene.bands) - 1 - offset,))
+    answer.add_text(" and behind is ").add_mention(
+        stuff_phrase(scene.backdrop.name), bands=(0,)
+    ).add_text(".")
+    return answer.build_turn("caption", question)
 
 
-def listing(scene: Scene, question: str = LIST_QUESTIONS[0]) -> Turn:
+def list_turn(scene: Scene, question: str = LIST_QUESTIONS[0]) -> Turn:
     """Every thing from left to right, then the stuff, as a bare list."""
-    answer = AnswerText()
+    answer = AnswerBuilder()
     for kind in scene.kinds:
-        things = indices_of(scene, kind)
-        answer.mention(kind_phrase(kind, len(things)), things=things).say(", ")
+        things = thing_indices(scene, kind)
+        answer.add_mention(kind_phrase(kind, len(things)), things=things).add_text(", ")
     for index in range(len(scene.bands) - 1, -1, -1):
         name = stuff_phrase(scene.bands[index].name)
-        answer.mention(name, bands=(index,)).say(", " if index else ".")
-    return answer.turn("list", question)
+        answer.add_mention(name, bands=(index,)).add_text(", " if index else ".")
+    return answer.build_turn("list", question)
 
 
-def nearest_to(scene: Scene, thing: Thing) -> Thing | None:
+def find_nearest_thing(scene: Scene, thing: Thing) -> Thing | None:
     """The clearly nearest other thing, or None."""
     others = sorted((thing.distance(o), i) for i, o in enumerate(scene.things) if o is not thing)
     if not others or (len(others) > 1 and others[0][0] > 0.75 * others[1][0]):
@@ -138,14 +140,14 @@ def referring_expressions(scene: Scene, index: int) -> tuple[str, ...]:
     """All the expressions that mean this thing and no other."""
     thing = scene.things[index]
     name = thing.kind.name
-    same = [other for other in scene.of_kind(thing.kind) if other is not thing]
+    same = [other for other in scene.things_of_kind(thing.kind) if other is not thing]
     found = [] if same else [f"the {name}"]
     if all(other.place != thing.place for other in same):
         found.append(f"the {name} {thing.place}")
     for other in scene.things:
-        if len(scene.of_kind(other.kind)) > 1 or other is thing:
+        if len(scene.things_of_kind(other.kind)) > 1 or other is thing:
             continue
-        nearest = not same and nearest_to(scene, thing) is other
+        nearest = not same and find_nearest_thing(scene, thing) is other
         if nearest or (
             same and all(thing.distance(other) < 0.6 * twin.distance(other) for twin in same)
         ):
@@ -167,35 +169,37 @@ def _band_place(scene: Scene, band: Band) -> str:
     return "at the bottom" if band is scene.ground else "in the middle"
 
 
-def where_thing(scene: Scene, index: int, expression: str) -> Turn:
+def thing_place_turn(scene: Scene, index: int, expression: str) -> Turn:
     """Where is the thing that this expression means? Its place, or what is behind it."""
     thing = scene.things[index]
-    answer = AnswerText().mention(expression, things=(index,))
+    answer = AnswerBuilder().add_mention(expression, things=(index,))
     if expression.endswith(thing.place):
-        behind = scene.band_behind(thing)
-        answer.say(IN_FRONT_OF if behind is scene.backdrop else ON).say(" ")
-        answer.mention(stuff_phrase(behind.name), bands=(scene.bands.index(behind),)).say(".")
+        behind = scene.find_band_behind(thing)
+        answer.add_text(IN_FRONT_OF if behind is scene.backdrop else ON).add_text(" ")
+        answer.add_mention(stuff_phrase(behind.name), bands=(scene.bands.index(behind),)).add_text(
+            "."
+        )
     else:
-        answer.say(f" is {thing.place}.")
-    return answer.turn("where", SEGMENT_QUESTION.format(phrase=expression))
+        answer.add_text(f" is {thing.place}.")
+    return answer.build_turn("where", SEGMENT_QUESTION.format(phrase=expression))
 
 
-def where_band(scene: Scene, index: int) -> Turn:
+def band_place_turn(scene: Scene, index: int) -> Turn:
     """Where is this region of stuff?"""
     band = scene.bands[index]
-    answer = AnswerText().mention(f"the {band.name}", bands=(index,))
-    answer.say(f" is {_band_place(scene, band)}.")
-    return answer.turn("where", SEGMENT_QUESTION.format(phrase=f"the {band.name}"))
+    answer = AnswerBuilder().add_mention(f"the {band.name}", bands=(index,))
+    answer.add_text(f" is {_band_place(scene, band)}.")
+    return answer.build_turn("where", SEGMENT_QUESTION.format(phrase=f"the {band.name}"))
 
 
-def where_absent(expression: str) -> Turn:
+def absent_place_turn(expression: str) -> Turn:
     """Where is something that is not there?"""
-    answer = f"{expression[0].upper()}{expression[1:]}{NOT_THERE}."
+    answer = f"{expression[0].upper()}{expression[1:]}{ABSENT}."
     return Turn("where", SEGMENT_QUESTION.format(phrase=expression), answer)
 
 
-def number_on(scene: Scene, index: int, expression: str) -> Turn:
+def tag_number_turn(scene: Scene, index: int, expression: str) -> Turn:
     """Which number is on the tag of the thing that this expression means?"""
-    answer = AnswerText().say("The number on ").mention(expression, things=(index,))
-    answer.say(f" is {scene.things[index].number}.")
-    return answer.turn("number", f"What number is on {expression}?")
+    answer = AnswerBuilder().add_text("The number on ").add_mention(expression, things=(index,))
+    answer.add_text(f" is {scene.things[index].tag_number}.")
+    return answer.build_turn("number", f"What number is on {expression}?")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flmm.stickers.kinds import BACKDROPS, GROUNDS, KINDS, Kind
 
-MOST_THINGS = 6
+MAX_THINGS = 6
 
 PLACES = (
     ("in the upper left", "at the top", "in the upper right"),
@@ -30,7 +30,7 @@ class Thing:
     size: float
     degrees: float
     mirrored: bool
-    number: int | None = None
+    tag_number: int | None = None
     """1 to 9 on a tag that is too small for the LMM to read; None without a tag."""
 
     @property
@@ -51,11 +51,11 @@ class Band:
     waves: tuple[tuple[float, float, float], ...]
     """(amplitude, cycles, phase) of the sines that make the upper edge."""
 
-    def edge(self, across: NDArray[np.float32]) -> NDArray[np.float32]:
+    def upper_edge(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """The upper edge's height at each x; all in fractions of the picture."""
-        edge = np.full_like(across, self.top)
+        edge = np.full_like(x, self.top)
         for amplitude, cycles, phase in self.waves:
-            edge += np.float32(amplitude) * np.sin(across * np.float32(6.28 * cycles) + phase)
+            edge += np.float32(amplitude) * np.sin(x * np.float32(6.28 * cycles) + phase)
         return edge
 
 
@@ -73,13 +73,13 @@ class Scene:
         ordered = sorted(self.things, key=lambda thing: thing.x)
         return tuple(dict.fromkeys(thing.kind for thing in ordered))
 
-    def of_kind(self, kind: Kind) -> list[Thing]:
+    def things_of_kind(self, kind: Kind) -> list[Thing]:
         return [thing for thing in self.things if thing.kind == kind]
 
-    def band_behind(self, thing: Thing) -> Band:
+    def find_band_behind(self, thing: Thing) -> Band:
         """The stuff that the thing's centre lies on."""
         here = np.array([thing.x], dtype=np.float32)
-        return [band for band in self.bands if band.edge(here)[0] <= thing.y][-1]
+        return [band for band in self.bands if band.upper_edge(here)[0] <= thing.y][-1]
 
     @property
     def backdrop(self) -> Band:
@@ -90,7 +90,7 @@ class Scene:
         return self.bands[-1]
 
 
-def _band(random: np.random.Generator, name: str, top: float) -> Band:
+def _generate_band(random: np.random.Generator, name: str, top: float) -> Band:
     waves = tuple(
         (float(random.uniform(0, 0.03)), float(random.uniform(0.3, 3)), float(random.uniform(0, 6)))
         for _ in range(3)
@@ -98,17 +98,17 @@ def _band(random: np.random.Generator, name: str, top: float) -> Band:
     return Band(name, top, waves)
 
 
-def _draw_bands(random: np.random.Generator) -> tuple[Band, ...]:
+def _generate_bands(random: np.random.Generator) -> tuple[Band, ...]:
     horizon = float(random.uniform(0.35, 0.65))
     backdrop = Band(str(random.choice(BACKDROPS)), -1.0, ())
     grounds = [str(name) for name in random.permutation(GROUNDS)]
-    bands = [backdrop, _band(random, grounds[0], horizon)]
+    bands = [backdrop, _generate_band(random, grounds[0], horizon)]
     if random.random() < 0.25:
-        bands.append(_band(random, grounds[1], horizon + float(random.uniform(0.16, 0.3))))
+        bands.append(_generate_band(random, grounds[1], horizon + float(random.uniform(0.16, 0.3))))
     return tuple(bands)
 
 
-def _place(
+def _place_thing(
     random: np.random.Generator, placed: list[Thing], kind: Kind, smallest: float, largest: float
 ) -> Thing | None:
     """A free spot for one more sticker, or None after 60 tries."""
@@ -126,8 +126,12 @@ def _place(
     return None
 
 
-def draw_scene(
-    seed: int, *, most_things: int = MOST_THINGS, scale: float = 1.0, tagged: bool | None = None
+def generate_scene(
+    seed: int,
+    *,
+    max_things: int = MAX_THINGS,
+    sticker_scale: float = 1.0,
+    tagged: bool | None = None,
 ) -> Scene:
     """The scene of one seed, always the same: 1 to `most_things` stickers on 2 or 3 bands of stuff.
 
@@ -136,8 +140,8 @@ def draw_scene(
     most things bear a number (None: a quarter of the scenes are).
     """
     random = np.random.default_rng(seed)
-    bands = _draw_bands(random)
-    count = int(random.integers(1, most_things + 1))
+    bands = _generate_bands(random)
+    count = int(random.integers(1, max_things + 1))
     kinds = [KINDS[index] for index in random.choice(len(KINDS), count, replace=False)]
     if count > 1 and random.random() < 0.5:
         kinds[1] = kinds[0]
@@ -146,14 +150,14 @@ def draw_scene(
     largest = 0.48 if count <= 3 else 0.36
     placed: list[Thing] = []
     for kind in kinds:
-        thing = _place(random, placed, kind, 0.22 * scale, largest * scale)
+        thing = _place_thing(random, placed, kind, 0.22 * sticker_scale, largest * sticker_scale)
         if thing is not None:
             placed.append(thing)
     texture_seed = int(random.integers(2**31))
     chance = random.random()
     if chance < 0.25 if tagged is None else tagged:
         placed = [
-            replace(thing, number=int(random.integers(1, 10)))
+            replace(thing, tag_number=int(random.integers(1, 10)))
             if random.random() < 0.8 or not index
             else thing
             for index, thing in enumerate(placed)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from flmm.head.model import GroundingHead
-from flmm.train.dataset import TrainingPicture
+from flmm.train.dataset import TrainingExample
 from flmm.train.losses import mask_loss
 from flmm.types import ImageGeometry
 
@@ -32,24 +32,24 @@ class LossSums:
         return (self.decoder + self.refiner) / phrases + self.selector / max(tokens, 1)
 
 
-def count_phrases(pictures: Sequence[TrainingPicture]) -> int:
+def count_phrases(pictures: Sequence[TrainingExample]) -> int:
     return sum(len(picture.features.phrases) for picture in pictures)
 
 
-def count_tokens(pictures: Sequence[TrainingPicture]) -> int:
+def count_tokens(pictures: Sequence[TrainingExample]) -> int:
     return sum(
         len(answer.groundable) for picture in pictures for answer in picture.features.answers
     )
 
 
-def loss_sums(
-    head: GroundingHead, pictures: Sequence[TrainingPicture], device: torch.device
+def compute_loss_sums(
+    head: GroundingHead, pictures: Sequence[TrainingExample], device: torch.device
 ) -> LossSums:
     """Sums of the paper's loss (section 3.4) over all phrases of at least one picture.
 
     Pictures of one size and shape go through the head in one batch.
     """
-    alike: dict[ImageGeometry, list[TrainingPicture]] = defaultdict(list)
+    alike: dict[ImageGeometry, list[TrainingExample]] = defaultdict(list)
     for picture in pictures:
         alike[picture.features.geometry].append(picture)
     parts = [_mask_sums(head, group, device) for group in alike.values()]
@@ -58,7 +58,7 @@ def loss_sums(
 
 
 def _mask_sums(
-    head: GroundingHead, pictures: Sequence[TrainingPicture], device: torch.device
+    head: GroundingHead, pictures: Sequence[TrainingExample], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     phrases = [phrase for picture in pictures for phrase in picture.features.phrases]
     owners = [number for number, picture in enumerate(pictures) for _ in picture.features.phrases]
@@ -73,7 +73,7 @@ def _mask_sums(
         "low",
     )
     masks = torch.cat([picture.masks for picture in pictures]).to(device).float()
-    ignored = torch.cat([picture.ignored for picture in pictures]).to(device).float()
+    ignored = torch.cat([picture.ignored_masks for picture in pictures]).to(device).float()
     decoder = masked_loss(output.mask_logits, masks, ignored)
     if not head.config.refine:
         return decoder, decoder.new_zeros(())
@@ -95,7 +95,7 @@ def masked_loss(logits: Tensor, masks: Tensor, ignored: Tensor) -> Tensor:
 
 
 def _selector_sum(
-    head: GroundingHead, pictures: Sequence[TrainingPicture], device: torch.device
+    head: GroundingHead, pictures: Sequence[TrainingExample], device: torch.device
 ) -> Tensor:
     answers = [answer for picture in pictures for answer in picture.features.answers]
     if not answers:

@@ -7,40 +7,40 @@ import torch
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchSampler:
     """All steps of a run over ``pictures`` pictures, every picture once an epoch."""
 
-    pictures: int
+    num_pictures: int
     batch_size: int
     epochs: int
     seed: int
 
     @property
-    def steps_an_epoch(self) -> int:
-        return -(-self.pictures // self.batch_size)
+    def steps_per_epoch(self) -> int:
+        return -(-self.num_pictures // self.batch_size)
 
     @property
-    def steps(self) -> int:
-        return self.epochs * self.steps_an_epoch
+    def num_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
 
-    def steps_from(self, first: int) -> Iterator[tuple[int, list[int]]]:
+    def batches_from(self, first_step: int) -> Iterator[tuple[int, list[int]]]:
         """(step, the numbers of its pictures) from step ``first`` on."""
         epoch, order = -1, [0]
-        for step in range(first, self.steps):
-            if step // self.steps_an_epoch != epoch:
-                epoch = step // self.steps_an_epoch
+        for step in range(first_step, self.num_steps):
+            if step // self.steps_per_epoch != epoch:
+                epoch = step // self.steps_per_epoch
                 generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-                order = torch.randperm(self.pictures, generator=generator).tolist()
-            begin = step % self.steps_an_epoch * self.batch_size
+                order = torch.randperm(self.num_pictures, generator=generator).tolist()
+            begin = step % self.steps_per_epoch * self.batch_size
             yield step, order[begin : begin + self.batch_size]
 
 
-def batches_of(
-    numbers: Sequence[int], size: int, process: int, processes: int
+def split_into_batches(
+    indices: Sequence[int], batch_size: int, process_index: int, num_processes: int
 ) -> list[Sequence[int]]:
     """A process's share of some pictures, in batches of at most ``size``.
 
     The batches are the same for any number of processes, and with them what is computed.
     """
-    batches = [numbers[first : first + size] for first in range(0, len(numbers), size)]
-    return batches[process::processes]
+    batches = [indices[first : first + batch_size] for first in range(0, len(indices), batch_size)]
+    return batches[process_index::num_processes]

@@ -13,51 +13,53 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 from flmm.data.features import AnswerFeatures, GroundingFeatures, PhraseFeatures
-from flmm.train.dataset import TrainingPicture
+from flmm.train.dataset import TrainingExample
 from flmm.types import ImageGeometry, Size
 
-_LARGEST_HALF = 65_504.0
+_MAX_FLOAT16 = 65_504.0
 
 
-class Precision(StrEnum):
+class CachePrecision(StrEnum):
     """What a map's values are kept as, each map by a scale of its own."""
 
-    HALF = "float16"
-    BYTE = "uint8"
+    FLOAT16 = "float16"
+    UINT8 = "uint8"
 
 
-def pack(picture: TrainingPicture, precision: Precision) -> dict[str, Tensor]:
+def compress_example(example: TrainingExample, precision: CachePrecision) -> dict[str, Tensor]:
     """The picture as tensors on the CPU, by name."""
-    features = picture.features
+    features = example.features
     maps = torch.stack([phrase.attention for phrase in features.phrases]).cpu().float()
     largest = maps.amax(dim=(2, 3))
     # Attention over many tokens is smaller than half precision's smallest normal number.
     shares = maps / largest.clamp_min(1e-30)[..., None, None]
-    height, width = picture.masks.shape[1:]
+    height, width = example.masks.shape[1:]
     packed = {
         "attention": (shares * 255).round().to(torch.uint8)
-        if precision is Precision.BYTE
+        if precision is CachePrecision.UINT8
         else shares.half(),
         "largest": largest,
-        "hidden": _half(torch.cat([phrase.hidden_states for phrase in features.phrases], dim=1)),
+        "hidden": _to_16_bit(
+            torch.cat([phrase.hidden_states for phrase in features.phrases], dim=1)
+        ),
         "tokens": torch.tensor([phrase.hidden_states.shape[1] for phrase in features.phrases]),
         "geometry": _geometry_numbers(features.geometry),
         "size": torch.tensor([height, width]),
-        **_packed_masks("masks", picture.masks),
-        **_packed_masks("ignored", picture.ignored),
+        **_compress_masks("masks", example.masks),
+        **_compress_masks("ignored", example.ignored_masks),
     }
     if features.image_embedding is not None:
-        packed["embedding"] = _half(features.image_embedding)
+        packed["embedding"] = _to_16_bit(features.image_embedding)
     if features.answers:
         states = [answer.hidden_states for answer in features.answers]
-        packed["answers"] = _half(torch.cat(states, dim=1))
+        packed["answers"] = _to_16_bit(torch.cat(states, dim=1))
         packed["answer_tokens"] = torch.tensor([one.shape[1] for one in states])
         marks = torch.cat([answer.groundable for answer in features.answers])
         packed["groundable"] = marks.to(torch.uint8)
     return {name: tensor.contiguous().cpu() for name, tensor in packed.items()}
 
 
-def unpack(packed: Mapping[str, Tensor]) -> TrainingPicture:
+def decompress_example(packed: Mapping[str, Tensor]) -> TrainingExample:
     """The picture that ``pack`` made small, in float32."""
     shares = packed["attention"].float()
     if packed["attention"].dtype == torch.uint8:
@@ -83,20 +85,20 @@ def unpack(packed: Mapping[str, Tensor]) -> TrainingPicture:
         answers,
     )
     height, width = packed["size"].tolist()
-    return TrainingPicture(
+    return TrainingExample(
         features,
-        _masks("masks", packed, (height, width)),
-        _masks("ignored", packed, (height, width)),
+        _decompress_masks("masks", packed, (height, width)),
+        _decompress_masks("ignored", packed, (height, width)),
     )
 
 
-def _half(tensor: Tensor) -> Tensor:
+def _to_16_bit(tensor: Tensor) -> Tensor:
     """In 2 bytes a value; some LLMs have states that only bfloat16 can hold."""
-    fits = bool(tensor.abs().amax() <= _LARGEST_HALF)
+    fits = bool(tensor.abs().amax() <= _MAX_FLOAT16)
     return tensor.to(torch.float16 if fits else torch.bfloat16)
 
 
-def _packed_masks(name: str, masks: Tensor) -> dict[str, Tensor]:
+def _compress_masks(name: str, masks: Tensor) -> dict[str, Tensor]:
     runs = coco.encode(np.asfortranarray(masks.permute(1, 2, 0).numpy().astype(np.uint8)))
     counts = [np.frombuffer(one["counts"], dtype=np.uint8) for one in runs]
     return {
@@ -105,7 +107,7 @@ def _packed_masks(name: str, masks: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _masks(name: str, packed: Mapping[str, Tensor], size: Size) -> Tensor:
+def _decompress_masks(name: str, packed: Mapping[str, Tensor], size: Size) -> Tensor:
     counts = torch.split(packed[name], packed[f"{name}_lengths"].tolist())
     runs = [{"size": list(size), "counts": one.numpy().tobytes()} for one in counts]
     return torch.from_numpy(coco.decode(runs).transpose(2, 0, 1).astype(np.bool_))

@@ -12,34 +12,34 @@ import torch
 from torch import Tensor
 
 from flmm.data import exchanges
-from flmm.data.features import AskedPicture, FeatureExtractor, GroundingFeatures
+from flmm.data.features import FeatureExtractor, GroundingFeatures, PictureExchanges
 from flmm.data.sample import Sample
-from flmm.data.sample_loader import Reading, ReadSample
+from flmm.data.sample_loader import LoadedSample, SampleLoader
 from flmm.errors import InputError
 
 
 @dataclass(frozen=True)
-class TrainingPicture:
+class TrainingExample:
     """One picture: what the head sees of its phrases, and where they are."""
 
     features: GroundingFeatures
     masks: Tensor
     """(P, H, W) bool, on the CPU."""
-    ignored: Tensor
+    ignored_masks: Tensor
     """(P, H, W) bool: neither learned nor measured."""
 
 
-class TrainingPictures(Protocol):
+class TrainingDataset(Protocol):
     """Pictures by number, wherever their features come from."""
 
     def __len__(self) -> int:
         """How many there are, those included that cannot be read."""
 
-    def get(self, numbers: Sequence[int]) -> list[TrainingPicture]:
+    def get(self, indices: Sequence[int]) -> list[TrainingExample]:
         """Those of the numbers that can be read, in their order."""
 
 
-class LivePictures:
+class UncachedDataset:
     """Runs the frozen models anew each time that a picture is wanted.
 
     Args:
@@ -53,69 +53,69 @@ class LivePictures:
         self,
         samples: Sequence[Sample],
         extractor: FeatureExtractor,
-        protocol: exchanges.Protocol,
-        tell: Callable[[str], None],
+        protocol: exchanges.ReferringProtocol,
+        on_message: Callable[[str], None],
     ) -> None:
         self.samples = samples
         self.extractor = extractor
         self.protocol = protocol
-        self._tell = tell
-        self._told: set[str] = set()
+        self._on_message = on_message
+        self._reported: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def get(self, numbers: Sequence[int]) -> list[TrainingPicture]:
+    def get(self, indices: Sequence[int]) -> list[TrainingExample]:
         """Reads the pictures and runs the frozen models, all texts of all of them together."""
-        return [one for one in self.get_each(numbers) if one is not None]
+        return [one for one in self.get_or_none(indices) if one is not None]
 
-    def get_each(self, numbers: Sequence[int]) -> list[TrainingPicture | None]:
+    def get_or_none(self, indices: Sequence[int]) -> list[TrainingExample | None]:
         """``get`` with None in the place of each picture that cannot be read."""
-        read = [self.read(number) for number in numbers]
+        read = [self.load_sample(number) for number in indices]
         readable = [one for one in read if one is not None]
         try:
             found = iter(self._extract(readable))
         except InputError:
-            found = iter([self._extract_alone(one) for one in readable])
+            found = iter([self._extract_one(one) for one in readable])
         return [None if one is None else next(found) for one in read]
 
-    def read(self, number: int) -> tuple[ReadSample, AskedPicture] | None:
+    def load_sample(self, index: int) -> tuple[LoadedSample, PictureExchanges] | None:
         """A picture and what the LMM is asked about it; None where it cannot be read."""
-        sample = next(Reading(self._tell_once).read([self.samples[number]]), None)
+        sample = next(SampleLoader(self._report_once).load([self.samples[index]]), None)
         if sample is None:
             return None
         texts = [text.text for text in sample.texts]
-        asked = exchanges.exchanges_of(texts, self.extractor.head.config, self.protocol)
+        asked = exchanges.build_exchanges(texts, self.extractor.head.config, self.protocol)
         if not asked:
-            self._tell_once(f"skipped: {str(sample.sample.picture)!r} has no phrase to ground")
+            self._report_once(f"skipped: {str(sample.sample.picture)!r} has no phrase to ground")
             return None
-        return sample, AskedPicture(sample.picture, asked)
+        return sample, PictureExchanges(sample.picture, asked)
 
     def _extract(
-        self, read: Sequence[tuple[ReadSample, AskedPicture]]
-    ) -> list[TrainingPicture | None]:
-        features = self.extractor.extract([asked for _, asked in read])
+        self, loaded: Sequence[tuple[LoadedSample, PictureExchanges]]
+    ) -> list[TrainingExample | None]:
+        features = self.extractor.extract([asked for _, asked in loaded])
         return [
-            TrainingPicture(found, *targets_of(sample, asked))
-            for found, (sample, asked) in zip(features, read, strict=True)
+            TrainingExample(found, *build_targets(sample, asked))
+            for found, (sample, asked) in zip(features, loaded, strict=True)
         ]
 
-    def _extract_alone(self, read: tuple[ReadSample, AskedPicture]) -> TrainingPicture | None:
+    def _extract_one(self, loaded: tuple[LoadedSample, PictureExchanges]) -> TrainingExample | None:
         try:
-            return self._extract([read])[0]
+            return self._extract([loaded])[0]
         except InputError as error:
-            self._tell_once(f"skipped: {str(read[0].sample.picture)!r}: {error}")
+            self._report_once(f"skipped: {str(loaded[0].sample.picture)!r}: {error}")
             return None
 
-    def _tell_once(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
-            self._tell(line)
+    def _report_once(self, line: str) -> None:
+        if line not in self._reported:
+            self._reported.add(line)
+            self._on_message(line)
 
 
-def targets_of(sample: ReadSample, asked: AskedPicture) -> tuple[Tensor, Tensor]:
+def build_targets(sample: LoadedSample, asked: PictureExchanges) -> tuple[Tensor, Tensor]:
     """(P, H, W) bool masks of the phrases that are asked for, and what is ignored of each."""
-    owners = [owner for exchange in asked.exchanges for owner in exchange.phrases]
+    owners = [owner for exchange in asked.exchanges for owner in exchange.phrase_indices]
     masks = np.stack([sample.texts[text].masks[phrase] for text, phrase in owners])
-    ignored = np.stack([sample.texts[text].ignored[phrase] for text, phrase in owners])
+    ignored = np.stack([sample.texts[text].ignored_masks[phrase] for text, phrase in owners])
     return torch.from_numpy(masks), torch.from_numpy(ignored)

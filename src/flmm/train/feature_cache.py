@@ -16,23 +16,23 @@ from safetensors.torch import save_file
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from flmm.atomic_write import whole_file
-from flmm.data.exchanges import Protocol
+from flmm.atomic_write import atomic_write
+from flmm.data.exchanges import ReferringProtocol
 from flmm.data.readers.files import read_json
 from flmm.data.sample import Sample
 from flmm.errors import InputError
 from flmm.head.model import GroundingHead
-from flmm.head.weights import weights_fingerprint
+from flmm.head.weights import fingerprint_weights
 from flmm.lmm.base import LMMAdapter
-from flmm.lru_cache import Remembered
-from flmm.progress import Watch
-from flmm.train.compression import Precision, pack, unpack
-from flmm.train.dataset import LivePictures, TrainingPicture
+from flmm.lru_cache import LRUCache
+from flmm.progress import ProgressCallback
+from flmm.train.compression import CachePrecision, compress_example, decompress_example
+from flmm.train.dataset import TrainingExample, UncachedDataset
 
-KEY_NAME = "cache.json"
-_FORMAT = "1"
-_PICTURES_A_SHARD = 64
-_PICTURES_AT_ONCE = 8
+KEY_FILE_NAME = "cache.json"
+_FORMAT_VERSION = "1"
+_PICTURES_PER_SHARD = 64
+_BATCH_SIZE = 8
 
 _Tensors = dict[str, Tensor]
 
@@ -53,18 +53,22 @@ class CacheKey:
     entries: Mapping[str, str]
 
     @classmethod
-    def of(
-        cls, adapter: LMMAdapter, head: GroundingHead, protocol: Protocol, precision: Precision
+    def build(
+        cls,
+        adapter: LMMAdapter,
+        head: GroundingHead,
+        protocol: ReferringProtocol,
+        precision: CachePrecision,
     ) -> "CacheKey":
         """The key of features for a head, whose weights do not matter but SAM's encoder's."""
         config = head.config
         tokenizer = adapter.tokenizer
         return cls(
             {
-                "format": _FORMAT,
+                "format": _FORMAT_VERSION,
                 "LMM": adapter.name,
                 "LMM's revision": str(adapter.revision),
-                "LMM's weights": weights_fingerprint(adapter.model),
+                "LMM's weights": fingerprint_weights(adapter.model),
                 "image processor": _digest(adapter.image_processor.to_dict()),
                 "tokenizer": _digest(sorted(tokenizer.get_vocab().items())),
                 "chat template": _digest(tokenizer.chat_template),
@@ -73,7 +77,7 @@ class CacheKey:
                 "merge": config.merge,
                 "maps": "all" if config.kept_maps is None else _digest(config.kept_maps),
                 "keyword selector": str(config.selector),
-                "SAM's encoder": weights_fingerprint(head.refiner.sam.vision_encoder)
+                "SAM's encoder": fingerprint_weights(head.refiner.sam.vision_encoder)
                 if config.refine
                 else "none",
                 "precision": precision.value,
@@ -107,33 +111,33 @@ class FeatureCache:
         self,
         folder: Path,
         key: CacheKey,
-        precision: Precision,
-        tell: Callable[[str], None],
-        watch: Watch,
+        precision: CachePrecision,
+        on_message: Callable[[str], None],
+        on_progress: ProgressCallback,
     ) -> None:
         self.folder = folder
         self.precision = precision
-        self._open: Remembered[safe_open] = Remembered()
-        self._place: dict[str, Path] = {}
+        self._open_shards: LRUCache[safe_open] = LRUCache()
+        self._shard_files: dict[str, Path] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / KEY_NAME).exists():
-                _write_text(folder / KEY_NAME, json.dumps(dict(key.entries), indent=2))
+            if not (folder / KEY_FILE_NAME).exists():
+                _write_text(folder / KEY_FILE_NAME, json.dumps(dict(key.entries), indent=2))
         except OSError as error:
             raise InputError(
                 f"cache {str(folder)!r} cannot be written ({error.strerror}); choose another folder"
             ) from error
-        self._check(key)
+        self._check_key(key)
         shards = sorted(folder.glob("*.shard.json"))
         for number, index in enumerate(shards):
-            watch(number, len(shards), "checking the cache")
-            self._add(index, tell)
+            on_progress(number, len(shards), "checking the cache")
+            self._add_shard(index, on_message)
 
     def __contains__(self, digest: str) -> bool:
-        return digest in self._place
+        return digest in self._shard_files
 
-    def _check(self, key: CacheKey) -> None:
-        found = read_json(self.folder / KEY_NAME, _KEY)
+    def _check_key(self, key: CacheKey) -> None:
+        found = read_json(self.folder / KEY_FILE_NAME, _KEY)
         for name in dict.fromkeys([*key.entries, *found]):
             if found.get(name) != key.entries.get(name):
                 raise InputError(
@@ -141,19 +145,19 @@ class FeatureCache:
                     f" it is {key.entries.get(name)!r}; choose another folder or delete this one"
                 )
 
-    def _add(self, index: Path, tell: Callable[[str], None]) -> None:
-        weights = index.with_name(index.name.replace(".shard.json", ".safetensors"))
+    def _add_shard(self, index_file: Path, on_message: Callable[[str], None]) -> None:
+        weights = index_file.with_name(index_file.name.replace(".shard.json", ".safetensors"))
         try:
-            content = read_json(index, _SHARD)
+            content = read_json(index_file, _SHARD)
             damaged = _file_digest(weights) != content["checksum"]
         except (InputError, OSError):
             damaged = True
         if damaged:
-            tell(f"cache shard {str(weights)!r} is damaged; its pictures are made anew")
+            on_message(f"cache shard {str(weights)!r} is damaged; its pictures are made anew")
             return
-        self._place.update(dict.fromkeys(content["pictures"], weights))
+        self._shard_files.update(dict.fromkeys(content["pictures"], weights))
 
-    def write(self, pictures: Mapping[str, TrainingPicture]) -> None:
+    def write_shard(self, pictures: Mapping[str, TrainingExample]) -> None:
         """One more shard, of pictures by their digests.
 
         Raises:
@@ -164,10 +168,10 @@ class FeatureCache:
         tensors = {
             f"{digest}.{part}": tensor
             for digest, picture in pictures.items()
-            for part, tensor in pack(picture, self.precision).items()
+            for part, tensor in compress_example(picture, self.precision).items()
         }
         try:
-            with whole_file(weights) as place:
+            with atomic_write(weights) as place:
                 save_file(tensors, place)
                 checksum = _file_digest(place)
             shard: _Shard = {"checksum": checksum, "pictures": list(pictures)}
@@ -175,19 +179,19 @@ class FeatureCache:
         except (OSError, SafetensorError) as error:
             raise InputError(
                 f"cache {str(self.folder)!r} cannot be written ({error}); make room and start"
-                f" again: the {len(self._place)} pictures in it stay"
+                f" again: the {len(self._shard_files)} pictures in it stay"
             ) from error
-        self._place.update(dict.fromkeys(pictures, weights))
+        self._shard_files.update(dict.fromkeys(pictures, weights))
 
-    def read(self, digest: str) -> TrainingPicture:
+    def read(self, digest: str) -> TrainingExample:
         """A picture that is in the cache.
 
         Raises:
             InputError: its shard has gone, or is damaged, since the cache was opened.
         """
-        file = self._place[digest]
+        file = self._shard_files[digest]
         try:
-            shard = self._open.get(
+            shard = self._open_shards.get_or_create(
                 str(file).encode(), lambda: safe_open(file, framework="pt", device="cpu")
             )
         except (OSError, SafetensorError) as error:
@@ -199,30 +203,32 @@ class FeatureCache:
         found: list[str] = shard.keys()  # type: ignore[no-untyped-call]
         names = [name for name in found if name.startswith(prefix)]
         parts = {name: shard.get_tensor(name) for name in names}  # type: ignore[no-untyped-call]
-        return unpack({name.removeprefix(prefix): part for name, part in parts.items()})
+        return decompress_example({name.removeprefix(prefix): part for name, part in parts.items()})
 
 
-def fill(cache: FeatureCache, live: LivePictures, numbers: Sequence[int]) -> Iterator[int]:
+def fill_cache(
+    cache: FeatureCache, dataset: UncachedDataset, indices: Sequence[int]
+) -> Iterator[int]:
     """Adds pictures by their numbers, those that can be read; yields how many it has gone through.
 
     Raises:
         InputError: the cache cannot be written.
     """
-    waiting: dict[str, TrainingPicture] = {}
-    for first in range(0, len(numbers), _PICTURES_AT_ONCE):
-        chosen = numbers[first : first + _PICTURES_AT_ONCE]
-        for number, picture in zip(chosen, live.get_each(chosen), strict=True):
+    waiting: dict[str, TrainingExample] = {}
+    for first in range(0, len(indices), _BATCH_SIZE):
+        chosen = indices[first : first + _BATCH_SIZE]
+        for number, picture in zip(chosen, dataset.get_or_none(chosen), strict=True):
             if picture is not None:
-                waiting[sample_digest(live.samples[number])] = picture
-        if len(waiting) >= _PICTURES_A_SHARD:
-            cache.write(waiting)
+                waiting[sample_digest(dataset.samples[number])] = picture
+        if len(waiting) >= _PICTURES_PER_SHARD:
+            cache.write_shard(waiting)
             waiting = {}
         yield len(chosen)
     if waiting:
-        cache.write(waiting)
+        cache.write_shard(waiting)
 
 
-class CachedPictures:
+class CachedDataset:
     """Training pictures from a cache; those that are not in it count as unreadable."""
 
     def __init__(self, cache: FeatureCache, digests: Sequence[str]) -> None:
@@ -232,9 +238,9 @@ class CachedPictures:
     def __len__(self) -> int:
         return len(self.digests)
 
-    def get(self, numbers: Sequence[int]) -> list[TrainingPicture]:
+    def get(self, indices: Sequence[int]) -> list[TrainingExample]:
         """Those that are there."""
-        digests = [self.digests[number] for number in numbers]
+        digests = [self.digests[number] for number in indices]
         return [self.cache.read(digest) for digest in digests if digest in self.cache]
 
 
@@ -251,5 +257,5 @@ def _file_digest(file: Path) -> str:
 
 
 def _write_text(file: Path, text: str) -> None:
-    with whole_file(file) as place:
+    with atomic_write(file) as place:
         place.write_text(text, encoding="utf-8")

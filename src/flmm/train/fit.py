@@ -13,96 +13,98 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from flmm.distributed import agree, first_does
+from flmm.distributed import run_on_all_processes, run_on_main_process
 from flmm.errors import InputError
 from flmm.head.model import GroundingHead
-from flmm.progress import Watch
-from flmm.train.batch_loss import count_phrases, count_tokens, loss_sums
-from flmm.train.batch_sampler import Plan, batches_of
-from flmm.train.dataset import TrainingPicture, TrainingPictures
+from flmm.progress import ProgressCallback
+from flmm.train.batch_loss import compute_loss_sums, count_phrases, count_tokens
+from flmm.train.batch_sampler import BatchSampler, split_into_batches
+from flmm.train.dataset import TrainingDataset, TrainingExample
 from flmm.train.log import TrainingLog
 from flmm.train.settings import MixedPrecision, TrainingSettings
-from flmm.train.training_state import Progress, RunState
-from flmm.train.validation import Validation, validate
+from flmm.train.training_state import TrainingProgress, TrainingState
+from flmm.train.validation import ValidationResult, validate
 from flmm.train.weight_average import WeightAverage
 
-Tell = Callable[[str], None]
-KeepBest = Callable[[Validation | None, int], None]
+MessageCallback = Callable[[str], None]
+SaveBestCallback = Callable[[ValidationResult | None, int], None]
 """Given the scores of the head as it stands, and its step."""
 
-_Step = tuple[int, list[list[TrainingPicture]]]
+_StepBatches = tuple[int, list[list[TrainingExample]]]
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """Everything that a run is made of."""
 
     settings: TrainingSettings
     accelerator: Accelerator
     head: GroundingHead
-    training: TrainingPictures
-    validation: TrainingPictures
-    validation_sizes: Mapping[str, int]
+    training_data: TrainingDataset
+    validation_data: TrainingDataset
+    validation_source_sizes: Mapping[str, int]
     """How many of them each source has, in their order."""
-    keep_best: KeepBest
-    watch: Watch
+    save_best: SaveBestCallback
+    on_progress: ProgressCallback
 
     @property
-    def plan(self) -> Plan:
+    def batch_sampler(self) -> BatchSampler:
         settings = self.settings
-        return Plan(len(self.training), settings.batch_size, settings.epochs, settings.seed)
+        return BatchSampler(
+            len(self.training_data), settings.batch_size, settings.epochs, settings.seed
+        )
 
 
-def fit(run: Run) -> Progress:
+def fit(run: TrainingRun) -> TrainingProgress:
     """Trains the head in place, going on from the run's checkpoint where there is one.
 
     Raises:
         InputError: the loss is no number any more, or a checkpoint cannot be written or read; the
             last checkpoint stays.
     """
-    settings, plan, head = run.settings, run.plan, run.head
-    state = _setup(run)
-    written = _written(run)
-    progress = agree(lambda: state.load(settings.out, written))
-    log = TrainingLog(settings.out, run.accelerator, plan.steps_an_epoch, progress.step)
+    settings, plan, head = run.settings, run.batch_sampler, run.head
+    state = _create_state(run)
+    written = _resume_settings(run)
+    progress = run_on_all_processes(lambda: state.load(settings.out, written))
+    log = TrainingLog(settings.out, run.accelerator, plan.steps_per_epoch, progress.step)
     head.train()
     seconds = time.perf_counter()
     seen = progress.step
-    for step, batches in _read_ahead(run, progress.step):
-        loss, phrases = _learn(run, state, batches, step)
+    for step, batches in _prefetch_batches(run, progress.step):
+        loss, phrases = _train_step(run, state, batches, step)
         seen += phrases
         progress = replace(progress, step=step + 1)
-        epoch_ends = progress.step % plan.steps_an_epoch == 0
+        epoch_ends = progress.step % plan.steps_per_epoch == 0
         if progress.step % settings.log_every == 0 or epoch_ends:
             now = time.perf_counter()
             log.write(progress.step, {"loss": loss, "phrases": phrases, "seconds": now - seconds})
-        run.watch(progress.step, plan.steps, f"loss {loss:.4f}")
+        run.on_progress(progress.step, plan.num_steps, f"loss {loss:.4f}")
         if epoch_ends and not seen:
             raise InputError(
-                f"none of the {len(run.training)} pictures can be learned from; check the data"
+                f"none of the {len(run.training_data)} pictures can be learned from; check the data"
             )
         if epoch_ends:
             progress = _end_epoch(run, state, progress, log)
         if epoch_ends or progress.step % settings.checkpoint_every == 0:
-            first_does(partial(state.save, settings.out, written, progress))
+            run_on_main_process(partial(state.save, settings.out, written, progress))
     return progress
 
 
-def _written(run: Run) -> str:
+def _resume_settings(run: TrainingRun) -> str:
     """What must be the same when a run goes on."""
     whatever = {"out", "tracker", "log_every", "device"}
     content = run.settings.model_dump(mode="json", exclude=whatever)
-    return json.dumps({**content, "number of pictures": len(run.training)})
+    return json.dumps({**content, "number of pictures": len(run.training_data)})
 
 
-def half_precision(settings: TrainingSettings, device: torch.device) -> torch.autocast:
+def head_autocast(settings: TrainingSettings, device: torch.device) -> torch.autocast:
     """Where the head computes in bfloat16, if the settings say so."""
     # accelerate's own would hold for the whole process, and for the runs after this one.
     wanted = settings.mixed_precision is MixedPrecision.BFLOAT16
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
 
 
-def _setup(run: Run) -> RunState:
+def _create_state(run: TrainingRun) -> TrainingState:
     head, settings = run.head, run.settings
     head.to(run.accelerator.device)
     weights = {name: weight for name, weight in head.named_parameters() if weight.requires_grad}
@@ -110,26 +112,28 @@ def _setup(run: Run) -> RunState:
     optimizer = AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
     decay = settings.average
     average = None if decay is None else WeightAverage(parameters, decay)
-    return RunState(weights, optimizer, average)
+    return TrainingState(weights, optimizer, average)
 
 
-def _read_ahead(run: Run, first: int) -> Iterator[_Step]:
+def _prefetch_batches(run: TrainingRun, first_step: int) -> Iterator[_StepBatches]:
     """Each step's pictures of this process; beside a GPU, read while it learns the step before."""
     accelerator, size = run.accelerator, run.settings.micro_batch_size
 
-    def read(step: int, numbers: list[int]) -> _Step:
-        mine = batches_of(numbers, size, accelerator.process_index, accelerator.num_processes)
-        batches = [run.training.get(chosen) for chosen in mine]
+    def read(step: int, numbers: list[int]) -> _StepBatches:
+        mine = split_into_batches(
+            numbers, size, accelerator.process_index, accelerator.num_processes
+        )
+        batches = [run.training_data.get(chosen) for chosen in mine]
         return step, [batch for batch in batches if batch]
 
     if accelerator.device.type == "cpu":
         # Two threads that both compute would only wait for each other's cores.
-        for step, numbers in run.plan.steps_from(first):
+        for step, numbers in run.batch_sampler.batches_from(first_step):
             yield read(step, numbers)
         return
     with ThreadPoolExecutor(1) as reader:
-        coming: Future[_Step] | None = None
-        for step, numbers in run.plan.steps_from(first):
+        coming: Future[_StepBatches] | None = None
+        for step, numbers in run.batch_sampler.batches_from(first_step):
             following = reader.submit(read, step, numbers)
             if coming is not None:
                 yield coming.result()
@@ -138,19 +142,19 @@ def _read_ahead(run: Run, first: int) -> Iterator[_Step]:
             yield coming.result()
 
 
-def learning_rate_share(progress: float, warm_up: float) -> float:
+def learning_rate_factor(progress: float, warm_up: float) -> float:
     """Linear warm-up, then a cosine to 0; ``progress`` in 0..1."""
     if progress < warm_up:
         return progress / warm_up
     return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
-def _learn(
-    run: Run, state: RunState, batches: Sequence[Sequence[TrainingPicture]], step: int
+def _train_step(
+    run: TrainingRun, state: TrainingState, batches: Sequence[Sequence[TrainingExample]], step: int
 ) -> tuple[float, int]:
     """One step of all processes together; (loss, phrases)."""
     settings, accelerator = run.settings, run.accelerator
-    counts = _summed(
+    counts = _sum_over_processes(
         run, [sum(map(count_phrases, batches)), sum(map(count_tokens, batches))]
     ).tolist()
     phrases, tokens = int(counts[0]), int(counts[1])
@@ -162,28 +166,28 @@ def _learn(
     if not phrases:
         return 0.0, 0
     for batch in batches:
-        with half_precision(settings, accelerator.device):
-            loss = loss_sums(run.head, batch, accelerator.device).mean(phrases, tokens)
+        with head_autocast(settings, accelerator.device):
+            loss = compute_loss_sums(run.head, batch, accelerator.device).mean(phrases, tokens)
         accelerator.backward(loss)
         total += loss.detach()
-    value = float(_summed(run, [float(total)]))
+    value = float(_sum_over_processes(run, [float(total)]))
     if not math.isfinite(value):
         raise InputError(
             f"the loss is {value} at step {step + 1}; the last checkpoint stays: lower"
             f" learning_rate ({settings.learning_rate}) or leave mixed_precision out"
         )
-    _add_gradients(run, parameters)
+    _all_reduce_gradients(run, parameters)
     nn.utils.clip_grad_norm_(parameters, settings.clip)
-    share = learning_rate_share((step + 0.5) / run.plan.steps, settings.warm_up)
+    share = learning_rate_factor((step + 0.5) / run.batch_sampler.num_steps, settings.warm_up)
     for group in state.optimizer.param_groups:
         group["lr"] = settings.learning_rate * share
     state.optimizer.step()
-    if state.average is not None:
-        state.average.update(step)
+    if state.weight_average is not None:
+        state.weight_average.update(step)
     return value, phrases
 
 
-def _summed(run: Run, values: Sequence[float]) -> Tensor:
+def _sum_over_processes(run: TrainingRun, values: Sequence[float]) -> Tensor:
     """Numbers added up over all processes."""
     # GPUs of some makers have no float64 to reduce in; counts stay exact in float32 up to 2^24.
     tensor = torch.tensor(values, device=run.accelerator.device, dtype=torch.float32)
@@ -192,7 +196,7 @@ def _summed(run: Run, values: Sequence[float]) -> Tensor:
     return summed
 
 
-def _add_gradients(run: Run, parameters: Sequence[nn.Parameter]) -> None:
+def _all_reduce_gradients(run: TrainingRun, parameters: Sequence[nn.Parameter]) -> None:
     """Every process gets the sum of all processes' gradients, in one message."""
     if run.accelerator.num_processes == 1:
         return
@@ -204,45 +208,52 @@ def _add_gradients(run: Run, parameters: Sequence[nn.Parameter]) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def _end_epoch(run: Run, state: RunState, progress: Progress, log: TrainingLog) -> Progress:
+def _end_epoch(
+    run: TrainingRun, state: TrainingState, progress: TrainingProgress, log: TrainingLog
+) -> TrainingProgress:
     """Validates, and keeps the head where it is the best so far."""
-    if state.average is None:
+    if state.weight_average is None:
         return _validate(run, progress, log)
-    with state.average.in_place():
+    with state.weight_average.average_applied():
         return _validate(run, progress, log)
 
 
-def _validate(run: Run, progress: Progress, log: TrainingLog) -> Progress:
+def _validate(run: TrainingRun, progress: TrainingProgress, log: TrainingLog) -> TrainingProgress:
     accelerator = run.accelerator
-    if not len(run.validation):
-        first_does(lambda: run.keep_best(None, progress.step))
+    if not len(run.validation_data):
+        run_on_main_process(lambda: run.save_best(None, progress.step))
         return replace(progress, best_step=progress.step)
-    mine = _validation_share(run)
+    mine = _validation_batches(run)
 
-    def pictures() -> Iterator[tuple[str, TrainingPicture]]:
+    def pictures() -> Iterator[tuple[str, TrainingExample]]:
         for place, (name, numbers) in enumerate(mine):
-            run.watch(progress.step, run.plan.steps, f"validation {place / len(mine):.0%}")
-            for picture in run.validation.get(numbers):
+            run.on_progress(
+                progress.step, run.batch_sampler.num_steps, f"validation {place / len(mine):.0%}"
+            )
+            for picture in run.validation_data.get(numbers):
                 yield name, picture
 
     run.head.eval()
-    with half_precision(run.settings, accelerator.device):
-        scores = validate(run.head, pictures(), list(run.validation_sizes), accelerator)
+    with head_autocast(run.settings, accelerator.device):
+        scores = validate(run.head, pictures(), list(run.validation_source_sizes), accelerator)
     run.head.train()
     log.write(progress.step, {f"validation/{name}": v for name, v in scores.to_dict().items()})
-    if progress.best is not None and not scores.whole.best_by > progress.best.whole.best_by:
+    if (
+        progress.best_scores is not None
+        and not scores.whole.selection_score > progress.best_scores.whole.selection_score
+    ):
         return progress
-    first_does(lambda: run.keep_best(scores, progress.step))
-    return replace(progress, best=scores, best_step=progress.step)
+    run_on_main_process(lambda: run.save_best(scores, progress.step))
+    return replace(progress, best_scores=scores, best_step=progress.step)
 
 
-def _validation_share(run: Run) -> list[tuple[str, Sequence[int]]]:
+def _validation_batches(run: TrainingRun) -> list[tuple[str, Sequence[int]]]:
     """This process's batches, each of one source, whose name stands beside it."""
     process, processes = run.accelerator.process_index, run.accelerator.num_processes
     batches: list[tuple[str, Sequence[int]]] = []
     first = 0
-    for name, size in run.validation_sizes.items():
-        alike = batches_of(range(first, first + size), run.settings.micro_batch_size, 0, 1)
+    for name, size in run.validation_source_sizes.items():
+        alike = split_into_batches(range(first, first + size), run.settings.micro_batch_size, 0, 1)
         batches += [(name, numbers) for numbers in alike]
         first += size
     return batches[process::processes]

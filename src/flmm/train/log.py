@@ -6,11 +6,11 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from flmm.atomic_write import whole_file
-from flmm.distributed import first_does
+from flmm.atomic_write import atomic_write
+from flmm.distributed import run_on_main_process
 from flmm.errors import InputError
 
-LOG_NAME = "log.jsonl"
+LOG_FILE_NAME = "log.jsonl"
 
 
 class TrainingLog:
@@ -21,12 +21,12 @@ class TrainingLog:
     """
 
     def __init__(
-        self, folder: Path, accelerator: Accelerator, steps_an_epoch: int, step: int
+        self, folder: Path, accelerator: Accelerator, steps_per_epoch: int, step: int
     ) -> None:
-        self._file = folder / LOG_NAME
+        self._file = folder / LOG_FILE_NAME
         self._accelerator = accelerator
-        self._steps_an_epoch = steps_an_epoch
-        first_does(lambda: _keep_lines(self._file, step))
+        self._steps_per_epoch = steps_per_epoch
+        run_on_main_process(lambda: _truncate_log(self._file, step))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Called by all processes; the first one writes.
@@ -34,19 +34,19 @@ class TrainingLog:
         Raises:
             InputError: it cannot be written.
         """
-        first_does(lambda: self._write(step, values))
+        run_on_main_process(lambda: self._write(step, values))
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
-        line = {"step": step, "epoch": step / self._steps_an_epoch, **values}
+        line = {"step": step, "epoch": step / self._steps_per_epoch, **values}
         try:
             with self._file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise _unwritable(self._file, error) from error
+            raise _write_error(self._file, error) from error
         self._accelerator.log(dict(values), step)
 
 
-def _keep_lines(file: Path, step: int) -> None:
+def _truncate_log(file: Path, step: int) -> None:
     """Drops what a killed run logged after its last checkpoint, for it will be logged again."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
@@ -60,13 +60,13 @@ def _keep_lines(file: Path, step: int) -> None:
         except (ValueError, KeyError, TypeError):
             continue  # the last line of a killed run may be cut
     try:
-        with whole_file(file) as place:
+        with atomic_write(file) as place:
             place.write_text("".join(kept), encoding="utf-8")
     except OSError as error:
-        raise _unwritable(file, error) from error
+        raise _write_error(file, error) from error
 
 
-def _unwritable(file: Path, error: OSError) -> InputError:
+def _write_error(file: Path, error: OSError) -> InputError:
     return InputError(
         f"log {str(file)!r} cannot be written ({error.strerror}); make room and start again: the"
         " last checkpoint stays"

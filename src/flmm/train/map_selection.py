@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flmm.pictures.geometry import cut_to_picture
-from flmm.train.dataset import TrainingPicture
+from flmm.pictures.geometry import crop_to_picture
+from flmm.train.dataset import TrainingExample
 
-_LEVELS = tuple(step / 20 for step in range(1, 20))
+_THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 
 
-def map_scores(pictures: Iterable[TrainingPicture]) -> Tensor:
+def score_maps(pictures: Iterable[TrainingExample]) -> Tensor:
     """(K,) in 0..1: each map's mean IoU with the phrases' masks, at the level that suits it best.
 
     A map is scaled to a maximum of 1 and cut at one level for all phrases; masks are compared on
@@ -26,10 +26,10 @@ def map_scores(pictures: Iterable[TrainingPicture]) -> Tensor:
     for picture in pictures:
         geometry = picture.features.geometry
         maps = torch.stack([one.attention for one in picture.features.phrases]).cpu().float()
-        maps = cut_to_picture(maps, geometry)
+        maps = crop_to_picture(maps, geometry)
         peaked = maps / maps.amax((2, 3), keepdim=True).clamp_min(1e-30)
         truth = functional.interpolate(picture.masks.float()[:, None], maps.shape[2:], mode="area")
-        total = total + torch.stack([_soft_iou(peaked > level, truth) for level in _LEVELS])
+        total = total + torch.stack([_soft_iou(peaked > level, truth) for level in _THRESHOLDS])
         phrases += len(maps)
     return (total / max(phrases, 1)).amax(dim=0)
 
@@ -41,7 +41,7 @@ def _soft_iou(cut: Tensor, truth: Tensor) -> Tensor:
     return (shared / together.clamp_min(1e-12)).sum(dim=0)
 
 
-def best_maps(scores: Tensor, count: int) -> tuple[int, ...]:
+def select_best_maps(scores: Tensor, count: int) -> tuple[int, ...]:
     """The numbers of the ``count`` maps with the highest scores, ascending."""
     chosen: list[int] = scores.argsort(descending=True, stable=True)[:count].tolist()
     return tuple(sorted(chosen))

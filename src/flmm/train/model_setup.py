@@ -9,22 +9,22 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from pydantic import TypeAdapter
 
-from flmm.atomic_write import write_whole
+from flmm.atomic_write import write_file_atomically
 from flmm.data.readers.files import read_json
-from flmm.distributed import agree
+from flmm.distributed import run_on_all_processes
 from flmm.errors import InputError
 from flmm.head.model import GroundingHead, HeadConfig
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.placement import Placement
 from flmm.masks.refiner import load_sam
-from flmm.progress import Watch
-from flmm.train.dataset import LivePictures
-from flmm.train.map_selection import best_maps, map_scores
+from flmm.progress import ProgressCallback
+from flmm.train.dataset import UncachedDataset
+from flmm.train.map_selection import score_maps, select_best_maps
 from flmm.train.settings import HeadSettings, TrainingSettings
-from flmm.user_input import find_dtype, find_folder
+from flmm.user_input import find_dtype, find_model
 
-MAPS_NAME = "maps.json"
+MAPS_FILE_NAME = "maps.json"
 _MAPS = TypeAdapter(tuple[int, ...])
 
 
@@ -35,10 +35,10 @@ def load_frozen_lmm(settings: TrainingSettings, device: torch.device) -> LMMAdap
         InputError: it cannot be found or read.
     """
     placement = Placement(device, find_dtype(settings.dtype))
-    return load_lmm(find_folder(settings.lmm), placement, settings.lmm_revision)
+    return load_lmm(find_model(settings.lmm), placement, settings.lmm_revision)
 
 
-def new_head(
+def build_head(
     settings: TrainingSettings, adapter: LMMAdapter, kept_maps: tuple[int, ...] | None
 ) -> GroundingHead:
     """An untrained head for an LMM, the same for the same seed; SAM's parts as they come.
@@ -58,12 +58,12 @@ def new_head(
         refiner_name_or_path=settings.sam,
         **switches,
     )
-    sam = load_sam(find_folder(settings.sam))
+    sam = load_sam(find_model(settings.sam))
     torch.manual_seed(settings.seed)
     return GroundingHead(config, sam)
 
 
-def maps_of_layers(settings: HeadSettings, adapter: LMMAdapter) -> tuple[int, ...] | None:
+def layer_map_indices(settings: HeadSettings, adapter: LMMAdapter) -> tuple[int, ...] | None:
     """The maps of the layers that the settings name; None for all.
 
     Raises:
@@ -86,48 +86,50 @@ def maps_of_layers(settings: HeadSettings, adapter: LMMAdapter) -> tuple[int, ..
 def choose_maps(
     settings: TrainingSettings,
     count: int,
-    pictures: Callable[[], LivePictures],
+    make_dataset: Callable[[], UncachedDataset],
     accelerator: Accelerator,
-    watch: Watch,
+    on_progress: ProgressCallback,
 ) -> tuple[int, ...]:
     """The ``count`` most useful maps, found on the first pictures of the run; kept in its folder.
 
     Raises:
         InputError: the LMM has fewer, or no picture can be read.
     """
-    file = settings.out / MAPS_NAME
+    file = settings.out / MAPS_FILE_NAME
 
     def choose() -> tuple[int, ...] | None:
         if not accelerator.is_main_process:
             return None
-        maps = _kept_before(file, count) or _choose(settings, count, pictures(), watch)
-        write_whole(file, json.dumps(maps).encode())
+        maps = _read_chosen_maps(file, count) or _select_maps(
+            settings, count, make_dataset(), on_progress
+        )
+        write_file_atomically(file, json.dumps(maps).encode())
         return maps
 
-    chosen = [agree(choose)]
+    chosen = [run_on_all_processes(choose)]
     broadcast_object_list(chosen)
     assert chosen[0] is not None
     return tuple(chosen[0])
 
 
-def _kept_before(file: Path, count: int) -> tuple[int, ...] | None:
+def _read_chosen_maps(file: Path, count: int) -> tuple[int, ...] | None:
     if not file.exists():
         return None
     maps = read_json(file, _MAPS)
     return maps if len(maps) == count else None
 
 
-def _choose(
-    settings: TrainingSettings, count: int, live: LivePictures, watch: Watch
+def _select_maps(
+    settings: TrainingSettings, count: int, dataset: UncachedDataset, on_progress: ProgressCallback
 ) -> tuple[int, ...]:
-    maps = live.extractor.head.config.all_maps
+    maps = dataset.extractor.head.config.num_lmm_maps
     if count > maps:
         raise InputError(f"heads is {count}; this LMM has {maps} maps a phrase, choose fewer")
-    numbers = range(min(settings.calibration_pictures, len(live)))
+    numbers = range(min(settings.calibration_pictures, len(dataset)))
     read = []
     for number in numbers:
-        watch(number, len(numbers), "choosing maps")
-        read.extend(live.get([number]))
+        on_progress(number, len(numbers), "choosing maps")
+        read.extend(dataset.get([number]))
     if not read:
         raise InputError(f"none of the first {len(numbers)} pictures can be read; check the data")
-    return best_maps(map_scores(read), count)
+    return select_best_maps(score_maps(read), count)

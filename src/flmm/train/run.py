@@ -8,23 +8,29 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 
-from flmm.atomic_write import write_whole
+from flmm.atomic_write import write_file_atomically
 from flmm.data.features import FeatureExtractor
 from flmm.data.sample import Sample
 from flmm.data.sources import read_sources
-from flmm.distributed import agree
+from flmm.distributed import run_on_all_processes
 from flmm.errors import InputError
 from flmm.head.checkpoint import model_card, save_head
 from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
-from flmm.progress import Watch, unwatched
-from flmm.train.dataset import LivePictures, TrainingPictures
-from flmm.train.feature_cache import CachedPictures, CacheKey, FeatureCache, fill, sample_digest
-from flmm.train.fit import Run, Tell, fit
-from flmm.train.model_setup import choose_maps, load_frozen_lmm, maps_of_layers, new_head
+from flmm.progress import ProgressCallback, no_progress
+from flmm.train.dataset import TrainingDataset, UncachedDataset
+from flmm.train.feature_cache import (
+    CachedDataset,
+    CacheKey,
+    FeatureCache,
+    fill_cache,
+    sample_digest,
+)
+from flmm.train.fit import MessageCallback, TrainingRun, fit
+from flmm.train.model_setup import build_head, choose_maps, layer_map_indices, load_frozen_lmm
 from flmm.train.settings import TrainingSettings
-from flmm.train.tracking import check_tracker, tracked
-from flmm.train.validation import Validation, ValidationScores
+from flmm.train.tracking import check_tracker, track_run
+from flmm.train.validation import ValidationResult, ValidationScores
 from flmm.user_input import find_device
 
 HEAD_FOLDER = "head"
@@ -49,18 +55,23 @@ class TrainingResult:
 
 
 @dataclass
-class _Told:
+class _MessageCollector:
     """What was left out, in this process."""
 
-    tell: Tell
-    lines: list[str]
+    on_message: MessageCallback
+    messages: list[str]
 
     def __call__(self, line: str) -> None:
-        self.lines.append(line)
-        self.tell(line)
+        self.messages.append(line)
+        self.on_message(line)
 
 
-def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> TrainingResult:
+def train(
+    settings: TrainingSettings,
+    base_folder: Path,
+    on_message: MessageCallback,
+    on_progress: ProgressCallback,
+) -> TrainingResult:
     """Trains a head, going on where a run in the same folder stopped.
 
     Args:
@@ -72,55 +83,64 @@ def train(settings: TrainingSettings, base: Path, tell: Tell, watch: Watch) -> T
     Raises:
         InputError: data, models, cache or checkpoint cannot be used, or the loss is no number.
     """
-    accelerator = _setup(settings)
-    with tracked(accelerator, settings):
-        return _train(settings, base, accelerator, _Told(tell, []), watch)
+    accelerator = _create_accelerator(settings)
+    with track_run(accelerator, settings):
+        return _train(
+            settings, base_folder, accelerator, _MessageCollector(on_message, []), on_progress
+        )
 
 
 def _train(
     settings: TrainingSettings,
-    base: Path,
+    base_folder: Path,
     accelerator: Accelerator,
-    told: _Told,
-    watch: Watch,
+    messages: _MessageCollector,
+    on_progress: ProgressCallback,
 ) -> TrainingResult:
     if not accelerator.is_main_process:
-        watch = unwatched
-    adapter = agree(lambda: load_frozen_lmm(settings, accelerator.device))
-    training = agree(lambda: read_sources(settings.train, base))
-    validation = agree(lambda: read_sources(settings.validation, base))
-    parts = {"training": _joined(training), "validation": _joined(validation)}
-    head = _head(settings, adapter, parts["training"], accelerator, told, watch)
+        on_progress = no_progress
+    adapter = run_on_all_processes(lambda: load_frozen_lmm(settings, accelerator.device))
+    training = run_on_all_processes(lambda: read_sources(settings.train, base_folder))
+    validation = run_on_all_processes(lambda: read_sources(settings.validation, base_folder))
+    parts = {
+        "training": _concatenate_sources(training),
+        "validation": _concatenate_sources(validation),
+    }
+    head = _build_trainable_head(
+        settings, adapter, parts["training"], accelerator, messages, on_progress
+    )
     extractor = FeatureExtractor(adapter, head)
     live = {
-        name: LivePictures(samples, extractor, settings.protocol, told)
+        name: UncachedDataset(samples, extractor, settings.protocol, messages)
         for name, samples in parts.items()
     }
-    pictures: dict[str, TrainingPictures] = dict(live)
+    pictures: dict[str, TrainingDataset] = dict(live)
     if settings.cache is not None:
-        pictures = _cached(settings, settings.cache, live, accelerator, told, watch)
+        pictures = _build_cached_datasets(
+            settings, settings.cache, live, accelerator, messages, on_progress
+        )
 
-    def keep_best(scores: Validation | None, step: int) -> None:
+    def keep_best(scores: ValidationResult | None, step: int) -> None:
         folder = settings.out / HEAD_FOLDER
         save_head(head, folder)
-        card = model_card(head.config, _measured(settings, scores, step))
-        write_whole(folder / "README.md", card.encode())
+        card = model_card(head.config, _results_section(settings, scores, step))
+        write_file_atomically(folder / "README.md", card.encode())
 
     sizes = {name: len(samples) for name, samples in validation.items()}
-    run = Run(
+    run = TrainingRun(
         settings, accelerator, head, pictures["training"], pictures["validation"], sizes,
-        keep_best, watch,
+        keep_best, on_progress,
     )  # fmt: skip
     progress = fit(run)
-    best = progress.best
-    left_out = len(set(gather_object(told.lines)))
+    best = progress.best_scores
+    left_out = len(set(gather_object(messages.messages)))
     return TrainingResult(
         settings.out / HEAD_FOLDER, best.whole if best else None, best.sources if best else {},
-        progress.step, progress.best_step, left_out, extractor.padding.share,
+        progress.step, progress.best_step, left_out, extractor.padding_stats.share,
     )  # fmt: skip
 
 
-def _setup(settings: TrainingSettings) -> Accelerator:
+def _create_accelerator(settings: TrainingSettings) -> Accelerator:
     if settings.device not in (None, "cpu", "cuda"):
         raise InputError(
             f"device is {settings.device!r}; training knows cpu and cuda: choose the GPU with"
@@ -136,7 +156,7 @@ def _setup(settings: TrainingSettings) -> Accelerator:
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"the run in {str(settings.out)!r} cannot start: {reason}") from error
-    agree(lambda: _prepare(accelerator, settings))
+    run_on_all_processes(lambda: _prepare(accelerator, settings))
     return accelerator
 
 
@@ -150,73 +170,75 @@ def _prepare(accelerator: Accelerator, settings: TrainingSettings) -> None:
         ) from error
 
 
-def _joined(sources: Mapping[str, list[Sample]]) -> list[Sample]:
+def _concatenate_sources(sources: Mapping[str, list[Sample]]) -> list[Sample]:
     return [sample for samples in sources.values() for sample in samples]
 
 
-def _head(
+def _build_trainable_head(
     settings: TrainingSettings,
     adapter: LMMAdapter,
     samples: Sequence[Sample],
     accelerator: Accelerator,
-    tell: Tell,
-    watch: Watch,
+    on_message: MessageCallback,
+    on_progress: ProgressCallback,
 ) -> GroundingHead:
     """The untrained head, with its maps chosen; the same in every process."""
-    kept = maps_of_layers(settings.head, adapter)
+    kept = layer_map_indices(settings.head, adapter)
     if settings.head.heads is not None:
 
-        def calibration() -> LivePictures:
-            whole = new_head(settings, adapter, None).to(accelerator.device).eval()
+        def calibration() -> UncachedDataset:
+            whole = build_head(settings, adapter, None).to(accelerator.device).eval()
             extractor = FeatureExtractor(adapter, whole)
-            return LivePictures(samples, extractor, settings.protocol, tell)
+            return UncachedDataset(samples, extractor, settings.protocol, on_message)
 
-        kept = choose_maps(settings, settings.head.heads, calibration, accelerator, watch)
-    head = agree(lambda: new_head(settings, adapter, kept)).to(accelerator.device)
+        kept = choose_maps(settings, settings.head.heads, calibration, accelerator, on_progress)
+    head = run_on_all_processes(lambda: build_head(settings, adapter, kept)).to(accelerator.device)
     if accelerator.num_processes > 1:
         for weight in head.parameters():
             broadcast(weight.data)
     return head
 
 
-def _cached(
+def _build_cached_datasets(
     settings: TrainingSettings,
     folder: Path,
-    live: dict[str, LivePictures],
+    datasets: dict[str, UncachedDataset],
     accelerator: Accelerator,
-    tell: Tell,
-    watch: Watch,
-) -> dict[str, TrainingPictures]:
+    on_message: MessageCallback,
+    on_progress: ProgressCallback,
+) -> dict[str, TrainingDataset]:
     """The same pictures from the cache, which is filled first."""
-    extractor = live["training"].extractor
+    extractor = datasets["training"].extractor
     precision = settings.cache_precision
-    key = CacheKey.of(extractor.adapter, extractor.head, settings.protocol, precision)
+    key = CacheKey.build(extractor.adapter, extractor.head, settings.protocol, precision)
 
     def opened() -> FeatureCache:
-        return FeatureCache(folder, key, precision, tell, watch)
+        return FeatureCache(folder, key, precision, on_message, on_progress)
 
     # The first process makes the folder, and only then do the others look into it.
-    first = agree(lambda: opened() if accelerator.is_main_process else None)
-    cache = agree(lambda: first or opened())
-    digests = {name: [sample_digest(one) for one in part.samples] for name, part in live.items()}
+    first = run_on_all_processes(lambda: opened() if accelerator.is_main_process else None)
+    cache = run_on_all_processes(lambda: first or opened())
+    digests = {
+        name: [sample_digest(one) for one in part.samples] for name, part in datasets.items()
+    }
 
-    def fill_share(name: str, part: LivePictures) -> None:
+    def fill_share(name: str, part: UncachedDataset) -> None:
         missing = [number for number, one in enumerate(digests[name]) if one not in cache]
         mine = missing[accelerator.process_index :: accelerator.num_processes]
         done = 0
-        for count in fill(cache, part, mine):
+        for count in fill_cache(cache, part, mine):
             done += count
-            watch(done, len(mine), f"caching {name} pictures")
+            on_progress(done, len(mine), f"caching {name} pictures")
 
-    for name, part in live.items():
-        agree(partial(fill_share, name, part))
+    for name, part in datasets.items():
+        run_on_all_processes(partial(fill_share, name, part))
     if accelerator.num_processes > 1:
         # The other processes' shards.
-        cache = agree(opened)
-    return {name: CachedPictures(cache, digests[name]) for name in live}
+        cache = run_on_all_processes(opened)
+    return {name: CachedDataset(cache, digests[name]) for name in datasets}
 
 
-def _measured(settings: TrainingSettings, scores: Validation | None, step: int) -> str:
+def _results_section(settings: TrainingSettings, scores: ValidationResult | None, step: int) -> str:
     """What a model card says of training and figures."""
     trained = (
         f"\nTrained for {step} steps of {settings.batch_size} pictures on"

@@ -17,15 +17,15 @@ from pydantic import (
     model_validator,
 )
 
-from flmm.data.exchanges import Protocol
-from flmm.data.readers.files import first_mistake
+from flmm.data.exchanges import ReferringProtocol
+from flmm.data.readers.files import describe_first_error
 from flmm.data.sources import DataSource
 from flmm.errors import InputError
-from flmm.train.compression import Precision
+from flmm.train.compression import CachePrecision
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -66,11 +66,11 @@ class HeadSettings(_Settings):
     caption_prompt: str = ""
     layers: tuple[int, ...] | None = None
     """Only these layers' maps, counted from 0."""
-    heads: Count | None = None
+    heads: PositiveInt | None = None
     """Only so many maps: the most useful ones, chosen on some of the training pictures."""
 
     @model_validator(mode="after")
-    def _one_choice(self) -> Self:
+    def _check_map_choice(self) -> Self:
         if self.layers is not None and self.heads is not None:
             raise ValueError("both layers and heads choose maps; leave one out")
         return self
@@ -88,27 +88,27 @@ class TrainingSettings(_Settings):
     train: Annotated[tuple[DataSource, ...], Field(min_length=1)]
     validation: tuple[DataSource, ...] = ()
     head: HeadSettings = HeadSettings()
-    protocol: Protocol = Protocol.TOGETHER
-    epochs: Count = 8
-    batch_size: Count = 8
+    protocol: ReferringProtocol = ReferringProtocol.TOGETHER
+    epochs: PositiveInt = 8
+    batch_size: PositiveInt = 8
     """Pictures a step, of all processes together."""
-    micro_batch_size: Count = 4
+    micro_batch_size: PositiveInt = 4
     """Pictures that a process holds at a time; gradients add up over them."""
-    learning_rate: Positive = 1e-4
+    learning_rate: PositiveFloat = 1e-4
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
-    clip: Positive = 1.0
-    warm_up: Share = 0.03
+    clip: PositiveFloat = 1.0
+    warm_up: Fraction = 0.03
     """Share of all steps."""
-    average: Share | None = None
+    average: Fraction | None = None
     """Decay of an exponential average of the weights, which is what is kept; None for none."""
     mixed_precision: MixedPrecision = MixedPrecision.NONE
     cache: Path | None = None
-    cache_precision: Precision = Precision.HALF
-    calibration_pictures: Count = 32
+    cache_precision: CachePrecision = CachePrecision.FLOAT16
+    calibration_pictures: PositiveInt = 32
     """On which ``head.heads`` chooses."""
-    checkpoint_every: Count = 200
+    checkpoint_every: PositiveInt = 200
     """Steps; also at each epoch's end."""
-    log_every: Count = 10
+    log_every: PositiveInt = 10
     """Steps."""
     tracker: Tracker | None = None
     seed: Seed = 0
@@ -117,19 +117,19 @@ class TrainingSettings(_Settings):
 
     @field_validator("mixed_precision", mode="before")
     @classmethod
-    def _bare_no(cls, value: object) -> object:
+    def _parse_bare_no(cls, value: object) -> object:
         # YAML reads "no" without quotes as false.
         return MixedPrecision.NONE if value is False else value
 
     @field_validator("out", "cache")
     @classmethod
-    def _possible(cls, place: Path | None) -> Path | None:
+    def _check_path(cls, place: Path | None) -> Path | None:
         if place is not None and "\0" in str(place):
             raise ValueError("no folder has a NUL character in its name")
         return place
 
     @model_validator(mode="after")
-    def _names(self) -> Self:
+    def _check_unique_names(self) -> Self:
         for part in ("train", "validation"):
             names = [source.name for source in getattr(self, part)]
             for name in names:
@@ -143,7 +143,7 @@ class TrainingSettings(_Settings):
 _SETTINGS = TypeAdapter(TrainingSettings)
 
 
-def read_settings(file: Path, flags: Mapping[str, object]) -> TrainingSettings:
+def read_settings(file: Path, overrides: Mapping[str, object]) -> TrainingSettings:
     """The settings in a YAML file; ``flags`` stand above it ("head.heads" for one of the head's).
 
     Relative paths in the file are counted from its folder, those of flags from where the command
@@ -168,7 +168,7 @@ def read_settings(file: Path, flags: Mapping[str, object]) -> TrainingSettings:
             here = str(file.parent / value)
             # A model's name may be a hub id, which looks like a relative path.
             content[name] = here if name in ("out", "cache") or isdir(here) else value
-    for name, value in flags.items():
+    for name, value in overrides.items():
         place = content
         *folders, last = name.split(".")
         for folder in folders:
@@ -179,4 +179,4 @@ def read_settings(file: Path, flags: Mapping[str, object]) -> TrainingSettings:
     try:
         return _SETTINGS.validate_python(content)
     except ValidationError as error:
-        raise InputError(f"settings {str(file)!r}: {first_mistake(error)}") from error
+        raise InputError(f"settings {str(file)!r}: {describe_first_error(error)}") from error

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from flmm.atomic_write import write_whole
-from flmm.distributed import agree
+from flmm.atomic_write import write_file_atomically
+from flmm.distributed import run_on_all_processes
 from flmm.errors import InputError
 from flmm.train.settings import Tracker, TrainingSettings
 
@@ -30,7 +30,7 @@ def check_tracker(accelerator: Accelerator, tracker: Tracker | None) -> None:
 
 
 @contextmanager
-def tracked(accelerator: Accelerator, settings: TrainingSettings) -> Iterator[None]:
+def track_run(accelerator: Accelerator, settings: TrainingSettings) -> Iterator[None]:
     """The run's tracker, if it has one, is at work inside the block.
 
     Raises:
@@ -38,20 +38,20 @@ def tracked(accelerator: Accelerator, settings: TrainingSettings) -> Iterator[No
     """
     tracker = settings.tracker
     if tracker is not None:
-        agree(lambda: _start(accelerator, settings, tracker))
+        run_on_all_processes(lambda: _start_tracker(accelerator, settings, tracker))
     try:
         yield
     finally:
         accelerator.end_training()
         if tracker is Tracker.TRACKIO and accelerator.is_main_process:
-            _let_go_of_trackio()
+            _finish_trackio()
 
 
-def _start(accelerator: Accelerator, settings: TrainingSettings, tracker: Tracker) -> None:
+def _start_tracker(accelerator: Accelerator, settings: TrainingSettings, tracker: Tracker) -> None:
     content = settings.model_dump(mode="json")
     configuration = {name: str(value) for name, value in content.items()}
     try:
-        run = _identity(settings.out) if accelerator.is_main_process else None
+        run = _read_run_id(settings.out) if accelerator.is_main_process else None
         options = {
             # By itself W&B writes to ./wandb, wherever that is.
             Tracker.WANDB.value: {"dir": str(settings.out), "id": run, "resume": "allow"},
@@ -65,15 +65,15 @@ def _start(accelerator: Accelerator, settings: TrainingSettings, tracker: Tracke
         ) from error
 
 
-def _identity(out: Path) -> str:
+def _read_run_id(out: Path) -> str:
     """The run's name among the tracker's: a training that goes on is the same run."""
     file = out / "tracker-run"
     if not file.exists():
-        write_whole(file, uuid.uuid4().hex[:12].encode())
+        write_file_atomically(file, uuid.uuid4().hex[:12].encode())
     return file.read_text(encoding="utf-8")
 
 
-def _let_go_of_trackio() -> None:
+def _finish_trackio() -> None:
     """Otherwise it ends the run once more when the process ends, with a line in its output."""
     trackio = sys.modules["trackio"]
     trackio.finish()

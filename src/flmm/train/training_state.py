@@ -10,12 +10,12 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flmm.atomic_write import whole_file
+from flmm.atomic_write import atomic_write
 from flmm.errors import InputError
-from flmm.train.validation import Validation, ValidationScores
+from flmm.train.validation import ValidationResult, ValidationScores
 from flmm.train.weight_average import WeightAverage
 
-_NAME = "checkpoint.pt"
+_FILE_NAME = "checkpoint.pt"
 _SETTINGS = TypeAdapter(dict[str, object])
 
 
@@ -33,41 +33,41 @@ class _Validation(TypedDict):
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """How far a run is."""
 
     step: int = 0
     """Steps that are done."""
-    best: Validation | None = None
+    best_scores: ValidationResult | None = None
     """The best head's so far; None before the first validation."""
     best_step: int = 0
 
 
 @dataclass(frozen=True)
-class RunState:
+class TrainingState:
     """Everything that changes while a run goes on."""
 
     weights: dict[str, nn.Parameter]
     optimizer: Optimizer
-    average: WeightAverage | None
+    weight_average: WeightAverage | None
 
-    def save(self, folder: Path, settings: str, progress: Progress) -> None:
+    def save(self, folder: Path, settings_json: str, progress: TrainingProgress) -> None:
         """Writes the checkpoint; the one before it stays until the new one is whole.
 
         Raises:
             InputError: it cannot be written.
         """
         content = {
-            "settings": settings,
+            "settings": settings_json,
             "step": progress.step,
-            "best": None if progress.best is None else asdict(progress.best),
+            "best": None if progress.best_scores is None else asdict(progress.best_scores),
             "best_step": progress.best_step,
             "weights": {name: weight.detach() for name, weight in self.weights.items()},
             "optimizer": self.optimizer.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
+            "average": None if self.weight_average is None else self.weight_average.state_dict(),
         }
         try:
-            with whole_file(folder / _NAME) as place:
+            with atomic_write(folder / _FILE_NAME) as place:
                 torch.save(content, place)
         except (OSError, RuntimeError) as error:
             raise InputError(
@@ -76,46 +76,47 @@ class RunState:
             ) from error
 
     @torch.no_grad()
-    def load(self, folder: Path, settings: str) -> Progress:
+    def load(self, folder: Path, settings_json: str) -> TrainingProgress:
         """Brings the state back, where there is a checkpoint; otherwise leaves it as it is.
 
         Raises:
             InputError: the checkpoint is damaged, or of a run with other settings.
         """
-        file = folder / _NAME
+        file = folder / _FILE_NAME
         if not file.exists():
-            return Progress()
+            return TrainingProgress()
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
-            found, best = content["settings"], _validation(content["best"])
+            found, best = content["settings"], _parse_validation(content["best"])
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError,
                 pickle.UnpicklingError) as error:  # fmt: skip
             raise InputError(
                 f"{str(file)!r} is damaged; delete it to start from the beginning"
             ) from error
-        if found != settings:
+        if found != settings_json:
             raise InputError(
-                f"{str(folder)!r} holds a run with other settings ({_difference(found, settings)});"
+                f"{str(folder)!r} holds a run with other settings"
+                f" ({_describe_difference(found, settings_json)});"
                 " choose another folder for this one, or set them back"
             )
         weights: dict[str, Tensor] = content["weights"]
         for name, weight in self.weights.items():
             weight.copy_(weights[name])
         self.optimizer.load_state_dict(content["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(content["average"])
-        return Progress(content["step"], best, content["best_step"])
+        if self.weight_average is not None:
+            self.weight_average.load_state_dict(content["average"])
+        return TrainingProgress(content["step"], best, content["best_step"])
 
 
-def _validation(content: _Validation | None) -> Validation | None:
+def _parse_validation(content: _Validation | None) -> ValidationResult | None:
     """What ``asdict`` made of it."""
     if content is None:
         return None
     sources = {name: ValidationScores(**one) for name, one in content["sources"].items()}
-    return Validation(ValidationScores(**content["whole"]), sources)
+    return ValidationResult(ValidationScores(**content["whole"]), sources)
 
 
-def _difference(found: str, wanted: str) -> str:
+def _describe_difference(found: str, wanted: str) -> str:
     """The first of two JSON objects' entries in which they differ."""
     before, now = _SETTINGS.validate_json(found), _SETTINGS.validate_json(wanted)
     name = next(name for name in [*now, *before] if before.get(name) != now.get(name))

@@ -7,11 +7,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from flmm.data.features import decode
-from flmm.evaluate.metrics import mask_overlap
+from flmm.data.features import predict_masks
+from flmm.evaluate.metrics import compute_overlap
 from flmm.head.model import GroundingHead
 from flmm.pictures.geometry import resize_to_picture
-from flmm.train.dataset import TrainingPicture
+from flmm.train.dataset import TrainingExample
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ValidationScores:
     phrases: int
 
     @property
-    def best_by(self) -> float:
+    def selection_score(self) -> float:
         """What the best head is chosen by."""
         return self.refined_cumulative_iou
 
@@ -34,7 +34,7 @@ class ValidationScores:
 
 
 @dataclass(frozen=True)
-class Validation:
+class ValidationResult:
     """Scores of all validation data together, and of each source."""
 
     whole: ValidationScores
@@ -53,10 +53,10 @@ class Validation:
 @torch.no_grad()
 def validate(
     head: GroundingHead,
-    pictures: Iterable[tuple[str, TrainingPicture]],
-    names: Sequence[str],
+    pictures: Iterable[tuple[str, TrainingExample]],
+    source_names: Sequence[str],
     accelerator: Accelerator,
-) -> Validation:
+) -> ValidationResult:
     """Scores over the pictures of all processes together, each of which brings its own.
 
     Args:
@@ -67,20 +67,20 @@ def validate(
     """
     device = accelerator.device
     # A source's: intersection, union, sum of IoU for decoder and refiner; then its phrases.
-    sums = {name: torch.zeros(7, dtype=torch.float64) for name in names}
+    sums = {name: torch.zeros(7, dtype=torch.float64) for name in source_names}
     for name, picture in pictures:
-        output = decode(head, picture.features, device=device)
-        known = ~picture.ignored
+        output = predict_masks(head, picture.features, device=device)
+        known = ~picture.ignored_masks
         truth = picture.masks & known
         decoded = resize_to_picture(output.mask_logits.float(), picture.features.geometry)
         for place, logits in ((0, decoded), (3, output.refined_logits)):
-            overlap = mask_overlap((logits > 0).cpu() & known, truth)
+            overlap = compute_overlap((logits > 0).cpu() & known, truth)
             sums[name][place : place + 3] += _sums(overlap.intersection, overlap.union, overlap.iou)
         sums[name][6] += len(truth)
     gathered = accelerator.reduce(torch.stack(list(sums.values())), "sum")
     assert isinstance(gathered, Tensor)
-    scores = {name: _scores(row) for name, row in zip(names, gathered, strict=True)}
-    return Validation(_scores(gathered.sum(dim=0)), scores)
+    scores = {name: _scores(row) for name, row in zip(source_names, gathered, strict=True)}
+    return ValidationResult(_scores(gathered.sum(dim=0)), scores)
 
 
 def _scores(sums: Tensor) -> ValidationScores:

@@ -13,33 +13,33 @@ class WeightAverage:
     def __init__(self, weights: Sequence[nn.Parameter], decay: float) -> None:
         self._weights = list(weights)
         self._decay = decay
-        self.values = [weight.detach().clone() for weight in weights]
+        self.averages = [weight.detach().clone() for weight in weights]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After step ``step``, counted from 0; early steps forget the start faster."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        for value, weight in zip(self.values, self._weights, strict=True):
+        for value, weight in zip(self.averages, self._weights, strict=True):
             value.lerp_(weight, 1 - decay)
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
+    def average_applied(self) -> Iterator[None]:
         """The weights are their average inside the block."""
         kept = [weight.detach().clone() for weight in self._weights]
-        self._put(self.values)
+        self._copy_to_weights(self.averages)
         try:
             yield
         finally:
-            self._put(kept)
+            self._copy_to_weights(kept)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {str(index): value for index, value in enumerate(self.values)}
+        return {str(index): value for index, value in enumerate(self.averages)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        for index, value in enumerate(self.values):
+        for index, value in enumerate(self.averages):
             value.copy_(state[str(index)])
 
     @torch.no_grad()
-    def _put(self, values: Sequence[Tensor]) -> None:
+    def _copy_to_weights(self, values: Sequence[Tensor]) -> None:
         for weight, value in zip(self._weights, values, strict=True):
             weight.copy_(value)

@@ -261,7 +261,7 @@ def test_failures_of_writing_leave_nothing(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("flmm.answers.answer.os.replace", fail)
+    monkeypatch.setattr("flmm.atomic_write.os.replace", fail)
     arguments = ["segment", scene, "a cat", "--model", str(models.head)]
     assert is_refused(in_process(arguments, capsys), "No space left on device")
     assert left_behind() == []

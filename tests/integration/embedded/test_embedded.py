@@ -7,10 +7,10 @@ import pytest
 
 import flmm
 from flmm.embedded.evaluate import measure
-from flmm.embedded.evaluation_settings import OWN
+from flmm.embedded.evaluation_settings import DEFAULT_SETTING
 from flmm.grounding.grounder import Grounder
-from flmm.progress import unwatched
-from flmm.report.chain_of_thought.tag_questions import number_in, tag_questions
+from flmm.progress import no_progress
+from flmm.report.chain_of_thought.tag_questions import build_tag_questions, parse_number
 
 QUESTION = "What is in the picture?"
 PACKAGE = Path(flmm.__file__).parent
@@ -56,10 +56,10 @@ def test_articles_do_not_matter_to_the_embedded_model(embedded: Grounder) -> Non
 
 def test_embedded_model_reads_numbers_when_it_looks_closer(embedded: Grounder) -> None:
     before = after = 0
-    for question in tag_questions(8):
+    for question in build_tag_questions(8):
         thought = embedded.think(question.picture, question.turn.question)
-        before += number_in(thought.first.text) == question.number
-        after += number_in(thought.answer.text) == question.number
+        before += parse_number(thought.first.text) == question.number
+        after += parse_number(thought.answer.text) == question.number
     assert after >= before + 3
 
 
@@ -72,7 +72,7 @@ def test_embedded_model_is_small(embedded: Grounder) -> None:
 def test_embedded_model_keeps_its_quality() -> None:
     # A few scenes for every change; README's figures come from 1,000.
     (report,) = measure(
-        PACKAGE / "assets" / "embedded", [(OWN, 10)], unwatched, calibration_scenes=4
+        PACKAGE / "assets" / "embedded", [(DEFAULT_SETTING, 10)], no_progress, calibration_scenes=4
     )
     words = report.words
     assert words.named >= 0.9

@@ -15,13 +15,13 @@ from evaluation_world import PICTURES, World, command, make_world, measure, same
 from torch import nn
 
 from flmm.cli.main import run as run_command
-from flmm.data.exchanges import Protocol
+from flmm.data.exchanges import ReferringProtocol
 from flmm.errors import InputError
 from flmm.evaluate.benchmark import Benchmark
 from flmm.evaluate.results import part_file, read_rows
 from flmm.evaluate.rows import PhraseRow, SampleRow
 from flmm.evaluate.run import evaluate
-from flmm.evaluate.score_tables import report_of
+from flmm.evaluate.score_tables import build_report
 from flmm.grounding.grounder import Grounder
 
 
@@ -37,7 +37,7 @@ def test_the_command_prints_the_table_and_cuts_it_again(
     first = command(world.arguments(out), capsys)
     again = command(["evaluate", "--table", str(out), "--json"], capsys)
     assert first == again
-    assert first["tables"] == report_of(world.out).to_dict()["tables"]
+    assert first["tables"] == build_report(world.out).to_dict()["tables"]
     assert same_results(out, world.out)
     with pytest.raises(SystemExit):
         run_command(["evaluate", "--table", str(out)])
@@ -91,20 +91,25 @@ def test_a_killed_run_goes_on_where_it_stopped(
     assert {"000000.parquet", "000001.parquet"} < names
     assert any(name.endswith(".partial") for name in names)
     with pytest.raises(InputError, match="to its end first"):
-        report_of(out)
+        build_report(out)
     measured: list[int] = []
-    prepare = type(world.grounder.adapter).prepare
+    prepare = type(world.grounder.adapter).build_prompt
 
     def counted(*arguments: object) -> object:
         measured.append(1)
         return prepare(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(world.grounder.adapter), "prepare", counted)
+    monkeypatch.setattr(type(world.grounder.adapter), "build_prompt", counted)
     source = json.loads((out / "run.json").read_text())["source"]
     benchmark = Benchmark("texts", source, world.samples)
     evaluate(
-        world.grounder, benchmark, Protocol.TOGETHER, out, PartialState(cpu=True), pytest.fail
-    )  # fmt: skip
+        world.grounder,
+        benchmark,
+        ReferringProtocol.TOGETHER,
+        out,
+        PartialState(cpu=True),
+        pytest.fail,
+    )
     assert len(measured) == PICTURES - 8
     assert same_results(out, world.out)
     assert len(list((out / "parts").iterdir())) == 3
@@ -115,7 +120,7 @@ def test_two_processes_give_the_table_of_one(world: World, tmp_path: Path) -> No
     first, second = in_two_processes(*world.arguments(out))
     assert (first.code, second.code) == (0, 0)
     assert second.out == ""
-    assert json.loads(first.out)["tables"] == report_of(world.out).to_dict()["tables"]
+    assert json.loads(first.out)["tables"] == build_report(world.out).to_dict()["tables"]
     assert same_results(out, world.out)
 
 
@@ -174,7 +179,7 @@ def test_another_run_is_refused(world: World, tmp_path: Path) -> None:
     shutil.copytree(world.out, out)
     refusal = "its {} is .*; choose another --out"
     with pytest.raises(InputError, match=refusal.format("protocol")):
-        measure(world.grounder, world.samples, out, protocol=Protocol.ONE_BY_ONE)
+        measure(world.grounder, world.samples, out, protocol=ReferringProtocol.ONE_BY_ONE)
     with pytest.raises(InputError, match=refusal.format("samples")):
         measure(world.grounder, world.samples[:3], out)
     with pytest.raises(InputError, match=refusal.format("dataset")):

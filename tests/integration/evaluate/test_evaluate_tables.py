@@ -11,7 +11,7 @@ import torch
 from evaluation_world import World, command, make_world, mask_of, measure
 from pycocotools import mask as coco
 
-from flmm.data.exchanges import Protocol
+from flmm.data.exchanges import ReferringProtocol
 from flmm.data.fixtures import (
     write_grounded_conversations,
     write_panoptic_narratives,
@@ -26,8 +26,8 @@ from flmm.data.readers.refcoco import read_refcoco
 from flmm.data.readers.viscot import read_viscot
 from flmm.evaluate.benchmark import Scoring
 from flmm.evaluate.results import read_rows
-from flmm.evaluate.rows import CaptionRow, PhraseRow, SaidRow
-from flmm.evaluate.worst_phrases import write_contact_sheet
+from flmm.evaluate.rows import GeneratedPhraseRow, PhraseRow, SelectorRow
+from flmm.evaluate.worst_phrases import write_worst_phrases
 from flmm.pictures.reading import read_picture
 from flmm.stickers.dataset import EVALUATION_SEED
 
@@ -40,7 +40,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def test_a_row_says_what_segment_finds(world: World, tmp_path: Path) -> None:
     data = write_refcoco(tmp_path / "refcoco")
     samples = read_refcoco(data.folder, data.pictures, "testA", "unc")
-    report = measure(world.grounder, samples, tmp_path / "out", protocol=Protocol.ONE_BY_ONE)
+    report = measure(
+        world.grounder, samples, tmp_path / "out", protocol=ReferringProtocol.ONE_BY_ONE
+    )
     rows = read_rows(tmp_path / "out", PhraseRow)
     assert len(rows) == sum(len(sample.texts) for sample in samples) > 10
     size = (96, 96)
@@ -74,12 +76,12 @@ def test_both_protocols_are_labelled_and_differ(world: World, tmp_path: Path) ->
     samples = read_refcoco(data.folder, data.pictures, "testA", "unc")
     reports = [
         measure(world.grounder, samples, tmp_path / protocol, protocol=protocol)
-        for protocol in Protocol
+        for protocol in ReferringProtocol
     ]
     titles = [report.tables[0].title for report in reports]
     assert "in one text" in titles[0]
     assert "one expression at a time" in titles[1]
-    rows = [read_rows(tmp_path / protocol, PhraseRow) for protocol in Protocol]
+    rows = [read_rows(tmp_path / protocol, PhraseRow) for protocol in ReferringProtocol]
     assert [row.text for row in rows[0]] == [row.text for row in rows[1]]
     assert [row.protocol for row in rows[1]] == ["one-by-one"] * len(rows[1])
     changed = [one.score != other.score for one, other in zip(*rows, strict=True)]
@@ -103,7 +105,7 @@ def test_narratives_are_split_by_kind_and_number(world: World, tmp_path: Path) -
         ious = [row.refined_intersection / row.refined_union for row in members]
         assert members
         assert scores[name] == pytest.approx(100 * sum(ious) / len(ious))
-    captions = read_rows(tmp_path / "out", CaptionRow)
+    captions = read_rows(tmp_path / "out", SelectorRow)
     assert selector.rows[0].count == len(captions) == 4
     hits, chosen, wanted = (
         sum(getattr(row, name) for row in captions) for name in ("hits", "chosen", "wanted")
@@ -150,7 +152,7 @@ def test_conversations_are_in_the_lmms_own_words(world: World, tmp_path: Path) -
     data = write_grounded_conversations(tmp_path / "gcg", 1)
     samples = read_grounded_conversations(next(data.folder.rglob("*.json")), data.pictures)
     report = measure(world.grounder, samples, tmp_path / "out", scoring=Scoring.CONVERSATION)
-    said = read_rows(tmp_path / "out", SaidRow)
+    said = read_rows(tmp_path / "out", GeneratedPhraseRow)
     rows = read_rows(tmp_path / "out", PhraseRow)
     answer = world.grounder.chat(samples[0].picture, "What is in the picture?")
     mine = [row for row in said if row.sample == 0 and row.text_identity == "0"]
@@ -197,7 +199,7 @@ def test_the_contact_sheet_shows_the_worst_phrases_in_one_file(
     rows[3].update(sentence=said, start=0, end=17, refined_intersection=0, true_pixels=10**6)
     pq.write_table(table.from_pylist(rows, schema=table.schema), out / "results.parquet")
     page = Page()
-    page.feed(write_contact_sheet(out, 12).read_text(encoding="utf-8"))
+    page.feed(write_worst_phrases(out, 12).read_text(encoding="utf-8"))
     assert page.tags.count("article") == len(page.marked) == 12
     assert "script" not in page.tags
     assert page.marked[0] == said[:17]

@@ -15,7 +15,7 @@ from flmm.grounding.grounder import Grounder
 from flmm.head.model import GroundingHead
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.families.llava_next import LlavaNextAdapter
-from flmm.pictures.geometry import maps_on_picture
+from flmm.pictures.geometry import resize_maps_to_picture
 from flmm.types import ImageGeometry
 
 QUESTION = "What is in the picture?"
@@ -30,13 +30,13 @@ def picture(width: int = 60, height: int = 40) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def grounder() -> Grounder:
-    return Grounder(LlavaAdapter.tiny(), tiny_head())
+    return Grounder(LlavaAdapter.build_tiny(), tiny_head())
 
 
 def test_maps_of_the_model_s_own_answer(grounder: Grounder) -> None:
     attended = grounder.attend(picture(), QUESTION, max_new_tokens=30)
     adapter = grounder.adapter
-    trace, text = trace_generation(adapter, adapter.prepare(picture(), QUESTION), 30)
+    trace, text = trace_generation(adapter, adapter.build_prompt(picture(), QUESTION), 30)
     assert attended.text == text == grounder.chat(picture(), QUESTION, max_new_tokens=30).text
     assert (attended.question, attended.lmm) == (QUESTION, "tiny-llava")
     assert attended.geometry == trace.geometry
@@ -59,7 +59,9 @@ def test_maps_of_a_given_caption(grounder: Grounder) -> None:
     assert [(word.text, word.start) for word in attended.words] == [
         ("the", 0), ("dog", 16), ("the", 12),
     ]  # fmt: skip
-    trace = trace_text(grounder.adapter, grounder.adapter.prepare(picture(), QUESTION, CAPTION))
+    trace = trace_text(
+        grounder.adapter, grounder.adapter.build_prompt(picture(), QUESTION, CAPTION)
+    )
     dog = attended.words[1]
     expected = trace.attention[:, :, list(dog.tokens)].mean(dim=2)
     assert np.allclose(dog.maps, expected.numpy(), atol=1e-7)
@@ -68,7 +70,7 @@ def test_maps_of_a_given_caption(grounder: Grounder) -> None:
 
 
 def test_a_tiled_model_has_both_its_views() -> None:
-    adapter = LlavaNextAdapter.tiny()
+    adapter = LlavaNextAdapter.build_tiny()
     sizes = {"layers": adapter.layers, "heads": adapter.heads, "hidden_size": adapter.hidden_size}
     small = tiny_head()
     changed = {**vars(small.config), **sizes, "views": adapter.views}
@@ -100,7 +102,7 @@ def test_heat_is_where_the_map_is(grounder: Grounder) -> None:
     geometry = ImageGeometry((40, 60), (32, 48), (0, -8), (32, 32), (8, 8))
     maps = torch.zeros(1, 8, 8)
     maps[0, 1, 6] = 1
-    spread = maps_on_picture(maps, geometry, (40, 60))[0]
+    spread = resize_maps_to_picture(maps, geometry, (40, 60))[0]
     row, column = divmod(int(spread.argmax()), 60)
     # Cell (1, 6) has its centre at canvas pixel (6, 26): 6 and 34 of the resized picture.
     assert row == pytest.approx(6 / 32 * 40, abs=1)
@@ -124,7 +126,7 @@ def test_the_embedded_model_looks_at_what_it_names() -> None:
     grounder = Grounder.from_pretrained()
     attended = grounder.attend(DEMO, QUESTION, ["dog", "pineapple", "pizza"])
     masks = grounder.chat(DEMO, QUESTION, ["dog", "pineapple", "pizza"]).phrases
-    heat = maps_on_picture(
+    heat = resize_maps_to_picture(
         torch.from_numpy(np.stack([word.map() for word in attended.words])),
         attended.geometry,
         attended.geometry.picture,

@@ -18,7 +18,7 @@ from flmm.grounding import mask_predictor as phrase_masks
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
-from flmm.pictures.geometry import cut_to_picture, mask_box, resize_to_picture
+from flmm.pictures.geometry import crop_to_picture, mask_box, resize_to_picture
 
 QUESTION = "What is in the picture?"
 
@@ -37,7 +37,7 @@ def checksum(adapter: LMMAdapter) -> str:
 
 @pytest.fixture(scope="module")
 def grounder() -> Grounder:
-    return Grounder(LlavaAdapter.tiny(), tiny_head(), model="tiny-head")
+    return Grounder(LlavaAdapter.build_tiny(), tiny_head(), model="tiny-head")
 
 
 def some_words(grounder: Grounder, image: Image.Image) -> tuple[str, list[str]]:
@@ -49,13 +49,13 @@ def some_words(grounder: Grounder, image: Image.Image) -> tuple[str, list[str]]:
 def test_the_lmm_is_untouched(grounder: Grounder) -> None:
     adapter = grounder.adapter
     before = checksum(adapter)
-    prompt = adapter.prepare(picture(), QUESTION)
+    prompt = adapter.build_prompt(picture(), QUESTION)
     alone = adapter.generate(prompt, max_new_tokens=30)
-    logits = adapter.model(**adapter.collate([prompt], pixels=True).inputs).logits
+    logits = adapter.model(**adapter.collate([prompt], keep_pixels=True).inputs).logits
     answer = grounder.chat(picture(), QUESTION, max_new_tokens=30)
     assert answer.text == alone.text
     assert torch.equal(
-        adapter.model(**adapter.collate([prompt], pixels=True).inputs).logits, logits
+        adapter.model(**adapter.collate([prompt], keep_pixels=True).inputs).logits, logits
     )
     assert checksum(adapter) == before
     assert not any(parameter.requires_grad for parameter in adapter.model.parameters())
@@ -84,16 +84,16 @@ def test_masks_are_the_head_s(grounder: Grounder) -> None:
     image = picture(60, 40)
     answer = grounder.chat(image, QUESTION, max_new_tokens=40)
     adapter, head = grounder.adapter, grounder.head
-    trace, text = trace_generation(adapter, adapter.prepare(image, QUESTION), 40)
+    trace, text = trace_generation(adapter, adapter.build_prompt(image, QUESTION), 40)
     assert text == answer.text
-    attention = torch.stack([trace.picture.of_phrase(p.tokens) for p in answer.phrases])
+    attention = torch.stack([trace.picture_attention.phrase_maps(p.tokens) for p in answer.phrases])
     states = [trace.hidden_states[:, list(p.tokens)] for p in answer.phrases]
     output = head(attention, states, trace.geometry, head.refiner.encode(np.asarray(image)))
     assert all(0 < phrase.area < 60 * 40 for phrase in answer.phrases)
     for phrase, logits in zip(answer.phrases, output.refined_logits, strict=True):
         assert np.array_equal(phrase.mask, (logits > 0).numpy())
     rough = grounder.chat(image, QUESTION, max_new_tokens=40, refine=False)
-    decoded = cut_to_picture(head.mask_decoder(attention)[:, 0], trace.geometry)
+    decoded = crop_to_picture(head.mask_decoder(attention)[:, 0], trace.geometry)
     expected = resize_to_picture(decoded, trace.geometry) > 0
     assert any(phrase.area for phrase in rough.phrases)
     for phrase, mask in zip(rough.phrases, expected, strict=True):
@@ -107,7 +107,9 @@ def test_empty_masks_have_an_empty_box_and_no_score() -> None:
     nn.init.zeros_(classifier.weight)
     assert classifier.bias is not None
     nn.init.constant_(classifier.bias, -5)
-    answer = Grounder(LlavaAdapter.tiny(), nothing).segment(picture(), ["a cat"], refine=False)
+    answer = Grounder(LlavaAdapter.build_tiny(), nothing).segment(
+        picture(), ["a cat"], refine=False
+    )
     phrase = answer.phrases[0]
     assert (phrase.area, phrase.box, phrase.score) == (0, (0, 0, 0, 0), 0.0)
 
@@ -122,7 +124,7 @@ def test_given_phrases(grounder: Grounder) -> None:
 
 
 def test_noun_chunks_stand_in_for_a_selector() -> None:
-    plain = Grounder(LlavaAdapter.tiny(), tiny_head(selector=False))
+    plain = Grounder(LlavaAdapter.build_tiny(), tiny_head(selector=False))
     answer = plain.chat(picture(), QUESTION, max_new_tokens=20)
     same = plain.chat(picture(), QUESTION, max_new_tokens=20, phrase_source="noun_chunks")
     assert [p.text for p in answer.phrases] == [p.text for p in same.phrases]
@@ -166,7 +168,7 @@ def test_extreme_pictures(grounder: Grounder, size: tuple[int, int]) -> None:
 
 
 def test_pictures_are_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = Grounder(LlavaAdapter.tiny(), tiny_head())
+    fresh = Grounder(LlavaAdapter.build_tiny(), tiny_head())
     seen: list[tuple[int, ...]] = []
     encode = fresh.head.refiner.encode
 
@@ -192,13 +194,13 @@ def test_segment_puts_each_phrase_in_the_lmm_s_mouth(
     grounder: Grounder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, str | None]] = []
-    prepare_each = grounder.adapter.prepare_each
+    prepare_each = grounder.adapter.build_prompts
 
     def spied(image: Image.Image, texts: Sequence[tuple[str, str | None]]) -> object:
         asked.extend(texts)
         return prepare_each(image, texts)
 
-    monkeypatch.setattr(grounder.adapter, "prepare_each", spied)
+    monkeypatch.setattr(grounder.adapter, "build_prompts", spied)
     phrases = [" the cat on the left ", "{grass} & É猫", "ß"]
     answer = grounder.segment(picture(), phrases)
     assert answer.text == "the cat on the left, {grass} & É猫, ß"
@@ -214,8 +216,8 @@ def test_segment_puts_each_phrase_in_the_lmm_s_mouth(
 def test_segment_in_one_batch_or_alone(grounder: Grounder, monkeypatch: pytest.MonkeyPatch) -> None:
     phrases = ["the cat", "the small dog on the left", "grass", "a", "sky"]
     together = grounder.segment(picture(), phrases)
-    monkeypatch.setattr(grounder_module, "_SEQUENCES_A_BATCH", 2)
-    monkeypatch.setattr(phrase_masks, "_LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr(grounder_module, "_SEQUENCES_PER_BATCH", 2)
+    monkeypatch.setattr(phrase_masks, "_MAX_LOGITS_PER_PASS", 1)
     apart = grounder.segment(picture(), phrases)
     for one, other in zip(together.phrases, apart.phrases, strict=True):
         assert (one.mask != other.mask).mean() < 0.01
@@ -226,13 +228,13 @@ def test_segment_processes_the_picture_once(
     grounder: Grounder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[int] = []
-    process = grounder.adapter.process
+    process = grounder.adapter.process_pictures
 
     def counted(pictures: Sequence[Image.Image]) -> Mapping[str, torch.Tensor]:
         shown.append(len(pictures))
         return process(pictures)
 
-    monkeypatch.setattr(grounder.adapter, "process", counted)
+    monkeypatch.setattr(grounder.adapter, "process_pictures", counted)
     grounder.segment(picture(), [f"cat {number}" for number in range(10)])
     assert shown == [1]
 

@@ -27,7 +27,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_from_pretrained(folders: tuple[Path, Path]) -> None:
-    grounder = Grounder(LlavaAdapter.tiny(), tiny_head())
+    grounder = Grounder(LlavaAdapter.build_tiny(), tiny_head())
     lmm, head = folders
     loaded = flmm.Grounder.from_pretrained(head)
     assert (loaded.model, loaded.lmm) == (str(head), str(lmm))

@@ -11,7 +11,7 @@ from tiny_grounding import tiny_head
 from flmm.answers.answer import Answer, Phrase
 from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
-from flmm.grounding.streaming import AnswerEvent, Event, PhraseEvent, TextEvent
+from flmm.grounding.streaming import AnswerEvent, PhraseEvent, StreamEvent, TextEvent
 from flmm.lmm.families.llava import LlavaAdapter
 
 QUESTIONS = ["What is in the picture?", "Why?", "the cat", "dog and cat?"]
@@ -25,7 +25,7 @@ def picture(width: int = 60, height: int = 40) -> Image.Image:
 
 @pytest.fixture
 def grounder() -> Grounder:
-    return Grounder(LlavaAdapter.tiny(), tiny_head(), model="tiny-head")
+    return Grounder(LlavaAdapter.build_tiny(), tiny_head(), model="tiny-head")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def embedded() -> Grounder:
     return Grounder.from_pretrained()
 
 
-def text_of(events: list[Event]) -> str:
+def text_of(events: list[StreamEvent]) -> str:
     said = ""
     for event in events:
         if isinstance(event, TextEvent):
@@ -42,7 +42,7 @@ def text_of(events: list[Event]) -> str:
     return said
 
 
-def phrases_of(events: list[Event]) -> list[Phrase]:
+def phrases_of(events: list[StreamEvent]) -> list[Phrase]:
     return [event.phrase for event in events if isinstance(event, PhraseEvent)]
 
 
@@ -50,7 +50,7 @@ def spans(phrases: list[Phrase] | tuple[Phrase, ...]) -> list[tuple[int, int, tu
     return [(phrase.start, phrase.end, phrase.tokens) for phrase in phrases]
 
 
-def answer_of(events: list[Event]) -> Answer:
+def answer_of(events: list[StreamEvent]) -> Answer:
     """The last event's answer, after a look at the order of all."""
     assert isinstance(events[-1], AnswerEvent)
     assert not any(isinstance(event, AnswerEvent) for event in events[:-1])

@@ -15,14 +15,14 @@ from test_stream import QUESTIONS, picture
 from tiny_grounding import tiny_head
 
 from flmm.grounding.grounder import Grounder
-from flmm.grounding.streaming import AnswerEvent, Event, TextEvent
+from flmm.grounding.streaming import AnswerEvent, StreamEvent, TextEvent
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
 
 
 @pytest.fixture
 def grounder() -> Grounder:
-    return Grounder(LlavaAdapter.tiny(), tiny_head())
+    return Grounder(LlavaAdapter.build_tiny(), tiny_head())
 
 
 def hooks(adapter: LMMAdapter) -> int:
@@ -60,7 +60,7 @@ def nothing_is_left(grounder: Grounder) -> Iterator[None]:
     """No thread, hook or setting of a stream outlives it, and the LMM is free."""
     adapter = grounder.adapter
     # transformers hangs its own hooks on a model when it first runs.
-    adapter.generate(adapter.prepare(picture(), "Why?"), 1)
+    adapter.generate(adapter.build_prompt(picture(), "Why?"), 1)
     before = hooks(adapter)
     yield
     deadline = time.monotonic() + 5
@@ -93,22 +93,22 @@ def test_reading_and_speaking_go_on_together(grounder: Grounder, hear: Hear) -> 
     assert isinstance(list(events)[-1], AnswerEvent)
 
 
-def close(events: Iterator[Event]) -> None:
+def close(events: Iterator[StreamEvent]) -> None:
     events.close()  # type: ignore[attr-defined]
 
 
-def interrupt(events: Iterator[Event]) -> None:
+def interrupt(events: Iterator[StreamEvent]) -> None:
     with pytest.raises(KeyboardInterrupt):
         events.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
 
 
-def forget(events: Iterator[Event]) -> None:
+def forget(events: Iterator[StreamEvent]) -> None:
     """Nothing to do: the caller lets go."""
 
 
 @pytest.mark.parametrize("leave", [close, interrupt, forget])
 def test_a_reader_who_leaves_stops_the_lmm(
-    grounder: Grounder, hear: Hear, leave: Callable[[Iterator[Event]], None]
+    grounder: Grounder, hear: Hear, leave: Callable[[Iterator[StreamEvent]], None]
 ) -> None:
     heard = hear(lambda _: time.sleep(0.01))
     events = grounder.stream(picture(), QUESTIONS[0], max_new_tokens=1000)
@@ -142,7 +142,7 @@ def test_failures_reach_the_reader(
 
     hear(fail)
     events = grounder.stream(picture(), QUESTIONS[0], max_new_tokens=30)
-    heard: list[Event] = []
+    heard: list[StreamEvent] = []
     with pytest.raises(RuntimeError, match="a bug while speaking"):
         heard.extend(events)
     assert any(isinstance(event, TextEvent) for event in heard)
@@ -166,7 +166,7 @@ def test_a_program_that_fails_while_it_reads_ends() -> None:
         "from tiny_grounding import tiny_head\n"
         "from flmm.grounding.grounder import Grounder\n"
         "from flmm.lmm.families.llava import LlavaAdapter\n"
-        "adapter = LlavaAdapter.tiny()\n"
+        "adapter = LlavaAdapter.build_tiny()\n"
         "decode = adapter.decode\n"
         "adapter.decode = lambda ids: (time.sleep(0.05), decode(ids))[1]\n"
         "for event in Grounder(adapter, tiny_head()).stream(picture(), 'Why?',"

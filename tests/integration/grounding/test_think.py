@@ -13,7 +13,7 @@ from torch import nn
 
 from flmm.attention.tracing import trace_texts
 from flmm.errors import InputError
-from flmm.grounding.chain_of_thought import Plan, Thought
+from flmm.grounding.chain_of_thought import ThinkOptions, Thought
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
@@ -29,7 +29,7 @@ def picture(width: int = 60, height: int = 40) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def grounder() -> Grounder:
-    return Grounder(LlavaAdapter.tiny(), tiny_head())
+    return Grounder(LlavaAdapter.build_tiny(), tiny_head())
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,13 @@ def blind() -> Grounder:
     nn.init.zeros_(classifier.weight)
     assert classifier.bias is not None
     nn.init.constant_(classifier.bias, -5)
-    return Grounder(LlavaAdapter.tiny(), head)
+    return Grounder(LlavaAdapter.build_tiny(), head)
 
 
-def think(grounder: Grounder, plan: Plan | None = None, question: str = QUESTION) -> Thought:
-    options = vars(plan or Plan())
+def think(
+    grounder: Grounder, plan: ThinkOptions | None = None, question: str = QUESTION
+) -> Thought:
+    options = vars(plan or ThinkOptions())
     return grounder.think(picture(), question, max_new_tokens=20, **options)
 
 
@@ -55,7 +57,7 @@ def asked(
 ) -> list[tuple[list[Image.Image], str, Prompt]]:
     """What the LMM is asked."""
     seen = []
-    prepare = grounder.adapter.prepare
+    prepare = grounder.adapter.build_prompt
 
     def spied(pictures: Image.Image | Sequence[Image.Image], question: str) -> Prompt:
         prompt = prepare(pictures, question)
@@ -63,7 +65,7 @@ def asked(
         seen.append((shown, question, prompt))
         return prompt
 
-    monkeypatch.setattr(grounder.adapter, "prepare", spied)
+    monkeypatch.setattr(grounder.adapter, "build_prompt", spied)
     return seen
 
 
@@ -73,7 +75,7 @@ Questions = list[tuple[list[Image.Image], str, Prompt]]
 def test_the_second_look_has_the_picture_and_its_part(grounder: Grounder, asked: Questions) -> None:
     thought = think(grounder)
     (first, again) = asked
-    assert (len(first[2].pictures), len(again[2].pictures)) == (1, 2)
+    assert (len(first[2].picture_views), len(again[2].picture_views)) == (1, 2)
     assert (first[1], again[1]) == (QUESTION, QUESTION)
     whole = np.asarray(picture())
     assert np.array_equal(np.asarray(again[0][0]), whole)
@@ -103,15 +105,15 @@ def test_the_first_answer_s_smallest_phrase_is_located(grounder: Grounder) -> No
 
 @torch.no_grad()
 def test_the_question_s_own_words(grounder: Grounder, asked: Questions) -> None:
-    thought = think(grounder, Plan("question"))
+    thought = think(grounder, ThinkOptions("question"))
     assert thought.first.text == QUESTION
     assert [phrase.text for phrase in thought.first.phrases] == ["the grass"]
     phrase = thought.first.phrases[0]
     assert (phrase.start, phrase.end) == (11, 20)
     prompt = asked[0][2]
     adapter, head = grounder.adapter, grounder.head
-    (trace,) = trace_texts(adapter, [prompt], of="question")
-    attention = trace.picture.of_phrase(phrase.tokens)[None]
+    (trace,) = trace_texts(adapter, [prompt], part="question")
+    attention = trace.picture_attention.phrase_maps(phrase.tokens)[None]
     states = [trace.hidden_states[:, list(phrase.tokens)]]
     embedding = head.refiner.encode(np.asarray(picture()))
     logits = head(attention, states, trace.geometry, embedding).refined_logits[0]
@@ -120,17 +122,19 @@ def test_the_question_s_own_words(grounder: Grounder, asked: Questions) -> None:
     assert set(thought.first.timings) == {
         "picture", "read", "phrases", "picture embedding", "masks",
     }  # fmt: skip
-    words = think(grounder, Plan("question", phrase_source="selector")).first.phrases
+    words = think(grounder, ThinkOptions("question", phrase_source="selector")).first.phrases
     assert [word.text for word in words] == [QUESTION.removesuffix("?")]
 
 
 def test_a_question_s_expression_is_one_phrase(grounder: Grounder) -> None:
-    thought = think(grounder, Plan("question"), "What number is on the cat next to the dog?")
+    thought = think(
+        grounder, ThinkOptions("question"), "What number is on the cat next to the dog?"
+    )
     assert [phrase.text for phrase in thought.first.phrases] == ["the cat next to the dog"]
 
 
 def test_margins(grounder: Grounder) -> None:
-    tight, wide = (think(grounder, Plan(margin=margin)) for margin in (0.0, 0.5))
+    tight, wide = (think(grounder, ThinkOptions(margin=margin)) for margin in (0.0, 0.5))
     assert tight.located is not None
     x0, y0, x1, y1 = tight.located.box
     for thought, share in ((tight, 0.0), (wide, 0.5)):
@@ -141,7 +145,7 @@ def test_margins(grounder: Grounder) -> None:
 
 
 def test_the_mask_alone(grounder: Grounder) -> None:
-    thought = think(grounder, Plan(crop="mask"))
+    thought = think(grounder, ThinkOptions(crop="mask"))
     assert thought.located is not None
     x0, y0, x1, y1 = thought.box
     inside = thought.located.mask[y0:y1, x0:x1]
@@ -152,10 +156,10 @@ def test_the_mask_alone(grounder: Grounder) -> None:
 
 
 def test_a_random_box_is_as_large(grounder: Grounder) -> None:
-    where = think(grounder, Plan(margin=0.0))
+    where = think(grounder, ThinkOptions(margin=0.0))
     boxes = set()
     for seed in range(4):
-        thought = think(grounder, Plan(crop="random", margin=0.0, seed=seed))
+        thought = think(grounder, ThinkOptions(crop="random", margin=0.0, seed=seed))
         assert thought.crop.size == where.crop.size
         assert thought.located is not None
         x0, y0, x1, y1 = thought.box
@@ -163,12 +167,12 @@ def test_a_random_box_is_as_large(grounder: Grounder) -> None:
         assert 0 <= y0 < y1 <= 40
         assert np.array_equal(np.asarray(thought.crop), np.asarray(picture())[y0:y1, x0:x1])
         boxes.add(thought.box)
-    assert think(grounder, Plan(crop="random", margin=0.0, seed=3)).box == thought.box
+    assert think(grounder, ThinkOptions(crop="random", margin=0.0, seed=3)).box == thought.box
     assert len(boxes) > 1
 
 
 def test_another_first_question(grounder: Grounder, asked: Questions) -> None:
-    thought = think(grounder, Plan(first_question="Name the thing."))
+    thought = think(grounder, ThinkOptions(first_question="Name the thing."))
     assert [question for _, question, _ in asked] == ["Name the thing.", QUESTION]
     assert thought.question == QUESTION
     named = grounder.chat(picture(), "Name the thing.", max_new_tokens=20)
@@ -205,7 +209,7 @@ def test_extreme_pictures(grounder: Grounder, size: tuple[int, int]) -> None:
 
 
 def test_lmms_that_take_one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    adapter: LMMAdapter = LlavaAdapter.tiny()
+    adapter: LMMAdapter = LlavaAdapter.build_tiny()
     adapter.tokenizer.chat_template = (
         "{% for m in messages %}<image>{{ m['content'][-1]['text'] }}{% endfor %} ASSISTANT:"
     )

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from flmm.evaluate.benchmark import fingerprint
+from flmm.evaluate.benchmark import head_fingerprint
 from flmm.grounding.grounder import Grounder
-from flmm.head.weights import weights_fingerprint
-from flmm.report.claim import write_index
+from flmm.head.weights import fingerprint_weights
+from flmm.report.claim import write_page
 from flmm.report.claims import CLAIMS
 from flmm.report.segmentation_token.measurement import STEPS
 
@@ -17,31 +17,32 @@ DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.fixture(scope="module")
-def embedded() -> dict[str, str]:
+def embedded_fingerprints() -> dict[str, str]:
     grounder = Grounder.from_pretrained(device="cpu")
     return {
-        "head": fingerprint(grounder.head),
-        "LMM": weights_fingerprint(grounder.adapter.model),
+        "head": head_fingerprint(grounder.head),
+        "LMM": fingerprint_weights(grounder.adapter.model),
         "numbers": "float32",
     }
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_a_claim_is_of_the_embedded_model(name: str, embedded: dict[str, str]) -> None:
+def test_a_claim_is_of_the_embedded_model(name: str, embedded_fingerprints: dict[str, str]) -> None:
     claim = CLAIMS[name]
     content = json.loads((DOCS / "report" / f"{name}.json").read_text(encoding="utf-8"))
     made_for = content["made for"]
     assert made_for["claim"] == f"{name} {claim.version}"
-    assert {part: made_for[part] for part in embedded} == embedded
+    found = {part: made_for[part] for part in embedded_fingerprints}
+    assert found == embedded_fingerprints
 
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_its_tables_are_those_of_its_results(name: str) -> None:
     claim = CLAIMS[name]
     content = json.loads((DOCS / "report" / f"{name}.json").read_text(encoding="utf-8"))
-    results = TypeAdapter(claim.kind).validate_python(content["results"])
+    results = TypeAdapter(claim.results_type).validate_python(content["results"])
     section = (DOCS / "report" / f"{name}.md").read_text(encoding="utf-8")
-    tables = claim.tables(results).strip()  # type: ignore[arg-type]
+    tables = claim.render_tables(results).strip()  # type: ignore[arg-type]
     assert section.startswith(f"## {claim.title}\n\n{tables}\n\n!["), name
 
 
@@ -56,5 +57,5 @@ def test_the_page_joins_the_sections(tmp_path: Path) -> None:
     for name in CLAIMS:
         section = (DOCS / "report" / f"{name}.md").read_text(encoding="utf-8")
         (folder / f"{name}.md").write_text(section, encoding="utf-8")
-    page = write_index(folder, list(CLAIMS)).read_text(encoding="utf-8")
+    page = write_page(folder, list(CLAIMS)).read_text(encoding="utf-8")
     assert page == (DOCS / "report.md").read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ from PIL import Image
 from flmm.data.fixtures import write_plain
 from flmm.report.ablations.small_heads import BASELINE, VARIANTS
 
-SMALL = ("--scenes", "2", "--calibration", "2", "--training", "2", "--device", "cpu")
-TRIED = ("max", "mask + box", "vision tower's attention")
+SMALL_SIZES = ("--scenes", "2", "--calibration", "2", "--training", "2", "--device", "cpu")
+TESTED_VARIANTS = ("max", "mask + box", "vision tower's attention")
 CLAIMS = (
     "ground", "ablations", "conversation", "segmentation-token", "where", "chain-of-thought",
 )  # fmt: skip
@@ -23,11 +23,11 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_claims(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = [one for one in VARIANTS if one == BASELINE or one.name in TRIED]
+    chosen = [one for one in VARIANTS if one == BASELINE or one.name in TESTED_VARIANTS]
     monkeypatch.setattr("flmm.report.ablations.small_heads.VARIANTS", chosen)
     monkeypatch.setattr("flmm.report.ablations.small_heads.EPOCHS", 1)
     monkeypatch.setattr("flmm.report.segmentation_token.measurement.STEPS", 1)
-    ended = in_process(["report", *SMALL], capsys)
+    ended = in_process(["report", *SMALL_SIZES], capsys)
     assert ended.code == 0, ended.err
     assert ended.out == "docs/report.md\n"
     page = Path("docs/report.md").read_text()
@@ -69,15 +69,15 @@ def test_all_claims(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 
     # What is there is not measured again, nor written otherwise.
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    monkeypatch.setattr("flmm.report.claim.Claim._kept", _same_or_fail(folder))
-    assert in_process(["report", "where", "conversation", *SMALL], capsys).code == 0
+    monkeypatch.setattr("flmm.report.claim.Claim._load_results", _load_or_fail(folder))
+    assert in_process(["report", "where", "conversation", *SMALL_SIZES], capsys).code == 0
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def _same_or_fail(_folder: Path) -> object:
+def _load_or_fail(_folder: Path) -> object:
     from flmm.report.claim import Claim
 
-    kept = Claim._kept
+    kept = Claim._load_results
 
     def checked(claim: object, out: Path, key: dict[str, str]) -> object:
         found = kept(claim, out, key)  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ def _same_or_fail(_folder: Path) -> object:
 def test_any_data_source(capsys: pytest.CaptureFixture[str]) -> None:
     write_plain(Path("plain"), 6)
     Path("mine.yaml").write_text("{kind: plain, name: mine, file: plain/texts.jsonl}\n")
-    options = ["--data", "mine.yaml", *SMALL, "--out", "mine"]
+    options = ["--data", "mine.yaml", *SMALL_SIZES, "--out", "mine"]
     ended = in_process(["report", "where", "ground", *options], capsys)
     assert ended.code == 0, ended.err
     assert json.loads(Path("mine/where.json").read_text())["made for"]["data"] == "mine"

@@ -15,45 +15,54 @@ from tiny_grounding import tiny_head
 from torch import nn
 
 from flmm.answers.answer import Phrase
-from flmm.cli.report import WhichClaim, read_source, suited_claims
+from flmm.cli.report import ClaimName, read_data_source, select_claims
 from flmm.data.fixtures import write_plain
 from flmm.errors import InputError
-from flmm.grounding.chain_of_thought import Crop, Plan
+from flmm.grounding.chain_of_thought import CropMode, ThinkOptions
 from flmm.grounding.grounder import Grounder
-from flmm.grounding.mask_predictor import PhraseMasks
+from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.prompt import Prompt
-from flmm.pictures.geometry import square_around
+from flmm.pictures.geometry import square_box_around
 from flmm.report.chain_of_thought import measurement as chain_of_thought
-from flmm.report.chain_of_thought.measurement import CROPS, LOCATES, Located, measure
-from flmm.report.chain_of_thought.tag_questions import TagQuestion, number_in, tag_questions
+from flmm.report.chain_of_thought.measurement import (
+    CROP_MODES,
+    LOCATE_SOURCES,
+    RegionSource,
+    measure,
+)
+from flmm.report.chain_of_thought.tag_questions import (
+    TagQuestion,
+    build_tag_questions,
+    parse_number,
+)
 from flmm.report.claims import CLAIMS
-from flmm.report.context import Bench
-from flmm.report.data import source_data, sticker_data
+from flmm.report.context import ReportContext
+from flmm.report.data import read_source_data, read_sticker_data
 from flmm.report.overlaps import Interval, mean_interval
 
-WAYS: list[tuple[Located, Crop]] = [
-    *((locate, crop) for locate in LOCATES for crop in CROPS),
+CLOSER_LOOKS: list[tuple[RegionSource, CropMode]] = [
+    *((locate, crop) for locate in LOCATE_SOURCES for crop in CROP_MODES),
     ("truth", "box"),
 ]
 
 
 @pytest.fixture(scope="module")
 def grounder() -> Grounder:
-    return Grounder(LlavaAdapter.tiny(), tiny_head())
+    return Grounder(LlavaAdapter.build_tiny(), tiny_head())
 
 
-def bench_of(grounder: Grounder, folder: Path, scenes: int = 2) -> Bench:
-    data = sticker_data(folder / "scenes", scenes, 1, 1)
-    return Bench(grounder, data, folder / "work", pytest.fail, lambda *_: None)
+def build_context(grounder: Grounder, folder: Path, scenes: int = 2) -> ReportContext:
+    data = read_sticker_data(folder / "scenes", scenes, 1, 1)
+    return ReportContext(grounder, data, folder / "work", pytest.fail, lambda *_: None)
 
 
 @pytest.fixture
 def small_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is located is small, which a random head's masks are not."""
-    ground = PhraseMasks.ground
+    ground = MaskPredictor.predict
 
-    def cut(masks: PhraseMasks, picture: Image.Image, *rest: Any) -> tuple[Phrase, ...]:
+    def cut(masks: MaskPredictor, picture: Image.Image, *rest: Any) -> tuple[Phrase, ...]:
         inside = np.zeros((picture.height, picture.width), dtype=np.bool_)
         inside[100:140, 200:260] = True
         return tuple(
@@ -61,19 +70,19 @@ def small_masks(monkeypatch: pytest.MonkeyPatch) -> None:
             for phrase in ground(masks, picture, *rest)
         )
 
-    monkeypatch.setattr(PhraseMasks, "ground", cut)
+    monkeypatch.setattr(MaskPredictor, "predict", cut)
 
 
 @pytest.fixture
 def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random LMM says as much as it may."""
-    monkeypatch.setattr(chain_of_thought, "TOKENS", 8)
+    monkeypatch.setattr(chain_of_thought, "MAX_NEW_TOKENS", 8)
 
 
 @pytest.fixture
 def question() -> TagQuestion:
     """Of a scene with several things."""
-    return next(one for one in tag_questions(9) if len(one.drawing.scene.things) > 2)
+    return next(one for one in build_tag_questions(9) if len(one.drawing.scene.things) > 2)
 
 
 def test_command(
@@ -91,22 +100,22 @@ def test_command(
     content = json.loads(Path("made/chain-of-thought.json").read_text())
     results = content["results"]
     assert results["questions"] == 2
-    assert [(way["locate"], way["crop"]) for way in results["ways"]] == WAYS
+    assert [(way["locate"], way["crop"]) for way in results["ways"]] == CLOSER_LOOKS
     for way in results["ways"]:
         gain = way["right"]["value"] - results["plain"]["value"]
         assert way["gain"]["value"] == pytest.approx(gain)
         assert (way["over_random"] is None) == (way["crop"] == "random" or way["locate"] == "truth")
     # Each of the two tables has a line of titles and one of dashes; plain answers have a row.
-    assert page.count("\n| ") == 2 + 1 + len(WAYS) + 2 + len(LOCATES)
+    assert page.count("\n| ") == 2 + 1 + len(CLOSER_LOOKS) + 2 + len(LOCATE_SOURCES)
 
 
 @pytest.mark.usefixtures("small_masks", "short_answers")
-def test_every_part_that_is_looked_at(
+def test_crops_match_think(
     grounder: Grounder, question: TagQuestion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts: list[Image.Image] = []
     said: list[str] = []
-    prepare = grounder.adapter.prepare
+    prepare = grounder.adapter.build_prompt
 
     def spied(pictures: Image.Image | Sequence[Image.Image], asked: str) -> Prompt:
         assert asked == question.turn.question
@@ -117,17 +126,17 @@ def test_every_part_that_is_looked_at(
         return prepare(pictures, asked)
 
     with monkeypatch.context() as patched:
-        patched.setattr(grounder.adapter, "prepare", spied)
-        patched.setattr(chain_of_thought, "number_in", said.append)
-        outcome = chain_of_thought.answered(grounder, question, 3)
-    assert list(outcome.right) == WAYS
-    shown = dict(zip(WAYS, (np.asarray(part) for part in parts), strict=True))
+        patched.setattr(grounder.adapter, "build_prompt", spied)
+        patched.setattr(chain_of_thought, "parse_number", said.append)
+        outcome = chain_of_thought.answer_question(grounder, question, 3)
+    assert list(outcome.right) == CLOSER_LOOKS
+    shown = dict(zip(CLOSER_LOOKS, (np.asarray(part) for part in parts), strict=True))
     plain, *after = said
-    texts = dict(zip(WAYS, after, strict=True))
+    texts = dict(zip(CLOSER_LOOKS, after, strict=True))
 
     assert plain == grounder.chat(question.picture, question.turn.question, max_new_tokens=8).text
-    for locate in LOCATES:
-        for crop in CROPS:
+    for locate in LOCATE_SOURCES:
+        for crop in CROP_MODES:
             thought = grounder.think(
                 question.picture, question.turn.question, locate=locate, crop=crop, seed=3,
                 max_new_tokens=8,
@@ -142,21 +151,21 @@ def test_every_part_that_is_looked_at(
     (thing,) = question.turn.mentions[0].things
     rows, columns = np.nonzero(question.drawing.thing_masks[thing])
     box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
-    x0, y0, x1, y1 = square_around(box, Plan().margin, (384, 384))
+    x0, y0, x1, y1 = square_box_around(box, ThinkOptions().margin, (384, 384))
     assert np.array_equal(shown["truth", "box"], question.drawing.picture[y0:y1, x0:x1])
     assert x1 - x0 < 384
 
 
-def test_what_is_counted(
+def test_scores_are_computed_from_outcomes(
     grounder: Grounder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four questions: one right plainly; boxes from answers help three, random ones none."""
 
     def answered(_grounder: Grounder, question: TagQuestion, place: int) -> object:
-        right = {way: way == ("truth", "box") for way in WAYS}
+        right = {way: way == ("truth", "box") for way in CLOSER_LOOKS}
         right["answer", "box"] = place != 0
         right["answer", "random"] = place == 3
-        return chain_of_thought.Outcome(
+        return chain_of_thought.QuestionOutcome(
             number=question.number if place else 5,
             plain=place == 3,
             right=right,
@@ -164,8 +173,8 @@ def test_what_is_counted(
             right_thing={"answer": place > 1, "question": True},
         )
 
-    monkeypatch.setattr(chain_of_thought, "answered", answered)
-    found = measure(bench_of(grounder, tmp_path, scenes=4))
+    monkeypatch.setattr(chain_of_thought, "answer_question", answered)
+    found = measure(build_context(grounder, tmp_path, scenes=4))
     assert found.questions == 4
     assert found.plain.value == 25
     assert found.plain.low <= 25 <= found.plain.high
@@ -181,36 +190,38 @@ def test_what_is_counted(
     assert ways["truth", "box"].right == Interval(100, 100, 100)
     located = {one.locate: (one.nothing.value, one.right_thing.value) for one in found.locating}
     assert located == {"answer": (25, 50), "question": (0, 100)}
-    numbers = [5, *(one.number for one in tag_questions(4)[1:])]
+    numbers = [5, *(one.number for one in build_tag_questions(4)[1:])]
     assert found.chance == 25 * max(numbers.count(one) for one in numbers)
 
 
 @pytest.mark.usefixtures("short_answers")
-def test_what_is_located(grounder: Grounder, question: TagQuestion) -> None:
-    truth = chain_of_thought._true_phrase(question)
+def test_right_thing_is_located(grounder: Grounder, question: TagQuestion) -> None:
+    truth = chain_of_thought._ground_truth_phrase(question)
     assert f"on {truth.text}?" in question.turn.question
-    assert chain_of_thought._is_right_thing(truth, question)
-    other = next(one for one in tag_questions(9) if not (one.mask & question.mask).any())
-    assert not chain_of_thought._is_right_thing(chain_of_thought._true_phrase(other), question)
+    assert chain_of_thought._locates_right_thing(truth, question)
+    other = next(one for one in build_tag_questions(9) if not (one.mask & question.mask).any())
+    assert not chain_of_thought._locates_right_thing(
+        chain_of_thought._ground_truth_phrase(other), question
+    )
     head = tiny_head()
     head.config = type(head.config)(**{**vars(head.config), "refine": False})
     classifier = head.mask_decoder.classifier
     nn.init.zeros_(classifier.weight)
     assert classifier.bias is not None
     nn.init.constant_(classifier.bias, -5)
-    blind = chain_of_thought.answered(Grounder(grounder.adapter, head), question, 0)
-    assert blind.nothing == dict.fromkeys(LOCATES, True)
-    assert blind.right_thing == dict.fromkeys(LOCATES, False)
+    blind = chain_of_thought.answer_question(Grounder(grounder.adapter, head), question, 0)
+    assert blind.nothing == dict.fromkeys(LOCATE_SOURCES, True)
+    assert blind.right_thing == dict.fromkeys(LOCATE_SOURCES, False)
 
 
 def test_questions() -> None:
-    questions = tag_questions(12)
+    questions = build_tag_questions(12)
     assert len(questions) == 12
-    assert [one.turn for one in questions[:3]] == [one.turn for one in tag_questions(3)]
+    assert [one.turn for one in questions[:3]] == [one.turn for one in build_tag_questions(3)]
     for one in questions:
         assert one.turn.answer.endswith(f" is {one.number}.")
         assert one.turn.question.startswith("What number is on the ")
-        assert number_in(one.turn.answer) == one.number
+        assert parse_number(one.turn.answer) == one.number
         (thing,) = one.turn.mentions[0].things
         assert np.array_equal(one.mask, one.drawing.thing_masks[thing])
 
@@ -227,7 +238,7 @@ def test_questions() -> None:
     ],
 )
 def test_numbers_in_answers(answer: str, number: int | None) -> None:
-    assert number_in(answer) == number
+    assert parse_number(answer) == number
 
 
 def test_intervals() -> None:
@@ -258,30 +269,30 @@ def test_other_data_are_refused(other_data: Path, capsys: pytest.CaptureFixture[
     assert not Path("docs/report/conversation.json").exists()
 
 
-def test_without_names_what_does_not_suit_is_left_out(grounder: Grounder, other_data: Path) -> None:
+def test_unsuitable_claims_are_left_out_by_default(grounder: Grounder, other_data: Path) -> None:
     told: list[str] = []
-    data = source_data(read_source(other_data), other_data.parent, 2, 2, 2)
-    bench = Bench(grounder, data, Path("work"), told.append, lambda *_: None)
-    left_out = {WhichClaim.SEGMENTATION_TOKEN, WhichClaim.CHAIN_OF_THOUGHT}
-    assert suited_claims(None, bench) == [claim for claim in WhichClaim if claim not in left_out]
-    assert suited_claims([WhichClaim.WHERE], bench) == [WhichClaim.WHERE]
+    data = read_source_data(read_data_source(other_data), other_data.parent, 2, 2, 2)
+    bench = ReportContext(grounder, data, Path("work"), told.append, lambda *_: None)
+    left_out = {ClaimName.SEGMENTATION_TOKEN, ClaimName.CHAIN_OF_THOUGHT}
+    assert select_claims(None, bench) == [claim for claim in ClaimName if claim not in left_out]
+    assert select_claims([ClaimName.WHERE], bench) == [ClaimName.WHERE]
     with pytest.raises(InputError, match="have no numbers on tags"):
         CLAIMS["chain-of-thought"].run(bench, Path("out"))
     assert not Path("out").exists()
 
 
 def test_an_lmm_that_takes_one_picture_is_refused(tmp_path: Path) -> None:
-    adapter = LlavaAdapter.tiny()
+    adapter = LlavaAdapter.build_tiny()
     adapter.tokenizer.chat_template = (
         "{% for m in messages %}<image>{{ m['content'][-1]['text'] }}{% endfor %} ASSISTANT:"
     )
-    bench = bench_of(Grounder(adapter, tiny_head()), tmp_path)
+    bench = build_context(Grounder(adapter, tiny_head()), tmp_path)
     with pytest.raises(InputError, match="'tiny-llava' cannot be shown a picture and a part"):
-        suited_claims([WhichClaim.CHAIN_OF_THOUGHT], bench)
-    assert WhichClaim.CHAIN_OF_THOUGHT not in suited_claims(None, bench)
+        select_claims([ClaimName.CHAIN_OF_THOUGHT], bench)
+    assert ClaimName.CHAIN_OF_THOUGHT not in select_claims(None, bench)
 
 
-def test_sticker_scenes_are_suited(grounder: Grounder, tmp_path: Path) -> None:
-    suited = suited_claims(None, bench_of(grounder, tmp_path))
+def test_claims_that_suit_sticker_scenes(grounder: Grounder, tmp_path: Path) -> None:
+    suited = select_claims(None, build_context(grounder, tmp_path))
     # Copies learn by the recipe of the embedded LMM, which this one is not.
-    assert suited == [one for one in WhichClaim if one != WhichClaim.SEGMENTATION_TOKEN]
+    assert suited == [one for one in ClaimName if one != ClaimName.SEGMENTATION_TOKEN]

@@ -16,33 +16,33 @@ from tiny_grounding import save_lmm, save_tiny_head
 from torch import nn
 
 from flmm.data.fixtures import write_plain
-from flmm.embedded.evaluate_words import count_words, word_scores
-from flmm.embedded.recipe.lmm_architecture import END, token_id
+from flmm.embedded.evaluate_words import compute_word_scores, count_words
+from flmm.embedded.recipe.lmm_architecture import END_TOKEN, find_token_id
 from flmm.embedded.recipe.packing import answer_loss
 from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
-from flmm.progress import unwatched
-from flmm.report.context import Bench
-from flmm.report.data import sticker_data
-from flmm.report.segmentation_token.conversation_scores import BUT_WHERE, CAPTION
+from flmm.progress import no_progress
+from flmm.report.context import ReportContext
+from flmm.report.data import read_sticker_data
+from flmm.report.segmentation_token.conversation_scores import ALL_BUT_WHERE, CAPTION
 from flmm.report.segmentation_token.measurement import check
 from flmm.report.segmentation_token.token_model import (
-    TOKEN,
-    TokenCopy,
-    Way,
-    answered_with_token,
-    lesson,
-    token_after_phrases,
-    token_loss,
+    SEG_TOKEN,
+    TokenModel,
+    TrainingScheme,
+    answer_with_token,
+    append_token_to_phrases,
+    build_token_batch,
+    compute_token_loss,
     train,
 )
 from flmm.stickers.dataset import EVALUATION_SEED
 from flmm.stickers.draw import draw
-from flmm.stickers.language import caption, where_band
-from flmm.stickers.scene import draw_scene
+from flmm.stickers.language import band_place_turn, caption_turn
+from flmm.stickers.scene import generate_scene
 from flmm.train.losses import mask_loss
 
-SMALL = ("--scenes", "2", "--calibration", "2", "--training", "2", "--device", "cpu")
+SMALL_SIZES = ("--scenes", "2", "--calibration", "2", "--training", "2", "--device", "cpu")
 QUESTIONS = ("Where is the grass?", "Where is the cat on the left?")
 
 
@@ -67,7 +67,7 @@ def test_copies_are_measured_beside_the_frozen_model(
     grounder: Grounder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flmm.report.segmentation_token.measurement.STEPS", 1)
-    ended = in_process(["report", "segmentation-token", *SMALL], capsys)
+    ended = in_process(["report", "segmentation-token", *SMALL_SIZES], capsys)
     assert ended.code == 0, ended.err
     assert ended.out == "docs/report.md\n"
     folder = Path("docs/report")
@@ -85,17 +85,21 @@ def test_copies_are_measured_beside_the_frozen_model(
     for row in rows:
         assert row["things"]["phrases"] == rows[0]["things"]["phrases"] > 0
         assert row["talk"]["questions"] == 10
-        assert row["talk"]["right"].keys() >= {"follow up", BUT_WHERE}
+        assert row["talk"]["right"].keys() >= {"follow up", ALL_BUT_WHERE}
         assert row["talk"]["token"].keys() == {*row["talk"]["right"], CAPTION}
     # One step is too little to ground as the head does, and what cannot say the token does not.
     for copy in rows[1:]:
         assert copy["stuff"]["mean_iou"]["value"] < rows[0]["stuff"]["mean_iou"]["value"]
     assert {one["value"] for one in rows[0]["talk"]["token"].values()} == {0}
-    words = word_scores(
+    words = compute_word_scores(
         sum(
             (
                 count_words(
-                    grounder.adapter, grounder.head, draw(draw_scene(seed)), seed, has_stuff=True
+                    grounder.adapter,
+                    grounder.head,
+                    draw(generate_scene(seed)),
+                    seed,
+                    has_stuff=True,
                 )
                 for seed in range(EVALUATION_SEED, EVALUATION_SEED + 2)
             ),
@@ -111,73 +115,75 @@ def test_training_changes_the_copy_alone_and_is_not_repeated(
 ) -> None:
     adapter, head = grounder.adapter, grounder.head
     before = checksum(adapter.model), checksum(head), len(adapter.tokenizer)
-    copy = TokenCopy(grounder)
+    copy = TokenModel(grounder)
     frozen = (copy.lmm.model.vision_tower, copy.refiner.sam.vision_encoder)
     learning = (
         copy.lmm.model.language_model, copy.lmm.model.multi_modal_projector, copy.projection,
         copy.refiner.sam.prompt_encoder, copy.refiner.sam.mask_decoder,
     )  # fmt: skip
     still, moving = [checksum(one) for one in frozen], [checksum(one) for one in learning]
-    train(copy, Way.LISA, tmp_path, 1, unwatched)
+    train(copy, TrainingScheme.LISA, tmp_path, 1, no_progress)
     assert [checksum(one) for one in frozen] == still
     assert all(checksum(one) != old for one, old in zip(learning, moving, strict=True))
     assert (checksum(adapter.model), checksum(head), len(adapter.tokenizer)) == before
     assert adapter.model.config.text_config.vocab_size == before[2]
     assert copy.lmm.config._attn_implementation == adapter.model.config._attn_implementation
 
-    again = TokenCopy(grounder)
-    train(again, Way.LISA, tmp_path, 1, lambda *_: pytest.fail("it is trained again"))
+    again = TokenModel(grounder)
+    train(again, TrainingScheme.LISA, tmp_path, 1, lambda *_: pytest.fail("it is trained again"))
     assert checksum(again) == checksum(copy)
 
 
 def test_answers_with_the_token_are_masks(grounder: Grounder) -> None:
-    copy = TokenCopy(grounder)
-    drawing = draw(draw_scene(EVALUATION_SEED + 3))
+    copy = TokenModel(grounder)
+    drawing = draw(generate_scene(EVALUATION_SEED + 3))
     picture = Image.fromarray(drawing.picture)
-    masks = copy.masks(picture, QUESTIONS)
-    assert masks.shape == (2, *drawing.owner.shape)
+    masks = copy.predict_masks(picture, QUESTIONS)
+    assert masks.shape == (2, *drawing.region_ids.shape)
     assert masks.dtype == torch.bool
     # What else is asked beside a question does not change its mask.
     for question, mask in zip(QUESTIONS, masks, strict=True):
-        (alone,) = copy.masks(picture, [question])
+        (alone,) = copy.predict_masks(picture, [question])
         assert (alone != mask).float().mean() < 1e-3
     # What the token means is up to the words before it.
     assert not torch.equal(masks[0], masks[1])
 
 
 def test_a_copy_learns_from_what_its_adapter_reads(grounder: Grounder) -> None:
-    copy = TokenCopy(grounder)
-    drawing = draw(draw_scene(4), 320)
-    turn = token_after_phrases(caption(drawing.scene))
-    texts = copy.read([drawing.picture], [[(turn,)]])
-    prompt = copy.adapter().prepare(Image.fromarray(drawing.picture), turn.question, turn.answer)
+    copy = TokenModel(grounder)
+    drawing = draw(generate_scene(4), 320)
+    turn = append_token_to_phrases(caption_turn(drawing.scene))
+    texts = copy.pack_texts([drawing.picture], [[(turn,)]])
+    prompt = copy.build_adapter().build_prompt(
+        Image.fromarray(drawing.picture), turn.question, turn.answer
+    )
     ids = prompt.inputs["input_ids"][0].tolist()
-    assert texts.ids[0].tolist() == [*ids, token_id(copy.tokenizer, END)]
-    torch.testing.assert_close(texts.pixels, prompt.inputs["pixel_values"])
+    assert texts.input_ids[0].tolist() == [*ids, find_token_id(copy.tokenizer, END_TOKEN)]
+    torch.testing.assert_close(texts.pixel_values, prompt.inputs["pixel_values"])
     # Without the token, the words are the LMM's own, token by token.
-    said = caption(drawing.scene).answer
-    plain = grounder.adapter.prepare(Image.fromarray(drawing.picture), turn.question, said)
+    said = caption_turn(drawing.scene).answer
+    plain = grounder.adapter.build_prompt(Image.fromarray(drawing.picture), turn.question, said)
     assert plain.inputs["input_ids"][0].tolist() == [one for one in ids if one != copy.token_id]
-    assert copy.adapter().decode(torch.tensor(ids[prompt.answer_start :])) == said
+    assert copy.build_adapter().decode(torch.tensor(ids[prompt.answer_start :])) == said
 
 
-@pytest.mark.parametrize("way", Way)
-def test_lessons_have_a_mask_for_every_token(grounder: Grounder, way: Way) -> None:
-    copy = TokenCopy(grounder)
-    drawings = [draw(draw_scene(seed), 320) for seed in (1, 2)]
-    batch = lesson(copy, way, drawings, np.random.default_rng(0))
-    tokens = batch.texts.ids == copy.token_id
+@pytest.mark.parametrize("way", TrainingScheme)
+def test_batches_have_a_mask_for_every_token(grounder: Grounder, way: TrainingScheme) -> None:
+    copy = TokenModel(grounder)
+    drawings = [draw(generate_scene(seed), 320) for seed in (1, 2)]
+    batch = build_token_batch(copy, way, drawings, np.random.default_rng(0))
+    tokens = batch.texts.input_ids == copy.token_id
     assert int(tokens.sum()) == len(batch.targets)
     counts = tokens.sum(1).tolist()
-    phrases = [len(caption(drawing.scene).mentions) for drawing in drawings]
-    assert counts == ([3, 3] if way is Way.LISA else [2 + count for count in phrases])
+    phrases = [len(caption_turn(drawing.scene).mentions) for drawing in drawings]
+    assert counts == ([3, 3] if way is TrainingScheme.LISA else [2 + count for count in phrases])
     # The token is among what must be said.
     assert int((batch.texts.targets == copy.token_id).sum()) == len(batch.targets)
     # Masks alone teach the LLM, as far as its first layer, and no vision tower.
     embeddings = copy.refiner.encode(*batch.pictures)
     copy.lmm.model.language_model.requires_grad_(True)
     states, masks = copy(batch.texts, embeddings, (320, 320), "low")
-    assert masks.shape[1:] == (copy.refiner.low_side,) * 2
+    assert masks.shape[1:] == (copy.refiner.low_resolution_side,) * 2
     mask_loss(masks, torch.ones_like(masks)).backward()  # type: ignore[no-untyped-call]
     gradient = copy.lmm.model.language_model.layers[0].mlp.down_proj.weight.grad
     assert gradient is not None
@@ -186,23 +192,24 @@ def test_lessons_have_a_mask_for_every_token(grounder: Grounder, way: Way) -> No
     # Words and masks both count.
     words = float(answer_loss(copy.lmm, batch.texts, states))
     right, wrong = (
-        float(token_loss(copy, one)) for one in (batch, replace(batch, targets=~batch.targets))
+        float(compute_token_loss(copy, one))
+        for one in (batch, replace(batch, targets=~batch.targets))
     )
     assert 0 < words < min(right, wrong)
     assert right != wrong
 
 
 def test_the_token_follows_each_phrase_or_is_the_answer() -> None:
-    told = caption(draw_scene(4))
-    pointed = token_after_phrases(told)
+    told = caption_turn(generate_scene(4))
+    pointed = append_token_to_phrases(told)
     assert pointed.question == told.question
-    assert pointed.answer.replace(f" {TOKEN}", "") == told.answer
+    assert pointed.answer.replace(f" {SEG_TOKEN}", "") == told.answer
     for before, after in zip(told.mentions, pointed.mentions, strict=True):
         phrase = told.answer[before.start : before.end]
-        assert pointed.answer[after.start : after.end] == f"{phrase} {TOKEN}"
+        assert pointed.answer[after.start : after.end] == f"{phrase} {SEG_TOKEN}"
         assert (after.things, after.bands) == (before.things, before.bands)
-    where = answered_with_token(where_band(draw_scene(4), 1))
-    assert where.answer == f"It is {TOKEN}."
+    where = answer_with_token(band_place_turn(generate_scene(4), 1))
+    assert where.answer == f"It is {SEG_TOKEN}."
     assert [mention.bands for mention in where.mentions] == [(1,)]
 
 
@@ -211,13 +218,13 @@ def test_data_without_scenes_are_refused(
 ) -> None:
     write_plain(Path("plain"), 6)
     Path("mine.yaml").write_text("{kind: plain, name: mine, file: plain/texts.jsonl}\n")
-    options = ["--data", "mine.yaml", *SMALL, "--out", "mine"]
+    options = ["--data", "mine.yaml", *SMALL_SIZES, "--out", "mine"]
     ended = in_process(["report", "segmentation-token", *options], capsys)
     assert ended.code == 2
     assert "data 'mine' have no scenes" in ended.err
     assert ended.err.count("\n") == 1
     # Who asks for no claim by name gets those that the data suit.
-    monkeypatch.setattr("flmm.cli.report.WhichClaim", StrEnum("All", {"ONE": "segmentation-token"}))
+    monkeypatch.setattr("flmm.cli.report.ClaimName", StrEnum("All", {"ONE": "segmentation-token"}))
     ended = in_process(["report", *options], capsys)
     assert ended.code == 0, ended.err
     assert "segmentation-token: left out (data 'mine' have no scenes" in ended.err
@@ -228,7 +235,9 @@ def test_scenes_that_copies_learn_from_are_refused(capsys: pytest.CaptureFixture
     Path("mine.yaml").write_text(
         "{kind: stickers, name: mine, folder: scenes, scenes: 6, first_scene: 7}\n"
     )
-    ended = in_process(["report", "segmentation-token", "--data", "mine.yaml", *SMALL], capsys)
+    ended = in_process(
+        ["report", "segmentation-token", "--data", "mine.yaml", *SMALL_SIZES], capsys
+    )
     assert ended.code == 2
     assert "scene 11 is one of" in ended.err
     assert ended.err.count("\n") == 1
@@ -237,7 +246,7 @@ def test_scenes_that_copies_learn_from_are_refused(capsys: pytest.CaptureFixture
 def test_other_lmms_are_refused(grounder: Grounder, tmp_path: Path) -> None:
     head = save_tiny_head(tmp_path / "head", str(save_lmm(tmp_path / "lmm")))
     other = Grounder.from_pretrained(head, device="cpu")
-    data = sticker_data(tmp_path / "scenes", 2, 1, 1)
+    data = read_sticker_data(tmp_path / "scenes", 2, 1, 1)
     with pytest.raises(InputError, match="was not made by the embedded LMM's recipe"):
-        check(Bench(other, data, tmp_path, pytest.fail, unwatched))
-    check(Bench(grounder, data, tmp_path, pytest.fail, unwatched))
+        check(ReportContext(other, data, tmp_path, pytest.fail, no_progress))
+    check(ReportContext(grounder, data, tmp_path, pytest.fail, no_progress))

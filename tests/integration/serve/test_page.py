@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from serving import data_url, running
 
 import flmm
-from flmm.answers.palette import colour_of
+from flmm.answers.palette import phrase_colour
 from flmm.grounding.grounder import Grounder
 from flmm.serve.settings import ServerSettings
 
@@ -81,7 +81,7 @@ def test_words_and_masks_come_while_the_answer_is_said(
     for index in range(len(phrases)):
         colour = visit.page.locator("#frame .badge").nth(index)
         shown = colour.evaluate("badge => getComputedStyle(badge).backgroundColor")
-        assert shown == f"rgb{colour_of(index)}"
+        assert shown == f"rgb{phrase_colour(index)}"
     assert text_of(visit.page.locator("#announcement")).startswith(text)
 
 

@@ -50,14 +50,14 @@ class Parrot(nn.Module):
 
 @pytest.fixture(scope="module")
 def parrot() -> Parrot:
-    tokenizer = LlavaAdapter.tiny().tokenizer
+    tokenizer = LlavaAdapter.build_tiny().tokenizer
     token_ids = tokenizer(HOSTILE, add_special_tokens=False)["input_ids"]
     return Parrot([*cast(list[int], token_ids), cast(int, tokenizer.eos_token_id)], len(tokenizer))
 
 
 def saying(parrot: Parrot) -> Grounder:
     """A grounder whose model says what the parrot does."""
-    adapter = LlavaAdapter.tiny()
+    adapter = LlavaAdapter.build_tiny()
     adapter.model.set_submodule("lm_head", parrot)
 
     def begin(_module: nn.Module, _args: object, options: dict[str, object]) -> None:

@@ -13,7 +13,7 @@ from serving import MODEL, QUESTION, data_url, decoded, encoded, noise, running,
 
 from flmm.answers.answer import Phrase
 from flmm.grounding.grounder import Grounder
-from flmm.grounding.mask_predictor import PhraseMasks
+from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.serve.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ def test_words_do_not_run_ahead_of_masks(
 
     expected = grounder.chat(PICTURE, QUESTION, max_new_tokens=30).phrases
     assert len(expected) > 2
-    own = cast("Callable[..., tuple[Phrase, ...]]", PhraseMasks.ground)
-    monkeypatch.setattr(PhraseMasks, "ground", ground)
+    own = cast("Callable[..., tuple[Phrase, ...]]", MaskPredictor.predict)
+    monkeypatch.setattr(MaskPredictor, "predict", ground)
     text, told = "", []
     with running(tiny_grounder(), ServerSettings(port=0)) as address:
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0)

@@ -25,7 +25,7 @@ from serving import (
 from flmm.cli.main import run
 from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
-from flmm.serve.protection.remote_pictures import is_public
+from flmm.serve.protection.remote_pictures import is_public_address
 from flmm.serve.server import listen
 from flmm.serve.settings import ServerSettings
 
@@ -121,7 +121,9 @@ def test_pictures_are_fetched_from_allowed_hosts_only(
             assert error_of(fetched("ftp://example.org/"))[1] == "invalid_image_url"
             assert error_of(fetched("http://[::1/"))[1] == "invalid_image_url"
             assert error_of(fetched(f"{here}/cat.png")) == (400, "media_address_private")
-            monkeypatch.setattr("flmm.serve.protection.remote_pictures.is_public", lambda _: True)
+            monkeypatch.setattr(
+                "flmm.serve.protection.remote_pictures.is_public_address", lambda _: True
+            )
             assert fetched(f"{here}/cat.png").status_code == 200
             assert error_of(fetched(f"{here}/moved")) == (400, "media_not_fetched")
             assert error_of(fetched(f"{here}/large")) == (400, "media_not_fetched")
@@ -139,7 +141,7 @@ def test_pictures_are_fetched_from_allowed_hosts_only(
     ],
 )  # fmt: skip
 def test_public_addresses(address: str, public: bool) -> None:
-    assert is_public(address) == public
+    assert is_public_address(address) == public
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ def address() -> Iterator[str]:
 
 
 def test_requests_by_the_description(address: str) -> None:
-    findings = fuzz_api(address, 60, first=0, cases_a_seed=6)
-    assert findings.broken == []
+    findings = fuzz_api(address, 60, first=0, cases_per_seed=6)
+    assert findings.failures == []
     assert findings.done >= 60
     assert findings.statuses[200]
     assert findings.statuses[400]
@@ -33,7 +33,7 @@ def test_requests_by_the_description(address: str) -> None:
 @pytest.mark.filterwarnings("ignore:::PIL")
 def test_damaged_pictures(address: str) -> None:
     findings = fuzz_pictures(address, 80, first=0)
-    assert findings.broken == []
+    assert findings.failures == []
     assert findings.statuses[200]
     assert findings.statuses[400]
 
@@ -46,10 +46,10 @@ def test_what_breaks_is_told_with_its_request(
 
     with monkeypatch.context() as broken:
         broken.setattr("flmm.serve.protection.picture_reader.PictureReader._check_size", fail)
-        (told,) = fuzz_pictures(address, 1, first=1).broken
+        (told,) = fuzz_pictures(address, 1, first=1).failures
         assert "number 1: 500 for image/" in told
     with monkeypatch.context() as broken:
         # A response that the description does not know.
-        broken.setattr("flmm.serve.plain.routes._answer", lambda *_: ModelList(data=[]))
-        found = fuzz_api(address, 40, first=0, cases_a_seed=10).broken
+        broken.setattr("flmm.serve.plain.routes._build_answer_reply", lambda *_: ModelList(data=[]))
+        found = fuzz_api(address, 40, first=0, cases_per_seed=10).failures
         assert any("curl" in told and "schema" in told for told in found)

@@ -20,7 +20,7 @@ from tiny_grounding import save_lmm, save_tiny_head, tiny_head
 from torch import Tensor
 
 from flmm.grounding.grounder import Grounder
-from flmm.grounding.mask_predictor import PhraseMasks
+from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.serve.settings import Limits, ServerSettings
 from flmm.stopwatch import Stopwatch
@@ -35,7 +35,7 @@ LONG = 1500
 
 @pytest.fixture(scope="module")
 def grounder() -> Grounder:
-    return Grounder(LlavaAdapter.tiny(), tiny_head(), model="tiny")
+    return Grounder(LlavaAdapter.build_tiny(), tiny_head(), model="tiny")
 
 
 @pytest.fixture
@@ -156,13 +156,13 @@ def test_together_each_gets_its_own_answer(grounder: Grounder) -> None:
 def test_masks_that_fail_are_one_requests_alone(
     grounder: Grounder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def embed(masks: PhraseMasks, picture: Image.Image, watch: Stopwatch) -> Tensor | None:
+    def embed(masks: MaskPredictor, picture: Image.Image, watch: Stopwatch) -> Tensor | None:
         if picture.tobytes() == noise(seed=3).tobytes():
             raise RuntimeError("a bug")
         return own(masks, picture, watch)
 
-    own = PhraseMasks.embed
-    monkeypatch.setattr(PhraseMasks, "embed", embed)
+    own = MaskPredictor.embed_picture
+    monkeypatch.setattr(MaskPredictor, "embed_picture", embed)
     with running(grounder, ServerSettings(port=0)) as address, ThreadPoolExecutor(6) as pool:
 
         def segment(number: int) -> int:
@@ -181,7 +181,7 @@ def test_a_failure_is_one_requests_alone(
             raise RuntimeError("a bug with a secret in it")
 
         with monkeypatch.context() as broken:
-            broken.setattr("flmm.serve.workers.chat_job.SpeakJob._spans", fail)
+            broken.setattr("flmm.serve.workers.chat_job.ChatJob._extract_spans", fail)
             whole = ask(address, chat(3, grounding={}))
             assert error_of(whole) == (500, "internal_error")
             assert "secret" not in whole.text
@@ -191,7 +191,7 @@ def test_a_failure_is_one_requests_alone(
             assert "secret" not in streamed.text
             assert ask(address, chat(3)).status_code == 200
         with monkeypatch.context() as broken:
-            broken.setattr("flmm.serve.workers.chat_job.trace_generations", fail)
+            broken.setattr("flmm.serve.workers.chat_job.trace_generation_batch", fail)
             assert error_of(ask(address, chat(3))) == (500, "internal_error")
         assert ask(address, chat(3, grounding={})).status_code == 200
         assert served(address) == 0

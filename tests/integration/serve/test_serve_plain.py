@@ -23,10 +23,10 @@ from serving import (
     tiny_grounder,
 )
 
-from flmm.answers.answer import run_lengths
+from flmm.answers.answer import encode_rle
 from flmm.grounding.grounder import Grounder
-from flmm.masks.kmeans import coarse_mask
-from flmm.serve.common.mask_formats import outlines
+from flmm.masks.kmeans import compute_kmeans_mask
+from flmm.serve.common.mask_formats import mask_to_polygons
 from flmm.serve.settings import ServerSettings
 
 PICTURE = noise()
@@ -86,7 +86,7 @@ def test_segment(address: str, grounder: Grounder) -> None:
 def test_kmeans_in_place_of_the_head(address: str, grounder: Grounder) -> None:
     square = noise(48, 48)
     (word,) = grounder.attend(square, "Where is cat?", ["Cat"], answer="Cat").words
-    inside = coarse_mask(torch.from_numpy(word.maps).flatten(0, 1)).numpy()
+    inside = compute_kmeans_mask(torch.from_numpy(word.maps).flatten(0, 1)).numpy()
     sent = {"image": data_url(encoded(square)), "phrases": ["cat"], "method": "kmeans"}
     (phrase,) = httpx.post(f"{address}/v1/segment", json=sent, timeout=60).json()["phrases"]
     mask = decoded(phrase["mask"])
@@ -165,13 +165,13 @@ def test_responses_can_do_no_harm_in_a_browser(address: str) -> None:
 def test_outlines_are_the_mask(seed: int) -> None:
     # Noise has holes, and pixels that touch by a corner alone.
     mask = np.random.default_rng(seed).random((9, 13)) < (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)[seed]
-    assert np.array_equal(filled(outlines(mask), (9, 13)), mask)
-    assert run_lengths(filled(outlines(mask), (9, 13))) == run_lengths(mask)
+    assert np.array_equal(filled(mask_to_polygons(mask), (9, 13)), mask)
+    assert encode_rle(filled(mask_to_polygons(mask), (9, 13))) == encode_rle(mask)
 
 
 def test_outlines_of_nothing_and_of_a_block() -> None:
     mask = np.zeros((5, 6), dtype=bool)
-    assert outlines(mask) == []
+    assert mask_to_polygons(mask) == []
     mask[1:4, 2:5] = True
-    (ring,) = outlines(mask)
+    (ring,) = mask_to_polygons(mask)
     assert sorted(zip(ring[::2], ring[1::2], strict=True)) == [(2, 1), (2, 4), (5, 1), (5, 4)]

@@ -129,7 +129,7 @@ def test_every_ablation_trains_and_its_head_works(
     else:
         assert {name: config[name] for name in switches} == switches
     head = load_head(folder)
-    assert head.mask_decoder.in_channels == head.config.maps
+    assert head.mask_decoder.in_channels == head.config.num_maps
     grounder = flmm.Grounder.from_pretrained(folder, device="cpu")
     answer = grounder.segment(place.folder / "data" / "0.jpg", ["grass"])
     assert answer.phrases[0].mask.shape == answer.size

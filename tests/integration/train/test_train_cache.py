@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from training_place import ONE_THREAD, Place, make_place, refused, same, train
 
-from flmm.train.fit import Run, fit
-from flmm.train.training_state import Progress
+from flmm.train.fit import TrainingRun, fit
+from flmm.train.training_state import TrainingProgress
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_cache_that_goes_while_training_is_made_anew(
 ) -> None:
     settings = place.write(cache="cache")
 
-    def without_cache(run: Run) -> Progress:
+    def without_cache(run: TrainingRun) -> TrainingProgress:
         for file in (place.folder / "cache").glob("*.safetensors"):
             file.unlink()
         return fit(run)

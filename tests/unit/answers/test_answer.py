@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-from flmm.answers.answer import FORMATS, Answer, Phrase, check_destination
-from flmm.answers.json_types import RunLengths
+from flmm.answers.answer import OUTPUT_FORMATS, Answer, Phrase, check_destination
+from flmm.answers.json_types import CocoRLE
 from flmm.errors import InputError
 
 TEXT = "A cat & <b>grass</b>, a cat"
@@ -48,7 +48,7 @@ def answer() -> Answer:
     )
 
 
-def decoded(lengths: RunLengths) -> NDArray[np.bool_]:
+def decoded(lengths: CocoRLE) -> NDArray[np.bool_]:
     return np.asarray(coco.decode(lengths), dtype=np.bool_)
 
 
@@ -89,12 +89,12 @@ def test_values_cannot_be_reassigned(answer: Answer) -> None:
         answer.phrases[0].score = 1.0  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("suffix", [*FORMATS, ".PNG"])
+@pytest.mark.parametrize("suffix", [*OUTPUT_FORMATS, ".PNG"])
 def test_saves_by_the_ending(answer: Answer, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"overlay{suffix}"
     answer.save(str(path))
     with Image.open(path) as saved:
-        assert saved.format == FORMATS[suffix.lower()]
+        assert saved.format == OUTPUT_FORMATS[suffix.lower()]
         assert saved.size == answer.overlay.size
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 

@@ -8,8 +8,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from flmm.answers.overlay import LEGEND_WIDTH, MOST_PIXELS, SMALLEST_SIDE, draw_overlay
-from flmm.answers.palette import COLOURS, colour_of, hexadecimal, text_colour
+from flmm.answers.overlay import (
+    LEGEND_WIDTH_RANGE,
+    MAX_OVERLAY_PIXELS,
+    MIN_LONGER_SIDE,
+    draw_overlay,
+)
+from flmm.answers.palette import PHRASE_COLOURS, contrasting_text_colour, phrase_colour, to_hex
 
 GREY = (128, 128, 128)
 
@@ -45,7 +50,7 @@ def test_fill_and_contour_are_where_the_mask_is() -> None:
     changed = (shown != 128).any(axis=2)
     assert not changed[~disc(800, 900, 300, 300, 206)].any()
     assert changed[disc(800, 900, 300, 300, 196)].all()
-    colour = np.array(colour_of(0))
+    colour = np.array(phrase_colour(0))
     at_edge = np.abs(shown[300, 490:510] - colour).sum(axis=1).min()
     inside = np.abs(shown[300, 400] - (128 + 0.4 * (colour - 128))).max()
     assert at_edge <= 30
@@ -60,7 +65,7 @@ def test_small_masks_are_drawn_over_large_ones() -> None:
         regions = [marked(text, word, small if word == "dot" else large) for word in words]
         sheet = pixels(draw_overlay(picture, text, regions))
         edge = sheet[400, 336:346]
-        colour = colour_of(words.index("dot"))
+        colour = phrase_colour(words.index("dot"))
         assert np.abs(edge - np.array(colour)).sum(axis=1).min() <= 40
 
 
@@ -69,8 +74,8 @@ def test_any_shape_has_a_legible_legend(size: tuple[int, int]) -> None:
     picture = Image.new("RGB", size, GREY)
     mask = np.ones((size[1], size[0]), dtype=np.bool_)
     sheet = draw_overlay(picture, "all of it", [marked("all of it", "all of it", mask)])
-    assert sheet.width >= LEGEND_WIDTH[0]
-    assert max(sheet.size) >= SMALLEST_SIDE
+    assert sheet.width >= LEGEND_WIDTH_RANGE[0]
+    assert max(sheet.size) >= MIN_LONGER_SIDE
     # The legend's text is there: dark letters on the light panel, beside or below the picture.
     below = size[1] <= 1.5 * size[0]
     panel = pixels(sheet)[-60:] if below else pixels(sheet)[:, -700:]
@@ -91,7 +96,7 @@ def test_a_mask_of_one_pixel_still_gets_its_number() -> None:
 def test_large_pictures_are_made_smaller() -> None:
     picture = Image.new("RGB", (3000, 2000), GREY)
     sheet = draw_overlay(picture, "", [])
-    assert sheet.width * (sheet.width * 2 // 3) <= MOST_PIXELS * 1.01
+    assert sheet.width * (sheet.width * 2 // 3) <= MAX_OVERLAY_PIXELS * 1.01
 
 
 def test_small_pictures_keep_their_colours() -> None:
@@ -127,7 +132,7 @@ def test_many_phrases_all_get_a_swatch() -> None:
     assert many.height > few.height + 100
     # The last swatch's colour stands in the legend's last row.
     last = pixels(many)[-80:].reshape(-1, 3)
-    assert (np.abs(last - np.array(colour_of(39))).sum(axis=1) < 6).any()
+    assert (np.abs(last - np.array(phrase_colour(39))).sum(axis=1) < 6).any()
 
 
 def test_overlapping_phrases_do_not_break_the_text() -> None:
@@ -149,7 +154,7 @@ def test_colours_differ_for_people_who_confuse_red_and_green() -> None:
         np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
         np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
     )
-    linear = (np.array(COLOURS) / 255) ** 2.2
+    linear = (np.array(PHRASE_COLOURS) / 255) ** 2.2
     for view in views:
         seen = np.clip(linear @ view.T, 0, 1) ** (1 / 2.2) * 255
         for first, second in combinations(seen, 2):
@@ -157,9 +162,11 @@ def test_colours_differ_for_people_who_confuse_red_and_green() -> None:
 
 
 def test_palette() -> None:
-    assert colour_of(0) == COLOURS[0]
-    assert len({colour_of(index) for index in range(3 * len(COLOURS))}) == 3 * len(COLOURS)
-    assert colour_of(10_000)
-    assert hexadecimal((0, 17, 255)) == "#0011ff"
-    assert text_colour((240, 228, 66)) == (20, 20, 22)
-    assert text_colour((0, 0, 90)) == (255, 255, 255)
+    assert phrase_colour(0) == PHRASE_COLOURS[0]
+    assert len({phrase_colour(index) for index in range(3 * len(PHRASE_COLOURS))}) == 3 * len(
+        PHRASE_COLOURS
+    )
+    assert phrase_colour(10_000)
+    assert to_hex((0, 17, 255)) == "#0011ff"
+    assert contrasting_text_colour((240, 228, 66)) == (20, 20, 22)
+    assert contrasting_text_colour((0, 0, 90)) == (255, 255, 255)

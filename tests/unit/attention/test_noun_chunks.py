@@ -2,7 +2,7 @@
 
 import pytest
 
-from flmm.attention.noun_chunks import noun_chunks
+from flmm.attention.noun_chunks import find_noun_chunks
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,6 @@ from flmm.attention.noun_chunks import noun_chunks
     ],
 )
 def test_chunks(text: str, chunks: list[str]) -> None:
-    found = noun_chunks(text)
+    found = find_noun_chunks(text)
     assert [text[start:end] for start, end in found] == chunks
     assert found == sorted(found)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from flmm.attention.question_phrases import question_phrases
+from flmm.attention.question_phrases import find_question_phrases
 from flmm.stickers.dataset import EVALUATION_SEED
-from flmm.stickers.language import number_on, referring_expressions
-from flmm.stickers.scene import draw_scene
+from flmm.stickers.language import referring_expressions, tag_number_turn
+from flmm.stickers.scene import generate_scene
 
 
 @pytest.mark.parametrize(
@@ -46,17 +46,17 @@ from flmm.stickers.scene import draw_scene
     ],
 )  # fmt: skip
 def test_phrases(question: str, phrases: list[str]) -> None:
-    assert [question[start:end] for start, end in question_phrases(question)] == phrases
+    assert [question[start:end] for start, end in find_question_phrases(question)] == phrases
 
 
 def test_number_questions_name_their_expression() -> None:
     right = []
     for seed in range(EVALUATION_SEED, EVALUATION_SEED + 40):
-        scene = draw_scene(seed, tagged=True)
+        scene = generate_scene(seed, tagged=True)
         for index in range(len(scene.things)):
             for expression in referring_expressions(scene, index):
-                question = number_on(scene, index, expression).question
-                found = [question[start:end] for start, end in question_phrases(question)]
+                question = tag_number_turn(scene, index, expression).question
+                found = [question[start:end] for start, end in find_question_phrases(question)]
                 right.append(found == [expression])
     assert len(right) > 200
     # spaCy takes a few kinds ("the left rose") for other words than nouns.

@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flmm.attention.attention_rows import (
-    attention_rows,
-    compressed,
-    expanded,
-    pick_rows,
+    apply_sliding_window,
+    compute_attention_rows,
+    dequantize_rows,
+    gather_rows,
+    quantize_rows,
     visible_keys,
-    within_window,
 )
-from flmm.attention.recorder import Recording, record
+from flmm.attention.recorder import AttentionRecorder, record
 from flmm.attention.tracing import trace_generation, trace_text, trace_texts
 from flmm.errors import InputError
 from flmm.lmm.families.llava import LlavaAdapter
@@ -32,7 +32,7 @@ PICTURE = Image.new("RGB", (40, 32), (200, 30, 60))
 
 @pytest.fixture(scope="module")
 def adapter() -> LlavaAdapter:
-    return LlavaAdapter.tiny(grouped_queries=True)
+    return LlavaAdapter.build_tiny(grouped_queries=True)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -67,7 +67,7 @@ def test_rows_are_those_of_the_whole_matrix(form: str) -> None:
     additive = torch.zeros(B, Q, Q).masked_fill(~causal, -torch.inf)
     masks = {"bool": causal[:, None], "float": additive[:, None], "none": None, "padding": real}
     visible = visible_keys(masks[form], positions, Q, key)
-    rows = attention_rows(pick_rows(query, positions, 2), key, visible, 0.3, columns)
+    rows = compute_attention_rows(gather_rows(query, positions, 2), key, visible, 0.3, columns)
     expected = slow_rows(query, key, additive, positions, columns)
     torch.testing.assert_close(rows, expected, rtol=0, atol=1e-6)
 
@@ -75,7 +75,7 @@ def test_rows_are_those_of_the_whole_matrix(form: str) -> None:
 def test_rows_of_half_types_are_not_rounded() -> None:
     query, key = random(1, 1, 1, 64).bfloat16(), random(1, 1, 300, 64).bfloat16()
     columns = torch.arange(300)[None]
-    rows = attention_rows(query, key, None, 1.0, columns)
+    rows = compute_attention_rows(query, key, None, 1.0, columns)
     exact = (query.double() @ key.double().transpose(-1, -2)).softmax(-1)
     assert rows.dtype == torch.float32
     torch.testing.assert_close(rows.double(), exact, rtol=1e-4, atol=1e-7)
@@ -98,7 +98,7 @@ class LargestSquare(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def test_the_whole_matrix_is_never_formed(adapter: LlavaAdapter) -> None:
-    prompt = adapter.prepare(PICTURE, "what is it? " * 20, "a cat")
+    prompt = adapter.build_prompt(PICTURE, "what is it? " * 20, "a cat")
     with LargestSquare() as largest:
         trace_text(adapter, prompt)
     assert 0 < largest.side < prompt.length / 4
@@ -110,7 +110,7 @@ def test_the_whole_matrix_is_never_formed(adapter: LlavaAdapter) -> None:
 
 
 def test_eager_models_are_recorded_too(adapter: LlavaAdapter) -> None:
-    prompt = adapter.prepare(PICTURE, "what?", "a cat on the grass")
+    prompt = adapter.build_prompt(PICTURE, "what?", "a cat on the grass")
     with_sdpa = trace_text(adapter, prompt)
     adapter.model.set_attn_implementation("eager")
     with_eager = trace_text(adapter, prompt)
@@ -120,31 +120,31 @@ def test_eager_models_are_recorded_too(adapter: LlavaAdapter) -> None:
 
 
 def test_half_precision_model() -> None:
-    half = LlavaAdapter.tiny()
+    half = LlavaAdapter.build_tiny()
     half.model.to(torch.bfloat16)  # type: ignore[arg-type]
-    trace = trace_text(half, half.prepare(PICTURE, "what?", "a cat"))
+    trace = trace_text(half, half.build_prompt(PICTURE, "what?", "a cat"))
     assert trace.attention.dtype == torch.float32
     assert trace.hidden_states.dtype == torch.bfloat16
     assert 0 <= trace.attention.min() <= trace.attention.max() <= 1
-    generated, _ = trace_generation(half, half.prepare(PICTURE, "what?"), 3)
+    generated, _ = trace_generation(half, half.build_prompt(PICTURE, "what?"), 3)
     assert generated.attention.shape[2] == 3
 
 
 def test_other_threads_are_left_alone(adapter: LlavaAdapter) -> None:
-    prompt = adapter.prepare(PICTURE, "what?")
+    prompt = adapter.build_prompt(PICTURE, "what?")
     said: list[str] = []
     alone = adapter.generate(prompt, 4).text
-    recording = Recording(adapter, prompt.image_columns[None])
+    recording = AttentionRecorder(adapter, prompt.image_token_positions[None])
     with record(recording, adapter):
         other = threading.Thread(target=lambda: said.append(adapter.generate(prompt, 4).text))
         other.start()
         other.join()
     assert said == [alone]
-    assert recording.steps == 0
+    assert recording.num_recorded == 0
 
 
 def test_recordings_wait_for_each_other(adapter: LlavaAdapter) -> None:
-    prompt = adapter.prepare(PICTURE, "what?")
+    prompt = adapter.build_prompt(PICTURE, "what?")
     expected = trace_generation(adapter, prompt, 5)[0].attention
     found: list[Tensor] = []
     threads = [
@@ -172,7 +172,7 @@ def test_attention_that_would_be_recorded_wrongly_is_refused(
         first, "forward", lambda *inputs, **options: plain(*inputs, **options, **{option: 2})
     )
     with pytest.raises(InputError, match=option):
-        trace_text(adapter, adapter.prepare(PICTURE, "what?", "a cat"))
+        trace_text(adapter, adapter.build_prompt(PICTURE, "what?", "a cat"))
     assert adapter.text_model.config._attn_implementation == "sdpa"
 
 
@@ -185,12 +185,12 @@ def test_attention_outside_the_interface_is_noticed(
         lambda hidden_states, **_: (hidden_states, None),
     )
     with pytest.raises(InputError, match="layer 1"):
-        trace_text(adapter, adapter.prepare(PICTURE, "what?", "a cat"))
+        trace_text(adapter, adapter.build_prompt(PICTURE, "what?", "a cat"))
 
 
 def test_prompt_without_answer_is_refused(adapter: LlavaAdapter) -> None:
     with pytest.raises(InputError, match="no answer"):
-        trace_text(adapter, adapter.prepare(PICTURE, "what?"))
+        trace_text(adapter, adapter.build_prompt(PICTURE, "what?"))
 
 
 def test_no_prompts_give_no_traces(adapter: LlavaAdapter) -> None:
@@ -198,7 +198,7 @@ def test_no_prompts_give_no_traces(adapter: LlavaAdapter) -> None:
 
 
 def test_empty_answer_beside_a_longer_one(adapter: LlavaAdapter) -> None:
-    prompts = [adapter.prepare(PICTURE, "what?", answer) for answer in ("", "a cat")]
+    prompts = [adapter.build_prompt(PICTURE, "what?", answer) for answer in ("", "a cat")]
     empty, longer = trace_texts(adapter, prompts)
     assert empty.attention.shape[2] == empty.hidden_states.shape[1] == 0
     torch.testing.assert_close(
@@ -207,7 +207,7 @@ def test_empty_answer_beside_a_longer_one(adapter: LlavaAdapter) -> None:
 
 
 def test_traces_carry_no_gradient_graph_but_can_be_trained_on(adapter: LlavaAdapter) -> None:
-    trace = trace_text(adapter, adapter.prepare(PICTURE, "what?", "a cat"))
+    trace = trace_text(adapter, adapter.build_prompt(PICTURE, "what?", "a cat"))
     weight = torch.ones(adapter.layers, requires_grad=True)
     loss = (trace.hidden_states * weight[:, None, None]).sum()
     (gradient,) = torch.autograd.grad(loss, weight)
@@ -216,16 +216,16 @@ def test_traces_carry_no_gradient_graph_but_can_be_trained_on(adapter: LlavaAdap
 
 @pytest.mark.parametrize("tokens", [[], [99], [-1]])
 def test_phrase_outside_the_answer_is_refused(adapter: LlavaAdapter, tokens: list[int]) -> None:
-    trace = trace_text(adapter, adapter.prepare(PICTURE, "what?", "a cat"))
+    trace = trace_text(adapter, adapter.build_prompt(PICTURE, "what?", "a cat"))
     with pytest.raises(InputError, match=r"no token|not all in 0\.\."):
-        trace.picture.of_phrase(tokens)
+        trace.picture_attention.phrase_maps(tokens)
 
 
 def test_phrase_has_its_own_tokens_maps(adapter: LlavaAdapter) -> None:
-    trace, _ = trace_generation(adapter, adapter.prepare(PICTURE, "what?"), 40)
+    trace, _ = trace_generation(adapter, adapter.build_prompt(PICTURE, "what?"), 40)
     tokens = [1, 15, 16, 39]
     expected = trace.attention[:, :, tokens].mean(2).flatten(0, 1)
-    assert trace.picture.of_phrase(tokens).equal(expected)
+    assert trace.picture_attention.phrase_maps(tokens).equal(expected)
 
 
 @settings(deadline=None)
@@ -235,16 +235,16 @@ def test_phrase_has_its_own_tokens_maps(adapter: LlavaAdapter) -> None:
 )
 def test_rows_at_two_bytes_are_what_they_were(rows: NDArray[np.float32], scale: float) -> None:
     wanted = torch.from_numpy(rows) * scale
-    levels, largest = compressed(wanted)
+    levels, largest = quantize_rows(wanted)
     assert levels.element_size() == 2
-    again = expanded(levels, largest)
+    again = dequantize_rows(levels, largest)
     error = (again - wanted).abs().amax(-1)
     assert bool((error <= 8e-6 * wanted.amax(-1) + 1e-30).all())
 
 
 def test_class_token_before_the_patches(adapter: LlavaAdapter) -> None:
     config = adapter.model.config
-    full = LlavaAdapter.tiny(grouped_queries=True)
+    full = LlavaAdapter.build_tiny(grouped_queries=True)
     full.model.config.vision_feature_select_strategy = "full"
     full = LlavaAdapter(
         full.model,  # type: ignore[arg-type]
@@ -253,13 +253,13 @@ def test_class_token_before_the_patches(adapter: LlavaAdapter) -> None:
         "full",
     )
     assert config.vision_feature_select_strategy == "default"
-    with_class = full.prepare(PICTURE, "what?", "a cat")
-    without = adapter.prepare(PICTURE, "what?", "a cat")
+    with_class = full.build_prompt(PICTURE, "what?", "a cat")
+    without = adapter.build_prompt(PICTURE, "what?", "a cat")
     assert with_class.length == without.length + 1
-    assert with_class.image_columns.equal(without.image_columns + 1)
+    assert with_class.image_token_positions.equal(without.image_token_positions + 1)
     features = [
         one.model(**prompt.inputs, output_hidden_states=True).hidden_states[0][
-            0, prompt.image_columns
+            0, prompt.image_token_positions
         ]
         for one, prompt in ((full, with_class), (adapter, without))
     ]
@@ -270,11 +270,17 @@ def test_class_token_before_the_patches(adapter: LlavaAdapter) -> None:
 def test_window_hides_what_lies_too_far_back() -> None:
     key = torch.zeros(2, 1, 5, 4)
     positions = torch.tensor([[2, 4], [1, 3]])
-    near = within_window(None, positions, 2, 0, key)
+    near = apply_sliding_window(None, positions, 2, 0, key)
     assert near.shape == (2, 1, 2, 5)
     assert near[0, 0, 1].tolist() == [False, False, False, True, True]
     causal = torch.arange(5) <= positions[:, None, :, None]
-    both = within_window(causal, positions, 2, 0, key)
+    both = apply_sliding_window(causal, positions, 2, 0, key)
     assert both[1, 0, 0].tolist() == [True, True, False, False, False]
     # The last of ten tokens, when a sliding cache holds the last five of them.
-    assert within_window(None, 9, 3, 5, key)[0, 0, 0].tolist() == [False, False, True, True, True]
+    assert apply_sliding_window(None, 9, 3, 5, key)[0, 0, 0].tolist() == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
-from flmm.attention.spans import locate, settled_mention, span_at, spans_for, token_offsets
+from flmm.attention.spans import (
+    compute_token_offsets,
+    find_mention,
+    find_phrase_spans,
+    find_stable_mention,
+    make_phrase_span,
+)
 from flmm.errors import InputError
 from flmm.lmm.prompt import Offsets
 from flmm.lmm.tiny_models import tiny_tokenizer
@@ -81,7 +87,9 @@ def _byte_alphabet() -> dict[int, str]:
 @given(texts)
 def test_offsets_of_tokens_as_the_tokenizer_cuts_them(text: str) -> None:
     token_ids = byte_level()(text, add_special_tokens=False)["input_ids"]
-    assert token_offsets(byte_level(), torch.tensor(token_ids), text) == by_bytes(text, token_ids)
+    assert compute_token_offsets(byte_level(), torch.tensor(token_ids), text) == by_bytes(
+        text, token_ids
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -92,7 +100,9 @@ def test_offsets_of_tokens_cut_byte_by_byte(text: str) -> None:
     pieces = [alphabet[byte] for byte in text.encode()]
     token_ids = byte_level().convert_tokens_to_ids(pieces)
     assert isinstance(token_ids, list)
-    assert token_offsets(byte_level(), torch.tensor(token_ids), text) == by_bytes(text, token_ids)
+    assert compute_token_offsets(byte_level(), torch.tensor(token_ids), text) == by_bytes(
+        text, token_ids
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -101,7 +111,7 @@ def test_offsets_of_any_tokens_lie_in_the_text(token_ids: list[int]) -> None:
     tokens = torch.tensor(token_ids, dtype=torch.long)
     text = byte_level().decode(token_ids, skip_special_tokens=True)
     assert isinstance(text, str)
-    offsets = token_offsets(byte_level(), tokens, text.strip())
+    offsets = compute_token_offsets(byte_level(), tokens, text.strip())
     assert len(offsets) == len(token_ids)
     assert all(0 <= start <= end <= len(text.strip()) for start, end in offsets)
     starts = [start for start, _ in offsets]
@@ -112,28 +122,31 @@ def test_special_tokens_have_no_place() -> None:
     ids = byte_level()("a🐈", add_special_tokens=False)["input_ids"]
     pad = byte_level().pad_token_id
     assert isinstance(pad, int)
-    offsets = token_offsets(byte_level(), torch.tensor([ids[0], pad, *ids[1:]]), "a🐈")
+    offsets = compute_token_offsets(byte_level(), torch.tensor([ids[0], pad, *ids[1:]]), "a🐈")
     assert offsets == ((0, 1), (1, 1), *[(1, 2)] * 4)
 
 
 def test_characters_of_several_tokens_in_a_sentencepiece_vocabulary() -> None:
     ids = llama_like()("cat 🐈 cat", add_special_tokens=False)["input_ids"]
-    offsets = token_offsets(llama_like(), torch.tensor(ids), "cat 🐈 cat")
-    assert span_at("cat 🐈 cat", 4, 5, offsets).tokens == (2, 3, 4, 5)
-    assert [s.tokens for s in spans_for("cat 🐈 cat", ["cat", "cat"], offsets)] == [(0,), (6,)]
+    offsets = compute_token_offsets(llama_like(), torch.tensor(ids), "cat 🐈 cat")
+    assert make_phrase_span("cat 🐈 cat", 4, 5, offsets).tokens == (2, 3, 4, 5)
+    assert [s.tokens for s in find_phrase_spans("cat 🐈 cat", ["cat", "cat"], offsets)] == [
+        (0,),
+        (6,),
+    ]
 
 
 def test_outer_white_space_is_not_counted() -> None:
     ids = byte_level()(" the cat \n", add_special_tokens=False)["input_ids"]
-    offsets = token_offsets(byte_level(), torch.tensor(ids), "the cat")
-    spans = spans_for("the cat", ["the", "cat"], offsets)
+    offsets = compute_token_offsets(byte_level(), torch.tensor(ids), "the cat")
+    spans = find_phrase_spans("the cat", ["the", "cat"], offsets)
     said = [byte_level().decode([ids[at] for at in span.tokens]) for span in spans]
     assert [text.strip() for text in said if isinstance(text, str)] == ["the", "cat"]
 
 
 def test_other_text_than_the_tokens_say() -> None:
     with pytest.raises(ValueError, match="dog"):
-        token_offsets(byte_level(), torch.tensor([40]), "dog")
+        compute_token_offsets(byte_level(), torch.tensor([40]), "dog")
 
 
 @settings(max_examples=80, deadline=None)
@@ -146,9 +159,9 @@ def test_any_part_of_a_text_has_the_tokens_of_its_characters(
         return
     ids = byte_level()(text, add_special_tokens=False)["input_ids"]
     offsets = by_bytes(text, ids)
-    first, last = locate(text, part)
+    first, last = find_mention(text, part)
     assert text[first:last] == part
-    span = span_at(text, first, last, offsets)
+    span = make_phrase_span(text, first, last, offsets)
     touching = {
         token
         for token, (one, other) in enumerate(offsets)
@@ -161,7 +174,7 @@ def test_any_part_of_a_text_has_the_tokens_of_its_characters(
 def test_repeated_phrases_mean_their_next_mention() -> None:
     text = "the cat and the cat"
     offsets = tuple((index, index + 1) for index in range(len(text)))
-    spans = spans_for(text, ["cat", "the cat", "cat", "the cat"], offsets)
+    spans = find_phrase_spans(text, ["cat", "the cat", "cat", "the cat"], offsets)
     assert [(span.start, span.end) for span in spans] == [(4, 7), (0, 7), (16, 19), (12, 19)]
     assert all(text[span.start : span.end] == span.text for span in spans)
     assert spans[2].tokens == (16, 17, 18)
@@ -183,7 +196,7 @@ def test_repeated_phrases_mean_their_next_mention() -> None:
     ],
 )
 def test_locate(text: str, phrase: str, occurrence: int, start: int) -> None:
-    assert locate(text, phrase, occurrence) == (start, start + len(phrase))
+    assert find_mention(text, phrase, occurrence) == (start, start + len(phrase))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +205,7 @@ def test_locate(text: str, phrase: str, occurrence: int, start: int) -> None:
 )
 def test_phrase_that_is_not_there(phrase: str, occurrence: int, said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
-        locate("a cat", phrase, occurrence)
+        find_mention("a cat", phrase, occurrence)
     assert repr(phrase) in str(caught.value)
     assert "'a cat'" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -200,17 +213,17 @@ def test_phrase_that_is_not_there(phrase: str, occurrence: int, said: str) -> No
 
 @given(st.text("ab \u0301", max_size=14), st.text("ab ", min_size=1, max_size=3), st.integers(0, 2))
 def test_settled_mentions_are_those_of_the_whole_text(text: str, phrase: str, which: int) -> None:
-    settled = [settled_mention(text[:end], phrase, which) for end in range(len(text) + 1)]
+    settled = [find_stable_mention(text[:end], phrase, which) for end in range(len(text) + 1)]
     found = {mention for mention in settled if mention is not None}
     if found:
-        assert found == {locate(text, phrase, which)}
+        assert found == {find_mention(text, phrase, which)}
     # Once settled, always settled.
     assert settled == sorted(settled, key=lambda mention: mention is not None)
 
 
 def test_a_mention_settles_with_the_character_after_it() -> None:
-    assert settled_mention("a cat", "cat") is None
-    assert settled_mention("a cats", "cat") is None
-    assert settled_mention("a cats, cat.", "cat") == (8, 11)
-    assert settled_mention("a cat.", "cat") == (2, 5)
-    assert settled_mention("a cat.", "cat", 1) is None
+    assert find_stable_mention("a cat", "cat") is None
+    assert find_stable_mention("a cats", "cat") is None
+    assert find_stable_mention("a cats, cat.", "cat") == (8, 11)
+    assert find_stable_mention("a cat.", "cat") == (2, 5)
+    assert find_stable_mention("a cat.", "cat", 1) is None

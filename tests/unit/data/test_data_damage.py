@@ -22,7 +22,7 @@ from data_formats import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flmm.data.sample_loader import Reading
+from flmm.data.sample_loader import SampleLoader
 from flmm.errors import InputError
 
 EACH_FILE = pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def read_or_refuse(form: Format, folder: Path) -> None:
     """Reads the whole data set; every complaint must be one line."""
     told: list[str] = []
     try:
-        for _ in Reading(told.append).read(form.read(folder)):
+        for _ in SampleLoader(told.append).load(form.read(folder)):
             pass
     except InputError as error:
         told.append(str(error))
@@ -226,8 +226,8 @@ def test_missing_and_damaged_pictures_are_told_and_counted(tmp_path: Path) -> No
     (tmp_path / "0.jpg").unlink()
     (tmp_path / "2.jpg").write_bytes((tmp_path / "2.jpg").read_bytes()[:600])
     told: list[str] = []
-    reading = Reading(told.append)
-    found = list(reading.read(PLAIN.read(tmp_path)))
+    reading = SampleLoader(told.append)
+    found = list(reading.load(PLAIN.read(tmp_path)))
     assert [one.sample.picture.name for one in found] == ["1.jpg"]
     assert (reading.pictures, reading.skipped_pictures, reading.skipped_texts) == (1, 2, 0)
     assert len(told) == 2
@@ -245,9 +245,9 @@ def test_texts_whose_regions_do_not_fit_are_told_and_counted(tmp_path: Path) -> 
         annotation["segmentation"]["counts"].append(5)
     (tmp_path / "instances.json").write_text(json.dumps(content))
     told: list[str] = []
-    reading = Reading(told.append)
+    reading = SampleLoader(told.append)
     samples = REFCOCO.read(tmp_path)
-    (read,) = reading.read(samples)
+    (read,) = reading.load(samples)
     assert len(samples) == 2
     lost = len(samples[0].texts) - len(read.texts)
     assert lost > 0
@@ -262,8 +262,8 @@ def test_segment_that_its_picture_lacks_is_told(tmp_path: Path) -> None:
     noun["segment_ids"] = ["123456"]
     (tmp_path / NARRATIVES.file).write_text(json.dumps(narratives))
     told: list[str] = []
-    reading = Reading(told.append)
-    list(reading.read(NARRATIVES.read(tmp_path)))
+    reading = SampleLoader(told.append)
+    list(reading.load(NARRATIVES.read(tmp_path)))
     assert (reading.pictures, reading.skipped_pictures) == (2, 1)
     assert "has no segment 123456" in told[0]
 
@@ -274,8 +274,8 @@ def test_narrative_that_its_utterances_do_not_make_up_is_told_and_skipped(tmp_pa
     narratives[0]["segments"][1]["utterance"] = "a\nunicorn"
     (tmp_path / NARRATIVES.file).write_text(json.dumps(narratives))
     told: list[str] = []
-    reading = Reading(told.append)
-    list(reading.read(NARRATIVES.read(tmp_path)))
+    reading = SampleLoader(told.append)
+    list(reading.load(NARRATIVES.read(tmp_path)))
     assert (reading.pictures, reading.skipped_pictures, reading.skipped_texts) == (3, 0, 1)
     (line,) = told
     assert "skipped text 200-0" in line
@@ -288,7 +288,7 @@ def test_caption_with_a_phrase_outside_it_is_told_and_skipped(tmp_path: Path) ->
     next(iter(conversations[1]["groundings"].values()))["token_positives"][1] = 999
     (tmp_path / CONVERSATIONS.file).write_text(json.dumps(conversations))
     told: list[str] = []
-    reading = Reading(told.append)
-    list(reading.read(CONVERSATIONS.read(tmp_path)))
+    reading = SampleLoader(told.append)
+    list(reading.load(CONVERSATIONS.read(tmp_path)))
     assert (reading.pictures, reading.skipped_pictures) == (2, 1)
     assert "999 is outside its" in told[0]

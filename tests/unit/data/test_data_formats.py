@@ -24,10 +24,10 @@ from flmm.data.readers.plain import read_plain
 from flmm.data.readers.reason_seg import PaintedRegion, read_reason_seg
 from flmm.data.readers.refcoco import read_refcoco
 from flmm.data.sample import Mask
-from flmm.data.sample_loader import Reading
+from flmm.data.sample_loader import SampleLoader
 from flmm.errors import InputError
 from flmm.stickers.draw import mention_mask
-from flmm.stickers.language import caption, listing, referring_expressions
+from flmm.stickers.language import caption_turn, list_turn, referring_expressions
 
 _TWO_OF_A_KIND = 5
 
@@ -44,9 +44,9 @@ def around(mask: Mask) -> Mask:
 def test_every_picture_and_text_is_read(form: Format, tmp_path: Path) -> None:
     form.write(tmp_path)
     told: list[str] = []
-    reading = Reading(told.append)
+    reading = SampleLoader(told.append)
     samples = form.read(tmp_path)
-    found = list(reading.read(samples))
+    found = list(reading.load(samples))
     assert not told
     assert reading.pictures == len(samples) == len(found) > 1
     assert len({sample.picture for sample in samples}) == len(samples)
@@ -77,7 +77,7 @@ def test_captions_mean_their_regions(form: Format, tmp_path: Path) -> None:
     fixture = form.write(tmp_path)
     for one, drawing in zip(read_whole(form.read(tmp_path)), fixture.drawings, strict=True):
         text = one.texts[0]
-        told = caption(drawing.scene)
+        told = caption_turn(drawing.scene)
         assert text.text.text == told.answer
         spans = [(phrase.start, phrase.end) for phrase in text.text.phrases]
         assert spans == [(mention.start, mention.end) for mention in told.mentions]
@@ -88,14 +88,14 @@ def test_captions_mean_their_regions(form: Format, tmp_path: Path) -> None:
 def test_narratives_of_one_picture_are_one_sample(tmp_path: Path) -> None:
     drawing = NARRATIVES.write(tmp_path).drawings[0]
     first, *others = NARRATIVES.read(tmp_path)
-    told = [caption(drawing.scene).answer, listing(drawing.scene).answer]
+    told = [caption_turn(drawing.scene).answer, list_turn(drawing.scene).answer]
     assert [text.text for text in first.texts] == told
     assert all(len(sample.texts) == 1 for sample in others)
 
 
 def test_narratives_say_what_is_plural_and_what_is_a_thing(tmp_path: Path) -> None:
     fixture = write_panoptic_narratives(tmp_path, first_scene=_TWO_OF_A_KIND)
-    mentions = [mention for one in fixture.drawings for mention in caption(one.scene).mentions]
+    mentions = [mention for one in fixture.drawings for mention in caption_turn(one.scene).mentions]
     phrases = [phrase for sample in NARRATIVES.read(tmp_path) for phrase in sample.texts[0].phrases]
     assert [one.plural for one in phrases] == [len(one.things) > 1 for one in mentions]
     assert [one.is_thing for one in phrases] == [bool(one.things) for one in mentions]
@@ -130,7 +130,7 @@ def test_categories_mean_all_their_regions(tmp_path: Path) -> None:
             assert text.text.phrases[0].plural == (len(mine) > 1)
             is_first = text.text.text == things[0].kind.name
             crowd = drawing.band_masks[-1] & is_first
-            assert np.array_equal(text.ignored[0], crowd)
+            assert np.array_equal(text.ignored_masks[0], crowd)
 
 
 def test_category_with_a_crowd_alone_makes_no_text(tmp_path: Path) -> None:
@@ -163,9 +163,9 @@ def test_instructions_mean_what_is_painted_last(tmp_path: Path) -> None:
         assert "café" in one.texts[0].text.text
         things = drawing.thing_masks
         for text in one.texts:
-            assert not (text.masks & text.ignored).any()
-            assert text.ignored.any() == (len(things) > 1)
-            assert text.masks[0][things[0] & ~text.ignored[0]].all()
+            assert not (text.masks & text.ignored_masks).any()
+            assert text.ignored_masks.any() == (len(things) > 1)
+            assert text.masks[0][things[0] & ~text.ignored_masks[0]].all()
 
 
 def test_smaller_polygons_are_painted_over_larger_ones() -> None:

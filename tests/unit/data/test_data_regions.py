@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from flmm.answers.answer import run_lengths
+from flmm.answers.answer import encode_rle
 from flmm.data.sample import BoxRegion, CocoRegion, GroundedPhrase, GroundedText, Mask
 from flmm.errors import InputError
 
@@ -65,7 +65,7 @@ def test_what_is_outside_the_picture_is_cut_off() -> None:
     arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=70)).filter(np.any)
 )
 def test_compressed_run_lengths_come_back(mask: Mask) -> None:
-    found = CocoRegion(dict(run_lengths(mask))).mask((mask.shape[0], mask.shape[1]))
+    found = CocoRegion(dict(encode_rle(mask))).mask((mask.shape[0], mask.shape[1]))
     assert np.array_equal(found, mask)
 
 

@@ -11,17 +11,17 @@ from PIL import Image
 from pydantic import ValidationError
 
 from flmm.data.readers.plain import read_plain
-from flmm.data.sources import Stickers, check_sources, read_sources
+from flmm.data.sources import StickersSource, check_sources, read_sources
 from flmm.errors import InputError
 from flmm.stickers.draw import draw, mention_mask
 from flmm.stickers.language import (
     SEGMENT_QUESTION,
-    caption,
+    band_place_turn,
+    caption_turn,
     referring_expressions,
-    where_band,
-    where_thing,
+    thing_place_turn,
 )
-from flmm.stickers.scene import draw_scene
+from flmm.stickers.scene import generate_scene
 
 DOCS = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
 PLAIN_ENTRY = {"kind": "plain", "name": "mine", "file": "plain/texts.jsonl"}
@@ -81,8 +81,8 @@ def test_sources_do_not_change() -> None:
         source.limit = 3
 
 
-def stickers(scenes: int, limit: int | None = None) -> Stickers:
-    return Stickers(
+def stickers(scenes: int, limit: int | None = None) -> StickersSource:
+    return StickersSource(
         name="stickers", folder=Path("drawn"), scenes=scenes, first_scene=4, limit=limit
     )
 
@@ -92,10 +92,10 @@ def test_sticker_scenes_are_drawn_with_their_texts(tmp_path: Path) -> None:
     assert [sample.picture.name for sample in samples] == ["4.png", "5.png", "6.png"]
     plurals = set()
     for one, seed in zip(read_whole(samples), (4, 5, 6), strict=True):
-        scene = draw_scene(seed)
+        scene = generate_scene(seed)
         drawing = draw(scene)
         assert np.array_equal(np.asarray(one.picture), drawing.picture)
-        told = caption(scene)
+        told = caption_turn(scene)
         first, *others = one.texts
         assert (first.text.kind, first.text.question) == ("caption", told.question)
         assert first.text.text == told.answer
@@ -108,11 +108,11 @@ def test_sticker_scenes_are_drawn_with_their_texts(tmp_path: Path) -> None:
             assert phrase.plural == (len(mention.things) > 1)
             plurals.add(phrase.plural)
         turns = [
-            where_thing(scene, index, expression)
+            thing_place_turn(scene, index, expression)
             for index in range(len(scene.things))
             for expression in referring_expressions(scene, index)
         ]
-        turns += [where_band(scene, index) for index in range(len(scene.bands))]
+        turns += [band_place_turn(scene, index) for index in range(len(scene.bands))]
         for read, turn in zip(others, turns, strict=True):
             assert read.text.kind == "expression"
             assert turn.answer.startswith(read.text.text)

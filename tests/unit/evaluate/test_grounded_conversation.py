@@ -10,25 +10,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flmm.answers.answer import run_lengths
+from flmm.answers.answer import encode_rle
 from flmm.errors import InputError
 from flmm.evaluate.grounded_conversation import (
-    Conversation,
-    SaidPhrase,
+    CaptionPair,
+    PredictedPhrase,
     TruePhrase,
-    conversation_scores,
     mask_recall,
+    score_grounded_conversations,
     word_overlap,
 )
 from flmm.evaluate.metrics import (
     SpanCounts,
     box_accuracy,
     box_iou,
-    mask_overlap,
+    compute_overlap,
+    count_spans,
     narrative_scores,
     reasoning_scores,
     referring_scores,
-    span_counts,
 )
 from flmm.pictures.geometry import mask_boxes
 
@@ -68,7 +68,7 @@ def slow_iou(intersection: float, union: float) -> float:
 def test_reasoning_scores_leave_ignored_pixels_out_of_both_masks(seed: int) -> None:
     predicted, target, ignored = random_masks(seed)
     counts = [slow_counts(*masks) for masks in zip(predicted, target, ignored, strict=True)]
-    scores = reasoning_scores(mask_overlap(predicted, target, ignored))
+    scores = reasoning_scores(compute_overlap(predicted, target, ignored))
     ious = [slow_iou(*count) for count in counts]
     assert scores.generalised_iou == pytest.approx(100 * sum(ious) / len(ious))
     assert scores.cumulative_iou == pytest.approx(
@@ -81,7 +81,7 @@ def test_precision_at_every_threshold(seed: int) -> None:
     predicted, target, ignored = random_masks(seed)
     none = torch.zeros_like(ignored)
     ious = [slow_iou(*slow_counts(*masks)) for masks in zip(predicted, target, none, strict=True)]
-    scores = vars(referring_scores(mask_overlap(predicted, target)))
+    scores = vars(referring_scores(compute_overlap(predicted, target)))
     for tenth in (5, 6, 7, 8, 9):
         above = sum(1 for iou in ious if iou > tenth / 10)
         assert scores[f"precision_at_0_{tenth}"] == pytest.approx(100 * above / len(ious))
@@ -89,7 +89,7 @@ def test_precision_at_every_threshold(seed: int) -> None:
 
 def test_unknown_kinds_are_neither_things_nor_stuff() -> None:
     predicted, target, _ = random_masks(0, 9)
-    overlap = mask_overlap(predicted, target)
+    overlap = compute_overlap(predicted, target)
     is_thing, is_stuff = torch.arange(9) < 3, torch.arange(9) > 6
     scores = narrative_scores(overlap, is_thing, torch.zeros(9, dtype=torch.bool), is_stuff)
     ious = overlap.iou.tolist()
@@ -142,17 +142,17 @@ def test_span_f1_wants_both_ends() -> None:
     for text in range(30):
         spans = [(start, start + length) for start in range(6) for length in (1, 2)]
         chosen, wanted = source.sample(spans, 4), source.sample(spans, 5)
-        total += span_counts(chosen, wanted)
-        assert span_counts(chosen, wanted).f1 == pytest.approx(slow_f1(chosen, wanted))
+        total += count_spans(chosen, wanted)
+        assert count_spans(chosen, wanted).f1 == pytest.approx(slow_f1(chosen, wanted))
         for kept, more in zip(everything, (chosen, wanted), strict=True):
             kept.extend((100 * text + start, 100 * text + end) for start, end in more)
     assert total.f1 == pytest.approx(slow_f1(*everything))
-    assert span_counts([(0, 5)], [(0, 4)]).f1 == 0
+    assert count_spans([(0, 5)], [(0, 4)]).f1 == 0
     assert (total.precision, total.recall) == (total.hits / 120, total.hits / 150)
-    assert math.isnan(span_counts([], []).f1)
+    assert math.isnan(count_spans([], []).f1)
 
 
-def random_conversations(seed: int, pictures: int = 12) -> list[tuple[Conversation, list[Mask]]]:
+def random_conversations(seed: int, pictures: int = 12) -> list[tuple[CaptionPair, list[Mask]]]:
     """Conversations with their masks, said ones before true ones."""
     source = np.random.default_rng(seed)
     nouns = ("dog", "tall tree", "house", "red car")
@@ -169,13 +169,13 @@ def random_conversations(seed: int, pictures: int = 12) -> list[tuple[Conversati
             said.append(_blob(source))
             said_texts.append(str(source.choice(nouns)))
         scores = source.permutation(1000)[: len(said)] / 1000
-        conversation = Conversation(
+        conversation = CaptionPair(
             tuple(
-                SaidPhrase(text, run_lengths(mask), float(score))
+                PredictedPhrase(text, encode_rle(mask), float(score))
                 for text, mask, score in zip(said_texts, said, scores, strict=True)
             ),
             tuple(
-                TruePhrase(text, run_lengths(mask)) for text, mask in zip(texts, true, strict=True)
+                TruePhrase(text, encode_rle(mask)) for text, mask in zip(texts, true, strict=True)
             ),
         )
         made.append((conversation, [*said, *true]))
@@ -189,8 +189,8 @@ def _blob(source: np.random.Generator) -> Mask:
     return mask
 
 
-def slow_ious(conversation: Conversation, masks: Sequence[Mask]) -> dict[tuple[int, int], float]:
-    said, true = masks[: len(conversation.said)], masks[len(conversation.said) :]
+def slow_ious(conversation: CaptionPair, masks: Sequence[Mask]) -> dict[tuple[int, int], float]:
+    said, true = masks[: len(conversation.predicted)], masks[len(conversation.predicted) :]
     return {
         (i, j): slow_iou(int((one & other).sum()), int((one | other).sum()))
         for i, one in enumerate(said)
@@ -207,12 +207,12 @@ def slow_pairs(ious: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
     return taken
 
 
-def slow_average_precision(conversations: Sequence[tuple[Conversation, list[Mask]]]) -> float:
+def slow_average_precision(conversations: Sequence[tuple[CaptionPair, list[Mask]]]) -> float:
     """Phrases from the surest down; precision at 101 recalls, each the best from there on."""
     order = sorted(
         (-phrase.score, picture, number)
         for picture, (one, _) in enumerate(conversations)
-        for number, phrase in enumerate(one.said)
+        for number, phrase in enumerate(one.predicted)
     )
     ious = [slow_ious(*pair) for pair in conversations]
     taken: set[tuple[int, int]] = set()
@@ -248,11 +248,11 @@ def test_conversation_scores(seed: int) -> None:
             (i, j): iou
             for (i, j), iou in ious.items()
             if iou >= 0.5
-            and conversation.said[i].text.removeprefix("The ") == conversation.true[j].text
+            and conversation.predicted[i].text.removeprefix("The ") == conversation.true[j].text
         }
         found += len(slow_pairs(fitting))
         wanted += len(conversation.true)
-    scores = conversation_scores([conversation for conversation, _ in drawn])
+    scores = score_grounded_conversations([conversation for conversation, _ in drawn])
     assert scores.mean_iou == pytest.approx(100 * sum(means) / len(means))
     assert scores.mask_recall == pytest.approx(100 * found / wanted)
     assert scores.average_precision_at_0_5 == pytest.approx(100 * slow_average_precision(drawn))
@@ -260,11 +260,11 @@ def test_conversation_scores(seed: int) -> None:
 
 
 def test_nothing_said_and_nothing_true() -> None:
-    mask = run_lengths(np.ones((4, 4), dtype=np.bool_))
-    silent = Conversation((), (TruePhrase("a dog", mask),))
-    scores = conversation_scores([silent])
+    mask = encode_rle(np.ones((4, 4), dtype=np.bool_))
+    silent = CaptionPair((), (TruePhrase("a dog", mask),))
+    scores = score_grounded_conversations([silent])
     assert tuple(vars(scores).values()) == (0, 0, 0)
-    assert math.isnan(mask_recall([Conversation((SaidPhrase("a dog", mask, 1.0),), ())]))
+    assert math.isnan(mask_recall([CaptionPair((PredictedPhrase("a dog", mask, 1.0),), ())]))
 
 
 @pytest.mark.parametrize(

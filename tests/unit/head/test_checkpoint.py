@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tiny_head import CONFIG, PADDED, inputs, tiny_head, tiny_sam
 
 from flmm.errors import InputError
-from flmm.head.checkpoint import check_matches, load_head, push_head_to_hub, save_head
+from flmm.head.checkpoint import check_compatible, load_head, push_head_to_hub, save_head
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.masks.unet import MaskDecoder
 
@@ -193,9 +193,9 @@ def test_upload_sends_the_saved_head_and_a_card(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_head_of_another_lmm_is_refused() -> None:
-    adapter = LlavaAdapter.tiny()
+    adapter = LlavaAdapter.build_tiny()
     fitting = replace(CONFIG, layers=3, heads=4, hidden_size=32)
-    check_matches(fitting, adapter)
+    check_compatible(fitting, adapter)
     for other in (
         replace(fitting, hidden_size=10),
         replace(fitting, layers=2),
@@ -203,7 +203,7 @@ def test_head_of_another_lmm_is_refused() -> None:
         replace(fitting, views=2),
     ):
         with pytest.raises(InputError, match="the head is for") as caught:
-            check_matches(other, adapter)
+            check_compatible(other, adapter)
         one_line(caught)
 
 

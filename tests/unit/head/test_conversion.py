@@ -12,13 +12,15 @@ from official_checkpoint import official_state
 from tiny_head import tiny_sam
 
 from flmm.errors import InputError
-from flmm.head.conversion import convert_official, read_official
+from flmm.head.conversion import convert_official_checkpoint, read_official_state_dict
 from flmm.head.official_weight_names import rename_sam
 
 
 def test_checkpoint_without_vision_encoder_takes_the_given_sam() -> None:
     state = official_state()
-    head = convert_official(state, sam=tiny_sam(seed=1), base_model_name_or_path="an/lmm")
+    head = convert_official_checkpoint(
+        state, sam=tiny_sam(seed=1), base_model_name_or_path="an/lmm"
+    )
     config = head.config
     assert (config.layers, config.heads, config.hidden_size) == (2, 3, 10)
     assert (config.base_channels, config.stages) == (4, 2)
@@ -50,8 +52,8 @@ def test_file_is_read_and_training_state_ignored(tmp_path: Path) -> None:
     state = official_state()
     path = tmp_path / "head.pth"
     torch.save({"state_dict": {**state, "lmm.other": torch.zeros(2)}, "meta": {"epoch": 8}}, path)
-    assert convert_official(path, sam=tiny_sam()).config.heads == 3
-    assert torch.equal(read_official(path)["text_proj.bias"], state["text_proj.bias"])
+    assert convert_official_checkpoint(path, sam=tiny_sam()).config.heads == 3
+    assert torch.equal(read_official_state_dict(path)["text_proj.bias"], state["text_proj.bias"])
 
 
 def test_trainers_logs_are_read_as_inert_stand_ins(
@@ -71,7 +73,7 @@ def test_trainers_logs_are_read_as_inert_stand_ins(
     path = tmp_path / "head.pth"
     torch.save({"state_dict": official_state(), "message_hub": {"loss": buffer}}, path)
     monkeypatch.undo()
-    assert len(read_official(path)) == len(official_state())
+    assert len(read_official_state_dict(path)) == len(official_state())
 
 
 class Malicious:
@@ -89,7 +91,7 @@ def test_malicious_pickle_is_refused_unexecuted(tmp_path: Path, place: str) -> N
     content[place]["evil"] = Malicious(victim)  # type: ignore[assignment]
     torch.save(content, path)
     with pytest.raises(InputError, match=r"eval.*not a tensor") as caught:
-        convert_official(path, sam=tiny_sam())
+        convert_official_checkpoint(path, sam=tiny_sam())
     assert "\n" not in str(caught.value)
     assert not victim.exists()
 
@@ -98,7 +100,7 @@ def test_bare_malicious_pickle_is_refused_unexecuted(tmp_path: Path) -> None:
     victim, path = tmp_path / "executed", tmp_path / "head.pth"
     path.write_bytes(pickle.dumps(Malicious(victim)))
     with pytest.raises(InputError, match=r"torch\.save"):
-        convert_official(path, sam=tiny_sam())
+        convert_official_checkpoint(path, sam=tiny_sam())
     assert not victim.exists()
 
 
@@ -107,12 +109,12 @@ def test_file_without_tensors_is_the_users_mistake(tmp_path: Path, content: obje
     path = tmp_path / "head.pth"
     torch.save(content, path)
     with pytest.raises(InputError, match="state_dict"):
-        convert_official(path, sam=tiny_sam())
+        convert_official_checkpoint(path, sam=tiny_sam())
 
 
 def test_missing_file_is_the_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.pth") as caught:
-        convert_official(tmp_path / "none.pth")
+        convert_official_checkpoint(tmp_path / "none.pth")
     assert "\n" not in str(caught.value)
 
 
@@ -131,7 +133,7 @@ def test_missing_weight_is_named(name: str, named: str) -> None:
     state = official_state()
     del state[name]
     with pytest.raises(InputError) as caught:
-        convert_official(state, sam=tiny_sam())
+        convert_official_checkpoint(state, sam=tiny_sam())
     assert "\n" not in str(caught.value)
     assert named in str(caught.value)
 
@@ -139,16 +141,16 @@ def test_missing_weight_is_named(name: str, named: str) -> None:
 def test_unknown_weight_of_the_mask_head_is_named() -> None:
     state = official_state() | {"mask_head.attention.weight": torch.zeros(1)}
     with pytest.raises(InputError, match=r"mask_head\.attention"):
-        convert_official(state, sam=tiny_sam())
+        convert_official_checkpoint(state, sam=tiny_sam())
 
 
 def test_sam_of_another_size_is_refused() -> None:
     with pytest.raises(InputError, match="trained with") as caught:
-        convert_official(official_state(), sam=tiny_sam(width=32))
+        convert_official_checkpoint(official_state(), sam=tiny_sam(width=32))
     assert "\n" not in str(caught.value)
 
 
 def test_maps_must_be_a_multiple_of_layers() -> None:
     state = official_state() | {"text_layer_weights": torch.zeros(4)}
     with pytest.raises(InputError, match=r"6 maps.*4 layers"):
-        convert_official(state, sam=tiny_sam())
+        convert_official_checkpoint(state, sam=tiny_sam())

@@ -7,7 +7,7 @@ import torch
 from tiny_head import CONFIG, CROPPED, PADDED, SQUARE, Inputs, inputs, picture, tiny_head, tiny_sam
 
 import flmm
-from flmm.attention.merge import merge_phrase
+from flmm.attention.merge import merge_token_maps
 from flmm.errors import InputError
 from flmm.head.model import GroundingHead, HeadOutput
 from flmm.train.losses import mask_loss
@@ -150,16 +150,16 @@ def test_tiled_lmm_has_two_views() -> None:
 
 def test_merge_is_layer_by_layer() -> None:
     attention = torch.rand(2, 3, 5, 4, 6)
-    mean = merge_phrase(attention[:, :, [1, 4]])
+    mean = merge_token_maps(attention[:, :, [1, 4]])
     assert mean.shape == (6, 4, 6)
     torch.testing.assert_close(mean[4], (attention[1, 1, 1] + attention[1, 1, 4]) / 2)
-    largest = merge_phrase(attention[:, :, [1, 4]], "max")
+    largest = merge_token_maps(attention[:, :, [1, 4]], "max")
     assert torch.equal(largest[4], torch.maximum(attention[1, 1, 1], attention[1, 1, 4]))
 
 
 def test_phrase_without_tokens_is_the_users_mistake() -> None:
     with pytest.raises(InputError, match="no token"):
-        merge_phrase(torch.rand(2, 3, 0, 4, 6))
+        merge_token_maps(torch.rand(2, 3, 0, 4, 6))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from transformers.models.llava.modeling_llava import LlavaForConditionalGenerati
 from flmm import Grounder
 from flmm.attention.tracing import trace_generation
 from flmm.errors import InputError
-from flmm.lmm.auto import adapter_class, families, load_lmm
+from flmm.lmm.auto import list_families, load_adapter_class, load_lmm
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.model_type import read_model_type
 from flmm.lmm.placement import Placement
@@ -29,7 +29,7 @@ TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %} answer:"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model saved as the embedded one is: half precision, without a processor_config.json."""
     path = tmp_path_factory.mktemp("tiny-llava")
-    adapter = LlavaAdapter.tiny()
+    adapter = LlavaAdapter.build_tiny()
     adapter.model.to(torch.float16)  # type: ignore[arg-type]
     adapter.model.save_pretrained(path)
     adapter.tokenizer.save_pretrained(path)
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_families_are_listed_without_torch() -> None:
     script = (
-        "import sys, flmm.lmm.auto; names = [f.adapter for f in flmm.lmm.auto.families()];"
+        "import sys, flmm.lmm.auto as auto; names = [f.adapter_name for f in auto.list_families()];"
         "print(*names); sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -48,9 +48,9 @@ def test_families_are_listed_without_torch() -> None:
 
 
 def test_each_family_says_what_its_class_says() -> None:
-    for family in families():
-        assert adapter_class(family).model_types == family.model_types
-        assert adapter_class(family).hub_ids == family.hub_ids
+    for family in list_families():
+        assert load_adapter_class(family).model_types == family.model_types
+        assert load_adapter_class(family).hub_ids == family.hub_ids
         assert all(name.count("/") == 1 for name in family.hub_ids)
 
 
@@ -58,10 +58,10 @@ def test_saved_model_comes_back(folder: Path) -> None:
     loaded = load_lmm(str(folder))
     assert loaded.dtype == torch.float32
     assert loaded.name == str(folder)
-    original = LlavaAdapter.tiny()
+    original = LlavaAdapter.build_tiny()
     original.model.to(torch.float16).to(torch.float32)  # type: ignore[arg-type]
-    said = loaded.generate(loaded.prepare(PICTURE, "what is it?"), 6)
-    expected = original.generate(original.prepare(PICTURE, "what is it?"), 6)
+    said = loaded.generate(loaded.build_prompt(PICTURE, "what is it?"), 6)
+    expected = original.generate(original.build_prompt(PICTURE, "what is it?"), 6)
     assert said.token_ids.equal(expected.token_ids)
     assert said.text == expected.text
     assert (loaded.layers, loaded.heads, loaded.hidden_size) == (3, 4, 32)
@@ -76,7 +76,7 @@ def test_legacy_chat_template_is_read(folder: Path, tmp_path: Path) -> None:
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}))
     adapter = load_lmm(str(tmp_path))
-    prompt = adapter.prepare(PICTURE, "what?")
+    prompt = adapter.build_prompt(PICTURE, "what?")
     text = adapter.tokenizer.decode(prompt.inputs["input_ids"][0])
     assert isinstance(text, str)
     assert text.endswith("<image>\nwhat? answer:")
@@ -142,7 +142,7 @@ def test_processor_of_another_size(folder: Path, tmp_path: Path) -> None:
     changed(folder, tmp_path, "preprocessor_config.json", crop_size={"height": 28, "width": 28})
     adapter = load_lmm(str(tmp_path))
     with pytest.raises(InputError, match="crop_size"):
-        adapter.prepare(PICTURE, "what?")
+        adapter.build_prompt(PICTURE, "what?")
 
 
 def test_padding_processor_is_used_as_such(folder: Path, tmp_path: Path) -> None:
@@ -153,8 +153,8 @@ def test_padding_processor_is_used_as_such(folder: Path, tmp_path: Path) -> None
         image_processor_type="LlavaImageProcessor",
         do_pad=True,
     )
-    prompt = load_lmm(str(tmp_path)).prepare(PICTURE, "what?")
-    geometry = prompt.pictures[0][0].geometry
+    prompt = load_lmm(str(tmp_path)).build_prompt(PICTURE, "what?")
+    geometry = prompt.picture_views[0][0].geometry
     assert geometry.resized == (26, 32)
     assert geometry.offset == (3, 0)
 
@@ -168,8 +168,8 @@ def test_squashing_processor_of_another_family(folder: Path, tmp_path: Path) -> 
         size={"height": 32, "width": 32},
         do_center_crop=False,
     )
-    prompt = load_lmm(str(tmp_path)).prepare(PICTURE, "what?")
-    assert prompt.pictures[0][0].geometry.resized == (32, 32)
+    prompt = load_lmm(str(tmp_path)).build_prompt(PICTURE, "what?")
+    assert prompt.picture_views[0][0].geometry.resized == (32, 32)
 
 
 def test_layers_on_several_devices(folder: Path) -> None:
@@ -186,7 +186,8 @@ def test_layers_on_several_devices(folder: Path) -> None:
     for one in (spread, whole):
         assert one.device.type == "cpu"
     found, expected = (
-        trace_generation(one, one.prepare(PICTURE, "what is it?"), 5)[0] for one in (spread, whole)
+        trace_generation(one, one.build_prompt(PICTURE, "what is it?"), 5)[0]
+        for one in (spread, whole)
     )
     assert found.token_ids.equal(expected.token_ids)
     torch.testing.assert_close(found.attention, expected.attention, rtol=0, atol=2e-5)
@@ -217,8 +218,8 @@ def test_weights_of_four_bits(wider_folder: Path) -> None:
         kinds = {type(module).__name__ for module in small.decoder_layers.modules()}
         assert "Linear4bit" in kinds
         assert "Linear" not in kinds
-        trace, text = trace_generation(small, small.prepare(PICTURE, "what is it?"), 4)
-        assert text == small.generate(small.prepare(PICTURE, "what is it?"), 4).text
+        trace, text = trace_generation(small, small.build_prompt(PICTURE, "what is it?"), 4)
+        assert text == small.generate(small.build_prompt(PICTURE, "what is it?"), 4).text
         assert trace.attention.shape == (3, 4, 4, 8, 8)
 
 

@@ -5,7 +5,7 @@ from PIL import Image
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.errors import InputError
-from flmm.lmm.chat import Chat, encode_chat, render_chat
+from flmm.lmm.chat import RenderedChat, encode_chat, render_chat
 from flmm.lmm.prompt import Message
 from flmm.lmm.tiny_models import tiny_tokenizer
 
@@ -27,7 +27,9 @@ def tokenizer_with(template: str | None) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def rendered(tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None = None) -> Chat:
+def rendered(
+    tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None = None
+) -> RenderedChat:
     asked = Message("user", question, (Image.new("RGB", (2, 2)),))
     return render_chat(tokenizer, "<image>", [asked], answer, "tiny")
 
@@ -49,14 +51,14 @@ def test_question_and_answer_are_found_in_every_template(
 ) -> None:
     tokenizer = tokenizer_with(TEMPLATES[name])
     chat = rendered(tokenizer, question, answer)
-    assert chat.answer is not None
-    assert chat.text[slice(*chat.answer)] == answer
+    assert chat.answer_span is not None
+    assert chat.text[slice(*chat.answer_span)] == answer
     assert chat.text.endswith(answer)
-    assert chat.text[slice(*chat.question)] == question
+    assert chat.text[slice(*chat.question_span)] == question
     assert chat.text.count("<image>") == 1
     opening = rendered(tokenizer, question)
     assert chat.text.startswith(opening.text)
-    assert chat.question[0] >= opening.text.index("<image>") + len("<image>")
+    assert chat.question_span[0] >= opening.text.index("<image>") + len("<image>")
     encoded = encode_chat(tokenizer, chat, "<image>", ["<image>"])
     assert encoded.answer_offsets is not None
     said = [answer[start:end] for start, end in encoded.answer_offsets]

@@ -45,27 +45,27 @@ def save(adapter: LMMAdapter, folder: Path, processor: type[ProcessorMixin] | No
 @pytest.fixture
 def no_families(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if nobody had written a file for any family."""
-    monkeypatch.setattr(flmm.lmm.auto, "families", lambda: ())
+    monkeypatch.setattr(flmm.lmm.auto, "list_families", lambda: ())
 
 
 def test_unknown_family_is_read_like_its_own_processor_does(tmp_path: Path) -> None:
-    tiny = GenericAdapter.tiny()
+    tiny = GenericAdapter.build_tiny()
     loaded = load_lmm(save(tiny, tmp_path, LlavaProcessor))
     assert isinstance(loaded, GenericAdapter)
-    prompt = loaded.prepare(PICTURE, "what is it?")
-    assert prompt.pictures[0][0].geometry.grid == (8, 8)
-    expected = tiny.generate(tiny.prepare(PICTURE, "what is it?"), 6)
+    prompt = loaded.build_prompt(PICTURE, "what is it?")
+    assert prompt.picture_views[0][0].geometry.grid == (8, 8)
+    expected = tiny.generate(tiny.build_prompt(PICTURE, "what is it?"), 6)
     assert loaded.generate(prompt, 6).token_ids.equal(expected.token_ids)
 
 
 @pytest.mark.usefixtures("no_families")
 def test_known_family_reads_the_same_without_its_file(tmp_path: Path) -> None:
-    tiny = LlavaAdapter.tiny()
+    tiny = LlavaAdapter.build_tiny()
     loaded = load_lmm(save(tiny, tmp_path, LlavaProcessor))
     assert isinstance(loaded, GenericAdapter)
-    ours, theirs = (one.prepare(PICTURE, "what?", "a cat") for one in (loaded, tiny))
-    assert ours.pictures[0][0].geometry == theirs.pictures[0][0].geometry
-    assert ours.image_columns.equal(theirs.image_columns)
+    ours, theirs = (one.build_prompt(PICTURE, "what?", "a cat") for one in (loaded, tiny))
+    assert ours.picture_views[0][0].geometry == theirs.picture_views[0][0].geometry
+    assert ours.image_token_positions.equal(theirs.image_token_positions)
     assert torch.equal(ours.inputs["input_ids"], theirs.inputs["input_ids"])
 
 
@@ -84,7 +84,7 @@ def test_what_is_missing_is_told(
     processor: type[ProcessorMixin] | None,
     told: str,
 ) -> None:
-    tiny = family.tiny()
+    tiny = family.build_tiny()
     kind = tiny.model.config.model_type
     with pytest.raises(
         InputError, match=rf"{told}.*write src/flmm/lmm/families/{kind}\.py"
@@ -94,7 +94,7 @@ def test_what_is_missing_is_told(
 
 
 def test_image_tokens_of_another_number_are_refused(tmp_path: Path) -> None:
-    tiny = GenericAdapter.tiny()
+    tiny = GenericAdapter.build_tiny()
     folder = save(tiny, tmp_path, LlavaProcessor)
     config = tmp_path / "processor_config.json"
     config.write_text(config.read_text().replace('"patch_size": 4', '"patch_size": 8'))

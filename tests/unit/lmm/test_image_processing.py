@@ -10,7 +10,7 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from flmm.errors import InputError
-from flmm.lmm.image_processing import ImageSteps
+from flmm.lmm.image_processing import PreprocessingSteps
 from flmm.types import ImageGeometry
 
 SIZES = [(1, 1), (24, 24), (50, 40), (33, 97), (4000, 20), (20, 4000), (7, 640), (641, 480)]
@@ -59,19 +59,21 @@ def noise(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize("name", WHOLE_PIXELS)
 def test_geometry_rebuilds_the_canvas_pixel_by_pixel(name: str, width: int, height: int) -> None:
     picture = noise(width, height)
-    steps = ImageSteps.of(WHOLE_PIXELS[name])
+    steps = PreprocessingSteps.from_image_processor(WHOLE_PIXELS[name])
     if name == "longest edge" and max(width, height) > 24 * min(width, height):
         with pytest.raises(InputError, match="too narrow"):
-            steps.geometry((height, width), patch=4)
+            steps.compute_geometry((height, width), patch_size=4)
         return
-    geometry = steps.geometry((height, width), patch=4)
+    geometry = steps.compute_geometry((height, width), patch_size=4)
     np.testing.assert_array_equal(placed(picture, geometry), made(WHOLE_PIXELS[name], picture))
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_padded_picture_lies_where_the_geometry_says(width: int, height: int) -> None:
     canvas = made(PADDED, Image.new("RGB", (width, height), (255, 255, 255)))[..., 0]
-    geometry = ImageSteps.of(PADDED).geometry((height, width), patch=4)
+    geometry = PreprocessingSteps.from_image_processor(PADDED).compute_geometry(
+        (height, width), patch_size=4
+    )
     for axis in (0, 1):
         weight = canvas.sum(axis=1 - axis)
         centre = (weight * (np.arange(24) + 0.5)).sum() / weight.sum()
@@ -81,11 +83,15 @@ def test_padded_picture_lies_where_the_geometry_says(width: int, height: int) ->
 
 
 def test_grid_is_whole_patches() -> None:
-    geometry = ImageSteps.of(WHOLE_PIXELS["odd crop"]).geometry((40, 50), patch=4)
+    geometry = PreprocessingSteps.from_image_processor(WHOLE_PIXELS["odd crop"]).compute_geometry(
+        (40, 50), patch_size=4
+    )
     assert geometry.canvas == (17, 22)
     assert geometry.grid == (4, 5)
 
 
 def test_unknown_padding_is_refused() -> None:
     with pytest.raises(InputError, match="do_pad"):
-        ImageSteps.of(CLIPImageProcessorPil(do_pad=True, pad_size={"height": 30, "width": 30}))
+        PreprocessingSteps.from_image_processor(
+            CLIPImageProcessorPil(do_pad=True, pad_size={"height": 30, "width": 30})
+        )

@@ -5,29 +5,34 @@ import torch
 from torch.nn import functional
 
 from flmm.errors import InputError
-from flmm.lmm.tiles import any_resolution_views, coarse_and_tiles, stretched, tiled_columns
-from flmm.pictures.geometry import bring_to_grid
+from flmm.lmm.tiles import (
+    any_resolution_views,
+    stretched_geometry,
+    tiled_token_positions,
+    tiled_views,
+)
+from flmm.pictures.geometry import resample_to_grid
 from flmm.types import ImageGeometry
 
 
 def test_tiles_are_numbered_one_after_the_other() -> None:
-    assert tiled_columns(1, 2, 2, 10).tolist() == [[10, 11, 14, 15], [12, 13, 16, 17]]
-    assert tiled_columns(2, 1, 2).tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert tiled_token_positions(1, 2, 2, 10).tolist() == [[10, 11, 14, 15], [12, 13, 16, 17]]
+    assert tiled_token_positions(2, 1, 2).tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 def test_one_tile_is_both_views() -> None:
-    coarse, fine = coarse_and_tiles((10, 10), 16, 4, 1, 1, coarse_first=False)
+    coarse, fine = tiled_views((10, 10), 16, 4, 1, 1, coarse_first=False)
     assert coarse is fine
-    assert coarse.columns.flatten().tolist() == list(range(16))
+    assert coarse.token_positions.flatten().tolist() == list(range(16))
 
 
 def test_coarse_view_stands_before_or_after_the_tiles() -> None:
-    before, tiles_after = coarse_and_tiles((10, 20), 16, 2, 1, 2, coarse_first=True)
-    assert before.columns.tolist() == [[0, 1], [2, 3]]
-    assert tiles_after.columns.tolist() == [[4, 5, 8, 9], [6, 7, 10, 11]]
-    after, tiles_before = coarse_and_tiles((10, 20), 16, 2, 1, 2, coarse_first=False)
-    assert after.columns.tolist() == [[8, 9], [10, 11]]
-    assert tiles_before.columns.tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    before, tiles_after = tiled_views((10, 20), 16, 2, 1, 2, coarse_first=True)
+    assert before.token_positions.tolist() == [[0, 1], [2, 3]]
+    assert tiles_after.token_positions.tolist() == [[4, 5, 8, 9], [6, 7, 10, 11]]
+    after, tiles_before = tiled_views((10, 20), 16, 2, 1, 2, coarse_first=False)
+    assert after.token_positions.tolist() == [[8, 9], [10, 11]]
+    assert tiles_before.token_positions.tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
 
 
 def test_padding_rows_are_left_out_and_newlines_skipped() -> None:
@@ -35,8 +40,10 @@ def test_padding_rows_are_left_out_and_newlines_skipped() -> None:
     coarse, fine = any_resolution_views((50, 100), [[16, 16]], 8, 4, None)
     assert coarse.geometry.grid == (4, 4)
     assert fine.geometry == ImageGeometry((50, 100), (8, 16), (0, 0), (8, 16), (4, 8))
-    assert fine.columns[0].tolist() == list(range(16, 24))
-    assert fine.columns[1].tolist() == list(range(25, 33)), "a newline stands between the rows"
+    assert fine.token_positions[0].tolist() == list(range(16, 24))
+    assert fine.token_positions[1].tolist() == list(range(25, 33)), (
+        "a newline stands between the rows"
+    )
 
 
 def test_too_many_cells_are_made_fewer() -> None:
@@ -52,17 +59,17 @@ def test_picture_of_which_nothing_is_left_is_refused() -> None:
 
 def test_maps_of_a_whole_view_are_enlarged_as_torch_enlarges() -> None:
     maps = torch.rand(3, 2, 5, 4, 4)
-    coarse = stretched((30, 50), (16, 16), (4, 4))
-    fine = stretched((30, 50), (32, 48), (8, 12))
+    coarse = stretched_geometry((30, 50), (16, 16), (4, 4))
+    fine = stretched_geometry((30, 50), (32, 48), (8, 12))
     expected = functional.interpolate(maps.flatten(0, 1), (8, 12), mode="bilinear")
-    brought = bring_to_grid(maps, coarse, fine)
+    brought = resample_to_grid(maps, coarse, fine)
     torch.testing.assert_close(brought, expected.reshape(3, 2, 5, 8, 12))
 
 
 def test_maps_are_brought_to_where_the_picture_lies() -> None:
     # The source shows the picture in its middle rows, the target fills its canvas with it.
     source = ImageGeometry((10, 20), (10, 20), (5, 0), (20, 20), (4, 4))
-    target = stretched((10, 20), (10, 20), (2, 4))
+    target = stretched_geometry((10, 20), (10, 20), (2, 4))
     maps = torch.arange(16.0).reshape(1, 4, 4)
-    torch.testing.assert_close(bring_to_grid(maps, source, target), maps[:, 1:3])
-    assert bring_to_grid(maps, source, source) is maps
+    torch.testing.assert_close(resample_to_grid(maps, source, target), maps[:, 1:3])
+    assert resample_to_grid(maps, source, source) is maps

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from flmm.errors import InputError
-from flmm.masks.kmeans import coarse_mask
+from flmm.masks.kmeans import compute_kmeans_mask
 
 
 @pytest.fixture
@@ -19,32 +19,32 @@ def maps_of(region: Tensor, seed: int = 0) -> Tensor:
 
 
 def test_finds_the_attended_region(region: Tensor) -> None:
-    mask = coarse_mask(maps_of(region))
+    mask = compute_kmeans_mask(maps_of(region))
     assert mask.dtype == torch.bool
     assert torch.equal(mask, region)
 
 
 def test_brighter_cluster_wins_even_when_it_is_the_larger(region: Tensor) -> None:
-    assert torch.equal(coarse_mask(maps_of(~region)), ~region)
+    assert torch.equal(compute_kmeans_mask(maps_of(~region)), ~region)
 
 
 def test_one_loud_head_does_not_outvote_the_rest(region: Tensor) -> None:
     maps = maps_of(region)
     maps[0] = 0
     maps[0, 0, :] = 50.0
-    assert (coarse_mask(maps) & region).sum() == region.sum()
+    assert (compute_kmeans_mask(maps) & region).sum() == region.sum()
 
 
 def test_same_maps_give_the_same_mask() -> None:
     maps = torch.rand(5, 9, 9, generator=torch.Generator().manual_seed(4))
-    assert torch.equal(coarse_mask(maps), coarse_mask(maps))
+    assert torch.equal(compute_kmeans_mask(maps), compute_kmeans_mask(maps))
 
 
 def test_flat_attention_finds_nothing() -> None:
-    assert not coarse_mask(torch.full((3, 4, 5), 0.2)).any()
+    assert not compute_kmeans_mask(torch.full((3, 4, 5), 0.2)).any()
 
 
 @pytest.mark.parametrize("maps", [torch.ones(4, 5), torch.full((2, 4, 5), float("nan"))])
 def test_wrong_attention_is_the_users_mistake(maps: Tensor) -> None:
     with pytest.raises(InputError, match="finite"):
-        coarse_mask(maps)
+        compute_kmeans_mask(maps)

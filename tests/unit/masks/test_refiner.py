@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from flmm.errors import InputError
-from flmm.masks.refiner import PIXEL_DEVIATION, PIXEL_MEAN, MaskRefiner, load_sam
+from flmm.masks.refiner import PIXEL_MEAN, PIXEL_STD, MaskRefiner, load_sam
 from flmm.types import ImageGeometry
 
 
@@ -30,7 +30,7 @@ def test_picture_is_resized_normalised_and_padded(refiner: MaskRefiner) -> None:
     grey = np.full((32, 48, 3), 90, dtype=np.uint8)
     pixels = refiner.preprocess(grey)
     assert pixels.shape == (3, 64, 64)
-    expected = (90 - torch.tensor(PIXEL_MEAN)) / torch.tensor(PIXEL_DEVIATION)
+    expected = (90 - torch.tensor(PIXEL_MEAN)) / torch.tensor(PIXEL_STD)
     torch.testing.assert_close(pixels[:, :43], expected[:, None, None].expand(3, 43, 64))
     assert (pixels[:, 43:] == 0).all()
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flmm.masks.selector import KeywordSelector, select_phrases, settled_phrases
+from flmm.masks.selector import KeywordSelector, select_phrases, select_stable_phrases
 
 
 def offsets(text: str) -> list[tuple[int, int]]:
@@ -93,7 +93,7 @@ def test_what_is_settled_stays(tokens: list[tuple[str, bool]]) -> None:
     for count in range(len(tokens) + 1):
         for known in range(max(count - 2, 0), count + 1):
             beginning = text[: spans[count - 1][1] if count else 0]
-            settled = settled_phrases(beginning, spans[:count], logits[:known])
+            settled = select_stable_phrases(beginning, spans[:count], logits[:known])
             assert settled == whole[: len(settled)]
         assert len(settled) >= told
         told = len(settled)
@@ -106,7 +106,7 @@ def test_phrases_settle_with_the_next_word() -> None:
                            for a, b in spans])  # fmt: skip
 
     def settled(words: int, known: int) -> list[tuple[int, int]]:
-        return settled_phrases(text[: spans[words - 1][1]], spans[:words], logits[:known])
+        return select_stable_phrases(text[: spans[words - 1][1]], spans[:words], logits[:known])
 
     assert settled(5, 5) == []  # "cat" may become "cats"
     assert settled(6, 6) == []  # "on" may become "ones"
@@ -114,4 +114,4 @@ def test_phrases_settle_with_the_next_word() -> None:
     assert settled(7, 6) == [(11, 20)]
     comma = "a cat, a"
     first = offsets(comma)[:3]
-    assert settled_phrases(comma[:6], first, torch.tensor([4.0, 4.0])) == [(0, 5)]
+    assert select_stable_phrases(comma[:6], first, torch.tensor([4.0, 4.0])) == [(0, 5)]

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from flmm.errors import InputError
 from flmm.masks.unet import MaskDecoder, UpStage
-from flmm.masks.upsampling import EnlargingConvolution, enlarged_size
+from flmm.masks.upsampling import UpsamplingConvolution, compute_upsampled_size
 
 
 @pytest.fixture
@@ -49,18 +49,18 @@ def test_map_of_zeros_gives_finite_logits(decoder: MaskDecoder) -> None:
 
 def test_half_precision_attention_is_summed_exactly(decoder: MaskDecoder) -> None:
     attention = torch.rand(1, 6, 64, 64).to(torch.bfloat16)
-    sums = decoder.normalise(attention).sum(dim=(2, 3))
+    sums = decoder.normalise_maps(attention).sum(dim=(2, 3))
     torch.testing.assert_close(sums, torch.ones(1, 6))
 
 
 @pytest.mark.parametrize("grid", [(24, 24), (5, 7), (7, 5), (49, 13), (70, 81), (1, 1), (1, 9)])
 def test_enlarging_convolution_is_the_steps_one_by_one(grid: tuple[int, int]) -> None:
-    convolution = EnlargingConvolution(6, 4, side=20, multiple=8).double()
+    convolution = UpsamplingConvolution(6, 4, longer_side=20, pad_multiple=8).double()
     maps = torch.rand(2, 6, *grid, dtype=torch.float64)
     scale = max(20 / max(grid), 1) * (1 + 1e-9)
     large = functional.interpolate(maps, scale_factor=scale, mode="bilinear")
     height, width = large.shape[2:]
-    assert enlarged_size(maps, 20) == (height, width)
+    assert compute_upsampled_size(maps, 20) == (height, width)
     large = functional.pad(large, (0, -width % 8, 0, -height % 8))
     expected = functional.conv2d(large, convolution.weight, padding=1)
     torch.testing.assert_close(convolution(maps), expected, atol=1e-5, rtol=0)

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from tiny_head import CROPPED, PADDED, SQUARE
 
 from flmm.pictures.geometry import (
-    cut_to_picture,
+    background_logit,
+    crop_to_picture,
     mask_box,
     mask_boxes,
-    outside_logit,
     place_on_picture,
     resize_to_picture,
 )
@@ -19,21 +19,21 @@ from flmm.types import ImageGeometry
 def test_padding_is_cut_as_the_published_heads_saw() -> None:
     geometry = ImageGeometry((64, 96), (64, 96), (16, 0), (96, 96), (12, 12))
     rows = torch.arange(64.0)[:, None].expand(64, 64)
-    cut = cut_to_picture(rows, geometry)
+    cut = crop_to_picture(rows, geometry)
     assert cut.shape == (43, 64)
     assert cut[:, 0].tolist() == list(range(10, 53))
 
 
 def test_picture_that_fills_the_canvas_is_not_cut() -> None:
     logits = torch.randn(2, 16, 16)
-    assert torch.equal(cut_to_picture(logits, SQUARE), logits)
-    assert torch.equal(cut_to_picture(logits, CROPPED), logits)
+    assert torch.equal(crop_to_picture(logits, SQUARE), logits)
+    assert torch.equal(crop_to_picture(logits, CROPPED), logits)
 
 
 def test_left_padding_is_cut_from_columns() -> None:
     geometry = ImageGeometry((80, 51), (96, 61), (0, 17), (96, 96), (12, 12))
     columns = torch.arange(64.0).expand(64, 64)
-    assert cut_to_picture(columns, geometry)[0].tolist() == list(range(11, 52))
+    assert crop_to_picture(columns, geometry)[0].tolist() == list(range(11, 52))
 
 
 def test_cropped_part_gets_a_negative_logit() -> None:
@@ -58,7 +58,7 @@ def test_resize_takes_pixel_centres() -> None:
 
 def test_outside_is_each_phrases_own_and_at_most_minus_one() -> None:
     logits = torch.tensor([[[3.0, 2.0]], [[-7.0, 2.0]]])
-    assert outside_logit(logits).tolist() == [-1.0, -7.0]
+    assert background_logit(logits).tolist() == [-1.0, -7.0]
 
 
 lengths = st.integers(1, 60)
@@ -81,7 +81,7 @@ def test_any_geometry_gives_logits_of_the_whole_picture(
 ) -> None:
     top, left = (round(share[axis] * (canvas[axis] - resized[axis])) for axis in (0, 1))
     geometry = ImageGeometry(picture, resized, (top, left), canvas, (1, 1))
-    cut = cut_to_picture(torch.ones(1, *size), geometry)
+    cut = crop_to_picture(torch.ones(1, *size), geometry)
     assert cut.numel() > 0
     placed = place_on_picture(cut, geometry, picture, torch.tensor([-2.0]))
     assert placed.shape == (1, *picture)

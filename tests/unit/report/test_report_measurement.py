@@ -6,12 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from flmm.data.sources import Plain
+from flmm.data.sources import PlainSource
 from flmm.errors import InputError
-from flmm.report.ablations.map_sources import similarity
-from flmm.report.data import source_data
-from flmm.report.overlaps import Interval, OverlapTable, share
-from flmm.report.thresholds import LEVELS, LevelChoice, attention_candidates, level_overlaps, peaked
+from flmm.report.ablations.map_sources import similarity_maps
+from flmm.report.data import read_source_data
+from flmm.report.overlaps import Interval, OverlapTable, share_interval
+from flmm.report.thresholds import (
+    THRESHOLDS,
+    ThresholdSearch,
+    candidate_maps,
+    normalise_by_max,
+    threshold_overlaps,
+)
 from flmm.types import ImageGeometry
 
 GEOMETRY = ImageGeometry((12, 12), (12, 12), (0, 0), (12, 12), (4, 4))
@@ -21,48 +27,48 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_level_overlaps_are_those_of_each_cut() -> None:
+def test_threshold_overlaps_match_each_mask() -> None:
     maps = random(3, 9, 7)
     # A value that is a level itself is not above it.
-    maps[0, 0, :3] = torch.tensor([0.0, LEVELS[4], 1.0])
+    maps[0, 0, :3] = torch.tensor([0.0, THRESHOLDS[4], 1.0])
     truth, known = random(9, 7, seed=1) > 0.6, random(9, 7, seed=2) > 0.2
-    found = level_overlaps(maps, truth, known)
+    found = threshold_overlaps(maps, truth, known)
     for number, one in enumerate(maps):
-        for place, level in enumerate(LEVELS):
+        for place, level in enumerate(THRESHOLDS):
             mask = (one > torch.tensor(level)) & known
             assert found.intersection[number, place] == (mask & truth).sum()
             assert found.union[number, place] == (mask | (truth & known)).sum()
 
 
-def test_the_best_map_is_chosen_at_its_best_level() -> None:
+def test_best_map_is_chosen_at_its_best_threshold() -> None:
     truth = torch.zeros(8, 8, dtype=torch.bool)
     truth[2:5, 3:6] = True
-    noise = peaked(random(8, 8))
+    noise = normalise_by_max(random(8, 8))
     exact = torch.where(truth, 0.62, 0.55)
-    choice = LevelChoice()
-    choice.add(level_overlaps(torch.stack([noise, exact]), truth, torch.ones_like(truth)))
-    chosen = choice.choose()
+    choice = ThresholdSearch()
+    choice.add(threshold_overlaps(torch.stack([noise, exact]), truth, torch.ones_like(truth)))
+    chosen = choice.best_thresholds()
     assert chosen is not None
-    assert chosen.best(range(2)) == 1
-    assert chosen.score[1] == 1
-    assert 0.55 <= chosen.level[1] < 0.62
-    assert LevelChoice().choose() is None
+    assert chosen.best_index(range(2)) == 1
+    assert chosen.scores[1] == 1
+    assert 0.55 <= chosen.thresholds[1] < 0.62
+    assert ThresholdSearch().best_thresholds() is None
 
 
 def test_candidates_are_the_mean_the_layers_and_the_heads() -> None:
     attention = random(6, 4, 4)
-    found = attention_candidates(attention, 3, GEOMETRY, (12, 12))
+    found = candidate_maps(attention, 3, GEOMETRY, (12, 12))
     assert found.shape == (1 + 2 + 6, 12, 12)
     assert torch.allclose(found.amax((1, 2)), torch.ones(9))
     for layer in range(2):
         heads = found[3 + 3 * layer : 6 + 3 * layer]
-        assert torch.allclose(found[1 + layer], peaked(heads.mean(0)))
-    assert torch.allclose(found[0], peaked(found[3:].mean(0)))
+        assert torch.allclose(found[1 + layer], normalise_by_max(heads.mean(0)))
+    assert torch.allclose(found[0], normalise_by_max(found[3:].mean(0)))
 
 
 def test_similarity_is_the_mean_cosine_scaled() -> None:
     phrase, image = random(2, 3, 5) - 0.5, random(2, 4, 6, 5, seed=1) - 0.5
-    found = similarity(phrase, image)
+    found = similarity_maps(phrase, image)
     for layer in range(2):
         slow = torch.zeros(4, 6)
         for row in range(4):
@@ -75,7 +81,7 @@ def test_similarity_is_the_mean_cosine_scaled() -> None:
         assert torch.allclose(found[layer], slow, atol=1e-5)
 
 
-def overlaps(iou: list[float], pictures: list[int]) -> OverlapTable:
+def build_table(iou: list[float], pictures: list[int]) -> OverlapTable:
     count = len(iou)
     return OverlapTable(
         torch.tensor(pictures),
@@ -87,21 +93,23 @@ def overlaps(iou: list[float], pictures: list[int]) -> OverlapTable:
 
 
 def test_scores_and_their_intervals() -> None:
-    table = overlaps([0.2, 0.4, 0.6, 0.8], [3, 3, 7, 7])
-    (score,) = table.scores(table.rows("caption"))
+    table = build_table([0.2, 0.4, 0.6, 0.8], [3, 3, 7, 7])
+    (score,) = table.compute_scores(table.select_rows("caption"))
     assert score.phrases == 4
     assert score.cumulative_iou.value == pytest.approx(50)
     # Of two pictures, the resamples are one of them twice, or both.
     assert (score.mean_iou.low, score.mean_iou.high) == pytest.approx((30, 70))
-    (things,) = table.scores(table.rows(None, "things"))
+    (things,) = table.compute_scores(table.select_rows(None, "things"))
     assert things.mean_iou.value == pytest.approx(40)
-    assert not table.rows("expression").any()
-    (same,) = (whole := overlaps([0.5] * 6, [0, 0, 1, 1, 2, 2])).scores(whole.rows(None))
+    assert not table.select_rows("expression").any()
+    (same,) = (whole := build_table([0.5] * 6, [0, 0, 1, 1, 2, 2])).compute_scores(
+        whole.select_rows(None)
+    )
     assert (same.mean_iou.low, same.mean_iou.high) == pytest.approx((50, 50))
 
 
-def test_rows_on_disk(tmp_path: Path) -> None:
-    table = overlaps([0.2, 0.4], [0, 1])
+def test_table_is_saved_and_loaded(tmp_path: Path) -> None:
+    table = build_table([0.2, 0.4], [0, 1])
     file = tmp_path / "rows.safetensors"
     table.save(file)
     again = OverlapTable.load(file)
@@ -116,21 +124,21 @@ def test_a_source_too_small_is_refused(tmp_path: Path) -> None:
     from flmm.data.fixtures import write_plain
 
     write_plain(tmp_path, 5)
-    source = Plain(name="texts", file=tmp_path / "texts.jsonl")
-    data = source_data(source, Path(), 10, 2, 1)
+    source = PlainSource(name="texts", file=tmp_path / "texts.jsonl")
+    data = read_source_data(source, Path(), 10, 2, 1)
     assert (len(data.measured), len(data.calibration), len(data.training)) == (2, 2, 1)
     pictures = [sample.picture for part in (data.measured, data.calibration, data.training)
                 for sample in part]  # fmt: skip
     assert len(set(pictures)) == 5
     with pytest.raises(InputError, match="has 5 pictures; the first 5 are there to choose"):
-        source_data(source, Path(), 10, 3, 2)
+        read_source_data(source, Path(), 10, 3, 2)
 
 
-def test_a_share_is_of_all_marks_and_its_interval_over_pictures() -> None:
-    found = share([[True, True, True], [], [False], [True, False]])
+def test_share_interval_resamples_pictures() -> None:
+    found = share_interval([[True, True, True], [], [False], [True, False]])
     assert found is not None
     assert found.value == pytest.approx(100 * 4 / 6)
     assert found.low < found.value < found.high
     # Each picture is as good as all others: which ones are drawn makes no difference.
-    assert share([[True, False]] * 5) == Interval(50, 50, 50)
-    assert share([[], []]) is None
+    assert share_interval([[True, False]] * 5) == Interval(50, 50, 50)
+    assert share_interval([[], []]) is None

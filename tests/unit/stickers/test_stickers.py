@@ -12,21 +12,26 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional
 
-from flmm.embedded.evaluate_words import named_in
-from flmm.embedded.evaluation_settings import LARGER, OWN, artwork_setting, photograph_setting
-from flmm.embedded.protocols import absences
+from flmm.embedded.evaluate_words import find_names
+from flmm.embedded.evaluation_settings import (
+    DEFAULT_SETTING,
+    LARGER_SETTING,
+    artwork_setting,
+    photograph_setting,
+)
+from flmm.embedded.protocols import absent_protocol
 from flmm.errors import InputError
-from flmm.stickers.draw import Style, draw, mention_mask, sticker
+from flmm.stickers.draw import DrawingStyle, draw, load_sticker, mention_mask
 from flmm.stickers.kinds import BACKDROPS, GROUNDS, KINDS, STICKER_FOLDER
 from flmm.stickers.language import (
-    caption,
-    listing,
+    band_place_turn,
+    caption_turn,
+    list_turn,
     referring_expressions,
-    where_band,
-    where_thing,
+    thing_place_turn,
 )
-from flmm.stickers.questions import ask, ask_number, converse
-from flmm.stickers.scene import MOST_THINGS, PLACES, Scene, Thing, draw_scene
+from flmm.stickers.questions import ask_random_question, ask_tag_number, generate_conversation
+from flmm.stickers.scene import MAX_THINGS, PLACES, Scene, Thing, generate_scene
 
 seeds = st.integers(0, 2**32)
 
@@ -36,35 +41,35 @@ def test_world_is_as_large_as_promised() -> None:
     assert len({kind.name for kind in KINDS}) == len(KINDS)
     assert len(GROUNDS) >= 6
     assert len(BACKDROPS) >= 4
-    assert all(sticker(kind).size == (64, 64) for kind in KINDS)
+    assert all(load_sticker(kind).size == (64, 64) for kind in KINDS)
 
 
 @settings(max_examples=12, deadline=None)
 @given(seeds)
 def test_same_seed_draws_the_same_picture(seed: int) -> None:
-    first, second = draw(draw_scene(seed), 96), draw(draw_scene(seed), 96)
+    first, second = draw(generate_scene(seed), 96), draw(generate_scene(seed), 96)
     assert first.scene == second.scene
     np.testing.assert_array_equal(first.picture, second.picture)
-    np.testing.assert_array_equal(first.owner, second.owner)
+    np.testing.assert_array_equal(first.region_ids, second.region_ids)
 
 
 def test_different_seeds_draw_different_pictures() -> None:
-    pictures = {draw(draw_scene(seed), 48).picture.tobytes() for seed in range(20)}
+    pictures = {draw(generate_scene(seed), 48).picture.tobytes() for seed in range(20)}
     assert len(pictures) == 20
 
 
 @settings(max_examples=12, deadline=None)
 @given(seeds)
 def test_masks_tile_the_picture_and_every_region_is_seen(seed: int) -> None:
-    drawing = draw(draw_scene(seed), 192)
+    drawing = draw(generate_scene(seed), 192)
     masks = np.concatenate([drawing.band_masks, drawing.thing_masks])
     assert (masks.sum(0) == 1).all()
-    assert 1 <= len(drawing.scene.things) <= MOST_THINGS
+    assert 1 <= len(drawing.scene.things) <= MAX_THINGS
     assert all(mask.sum() > 100 for mask in drawing.thing_masks)
 
 
 def test_mask_is_where_the_sticker_changed_the_picture() -> None:
-    scene = draw_scene(5)
+    scene = generate_scene(5)
     without = Scene((), scene.bands, scene.texture_seed)
     changed = (draw(scene).picture != draw(without).picture).any(-1)
     masks = draw(scene).thing_masks.any(0)
@@ -88,10 +93,10 @@ def test_place_is_the_ninth_that_holds_the_centre(x: float, y: float, place: str
 @settings(max_examples=60, deadline=None)
 @given(seeds)
 def test_captions_name_all_that_is_there_and_nothing_else(seed: int) -> None:
-    scene = draw_scene(seed)
+    scene = generate_scene(seed)
     there = {kind.name for kind in scene.kinds} | {band.name for band in scene.bands}
-    for turn in (caption(scene), listing(scene)):
-        assert named_in(turn.answer) == there
+    for turn in (caption_turn(scene), list_turn(scene)):
+        assert find_names(turn.answer) == there
         things = [index for mention in turn.mentions for index in mention.things]
         bands = [index for mention in turn.mentions for index in mention.bands]
         assert sorted(things) == list(range(len(scene.things)))
@@ -100,14 +105,14 @@ def test_captions_name_all_that_is_there_and_nothing_else(seed: int) -> None:
             words = turn.answer[mention.start : mention.end]
             names = {scene.things[index].kind.name for index in mention.things}
             names |= {scene.bands[index].name for index in mention.bands}
-            assert named_in(words) == names
+            assert find_names(words) == names
             assert words == words.strip()
 
 
 @settings(max_examples=60, deadline=None)
 @given(seeds)
 def test_referring_expressions_mean_one_thing_only(seed: int) -> None:
-    scene = draw_scene(seed)
+    scene = generate_scene(seed)
     found = [set(referring_expressions(scene, index)) for index in range(len(scene.things))]
     for index, expressions in enumerate(found):
         others = set().union(*found[:index], *found[index + 1 :])
@@ -118,7 +123,7 @@ def test_small_and_large_follow_from_the_sizes() -> None:
     cat = KINDS[0]
     small = Thing(cat, 0.2, 0.5, 0.22, 0, False)
     large = Thing(cat, 0.8, 0.5, 0.4, 0, False)
-    scene = Scene((small, large), draw_scene(0).bands, 0)
+    scene = Scene((small, large), generate_scene(0).bands, 0)
     assert "the small cat" in referring_expressions(scene, 0)
     assert "the left cat" in referring_expressions(scene, 0)
     assert "the large cat" in referring_expressions(scene, 1)
@@ -128,11 +133,11 @@ def test_small_and_large_follow_from_the_sizes() -> None:
 @settings(max_examples=80, deadline=None)
 @given(seeds)
 def test_answers_follow_from_the_facts(seed: int) -> None:
-    scene = draw_scene(seed)
-    turn = ask(scene, np.random.default_rng(seed))
+    scene = generate_scene(seed)
+    turn = ask_random_question(scene, np.random.default_rng(seed))
     kinds = {kind.name for kind in scene.kinds}
     bands = {band.name for band in scene.bands}
-    asked = named_in(turn.question)
+    asked = find_names(turn.question)
     if turn.task == "is there":
         assert turn.answer.startswith("Yes" if asked <= kinds | bands else "No")
     if turn.task == "how many" and asked:
@@ -141,38 +146,38 @@ def test_answers_follow_from_the_facts(seed: int) -> None:
         word = ("no", "one", "two", "three")[count]
         assert re.search(rf"\b{word}\b", turn.answer)
     if turn.task == "which":
-        assert named_in(turn.answer) < asked
+        assert find_names(turn.answer) < asked
     for mention in turn.mentions:
         assert 0 <= mention.start < mention.end <= len(turn.answer)
 
 
 def test_where_answers_say_the_place_or_what_is_behind() -> None:
-    scene = draw_scene(2)
+    scene = generate_scene(2)
     thing = scene.things[0]
     expressions = referring_expressions(scene, 0)
-    plain = where_thing(scene, 0, expressions[0])
+    plain = thing_place_turn(scene, 0, expressions[0])
     assert plain.answer == f"The {thing.kind.name} is {thing.place}."
     for index, thing in enumerate(scene.things):
-        behind = scene.band_behind(thing)
-        placed = where_thing(scene, index, f"the {thing.kind.name} {thing.place}").answer
+        behind = scene.find_band_behind(thing)
+        placed = thing_place_turn(scene, index, f"the {thing.kind.name} {thing.place}").answer
         between = "is in front of" if behind is scene.backdrop else "is on"
         start = f"The {thing.kind.name} {thing.place} {between} "
         assert placed.startswith(start)
         assert placed.endswith(f"{behind.name}.")
-    assert where_band(scene, 0).answer == f"The {scene.bands[0].name} is at the top."
+    assert band_place_turn(scene, 0).answer == f"The {scene.bands[0].name} is at the top."
 
 
 def test_mention_mask_is_the_union_of_what_the_words_mean() -> None:
-    drawing = draw(draw_scene(3), 96)
-    turn = caption(drawing.scene)
+    drawing = draw(generate_scene(3), 96)
+    turn = caption_turn(drawing.scene)
     whole = sum(mention_mask(drawing, mention).sum() for mention in turn.mentions)
     assert whole == 96 * 96
 
 
 def test_names_are_found_once_each_and_the_longest_first() -> None:
     text = "Two cats and a soccer ball on a wood floor; no bus, three strawberries."
-    assert named_in(text) == {"cat", "soccer ball", "wood floor", "bus", "strawberry"}
-    assert named_in("category scattered") == set()
+    assert find_names(text) == {"cat", "soccer ball", "wood floor", "bus", "strawberry"}
+    assert find_names("category scattered") == set()
     assert all(place == place.strip() for row in PLACES for place in row)
 
 
@@ -180,8 +185,8 @@ def test_follow_ups_lean_on_what_was_said() -> None:
     random = np.random.default_rng(0)
     seen = set()
     for seed in range(300):
-        scene = draw_scene(seed)
-        first, second = converse(scene, random)
+        scene = generate_scene(seed)
+        first, second = generate_conversation(scene, random)
         if " it?" not in second.question:
             continue
         seen.add(second.question)
@@ -196,18 +201,18 @@ def test_follow_ups_lean_on_what_was_said() -> None:
 def test_numbers_are_asked_of_things_that_bear_one() -> None:
     random = np.random.default_rng(0)
     for seed in range(40):
-        turn = ask_number(draw_scene(seed, tagged=True), random)
-        assert ask_number(draw_scene(seed, tagged=False), random) is None
+        turn = ask_tag_number(generate_scene(seed, tagged=True), random)
+        assert ask_tag_number(generate_scene(seed, tagged=False), random) is None
         if turn is None:
             continue
         (mention,) = turn.mentions
-        scene = draw_scene(seed, tagged=True)
-        assert turn.answer.endswith(f" is {scene.things[mention.things[0]].number}.")
+        scene = generate_scene(seed, tagged=True)
+        assert turn.answer.endswith(f" is {scene.things[mention.things[0]].tag_number}.")
         assert turn.question == f"What number is on {turn.answer[mention.start : mention.end]}?"
 
 
 def test_tags_belong_to_their_things() -> None:
-    tagged, plain = draw_scene(2, tagged=True), draw_scene(2, tagged=False)
+    tagged, plain = generate_scene(2, tagged=True), generate_scene(2, tagged=False)
     one, other = draw(tagged), draw(plain)
     changed = (one.picture != other.picture).any(-1)
     assert changed.any()
@@ -216,18 +221,21 @@ def test_tags_belong_to_their_things() -> None:
 
 def test_absent_expressions_mean_nothing_that_is_there() -> None:
     for seed in range(60):
-        drawing = draw(draw_scene(seed), 48)
-        (said,) = absences(drawing, seed)
+        drawing = draw(generate_scene(seed), 48)
+        (said,) = absent_protocol(drawing, seed)
         scene = drawing.scene
         there = {kind.name for kind in scene.kinds} | {band.name for band in scene.bands}
-        assert named_in(said.turn.answer)
-        assert not named_in(said.turn.answer) & there
+        assert find_names(said.turn.answer)
+        assert not find_names(said.turn.answer) & there
         assert not mention_mask(drawing, said.turn.mentions[0]).any()
 
 
 def test_looks_vary_and_shapes_stay_nearly_the_same() -> None:
-    usual, varied = draw(draw_scene(3), 192), draw(draw_scene(3), 192, Style(variation=1))
-    again = draw(draw_scene(3), 192, Style(variation=1))
+    usual, varied = (
+        draw(generate_scene(3), 192),
+        draw(generate_scene(3), 192, DrawingStyle(augmentation_seed=1)),
+    )
+    again = draw(generate_scene(3), 192, DrawingStyle(augmentation_seed=1))
     np.testing.assert_array_equal(varied.picture, again.picture)
     assert np.abs(usual.picture.astype(int) - varied.picture).mean() > 3
     for one, other in zip(usual.thing_masks, varied.thing_masks, strict=True):
@@ -236,12 +244,12 @@ def test_looks_vary_and_shapes_stay_nearly_the_same() -> None:
 
 def test_settings_are_drawn_as_they_say(tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), (10, 200, 30)).save(tmp_path / "green.png")
-    drawing = photograph_setting(tmp_path).drawing(7)
+    drawing = photograph_setting(tmp_path).draw(7)
     assert (drawing.picture[drawing.band_masks.any(0)] == (10, 200, 30)).all(-1).mean() > 0.9
-    np.testing.assert_array_equal(drawing.owner, OWN.drawing(7).owner)
-    assert LARGER.drawing(7).picture.shape == (543, 543, 3)
-    most = max(len(LARGER.drawing(seed).scene.things) for seed in range(12))
-    assert most > MOST_THINGS
+    np.testing.assert_array_equal(drawing.region_ids, DEFAULT_SETTING.draw(7).region_ids)
+    assert LARGER_SETTING.draw(7).picture.shape == (543, 543, 3)
+    most = max(len(LARGER_SETTING.draw(seed).scene.things) for seed in range(12))
+    assert most > MAX_THINGS
 
 
 def test_settings_say_what_is_missing(tmp_path: Path) -> None:

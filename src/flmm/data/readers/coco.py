@@ -12,19 +12,19 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from flmm.data.readers.files import numbered, read_json
+from flmm.data.readers.files import index_by_id, read_json
 from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample
 from flmm.errors import InputError
 
 
-class InstancePicture(TypedDict):
+class CocoImage(TypedDict):
     """A picture of an instances JSON."""
 
     id: int
     file_name: str
 
 
-class Annotation(TypedDict):
+class CocoAnnotation(TypedDict):
     """A region of a picture."""
 
     id: int
@@ -34,7 +34,7 @@ class Annotation(TypedDict):
     iscrowd: NotRequired[Literal[0, 1]]
 
 
-class Category(TypedDict):
+class CocoCategory(TypedDict):
     """What regions are."""
 
     id: int
@@ -42,15 +42,15 @@ class Category(TypedDict):
     isthing: NotRequired[Literal[0, 1]]
 
 
-class Instances(TypedDict):
+class CocoInstances(TypedDict):
     """An instances JSON."""
 
-    images: list[InstancePicture]
-    annotations: list[Annotation]
-    categories: list[Category]
+    images: list[CocoImage]
+    annotations: list[CocoAnnotation]
+    categories: list[CocoCategory]
 
 
-INSTANCES = TypeAdapter(Instances)
+INSTANCES_SCHEMA = TypeAdapter(CocoInstances)
 
 
 def read_coco(file: Path, pictures: Path) -> list[Sample]:
@@ -71,13 +71,17 @@ def read_coco(file: Path, pictures: Path) -> list[Sample]:
         InputError: the file is missing, damaged or of another form, two entries have one number,
             an annotation names a picture or a category that is not there, or there is none.
     """
-    content = read_json(file, INSTANCES)
-    names = numbered(file, "images", ((one["id"], one["file_name"]) for one in content["images"]))
-    categories = numbered(file, "categories", ((one["id"], one) for one in content["categories"]))
-    annotations = numbered(
+    content = read_json(file, INSTANCES_SCHEMA)
+    names = index_by_id(
+        file, "images", ((one["id"], one["file_name"]) for one in content["images"])
+    )
+    categories = index_by_id(
+        file, "categories", ((one["id"], one) for one in content["categories"])
+    )
+    annotations = index_by_id(
         file, "annotations", ((one["id"], one) for one in content["annotations"])
     )
-    of_picture: dict[int, dict[int, list[Annotation]]] = {
+    of_picture: dict[int, dict[int, list[CocoAnnotation]]] = {
         image: defaultdict(list) for image in names
     }
     for annotation in annotations.values():
@@ -102,7 +106,7 @@ def read_coco(file: Path, pictures: Path) -> list[Sample]:
     return samples
 
 
-def _text(identity: str, category: Category, found: list[Annotation]) -> GroundedText | None:
+def _text(text_id: str, category: CocoCategory, found: list[CocoAnnotation]) -> GroundedText | None:
     single, crowds = (
         tuple(CocoRegion(one["segmentation"]) for one in found if one.get("iscrowd", 0) == is_crowd)
         for is_crowd in (0, 1)
@@ -112,4 +116,4 @@ def _text(identity: str, category: Category, found: list[Annotation]) -> Grounde
     is_thing = bool(category["isthing"]) if "isthing" in category else None
     name = category["name"]
     phrase = GroundedPhrase(0, len(name), single, crowds, len(single) > 1, is_thing)
-    return GroundedText(identity, "expression", name, (phrase,))
+    return GroundedText(text_id, "expression", name, (phrase,))

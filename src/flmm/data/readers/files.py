@@ -17,7 +17,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 # The unpickler in C trusts the file's numbers: one flipped bit may ask for all memory there is.
 # This one in Python takes about four times as long, some seconds for all of RefCOCO.
-class _PlainUnpickler(pickle._Unpickler):
+class _RestrictedUnpickler(pickle._Unpickler):
     """Admits containers, numbers and strings alone: whatever names a class or a function fails."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
@@ -30,7 +30,7 @@ class _PlainUnpickler(pickle._Unpickler):
 
 
 def read_json(
-    file: Path, kind: TypeAdapter[Content], encodings: Sequence[str] = ("utf-8",)
+    file: Path, schema: TypeAdapter[Content], encodings: Sequence[str] = ("utf-8",)
 ) -> Content:
     """The file's content, checked; ``encodings`` are tried one after the other.
 
@@ -40,15 +40,15 @@ def read_json(
     content = _bytes(file)
     for encoding in encodings:
         try:
-            return kind.validate_json(content.decode(encoding))
+            return schema.validate_json(content.decode(encoding))
         except UnicodeDecodeError:
             continue
         except ValidationError as error:
-            raise InputError(f"{str(file)!r}: {first_mistake(error)}") from error
+            raise InputError(f"{str(file)!r}: {describe_first_error(error)}") from error
     raise InputError(f"{str(file)!r} is not text in {' or '.join(encodings)}; download it again")
 
 
-def read_plain_pickle(file: Path, kind: TypeAdapter[Content]) -> Content:
+def read_plain_pickle(file: Path, schema: TypeAdapter[Content]) -> Content:
     """A pickle of containers, numbers and strings, checked; nothing in it is run.
 
     Raises:
@@ -56,12 +56,12 @@ def read_plain_pickle(file: Path, kind: TypeAdapter[Content]) -> Content:
     """
     try:
         # The published files are Python 2's, whose strings are bytes.
-        content = _PlainUnpickler(io.BytesIO(_bytes(file)), encoding="latin1").load()
-        return kind.validate_python(content)
+        content = _RestrictedUnpickler(io.BytesIO(_bytes(file)), encoding="latin1").load()
+        return schema.validate_python(content)
     except InputError as error:
         raise InputError(f"pickle {str(file)!r} is refused: {error}") from error
     except ValidationError as error:
-        raise InputError(f"{str(file)!r}: {first_mistake(error)}") from error
+        raise InputError(f"{str(file)!r}: {describe_first_error(error)}") from error
     except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError,
             AttributeError, AssertionError, MemoryError, OverflowError, RecursionError,
             struct.error) as error:  # fmt: skip
@@ -71,19 +71,25 @@ def read_plain_pickle(file: Path, kind: TypeAdapter[Content]) -> Content:
         ) from error
 
 
-def read_json_line(line: str, number: int, file: Path, kind: TypeAdapter[Content]) -> Content:
+def read_json_line(
+    line: str, line_number: int, file: Path, schema: TypeAdapter[Content]
+) -> Content:
     """One line of a JSONL file, checked.
 
     Raises:
         InputError: it is no JSON or not of that kind; names the line.
     """
     try:
-        return kind.validate_json(line)
+        return schema.validate_json(line)
     except ValidationError as error:
-        raise InputError(f"{str(file)!r}, line {number}: {first_mistake(error)}") from error
+        raise InputError(
+            f"{str(file)!r}, line {line_number}: {describe_first_error(error)}"
+        ) from error
 
 
-def numbered(file: Path, kind: str, entries: Iterable[tuple[Key, Content]]) -> dict[Key, Content]:
+def index_by_id(
+    file: Path, entry_name: str, entries: Iterable[tuple[Key, Content]]
+) -> dict[Key, Content]:
     """The entries by their numbers; one that is there twice in the same words counts once.
 
     Raises:
@@ -93,12 +99,13 @@ def numbered(file: Path, kind: str, entries: Iterable[tuple[Key, Content]]) -> d
     for key, entry in entries:
         if known.setdefault(key, entry) != entry:
             raise InputError(
-                f"{str(file)!r}: two different {kind} have the number {key!r}; give each its own"
+                f"{str(file)!r}: two different {entry_name} have the number {key!r};"
+                " give each its own"
             )
     return known
 
 
-def first_mistake(error: ValidationError) -> str:
+def describe_first_error(error: ValidationError) -> str:
     """The first mistake in one line, with its place: pydantic lists all of them over many lines."""
     mistake = error.errors(include_url=False)[0]
     place = ".".join(map(str, mistake["loc"]))

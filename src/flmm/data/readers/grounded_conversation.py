@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from flmm.data.readers.files import read_json
-from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample, wrong_text
+from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample, invalid_text
 from flmm.errors import InputError
 
 
@@ -58,14 +58,14 @@ def read_grounded_conversations(file: Path, pictures: Path) -> list[Sample]:
         try:
             text = _text(str(number), conversation)
         except InputError as error:
-            text = wrong_text(str(number), "caption", str(error))
+            text = invalid_text(str(number), "caption", str(error))
         texts[conversation["file_name"]].append(text)
     if not texts:
         raise InputError(f"{str(file)!r} has no caption; download it again")
     return [Sample(pictures / picture, tuple(said)) for picture, said in texts.items()]
 
 
-def _text(identity: str, conversation: _Conversation) -> GroundedText:
+def _text(text_id: str, conversation: _Conversation) -> GroundedText:
     phrases = []
     for grounding in conversation["groundings"].values():
         if grounding is None or not grounding["rle_masks"]:
@@ -76,4 +76,4 @@ def _text(identity: str, conversation: _Conversation) -> GroundedText:
         start, end = grounding["token_positives"]
         phrases.append(GroundedPhrase(start, end, regions, plural=len(regions) > 1))
     phrases.sort(key=lambda phrase: (phrase.start, phrase.end))
-    return GroundedText(identity, "caption", conversation["caption"], tuple(phrases))
+    return GroundedText(text_id, "caption", conversation["caption"], tuple(phrases))

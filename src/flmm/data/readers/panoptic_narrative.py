@@ -8,8 +8,8 @@ from typing import Literal, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from flmm.data.readers.files import numbered, read_json
-from flmm.data.sample import GroundedPhrase, GroundedText, PanopticRegion, Sample, wrong_text
+from flmm.data.readers.files import index_by_id, read_json
+from flmm.data.sample import GroundedPhrase, GroundedText, PanopticRegion, Sample, invalid_text
 from flmm.errors import InputError
 
 
@@ -74,10 +74,10 @@ def read_panoptic_narratives(
     narratives = read_json(narratives_file, _NARRATIVES)
     panoptic_file = folder / f"panoptic_{part}2017.json"
     panoptic = read_json(panoptic_file, _PANOPTIC)
-    annotations = numbered(
+    annotations = index_by_id(
         panoptic_file, "annotations", ((one["image_id"], one) for one in panoptic["annotations"])
     )
-    categories = numbered(
+    categories = index_by_id(
         panoptic_file, "categories", ((one["id"], one["isthing"]) for one in panoptic["categories"])
     )
     texts: dict[int, list[GroundedText]] = defaultdict(list)
@@ -97,13 +97,13 @@ def read_panoptic_narratives(
         try:
             text = _text(f"{image}-{number}", narrative, file, are_things)
         except InputError as error:
-            text = wrong_text(f"{image}-{number}", "caption", str(error))
+            text = invalid_text(f"{image}-{number}", "caption", str(error))
         texts[image].append(text)
     return [Sample(pictures / f"{image:012d}.jpg", tuple(told)) for image, told in texts.items()]
 
 
 def _text(
-    identity: str, narrative: _Narrative, panoptic: Path, are_things: Mapping[int, int | None]
+    text_id: str, narrative: _Narrative, panoptic: Path, are_things: Mapping[int, int | None]
 ) -> GroundedText:
     """The caption, its grounded utterances looked up one after the other."""
     caption = narrative["caption"]
@@ -125,4 +125,4 @@ def _text(
                     start, at, regions, plural=utterance.get("plural", False), is_thing=is_thing
                 )
             )
-    return GroundedText(identity, "caption", caption, tuple(phrases))
+    return GroundedText(text_id, "caption", caption, tuple(phrases))

@@ -7,12 +7,12 @@ from typing import Literal
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from flmm.data.readers.coco import INSTANCES
-from flmm.data.readers.files import numbered, read_json, read_plain_pickle
+from flmm.data.readers.coco import INSTANCES_SCHEMA
+from flmm.data.readers.files import index_by_id, read_json, read_plain_pickle
 from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample
 from flmm.errors import InputError
 
-Split = Literal["unc", "umd", "google"]
+SplitBy = Literal["unc", "umd", "google"]
 """Who divided the expressions: UNC for RefCOCO and RefCOCO+, UMD or Google for RefCOCOg."""
 
 
@@ -32,7 +32,7 @@ class _Reference(TypedDict):
 _REFERENCES = TypeAdapter(list[_Reference])
 
 
-def read_refcoco(folder: Path, pictures: Path, part: str, split_by: Split) -> list[Sample]:
+def read_refcoco(folder: Path, pictures: Path, part: str, split_by: SplitBy) -> list[Sample]:
     """Every picture of a part ("train", "val", "testA", "testB", "test") with its expressions.
 
     Args:
@@ -52,16 +52,16 @@ def read_refcoco(folder: Path, pictures: Path, part: str, split_by: Split) -> li
     file = folder / f"refs({split_by}).p"
     references = read_plain_pickle(file, _REFERENCES)
     instances_file = folder / "instances.json"
-    instances = read_json(instances_file, INSTANCES)
-    names = numbered(
+    instances = read_json(instances_file, INSTANCES_SCHEMA)
+    names = index_by_id(
         instances_file, "images", ((one["id"], one["file_name"]) for one in instances["images"])
     )
-    regions = numbered(
+    regions = index_by_id(
         instances_file,
         "annotations",
         ((one["id"], CocoRegion(one["segmentation"])) for one in instances["annotations"]),
     )
-    numbered(
+    index_by_id(
         file,
         "sentences",
         (

@@ -6,23 +6,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flmm.atomic_write import write_whole
+from flmm.atomic_write import write_file_atomically
 from flmm.data.sample import GroundedPhrase, GroundedText, PanopticRegion, Sample
 from flmm.errors import InputError
-from flmm.stickers.dataset import WORLD_VERSION
+from flmm.stickers.dataset import SCENE_VERSION
 from flmm.stickers.draw import draw
 from flmm.stickers.language import (
     Mention,
     Turn,
-    caption,
+    band_place_turn,
+    caption_turn,
     referring_expressions,
-    where_band,
-    where_thing,
+    thing_place_turn,
 )
-from flmm.stickers.scene import Scene, draw_scene
+from flmm.stickers.scene import Scene, generate_scene
 
 
-def read_stickers(folder: Path, scenes: int, first_scene: int) -> list[Sample]:
+def read_sticker_scenes(folder: Path, scenes: int, first_scene: int) -> list[Sample]:
     """Scenes ``first_scene`` … ``first_scene + scenes - 1``, always the same ones.
 
     Each has its caption as the recipe of the embedded head asks for it, and as expressions all
@@ -50,24 +50,24 @@ def read_stickers(folder: Path, scenes: int, first_scene: int) -> list[Sample]:
 
 
 def _sample(folder: Path, seed: int) -> Sample:
-    scene = draw_scene(seed)
-    picture, regions = folder / f"{seed}.png", folder / f"{seed}-regions-{WORLD_VERSION}.png"
+    scene = generate_scene(seed)
+    picture, regions = folder / f"{seed}.png", folder / f"{seed}-regions-{SCENE_VERSION}.png"
     # The regions are written last: where they are, the picture is.
     if not regions.exists():
         drawing = draw(scene)
-        colours = np.zeros((*drawing.owner.shape, 3), dtype=np.uint8)
-        colours[..., 0] = drawing.owner
-        write_whole(picture, _png(drawing.picture))
-        write_whole(regions, _png(colours))
-    told = caption(scene)
+        colours = np.zeros((*drawing.region_ids.shape, 3), dtype=np.uint8)
+        colours[..., 0] = drawing.region_ids
+        write_file_atomically(picture, _png(drawing.picture))
+        write_file_atomically(regions, _png(colours))
+    told = caption_turn(scene)
     texts = [GroundedText(f"{seed}-caption", "caption", told.answer,
                           _phrases(scene, told, regions), told.question)]  # fmt: skip
     turns = [
-        where_thing(scene, index, expression)
+        thing_place_turn(scene, index, expression)
         for index in range(len(scene.things))
         for expression in referring_expressions(scene, index)
     ]
-    turns += [where_band(scene, index) for index in range(len(scene.bands))]
+    turns += [band_place_turn(scene, index) for index in range(len(scene.bands))]
     for number, turn in enumerate(turns):
         # The first thing that such an answer says is the expression.
         phrase = _phrases(scene, turn, regions)[0]

@@ -10,12 +10,12 @@ from torch.autograd.function import FunctionCtx
 from transformers import AttentionInterface, SamModel
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
-from flmm.embedded.recipe.hardware import FAST_HALF, ON_GPU
+from flmm.embedded.recipe.hardware import FAST_BFLOAT16, ON_GPU
 
-NAME = "flmm_recipe"
+ATTENTION_NAME = "flmm_recipe"
 
 
-class _Attention(torch.autograd.Function):
+class _AttentionFunction(torch.autograd.Function):
     """softmax(q·kᵀ + bias)·v for (B, H, L, D), whose scale is in the queries already."""
 
     @staticmethod
@@ -49,7 +49,7 @@ class _Attention(torch.autograd.Function):
         return of_query, of_key, of_value, None
 
 
-def attention(
+def cpu_attention_forward(
     _module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -59,29 +59,29 @@ def attention(
     **_: object,
 ) -> tuple[Tensor, None]:
     """As `transformers` calls it: (B, H, L, D) each, an additive (B, 1, L, L) mask or None."""
-    return _attend(query * scaling, key, value, attention_mask).transpose(1, 2), None
+    return _compute_attention(query * scaling, key, value, attention_mask).transpose(1, 2), None
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    number = torch.bfloat16 if FAST_HALF else query.dtype
+def _compute_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    number = torch.bfloat16 if FAST_BFLOAT16 else query.dtype
     bias = None if mask is None else mask.to(number)
     parts = (one.to(number).contiguous() for one in (query, key, value))
-    result: Tensor = _Attention.apply(*parts, bias)  # type: ignore[no-untyped-call]
+    result: Tensor = _AttentionFunction.apply(*parts, bias)  # type: ignore[no-untyped-call]
     return result.to(query.dtype)
 
 
-def learn_with_it(model: nn.Module) -> None:
+def use_cpu_attention(model: nn.Module) -> None:
     """Make a `transformers` model use this attention; its configuration on disk does not change.
 
     On a GPU torch's own is faster.
     """
     if ON_GPU:
         return
-    AttentionInterface.register(NAME, attention)
-    model.set_attn_implementation(NAME)  # type: ignore[operator]
+    AttentionInterface.register(ATTENTION_NAME, cpu_attention_forward)
+    model.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
 
 
-class _SamAttention(SamVisionAttention):
+class _SamCpuAttention(SamVisionAttention):
     """That of a block of SAM's vision encoder without relative positions."""
 
     def forward(  # type: ignore[override]
@@ -94,12 +94,12 @@ class _SamAttention(SamVisionAttention):
             batch, height * width, 3, self.num_attention_heads, -1
         )
         query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
-        result = _attend(query * self.scale, key, value, None)
+        result = _compute_attention(query * self.scale, key, value, None)
         merged = result.transpose(1, 2).reshape(batch, height, width, -1)
         return self.proj(merged), None
 
 
-def sam_learns_with_it(sam: SamModel) -> None:
+def use_cpu_attention_in_sam(sam: SamModel) -> None:
     """Make SAM's vision encoder, whose attention `transformers` does not let one choose, use it.
 
     On a GPU torch's own is faster.
@@ -107,4 +107,4 @@ def sam_learns_with_it(sam: SamModel) -> None:
     if ON_GPU:
         return
     for layer in sam.vision_encoder.layers:
-        layer.attn.__class__ = _SamAttention
+        layer.attn.__class__ = _SamCpuAttention

@@ -14,11 +14,11 @@ from transformers.models.llava.configuration_llava import LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
 from flmm.stickers.language import SUPERWORDS
-from flmm.stickers.questions import every_text
+from flmm.stickers.questions import build_tokenizer_texts
 
-IMAGE, USER, ASSISTANT = "<image>", "<|user|>", "<|assistant|>"
-BEGIN, END, PADDING = "<s>", "</s>", "<pad>"
-SPECIAL = (PADDING, BEGIN, END, IMAGE, USER, ASSISTANT)
+IMAGE_TOKEN, USER_TOKEN, ASSISTANT_TOKEN = "<image>", "<|user|>", "<|assistant|>"
+BEGIN_TOKEN, END_TOKEN, PADDING_TOKEN = "<s>", "</s>", "<pad>"
+SPECIAL_TOKENS = (PADDING_TOKEN, BEGIN_TOKEN, END_TOKEN, IMAGE_TOKEN, USER_TOKEN, ASSISTANT_TOKEN)
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'user' %}<|user|>{% else %}<|assistant|>{% endif %}"
@@ -30,31 +30,31 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
-PIXELS, PATCH = 160, 8
-SMALL_PIXELS = 96
+IMAGE_SIZE, PATCH_SIZE = 160, 8
+SMALL_IMAGE_SIZE = 96
 """Of the pictures that it learns from at first: 144 image tokens cost a third of 400."""
 
 
-def build_tokenizer(vocabulary: int = 1200) -> PreTrainedTokenizerFast:
+def build_tokenizer(vocabulary_size: int = 1200) -> PreTrainedTokenizerFast:
     """A byte-level BPE over the world's words; any Unicode text round-trips."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(SPECIAL),
+        vocab_size=vocabulary_size,
+        special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(every_text(), trainer)
+    tokenizer.train_from_iterator(build_tokenizer_texts(), trainer)
     tokenizer.add_tokens([AddedToken(words, normalized=False) for words in SUPERWORDS])
     wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
-        bos_token=BEGIN,
-        eos_token=END,
-        pad_token=PADDING,
-        extra_special_tokens={"image_token": IMAGE},
-        additional_special_tokens=[USER, ASSISTANT],
+        bos_token=BEGIN_TOKEN,
+        eos_token=END_TOKEN,
+        pad_token=PADDING_TOKEN,
+        extra_special_tokens={"image_token": IMAGE_TOKEN},
+        additional_special_tokens=[USER_TOKEN, ASSISTANT_TOKEN],
         clean_up_tokenization_spaces=False,
         padding_side="left",
         model_max_length=1024,
@@ -63,7 +63,7 @@ def build_tokenizer(vocabulary: int = 1200) -> PreTrainedTokenizerFast:
     return wrapped
 
 
-def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+def find_token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
     number = tokenizer.convert_tokens_to_ids(token)
     assert isinstance(number, int)
     return number
@@ -73,7 +73,7 @@ def build_lmm(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGenerati
     """The untrained model, about 3.7 M parameters."""
     vision = CLIPVisionConfig(
         hidden_size=192, intermediate_size=640, num_hidden_layers=4, num_attention_heads=6,
-        image_size=PIXELS, patch_size=PATCH, projection_dim=192,
+        image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, projection_dim=192,
     )  # fmt: skip
     text = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=192, intermediate_size=512, num_hidden_layers=4,
@@ -84,30 +84,33 @@ def build_lmm(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGenerati
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=token_id(tokenizer, IMAGE),
+        image_token_index=find_token_id(tokenizer, IMAGE_TOKEN),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
-        image_seq_length=(PIXELS // PATCH) ** 2,
+        image_seq_length=(IMAGE_SIZE // PATCH_SIZE) ** 2,
         tie_word_embeddings=True,
     )
     return LlavaForConditionalGeneration(config)
 
 
-def pixel_values(
-    pictures: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]], side: int = PIXELS
+def preprocess_pictures(
+    pictures: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]],
+    image_size: int = IMAGE_SIZE,
 ) -> Tensor:
     """Square uint8 pictures as the image processor gives them, (B, 3, side, side) in -1..1."""
     small = [
-        np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
+        np.asarray(
+            Image.fromarray(picture).resize((image_size, image_size), Image.Resampling.BICUBIC)
+        )
         for picture in pictures
     ]
     stacked = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2)
     return stacked.float().div_(127.5).sub_(1)
 
 
-def image_states(lmm: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
+def compute_patch_features(lmm: LlavaForConditionalGeneration, pixel_values: Tensor) -> Tensor:
     """(B, 3, S, S) → (B, S/8 · S/8, width): what the projector sees; S may be any size."""
     tower = lmm.model.vision_tower
-    other = pixels.shape[-1] != tower.config.image_size
-    states: Tensor = tower(pixels, interpolate_pos_encoding=other).last_hidden_state
+    other = pixel_values.shape[-1] != tower.config.image_size
+    states: Tensor = tower(pixel_values, interpolate_pos_encoding=other).last_hidden_state
     return states[:, 1:]

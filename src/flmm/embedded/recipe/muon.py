@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flmm.embedded.recipe.hardware import FAST_HALF, ON_GPU
+from flmm.embedded.recipe.hardware import FAST_BFLOAT16, ON_GPU
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
-_CORES = ThreadPoolExecutor(2)
+_THREAD_POOL = ThreadPoolExecutor(2)
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
+def orthogonalise(matrices: Tensor) -> Tensor:
     """(n, a, b) → about the nearest matrices with all singular values 1 (Newton-Schulz)."""
     wide = matrices.shape[1] <= matrices.shape[2]
     result = matrices if wide else matrices.mT
     result = result / result.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    if FAST_HALF:
+    if FAST_BFLOAT16:
         result = result.bfloat16()
     first, second, third = _COEFFICIENTS
     for _ in range(_ITERATIONS):
@@ -35,7 +35,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     return (result if wide else result.mT).to(matrices.dtype)
 
 
-def _together(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+def _group_parameters(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Those with a gradient, in parts that are updated in one go.
 
     A GPU waits for its orders, so all of one shape are; two cores have one each in turn.
@@ -69,7 +69,7 @@ class Muon(Optimizer):
         loss = None if closure is None else closure()
         for group in self.param_groups:
             parameters = cast(list[nn.Parameter], group["params"])
-            list(_CORES.map(partial(self._update, group), _together(parameters)))
+            list(_THREAD_POOL.map(partial(self._update, group), _group_parameters(parameters)))
         return loss
 
     @torch.no_grad()
@@ -85,7 +85,7 @@ class Muon(Optimizer):
         # An update of root mean square 0.2 lets AdamW's learning rates be used as they are.
         scale = 0.2 * max(parameters[0].shape) ** 0.5
         for parameter, update in zip(
-            parameters, orthogonalised(torch.stack(look_ahead)), strict=True
+            parameters, orthogonalise(torch.stack(look_ahead)), strict=True
         ):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update, alpha=-group["lr"] * scale)

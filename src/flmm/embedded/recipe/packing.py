@@ -10,50 +10,58 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
 from flmm.embedded.recipe.lmm_architecture import (
-    ASSISTANT,
-    BEGIN,
-    END,
-    IMAGE,
-    PADDING,
-    PATCH,
-    USER,
-    token_id,
+    ASSISTANT_TOKEN,
+    BEGIN_TOKEN,
+    END_TOKEN,
+    IMAGE_TOKEN,
+    PADDING_TOKEN,
+    PATCH_SIZE,
+    USER_TOKEN,
+    find_token_id,
 )
-from flmm.embedded.recipe.training_loop import Movable
+from flmm.embedded.recipe.training_loop import TensorDataclass
 from flmm.stickers.language import Conversation
 
 
 @dataclass(frozen=True)
-class TextBatch(Movable):
+class TextBatch(TensorDataclass):
     """Pictures, each followed by several conversations that do not see one another."""
 
-    pixels: Tensor
+    pixel_values: Tensor
     """(B·V, 3, S, S): the V views of each picture, one after the other."""
-    views: int
-    ids: Tensor
+    views_per_picture: int
+    input_ids: Tensor
     """(B, L)"""
-    positions: Tensor
-    mask: Tensor
+    position_ids: Tensor
+    attention_mask: Tensor
     """(B, 1, L, L) bool: who may look at whom."""
     targets: Tensor
     """(B, L): the next token where it belongs to an answer, else -100."""
 
 
-def pack(
+def pack_conversations(
     tokenizer: PreTrainedTokenizerFast,
-    pixels: Tensor,
+    pixel_values: Tensor,
     conversations: Sequence[Sequence[Conversation]],
-    patch: int = PATCH,
+    patch_size: int = PATCH_SIZE,
 ) -> TextBatch:
     """Lay each picture's conversations after one copy of its image tokens.
 
     `pixels` are (B·V, 3, S, S) for B pictures' conversations; `patch` is the side of the LMM's
     patches.
     """
-    views = len(pixels) // len(conversations)
-    image_tokens = views * (pixels.shape[-1] // patch) ** 2
+    views = len(pixel_values) // len(conversations)
+    image_tokens = views * (pixel_values.shape[-1] // patch_size) ** 2
     begin, user, image, assistant, end, padding = (
-        token_id(tokenizer, token) for token in (BEGIN, USER, IMAGE, ASSISTANT, END, PADDING)
+        find_token_id(tokenizer, token)
+        for token in (
+            BEGIN_TOKEN,
+            USER_TOKEN,
+            IMAGE_TOKEN,
+            ASSISTANT_TOKEN,
+            END_TOKEN,
+            PADDING_TOKEN,
+        )
     )
     prefix = [begin, user] + [image] * image_tokens
     rows: list[tuple[list[int], list[int], list[int], list[int]]] = []
@@ -83,30 +91,38 @@ def pack(
     causal = torch.ones(longest, longest, dtype=torch.bool).tril()
     same = branch_of[:, :, None] == branch_of[:, None, :]
     mask = causal & (same | (branch_of[:, None, :] == 0))
-    return TextBatch(pixels, views, stack(0, padding), stack(1, 0), mask[:, None], stack(3, -100))
+    return TextBatch(
+        pixel_values, views, stack(0, padding), stack(1, 0), mask[:, None], stack(3, -100)
+    )
 
 
-def text_loss(lmm: LlavaForConditionalGeneration, batch: TextBatch, patches: Tensor) -> Tensor:
+def text_loss(
+    lmm: LlavaForConditionalGeneration, batch: TextBatch, patch_features: Tensor
+) -> Tensor:
     """Mean cross entropy of the answers' tokens; `patches` are the vision tower's states."""
-    return answer_loss(lmm, batch, last_states(lmm, batch, patches))
+    return answer_loss(lmm, batch, compute_last_hidden_states(lmm, batch, patch_features))
 
 
-def last_states(lmm: LlavaForConditionalGeneration, batch: TextBatch, patches: Tensor) -> Tensor:
+def compute_last_hidden_states(
+    lmm: LlavaForConditionalGeneration, batch: TextBatch, patch_features: Tensor
+) -> Tensor:
     """(B, L, width) of the last layer; `patches` are the vision tower's states."""
     model = lmm.model
-    embeddings = model.language_model.embed_tokens(batch.ids)
+    embeddings = model.language_model.embed_tokens(batch.input_ids)
     first = 2
-    image = model.multi_modal_projector(patches)
-    image = image.reshape(len(batch.ids), -1, image.shape[-1]).to(embeddings.dtype)
+    image = model.multi_modal_projector(patch_features)
+    image = image.reshape(len(batch.input_ids), -1, image.shape[-1]).to(embeddings.dtype)
     embeddings = torch.cat(
         [embeddings[:, :first], image, embeddings[:, first + image.shape[1] :]], dim=1
     )
     lowest = torch.finfo(torch.float32).min
-    mask = torch.zeros_like(batch.mask, dtype=torch.float).masked_fill_(~batch.mask, lowest)
+    mask = torch.zeros_like(batch.attention_mask, dtype=torch.float).masked_fill_(
+        ~batch.attention_mask, lowest
+    )
     states: Tensor = model.language_model(
         inputs_embeds=embeddings,
         attention_mask=mask,
-        position_ids=batch.positions,
+        position_ids=batch.position_ids,
         use_cache=False,
     ).last_hidden_state
     return states

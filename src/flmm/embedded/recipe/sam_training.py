@@ -21,34 +21,37 @@ from transformers.models.sam.configuration_sam import (
     SamVisionConfig,
 )
 
-from flmm.embedded.recipe.cpu_attention import sam_learns_with_it
-from flmm.embedded.recipe.hardware import DEVICE, TIMES_AS_MANY
-from flmm.embedded.recipe.training_loop import Fit, Movable, run
+from flmm.embedded.recipe.cpu_attention import use_cpu_attention_in_sam
+from flmm.embedded.recipe.hardware import BATCH_SIZE_FACTOR, DEVICE
+from flmm.embedded.recipe.training_loop import TensorDataclass, TrainingStage, train_stage
 from flmm.masks.refiner import MaskRefiner
-from flmm.progress import Watch, unwatched
-from flmm.stickers.dataset import World
+from flmm.progress import ProgressCallback, no_progress
+from flmm.stickers.dataset import SceneDataset
 from flmm.stickers.draw import Drawing
 from flmm.train.losses import mask_loss
 
-SIDE, PATCH, WIDTH = 256, 8, 96
-LOW_SIDE = 4 * SIDE // PATCH
-_MICRO = 4 * TIMES_AS_MANY
-_REGIONS = 4
+IMAGE_SIZE, PATCH_SIZE, HIDDEN_SIZE = 256, 8, 96
+MASK_SIZE = 4 * IMAGE_SIZE // PATCH_SIZE
+_MICRO_BATCH_SIZE = 4 * BATCH_SIZE_FACTOR
+_MAX_REGIONS = 4
 
 
-def build_segmenter() -> SamModel:
+def build_sam() -> SamModel:
     """The untrained SAM, about 1.5 M parameters, for pictures of 256 pixels."""
     vision = SamVisionConfig(
-        hidden_size=128, output_channels=WIDTH, num_hidden_layers=4, num_attention_heads=4,
-        image_size=SIDE, patch_size=PATCH, mlp_dim=384, window_size=8, global_attn_indexes=[2],
-        use_rel_pos=False, num_pos_feats=WIDTH // 2,
+        hidden_size=128, output_channels=HIDDEN_SIZE, num_hidden_layers=4, num_attention_heads=4,
+        image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, mlp_dim=384, window_size=8,
+        global_attn_indexes=[2], use_rel_pos=False, num_pos_feats=HIDDEN_SIZE // 2,
     )  # fmt: skip
     prompts = SamPromptEncoderConfig(
-        hidden_size=WIDTH, image_size=SIDE, patch_size=PATCH, mask_input_channels=16
+        hidden_size=HIDDEN_SIZE,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        mask_input_channels=16,
     )
     decoder = SamMaskDecoderConfig(
-        hidden_size=WIDTH, mlp_dim=256, num_hidden_layers=2, num_attention_heads=4,
-        iou_head_hidden_dim=WIDTH,
+        hidden_size=HIDDEN_SIZE, mlp_dim=256, num_hidden_layers=2, num_attention_heads=4,
+        iou_head_hidden_dim=HIDDEN_SIZE,
     )  # fmt: skip
     sam = SamModel(
         SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
@@ -62,42 +65,42 @@ def build_segmenter() -> SamModel:
     return sam
 
 
-class DenseHead(nn.Module):
+class DensePredictor(nn.Module):
     """The vision encoder with a read-out of 4x4 values a patch and target, for the warm-up."""
 
-    TARGETS = 4
+    NUM_TARGETS = 4
 
     def __init__(self, sam: SamModel) -> None:
         super().__init__()
         self.vision_encoder = sam.vision_encoder
-        self.read_out = nn.Conv2d(WIDTH, self.TARGETS * 16, 1)
+        self.read_out = nn.Conv2d(HIDDEN_SIZE, self.NUM_TARGETS * 16, 1)
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, S, S) → (B, 4, S/2, S/2): thing, offset down, offset across, edge."""
-        embedding = self.vision_encoder(pixels).last_hidden_state
+        embedding = self.vision_encoder(pixel_values).last_hidden_state
         return functional.pixel_shuffle(self.read_out(embedding), 4)
 
 
-def _shrink(masks: NDArray[np.bool_] | Tensor) -> Tensor:
+def _downsample_masks(masks: NDArray[np.bool_] | Tensor) -> Tensor:
     """(n, h, w) to coverage in 0..1 at SAM's low resolution, (n, 128, 128)."""
     whole = torch.as_tensor(masks).float()[:, None]
-    return functional.interpolate(whole, (LOW_SIDE, LOW_SIDE), mode="area")[:, 0]
+    return functional.interpolate(whole, (MASK_SIZE, MASK_SIZE), mode="area")[:, 0]
 
 
 def dense_targets(drawing: Drawing) -> Tensor:
     """(4, 128, 128): thing or not, offsets to its centre in quarters of the side, edges."""
-    things = _shrink(drawing.thing_masks)
+    things = _downsample_masks(drawing.thing_masks)
     thing = things.amax(0)
     which = things.argmax(0)
     centres = torch.tensor([(thing.y, thing.x) for thing in drawing.scene.things])[which]
-    line = (torch.arange(LOW_SIDE) + 0.5) / LOW_SIDE
+    line = (torch.arange(MASK_SIZE) + 0.5) / MASK_SIZE
     place = torch.stack(torch.meshgrid(line, line, indexing="ij"), -1)
     offsets = ((centres - place) * 4).permute(2, 0, 1)
-    owner = drawing.owner
+    owner = drawing.region_ids
     edge = np.zeros(owner.shape, dtype=np.bool_)
     edge[1:] |= owner[1:] != owner[:-1]
     edge[:, 1:] |= owner[:, 1:] != owner[:, :-1]
-    return torch.cat([thing[None], offsets, _shrink(edge[None])])
+    return torch.cat([thing[None], offsets, _downsample_masks(edge[None])])
 
 
 def dense_loss(predicted: Tensor, target: Tensor) -> Tensor:
@@ -112,25 +115,25 @@ def dense_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PromptBatch(Movable):
+class PromptBatch(TensorDataclass):
     """Pictures with a few prompted regions each; one group of regions shares its prompts' form."""
 
-    pixels: Tensor
-    picture_of_region: Tensor
+    pixel_values: Tensor
+    picture_indices: Tensor
     targets: Tensor
     """(R, 128, 128) coverage in 0..1."""
-    masks: Tensor
+    mask_logits: Tensor
     """(R, 1, 128, 128) coarse mask logits."""
     has_mask: Tensor
     boxes: Tensor
     """(R, 1, 4) in SAM's pixels, shaken."""
     points: Tensor
     """(R, 1, 1, 2) in SAM's pixels, inside the region."""
-    form: str
+    prompt_type: str
     """"box", "point" or "both": the sparse prompts of this batch."""
 
 
-def _coarse_logits(region: Tensor, random: torch.Generator) -> Tensor:
+def _simulate_mask_logits(region: Tensor, random: torch.Generator) -> Tensor:
     """What a coarse stage might say of a region: shifted, blurred, shrunk or grown, wobbly."""
 
     def uniform(low: float, high: float) -> float:
@@ -146,12 +149,14 @@ def _coarse_logits(region: Tensor, random: torch.Generator) -> Tensor:
     return (blurred - uniform(0.3, 0.6)) * uniform(4, 14)
 
 
-def _prompts(drawing: Drawing, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _sample_prompts(
+    drawing: Drawing, random: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Targets, coarse masks, boxes and points of a few regions of a picture."""
-    things, bands = _shrink(drawing.thing_masks), _shrink(drawing.band_masks)
+    things, bands = _downsample_masks(drawing.thing_masks), _downsample_masks(drawing.band_masks)
     bands = bands[bands.sum((1, 2)) > 100]
-    things = things[torch.randperm(len(things), generator=random)[: _REGIONS - 1]]
-    bands = bands[torch.randperm(len(bands), generator=random)[: _REGIONS - len(things)]]
+    things = things[torch.randperm(len(things), generator=random)[: _MAX_REGIONS - 1]]
+    bands = bands[torch.randperm(len(bands), generator=random)[: _MAX_REGIONS - len(things)]]
     targets = torch.cat([things, bands])
     boxes, points = [], []
     for target in targets:
@@ -162,23 +167,23 @@ def _prompts(drawing: Drawing, random: torch.Generator) -> tuple[Tensor, Tensor,
         extent = (box[2:] - box[:2]).repeat(2)
         box = box + torch.randn(4, generator=random) * 0.07 * extent
         chosen = int(torch.randint(len(rows), (1,), generator=random))
-        boxes.append((box * (SIDE / LOW_SIDE)).clamp(0, SIDE))
-        points.append(torch.stack([columns[chosen], rows[chosen]]) * (SIDE / LOW_SIDE))
-    masks = torch.stack([_coarse_logits(target, random) for target in targets])
+        boxes.append((box * (IMAGE_SIZE / MASK_SIZE)).clamp(0, IMAGE_SIZE))
+        points.append(torch.stack([columns[chosen], rows[chosen]]) * (IMAGE_SIZE / MASK_SIZE))
+    masks = torch.stack([_simulate_mask_logits(target, random) for target in targets])
     return targets, masks, torch.stack(boxes), torch.stack(points)
 
 
-def segment(sam: SamModel, batch: PromptBatch) -> tuple[Tensor, Tensor]:
+def predict_masks(sam: SamModel, batch: PromptBatch) -> tuple[Tensor, Tensor]:
     """Logits (R, 128, 128) and predicted IoU (R,) of the prompted regions."""
-    embeddings = sam.vision_encoder(batch.pixels).last_hidden_state[batch.picture_of_region]
-    points = batch.points if batch.form != "box" else None
+    embeddings = sam.vision_encoder(batch.pixel_values).last_hidden_state[batch.picture_indices]
+    points = batch.points if batch.prompt_type != "box" else None
     # Positions are sines of large angles: in bfloat16 corners and points would jump by pixels.
     with torch.autocast(DEVICE.type, enabled=False):
         sparse, dense = sam.prompt_encoder(
             input_points=points,
             input_labels=None if points is None else torch.ones_like(points[..., 0]).long(),
-            input_boxes=batch.boxes if batch.form != "point" else None,
-            input_masks=batch.masks,
+            input_boxes=batch.boxes if batch.prompt_type != "point" else None,
+            input_masks=batch.mask_logits,
         )
         positions = sam.get_image_wide_positional_embeddings()  # type: ignore[no-untyped-call]
     without = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
@@ -195,56 +200,76 @@ def segment(sam: SamModel, batch: PromptBatch) -> tuple[Tensor, Tensor]:
 
 def segment_loss(sam: SamModel, batch: PromptBatch) -> Tensor:
     """BCE + Dice on the mask, squared error on the predicted IoU."""
-    logits, iou = segment(sam, batch)
+    logits, iou = predict_masks(sam, batch)
     found, there = logits.detach() > 0, batch.targets > 0.5
     true = (found & there).sum((1, 2)) / (found | there).sum((1, 2)).clamp(min=1)
     return mask_loss(logits, batch.targets) + functional.mse_loss(iou, true)
 
 
 def warm_up(
-    sam: SamModel, world: World, folder: Path, steps: int, watch: Watch = unwatched
+    sam: SamModel,
+    dataset: SceneDataset,
+    folder: Path,
+    steps: int,
+    on_progress: ProgressCallback = no_progress,
 ) -> None:
     """Teach the vision encoder to see things, where their centres are, and edges."""
     preprocess = MaskRefiner(sam).preprocess
     sam.requires_grad_(True)
-    sam_learns_with_it(sam)
-    model = DenseHead(sam)
+    use_cpu_attention_in_sam(sam)
+    model = DensePredictor(sam)
 
     def batches(step: int) -> list[tuple[Tensor, Tensor]]:
-        indices = _indices(world, 3, step, 4 * _MICRO)
-        drawings = [world.drawing(i) for i in indices]
+        indices = _sample_indices(dataset, 3, step, 4 * _MICRO_BATCH_SIZE)
+        drawings = [dataset.drawing(i) for i in indices]
         pixels = torch.stack([preprocess(d.picture) for d in drawings])
         targets = torch.stack([dense_targets(d) for d in drawings])
-        return list(zip(torch.split(pixels, _MICRO), torch.split(targets, _MICRO), strict=True))
+        return list(
+            zip(
+                torch.split(pixels, _MICRO_BATCH_SIZE),
+                torch.split(targets, _MICRO_BATCH_SIZE),
+                strict=True,
+            )
+        )
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         return dense_loss(model(batch[0]), batch[1])
 
-    run(Fit("segmenter-warm-up", model, steps, batches, loss), folder, watch)
+    train_stage(
+        TrainingStage("segmenter-warm-up", model, steps, batches, loss), folder, on_progress
+    )
 
 
-def _indices(world: World, seed: int, step: int, count: int) -> list[int]:
-    return [int(i) for i in np.random.default_rng((seed, step)).integers(world.count, size=count)]
+def _sample_indices(dataset: SceneDataset, seed: int, step: int, count: int) -> list[int]:
+    return [int(i) for i in np.random.default_rng((seed, step)).integers(dataset.count, size=count)]
 
 
-def train(sam: SamModel, world: World, folder: Path, steps: int, watch: Watch = unwatched) -> None:
+def train(
+    sam: SamModel,
+    dataset: SceneDataset,
+    folder: Path,
+    steps: int,
+    on_progress: ProgressCallback = no_progress,
+) -> None:
     """Teach the whole SAM to follow points, boxes and coarse masks."""
     preprocess = MaskRefiner(sam).preprocess
     sam.requires_grad_(True)
-    sam_learns_with_it(sam)
+    use_cpu_attention_in_sam(sam)
     sam.shared_image_embedding.requires_grad_(False)
 
     def batches(step: int) -> list[PromptBatch]:
         random = torch.Generator().manual_seed(step)
-        drawings = [world.drawing(i) for i in _indices(world, 4, step, 4 * _MICRO)]
+        drawings = [
+            dataset.drawing(i) for i in _sample_indices(dataset, 4, step, 4 * _MICRO_BATCH_SIZE)
+        ]
         forms = ("box", "point", "both", "box")
         return [
-            pack(drawings[i * _MICRO : (i + 1) * _MICRO], form, random)
+            pack(drawings[i * _MICRO_BATCH_SIZE : (i + 1) * _MICRO_BATCH_SIZE], form, random)
             for i, form in enumerate(forms)
         ]
 
     def pack(drawings: Sequence[Drawing], form: str, random: torch.Generator) -> PromptBatch:
-        parts = [_prompts(drawing, random) for drawing in drawings]
+        parts = [_sample_prompts(drawing, random) for drawing in drawings]
         targets, masks, boxes, points = (torch.cat([p[k] for p in parts]) for k in range(4))
         owners = torch.repeat_interleave(torch.tensor([len(p[0]) for p in parts]))
         return PromptBatch(
@@ -258,5 +283,5 @@ def train(sam: SamModel, world: World, folder: Path, steps: int, watch: Watch = 
             form,
         )
 
-    fit = Fit("segmenter", sam, steps, batches, lambda b: segment_loss(sam, b), 1e-3)
-    run(fit, folder, watch)
+    fit = TrainingStage("segmenter", sam, steps, batches, lambda b: segment_loss(sam, b), 1e-3)
+    train_stage(fit, folder, on_progress)

@@ -15,21 +15,21 @@ from torch.multiprocessing.reductions import reduce_tensor
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from flmm.atomic_write import whole_file
-from flmm.embedded.recipe.hardware import DEVICE, FAST_HALF, READERS, SIDE_BY_SIDE
+from flmm.atomic_write import atomic_write
+from flmm.embedded.recipe.hardware import DEVICE, FAST_BFLOAT16, NUM_THREADS, NUM_WORKERS
 from flmm.embedded.recipe.muon import Muon
-from flmm.progress import Watch, unwatched
+from flmm.progress import ProgressCallback, no_progress
 
 Batch = TypeVar("Batch")
 
-_SMALL = 2**16
+_MAX_INLINE_BYTES = 2**16
 """Bytes."""
 
-_SAVE_EVERY = 100
-_WARM_UP = 0.03
+_CHECKPOINT_EVERY = 100
+_WARM_UP_SHARE = 0.03
 
 
-class Movable:
+class TensorDataclass:
     """A dataclass whose tensors can be moved to a device."""
 
     def to(self, device: torch.device) -> Self:
@@ -38,7 +38,7 @@ class Movable:
 
 
 @dataclass(frozen=True)
-class Fit(Generic[Batch]):
+class TrainingStage(Generic[Batch]):
     """One stage of training.
 
     `batches(step)` gives the step's micro-batches (small ones stay in the processor's cache) and
@@ -66,13 +66,13 @@ class _Steps(Dataset[Sequence[Batch]]):
         return self._batches(step)
 
 
-def _read(fit: Fit[Batch], first: int) -> Iterable[Sequence[Batch]]:
+def _prefetch_batches(stage: TrainingStage[Batch], first_step: int) -> Iterable[Sequence[Batch]]:
     """The micro-batches of the steps from `first` on, prepared ahead by other processes."""
     return DataLoader(
-        _Steps(fit.batches),
+        _Steps(stage.batches),
         batch_size=None,
-        sampler=range(first, fit.steps),
-        num_workers=READERS,
+        sampler=range(first_step, stage.steps),
+        num_workers=NUM_WORKERS,
         multiprocessing_context="fork",
         worker_init_fn=_send_small_tensors_by_value,
     )
@@ -80,16 +80,16 @@ def _read(fit: Fit[Batch], first: int) -> Iterable[Sequence[Batch]]:
 
 def _send_small_tensors_by_value(_worker: int) -> None:
     """A file of shared memory for each of a batch's hundreds of tensors took a third of a step."""
-    ForkingPickler.register(Tensor, _reduced)
+    ForkingPickler.register(Tensor, _reduce_tensor)
 
 
-def _reduced(tensor: Tensor) -> tuple[Callable[..., Tensor], tuple[object, ...]]:
-    if tensor.nbytes > _SMALL:
+def _reduce_tensor(tensor: Tensor) -> tuple[Callable[..., Tensor], tuple[object, ...]]:
+    if tensor.nbytes > _MAX_INLINE_BYTES:
         return reduce_tensor(tensor)  # type: ignore[no-any-return, no-untyped-call]
     return torch.from_numpy, (tensor.numpy(),)
 
 
-def _optimizers(fit: Fit[Batch]) -> list[Optimizer]:
+def _optimizers(fit: TrainingStage[Batch]) -> list[Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for embeddings, biases, norms and the rest."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
@@ -106,20 +106,24 @@ def _optimizers(fit: Fit[Batch]) -> list[Optimizer]:
     return optimizers
 
 
-def learning_rate_share(progress: float) -> float:
+def learning_rate_factor(progress: float) -> float:
     """Linear warm-up over the first 3 %, then a cosine to 2 %; `progress` in 0..1."""
-    if progress < _WARM_UP:
-        return max(progress / _WARM_UP, 0.02)
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP)))
+    if progress < _WARM_UP_SHARE:
+        return max(progress / _WARM_UP_SHARE, 0.02)
+    return 0.02 + 0.98 * 0.5 * (
+        1 + math.cos(math.pi * (progress - _WARM_UP_SHARE) / (1 - _WARM_UP_SHARE))
+    )
 
 
 def save_atomically(state: object, file: Path) -> None:
     """`torch.save` that leaves either the old file or the whole new one."""
-    with whole_file(file) as place:
+    with atomic_write(file) as place:
         torch.save(state, place)
 
 
-def run(fit: Fit[Batch], folder: Path, watch: Watch = unwatched) -> None:
+def train_stage(
+    stage: TrainingStage[Batch], folder: Path, on_progress: ProgressCallback = no_progress
+) -> None:
     """Train `fit.module` in place, going on from the checkpoint in `folder` if there is one.
 
     `watch` is shown each step, and the stage's name with its loss.
@@ -127,48 +131,48 @@ def run(fit: Fit[Batch], folder: Path, watch: Watch = unwatched) -> None:
     Raises FloatingPointError when the loss stops being a number; the last checkpoint stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / f"{fit.name}.pt"
-    fit.module.to(DEVICE)
-    optimizers = _optimizers(fit)
+    checkpoint = folder / f"{stage.name}.pt"
+    stage.module.to(DEVICE)
+    optimizers = _optimizers(stage)
     torch.set_num_threads(1)
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        fit.module.load_state_dict(state["module"])
+        stage.module.load_state_dict(state["module"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         first = state["step"]
-    if first >= fit.steps:
+    if first >= stage.steps:
         return
-    parameters = [p for p in fit.module.parameters() if p.requires_grad]
+    parameters = [p for p in stage.module.parameters() if p.requires_grad]
 
     def learn(batch: Batch, count: int) -> Tensor:
         batch = send_to_device(batch, DEVICE)
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=FAST_HALF):
-            loss = fit.loss(batch) / count
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=FAST_BFLOAT16):
+            loss = stage.loss(batch) / count
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as workers:
+    with ThreadPoolExecutor(NUM_THREADS) as workers:
         mean = 0.0
-        for step, batches in enumerate(_read(fit, first), first):
-            share = learning_rate_share(step / fit.steps)
+        for step, batches in enumerate(_prefetch_batches(stage, first), first):
+            share = learning_rate_factor(step / stage.steps)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = fit.learning_rate * share
+                    group["lr"] = stage.learning_rate * share
                 optimizer.zero_grad(set_to_none=True)
             losses = list(workers.map(learn, batches, [len(batches)] * len(batches)))
             value = torch.stack(losses).sum().item()
             if not math.isfinite(value):
-                raise FloatingPointError(f"{fit.name}: loss {value} at step {step}")
-            torch.nn.utils.clip_grad_norm_(parameters, fit.clip)
+                raise FloatingPointError(f"{stage.name}: loss {value} at step {step}")
+            torch.nn.utils.clip_grad_norm_(parameters, stage.clip)
             for optimizer in optimizers:
                 optimizer.step()
             mean = value if step == first else 0.98 * mean + 0.02 * value
-            watch(step + 1, fit.steps, f"{fit.name}: loss {mean:.4f}")
-            if (step + 1) % _SAVE_EVERY == 0 or step + 1 == fit.steps:
+            on_progress(step + 1, stage.steps, f"{stage.name}: loss {mean:.4f}")
+            if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == stage.steps:
                 saved = {
-                    "module": fit.module.state_dict(),
+                    "module": stage.module.state_dict(),
                     "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                     "step": step + 1,
                 }

@@ -15,26 +15,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
-from flmm.embedded.recipe.cpu_attention import learn_with_it
+from flmm.embedded.recipe.cpu_attention import use_cpu_attention
 from flmm.embedded.recipe.curriculum import Curriculum
-from flmm.embedded.recipe.hardware import TIMES_AS_MANY
-from flmm.embedded.recipe.lmm_architecture import SMALL_PIXELS, image_states, pixel_values
-from flmm.embedded.recipe.training_loop import Fit, run
-from flmm.progress import Watch, unwatched
-from flmm.stickers.dataset import World
+from flmm.embedded.recipe.hardware import BATCH_SIZE_FACTOR
+from flmm.embedded.recipe.lmm_architecture import (
+    SMALL_IMAGE_SIZE,
+    compute_patch_features,
+    preprocess_pictures,
+)
+from flmm.embedded.recipe.training_loop import TrainingStage, train_stage
+from flmm.progress import ProgressCallback, no_progress
+from flmm.stickers.dataset import SceneDataset
 from flmm.stickers.draw import TAG_SIDE, Drawing
 from flmm.stickers.kinds import KINDS, STUFF
-from flmm.stickers.scene import MOST_THINGS, Scene
+from flmm.stickers.scene import MAX_THINGS, Scene
 
 LABELS = (*(kind.name for kind in KINDS), *STUFF, *(str(number) for number in range(1, 10)))
-_NUMBERS = slice(len(LABELS) - 9, len(LABELS))
-_INDEX = {name: index for index, name in enumerate(LABELS)}
-CROP_PIXELS = 64
-_MICRO = 24 * TIMES_AS_MANY
-_WHOLE_FROM = 0.7
+_NUMBER_LABELS = slice(len(LABELS) - 9, len(LABELS))
+_LABEL_INDEX = {name: index for index, name in enumerate(LABELS)}
+CROP_SIZE = 64
+_MICRO_BATCH_SIZE = 24 * BATCH_SIZE_FACTOR
+_WHOLE_PICTURES_FROM = 0.7
 
 
-class KindClassifier(nn.Module):
+class LabelClassifier(nn.Module):
     """The vision tower with a linear classifier on every patch, pooled over the best few."""
 
     def __init__(self, lmm: LlavaForConditionalGeneration) -> None:
@@ -44,13 +48,13 @@ class KindClassifier(nn.Module):
         self.classifier = nn.Linear(self.vision_tower.config.hidden_size, len(LABELS))
         nn.init.constant_(self.classifier.bias, -3.0)
 
-    def patches(self, pixels: Tensor) -> Tensor:
+    def patch_features(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, S, S) → (B, h·w, width): the patches' states, as the projector sees them."""
-        return image_states(self.lmm[0], pixels)
+        return compute_patch_features(self.lmm[0], pixel_values)
 
-    def loss(self, patches: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, patch_features: Tensor, labels: Tensor) -> Tensor:
         """BCE of the pooled logits against (B, labels): 1 there, 0 not there, -1 not asked."""
-        logits = self.classifier(patches).float().topk(4, dim=1).values.mean(1)
+        logits = self.classifier(patch_features).float().topk(4, dim=1).values.mean(1)
         every = functional.binary_cross_entropy_with_logits(
             logits, labels.clamp(min=0), reduction="none"
         )
@@ -58,24 +62,24 @@ class KindClassifier(nn.Module):
         return 10 * (every * asked).sum() / asked.sum()
 
 
-def labels_of(scenes: Sequence[Scene]) -> Tensor:
+def scene_labels(scenes: Sequence[Scene]) -> Tensor:
     """(B, labels): the kinds of thing and stuff of scenes; numbers are too small to be asked."""
     target = torch.zeros(len(scenes), len(LABELS))
-    target[:, _NUMBERS] = -1
+    target[:, _NUMBER_LABELS] = -1
     for row, scene in enumerate(scenes):
         for name in (*(k.name for k in scene.kinds), *(b.name for b in scene.bands)):
-            target[row, _INDEX[name]] = 1
+            target[row, _LABEL_INDEX[name]] = 1
     return target
 
 
-def number_crop(drawing: Drawing, random: np.random.Generator) -> tuple[NDArray[np.uint8], Tensor]:
+def crop_number(drawing: Drawing, random: np.random.Generator) -> tuple[NDArray[np.uint8], Tensor]:
     """A part of a picture around the tag of one of its things, and the part's labels.
 
     The digit is as large as in a closer look, or up to four times as large: large ones are learned
     first, and without them small ones never were.
     """
     scene = drawing.scene
-    numbered = [index for index, thing in enumerate(scene.things) if thing.number is not None]
+    numbered = [index for index, thing in enumerate(scene.things) if thing.tag_number is not None]
     index = numbered[int(random.integers(len(numbered)))]
     thing = scene.things[index]
     side = float(np.exp(random.uniform(np.log(0.06), np.log(0.25))))
@@ -85,42 +89,42 @@ def number_crop(drawing: Drawing, random: np.random.Generator) -> tuple[NDArray[
     pixels = round(side * size)
     left, top = np.clip(np.round(centre * size - pixels / 2).astype(int), 0, size - pixels)
     crop = drawing.picture[top : top + pixels, left : left + pixels]
-    return crop, labels_of_look(scene, index)
+    return crop, closer_look_labels(scene, index)
 
 
-def labels_of_look(scene: Scene, index: int) -> Tensor:
+def closer_look_labels(scene: Scene, index: int) -> Tensor:
     """(labels,) of a closer look at one of a scene's things: only the number is asked."""
     labels = torch.full((len(LABELS),), -1.0)
-    labels[_NUMBERS] = 0
+    labels[_NUMBER_LABELS] = 0
     # Tags of other things may be seen, or not.
     for thing in scene.things:
-        if thing.number is not None:
-            labels[_INDEX[str(thing.number)]] = -1
-    number = scene.things[index].number
+        if thing.tag_number is not None:
+            labels[_LABEL_INDEX[str(thing.tag_number)]] = -1
+    number = scene.things[index].tag_number
     if number is not None:
-        labels[_INDEX[str(number)]] = 1
+        labels[_LABEL_INDEX[str(number)]] = 1
     return labels
 
 
 @dataclass(frozen=True)
-class _Window:
+class _CropWindow:
     """A square part of a picture, in fractions of its side."""
 
     left: float
     top: float
     side: float
 
-    def holds(self, x: float, y: float) -> bool:
+    def contains(self, x: float, y: float) -> bool:
         return 0 < x - self.left < self.side and 0 < y - self.top < self.side
 
-    def meets(self, x: float, y: float, reach: float) -> bool:
+    def overlaps(self, x: float, y: float, margin: float) -> bool:
         return (
-            self.left - reach < x < self.left + self.side + reach
-            and self.top - reach < y < self.top + self.side + reach
+            self.left - margin < x < self.left + self.side + margin
+            and self.top - margin < y < self.top + self.side + margin
         )
 
 
-def crop_around(drawing: Drawing, random: np.random.Generator) -> tuple[Drawing, Tensor]:
+def crop_around_thing(drawing: Drawing, random: np.random.Generator) -> tuple[Drawing, Tensor]:
     """A part of a picture around one of its things, and the part's labels.
 
     Two thirds have the scale at which the LMM sees whole pictures; the others are as near as a
@@ -133,51 +137,55 @@ def crop_around(drawing: Drawing, random: np.random.Generator) -> tuple[Drawing,
     reach = max(side * 0.3, 0.02)
     centre = np.array([thing.x, thing.y]) + random.uniform(-reach, reach, 2)
     left, top = np.clip(centre - side / 2, 0, 1 - side)
-    window = _Window(float(left), float(top), float(side))
+    window = _CropWindow(float(left), float(top), float(side))
     size = drawing.picture.shape[0]
     rows = slice(round(window.top * size), round((window.top + window.side) * size))
     columns = slice(round(window.left * size), round((window.left + window.side) * size))
-    owner = drawing.owner[rows, columns]
+    owner = drawing.region_ids[rows, columns]
 
     labels = torch.zeros(len(LABELS))
-    labels[_NUMBERS] = 0 if near else -1
+    labels[_NUMBER_LABELS] = 0 if near else -1
     for other in scene.things:
-        index = _INDEX[other.kind.name]
-        if window.holds(other.x, other.y):
+        index = _LABEL_INDEX[other.kind.name]
+        if window.contains(other.x, other.y):
             labels[index] = 1
-        elif window.meets(other.x, other.y, other.size / 2) and labels[index] == 0:
+        elif window.overlaps(other.x, other.y, other.size / 2) and labels[index] == 0:
             labels[index] = -1
-        if near and other.number is not None and window.meets(other.x, other.y, 0.03):
-            inside = window.meets(other.x, other.y, -0.02)
-            labels[_INDEX[str(other.number)]] = 1 if inside else -1
+        if near and other.tag_number is not None and window.overlaps(other.x, other.y, 0.03):
+            inside = window.overlaps(other.x, other.y, -0.02)
+            labels[_LABEL_INDEX[str(other.tag_number)]] = 1 if inside else -1
     for number, band in enumerate(scene.bands):
         share = (owner == number).mean()
-        labels[_INDEX[band.name]] = 1 if share > 0.06 else -1 if share else 0
+        labels[_LABEL_INDEX[band.name]] = 1 if share > 0.06 else -1 if share else 0
     return Drawing(drawing.picture[rows, columns], owner, scene), labels
 
 
 def warm_up(
-    classifier: KindClassifier, world: World, folder: Path, steps: int, watch: Watch = unwatched
+    classifier: LabelClassifier,
+    dataset: SceneDataset,
+    folder: Path,
+    steps: int,
+    on_progress: ProgressCallback = no_progress,
 ) -> None:
     """Teach the vision tower which kinds of thing and stuff, and which numbers, it sees."""
-    plan = Curriculum(world, 1, steps, ((1.0, MOST_THINGS),))
-    learn_with_it(classifier.vision_tower)
+    plan = Curriculum(dataset, 1, steps, ((1.0, MAX_THINGS),))
+    use_cpu_attention(classifier.vision_tower)
 
     def batches(step: int) -> list[tuple[Tensor, Tensor]]:
-        whole = step >= _WHOLE_FROM * steps
-        count = _MICRO if whole else 4 * _MICRO
-        indices, random = plan.draw(step, count)
+        whole = step >= _WHOLE_PICTURES_FROM * steps
+        count = _MICRO_BATCH_SIZE if whole else 4 * _MICRO_BATCH_SIZE
+        indices, random = plan.sample(step, count)
         if whole:
-            pixels = pixel_values([world.picture(i) for i in indices], SMALL_PIXELS)
-            labels = labels_of([world.scene(i) for i in indices])
+            pixels = preprocess_pictures([dataset.picture(i) for i in indices], SMALL_IMAGE_SIZE)
+            labels = scene_labels([dataset.scene(i) for i in indices])
         else:
-            crops = [crop_around(world.drawing(i), random) for i in indices]
-            pixels = pixel_values([crop.picture for crop, _ in crops], CROP_PIXELS)
+            crops = [crop_around_thing(dataset.drawing(i), random) for i in indices]
+            pixels = preprocess_pictures([crop.picture for crop, _ in crops], CROP_SIZE)
             labels = torch.stack([one for _, one in crops])
         return list(zip(torch.chunk(pixels, 2), torch.chunk(labels, 2), strict=True))
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         pixels, labels = batch
-        return classifier.loss(classifier.patches(pixels), labels)
+        return classifier.loss(classifier.patch_features(pixels), labels)
 
-    run(Fit("lmm-warm-up", classifier, steps, batches, loss), folder, watch)
+    train_stage(TrainingStage("lmm-warm-up", classifier, steps, batches, loss), folder, on_progress)

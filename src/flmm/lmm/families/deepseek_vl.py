@@ -12,9 +12,15 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
 
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.image_processing import resized_then_padded, whole_grid
+from flmm.lmm.image_processing import grid_view, letterboxed_geometry
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+from flmm.lmm.tiny_models import (
+    find_token_id,
+    random_model,
+    tiny_text_config,
+    tiny_tokenizer,
+    tiny_vision_config,
+)
 
 
 class DeepseekVLAdapter(LMMAdapter):
@@ -29,16 +35,16 @@ class DeepseekVLAdapter(LMMAdapter):
         canvas = int(vision.image_size)
         side = canvas // int(vision.patch_size)
         smallest = int(self.image_processor.to_dict()["min_size"])
-        geometry = resized_then_padded(picture.size, canvas, smallest, (side, side))
-        return PictureLayout(self.image_token * (side * side), (whole_grid(geometry),))
+        geometry = letterboxed_geometry(picture.size, canvas, smallest, (side, side))
+        return PictureLayout(self.image_token * (side * side), (grid_view(geometry),))
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image_placeholder>")
         config = DeepseekVLConfig(
-            vision_config=SiglipVisionConfig(**tiny_vision(32, 4)),
-            text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
-            image_token_id=token_id(tokenizer, "<image_placeholder>"),
+            vision_config=SiglipVisionConfig(**tiny_vision_config(32, 4)),
+            text_config=LlamaConfig(**tiny_text_config(tokenizer, grouped_queries)),
+            image_token_id=find_token_id(tokenizer, "<image_placeholder>"),
         )
         model = random_model(lambda: DeepseekVLForConditionalGeneration(config))
         processor = DeepseekVLImageProcessorPil(size={"height": 32, "width": 32}, min_size=2)

@@ -17,9 +17,15 @@ from transformers.models.sam.configuration_sam import SamVisionConfig
 from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
 
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.image_processing import resized_then_padded, whole_grid
+from flmm.lmm.image_processing import grid_view, letterboxed_geometry
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+from flmm.lmm.tiny_models import (
+    find_token_id,
+    random_model,
+    tiny_text_config,
+    tiny_tokenizer,
+    tiny_vision_config,
+)
 
 
 class DeepseekVLHybridAdapter(LMMAdapter):
@@ -28,7 +34,7 @@ class DeepseekVLHybridAdapter(LMMAdapter):
     model_types: ClassVar[tuple[str, ...]] = ("deepseek_vl_hybrid",)
     hub_ids: ClassVar[tuple[str, ...]] = ("deepseek-community/deepseek-vl-7b-chat",)
     model_class: ClassVar[type[PreTrainedModel]] = DeepseekVLHybridForConditionalGeneration
-    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "high_res_pixel_values")
+    image_input_names: ClassVar[tuple[str, ...]] = ("pixel_values", "high_res_pixel_values")
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         config = self.model.config
@@ -36,14 +42,14 @@ class DeepseekVLHybridAdapter(LMMAdapter):
         # The small canvas is made from the large one, where the picture lies in whole pixels.
         canvas = int(config.high_res_vision_config.image_size)
         smallest = int(self.image_processor.to_dict()["min_size"])
-        geometry = resized_then_padded(picture.size, canvas, smallest, (side, side))
-        return PictureLayout(self.image_token * (side * side), (whole_grid(geometry),))
+        geometry = letterboxed_geometry(picture.size, canvas, smallest, (side, side))
+        return PictureLayout(self.image_token * (side * side), (grid_view(geometry),))
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image_placeholder>")
         config = DeepseekVLHybridConfig(
-            vision_config=SiglipVisionConfig(**tiny_vision(32, 8)),
+            vision_config=SiglipVisionConfig(**tiny_vision_config(32, 8)),
             high_res_vision_config=SamVisionConfig(
                 hidden_size=16,
                 output_channels=16,
@@ -55,8 +61,8 @@ class DeepseekVLHybridAdapter(LMMAdapter):
                 global_attn_indexes=[0],
                 mlp_dim=32,
             ),
-            text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
-            image_token_id=token_id(tokenizer, "<image_placeholder>"),
+            text_config=LlamaConfig(**tiny_text_config(tokenizer, grouped_queries)),
+            image_token_id=find_token_id(tokenizer, "<image_placeholder>"),
         )
         model = random_model(lambda: DeepseekVLHybridForConditionalGeneration(config))
         processor = DeepseekVLHybridImageProcessorPil(

@@ -11,12 +11,18 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3ForConditionalGener
 from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
 
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.image_processing import whole_grid
+from flmm.lmm.image_processing import grid_view
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
-from flmm.lmm.tiles import stretched
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+from flmm.lmm.tiles import stretched_geometry
+from flmm.lmm.tiny_models import (
+    find_token_id,
+    random_model,
+    tiny_text_config,
+    tiny_tokenizer,
+    tiny_vision_config,
+)
 
-BEGIN, END = "<start_of_image>", "<end_of_image>"
+START_OF_IMAGE, END_OF_IMAGE = "<start_of_image>", "<end_of_image>"
 
 
 class Gemma3Adapter(LMMAdapter):
@@ -25,26 +31,28 @@ class Gemma3Adapter(LMMAdapter):
     model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
     hub_ids: ClassVar[tuple[str, ...]] = ("google/gemma-3-4b-it",)
     model_class: ClassVar[type[PreTrainedModel]] = Gemma3ForConditionalGeneration
-    token_types: ClassVar[str | None] = "token_type_ids"
+    token_type_input_name: ClassVar[str | None] = "token_type_ids"
 
     @property
     def placeholder(self) -> str:
-        return BEGIN
+        return START_OF_IMAGE
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         config = self.model.config
         canvas = int(config.vision_config.image_size)
         side = math.isqrt(int(config.mm_tokens_per_image))
-        view = whole_grid(stretched(picture.size, (canvas, canvas), (side, side)))
-        return PictureLayout(f"\n\n{BEGIN}{self.image_token * side**2}{END}\n\n", (view,))
+        view = grid_view(stretched_geometry(picture.size, (canvas, canvas), (side, side)))
+        return PictureLayout(
+            f"\n\n{START_OF_IMAGE}{self.image_token * side**2}{END_OF_IMAGE}\n\n", (view,)
+        )
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
-        tokenizer = tiny_tokenizer("<image_soft_token>", BEGIN, END)
-        sizes = tiny_llm(tokenizer, grouped_queries)
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
+        tokenizer = tiny_tokenizer("<image_soft_token>", START_OF_IMAGE, END_OF_IMAGE)
+        sizes = tiny_text_config(tokenizer, grouped_queries)
         config = Gemma3Config(
             vision_config=SiglipVisionConfig(
-                **tiny_vision(32, 4),
+                **tiny_vision_config(32, 4),
                 vision_use_head=False,
             ),
             text_config=Gemma3TextConfig(
@@ -55,9 +63,9 @@ class Gemma3Adapter(LMMAdapter):
                 layer_types=["sliding_attention", "full_attention", "sliding_attention"],
             ),
             mm_tokens_per_image=16,
-            boi_token_index=token_id(tokenizer, BEGIN),
-            eoi_token_index=token_id(tokenizer, END),
-            image_token_index=token_id(tokenizer, "<image_soft_token>"),
+            boi_token_index=find_token_id(tokenizer, START_OF_IMAGE),
+            eoi_token_index=find_token_id(tokenizer, END_OF_IMAGE),
+            image_token_index=find_token_id(tokenizer, "<image_soft_token>"),
         )
 
         def build() -> Gemma3ForConditionalGeneration:

@@ -12,10 +12,10 @@ from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImagePr
 from transformers.models.gemma4.modeling_gemma4 import Gemma4ForConditionalGeneration
 
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.image_processing import whole_grid
+from flmm.lmm.image_processing import grid_view
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
-from flmm.lmm.tiles import stretched
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.tiles import stretched_geometry
+from flmm.lmm.tiny_models import find_token_id, random_model, tiny_text_config, tiny_tokenizer
 
 
 class Gemma4Adapter(LMMAdapter):
@@ -24,8 +24,8 @@ class Gemma4Adapter(LMMAdapter):
     model_types: ClassVar[tuple[str, ...]] = ("gemma4",)
     hub_ids: ClassVar[tuple[str, ...]] = ("google/gemma-4-E2B-it",)
     model_class: ClassVar[type[PreTrainedModel]] = Gemma4ForConditionalGeneration
-    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_position_ids")
-    token_types: ClassVar[str | None] = "mm_token_type_ids"
+    image_input_names: ClassVar[tuple[str, ...]] = ("pixel_values", "image_position_ids")
+    token_type_input_name: ClassVar[str | None] = "mm_token_type_ids"
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         config = self.model.config
@@ -35,7 +35,7 @@ class Gemma4Adapter(LMMAdapter):
             picture.inputs["image_position_ids"][picture.index].amax(dim=0) + 1
         ).tolist()
         grid = (rows // pool, columns // pool)
-        view = whole_grid(stretched(picture.size, (rows * patch, columns * patch), grid))
+        view = grid_view(stretched_geometry(picture.size, (rows * patch, columns * patch), grid))
         begin, end = (
             self.tokenizer.convert_ids_to_tokens(int(number))
             for number in (config.boi_token_id, config.eoi_token_id)
@@ -43,9 +43,9 @@ class Gemma4Adapter(LMMAdapter):
         return PictureLayout(f"{begin}{self.image_token * (grid[0] * grid[1])}{end}", (view,))
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<|image|>", "<|image>", "<image|>", "<|video|>", "<|audio|>")
-        sizes = tiny_llm(tokenizer, grouped_queries)
+        sizes = tiny_text_config(tokenizer, grouped_queries)
         config = Gemma4Config(
             vision_config=Gemma4VisionConfig(
                 hidden_size=32,
@@ -68,11 +68,11 @@ class Gemma4Adapter(LMMAdapter):
                 layer_types=["sliding_attention", "sliding_attention", "full_attention"],
             ),
             audio_config=None,
-            boi_token_id=token_id(tokenizer, "<|image>"),
-            eoi_token_id=token_id(tokenizer, "<image|>"),
-            image_token_id=token_id(tokenizer, "<|image|>"),
-            video_token_id=token_id(tokenizer, "<|video|>"),
-            audio_token_id=token_id(tokenizer, "<|audio|>"),
+            boi_token_id=find_token_id(tokenizer, "<|image>"),
+            eoi_token_id=find_token_id(tokenizer, "<image|>"),
+            image_token_id=find_token_id(tokenizer, "<|image|>"),
+            video_token_id=find_token_id(tokenizer, "<|video|>"),
+            audio_token_id=find_token_id(tokenizer, "<|audio|>"),
         )
         model = random_model(lambda: Gemma4ForConditionalGeneration(config))
         processor = Gemma4ImageProcessorPil(patch_size=2, pooling_kernel_size=2, max_soft_tokens=70)

@@ -7,8 +7,8 @@ from transformers.models.glm46v.configuration_glm46v import Glm46VConfig
 from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
 from transformers.models.glm46v.modeling_glm46v import Glm46VForConditionalGeneration
 
-from flmm.lmm.dynamic_resolution import DynamicResolutionAdapter, tiny_pixel_limits
-from flmm.lmm.families.glm4v import tiny_parts
+from flmm.lmm.dynamic_resolution import DynamicResolutionAdapter, tiny_size_limits
+from flmm.lmm.families.glm4v import tiny_tokenizer_and_config
 from flmm.lmm.tiny_models import random_model
 
 
@@ -20,10 +20,10 @@ class Glm46VAdapter(DynamicResolutionAdapter):
     model_class: ClassVar[type[PreTrainedModel]] = Glm46VForConditionalGeneration
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
-        tokenizer, config = tiny_parts(Glm46VConfig, grouped_queries)
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
+        tokenizer, config = tiny_tokenizer_and_config(Glm46VConfig, grouped_queries)
         model = random_model(lambda: Glm46VForConditionalGeneration(config))
         processor = Glm46VImageProcessorPil(  # type: ignore[call-arg]
-            patch_size=4, merge_size=2, size=tiny_pixel_limits(8)
+            patch_size=4, merge_size=2, size=tiny_size_limits(8)
         )
         return cls(model, tokenizer, processor, name="tiny-glm-4.6v")

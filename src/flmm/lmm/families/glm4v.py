@@ -16,10 +16,10 @@ from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from flmm.lmm.dynamic_resolution import (
     DynamicResolutionAdapter,
-    tiny_pixel_limits,
-    tiny_rope,
+    tiny_rope_parameters,
+    tiny_size_limits,
 )
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.tiny_models import find_token_id, random_model, tiny_text_config, tiny_tokenizer
 
 Config = TypeVar("Config", bound=PreTrainedConfig)
 
@@ -35,16 +35,16 @@ class Glm4vAdapter(DynamicResolutionAdapter):
     model_class: ClassVar[type[PreTrainedModel]] = Glm4vForConditionalGeneration
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
-        tokenizer, config = tiny_parts(Glm4vConfig, grouped_queries)
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
+        tokenizer, config = tiny_tokenizer_and_config(Glm4vConfig, grouped_queries)
         model = random_model(lambda: Glm4vForConditionalGeneration(config))
         processor = Glm4vImageProcessorPil(  # type: ignore[call-arg]
-            patch_size=4, merge_size=2, size=tiny_pixel_limits(8)
+            patch_size=4, merge_size=2, size=tiny_size_limits(8)
         )
         return cls(model, tokenizer, processor, name="tiny-glm-4v")
 
 
-def tiny_parts(
+def tiny_tokenizer_and_config(
     make_config: Callable[..., Config], grouped_queries: bool
 ) -> tuple[PreTrainedTokenizerFast, Config]:
     """A tokenizer, and the configuration of a tiny model, of which GLM has two classes."""
@@ -61,11 +61,11 @@ def tiny_parts(
             out_hidden_size=32,
         ).to_dict(),
         text_config=Glm4vTextConfig(  # type: ignore[misc]
-            **tiny_llm(tokenizer, grouped_queries), rope_parameters=tiny_rope()
+            **tiny_text_config(tokenizer, grouped_queries), rope_parameters=tiny_rope_parameters()
         ).to_dict(),
-        image_token_id=token_id(tokenizer, "<|image|>"),
-        video_token_id=token_id(tokenizer, "<|video|>"),
-        image_start_token_id=token_id(tokenizer, "<|begin_of_image|>"),
-        image_end_token_id=token_id(tokenizer, "<|end_of_image|>"),
+        image_token_id=find_token_id(tokenizer, "<|image|>"),
+        video_token_id=find_token_id(tokenizer, "<|video|>"),
+        image_start_token_id=find_token_id(tokenizer, "<|begin_of_image|>"),
+        image_end_token_id=find_token_id(tokenizer, "<|end_of_image|>"),
     )
     return tokenizer, config

@@ -13,10 +13,16 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
-from flmm.lmm.tiles import coarse_and_tiles
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+from flmm.lmm.tiles import tiled_views
+from flmm.lmm.tiny_models import (
+    find_token_id,
+    random_model,
+    tiny_text_config,
+    tiny_tokenizer,
+    tiny_vision_config,
+)
 
-FENCE, WHOLE = "<fake_token_around_image>", "<global-img>"
+FAKE_IMAGE_TOKEN, GLOBAL_IMAGE_TOKEN = "<fake_token_around_image>", "<global-img>"
 
 
 class Idefics3Adapter(LMMAdapter):
@@ -29,9 +35,9 @@ class Idefics3Adapter(LMMAdapter):
     )
     model_class: ClassVar[type[PreTrainedModel]] = Idefics3ForConditionalGeneration
     views: ClassVar[int] = 2
-    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_attention_mask")
+    image_input_names: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_attention_mask")
 
-    def process(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
+    def process_pictures(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         return self.run_image_processor([list(pictures)], return_row_col_info=True)
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
@@ -43,22 +49,25 @@ class Idefics3Adapter(LMMAdapter):
         text = ""
         for row in range(rows):
             text += "".join(
-                f"{FENCE}<row_{row + 1}_col_{column + 1}>{cells}" for column in range(columns)
+                f"{FAKE_IMAGE_TOKEN}<row_{row + 1}_col_{column + 1}>{cells}"
+                for column in range(columns)
             )
             text += "\n"
-        text += ("\n" if rows else "") + f"{FENCE}{WHOLE}{cells}{FENCE}"
-        views = coarse_and_tiles(
+        text += (
+            "\n" if rows else ""
+        ) + f"{FAKE_IMAGE_TOKEN}{GLOBAL_IMAGE_TOKEN}{cells}{FAKE_IMAGE_TOKEN}"
+        views = tiled_views(
             picture.size, tile, side, max(rows, 1), max(columns, 1), coarse_first=False
         )
         return PictureLayout(text, views)
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
-        tokenizer = tiny_tokenizer("<image>", *tiny_markers())
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
+        tokenizer = tiny_tokenizer("<image>", *tile_marker_tokens())
         config = Idefics3Config(
-            vision_config=Idefics3VisionConfig(**tiny_vision(16, 2)),
-            text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
-            image_token_id=token_id(tokenizer, "<image>"),
+            vision_config=Idefics3VisionConfig(**tiny_vision_config(16, 2)),
+            text_config=LlamaConfig(**tiny_text_config(tokenizer, grouped_queries)),
+            image_token_id=find_token_id(tokenizer, "<image>"),
         )
         model = random_model(lambda: Idefics3ForConditionalGeneration(config))
         processor = Idefics3ImageProcessorPil(
@@ -67,7 +76,11 @@ class Idefics3Adapter(LMMAdapter):
         return cls(model, tokenizer, processor, name="tiny-idefics3")
 
 
-def tiny_markers() -> list[str]:
+def tile_marker_tokens() -> list[str]:
     """The special tokens around the tiles of a small picture."""
     numbers = [(row, column) for row in range(1, 5) for column in range(1, 5)]
-    return [FENCE, WHOLE, *(f"<row_{row}_col_{column}>" for row, column in numbers)]
+    return [
+        FAKE_IMAGE_TOKEN,
+        GLOBAL_IMAGE_TOKEN,
+        *(f"<row_{row}_col_{column}>" for row, column in numbers),
+    ]

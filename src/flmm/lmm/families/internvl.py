@@ -16,8 +16,8 @@ from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
-from flmm.lmm.tiles import coarse_and_tiles
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.tiles import tiled_views
+from flmm.lmm.tiny_models import find_token_id, random_model, tiny_text_config, tiny_tokenizer
 
 
 class InternVLAdapter(LMMAdapter):
@@ -31,7 +31,7 @@ class InternVLAdapter(LMMAdapter):
     model_class: ClassVar[type[PreTrainedModel]] = InternVLForConditionalGeneration
     views: ClassVar[int] = 2
 
-    def process(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
+    def process_pictures(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         return self.run_image_processor(list(pictures), crop_to_patches=True)
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
@@ -45,12 +45,12 @@ class InternVLAdapter(LMMAdapter):
             columns, rows = get_optimal_tiled_canvas(
                 picture.size, (tile, tile), settings["min_patches"], settings["max_patches"]
             )
-        views = coarse_and_tiles(picture.size, tile, side, rows, columns, coarse_first=False)
+        views = tiled_views(picture.size, tile, side, rows, columns, coarse_first=False)
         context = self.image_token * (tiles * side * side)
         return PictureLayout(f"<img>{context}</img>", views)
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<IMG_CONTEXT>", "<img>", "</img>")
         config = InternVLConfig(
             vision_config=InternVLVisionConfig(
@@ -61,8 +61,8 @@ class InternVLAdapter(LMMAdapter):
                 image_size=(16, 16),
                 patch_size=(2, 2),
             ),
-            text_config=Qwen2Config(**tiny_llm(tokenizer, grouped_queries)),
-            image_token_id=token_id(tokenizer, "<IMG_CONTEXT>"),
+            text_config=Qwen2Config(**tiny_text_config(tokenizer, grouped_queries)),
+            image_token_id=find_token_id(tokenizer, "<IMG_CONTEXT>"),
             image_seq_length=16,
         )
         model = random_model(lambda: InternVLForConditionalGeneration(config))

@@ -17,9 +17,15 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.image_processing import ImageSteps, whole_grid
+from flmm.lmm.image_processing import PreprocessingSteps, grid_view
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+from flmm.lmm.tiny_models import (
+    find_token_id,
+    random_model,
+    tiny_text_config,
+    tiny_tokenizer,
+    tiny_vision_config,
+)
 
 
 class LlavaAdapter(LMMAdapter):
@@ -41,7 +47,7 @@ class LlavaAdapter(LMMAdapter):
         revision: str | None = None,
     ) -> None:
         super().__init__(model, tokenizer, image_processor, name, revision)
-        self._image_steps = ImageSteps.of(image_processor)
+        self._preprocessing_steps = PreprocessingSteps.from_image_processor(image_processor)
         config = model.config
         assert isinstance(config, LlavaConfig)
         vision = config.vision_config
@@ -52,8 +58,8 @@ class LlavaAdapter(LMMAdapter):
             )
         assert isinstance(vision.patch_size, int)
         assert isinstance(vision.image_size, int)
-        self._patch = vision.patch_size
-        self._canvas = (vision.image_size, vision.image_size)
+        self._patch_size = vision.patch_size
+        self._canvas_size = (vision.image_size, vision.image_size)
         class_tokens = 1 if isinstance(vision, CLIPVisionConfig) else 0
         dropped_tokens = 1 if config.vision_feature_select_strategy == "default" else 0
         self._leading_tokens = class_tokens - dropped_tokens
@@ -65,25 +71,25 @@ class LlavaAdapter(LMMAdapter):
         _ = self.image_token
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
-        geometry = self._image_steps.geometry(picture.size, self._patch)
+        geometry = self._preprocessing_steps.compute_geometry(picture.size, self._patch_size)
         made = tuple(picture.inputs["pixel_values"].shape[-2:])
         assert made == geometry.canvas, f"{geometry} is not what the image processor made: {made}"
-        if geometry.canvas != self._canvas:
+        if geometry.canvas != self._canvas_size:
             raise InputError(
                 f"LMM {self.name!r}: its image processor makes {geometry.canvas} pixels but its"
-                f" vision tower reads {self._canvas}; mend size and crop_size in its"
+                f" vision tower reads {self._canvas_size}; mend size and crop_size in its"
                 " preprocessor_config.json"
             )
-        view = whole_grid(geometry, self._leading_tokens)
-        return PictureLayout(self.image_token * (int(view.columns.max()) + 1), (view,))
+        view = grid_view(geometry, self._leading_tokens)
+        return PictureLayout(self.image_token * (int(view.token_positions.max()) + 1), (view,))
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image>")
         config = LlavaConfig(
-            vision_config=CLIPVisionConfig(**tiny_vision(32, 4)),
-            text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
-            image_token_index=token_id(tokenizer, "<image>"),
+            vision_config=CLIPVisionConfig(**tiny_vision_config(32, 4)),
+            text_config=LlamaConfig(**tiny_text_config(tokenizer, grouped_queries)),
+            image_token_index=find_token_id(tokenizer, "<image>"),
             vision_feature_layer=-1,
         )
         model = random_model(lambda: LlavaForConditionalGeneration(config))

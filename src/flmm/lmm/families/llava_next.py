@@ -14,7 +14,13 @@ from transformers.models.llava_next.modeling_llava_next import LlavaNextForCondi
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
 from flmm.lmm.tiles import any_resolution_views
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+from flmm.lmm.tiny_models import (
+    find_token_id,
+    random_model,
+    tiny_text_config,
+    tiny_tokenizer,
+    tiny_vision_config,
+)
 
 
 class LlavaNextAdapter(LMMAdapter):
@@ -27,7 +33,7 @@ class LlavaNextAdapter(LMMAdapter):
     )
     model_class: ClassVar[type[PreTrainedModel]] = LlavaNextForConditionalGeneration
     views: ClassVar[int] = 2
-    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes")
+    image_input_names: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes")
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         config = self.model.config
@@ -35,16 +41,16 @@ class LlavaNextAdapter(LMMAdapter):
         side = tile // int(config.vision_config.patch_size)
         views = any_resolution_views(picture.size, config.image_grid_pinpoints, tile, side, None)
         # The last row's newline follows its last cell.
-        return PictureLayout(self.image_token * (int(views[-1].columns.max()) + 2), views)
+        return PictureLayout(self.image_token * (int(views[-1].token_positions.max()) + 2), views)
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image>")
         shapes = [[16, 32], [32, 16], [32, 32], [48, 16], [16, 48]]
         config = LlavaNextConfig(
-            vision_config=CLIPVisionConfig(**tiny_vision(16, 4)),
-            text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
-            image_token_index=token_id(tokenizer, "<image>"),
+            vision_config=CLIPVisionConfig(**tiny_vision_config(16, 4)),
+            text_config=LlamaConfig(**tiny_text_config(tokenizer, grouped_queries)),
+            image_token_index=find_token_id(tokenizer, "<image>"),
             image_grid_pinpoints=shapes,
             vision_feature_layer=-1,
         )

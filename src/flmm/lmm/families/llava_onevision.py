@@ -17,10 +17,16 @@ from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
 
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.image_processing import padded_to_square, whole_grid
+from flmm.lmm.image_processing import grid_view, square_padded_geometry
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
 from flmm.lmm.tiles import any_resolution_views
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+from flmm.lmm.tiny_models import (
+    find_token_id,
+    random_model,
+    tiny_text_config,
+    tiny_tokenizer,
+    tiny_vision_config,
+)
 
 
 class LlavaOnevisionAdapter(LMMAdapter):
@@ -33,9 +39,13 @@ class LlavaOnevisionAdapter(LMMAdapter):
     )
     model_class: ClassVar[type[PreTrainedModel]] = LlavaOnevisionForConditionalGeneration
     views: ClassVar[int] = 2
-    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes", "batch_num_images")
+    image_input_names: ClassVar[tuple[str, ...]] = (
+        "pixel_values",
+        "image_sizes",
+        "batch_num_images",
+    )
 
-    def process(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
+    def process_pictures(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         return self.run_image_processor([list(pictures)])
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
@@ -43,26 +53,26 @@ class LlavaOnevisionAdapter(LMMAdapter):
         tile = int(config.vision_config.image_size)
         side = tile // int(config.vision_config.patch_size)
         if len(picture.inputs["image_sizes"]) > 1:
-            view = whole_grid(padded_to_square(picture.size, tile, (side, side)))
+            view = grid_view(square_padded_geometry(picture.size, tile, (side, side)))
             return PictureLayout(self.image_token * (side * side + 1), (view, view))
         most_tiles = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
         shapes = config.image_grid_pinpoints
         views = any_resolution_views(picture.size, shapes, tile, side, most_tiles)
         # The last row's newline follows its last cell.
-        return PictureLayout(self.image_token * (int(views[-1].columns.max()) + 2), views)
+        return PictureLayout(self.image_token * (int(views[-1].token_positions.max()) + 2), views)
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image>", "<video>")
         shapes = [[16 * rows, 16 * columns] for rows in (1, 2, 3) for columns in (1, 2, 3)]
         config = LlavaOnevisionConfig(
             vision_config=SiglipVisionConfig(
-                **tiny_vision(16, 4),
+                **tiny_vision_config(16, 4),
                 vision_use_head=False,
             ),
-            text_config=Qwen2Config(**tiny_llm(tokenizer, grouped_queries)),
-            image_token_index=token_id(tokenizer, "<image>"),
-            video_token_index=token_id(tokenizer, "<video>"),
+            text_config=Qwen2Config(**tiny_text_config(tokenizer, grouped_queries)),
+            image_token_index=find_token_id(tokenizer, "<image>"),
+            video_token_index=find_token_id(tokenizer, "<video>"),
             image_grid_pinpoints=shapes,
             vision_aspect_ratio="anyres_max_4",
         )

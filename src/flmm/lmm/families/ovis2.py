@@ -11,10 +11,16 @@ from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
-from flmm.lmm.tiles import coarse_and_tiles
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+from flmm.lmm.tiles import tiled_views
+from flmm.lmm.tiny_models import (
+    find_token_id,
+    random_model,
+    tiny_text_config,
+    tiny_tokenizer,
+    tiny_vision_config,
+)
 
-INDICATORS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
+INDICATOR_TOKENS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
 
 
 class Ovis2Adapter(LMMAdapter):
@@ -37,8 +43,8 @@ class Ovis2Adapter(LMMAdapter):
         tile = int(vision.image_size)
         side = math.ceil(tile // int(vision.patch_size) / int(vision.hidden_stride))
         rows, columns = (int(number) for number in picture.inputs["grids"][picture.index])
-        views = coarse_and_tiles(picture.size, tile, side, rows, columns, coarse_first=True)
-        start, whole, next_column, next_row, end = INDICATORS
+        views = tiled_views(picture.size, tile, side, rows, columns, coarse_first=True)
+        start, whole, next_column, next_row, end = INDICATOR_TOKENS
         cells = self.image_token * (side * side)
         text = f"{start}{cells}{whole}"
         if rows * columns > 1:
@@ -46,19 +52,21 @@ class Ovis2Adapter(LMMAdapter):
         return PictureLayout(text + end, views)
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
-        tokenizer = tiny_tokenizer("<image>", "<IMG_ATOM>", *INDICATORS)
-        sizes = tiny_llm(tokenizer, grouped_queries)
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
+        tokenizer = tiny_tokenizer("<image>", "<IMG_ATOM>", *INDICATOR_TOKENS)
+        sizes = tiny_text_config(tokenizer, grouped_queries)
         config = Ovis2Config(
             vision_config=Ovis2VisionConfig(
-                **tiny_vision(16, 2),
+                **tiny_vision_config(16, 2),
                 vocab_size=64,
                 hidden_stride=2,
                 initializer_range=0.3,
             ),
             text_config=Qwen2Config(**sizes),
-            image_token_id=token_id(tokenizer, "<IMG_ATOM>"),
-            visual_indicator_token_ids=[token_id(tokenizer, token) for token in INDICATORS],
+            image_token_id=find_token_id(tokenizer, "<IMG_ATOM>"),
+            visual_indicator_token_ids=[
+                find_token_id(tokenizer, token) for token in INDICATOR_TOKENS
+            ],
             vocab_size=sizes["vocab_size"],
             hidden_size=sizes["hidden_size"],
         )

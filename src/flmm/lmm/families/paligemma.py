@@ -13,11 +13,17 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.chat import Chat, refuse_placeholder
-from flmm.lmm.image_processing import whole_grid
+from flmm.lmm.chat import RenderedChat, check_no_placeholder
+from flmm.lmm.image_processing import grid_view
 from flmm.lmm.prompt import Message, PictureLayout, ProcessedPicture
-from flmm.lmm.tiles import stretched
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+from flmm.lmm.tiles import stretched_geometry
+from flmm.lmm.tiny_models import (
+    find_token_id,
+    random_model,
+    tiny_text_config,
+    tiny_tokenizer,
+    tiny_vision_config,
+)
 
 
 class PaliGemmaAdapter(LMMAdapter):
@@ -26,40 +32,42 @@ class PaliGemmaAdapter(LMMAdapter):
     model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
     hub_ids: ClassVar[tuple[str, ...]] = ("google/paligemma2-3b-mix-224",)
     model_class: ClassVar[type[PreTrainedModel]] = PaliGemmaForConditionalGeneration
-    token_types: ClassVar[str | None] = "token_type_ids"
-    converses: ClassVar[bool] = False
+    token_type_input_name: ClassVar[str | None] = "token_type_ids"
+    supports_conversation: ClassVar[bool] = False
 
-    def render(self, messages: Sequence[Message], answer: str | None) -> Chat:
+    def render_chat(self, messages: Sequence[Message], answer: str | None) -> RenderedChat:
         if len(messages) > 1:
             raise InputError(
                 f"LMM {self.name!r} is a PaliGemma, which answers one question and holds no"
                 " conversation; leave out the history"
             )
         question = messages[0].text
-        refuse_placeholder(self.placeholder, messages, answer)
+        check_no_placeholder(self.placeholder, messages, answer)
         text = self.placeholder * len(messages[0].pictures) + str(self.tokenizer.bos_token)
         question_span = (len(text), len(text) + len(question))
         text += f"{question}\n"
         answer_span = None if answer is None else (len(text), len(text) + len(answer))
-        return Chat(text + (answer or ""), question_span, answer_span, has_special_tokens=True)
+        return RenderedChat(
+            text + (answer or ""), question_span, answer_span, has_special_tokens=True
+        )
 
-    def type_tokens(self, is_image: Tensor, is_answer: Tensor) -> Tensor:
+    def compute_token_type_ids(self, is_image: Tensor, is_answer: Tensor) -> Tensor:
         return (is_answer & ~is_image).long()
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         vision = self.model.config.vision_config
         canvas = int(vision.image_size)
         side = canvas // int(vision.patch_size)
-        view = whole_grid(stretched(picture.size, (canvas, canvas), (side, side)))
+        view = grid_view(stretched_geometry(picture.size, (canvas, canvas), (side, side)))
         return PictureLayout(self.image_token * side**2, (view,))
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image>")
-        sizes = tiny_llm(tokenizer, grouped_queries)
+        sizes = tiny_text_config(tokenizer, grouped_queries)
         config = PaliGemmaConfig(
             vision_config=SiglipVisionConfig(  # type: ignore[call-arg]
-                **tiny_vision(32, 4),
+                **tiny_vision_config(32, 4),
                 projection_dim=32,
                 vision_use_head=False,
             ),
@@ -70,7 +78,7 @@ class PaliGemmaAdapter(LMMAdapter):
                 sliding_window=48,
                 attn_logit_softcapping=2.0,
             ),
-            image_token_index=token_id(tokenizer, "<image>"),
+            image_token_index=find_token_id(tokenizer, "<image>"),
             projection_dim=32,
             hidden_size=32,
         )

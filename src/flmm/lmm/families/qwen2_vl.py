@@ -13,10 +13,10 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLForConditional
 
 from flmm.lmm.dynamic_resolution import (
     DynamicResolutionAdapter,
-    tiny_pixel_limits,
-    tiny_rope,
+    tiny_rope_parameters,
+    tiny_size_limits,
 )
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.tiny_models import find_token_id, random_model, tiny_text_config, tiny_tokenizer
 
 
 class Qwen2VLAdapter(DynamicResolutionAdapter):
@@ -30,7 +30,7 @@ class Qwen2VLAdapter(DynamicResolutionAdapter):
     model_class: ClassVar[type[PreTrainedModel]] = Qwen2VLForConditionalGeneration
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer(
             "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"
         )
@@ -45,13 +45,14 @@ class Qwen2VLAdapter(DynamicResolutionAdapter):
                 spatial_merge_size=2,
             ).to_dict(),
             text_config=Qwen2VLTextConfig(
-                **tiny_llm(tokenizer, grouped_queries), rope_parameters=tiny_rope()
+                **tiny_text_config(tokenizer, grouped_queries),
+                rope_parameters=tiny_rope_parameters(),
             ).to_dict(),
-            image_token_id=token_id(tokenizer, "<|image_pad|>"),
-            video_token_id=token_id(tokenizer, "<|video_pad|>"),
-            vision_start_token_id=token_id(tokenizer, "<|vision_start|>"),
-            vision_end_token_id=token_id(tokenizer, "<|vision_end|>"),
+            image_token_id=find_token_id(tokenizer, "<|image_pad|>"),
+            video_token_id=find_token_id(tokenizer, "<|video_pad|>"),
+            vision_start_token_id=find_token_id(tokenizer, "<|vision_start|>"),
+            vision_end_token_id=find_token_id(tokenizer, "<|vision_end|>"),
         )
         model = random_model(lambda: Qwen2VLForConditionalGeneration(config))
-        processor = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, size=tiny_pixel_limits(8))
+        processor = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, size=tiny_size_limits(8))
         return cls(model, tokenizer, processor, name="tiny-qwen2-vl")

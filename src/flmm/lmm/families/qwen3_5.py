@@ -13,10 +13,10 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForConditionalGe
 
 from flmm.lmm.dynamic_resolution import (
     DynamicResolutionAdapter,
-    tiny_pixel_limits,
-    tiny_rope,
+    tiny_rope_parameters,
+    tiny_size_limits,
 )
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, token_id
+from flmm.lmm.tiny_models import find_token_id, random_model, tiny_text_config, tiny_tokenizer
 
 
 class Qwen35Adapter(DynamicResolutionAdapter):
@@ -27,7 +27,7 @@ class Qwen35Adapter(DynamicResolutionAdapter):
     model_class: ClassVar[type[PreTrainedModel]] = Qwen3_5ForConditionalGeneration
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer(
             "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"
         )
@@ -43,8 +43,8 @@ class Qwen35Adapter(DynamicResolutionAdapter):
                 num_position_embeddings=64,
             ).to_dict(),
             text_config=Qwen3_5TextConfig(
-                **tiny_llm(tokenizer, grouped_queries),
-                rope_parameters={**tiny_rope(), "partial_rotary_factor": 1.0},
+                **tiny_text_config(tokenizer, grouped_queries),
+                rope_parameters={**tiny_rope_parameters(), "partial_rotary_factor": 1.0},
                 head_dim=8,
                 layer_types=["full_attention", "linear_attention", "full_attention"],
                 linear_key_head_dim=8,
@@ -52,11 +52,11 @@ class Qwen35Adapter(DynamicResolutionAdapter):
                 linear_num_key_heads=2,
                 linear_num_value_heads=4,
             ).to_dict(),
-            image_token_id=token_id(tokenizer, "<|image_pad|>"),
-            video_token_id=token_id(tokenizer, "<|video_pad|>"),
-            vision_start_token_id=token_id(tokenizer, "<|vision_start|>"),
-            vision_end_token_id=token_id(tokenizer, "<|vision_end|>"),
+            image_token_id=find_token_id(tokenizer, "<|image_pad|>"),
+            video_token_id=find_token_id(tokenizer, "<|video_pad|>"),
+            vision_start_token_id=find_token_id(tokenizer, "<|vision_start|>"),
+            vision_end_token_id=find_token_id(tokenizer, "<|vision_end|>"),
         )
         model = random_model(lambda: Qwen3_5ForConditionalGeneration(config))
-        processor = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, size=tiny_pixel_limits(8))
+        processor = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, size=tiny_size_limits(8))
         return cls(model, tokenizer, processor, name="tiny-qwen3.5")

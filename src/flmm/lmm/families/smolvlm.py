@@ -8,8 +8,14 @@ from transformers.models.smolvlm.configuration_smolvlm import SmolVLMConfig, Smo
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMForConditionalGeneration
 
-from flmm.lmm.families.idefics3 import Idefics3Adapter, tiny_markers
-from flmm.lmm.tiny_models import random_model, tiny_llm, tiny_tokenizer, tiny_vision, token_id
+from flmm.lmm.families.idefics3 import Idefics3Adapter, tile_marker_tokens
+from flmm.lmm.tiny_models import (
+    find_token_id,
+    random_model,
+    tiny_text_config,
+    tiny_tokenizer,
+    tiny_vision_config,
+)
 
 
 class SmolVLMAdapter(Idefics3Adapter):
@@ -20,12 +26,12 @@ class SmolVLMAdapter(Idefics3Adapter):
     model_class: ClassVar[type[PreTrainedModel]] = SmolVLMForConditionalGeneration
 
     @classmethod
-    def tiny(cls, grouped_queries: bool = False) -> Self:
-        tokenizer = tiny_tokenizer("<image>", *tiny_markers())
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
+        tokenizer = tiny_tokenizer("<image>", *tile_marker_tokens())
         config = SmolVLMConfig(
-            vision_config=SmolVLMVisionConfig(**tiny_vision(16, 2)),
-            text_config=LlamaConfig(**tiny_llm(tokenizer, grouped_queries)),
-            image_token_id=token_id(tokenizer, "<image>"),
+            vision_config=SmolVLMVisionConfig(**tiny_vision_config(16, 2)),
+            text_config=LlamaConfig(**tiny_text_config(tokenizer, grouped_queries)),
+            image_token_id=find_token_id(tokenizer, "<image>"),
         )
         model = random_model(lambda: SmolVLMForConditionalGeneration(config))
         processor = SmolVLMImageProcessorPil(

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flmm.report.ablations.measurement import Ablations, Line
+from flmm.report.ablations.measurement import AblationResults, AblationScore
 from flmm.report.ablations.small_heads import BASELINE
-from flmm.report.context import Bench
-from flmm.report.style import PART_COLOURS, figure, light_grid
+from flmm.report.context import ReportContext
+from flmm.report.style import PART_COLOURS, draw_grid, open_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ORDER = (
+_GROUP_ORDER = (
     "maps of", "refiner's prompts", "merge of tokens", "maps divided by their sum",
     "input enlarged to", "maps kept",
 )  # fmt: skip
@@ -24,13 +24,13 @@ _BASELINE_NAMES = {
 }  # fmt: skip
 
 
-def draw(results: Ablations, file: Path) -> None:
+def draw_scores(results: AblationResults, file: Path) -> None:
     """Writes the figure."""
-    groups = [(group, _lines(results, group)) for group in _ORDER]
+    groups = [(group, _group_scores(results, group)) for group in _GROUP_ORDER]
     groups = [(group, lines) for group, lines in groups if len(lines) > 1]
     halves = (groups[:2], groups[2:])
     heights = [[len(lines) + 1.6 for _, lines in half] for half in halves]
-    with figure(file, 0.21 * max(map(sum, heights)) + 0.5) as drawn:
+    with open_figure(file, 0.21 * max(map(sum, heights)) + 0.5) as drawn:
         columns = drawn.subfigures(1, 2)
         assert isinstance(columns, np.ndarray)
         left, right = columns
@@ -39,30 +39,30 @@ def draw(results: Ablations, file: Path) -> None:
                 len(half), 1, squeeze=False, sharex=True, gridspec_kw={"height_ratios": ratios}
             )
             for axes, (group, lines) in zip(grid[:, 0], half, strict=True):
-                _panel(axes, group, lines)
+                _draw_panel(axes, group, lines)
             grid[-1, 0].set_xlabel("cIoU (%)")
         handles, names = left.axes[0].get_legend_handles_labels()
         drawn.legend(handles, names, loc="outside lower center", ncols=2)
 
 
-def _lines(results: Ablations, group: str) -> list[Line]:
+def _group_scores(results: AblationResults, group: str) -> list[AblationScore]:
     """A group's, with the baseline under the name that it has there."""
     members = [line for line in results.lines if line.group == group]
     trained = [line for line in members if line.how == "trained"]
     others = [line for line in members if line.how != "trained"]
     base = next(line for line in results.lines if line.group == BASELINE.group)
-    own = Line(group, _BASELINE_NAMES[group], "trained", base.things, base.stuff, base.all)
+    own = AblationScore(group, _BASELINE_NAMES[group], "trained", base.things, base.stuff, base.all)
     return [*others, own, *trained]
 
 
-def _panel(axes: "Axes", group: str, lines: list[Line]) -> None:
+def _draw_panel(axes: "Axes", group: str, scores: list[AblationScore]) -> None:
     fills = {"trained": "full", "switched": "left", "no training": "none"}
-    base = next(line for line in lines if line.name == _BASELINE_NAMES[group]
+    base = next(line for line in scores if line.name == _BASELINE_NAMES[group]
                 and line.how == "trained")  # fmt: skip
     for shift, part in ((-0.16, "things"), (0.16, "stuff")):
         colour = PART_COLOURS[part]
         labelled = False
-        for place, line in enumerate(lines):
+        for place, line in enumerate(scores):
             score = line.things if part == "things" else line.stuff
             if score is None:
                 continue
@@ -77,18 +77,20 @@ def _panel(axes: "Axes", group: str, lines: list[Line]) -> None:
         anchor = base.things if part == "things" else base.stuff
         if anchor is not None:
             axes.axvline(anchor.cumulative_iou.value, color=colour, linewidth=0.8, linestyle=":")
-    shown = [f"{line.name}" + ("" if line.how == "trained" else f" · {line.how}") for line in lines]
-    axes.set_yticks(range(len(lines)), shown, fontsize=7)
-    axes.set_ylim(len(lines) - 0.5, -0.5)
+    shown = [
+        f"{line.name}" + ("" if line.how == "trained" else f" · {line.how}") for line in scores
+    ]
+    axes.set_yticks(range(len(scores)), shown, fontsize=7)
+    axes.set_ylim(len(scores) - 0.5, -0.5)
     axes.set_xlim(0, 100)
     axes.set_title(group[0].upper() + group[1:], fontsize=8)
-    light_grid(axes, "x")
+    draw_grid(axes, "x")
     axes.spines["left"].set_visible(False)
 
 
-def figures(results: Ablations, _bench: Bench, out: Path) -> dict[str, str]:
+def draw_figures(results: AblationResults, _context: ReportContext, out: Path) -> dict[str, str]:
     """A panel a group."""
-    draw(results, out / "ablations.png")
+    draw_scores(results, out / "ablations.png")
     return {
         "ablations.png": "Ablations: cIoU with 95 % intervals over pictures. Filled: small heads"
         f" trained alike ({results.steps} steps); half: the model's own head with prompts switched"

@@ -7,22 +7,22 @@ from torch import Tensor
 
 from flmm.errors import InputError
 from flmm.head.model import GroundingHead
-from flmm.report.ablations.map_sources import Source, Sources
+from flmm.report.ablations.map_sources import MapSource, MapSources
 from flmm.report.ablations.small_heads import (
+    BATCH_SIZE,
     EPOCHS,
     LEARNING_RATE,
-    PICTURES_A_STEP,
-    SmallDecoders,
+    SmallHeadTrainer,
     Variant,
 )
-from flmm.report.context import Bench
-from flmm.report.extraction import SeenPicture, head_masks
-from flmm.report.markdown import table
-from flmm.report.overlaps import PARTS, OverlapTable, Score, measure_parts, overlaps_of
+from flmm.report.context import ReportContext
+from flmm.report.extraction import ExtractedPicture, predict_head_masks
+from flmm.report.markdown import markdown_table
+from flmm.report.overlaps import PARTS, OverlapTable, Score, compute_overlaps, measure_overlaps
 
-_MEASURED = 100
-_COMPARED = (Source.ATTENTION, Source.SIMILARITY, Source.VISION)
-_SWITCHED = {
+_MAX_PICTURES = 100
+_UNTRAINED_SOURCES = (MapSource.ATTENTION, MapSource.SIMILARITY, MapSource.VISION_TOWER)
+_PROMPT_SWITCHES = {
     "none (its mask decoder)": None,
     "mask": (True, False, False),
     "box": (False, True, False),
@@ -32,7 +32,7 @@ _SWITCHED = {
 
 
 @dataclass(frozen=True)
-class Line:
+class AblationScore:
     """One way's scores."""
 
     group: str
@@ -45,50 +45,52 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Ablations:
+class AblationResults:
     """The claim's results."""
 
     pictures: int
     training: int
     steps: int
-    lines: tuple[Line, ...]
+    lines: tuple[AblationScore, ...]
 
 
 @dataclass(frozen=True)
-class _Ways:
+class _Comparison:
     """All that is measured on each picture, in the order of the lines."""
 
-    names: list[tuple[str, str, str]]
+    labels: list[tuple[str, str, str]]
     """(group, name, how)."""
     heads: list[tuple[Variant, GroundingHead]]
-    untrained: list[Source]
+    untrained_sources: list[MapSource]
 
 
-def measure(bench: Bench) -> Ablations:
+def measure(context: ReportContext) -> AblationResults:
     """Trains the small heads, then measures all ways on the same pictures.
 
     Raises:
         InputError: there is no picture to learn from.
     """
-    training = len(bench.data.training)
+    training = len(context.data.training)
     if not training:
         raise InputError("there is no picture to learn from; give --training 96, say")
-    sources = Sources(bench)
-    decoders = SmallDecoders(bench, sources)
-    heads = [(variant, decoders.train(variant)) for variant in decoders.variants()]
-    untrained = [one for one in _COMPARED if one in sources.all]
+    sources = MapSources(context)
+    decoders = SmallHeadTrainer(context, sources)
+    heads = [(variant, decoders.train(variant)) for variant in decoders.available_variants()]
+    untrained = [one for one in _UNTRAINED_SOURCES if one in sources.available]
     names = [("maps of", one.value, "no training") for one in untrained]
-    names += [("refiner's prompts", name, "switched") for name in _SWITCHED]
+    names += [("refiner's prompts", name, "switched") for name in _PROMPT_SWITCHES]
     names += [(variant.group, variant.name, "trained") for variant, _ in heads]
-    ways = _Ways(names, heads, untrained)
+    ways = _Comparison(names, heads, untrained)
 
-    def rows(seen: SeenPicture) -> OverlapTable:
-        return overlaps_of(seen, _masks(bench, sources, ways, seen))
+    def rows(extracted: ExtractedPicture) -> OverlapTable:
+        return compute_overlaps(extracted, _predict_masks(context, sources, ways, extracted))
 
-    what = f"ablations 1 {names} {bench.fingerprint(bench.data.training)}"
-    found = measure_parts(bench, what, bench.data.measured[:_MEASURED], rows)
+    what = f"ablations 1 {names} {context.fingerprint_samples(context.data.training)}"
+    found = measure_overlaps(context, what, context.data.measured[:_MAX_PICTURES], rows)
     scores = {
-        part: found.scores(chosen) if (chosen := found.rows(None, part)).any() else None
+        part: found.compute_scores(chosen)
+        if (chosen := found.select_rows(None, part)).any()
+        else None
         for part in PARTS
     }
     lines = []
@@ -98,41 +100,50 @@ def measure(bench: Bench) -> Ablations:
         )
         whole = scores["all"]
         assert whole is not None
-        lines.append(Line(*name, things, stuff, whole[place]))
-    steps = EPOCHS * -(-training // PICTURES_A_STEP)
-    return Ablations(found.pictures, training, steps, tuple(lines))
+        lines.append(AblationScore(*name, things, stuff, whole[place]))
+    steps = EPOCHS * -(-training // BATCH_SIZE)
+    return AblationResults(found.num_pictures, training, steps, tuple(lines))
 
 
 @torch.no_grad()
-def _masks(bench: Bench, sources: Sources, ways: _Ways, seen: SeenPicture) -> Tensor:
+def _predict_masks(
+    context: ReportContext,
+    map_sources: MapSources,
+    comparison: _Comparison,
+    extracted: ExtractedPicture,
+) -> Tensor:
     """(P, ways, H, W) bool."""
-    columns = [sources.best_masks(source, seen) for source in ways.untrained]
-    head = bench.grounder.head
+    columns = [
+        map_sources.predict_best_masks(source, extracted) for source in comparison.untrained_sources
+    ]
+    head = context.grounder.head
     refiner = head.refiner
     own = (refiner.use_mask, refiner.use_box, refiner.use_text)
-    for switches in _SWITCHED.values():
+    for switches in _PROMPT_SWITCHES.values():
         refiner.use_mask, refiner.use_box, refiner.use_text = switches or own
-        decoded, refined = head_masks(head, seen.features)
+        decoded, refined = predict_head_masks(head, extracted.features)
         columns.append(decoded if switches is None else refined)
     refiner.use_mask, refiner.use_box, refiner.use_text = own
-    for variant, trained in ways.heads:
+    for variant, trained in comparison.heads:
         phrases = tuple(
             replace(phrase, attention=one)
             for one, phrase in zip(
-                sources.maps(variant.source, seen), seen.features.phrases, strict=True
+                map_sources.get_maps(variant.map_source, extracted),
+                extracted.features.phrases,
+                strict=True,
             )
         )
-        decoded, refined = head_masks(trained, replace(seen.features, phrases=phrases))
+        decoded, refined = predict_head_masks(trained, replace(extracted.features, phrases=phrases))
         columns.append(refined if variant.refined else decoded)
     return torch.stack(columns, 1)
 
 
-def tables(results: Ablations) -> str:
+def render_tables(results: AblationResults) -> str:
     """One table, by group."""
     heading = (
         f"cIoU of all phrases of {results.pictures} pictures, captions and expressions together."
         f' "Trained" ones are small heads, each from the same {results.training} pictures in'
-        f" {results.steps} steps of {PICTURES_A_STEP} pictures (AdamW, {LEARNING_RATE:g}), which is"
+        f" {results.steps} steps of {BATCH_SIZE} pictures (AdamW, {LEARNING_RATE:g}), which is"
         " little: the figures compare ways, they are not the best that the model can do. Of them,"
         " those on the refiner's prompts are refined masks; all others are the mask decoder's,"
         " trained without a refiner, and differ from the baseline in one thing. The baseline merges"
@@ -153,4 +164,4 @@ def tables(results: Ablations) -> str:
     ]  # fmt: skip
     count = results.lines[0].all.phrases
     titles = ["", "", "how", "things: cIoU", "stuff: cIoU", "all: cIoU", f"all: mIoU ({count:,})"]
-    return f"{heading}\n\n{table(titles, rows)}"
+    return f"{heading}\n\n{markdown_table(titles, rows)}"

@@ -7,22 +7,22 @@ import torch
 from accelerate import Accelerator
 
 from flmm.data.features import PhraseFeatures
-from flmm.head.checkpoint import untrained_sam
+from flmm.head.checkpoint import load_untrained_sam
 from flmm.head.model import GroundingHead, HeadConfig
-from flmm.progress import unwatched
-from flmm.report.ablations.map_sources import Source, Sources
-from flmm.report.context import Bench, digest_of
-from flmm.report.extraction import PROTOCOL, SeenPicture
-from flmm.train.compression import Precision
-from flmm.train.dataset import TrainingPicture
-from flmm.train.feature_cache import CachedPictures, CacheKey, FeatureCache, sample_digest
-from flmm.train.fit import Run, fit
-from flmm.train.map_selection import best_maps, map_scores
+from flmm.progress import no_progress
+from flmm.report.ablations.map_sources import MapSource, MapSources
+from flmm.report.context import ReportContext, key_digest
+from flmm.report.extraction import PROTOCOL, ExtractedPicture
+from flmm.train.compression import CachePrecision
+from flmm.train.dataset import TrainingExample
+from flmm.train.feature_cache import CachedDataset, CacheKey, FeatureCache, sample_digest
+from flmm.train.fit import TrainingRun, fit
+from flmm.train.map_selection import score_maps, select_best_maps
 from flmm.train.settings import TrainingSettings
-from flmm.user_input import find_folder
+from flmm.user_input import find_model
 
-EPOCHS, PICTURES_A_STEP, LEARNING_RATE = 4, 2, 1e-3
-_CHOOSING = 32
+EPOCHS, BATCH_SIZE, LEARNING_RATE = 4, 2, 1e-3
+_MAP_CHOICE_PICTURES = 32
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Variant:
     group: str
     """What it is compared within."""
     name: str
-    source: Source = Source.ATTENTION
-    share: int = 1
+    map_source: MapSource = MapSource.ATTENTION
+    map_reduction: int = 1
     """Only one of so many maps is kept, the most useful ones."""
     normalise: bool = True
     upsample_input: int = 64
@@ -47,138 +47,142 @@ VARIANTS = (
     Variant("refiner's prompts", "mask + box", refined=True, use_text=False),
     Variant("refiner's prompts", "mask + box + text", refined=True),
     Variant("baseline", "mask decoder"),
-    Variant("merge of tokens", "max", Source.MOST_ATTENTION),
+    Variant("merge of tokens", "max", MapSource.MAX_ATTENTION),
     Variant("maps divided by their sum", "no", normalise=False),
     Variant("input enlarged to", "32", upsample_input=32),
     Variant("input enlarged to", "16", upsample_input=16),
-    Variant("maps kept", "1/2", share=2),
-    Variant("maps kept", "1/4", share=4),
-    Variant("maps kept", "1/8", share=8),
-    Variant("maps of", "hidden-state similarity", Source.SIMILARITY),
-    Variant("maps of", "vision tower's attention", Source.VISION),
+    Variant("maps kept", "1/2", map_reduction=2),
+    Variant("maps kept", "1/4", map_reduction=4),
+    Variant("maps kept", "1/8", map_reduction=8),
+    Variant("maps of", "hidden-state similarity", MapSource.SIMILARITY),
+    Variant("maps of", "vision tower's attention", MapSource.VISION_TOWER),
 )
 BASELINE = VARIANTS[3]
 
 
-class _Kept:
+class _DatasetWithSelectedMaps:
     """Training pictures with the maps that a head keeps."""
 
-    def __init__(self, pictures: CachedPictures, config: HeadConfig) -> None:
+    def __init__(self, pictures: CachedDataset, config: HeadConfig) -> None:
         self._pictures = pictures
         self._config = config
 
     def __len__(self) -> int:
         return len(self._pictures)
 
-    def get(self, numbers: Sequence[int]) -> list[TrainingPicture]:
-        return [_with_maps(one, self._config) for one in self._pictures.get(numbers)]
+    def get(self, indices: Sequence[int]) -> list[TrainingExample]:
+        return [_select_maps(one, self._config) for one in self._pictures.get(indices)]
 
 
-def _with_maps(picture: TrainingPicture, config: HeadConfig) -> TrainingPicture:
+def _select_maps(picture: TrainingExample, config: HeadConfig) -> TrainingExample:
     phrases = tuple(
-        replace(phrase, attention=config.keep(phrase.attention))
+        replace(phrase, attention=config.select_maps(phrase.attention))
         for phrase in picture.features.phrases
     )
     return replace(picture, features=replace(picture.features, phrases=phrases))
 
 
-class SmallDecoders:
+class SmallHeadTrainer:
     """Trains the variants, going on where it was."""
 
-    def __init__(self, bench: Bench, sources: Sources) -> None:
-        self._bench = bench
-        self._sources = sources
-        self._cached: dict[Source, CachedPictures] = {}
+    def __init__(self, context: ReportContext, map_sources: MapSources) -> None:
+        self._bench = context
+        self._map_sources = map_sources
+        self._pictures_by_source: dict[MapSource, CachedDataset] = {}
 
-    def variants(self) -> list[Variant]:
+    def available_variants(self) -> list[Variant]:
         """Those that this LMM offers the maps for."""
-        return [one for one in VARIANTS if one.source in self._sources.all]
+        return [one for one in VARIANTS if one.map_source in self._map_sources.available]
 
     def train(self, variant: Variant) -> GroundingHead:
         """The variant's head, ready for use."""
         bench = self._bench
-        pictures = self._pictures(variant.source)
-        config = self._config(variant, pictures)
-        head = self._new(config)
+        pictures = self._training_pictures(variant.map_source)
+        config = self._head_config(variant, pictures)
+        head = self._build_head(config)
         key = {
             "variant": repr(variant), "maps": repr(config.kept_maps),
-            "budget": f"{EPOCHS}, {PICTURES_A_STEP}, {LEARNING_RATE}", **bench.key,
-            "training": bench.fingerprint(bench.data.training),
+            "budget": f"{EPOCHS}, {BATCH_SIZE}, {LEARNING_RATE}", **bench.cache_key,
+            "training": bench.fingerprint_samples(bench.data.training),
         }  # fmt: skip
-        out = bench.work / f"decoder-{digest_of(key)}"
+        out = bench.work_folder / f"decoder-{key_digest(key)}"
         out.mkdir(parents=True, exist_ok=True)
         settings = TrainingSettings(
             lmm=bench.grounder.lmm, out=out, train=(bench.data.source,), protocol=PROTOCOL,
-            epochs=EPOCHS, batch_size=PICTURES_A_STEP, micro_batch_size=PICTURES_A_STEP,
+            epochs=EPOCHS, batch_size=BATCH_SIZE, micro_batch_size=BATCH_SIZE,
             learning_rate=LEARNING_RATE,
         )  # fmt: skip
 
-        def watch(done: int, total: int, how: str) -> None:
-            bench.watch(done, total, f"{variant.group}: {variant.name}, {how}")
+        def on_progress(done: int, total: int, how: str) -> None:
+            bench.on_progress(done, total, f"{variant.group}: {variant.name}, {how}")
 
         accelerator = Accelerator(cpu=bench.grounder.adapter.device.type == "cpu")
-        none = CachedPictures(pictures.cache, [])
+        none = CachedDataset(pictures.cache, [])
         fit(
-            Run(settings, accelerator, head, _Kept(pictures, config), none,
-                {}, lambda _scores, _step: None, watch)
+            TrainingRun(settings, accelerator, head,
+                _DatasetWithSelectedMaps(pictures, config), none,
+                {}, lambda _scores, _step: None, on_progress)
         )  # fmt: skip
         return head.eval()
 
-    def _config(self, variant: Variant, pictures: CachedPictures) -> HeadConfig:
-        whole = replace(self._bench.eye.extractor.head.config, selector=False)
-        some = pictures.get(range(min(_CHOOSING, len(pictures))))
+    def _head_config(self, variant: Variant, pictures: CachedDataset) -> HeadConfig:
+        whole = replace(self._bench.picture_extractor.feature_extractor.head.config, selector=False)
+        some = pictures.get(range(min(_MAP_CHOICE_PICTURES, len(pictures))))
         count = len(some[0].features.phrases[0].attention)
-        kept: tuple[int, ...] | None = None if count == whole.all_maps else tuple(range(count))
-        if variant.share > 1:
-            kept = best_maps(map_scores(some), max(count // variant.share, 1))
+        kept: tuple[int, ...] | None = None if count == whole.num_lmm_maps else tuple(range(count))
+        if variant.map_reduction > 1:
+            kept = select_best_maps(score_maps(some), max(count // variant.map_reduction, 1))
         return replace(
             whole, kept_maps=kept, merge="mean", normalise=variant.normalise,
             upsample_input=variant.upsample_input, refine=variant.refined, use_mask=True,
             use_box=variant.use_box, use_text=variant.use_text,
         )  # fmt: skip
 
-    def _new(self, config: HeadConfig) -> GroundingHead:
+    def _build_head(self, config: HeadConfig) -> GroundingHead:
         grounder = self._bench.grounder
         sam = grounder.head.refiner.sam
         if config.refine:
             # The head's own SAM has learned from all prompts already.
-            sam = untrained_sam(find_folder(grounder.model))
+            sam = load_untrained_sam(find_model(grounder.model))
         torch.manual_seed(0)
         return GroundingHead(config, sam).to(grounder.adapter.device)
 
-    def _pictures(self, source: Source) -> CachedPictures:
-        if source in self._cached:
-            return self._cached[source]
+    def _training_pictures(self, source: MapSource) -> CachedDataset:
+        if source in self._pictures_by_source:
+            return self._pictures_by_source[source]
         bench = self._bench
         samples = bench.data.training
-        entries = CacheKey.of(
-            bench.grounder.adapter, bench.eye.extractor.head, PROTOCOL, Precision.HALF
+        entries = CacheKey.build(
+            bench.grounder.adapter,
+            bench.picture_extractor.feature_extractor.head,
+            PROTOCOL,
+            CachePrecision.FLOAT16,
         ).entries
-        key = CacheKey({**entries, "maps": source.value, "levels": digest_of(bench.key)})
-        folder = bench.work / f"features-{digest_of(dict(key.entries))}"
-        cache = FeatureCache(folder, key, Precision.HALF, bench.tell, unwatched)
+        key = CacheKey({**entries, "maps": source.value, "levels": key_digest(bench.cache_key)})
+        folder = bench.work_folder / f"features-{key_digest(dict(key.entries))}"
+        cache = FeatureCache(folder, key, CachePrecision.FLOAT16, bench.on_message, no_progress)
         digests = [sample_digest(sample) for sample in samples]
         missing = [number for number, one in enumerate(digests) if one not in cache]
         done = 0
-        for first in range(0, len(missing), _A_SHARD):
-            numbers = missing[first : first + _A_SHARD]
-            cache.write(
-                {digests[seen.number]: self._of(seen, source)
-                 for seen in bench.eye.see(samples, numbers)}
+        for first in range(0, len(missing), _PICTURES_PER_SHARD):
+            numbers = missing[first : first + _PICTURES_PER_SHARD]
+            cache.write_shard(
+                {digests[seen.index]: self._training_example(seen, source)
+                 for seen in bench.picture_extractor.extract(samples, numbers)}
             )  # fmt: skip
             done += len(numbers)
-            bench.watch(done, len(missing), f"features: {source.value}")
-        self._cached[source] = CachedPictures(cache, digests)
-        return self._cached[source]
+            bench.on_progress(done, len(missing), f"features: {source.value}")
+        self._pictures_by_source[source] = CachedDataset(cache, digests)
+        return self._pictures_by_source[source]
 
-    def _of(self, seen: SeenPicture, source: Source) -> TrainingPicture:
-        maps = self._sources.maps(source, seen)
+    def _training_example(self, extracted: ExtractedPicture, source: MapSource) -> TrainingExample:
+        maps = self._map_sources.get_maps(source, extracted)
         phrases = tuple(
             PhraseFeatures(one, phrase.hidden_states)
-            for one, phrase in zip(maps, seen.features.phrases, strict=True)
+            for one, phrase in zip(maps, extracted.features.phrases, strict=True)
         )
-        features = replace(seen.features, phrases=phrases, answers=())
-        return TrainingPicture(features, seen.masks, seen.ignored)
+        features = replace(extracted.features, phrases=phrases, answers=())
+        return TrainingExample(features, extracted.masks, extracted.ignored_masks)
 
 
-_A_SHARD = 16
+_PICTURES_PER_SHARD = 16

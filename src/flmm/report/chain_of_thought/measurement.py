@@ -10,34 +10,44 @@ from PIL import Image
 from torch import Tensor
 
 from flmm.answers.answer import Phrase
-from flmm.data.sources import Stickers
+from flmm.data.sources import StickersSource
 from flmm.errors import InputError
-from flmm.evaluate.metrics import mask_overlap
-from flmm.grounding.chain_of_thought import Crop, Locate, Plan, check_two_pictures, crop_located
+from flmm.evaluate.metrics import compute_overlap
+from flmm.grounding.chain_of_thought import (
+    CropMode,
+    LocateSource,
+    ThinkOptions,
+    check_two_pictures,
+    crop_to_phrase,
+)
 from flmm.grounding.grounder import Grounder
 from flmm.pictures.geometry import mask_box
-from flmm.report.chain_of_thought.tag_questions import TagQuestion, number_in, tag_questions
-from flmm.report.context import Bench
-from flmm.report.markdown import table
+from flmm.report.chain_of_thought.tag_questions import (
+    TagQuestion,
+    build_tag_questions,
+    parse_number,
+)
+from flmm.report.context import ReportContext
+from flmm.report.markdown import markdown_table
 from flmm.report.overlaps import Interval, mean_interval
 
-Located = Literal["answer", "question", "truth"]
+RegionSource = Literal["answer", "question", "truth"]
 """Whose mask is looked at again: as ``thinking.Locate``, or the true one."""
 
-LOCATES: tuple[Locate, ...] = ("answer", "question")
-CROPS: tuple[Crop, ...] = ("box", "mask", "random")
-RIGHT_THING = 0.5
+LOCATE_SOURCES: tuple[LocateSource, ...] = ("answer", "question")
+CROP_MODES: tuple[CropMode, ...] = ("box", "mask", "random")
+MIN_RIGHT_IOU = 0.5
 """From this IoU on, a located mask is of the right thing."""
-TOKENS = 64
+MAX_NEW_TOKENS = 64
 """Of each answer at most."""
 
 
 @dataclass(frozen=True)
-class Way:
+class CloserLookScore:
     """One way to look again, in percent of all questions."""
 
-    locate: Located
-    crop: Crop
+    locate: RegionSource
+    crop: CropMode
     right: Interval
     gain: Interval
     """In points over the plain answers to the same questions."""
@@ -46,16 +56,16 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Locating:
+class LocatingScore:
     """What one way to locate found, in percent of all questions."""
 
-    locate: Locate
+    locate: LocateSource
     nothing: Interval
     right_thing: Interval
 
 
 @dataclass(frozen=True)
-class ChainOfThought:
+class ChainOfThoughtResults:
     """The claim's results."""
 
     questions: int
@@ -64,48 +74,48 @@ class ChainOfThought:
     """Percent: how often the most frequent number is right."""
     plain: Interval
     """Percent of right numbers without a closer look."""
-    ways: tuple[Way, ...]
-    locating: tuple[Locating, ...]
+    ways: tuple[CloserLookScore, ...]
+    locating: tuple[LocatingScore, ...]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class QuestionOutcome:
     """One question, answered in every way."""
 
     number: int
     plain: bool
     """Whether the answer has the right number."""
-    right: dict[tuple[Located, Crop], bool]
-    nothing: dict[Locate, bool]
-    right_thing: dict[Locate, bool]
+    right: dict[tuple[RegionSource, CropMode], bool]
+    nothing: dict[LocateSource, bool]
+    right_thing: dict[LocateSource, bool]
 
 
-def check(bench: Bench) -> None:
+def check(context: ReportContext) -> None:
     """Whether there is something to ask, and an LMM that can look twice.
 
     Raises:
         InputError: the data are no sticker scenes, or the LMM cannot be shown two pictures.
     """
-    if not isinstance(bench.data.source, Stickers):
+    if not isinstance(context.data.source, StickersSource):
         raise InputError(
-            f"data {bench.data.name!r} have no numbers on tags, which chain-of-thought asks for;"
+            f"data {context.data.name!r} have no numbers on tags, which chain-of-thought asks for;"
             " leave out --data to measure it on sticker scenes"
         )
-    grounder = bench.grounder
+    grounder = context.grounder
     check_two_pictures(grounder.adapter, grounder.lmm, Image.new("RGB", (64, 64)), "What is it?")
 
 
-def measure(bench: Bench) -> ChainOfThought:
+def measure(context: ReportContext) -> ChainOfThoughtResults:
     """Asks for every number plainly, and after every kind of closer look."""
-    questions = tag_questions(len(bench.data.measured), first_scene(bench))
+    questions = build_tag_questions(len(context.data.measured), first_scene_seed(context))
     outcomes = []
     for place, question in enumerate(questions):
-        outcomes.append(answered(bench.grounder, question, place))
-        bench.watch(place + 1, len(questions), "chain-of-thought")
-    plain = _marks(outcome.plain for outcome in outcomes)
-    right = {way: _marks(one.right[way] for one in outcomes) for way in outcomes[0].right}
+        outcomes.append(answer_question(context.grounder, question, place))
+        context.on_progress(place + 1, len(questions), "chain-of-thought")
+    plain = _to_tensor(outcome.plain for outcome in outcomes)
+    right = {way: _to_tensor(one.right[way] for one in outcomes) for way in outcomes[0].right}
     ways = tuple(
-        Way(
+        CloserLookScore(
             locate, crop, mean_interval(marks), mean_interval(marks - plain),
             None if locate == "truth" or crop == "random"
             else mean_interval(marks - right[locate, "random"]),
@@ -113,64 +123,64 @@ def measure(bench: Bench) -> ChainOfThought:
         for (locate, crop), marks in right.items()
     )  # fmt: skip
     locating = tuple(
-        Locating(
+        LocatingScore(
             locate,
-            mean_interval(_marks(outcome.nothing[locate] for outcome in outcomes)),
-            mean_interval(_marks(outcome.right_thing[locate] for outcome in outcomes)),
+            mean_interval(_to_tensor(outcome.nothing[locate] for outcome in outcomes)),
+            mean_interval(_to_tensor(outcome.right_thing[locate] for outcome in outcomes)),
         )
-        for locate in LOCATES
+        for locate in LOCATE_SOURCES
     )
     ((_, most),) = Counter(outcome.number for outcome in outcomes).most_common(1)
     chance = 100 * most / len(outcomes)
-    return ChainOfThought(len(outcomes), chance, mean_interval(plain), ways, locating)
+    return ChainOfThoughtResults(len(outcomes), chance, mean_interval(plain), ways, locating)
 
 
-def first_scene(bench: Bench) -> int:
+def first_scene_seed(context: ReportContext) -> int:
     """Its seed, after which the first measured picture is named."""
-    return int(bench.data.measured[0].picture.stem)
+    return int(context.data.measured[0].picture.stem)
 
 
-def _marks(marks: Iterable[bool]) -> Tensor:
+def _to_tensor(outcomes: Iterable[bool]) -> Tensor:
     """(n,) float64: 1 for yes, 0 for no."""
-    return torch.tensor(list(marks), dtype=torch.float64)
+    return torch.tensor(list(outcomes), dtype=torch.float64)
 
 
-def answered(grounder: Grounder, question: TagQuestion, seed: int) -> Outcome:
+def answer_question(grounder: Grounder, question: TagQuestion, seed: int) -> QuestionOutcome:
     """The question in every way; ``seed`` is that of its random crops."""
     picture, text = question.picture, question.turn.question
-    right: dict[tuple[Located, Crop], bool] = {}
-    nothing: dict[Locate, bool] = {}
-    right_thing: dict[Locate, bool] = {}
+    right: dict[tuple[RegionSource, CropMode], bool] = {}
+    nothing: dict[LocateSource, bool] = {}
+    right_thing: dict[LocateSource, bool] = {}
 
-    def look_again(located: Phrase | None, crop: Crop) -> bool:
+    def look_again(located: Phrase | None, crop: CropMode) -> bool:
         # As `Grounder.think` does once something is located: it need not be located again.
-        part, _ = crop_located(picture, located, Plan(crop=crop, seed=seed))
-        prompt = grounder.adapter.prepare([picture, part], text)
-        said = grounder.adapter.generate(prompt, TOKENS).text
-        return number_in(said) == question.number
+        part, _ = crop_to_phrase(picture, located, ThinkOptions(crop=crop, seed=seed))
+        prompt = grounder.adapter.build_prompt([picture, part], text)
+        said = grounder.adapter.generate(prompt, MAX_NEW_TOKENS).text
+        return parse_number(said) == question.number
 
     plain = False
-    for locate in LOCATES:
-        thought = grounder.think(picture, text, locate=locate, max_new_tokens=TOKENS)
+    for locate in LOCATE_SOURCES:
+        thought = grounder.think(picture, text, locate=locate, max_new_tokens=MAX_NEW_TOKENS)
         if locate == "answer":
-            plain = number_in(thought.first.text) == question.number
+            plain = parse_number(thought.first.text) == question.number
         nothing[locate] = thought.located is None
-        right_thing[locate] = _is_right_thing(thought.located, question)
-        right[locate, "box"] = number_in(thought.answer.text) == question.number
-        for crop in CROPS[1:]:
+        right_thing[locate] = _locates_right_thing(thought.located, question)
+        right[locate, "box"] = parse_number(thought.answer.text) == question.number
+        for crop in CROP_MODES[1:]:
             right[locate, crop] = look_again(thought.located, crop)
-    right["truth", "box"] = look_again(_true_phrase(question), "box")
-    return Outcome(question.number, plain, right, nothing, right_thing)
+    right["truth", "box"] = look_again(_ground_truth_phrase(question), "box")
+    return QuestionOutcome(question.number, plain, right, nothing, right_thing)
 
 
-def _is_right_thing(located: Phrase | None, question: TagQuestion) -> bool:
+def _locates_right_thing(located: Phrase | None, question: TagQuestion) -> bool:
     if located is None:
         return False
     found, truth = (torch.from_numpy(mask)[None] for mask in (located.mask, question.mask))
-    return mask_overlap(found, truth).iou.item() >= RIGHT_THING
+    return compute_overlap(found, truth).iou.item() >= MIN_RIGHT_IOU
 
 
-def _true_phrase(question: TagQuestion) -> Phrase:
+def _ground_truth_phrase(question: TagQuestion) -> Phrase:
     """The true mask as if it were located."""
     mention = question.turn.mentions[0]
     box = mask_box(torch.from_numpy(question.mask))
@@ -179,11 +189,15 @@ def _true_phrase(question: TagQuestion) -> Phrase:
     return Phrase(text, mention.start, mention.end, (), question.mask, box, 1.0)
 
 
-LOCATED_FROM = {"answer": "the first answer", "question": "the question", "truth": "the true mask"}
-LOOKED_AT = {"box": "its box", "mask": "its box, the rest grey", "random": "a random box"}
+REGION_SOURCE_LABELS = {
+    "answer": "the first answer",
+    "question": "the question",
+    "truth": "the true mask",
+}
+CROP_LABELS = {"box": "its box", "mask": "its box, the rest grey", "random": "a random box"}
 
 
-def tables(results: ChainOfThought) -> str:
+def render_tables(results: ChainOfThoughtResults) -> str:
     """Right numbers, and what was located."""
     heading = (
         f'{results.questions:,} questions such as "What number is on the cat?", one a scene that'
@@ -199,21 +213,22 @@ def tables(results: ChainOfThought) -> str:
     rows = [["nothing (plain answer)", "", str(results.plain), "", ""]]
     rows += [
         [
-            LOOKED_AT[way.crop], LOCATED_FROM[way.locate], str(way.right), _points(way.gain),
-            "" if way.over_random is None else _points(way.over_random),
+            CROP_LABELS[way.crop], REGION_SOURCE_LABELS[way.locate], str(way.right),
+            _format_gain(way.gain),
+            "" if way.over_random is None else _format_gain(way.over_random),
         ]
         for way in results.ways
     ]  # fmt: skip
     titles = ["looked at again", "located from", "right numbers", "gain over the plain answer",
               "gain over a random box"]  # fmt: skip
     found = [
-        [LOCATED_FROM[one.locate], str(one.nothing), str(one.right_thing)]
+        [REGION_SOURCE_LABELS[one.locate], str(one.nothing), str(one.right_thing)]
         for one in results.locating
     ]
-    located = ["located from", "nothing located", f"the right thing (IoU ≥ {RIGHT_THING})"]
-    return f"{heading}\n\n{table(titles, rows)}\n\n{table(located, found)}"
+    located = ["located from", "nothing located", f"the right thing (IoU ≥ {MIN_RIGHT_IOU})"]
+    return f"{heading}\n\n{markdown_table(titles, rows)}\n\n{markdown_table(located, found)}"
 
 
-def _points(gain: Interval) -> str:
+def _format_gain(gain: Interval) -> str:
     """A gain with its sign."""
     return f"{gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"

@@ -14,13 +14,13 @@ from PIL import Image
 
 from flmm.stickers.dataset import EVALUATION_SEED
 from flmm.stickers.draw import Drawing, draw, mention_mask
-from flmm.stickers.language import NUMBERS, Turn
-from flmm.stickers.questions import ask_number
-from flmm.stickers.scene import draw_scene
+from flmm.stickers.language import NUMBER_WORDS, Turn
+from flmm.stickers.questions import ask_tag_number
+from flmm.stickers.scene import generate_scene
 
-_WORDS = NUMBERS[1:10]
-_NUMBER = re.compile(r"\b\d+\b")
-_NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b")
+_NUMBER_WORDS = NUMBER_WORDS[1:10]
+_DIGITS_PATTERN = re.compile(r"\b\d+\b")
+_WORD_PATTERN = re.compile(rf"\b(?:{'|'.join(_NUMBER_WORDS)})\b")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TagQuestion:
     def number(self) -> int:
         """The right answer."""
         (thing,) = self.turn.mentions[0].things
-        number = self.drawing.scene.things[thing].number
+        number = self.drawing.scene.things[thing].tag_number
         assert number is not None
         return number
 
@@ -49,26 +49,26 @@ class TagQuestion:
         return mention_mask(self.drawing, self.turn.mentions[0])
 
 
-def tag_questions(scenes: int, first: int = EVALUATION_SEED) -> list[TagQuestion]:
+def build_tag_questions(num_questions: int, first_seed: int = EVALUATION_SEED) -> list[TagQuestion]:
     """One question for each of so many scenes from the first on, always the same ones.
 
     Scenes of which no tagged thing can be told from the others are passed over.
     """
 
     def asked() -> Iterator[TagQuestion]:
-        for seed in count(first):
-            scene = draw_scene(seed, tagged=True)
-            turn = ask_number(scene, np.random.default_rng(seed))
+        for seed in count(first_seed):
+            scene = generate_scene(seed, tagged=True)
+            turn = ask_tag_number(scene, np.random.default_rng(seed))
             if turn is not None:
                 yield TagQuestion(draw(scene), turn)
 
-    return list(islice(asked(), scenes))
+    return list(islice(asked(), num_questions))
 
 
-def number_in(answer: str) -> int | None:
+def parse_number(answer: str) -> int | None:
     """The number that an answer gives: the last one in it, in digits or else in words."""
-    digits: list[str] = _NUMBER.findall(answer)
+    digits: list[str] = _DIGITS_PATTERN.findall(answer)
     if digits:
         return int(digits[-1])
-    words: list[str] = _NUMBER_WORD.findall(answer.lower())
-    return 1 + _WORDS.index(words[-1]) if words else None
+    words: list[str] = _WORD_PATTERN.findall(answer.lower())
+    return 1 + _NUMBER_WORDS.index(words[-1]) if words else None

@@ -10,20 +10,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from flmm.bench.record import eager_attention
-from flmm.data.sample_loader import Reading
+from flmm.data.sample_loader import SampleLoader
 from flmm.errors import InputError
 from flmm.head.prompts import DEFAULT_CAPTION_PROMPT
 from flmm.lmm.base import LMMAdapter
-from flmm.report.context import Bench
-from flmm.report.markdown import table
+from flmm.report.context import ReportContext
+from flmm.report.markdown import markdown_table
 
-_PICTURES = 60
-_QUESTIONS = 3
-_TOKENS = 64
+_MAX_PICTURES = 60
+_QUESTIONS_PER_PICTURE = 3
+_MAX_NEW_TOKENS = 64
 
 
 @dataclass(frozen=True)
-class Compared:
+class RunComparison:
     """One way of looking on, beside the LMM alone."""
 
     way: str
@@ -35,7 +35,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Conversation:
+class ConversationResults:
     """The claim's results."""
 
     pictures: int
@@ -45,74 +45,76 @@ class Conversation:
     """That were grounded on the way."""
     same_weights: bool
     """Whether every byte of the LMM's weights was the same after all of it."""
-    ways: tuple[Compared, ...]
+    ways: tuple[RunComparison, ...]
 
 
 @dataclass(frozen=True)
-class _Said:
+class _GeneratedAnswer:
     text: str
     logits: Tensor
     """(tokens, V), from which each token was chosen."""
 
 
-def measure(bench: Bench) -> Conversation:
+def measure(context: ReportContext) -> ConversationResults:
     """Asks everything three times: alone, with grounding, and with attention given away.
 
     Raises:
         InputError: there is no picture to ask about.
     """
-    grounder = bench.grounder
+    grounder = context.grounder
     adapter = grounder.adapter
-    before = _bytes_digest(adapter.model)
-    exchanges = list(_questions(bench))
+    before = _weights_digest(adapter.model)
+    exchanges = list(_read_questions(context))
     if not exchanges:
         raise InputError("no picture can be read; check the data")
     plain_tokens = phrases = 0
-    found: dict[str, list[tuple[bool, float]]] = {way: [] for way in _WAYS}
+    found: dict[str, list[tuple[bool, float]]] = {way: [] for way in _RUN_NAMES}
     for number, (picture, question) in enumerate(exchanges):
-        plain = _alone(adapter, picture, question)
+        plain = _generate(adapter, picture, question)
         plain_tokens += len(plain.logits)
-        with _heard(adapter) as heard:
-            answer = grounder.chat(picture, question, max_new_tokens=_TOKENS)
+        with _record_logits(adapter) as heard:
+            answer = grounder.chat(picture, question, max_new_tokens=_MAX_NEW_TOKENS)
         phrases += len(answer.phrases)
         with eager_attention(adapter):
-            eager = _alone(adapter, picture, question)
-        for way, said in zip(_WAYS, (_Said(answer.text, torch.stack(heard)), eager), strict=True):
-            found[way].append((said.text == plain.text, _difference(plain, said)))
-        bench.watch(number + 1, len(exchanges), "conversation")
+            eager = _generate(adapter, picture, question)
+        for way, said in zip(
+            _RUN_NAMES, (_GeneratedAnswer(answer.text, torch.stack(heard)), eager), strict=True
+        ):
+            found[way].append((said.text == plain.text, _max_logit_difference(plain, said)))
+        context.on_progress(number + 1, len(exchanges), "conversation")
     ways = tuple(
-        Compared(
+        RunComparison(
             way, sum(same for same, _ in results), sum(not gap for _, gap in results),
             tuple(gap for _, gap in results),
         )
         for way, results in found.items()
     )  # fmt: skip
     pictures = len({id(picture) for picture, _ in exchanges})
-    same = _bytes_digest(adapter.model) == before
-    return Conversation(pictures, len(exchanges), plain_tokens, phrases, same, ways)
+    same = _weights_digest(adapter.model) == before
+    return ConversationResults(pictures, len(exchanges), plain_tokens, phrases, same, ways)
 
 
-_WAYS = ("flmm (records and grounds)", "transformers' output_attentions")
+_RUN_NAMES = ("flmm (records and grounds)", "transformers' output_attentions")
 
 
-def _questions(bench: Bench) -> Iterator[tuple[Image.Image, str]]:
+def _read_questions(context: ReportContext) -> Iterator[tuple[Image.Image, str]]:
     """Some of what each picture's texts answer."""
-    caption = bench.grounder.head.config.caption_prompt or DEFAULT_CAPTION_PROMPT
-    for read in Reading(bench.tell).read(bench.data.measured[:_PICTURES]):
+    caption = context.grounder.head.config.caption_prompt or DEFAULT_CAPTION_PROMPT
+    for read in SampleLoader(context.on_message).load(context.data.measured[:_MAX_PICTURES]):
         asked = dict.fromkeys(text.text.question or caption for text in read.texts)
-        for question in list(asked)[:_QUESTIONS]:
+        for question in list(asked)[:_QUESTIONS_PER_PICTURE]:
             yield read.picture, question
 
 
-def _alone(adapter: LMMAdapter, picture: Image.Image, question: str) -> _Said:
+def _generate(adapter: LMMAdapter, picture: Image.Image, question: str) -> _GeneratedAnswer:
     """What the LMM says as transformers generates it."""
-    with _heard(adapter) as heard:
-        said = adapter.generate(adapter.prepare(picture, question), _TOKENS)
-    return _Said(said.text, torch.stack(heard))
+    with _record_logits(adapter) as heard:
+        said = adapter.generate(adapter.build_prompt(picture, question), _MAX_NEW_TOKENS)
+    return _GeneratedAnswer(said.text, torch.stack(heard))
 
 
 @contextmanager
-def _heard(adapter: LMMAdapter) -> Iterator[list[Tensor]]:
+def _record_logits(adapter: LMMAdapter) -> Iterator[list[Tensor]]:
     """Collects the (V,) logits that each token is chosen from."""
     logits: list[Tensor] = []
 
@@ -127,7 +129,7 @@ def _heard(adapter: LMMAdapter) -> Iterator[list[Tensor]]:
         yield logits
 
 
-def _difference(plain: _Said, other: _Said) -> float:
+def _max_logit_difference(plain: _GeneratedAnswer, other: _GeneratedAnswer) -> float:
     """The largest difference of logits, as far as both chose the same tokens before."""
     count = min(len(plain.logits), len(other.logits))
     mine, theirs = plain.logits[:count], other.logits[:count]
@@ -138,7 +140,7 @@ def _difference(plain: _Said, other: _Said) -> float:
     return float((mine[:last].double() - theirs[:last].double()).abs().max())
 
 
-def _bytes_digest(module: nn.Module) -> str:
+def _weights_digest(module: nn.Module) -> str:
     """Of every byte of every weight."""
     digest = blake2b(digest_size=16)
     for name, weight in module.named_parameters():
@@ -147,7 +149,7 @@ def _bytes_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def tables(results: Conversation) -> str:
+def render_tables(results: ConversationResults) -> str:
     """Answers, logits, weights."""
     weights = "the same, byte by byte" if results.same_weights else "**not the same any more**"
     rows = [
@@ -172,5 +174,5 @@ def tables(results: Conversation) -> str:
         f" tokens said, {results.phrases:,} phrases grounded on the way. The LMM's weights"
         f" afterwards: {weights}. Beside flmm stands the usual way to get at attention maps, for"
         " which transformers must compute attention by other arithmetic."
-        f"{bound}\n\n{table(titles, rows)}"
+        f"{bound}\n\n{markdown_table(titles, rows)}"
     )

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flmm.masks.kmeans import coarse_mask
-from flmm.pictures.geometry import maps_on_picture
-from flmm.report.calibration import attention_maps, calibrate
-from flmm.report.context import Bench
-from flmm.report.data import KINDS, kinds_of
-from flmm.report.extraction import SeenPicture, head_masks
-from flmm.report.markdown import table
-from flmm.report.overlaps import PARTS, OverlapTable, Score, measure_parts, overlaps_of
-from flmm.report.thresholds import attention_candidates, best_head
+from flmm.masks.kmeans import compute_kmeans_mask
+from flmm.pictures.geometry import resize_maps_to_picture
+from flmm.report.calibration import attention_map_function, calibrate_thresholds
+from flmm.report.context import ReportContext
+from flmm.report.data import TEXT_KINDS, find_text_kinds
+from flmm.report.extraction import ExtractedPicture, predict_head_masks
+from flmm.report.markdown import markdown_table
+from flmm.report.overlaps import PARTS, OverlapTable, Score, compute_overlaps, measure_overlaps
+from flmm.report.thresholds import candidate_maps, find_best_head
 
 METHODS = ("whole picture", "mean map", "best single head", "K-means", "mask decoder", "refined")
-TRAINED = METHODS[4:]
+TRAINED_METHODS = METHODS[4:]
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodScore:
     """One method on one kind of text, and on things, stuff or all."""
 
     kind: str
@@ -31,45 +31,45 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Ground:
+class GroundResults:
     """The claim's results."""
 
     pictures: int
     calibration: int
     best_head: dict[str, tuple[int, int]]
     """Layer and head that were chosen, by kind of text."""
-    rows: tuple[Row, ...]
+    rows: tuple[MethodScore, ...]
 
 
-Masks = Callable[[SeenPicture], Tensor]
+MaskFunction = Callable[[ExtractedPicture], Tensor]
 """(P, methods, H, W) bool of a picture, in the order of ``METHODS``."""
 
 
-def masks_of(bench: Bench) -> tuple[Masks, dict[str, tuple[int, int]]]:
+def build_mask_function(context: ReportContext) -> tuple[MaskFunction, dict[str, tuple[int, int]]]:
     """How each method makes its masks, and the heads that were chosen, by kind of text."""
-    heads = bench.grounder.adapter.heads
-    chosen = calibrate(bench, "attention", attention_maps(bench))
-    best = {kind: best_head(levels, heads) for kind, levels in chosen.items()}
+    heads = context.grounder.adapter.heads
+    chosen = calibrate_thresholds(context, "attention", attention_map_function(context))
+    best = {kind: find_best_head(levels, heads) for kind, levels in chosen.items()}
 
-    def masks(seen: SeenPicture) -> Tensor:
-        geometry = seen.features.geometry
-        refined_of = head_masks(bench.grounder.head, seen.features)
+    def masks(extracted: ExtractedPicture) -> Tensor:
+        geometry = extracted.features.geometry
+        refined_of = predict_head_masks(context.grounder.head, extracted.features)
         found = []
         for phrase, (kind, decoded, refined) in enumerate(
-            zip(seen.kinds, *refined_of, strict=True)
+            zip(extracted.kinds, *refined_of, strict=True)
         ):
-            attention = seen.attention[phrase]
-            candidates = attention_candidates(attention, heads, geometry, geometry.picture)
-            single = best[kind].number
-            clusters = maps_on_picture(
-                coarse_mask(attention).float()[None], geometry, geometry.picture
+            attention = extracted.attention[phrase]
+            candidates = candidate_maps(attention, heads, geometry, geometry.picture)
+            single = best[kind].map_index
+            clusters = resize_maps_to_picture(
+                compute_kmeans_mask(attention).float()[None], geometry, geometry.picture
             )[0]
             found.append(
                 torch.stack(
                     [
                         torch.ones_like(decoded),
-                        candidates[0] > chosen[kind].level[0],
-                        candidates[single] > chosen[kind].level[single],
+                        candidates[0] > chosen[kind].thresholds[0],
+                        candidates[single] > chosen[kind].thresholds[single],
                         clusters > 0.5,
                         decoded,
                         refined,
@@ -81,28 +81,28 @@ def masks_of(bench: Bench) -> tuple[Masks, dict[str, tuple[int, int]]]:
     return masks, {kind: (one.layer, one.head) for kind, one in best.items()}
 
 
-def measure(bench: Bench) -> Ground:
+def measure(context: ReportContext) -> GroundResults:
     """Every method's masks against the true ones, at the pictures' own size."""
-    masks, best = masks_of(bench)
+    masks, best = build_mask_function(context)
 
-    def rows(seen: SeenPicture) -> OverlapTable:
-        return overlaps_of(seen, masks(seen))
+    def rows(extracted: ExtractedPicture) -> OverlapTable:
+        return compute_overlaps(extracted, masks(extracted))
 
-    samples = bench.data.measured
-    found = measure_parts(bench, "ground 1", samples, rows)
-    lines: list[Row] = []
-    for kind in kinds_of(samples):
+    samples = context.data.measured
+    found = measure_overlaps(context, "ground 1", samples, rows)
+    lines: list[MethodScore] = []
+    for kind in find_text_kinds(samples):
         for part in PARTS:
-            phrases = found.rows(kind, part)
+            phrases = found.select_rows(kind, part)
             if phrases.any():
                 lines.extend(
-                    Row(kind, part, method, score)
-                    for method, score in zip(METHODS, found.scores(phrases), strict=True)
+                    MethodScore(kind, part, method, score)
+                    for method, score in zip(METHODS, found.compute_scores(phrases), strict=True)
                 )
-    return Ground(found.pictures, len(bench.data.calibration), best, tuple(lines))
+    return GroundResults(found.num_pictures, len(context.data.calibration), best, tuple(lines))
 
 
-def tables(results: Ground) -> str:
+def render_tables(results: GroundResults) -> str:
     """One table a kind of text."""
     blocks = [
         f"{results.pictures} pictures. Without training: the mean of all heads' maps, the best"
@@ -110,7 +110,7 @@ def tables(results: Ground) -> str:
         f" {results.calibration} other pictures), and K-means with two clusters. Trained: the"
         " head's mask decoder, and its masks refined with SAM. The LMM is the same frozen one."
     ]
-    for kind, described in KINDS.items():
+    for kind, described in TEXT_KINDS.items():
         rows = [row for row in results.rows if row.kind == kind]
         parts = [part for part in PARTS if any(row.part == part for row in rows)]
         if not rows:
@@ -129,5 +129,5 @@ def tables(results: Ground) -> str:
             lines.append(
                 [name, *(str(one) for s in scores for one in (s.cumulative_iou, s.mean_iou))]
             )
-        blocks.append(f"**{described}**\n\n{table(titles, lines)}")
+        blocks.append(f"**{described}**\n\n{markdown_table(titles, lines)}")
     return "\n\n".join(blocks)

@@ -3,23 +3,23 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flmm.embedded.evaluate_words import is_right, named_in, talk
+from flmm.embedded.evaluate_words import find_names, generate_answers, is_correct
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.generation import Generation
-from flmm.report.overlaps import Interval, share
+from flmm.report.overlaps import Interval, share_interval
 from flmm.stickers.draw import draw
 from flmm.stickers.kinds import STUFF
-from flmm.stickers.scene import draw_scene
+from flmm.stickers.scene import generate_scene
 
 TASKS = ("where", "what", "how many", "is there", "which", "follow up")
-BUT_WHERE = "all but where"
+ALL_BUT_WHERE = "all but where"
 """All tasks together, without the one whose questions segmenting copies learn to answer with the
 token."""
 CAPTION = "caption"
 
 
 @dataclass(frozen=True)
-class Talk:
+class ConversationScores:
     """How one model talks, in percent."""
 
     named: Interval
@@ -33,9 +33,12 @@ class Talk:
     questions: int
 
 
-def measure_talk(
-    adapter: LMMAdapter, seeds: Sequence[int], token: int | None, watch: Callable[[int, int], None]
-) -> Talk:
+def measure_conversation(
+    adapter: LMMAdapter,
+    scene_seeds: Sequence[int],
+    token_id: int | None,
+    on_progress: Callable[[int, int], None],
+) -> ConversationScores:
     """Greedy captions and answers for every scene.
 
     Args:
@@ -49,39 +52,41 @@ def measure_talk(
     absent: list[list[bool]] = []
     right: list[dict[str, list[bool]]] = []
     tokens: list[dict[str, list[bool]]] = []
-    for number, seed in enumerate(seeds):
-        drawing = draw(draw_scene(seed))
+    for number, seed in enumerate(scene_seeds):
+        drawing = draw(generate_scene(seed))
         scene = drawing.scene
-        spoken = talk(adapter, drawing, seed)
+        spoken = generate_answers(adapter, drawing, seed)
         _, said = next(spoken)
-        names = named_in(said.text)
+        names = find_names(said.text)
         kinds = {kind.name for kind in scene.kinds}
         there = kinds | {band.name for band in scene.bands}
         named.append([name in names for name in sorted(there)])
         absent.append([name not in kinds for name in sorted(names - set(STUFF))])
         right.append({})
-        tokens.append({CAPTION: [_has(said, token)]})
+        tokens.append({CAPTION: [_contains_token(said, token_id)]})
         for turn, said in spoken:
-            groups = (turn.task,) if turn.task == "where" else (turn.task, BUT_WHERE)
+            groups = (turn.task,) if turn.task == "where" else (turn.task, ALL_BUT_WHERE)
             for group in groups:
-                right[-1].setdefault(group, []).append(is_right(turn, said.text))
-                tokens[-1].setdefault(group, []).append(_has(said, token))
-        watch(number + 1, len(seeds))
-    whole = share(named)
+                right[-1].setdefault(group, []).append(is_correct(turn, said.text))
+                tokens[-1].setdefault(group, []).append(_contains_token(said, token_id))
+        on_progress(number + 1, len(scene_seeds))
+    whole = share_interval(named)
     assert whole is not None
     asked = sum(len(of_task) for picture in right for task, of_task in picture.items()
-                if task != BUT_WHERE)  # fmt: skip
-    return Talk(whole, share(absent), _by_task(right), _by_task(tokens), asked)
+                if task != ALL_BUT_WHERE)  # fmt: skip
+    return ConversationScores(
+        whole, share_interval(absent), _task_intervals(right), _task_intervals(tokens), asked
+    )
 
 
-def _has(said: Generation, token: int | None) -> bool:
-    return token in said.token_ids.tolist()
+def _contains_token(generation: Generation, token_id: int | None) -> bool:
+    return token_id in generation.token_ids.tolist()
 
 
-def _by_task(marks: Sequence[dict[str, list[bool]]]) -> dict[str, Interval]:
+def _task_intervals(outcomes: Sequence[dict[str, list[bool]]]) -> dict[str, Interval]:
     """The tasks that were asked at all, in the order of tables."""
     found = {
-        task: share([picture.get(task, []) for picture in marks])
-        for task in (*TASKS, BUT_WHERE, CAPTION)
+        task: share_interval([picture.get(task, []) for picture in outcomes])
+        for task in (*TASKS, ALL_BUT_WHERE, CAPTION)
     }
     return {task: interval for task, interval in found.items() if interval is not None}

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flmm.report.context import Bench
+from flmm.report.context import ReportContext
 from flmm.report.overlaps import Interval, Score
-from flmm.report.segmentation_token.conversation_scores import BUT_WHERE
-from flmm.report.segmentation_token.measurement import FROZEN, SegmentationToken
-from flmm.report.segmentation_token.token_model import TOKEN
-from flmm.report.style import ALL, FAINT, PALETTE, PART_COLOURS, figure, light_grid
+from flmm.report.segmentation_token.conversation_scores import ALL_BUT_WHERE
+from flmm.report.segmentation_token.measurement import FROZEN_MODEL, SegmentationTokenResults
+from flmm.report.segmentation_token.token_model import SEG_TOKEN
+from flmm.report.style import ALL_COLOUR, LIGHT_GREY, PALETTE, PART_COLOURS, draw_grid, open_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,36 +17,46 @@ _Series = tuple[str, str, str, list[Interval | None]]
 """Name, colour, marker, and a value for each model."""
 
 
-def draw(results: SegmentationToken, file: Path) -> None:
+def draw_scores(results: SegmentationTokenResults, file: Path) -> None:
     """Writes the figure."""
     rows = results.rows
     masks: list[_Series] = [
-        ("things (cIoU)", PART_COLOURS["things"], "o", [_iou(row.things) for row in rows]),
-        ("stuff (cIoU)", PART_COLOURS["stuff"], "s", [_iou(row.stuff) for row in rows]),
+        (
+            "things (cIoU)",
+            PART_COLOURS["things"],
+            "o",
+            [_cumulative_iou(row.things) for row in rows],
+        ),
+        ("stuff (cIoU)", PART_COLOURS["stuff"], "s", [_cumulative_iou(row.stuff) for row in rows]),
     ]
     talk: list[_Series] = [
         ("captions: named", PALETTE[2], "D", [row.talk.named for row in rows]),
-        ("questions: right", PALETTE[3], "^", [row.talk.right.get(BUT_WHERE) for row in rows]),
-        ("answers with <SEG>", ALL, "x", [row.talk.token.get(BUT_WHERE) for row in rows]),
+        ("questions: right", PALETTE[3], "^", [row.talk.right.get(ALL_BUT_WHERE) for row in rows]),
+        (
+            "answers with <SEG>",
+            ALL_COLOUR,
+            "x",
+            [row.talk.token.get(ALL_BUT_WHERE) for row in rows],
+        ),
     ]
     names = [row.name.replace(", ", "\n") for row in rows]
-    with figure(file, 2.6) as drawn:
+    with open_figure(file, 2.6) as drawn:
         left, right = drawn.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [1, 1.3]})
-        _panel(left, "Grounding", masks)
-        _panel(right, "Conversation", talk)
+        _draw_panel(left, "Grounding", masks)
+        _draw_panel(right, "Conversation", talk)
         left.set_yticks(range(len(names)), names)
         left.set_ylim(len(names) - 0.5, -0.5)
         # The LMM that stays as it was, set apart from those that were trained.
-        frozen = [row.name for row in rows].index(FROZEN)
+        frozen = [row.name for row in rows].index(FROZEN_MODEL)
         for axes in (left, right):
-            axes.axhspan(frozen - 0.5, frozen + 0.5, color=FAINT, alpha=0.4, zorder=0)
+            axes.axhspan(frozen - 0.5, frozen + 0.5, color=LIGHT_GREY, alpha=0.4, zorder=0)
 
 
-def _iou(score: Score | None) -> Interval | None:
+def _cumulative_iou(score: Score | None) -> Interval | None:
     return None if score is None else score.cumulative_iou
 
 
-def _panel(axes: "Axes", title: str, series: list[_Series]) -> None:
+def _draw_panel(axes: "Axes", title: str, series: list[_Series]) -> None:
     for place, (name, colour, marker, values) in enumerate(series):
         shift = 0.22 * (place - (len(series) - 1) / 2)
         shown = [(row + shift, one) for row, one in enumerate(values) if one is not None]
@@ -61,16 +71,18 @@ def _panel(axes: "Axes", title: str, series: list[_Series]) -> None:
     axes.set_title(title)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=len(series), fontsize=7.5,
                 handletextpad=0.2, columnspacing=0.9)  # fmt: skip
-    light_grid(axes, "x")
+    draw_grid(axes, "x")
     axes.spines["left"].set_visible(False)
 
 
-def figures(results: SegmentationToken, _bench: Bench, out: Path) -> dict[str, str]:
+def draw_figures(
+    results: SegmentationTokenResults, _context: ReportContext, out: Path
+) -> dict[str, str]:
     """Masks beside conversation."""
-    draw(results, out / "segmentation-token.png")
+    draw_scores(results, out / "segmentation-token.png")
     return {
         "segmentation-token.png": "What training an LMM to segment gives, and what it takes. Left:"
         " masks of referring expressions. Right: captions and answers of the same three models"
-        f' (questions: all but "where", which copies learn to answer with {TOKEN}). Bars: 95 %'
+        f' (questions: all but "where", which copies learn to answer with {SEG_TOKEN}). Bars: 95 %'
         " intervals over pictures."
     }

@@ -9,183 +9,204 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from flmm.data.sources import Stickers
-from flmm.embedded.recipe.build import Budget
-from flmm.embedded.recipe.hardware import steps_here
+from flmm.data.sources import StickersSource
+from flmm.embedded.recipe.build import TrainingBudget
+from flmm.embedded.recipe.hardware import scale_steps
 from flmm.errors import InputError
-from flmm.report.context import Bench, digest_of
-from flmm.report.extraction import SeenPicture, head_masks
-from flmm.report.markdown import table
-from flmm.report.overlaps import Interval, OverlapTable, Score, measure_parts, overlaps_of
+from flmm.report.context import ReportContext, key_digest
+from flmm.report.extraction import ExtractedPicture, predict_head_masks
+from flmm.report.markdown import markdown_table
+from flmm.report.overlaps import Interval, OverlapTable, Score, compute_overlaps, measure_overlaps
 from flmm.report.segmentation_token.conversation_scores import (
-    BUT_WHERE,
+    ALL_BUT_WHERE,
     CAPTION,
     TASKS,
-    Talk,
-    measure_talk,
+    ConversationScores,
+    measure_conversation,
 )
 from flmm.report.segmentation_token.token_model import (
+    BATCH_SIZE,
     LEARNING_RATE,
-    PICTURES_A_STEP,
-    SCENES,
-    TOKEN,
-    TokenCopy,
-    Way,
-    can_be_copied,
+    SEG_TOKEN,
+    TRAINING_SCENES,
+    TokenModel,
+    TrainingScheme,
+    supports_copying,
     train,
 )
 from flmm.stickers.dataset import EVALUATION_SEED
 
-STEPS = Budget().head
+STEPS = TrainingBudget().head_steps
 """Of two cores: those that the head's recipe takes, from the same pictures."""
-FROZEN = "frozen LMM + head"
+FROZEN_MODEL = "frozen LMM + head"
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelScores:
     """One model."""
 
     name: str
     things: Score | None
     """Of one referring expression at a time."""
     stuff: Score | None
-    talk: Talk
+    talk: ConversationScores
 
 
 @dataclass(frozen=True)
-class SegmentationToken:
+class SegmentationTokenResults:
     """The claim's results."""
 
     pictures: int
     steps: int
-    rows: tuple[Row, ...]
+    rows: tuple[ModelScores, ...]
 
 
-def check(bench: Bench) -> None:
+def check(context: ReportContext) -> None:
     """The copies learn by the embedded LMM's recipe, and are asked about what scenes hold.
 
     Raises:
         InputError: the data are no sticker scenes or such that copies learn from, or the LMM is of
             another make.
     """
-    if not isinstance(bench.data.source, Stickers):
+    if not isinstance(context.data.source, StickersSource):
         raise InputError(
-            f"data {bench.data.name!r} have no scenes, whose facts copies learn from and are asked"
-            " about; take sticker scenes (leave out --data)"
+            f"data {context.data.name!r} have no scenes, whose facts copies learn from and are"
+            " asked about; take sticker scenes (leave out --data)"
         )
-    if not can_be_copied(bench.grounder):
+    if not supports_copying(context.grounder):
         raise InputError(
-            f"the LMM {bench.grounder.lmm!r} was not made by the embedded LMM's recipe, by which"
+            f"the LMM {context.grounder.lmm!r} was not made by the embedded LMM's recipe, by which"
             " copies learn; take the embedded one, or one that the recipe made"
         )
-    if (first := min(_seeds(bench))) < SCENES:
+    if (first := min(_scene_seeds(context))) < TRAINING_SCENES:
         raise InputError(
-            f"scene {first} is one of the {SCENES} that copies learn from, and cannot be measured"
-            f" on; take others, such as first_scene: {EVALUATION_SEED}"
+            f"scene {first} is one of the {TRAINING_SCENES} that copies learn from, and cannot be"
+            f" measured on; take others, such as first_scene: {EVALUATION_SEED}"
         )
 
 
-def _seeds(bench: Bench) -> list[int]:
+def _scene_seeds(context: ReportContext) -> list[int]:
     """Of the measured scenes, after which their pictures are named."""
-    return [int(sample.picture.stem) for sample in bench.data.measured]
+    return [int(sample.picture.stem) for sample in context.data.measured]
 
 
-def measure(bench: Bench) -> SegmentationToken:
+def measure(context: ReportContext) -> SegmentationTokenResults:
     """Trains the copies, then measures all three models on the same scenes."""
-    copies = [_trained(bench, way) for way in Way]
+    copies = [_train_copy(context, way) for way in TrainingScheme]
 
-    def rows(seen: SeenPicture) -> OverlapTable:
-        questions = [exchange.question for exchange in seen.asked.exchanges]
-        _, refined = head_masks(bench.grounder.head, seen.features)
-        found = [copy.masks(seen.asked.picture, questions) for copy in copies]
-        return overlaps_of(seen, torch.stack([refined, *found], 1))
+    def rows(extracted: ExtractedPicture) -> OverlapTable:
+        questions = [exchange.question for exchange in extracted.picture_exchanges.exchanges]
+        _, refined = predict_head_masks(context.grounder.head, extracted.features)
+        found = [
+            copy.predict_masks(extracted.picture_exchanges.picture, questions) for copy in copies
+        ]
+        return compute_overlaps(extracted, torch.stack([refined, *found], 1))
 
     expressions = [
         replace(sample, texts=tuple(text for text in sample.texts if text.kind == "expression"))
-        for sample in bench.data.measured
+        for sample in context.data.measured
     ]
-    overlaps = measure_parts(bench, f"segmentation-token 1 {_budget()}", expressions, rows)
+    overlaps = measure_overlaps(
+        context, f"segmentation-token 1 {_training_budget()}", expressions, rows
+    )
     parts = [
-        overlaps.scores(chosen) if (chosen := overlaps.rows("expression", part)).any() else None
+        overlaps.compute_scores(chosen)
+        if (chosen := overlaps.select_rows("expression", part)).any()
+        else None
         for part in ("things", "stuff")
     ]
-    names = [FROZEN, *(f"copy, {way}" for way in Way)]
+    names = [FROZEN_MODEL, *(f"copy, {way}" for way in TrainingScheme)]
     found = []
     for place, name in enumerate(names):
         things, stuff = (None if scores is None else scores[place] for scores in parts)
-        adapter = copies[place - 1].adapter() if place else bench.grounder.adapter
+        adapter = copies[place - 1].build_adapter() if place else context.grounder.adapter
         token = copies[place - 1].token_id if place else None
-        talk = measure_talk(adapter, _seeds(bench), token, _watch(bench, name))
-        found.append(Row(name, things, stuff, talk))
-    return SegmentationToken(overlaps.pictures, STEPS, tuple(found))
+        talk = measure_conversation(
+            adapter, _scene_seeds(context), token, _progress_callback(context, name)
+        )
+        found.append(ModelScores(name, things, stuff, talk))
+    return SegmentationTokenResults(overlaps.num_pictures, STEPS, tuple(found))
 
 
-def _trained(bench: Bench, way: Way) -> TokenCopy:
-    key = {"budget": _budget(), **{part: bench.key[part] for part in ("head", "LMM", "numbers")}}
-    copy = TokenCopy(bench.grounder)
-    train(copy, way, bench.work / f"copies-{digest_of(key)}", steps_here(STEPS), bench.watch)
+def _train_copy(context: ReportContext, scheme: TrainingScheme) -> TokenModel:
+    key = {
+        "budget": _training_budget(),
+        **{part: context.cache_key[part] for part in ("head", "LMM", "numbers")},
+    }
+    copy = TokenModel(context.grounder)
+    train(
+        copy,
+        scheme,
+        context.work_folder / f"copies-{key_digest(key)}",
+        scale_steps(STEPS),
+        context.on_progress,
+    )
     return copy
 
 
-def _budget() -> str:
-    return f"{STEPS}, {PICTURES_A_STEP}, {LEARNING_RATE}, {SCENES}"
+def _training_budget() -> str:
+    return f"{STEPS}, {BATCH_SIZE}, {LEARNING_RATE}, {TRAINING_SCENES}"
 
 
-def _watch(bench: Bench, name: str) -> Callable[[int, int], None]:
-    return lambda done, total: bench.watch(done, total, f"{name}: captions and questions")
+def _progress_callback(context: ReportContext, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: context.on_progress(done, total, f"{name}: captions and questions")
 
 
-def tables(results: SegmentationToken) -> str:
+def render_tables(results: SegmentationTokenResults) -> str:
     """Masks and captions; answers; where the token is said."""
     rows = results.rows
     heading = (
         f"{results.pictures} pictures. F-LMM leaves the LMM as it is; the usual way trains it to"
-        f" say a token, `{TOKEN}`, of which SAM makes a mask"
+        f" say a token, `{SEG_TOKEN}`, of which SAM makes a mask"
         " ([LISA](https://arxiv.org/abs/2308.00692)). Here copies of the same LMM learn that way:"
         " all of the LLM and the projector, an MLP from the token's state to SAM's prompt, and"
-        f" SAM's prompt encoder and mask decoder, for {results.steps:,} steps of {PICTURES_A_STEP}"
+        f" SAM's prompt encoder and mask decoder, for {results.steps:,} steps of {BATCH_SIZE}"
         f" pictures at a learning rate of {LEARNING_RATE:g}, as many as the embedded head's recipe"
         " takes, from the same pictures (on a GPU a quarter of the steps, of four times as many),"
         " three texts a picture."
-        f" LISA's way: referring expressions alone, each answered `It is {TOKEN}.` (LISA itself"
+        f" LISA's way: referring expressions alone, each answered `It is {SEG_TOKEN}.` (LISA itself"
         " mixes ordinary questions in, to keep some of the conversation). GLaMM's way: for one of"
-        f" the three, a caption with `{TOKEN}` after each phrase. Masks are of one referring"
+        f" the three, a caption with `{SEG_TOKEN}` after each phrase. Masks are of one referring"
         " expression at a time, which is put in the frozen LMM's mouth as the token is in the"
         ' copies\'. Captions and answers are greedy, and right word for word (of "is there", yes'
-        f" or no); `{TOKEN}` does not count as a word. Before a follow-up, the right first answer"
-        " is put in the model's mouth."
+        f" or no); `{SEG_TOKEN}` does not count as a word. Before a follow-up, the right first"
+        " answer is put in the model's mouth."
     )
     main = [
         [
             row.name,
-            *(text for score in (row.things, row.stuff) for text in _score(score)),
-            str(row.talk.named), _cell(row.talk.absent),
+            *(text for score in (row.things, row.stuff) for text in _score_cells(score)),
+            str(row.talk.named), _interval_cell(row.talk.absent),
         ]
         for row in rows
     ]  # fmt: skip
     titles = ["", "things: cIoU", "things: mIoU", "stuff: cIoU", "stuff: mIoU",
               "captions: named of what is there", "captions: absent of what is named"]  # fmt: skip
-    tasks = (*TASKS, BUT_WHERE)
-    right = [[row.name, *(_cell(row.talk.right.get(task)) for task in tasks)] for row in rows]
+    tasks = (*TASKS, ALL_BUT_WHERE)
+    right = [
+        [row.name, *(_interval_cell(row.talk.right.get(task)) for task in tasks)] for row in rows
+    ]
     places = (*tasks, CAPTION)
-    token = [[row.name, *(_cell(row.talk.token.get(place)) for place in places)] for row in rows]
+    token = [
+        [row.name, *(_interval_cell(row.talk.token.get(place)) for place in places)] for row in rows
+    ]
     return "\n\n".join(
         [
             heading,
-            table(titles, main),
+            markdown_table(titles, main),
             f"**questions answered right, of {rows[0].talk.questions:,}**",
-            table(["", *tasks], right),
-            f"**answers with `{TOKEN}` in them**",
-            table(["", *places], token),
+            markdown_table(["", *tasks], right),
+            f"**answers with `{SEG_TOKEN}` in them**",
+            markdown_table(["", *places], token),
         ]
     )
 
 
-def _score(score: Score | None) -> tuple[str, str]:
+def _score_cells(score: Score | None) -> tuple[str, str]:
     if score is None:
         return "–", "–"
     return str(score.cumulative_iou), str(score.mean_iou)
 
 
-def _cell(interval: Interval | None) -> str:
+def _interval_cell(interval: Interval | None) -> str:
     return "–" if interval is None else str(interval)

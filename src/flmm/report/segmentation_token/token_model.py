@@ -25,36 +25,45 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.configuration_clip import CLIPVisionConfig
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
-from flmm.embedded.recipe.build import Budget
-from flmm.embedded.recipe.cpu_attention import learn_with_it
-from flmm.embedded.recipe.hardware import DEVICE, TIMES_AS_MANY
-from flmm.embedded.recipe.head_training import refer
-from flmm.embedded.recipe.lmm_architecture import SPECIAL, image_states, token_id
-from flmm.embedded.recipe.packing import TextBatch, answer_loss, last_states, pack
-from flmm.embedded.recipe.training_loop import Fit, Movable, run
+from flmm.embedded.recipe.build import TrainingBudget
+from flmm.embedded.recipe.cpu_attention import use_cpu_attention
+from flmm.embedded.recipe.hardware import BATCH_SIZE_FACTOR, DEVICE
+from flmm.embedded.recipe.head_training import sample_expression_turn
+from flmm.embedded.recipe.lmm_architecture import (
+    SPECIAL_TOKENS,
+    compute_patch_features,
+    find_token_id,
+)
+from flmm.embedded.recipe.packing import (
+    TextBatch,
+    answer_loss,
+    compute_last_hidden_states,
+    pack_conversations,
+)
+from flmm.embedded.recipe.training_loop import TensorDataclass, TrainingStage, train_stage
 from flmm.grounding.grounder import Grounder
-from flmm.head.checkpoint import untrained_sam
+from flmm.head.checkpoint import load_untrained_sam
 from flmm.lmm.families.llava import LlavaAdapter
-from flmm.masks.refiner import MaskRefiner, Resolution
-from flmm.progress import Watch
+from flmm.masks.refiner import MaskRefiner, MaskResolution
+from flmm.progress import ProgressCallback
 from flmm.stickers.dataset import PICTURE_SIZE, training_style
 from flmm.stickers.draw import Drawing, draw, mention_mask
-from flmm.stickers.language import AnswerText, Conversation, Turn, caption
-from flmm.stickers.scene import draw_scene
+from flmm.stickers.language import AnswerBuilder, Conversation, Turn, caption_turn
+from flmm.stickers.scene import generate_scene
 from flmm.train.losses import mask_loss
 from flmm.types import ImageGeometry, Size
-from flmm.user_input import find_folder
+from flmm.user_input import find_model
 
-TOKEN = "<SEG>"
-SCENES = Budget().scenes
+SEG_TOKEN = "<SEG>"
+TRAINING_SCENES = TrainingBudget().scenes
 """Copies learn from scenes 0 … SCENES - 1, as the embedded LMM and head did."""
-PICTURES_A_STEP, LEARNING_RATE = 4, 1e-3
+BATCH_SIZE, LEARNING_RATE = 4, 1e-3
 """The embedded head's own, on two cores."""
-_MICRO = PICTURES_A_STEP // 2 * TIMES_AS_MANY
-_TEXTS_A_PICTURE = 3
+_MICRO_BATCH_SIZE = BATCH_SIZE // 2 * BATCH_SIZE_FACTOR
+_TEXTS_PER_PICTURE = 3
 
 
-class Way(StrEnum):
+class TrainingScheme(StrEnum):
     """What a copy learns from."""
 
     LISA = "LISA's way"
@@ -64,7 +73,7 @@ class Way(StrEnum):
 
 
 @dataclass(frozen=True)
-class TokenBatch(Movable):
+class TokenBatch(TensorDataclass):
     """Pictures, what is asked about them and answered, and what each token shall mean."""
 
     texts: TextBatch
@@ -74,7 +83,7 @@ class TokenBatch(Movable):
     """(K, H, W) bool, in the order of the tokens."""
 
 
-class TokenCopy(nn.Module):
+class TokenModel(nn.Module):
     """A copy of an LMM with the token, its MLP, and the head's SAM as it was before the head.
 
     On the CPU, in float32; it learns on a GPU where there is one.
@@ -94,7 +103,9 @@ class TokenCopy(nn.Module):
         assert isinstance(lmm, LlavaForConditionalGeneration)
         lmm.to("cpu", torch.float32)  # type: ignore[arg-type]
         # It swallows the blank before it, so that the words around it keep the tokens they had.
-        tokenizer.add_tokens([AddedToken(TOKEN, lstrip=True, special=True)], special_tokens=True)
+        tokenizer.add_tokens(
+            [AddedToken(SEG_TOKEN, lstrip=True, special=True)], special_tokens=True
+        )
         lmm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         embedding = lmm.get_input_embeddings()
         assert isinstance(embedding, nn.Embedding)
@@ -102,35 +113,37 @@ class TokenCopy(nn.Module):
         embedding.weight.data[-1] = embedding.weight.data[:-1].mean(0)
         self.lmm = lmm
         self.tokenizer = tokenizer
-        self.token_id = token_id(tokenizer, TOKEN)
-        self._original = adapter
-        sam = untrained_sam(find_folder(grounder.model))
+        self.token_id = find_token_id(tokenizer, SEG_TOKEN)
+        self._source_adapter = adapter
+        sam = load_untrained_sam(find_model(grounder.model))
         self.refiner = MaskRefiner(sam, use_mask=False, use_box=False)
         width = adapter.hidden_size
         torch.manual_seed(0)
         self.projection = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self.refiner.width)
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self.refiner.hidden_size)
         )
 
-    def adapter(self) -> LlavaAdapter:
+    def build_adapter(self) -> LlavaAdapter:
         """The copy for talking to; it learns no more."""
-        original = self._original
+        original = self._source_adapter
         return LlavaAdapter(
             self.lmm, self.tokenizer, original.image_processor, f"copy of {original.name}"
         )
 
-    def read(
+    def pack_texts(
         self, pictures: Sequence[NDArray[np.uint8]], texts: Sequence[Sequence[Conversation]]
     ) -> TextBatch:
         """Each picture, as the LMM's image processor gives it, and its conversations."""
-        shown = self._original.process([Image.fromarray(picture) for picture in pictures])
+        shown = self._source_adapter.process_pictures(
+            [Image.fromarray(picture) for picture in pictures]
+        )
         vision = self.lmm.config.vision_config
         assert isinstance(vision, CLIPVisionConfig)
         assert isinstance(vision.patch_size, int)
-        return pack(self.tokenizer, shown["pixel_values"], texts, vision.patch_size)
+        return pack_conversations(self.tokenizer, shown["pixel_values"], texts, vision.patch_size)
 
     def forward(
-        self, texts: TextBatch, embeddings: Tensor, picture: Size, resolution: Resolution
+        self, texts: TextBatch, embeddings: Tensor, picture_size: Size, resolution: MaskResolution
     ) -> tuple[Tensor, Tensor]:
         """The last layer's states, and a mask for each of the texts' tokens, at least one.
 
@@ -144,34 +157,42 @@ class TokenCopy(nn.Module):
             (B, L, D), and (K, H, W) logits, or at "low" (K, 4 · e, 4 · e) cut to the picture.
         """
         with torch.no_grad():
-            patches = image_states(self.lmm, texts.pixels)
-        states = last_states(self.lmm, texts, patches)
-        rows, columns = torch.nonzero(texts.ids == self.token_id, as_tuple=True)
+            patches = compute_patch_features(self.lmm, texts.pixel_values)
+        states = compute_last_hidden_states(self.lmm, texts, patches)
+        rows, columns = torch.nonzero(texts.input_ids == self.token_id, as_tuple=True)
         prompts = self.projection(states[rows, columns])[:, None]
         # There is no mask to refine, and SAM sees the whole picture, not the LMM's canvas.
         no_mask = torch.zeros(len(rows), 1, 1, device=states.device)
-        geometry = ImageGeometry(picture, picture, (0, 0), picture, (1, 1))
+        geometry = ImageGeometry(picture_size, picture_size, (0, 0), picture_size, (1, 1))
         masks: Tensor = self.refiner(no_mask, list(prompts), geometry, embeddings, rows, resolution)
         return states, masks
 
     @torch.no_grad()
-    def masks(self, picture: Image.Image, questions: Sequence[str]) -> Tensor:
+    def predict_masks(self, picture: Image.Image, questions: Sequence[str]) -> Tensor:
         """(P, H, W) bool: what the copy points at when it answers each question with the token."""
         pixels = np.asarray(picture.convert("RGB"))
-        answer = AnswerText().say("It is ").mention(TOKEN).say(".")
-        texts = self.read([pixels], [[(answer.turn("where", one),) for one in questions]])
+        answer = AnswerBuilder().add_text("It is ").add_mention(SEG_TOKEN).add_text(".")
+        texts = self.pack_texts(
+            [pixels], [[(answer.build_turn("where", one),) for one in questions]]
+        )
         size = (picture.height, picture.width)
         _, logits = self(texts, self.refiner.encode(pixels), size, "picture")
         return torch.as_tensor(logits > 0)
 
 
-def can_be_copied(grounder: Grounder) -> bool:
+def supports_copying(grounder: Grounder) -> bool:
     """Whether its LMM is of the kind that the recipe makes: a LLaVA with the recipe's tokens."""
     known = grounder.adapter.tokenizer.get_vocab()
-    return isinstance(grounder.adapter, LlavaAdapter) and known.keys() >= set(SPECIAL)
+    return isinstance(grounder.adapter, LlavaAdapter) and known.keys() >= set(SPECIAL_TOKENS)
 
 
-def train(copy: TokenCopy, way: Way, folder: Path, steps: int, watch: Watch) -> None:
+def train(
+    model: TokenModel,
+    scheme: TrainingScheme,
+    folder: Path,
+    steps: int,
+    on_progress: ProgressCallback,
+) -> None:
     """Trains the copy in place, going on from the checkpoint in the folder if there is one.
 
     Each step's pictures are those that the embedded head's recipe has at that step.
@@ -180,51 +201,60 @@ def train(copy: TokenCopy, way: Way, folder: Path, steps: int, watch: Watch) -> 
     def batches(step: int) -> list[TokenBatch]:
         random = np.random.default_rng((5, step))
         drawings = [
-            draw(draw_scene(index), PICTURE_SIZE, training_style(index))
-            for index in random.integers(SCENES, size=2 * _MICRO).tolist()
+            draw(generate_scene(index), PICTURE_SIZE, training_style(index))
+            for index in random.integers(TRAINING_SCENES, size=2 * _MICRO_BATCH_SIZE).tolist()
         ]
-        return [lesson(copy, way, part, random) for part in (drawings[:_MICRO], drawings[_MICRO:])]
+        return [
+            build_token_batch(model, scheme, part, random)
+            for part in (drawings[:_MICRO_BATCH_SIZE], drawings[_MICRO_BATCH_SIZE:])
+        ]
 
-    usual, threads = copy.lmm.config._attn_implementation, torch.get_num_threads()
-    trained = _Trained(copy)
-    learn_with_it(copy.lmm)
-    copy.to(DEVICE)
+    usual, threads = model.lmm.config._attn_implementation, torch.get_num_threads()
+    trained = _TrainableModules(model)
+    use_cpu_attention(model.lmm)
+    model.to(DEVICE)
     try:
-        run(
-            Fit(way.name.lower(), trained, steps, batches, lambda one: token_loss(copy, one),
-                LEARNING_RATE),
-            folder, watch,
+        train_stage(
+            TrainingStage(scheme.name.lower(), trained, steps, batches,
+                lambda one: compute_token_loss(model, one), LEARNING_RATE),
+            folder, on_progress,
         )  # fmt: skip
     finally:
-        copy.cpu()
+        model.cpu()
         torch.set_num_threads(threads)
-        copy.lmm.set_attn_implementation(usual)
+        model.lmm.set_attn_implementation(usual)
 
 
-class _Trained(nn.Module):
+class _TrainableModules(nn.Module):
     """What learns of a copy, so that checkpoints leave the frozen vision encoders out."""
 
-    def __init__(self, copy: TokenCopy) -> None:
+    def __init__(self, model: TokenModel) -> None:
         super().__init__()
-        self.language_model = copy.lmm.model.language_model
-        self.projector = copy.lmm.model.multi_modal_projector
-        self.projection = copy.projection
-        self.prompt_encoder = copy.refiner.sam.prompt_encoder
-        self.mask_decoder = copy.refiner.sam.mask_decoder
+        self.language_model = model.lmm.model.language_model
+        self.projector = model.lmm.model.multi_modal_projector
+        self.projection = model.projection
+        self.prompt_encoder = model.refiner.sam.prompt_encoder
+        self.mask_decoder = model.refiner.sam.mask_decoder
         self.language_model.requires_grad_(True)
         self.projector.requires_grad_(True)
 
 
-def lesson(
-    copy: TokenCopy, way: Way, drawings: Sequence[Drawing], random: np.random.Generator
+def build_token_batch(
+    model: TokenModel,
+    scheme: TrainingScheme,
+    drawings: Sequence[Drawing],
+    random: np.random.Generator,
 ) -> TokenBatch:
     """Three texts a picture: expressions, the first of them a caption in GLaMM's way."""
     texts: list[list[Conversation]] = []
     targets: list[Tensor] = []
     for drawing in drawings:
-        turns = [answered_with_token(refer(drawing, random)) for _ in range(_TEXTS_A_PICTURE)]
-        if way is Way.GLAMM:
-            turns[0] = token_after_phrases(caption(drawing.scene))
+        turns = [
+            answer_with_token(sample_expression_turn(drawing, random))
+            for _ in range(_TEXTS_PER_PICTURE)
+        ]
+        if scheme is TrainingScheme.GLAMM:
+            turns[0] = append_token_to_phrases(caption_turn(drawing.scene))
         texts.append([(turn,) for turn in turns])
         targets += [
             torch.from_numpy(mention_mask(drawing, mention))
@@ -232,31 +262,36 @@ def lesson(
             for mention in turn.mentions
         ]
     pictures = tuple(drawing.picture for drawing in drawings)
-    return TokenBatch(copy.read(pictures, texts), pictures, torch.stack(targets))
+    return TokenBatch(model.pack_texts(pictures, texts), pictures, torch.stack(targets))
 
 
-def answered_with_token(turn: Turn) -> Turn:
+def answer_with_token(turn: Turn) -> Turn:
     """The question, answered with the token, which means what the answer's first phrase did."""
     meant = turn.mentions[0]
-    answer = AnswerText().say("It is ").mention(TOKEN, meant.things, meant.bands).say(".")
-    return answer.turn(turn.task, turn.question)
+    answer = (
+        AnswerBuilder()
+        .add_text("It is ")
+        .add_mention(SEG_TOKEN, meant.things, meant.bands)
+        .add_text(".")
+    )
+    return answer.build_turn(turn.task, turn.question)
 
 
-def token_after_phrases(turn: Turn) -> Turn:
+def append_token_to_phrases(turn: Turn) -> Turn:
     """The same answer with the token after each phrase."""
-    answer, done = AnswerText(), 0
+    answer, done = AnswerBuilder(), 0
     for mention in turn.mentions:
-        answer.say(turn.answer[done : mention.start])
-        phrase = f"{turn.answer[mention.start : mention.end]} {TOKEN}"
-        answer.mention(phrase, mention.things, mention.bands)
+        answer.add_text(turn.answer[done : mention.start])
+        phrase = f"{turn.answer[mention.start : mention.end]} {SEG_TOKEN}"
+        answer.add_mention(phrase, mention.things, mention.bands)
         done = mention.end
-    return answer.say(turn.answer[done:]).turn(turn.task, turn.question)
+    return answer.add_text(turn.answer[done:]).build_turn(turn.task, turn.question)
 
 
-def token_loss(copy: TokenCopy, batch: TokenBatch) -> Tensor:
+def compute_token_loss(model: TokenModel, batch: TokenBatch) -> Tensor:
     """Cross-entropy of the answers' tokens, and BCE + Dice of the masks (LISA, section 3.2)."""
-    embeddings = copy.refiner.encode(*batch.pictures)
+    embeddings = model.refiner.encode(*batch.pictures)
     height, width = batch.targets.shape[1:]
-    states, masks = copy(batch.texts, embeddings, (height, width), "low")
+    states, masks = model(batch.texts, embeddings, (height, width), "low")
     truth = functional.interpolate(batch.targets.float()[:, None], masks.shape[1:], mode="area")
-    return answer_loss(copy.lmm, batch.texts, states) + mask_loss(masks, truth[:, 0])
+    return answer_loss(model.lmm, batch.texts, states) + mask_loss(masks, truth[:, 0])

@@ -5,20 +5,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flmm.report.context import Bench
-from flmm.report.style import INK, PALETTE, figure, heat, light_grid
-from flmm.report.where.measurement import Panel, Where
+from flmm.report.context import ReportContext
+from flmm.report.style import DARK_GREY, PALETTE, draw_grid, heatmap_colours, open_figure
+from flmm.report.where.measurement import Panel, WhereResults
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
-_NUMBERED_CELLS = 80
+_MAX_LABELLED_CELLS = 80
 """Up to so many, each cell says its number."""
-_SHORT = {"caption": "Captions", "expression": "Referring", "instruction": "Questions"}
+_KIND_TITLES = {"caption": "Captions", "expression": "Referring", "instruction": "Questions"}
 
 
-def draw(results: Where, file: Path) -> None:
+def draw_heatmaps(results: WhereResults, file: Path) -> None:
     """Writes the figure."""
     panels = [panel for panel in results.panels if panel.part != "all"] or list(results.panels)
     layers, heads = len(panels[0].heads), len(panels[0].heads[0])
@@ -28,7 +28,7 @@ def draw(results: Where, file: Path) -> None:
     )
     highest = max(highest, *(layer.cumulative_iou.value for one in panels for layer in one.layers))
     rows = -(-len(panels) // 2)
-    with figure(file, height * rows + 0.2) as drawn:
+    with open_figure(file, height * rows + 0.2) as drawn:
         grid = drawn.subplots(
             rows, 3, squeeze=False, gridspec_kw={"width_ratios": [heads + 1, heads + 1, 3.2]}
         )
@@ -37,10 +37,10 @@ def draw(results: Where, file: Path) -> None:
             if place >= len(panels):
                 axes.set_visible(False)
                 continue
-            shown = _heat_map(axes, panels[place], highest)
+            shown = _draw_heatmap(axes, panels[place], highest)
         for row in range(1, rows):
             grid[row, 2].set_visible(False)
-        _weights(grid[0, 2], results)
+        _draw_layer_weights(grid[0, 2], results)
         assert shown is not None
         bar = drawn.colorbar(
             shown, ax=grid[-1, 2] if rows > 1 else grid[0, 1], label="cIoU (%)",
@@ -49,18 +49,20 @@ def draw(results: Where, file: Path) -> None:
         bar.outline.set_visible(False)
 
 
-def _heat_map(axes: "Axes", panel: Panel, highest: float) -> "AxesImage":
+def _draw_heatmap(axes: "Axes", panel: Panel, max_score: float) -> "AxesImage":
     single = np.array([[score.cumulative_iou.value for score in row] for row in panel.heads])
     means = np.array([[score.cumulative_iou.value] for score in panel.layers])
     layers, heads = single.shape
     # A column of nothing stands between the heads and their mean.
     gap = np.full((layers, 1), np.nan)
     whole = np.concatenate([single, gap, means], 1)
-    shown = axes.imshow(whole, cmap=heat(), vmin=0, vmax=highest, aspect="auto", origin="lower")
-    if whole.size <= _NUMBERED_CELLS:
+    shown = axes.imshow(
+        whole, cmap=heatmap_colours(), vmin=0, vmax=max_score, aspect="auto", origin="lower"
+    )
+    if whole.size <= _MAX_LABELLED_CELLS:
         for (layer, column), value in np.ndenumerate(whole):
             if not np.isnan(value):
-                colour = "white" if value < 0.6 * highest else INK
+                colour = "white" if value < 0.6 * max_score else DARK_GREY
                 axes.text(column, layer, f"{value:.0f}", ha="center", va="center",
                           color=colour, fontsize=7.5)  # fmt: skip
     layer, head = panel.best
@@ -70,7 +72,7 @@ def _heat_map(axes: "Axes", panel: Panel, highest: float) -> "AxesImage":
         Rectangle((head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=PALETTE[5], linewidth=2)
     )
     axes.set_title(
-        f"{_SHORT[panel.kind]}: {panel.part} (n = {panel.mean.phrases:,};"
+        f"{_KIND_TITLES[panel.kind]}: {panel.part} (n = {panel.mean.phrases:,};"
         f" whole picture {panel.everything.cumulative_iou.value:.0f})",
         fontsize=7.5,
     )
@@ -85,21 +87,21 @@ def _heat_map(axes: "Axes", panel: Panel, highest: float) -> "AxesImage":
     return shown
 
 
-def _weights(axes: "Axes", results: Where) -> None:
+def _draw_layer_weights(axes: "Axes", results: WhereResults) -> None:
     weights = results.layer_weights
     axes.barh(range(len(weights)), weights, color=PALETTE[2], height=0.72)
-    axes.axvline(1 / len(weights), color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
+    axes.axvline(1 / len(weights), color=DARK_GREY, linewidth=0.8, linestyle=(0, (3, 2)))
     axes.set_title("Layer weights")
     axes.set_xlabel("softmax weight\n(dashed: all equal)")
     axes.set_yticks(range(0, len(weights), max(len(weights) // 8, 1)))
     axes.set_ylim(-0.5, len(weights) - 0.5)
     axes.set_xlim(0, None)
-    light_grid(axes, "x")
+    draw_grid(axes, "x")
 
 
-def figures(results: Where, _bench: Bench, out: Path) -> dict[str, str]:
+def draw_figures(results: WhereResults, _context: ReportContext, out: Path) -> dict[str, str]:
     """The heat map."""
-    draw(results, out / "where.png")
+    draw_heatmaps(results, out / "where.png")
     return {
         "where.png": "cIoU of each head's map alone (rows: layers, the first at the bottom;"
         " the last column: the mean of the layer's heads), and the layer weights that the head"

@@ -5,13 +5,19 @@ from dataclasses import dataclass
 import torch
 
 from flmm.evaluate.metrics import Overlap
-from flmm.report.calibration import attention_maps, calibrate, cut
-from flmm.report.context import Bench
-from flmm.report.data import KINDS, kinds_of
-from flmm.report.extraction import SeenPicture
-from flmm.report.markdown import table
-from flmm.report.overlaps import PARTS, OverlapTable, Score, measure_parts, phrase_overlap
-from flmm.report.thresholds import best_head, frame_of, on_frame
+from flmm.report.calibration import apply_thresholds, attention_map_function, calibrate_thresholds
+from flmm.report.context import ReportContext
+from flmm.report.data import TEXT_KINDS, find_text_kinds
+from flmm.report.extraction import ExtractedPicture
+from flmm.report.markdown import markdown_table
+from flmm.report.overlaps import (
+    PARTS,
+    OverlapTable,
+    Score,
+    compute_phrase_overlap,
+    measure_overlaps,
+)
+from flmm.report.thresholds import comparison_size, find_best_head, resize_masks
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Where:
+class WhereResults:
     """The claim's results."""
 
     pictures: int
@@ -45,39 +51,45 @@ class Where:
     panels: tuple[Panel, ...]
 
 
-def measure(bench: Bench) -> Where:
+def measure(context: ReportContext) -> WhereResults:
     """Cuts every head's and every layer's map at its best level."""
-    candidates = attention_maps(bench)
-    chosen = calibrate(bench, "attention", candidates)
+    candidates = attention_map_function(context)
+    chosen = calibrate_thresholds(context, "attention", candidates)
 
-    def rows(seen: SeenPicture) -> OverlapTable:
-        picture = seen.features.geometry.picture
-        frame = frame_of(picture)
-        masks, known = on_frame(seen.masks, frame), ~on_frame(seen.ignored, frame)
+    def rows(extracted: ExtractedPicture) -> OverlapTable:
+        picture = extracted.features.geometry.picture
+        frame = comparison_size(picture)
+        masks, known = (
+            resize_masks(extracted.masks, frame),
+            ~resize_masks(extracted.ignored_masks, frame),
+        )
         # Pixels of the frame as pixels of the picture, so that large pictures weigh more in cIoU.
         scale = frame[0] * frame[1] / (picture[0] * picture[1])
         whole = torch.ones(1, *frame, dtype=torch.bool)
         both = [
-            phrase_overlap(
-                torch.cat([whole, cut(candidates(seen, phrase), chosen[kind].level)]),
+            compute_phrase_overlap(
+                torch.cat([
+                    whole,
+                    apply_thresholds(candidates(extracted, phrase), chosen[kind].thresholds),
+                ]),
                 masks[phrase], known[phrase], scale,
             )
-            for phrase, kind in enumerate(seen.kinds)
+            for phrase, kind in enumerate(extracted.kinds)
         ]  # fmt: skip
         shared, together = torch.stack(both, 1)
-        return OverlapTable.of(seen, Overlap(shared, together))
+        return OverlapTable.from_picture(extracted, Overlap(shared, together))
 
-    samples = bench.data.measured
-    found = measure_parts(bench, "where 1", samples, rows)
-    heads = bench.grounder.adapter.heads
+    samples = context.data.measured
+    found = measure_overlaps(context, "where 1", samples, rows)
+    heads = context.grounder.adapter.heads
     panels = []
-    for kind in kinds_of(samples):
-        layers = (len(chosen[kind].level) - 1) // (1 + heads)
-        best = best_head(chosen[kind], heads)
+    for kind in find_text_kinds(samples):
+        layers = (len(chosen[kind].thresholds) - 1) // (1 + heads)
+        best = find_best_head(chosen[kind], heads)
         for part in PARTS:
-            phrases = found.rows(kind, part)
+            phrases = found.select_rows(kind, part)
             if phrases.any():
-                everything, mean, *scores = found.scores(phrases)
+                everything, mean, *scores = found.compute_scores(phrases)
                 single = scores[layers:]
                 panels.append(
                     Panel(
@@ -89,14 +101,14 @@ def measure(bench: Bench) -> Where:
                         (best.layer, best.head),
                     )
                 )  # fmt: skip
-    weights = bench.grounder.head.layer_weights.detach().softmax(0).tolist()
-    return Where(
-        found.pictures, len(bench.data.calibration),
-        bench.grounder.adapter.layers, tuple(weights), tuple(panels),
+    weights = context.grounder.head.layer_weights.detach().softmax(0).tolist()
+    return WhereResults(
+        found.num_pictures, len(context.data.calibration),
+        context.grounder.adapter.layers, tuple(weights), tuple(panels),
     )  # fmt: skip
 
 
-def tables(results: Where) -> str:
+def render_tables(results: WhereResults) -> str:
     """Layers against each other, and the best heads."""
     heading = (
         f"Each head's map (and the mean of each layer's) is scaled to a maximum of 1, enlarged and"
@@ -105,7 +117,7 @@ def tables(results: Where) -> str:
         " which the head learned for its refiner's text prompts."
     )
     blocks = [heading]
-    for kind, described in KINDS.items():
+    for kind, described in TEXT_KINDS.items():
         panels = [panel for panel in results.panels if panel.kind == kind]
         if not panels:
             continue
@@ -120,7 +132,7 @@ def tables(results: Where) -> str:
              *(str(panel.heads[layer][head].cumulative_iou) for panel in panels)]
         )  # fmt: skip
         titles = [f"{panel.part}, {panel.mean.phrases:,} phrases" for panel in panels]
-        blocks.append(f"**{described}**\n\n" + table([f"cIoU: {kind}", *titles], rows))
+        blocks.append(f"**{described}**\n\n" + markdown_table([f"cIoU: {kind}", *titles], rows))
     weights = ", ".join(f"{weight:.3f}" for weight in results.layer_weights)
     blocks.append(f"Learned layer weights (softmax), from the first layer on: {weights}.")
     return "\n\n".join(blocks)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flmm.answers.answer import Phrase, run_lengths
+from flmm.answers.answer import Phrase, encode_rle
 from flmm.serve.common.replies import PhraseReply, PngMask, PolygonMask, RunLengthMask
 from flmm.serve.common.requests import MaskFormat
 
@@ -18,7 +18,7 @@ Point = tuple[int, int]
 """(x, y)."""
 
 
-def phrase_reply(phrase: Phrase, picture: int, kind: MaskFormat) -> PhraseReply:
+def build_phrase_reply(phrase: Phrase, picture_index: int, mask_format: MaskFormat) -> PhraseReply:
     """A phrase as clients are told of it; ``picture``: which of the conversation's."""
     return PhraseReply(
         text=phrase.text,
@@ -27,70 +27,72 @@ def phrase_reply(phrase: Phrase, picture: int, kind: MaskFormat) -> PhraseReply:
         score=round(phrase.score, 4),
         box=phrase.box,
         area=phrase.area,
-        mask=formatted(phrase.mask, kind),
-        picture=picture,
+        mask=format_mask(phrase.mask, mask_format),
+        picture=picture_index,
     )
 
 
-def formatted(mask: NDArray[np.bool_], kind: MaskFormat) -> RunLengthMask | PolygonMask | PngMask:
+def format_mask(
+    mask: NDArray[np.bool_], mask_format: MaskFormat
+) -> RunLengthMask | PolygonMask | PngMask:
     """An (H, W) bool mask."""
     height, width = mask.shape
-    if kind == "polygon":
-        return PolygonMask(size=(height, width), polygons=outlines(mask))
-    if kind == "png":
-        return PngMask(size=(height, width), png=png_url(Image.fromarray(mask)))
-    return RunLengthMask(size=(height, width), counts=run_lengths(mask)["counts"])
+    if mask_format == "polygon":
+        return PolygonMask(size=(height, width), polygons=mask_to_polygons(mask))
+    if mask_format == "png":
+        return PngMask(size=(height, width), png=encode_png_url(Image.fromarray(mask)))
+    return RunLengthMask(size=(height, width), counts=encode_rle(mask)["counts"])
 
 
-def png_url(image: Image.Image) -> str:
+def encode_png_url(image: Image.Image) -> str:
     """A picture as a data URL."""
     content = io.BytesIO()
     image.save(content, "PNG")
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
 
 
-def outlines(mask: NDArray[np.bool_]) -> list[list[int]]:
+def mask_to_polygons(mask: NDArray[np.bool_]) -> list[list[int]]:
     """The rings of pixel edges that part an (H, W) bool mask from the rest.
 
     Each is [x0, y0, x1, y1, …], with corners only, and closed. Inside of an odd number of rings is
     the mask, exactly; so a hole is a ring in a ring.
     """
-    onward = _edges(mask)
+    onward = _edge_graph(mask)
     rings = []
     while onward:
         first = next(iter(onward))
         ring = [first]
-        while (point := _take(onward, ring)) != first:
+        while (point := _take_next_point(onward, ring)) != first:
             ring.append(point)
-        rings.append([value for corner in _corners(ring) for value in corner])
+        rings.append([value for corner in _drop_collinear(ring) for value in corner])
     return rings
 
 
-def _edges(mask: NDArray[np.bool_]) -> dict[Point, list[Point]]:
+def _edge_graph(mask: NDArray[np.bool_]) -> dict[Point, list[Point]]:
     """From each point of the border to the next ones, the mask always on the right."""
     padded = np.pad(mask, 1)
     onward: dict[Point, list[Point]] = {}
     down = padded[1:, 1:-1].astype(np.int8) - padded[:-1, 1:-1]
     across = padded[1:-1, 1:].astype(np.int8) - padded[1:-1, :-1]
-    for (y, x), step in _where(down):
+    for (y, x), step in _nonzero_steps(down):
         start, end = ((x, y), (x + 1, y)) if step > 0 else ((x + 1, y), (x, y))
         onward.setdefault(start, []).append(end)
-    for (y, x), step in _where(across):
+    for (y, x), step in _nonzero_steps(across):
         start, end = ((x, y + 1), (x, y)) if step > 0 else ((x, y), (x, y + 1))
         onward.setdefault(start, []).append(end)
     return onward
 
 
-def _where(steps: NDArray[np.int8]) -> list[tuple[tuple[int, int], int]]:
+def _nonzero_steps(steps: NDArray[np.int8]) -> list[tuple[tuple[int, int], int]]:
     rows, columns = np.nonzero(steps)
     places = zip(rows.tolist(), columns.tolist(), strict=True)
     return list(zip(places, steps[rows, columns].tolist(), strict=True))
 
 
-def _take(onward: dict[Point, list[Point]], ring: list[Point]) -> Point:
+def _take_next_point(next_points: dict[Point, list[Point]], ring: list[Point]) -> Point:
     """The next point; where two pixels touch by a corner, the ring stays with its own."""
     here = ring[-1]
-    choices = onward[here]
+    choices = next_points[here]
     chosen = choices[0]
     if len(choices) > 1:
         before = ring[-2] if len(ring) > 1 else here
@@ -98,11 +100,11 @@ def _take(onward: dict[Point, list[Point]], ring: list[Point]) -> Point:
         chosen = next((p for p in choices if (p[0] - here[0], p[1] - here[1]) == turn), chosen)
     choices.remove(chosen)
     if not choices:
-        del onward[here]
+        del next_points[here]
     return chosen
 
 
-def _corners(ring: list[Point]) -> list[Point]:
+def _drop_collinear(ring: list[Point]) -> list[Point]:
     """Without the points on straight lines."""
     return [
         point

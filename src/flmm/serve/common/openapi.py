@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import BaseModel, JsonValue
 from pydantic.json_schema import models_json_schema
 
-_STATUSES = {
+_STATUS_DESCRIPTIONS = {
     400: "The request is not understood, or exceeds a limit.",
     401: "The API key is missing or wrong.",
     403: "Pages of another origin may not ask.",
@@ -37,19 +37,19 @@ _ERROR = {
         }
     },
 }
-REFUSALS: dict[int | str, dict[str, object]] = {
+ERROR_RESPONSES: dict[int | str, dict[str, object]] = {
     status: {"description": text, "content": {"application/json": {"schema": _ERROR}}}
-    for status, text in _STATUSES.items()
+    for status, text in _STATUS_DESCRIPTIONS.items()
 }
 """In every route: OpenAI's error object."""
 
-_REFERENCE = "#/components/schemas/{model}"
+_REF_TEMPLATE = "#/components/schemas/{model}"
 
 
-def request_schemas(models: Sequence[type[BaseModel]]) -> dict[str, JsonValue]:
+def build_request_schemas(models: Sequence[type[BaseModel]]) -> dict[str, JsonValue]:
     """The requests' JSON schemas, for the description's components."""
     _, schemas = models_json_schema(
-        [(model, "validation") for model in models], ref_template=_REFERENCE
+        [(model, "validation") for model in models], ref_template=_REF_TEMPLATE
     )
     return cast(dict[str, JsonValue], schemas["$defs"])
 
@@ -60,20 +60,22 @@ def _example_picture() -> str:
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
 
 
-def _body(model: type[BaseModel], example: JsonValue, multipart: bool = True) -> dict[str, object]:
-    schema = {"$ref": _REFERENCE.format(model=model.__name__)}
+def describe_body(
+    model: type[BaseModel], example: JsonValue, multipart: bool = True
+) -> dict[str, object]:
+    schema = {"$ref": _REF_TEMPLATE.format(model=model.__name__)}
     content: dict[str, object] = {"application/json": {"schema": schema, "example": example}}
     if multipart:
         fields = {
             name: {"type": "string", "format": "binary"} if name == "image" else part
-            for name, part in _flat(model).items()
+            for name, part in _model_properties(model).items()
         }
         form = {"type": "object", "required": _required(model), "properties": fields}
         content["multipart/form-data"] = {"schema": form}
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _flat(model: type[BaseModel]) -> dict[str, object]:
+def _model_properties(model: type[BaseModel]) -> dict[str, object]:
     return dict(model.model_json_schema()["properties"])
 
 
@@ -81,5 +83,5 @@ def _required(model: type[BaseModel]) -> list[str]:
     return list(model.model_json_schema()["required"])
 
 
-_PICTURE = _example_picture()
-_QUESTION = "What is in the picture?"
+EXAMPLE_PICTURE = _example_picture()
+EXAMPLE_QUESTION = "What is in the picture?"

@@ -3,20 +3,20 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Reply(BaseModel):
+class ReplyModel(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-def _is_none(value: object) -> bool:
+def is_none(value: object) -> bool:
     return value is None
 
 
-class RunLengthMask(Reply):
+class RunLengthMask(ReplyModel):
     size: tuple[int, int] = Field(description="[H, W]")
     counts: str = Field(description="COCO's compressed run lengths.")
 
 
-class PolygonMask(Reply):
+class PolygonMask(ReplyModel):
     size: tuple[int, int] = Field(description="[H, W]")
     polygons: list[list[int]] = Field(
         description="Closed rings [x0, y0, x1, y1, …] along pixel edges; a point is in the mask if"
@@ -24,12 +24,12 @@ class PolygonMask(Reply):
     )
 
 
-class PngMask(Reply):
+class PngMask(ReplyModel):
     size: tuple[int, int] = Field(description="[H, W]")
     png: str = Field(description="data:image/png;base64,…, black and white.")
 
 
-class PhraseReply(Reply):
+class PhraseReply(ReplyModel):
     text: str
     start: int = Field(description="In code points of the text.")
     end: int

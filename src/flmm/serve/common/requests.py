@@ -8,22 +8,22 @@ from flmm.grounding.mask_predictor import MaskMethod
 
 MaskFormat = Literal["rle", "polygon", "png"]
 Text = Annotated[str, Field(max_length=1_000_000)]
-Stop = Annotated[str, Field(min_length=1, max_length=200)]
-Whole = Annotated[int, Field(ge=1, le=1_000_000)]
+StopString = Annotated[str, Field(min_length=1, max_length=200)]
+PositiveCount = Annotated[int, Field(ge=1, le=1_000_000)]
 Temperature = Annotated[float, Field(ge=0, le=2, description="0 takes the likeliest token.")]
-METHOD = (
+METHOD_DESCRIPTION = (
     "kmeans clusters the attention maps in place of the head, to compare with; nothing trained."
 )
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """Nothing is guessed, nothing is left over."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
-class Grounding(Strict):
+class Grounding(StrictModel):
     """Which words of the answer are grounded, and how."""
 
     phrases: list[Text] | None = Field(
@@ -33,28 +33,30 @@ class Grounding(Strict):
         " Without, the model chooses.",
     )
     refine: bool = Field(default=True, description="False leaves out the refiner: faster, coarser.")
-    method: MaskMethod = Field(default="head", description=METHOD)
+    method: MaskMethod = Field(default="head", description=METHOD_DESCRIPTION)
     mask_format: MaskFormat = "rle"
-    max_phrases: Whole | None = Field(default=None, description="The first so many are grounded.")
+    max_phrases: PositiveCount | None = Field(
+        default=None, description="The first so many are grounded."
+    )
 
 
-class Said(Strict):
+class GenerationOptions(StrictModel):
     """What every request for an answer may set."""
 
-    max_tokens: Whole | None = Field(default=None, description="The answer is cut there.")
+    max_tokens: PositiveCount | None = Field(default=None, description="The answer is cut there.")
     temperature: Temperature | None = None
     seed: Seed | None = Field(default=None, description="The same seed draws the same answer.")
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = Field(
+    stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = Field(
         default=None, description="The answer ends before any of these."
     )
 
     @property
-    def most_tokens(self) -> int | None:
+    def max_new_tokens(self) -> int | None:
         """Where the answer is cut."""
         return self.max_tokens
 
     @property
-    def stops(self) -> tuple[str, ...]:
+    def stop_strings(self) -> tuple[str, ...]:
         """The texts before which the answer ends."""
         if self.stop is None:
             return ()

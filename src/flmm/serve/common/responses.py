@@ -13,32 +13,32 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from flmm.errors import InputError
-from flmm.serve.errors import _CLIENT_CLOSED, FAILURE, Problem
-from flmm.serve.workers.events import Event, Failed, PhraseFound
-from flmm.serve.workers.running_job import End, Running
+from flmm.serve.errors import CLIENT_CLOSED_REQUEST, INTERNAL_ERROR, APIError
+from flmm.serve.workers.events import JobEvent, JobFailed, PhraseFound
+from flmm.serve.workers.running_job import FinishedEvent, RunningJob
 
-Value = TypeVar("Value")
+Result = TypeVar("Result")
 _log = logging.getLogger("flmm.serve")
 
 
-class ClientGone(Exception):  # noqa: N818 - it went of its own accord
+class ClientDisconnected(Exception):  # noqa: N818 - it went of its own accord
     """Nobody waits for the response any more."""
 
 
-async def while_connected(
-    receive: Receive, work: Coroutine[None, None, Value], cancel: Callable[[], None]
-) -> Value:
+async def run_while_connected(
+    receive: Receive, work: Coroutine[None, None, Result], cancel: Callable[[], None]
+) -> Result:
     """What the work gives; when the client goes first, or the server ends, ``cancel`` is called.
 
     Raises:
         ClientGone: the client went.
     """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(receive))
+    gone = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ClientGone
+            raise ClientDisconnected
         return task.result()
     finally:
         if not task.done():
@@ -47,24 +47,27 @@ async def while_connected(
         gone.cancel()
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def finished(
-    request: Request, running: Running, kind: type[End], reply: Callable[[End], BaseModel]
+async def respond_when_finished(
+    request: Request,
+    job: RunningJob,
+    event_type: type[FinishedEvent],
+    build_reply: Callable[[FinishedEvent], BaseModel],
 ) -> Response:
     """The whole answer as one response."""
     try:
-        end = await while_connected(request.receive, running.finished(kind), running.cancel)
-    except ClientGone:
-        return Response(status_code=_CLIENT_CLOSED)
-    content = await running.written(lambda: reply(end).model_dump_json())
+        end = await run_while_connected(request.receive, job.wait_for(event_type), job.cancel)
+    except ClientDisconnected:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    content = await job.run_in_thread(lambda: build_reply(end).model_dump_json())
     return Response(content, media_type="application/json")
 
 
-class EventStream(Response):
+class EventStreamResponse(Response):
     """Server-sent events: one for each of a job's, as OpenAI's clients read them.
 
     Args:
@@ -77,15 +80,15 @@ class EventStream(Response):
 
     def __init__(
         self,
-        running: Running,
-        first: BaseModel,
-        replies: Callable[[Event], list[BaseModel]],
+        job: RunningJob,
+        first_chunk: BaseModel,
+        build_chunks: Callable[[JobEvent], list[BaseModel]],
     ) -> None:
         super().__init__()
         del self.headers["content-length"]
-        self._running = running
-        self._first = first
-        self._replies = replies
+        self._job = job
+        self._first_chunk = first_chunk
+        self._build_chunks = build_chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope
@@ -93,34 +96,34 @@ class EventStream(Response):
 
         async def respond() -> None:
             await send(start)
-            async for data in self._data():
+            async for data in self._event_data():
                 body = f"data: {data}\n\n".encode()
                 await send({"type": "http.response.body", "body": body, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         try:
-            await while_connected(receive, respond(), self._running.cancel)
-        except ClientGone:
+            await run_while_connected(receive, respond(), self._job.cancel)
+        except ClientDisconnected:
             return
 
-    async def _data(self) -> AsyncIterator[str]:
-        yield self._first.model_dump_json()
-        async for event in self._running.events():
-            if isinstance(event, Failed):
-                yield json.dumps(_problem(event.error).content())
+    async def _event_data(self) -> AsyncIterator[str]:
+        yield self._first_chunk.model_dump_json()
+        async for event in self._job.events():
+            if isinstance(event, JobFailed):
+                yield json.dumps(_to_api_error(event.error).to_dict())
                 return
-            write = partial(self._written, event)
+            write = partial(self._serialize, event)
             has_masks = isinstance(event, PhraseFound)
-            for data in await self._running.written(write) if has_masks else write():
+            for data in await self._job.run_in_thread(write) if has_masks else write():
                 yield data
         yield "[DONE]"
 
-    def _written(self, event: Event) -> list[str]:
-        return [reply.model_dump_json() for reply in self._replies(event)]
+    def _serialize(self, event: JobEvent) -> list[str]:
+        return [reply.model_dump_json() for reply in self._build_chunks(event)]
 
 
-def _problem(error: Exception) -> Problem:
+def _to_api_error(error: Exception) -> APIError:
     if isinstance(error, InputError):
-        return Problem.of_input(error)
+        return APIError.from_input_error(error)
     _log.error("an answer failed", exc_info=error)
-    return FAILURE
+    return INTERNAL_ERROR

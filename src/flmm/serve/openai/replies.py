@@ -4,32 +4,32 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from flmm.serve.common.replies import PhraseReply, Reply, _is_none
+from flmm.serve.common.replies import PhraseReply, ReplyModel, is_none
 
-Phrases = Annotated[list[PhraseReply] | None, Field(exclude_if=_is_none)]
+GroundedPhrases = Annotated[list[PhraseReply] | None, Field(exclude_if=is_none)]
 """Left out where no grounding is asked for."""
 
 
-class Usage(Reply):
+class Usage(ReplyModel):
     prompt_tokens: int = Field(description="The pictures' tokens are among them.")
     completion_tokens: int
     total_tokens: int
 
 
-class AssistantReply(Reply):
+class AssistantReply(ReplyModel):
     role: Literal["assistant"] = "assistant"
     content: str
-    grounding: Phrases = None
+    grounding: GroundedPhrases = None
 
 
-class Choice(Reply):
+class Choice(ReplyModel):
     index: Literal[0] = 0
     message: AssistantReply
     finish_reason: Literal["stop", "length"]
     logprobs: None = None
 
 
-class Completion(Reply):
+class Completion(ReplyModel):
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int
@@ -38,20 +38,20 @@ class Completion(Reply):
     usage: Usage
 
 
-class Delta(Reply):
-    role: Annotated[Literal["assistant"] | None, Field(exclude_if=_is_none)] = None
-    content: Annotated[str | None, Field(exclude_if=_is_none)] = None
-    grounding: Phrases = None
+class ChoiceDelta(ReplyModel):
+    role: Annotated[Literal["assistant"] | None, Field(exclude_if=is_none)] = None
+    content: Annotated[str | None, Field(exclude_if=is_none)] = None
+    grounding: GroundedPhrases = None
 
 
-class ChunkChoice(Reply):
+class ChunkChoice(ReplyModel):
     index: Literal[0] = 0
-    delta: Delta
+    delta: ChoiceDelta
     finish_reason: Literal["stop", "length"] | None = None
     logprobs: None = None
 
 
-class Chunk(Reply):
+class ChatCompletionChunk(ReplyModel):
     """One event of a streamed completion."""
 
     id: str
@@ -59,16 +59,16 @@ class Chunk(Reply):
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: Annotated[Usage | None, Field(exclude_if=_is_none)] = None
+    usage: Annotated[Usage | None, Field(exclude_if=is_none)] = None
 
 
-class ModelReply(Reply):
+class ModelReply(ReplyModel):
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: Literal["flmm"] = "flmm"
 
 
-class ModelList(Reply):
+class ModelList(ReplyModel):
     object: Literal["list"] = "list"
     data: list[ModelReply]

@@ -4,42 +4,48 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from flmm.serve.common.requests import Grounding, Said, Strict, Text, Whole
+from flmm.serve.common.requests import (
+    GenerationOptions,
+    Grounding,
+    PositiveCount,
+    StrictModel,
+    Text,
+)
 
 
-class TextPart(Strict):
+class TextPart(StrictModel):
     type: Literal["text"]
     text: Text
 
 
-class ImageUrl(Strict):
+class ImageUrl(StrictModel):
     url: str = Field(description="data:image/png;base64,… (PNG, JPEG, WebP or GIF).")
     detail: Literal["auto", "low", "high"] | None = Field(
         default=None, description="Taken, and not used: the model has one resolution."
     )
 
 
-class ImagePart(Strict):
+class ImagePart(StrictModel):
     type: Literal["image_url"]
     image_url: ImageUrl
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
-class SystemMessage(Strict):
+class SystemMessage(StrictModel):
     role: Literal["system", "developer"]
     content: Text | list[TextPart]
     name: str | None = None
 
 
-class UserMessage(Strict):
+class UserMessage(StrictModel):
     role: Literal["user"]
-    content: Text | list[Part]
+    content: Text | list[ContentPart]
     name: str | None = None
 
 
-class AssistantMessage(Strict):
+class AssistantMessage(StrictModel):
     """What this server said before, as it came; its grounding is not used."""
 
     role: Literal["assistant"]
@@ -52,16 +58,16 @@ class AssistantMessage(Strict):
 ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
 
 
-class StreamOptions(Strict):
+class StreamOptions(StrictModel):
     include_usage: bool = False
     include_obfuscation: Literal[False] = False
 
 
-class ResponseFormat(Strict):
+class ResponseFormat(StrictModel):
     type: Literal["text"]
 
 
-class ChatRequest(Said):
+class ChatRequest(GenerationOptions):
     """OpenAI's, with ``grounding``. Fields that can only have one value here are taken with it."""
 
     model: str = Field(description="What /v1/models names.")
@@ -69,7 +75,7 @@ class ChatRequest(Said):
     grounding: Grounding | None = Field(
         default=None, description="Given, the message carries its phrases and their masks."
     )
-    max_completion_tokens: Whole | None = None
+    max_completion_tokens: PositiveCount | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Literal[1] | None = None
@@ -81,11 +87,11 @@ class ChatRequest(Said):
     user: str | None = None
 
     @property
-    def most_tokens(self) -> int | None:
+    def max_new_tokens(self) -> int | None:
         return self.max_tokens or self.max_completion_tokens
 
     @model_validator(mode="after")
-    def _one_limit(self) -> "ChatRequest":
+    def _check_max_tokens(self) -> "ChatRequest":
         both = self.max_tokens, self.max_completion_tokens
         if None not in both and both[0] != both[1]:
             raise ValueError("max_tokens and max_completion_tokens differ; give one of them")

@@ -10,9 +10,15 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from flmm.answers.palette import COLOURS, HEAT, colour_of, hexadecimal, text_colour
+from flmm.answers.palette import (
+    HEATMAP_COLOURS,
+    PHRASE_COLOURS,
+    contrasting_text_colour,
+    phrase_colour,
+    to_hex,
+)
 
-_PAGE = Path(__file__).parent / "static"
+_STATIC = Path(__file__).parent / "static"
 _PICTURES = Path(__file__).parents[2] / "assets" / "pictures"
 _TITLES = {
     "demo.png": "A meadow at night",
@@ -21,15 +27,15 @@ _TITLES = {
     "snow.png": "Snow at night",
 }
 """Of the bundled pictures, in the order in which they are offered."""
-_KINDS = {
+_MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml", ".png": "image/png",
 }  # fmt: skip
-_TURNS_OF_COLOURS = 5
+_COLOUR_CYCLES = 5
 """After so many the colours stay as dark as they are."""
 # No script but the page's own files, no request but to this server, and no text made markup: even
 # a mistake of ours cannot let the model's words run.
-_POLICY = (
+_CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
@@ -51,7 +57,7 @@ class PhraseColour(BaseModel):
     ink: str
 
 
-class About(BaseModel):
+class PageConfig(BaseModel):
     """What the page asks first."""
 
     pictures: list[BundledPicture]
@@ -64,66 +70,68 @@ class About(BaseModel):
 
 
 @dataclass(frozen=True)
-class _File:
-    kind: str
+class _StaticFile:
+    media_type: str
     content: bytes
-    packed: bytes
-    tag: str
+    gzipped: bytes
+    etag: str
 
     @classmethod
-    def read(cls, path: Path) -> "_File":
+    def read(cls, path: Path) -> "_StaticFile":
         content = path.read_bytes()
         tag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
-        return cls(_KINDS[path.suffix], content, gzip.compress(content, mtime=0), tag)
+        return cls(_MEDIA_TYPES[path.suffix], content, gzip.compress(content, mtime=0), tag)
 
-    def response(self, request: Request) -> Response:
+    def to_response(self, request: Request) -> Response:
         headers = {
             "cache-control": "no-cache",
-            "content-security-policy": _POLICY,
-            "etag": self.tag,
+            "content-security-policy": _CONTENT_SECURITY_POLICY,
+            "etag": self.etag,
             "vary": "accept-encoding",
         }
-        if request.headers.get("if-none-match") == self.tag:
+        if request.headers.get("if-none-match") == self.etag:
             return Response(status_code=304, headers=headers)
         content = self.content
-        if "gzip" in request.headers.get("accept-encoding", "") and len(self.packed) < len(content):
+        if "gzip" in request.headers.get("accept-encoding", "") and len(self.gzipped) < len(
+            content
+        ):
             headers["content-encoding"] = "gzip"
-            content = self.packed
-        return Response(content, media_type=self.kind, headers=headers)
+            content = self.gzipped
+        return Response(content, media_type=self.media_type, headers=headers)
 
 
-def page_routes() -> APIRouter:
+def create_page_router() -> APIRouter:
     """The page at ``/``, and its files below ``/page/``; they are read once."""
     router = APIRouter(include_in_schema=False)
-    paths = [*_PAGE.iterdir(), *(_PICTURES / name for name in _TITLES)]
-    files = {path.name: _File.read(path) for path in paths if path.suffix in _KINDS}
-    about = About(
+    paths = [*_STATIC.iterdir(), *(_PICTURES / name for name in _TITLES)]
+    files = {path.name: _StaticFile.read(path) for path in paths if path.suffix in _MEDIA_TYPES}
+    about = PageConfig(
         pictures=[
             BundledPicture(name=name, title=title, url=f"/page/{name}")
             for name, title in _TITLES.items()
         ],
-        colours=[_colour(index) for index in range(len(COLOURS) * _TURNS_OF_COLOURS)],
-        repeat=len(COLOURS),
-        heat=[hexadecimal(colour) for colour in HEAT],
+        colours=[_colour(index) for index in range(len(PHRASE_COLOURS) * _COLOUR_CYCLES)],
+        repeat=len(PHRASE_COLOURS),
+        heat=[to_hex(colour) for colour in HEATMAP_COLOURS],
     )
 
     @router.get("/")
     async def index(request: Request) -> Response:
-        return files["index.html"].response(request)
+        return files["index.html"].to_response(request)
 
     @router.get("/page/about")
-    async def about_page() -> About:
+    async def page_config() -> PageConfig:
         return about
 
     @router.get("/page/{name}")
     async def file(name: str, request: Request) -> Response:
         if name not in files:
             raise HTTPException(404)
-        return files[name].response(request)
+        return files[name].to_response(request)
 
     return router
 
 
 def _colour(index: int) -> PhraseColour:
-    colour = colour_of(index)
-    return PhraseColour(fill=hexadecimal(colour), ink=hexadecimal(text_colour(colour)))
+    colour = phrase_colour(index)
+    return PhraseColour(fill=to_hex(colour), ink=to_hex(contrasting_text_colour(colour)))

@@ -7,20 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flmm.grounding.attention_view import AttendedWord
-from flmm.serve.common.mask_formats import png_url
+from flmm.grounding.attention_view import WordAttention
+from flmm.serve.common.mask_formats import encode_png_url
 from flmm.serve.plain.replies import AttendedWordReply, AttentionReply, MapReply, MapsReply
 from flmm.serve.plain.requests import AttendRequest
-from flmm.serve.workers.events import Attended
+from flmm.serve.workers.events import AttendFinished
 
 
-def attention_reply(body: AttendRequest, end: Attended) -> AttentionReply:
+def build_attention_reply(body: AttendRequest, event: AttendFinished) -> AttentionReply:
     """The maps of a text's words.
 
     Raises:
         InputError: there is no such layer or head.
     """
-    attended = end.text
+    attended = event.view
     geometry = attended.geometry
     layers, heads = attended.words[0].maps.shape[:2] if attended.words else (0, 0)
     return AttentionReply(
@@ -34,11 +34,11 @@ def attention_reply(body: AttendRequest, end: Attended) -> AttentionReply:
         layers=layers,
         heads=heads,
         words=[_word(word, body) for word in attended.words],
-        timings={stage: round(seconds, 4) for stage, seconds in end.timings.items()},
+        timings={stage: round(seconds, 4) for stage, seconds in event.timings.items()},
     )
 
 
-def _word(word: AttendedWord, body: AttendRequest) -> AttendedWordReply:
+def _word(word: WordAttention, body: AttendRequest) -> AttendedWordReply:
     chosen = word.map(body.layer, body.head)
     return AttendedWordReply(
         text=word.text,
@@ -46,18 +46,18 @@ def _word(word: AttendedWord, body: AttendRequest) -> AttendedWordReply:
         end=word.end,
         on_picture=round(float(chosen.sum()), 4),
         map=_map(chosen),
-        each=_each(word.maps) if body.each else None,
+        each=_build_all_maps(word.maps) if body.each else None,
     )
 
 
-def _each(maps: NDArray[np.float32]) -> MapsReply:
+def _build_all_maps(maps: NDArray[np.float32]) -> MapsReply:
     """Of (M, N, h, w)."""
     layers, heads, height, width = maps.shape
     most = maps.max(axis=(2, 3))
-    levels = _levels(maps, most[..., None, None])
+    levels = _to_uint8(maps, most[..., None, None])
     side_by_side = levels.transpose(0, 2, 1, 3).reshape(layers * height, heads * width)
     return MapsReply(
-        png=png_url(Image.fromarray(side_by_side)),
+        png=encode_png_url(Image.fromarray(side_by_side)),
         most=most.tolist(),
         on_picture=maps.sum(axis=(2, 3)).round(4).tolist(),
     )
@@ -65,10 +65,10 @@ def _each(maps: NDArray[np.float32]) -> MapsReply:
 
 def _map(values: NDArray[np.float32]) -> MapReply:
     most = values.max()
-    return MapReply(png=png_url(Image.fromarray(_levels(values, most))), most=float(most))
+    return MapReply(png=encode_png_url(Image.fromarray(_to_uint8(values, most))), most=float(most))
 
 
-def _levels(
-    values: NDArray[np.float32], most: NDArray[np.float32] | np.float32
+def _to_uint8(
+    values: NDArray[np.float32], max_values: NDArray[np.float32] | np.float32
 ) -> NDArray[np.uint8]:
-    return np.rint(values * (255 / np.maximum(most, 1e-12))).astype(np.uint8)
+    return np.rint(values * (255 / np.maximum(max_values, 1e-12))).astype(np.uint8)

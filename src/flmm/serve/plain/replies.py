@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flmm.serve.common.replies import PhraseReply, Reply, _is_none
+from flmm.serve.common.replies import PhraseReply, ReplyModel, is_none
 
 
-class AnswerReply(Reply):
+class AnswerReply(ReplyModel):
     """The same as from the command line and in Python."""
 
     text: str
@@ -18,14 +18,14 @@ class AnswerReply(Reply):
     timings: dict[str, float] = Field(description="Seconds by stage.")
 
 
-class MapReply(Reply):
+class MapReply(ReplyModel):
     """A map of attention."""
 
     png: str = Field(description="data:image/png;base64,…, 8-bit grey; 255 is `most`.")
     most: float = Field(description="The largest value: a share of the head's attention.")
 
 
-class MapsReply(Reply):
+class MapsReply(ReplyModel):
     """The maps of all layers and heads; each in its own scale, so that faint ones are seen."""
 
     png: str = Field(
@@ -37,16 +37,16 @@ class MapsReply(Reply):
     )
 
 
-class AttendedWordReply(Reply):
+class AttendedWordReply(ReplyModel):
     text: str
     start: int = Field(description="In code points of the text.")
     end: int
     on_picture: float = Field(description="The share of the attention that is on the picture.")
     map: MapReply = Field(description="Of the size of `grid`.")
-    each: Annotated[MapsReply | None, Field(exclude_if=_is_none)] = None
+    each: Annotated[MapsReply | None, Field(exclude_if=is_none)] = None
 
 
-class AttentionReply(Reply):
+class AttentionReply(ReplyModel):
     question: str
     text: str
     lmm: str

@@ -5,10 +5,18 @@ from typing import Annotated
 from pydantic import Field
 
 from flmm.grounding.mask_predictor import MaskMethod
-from flmm.serve.common.requests import METHOD, Grounding, MaskFormat, Said, Strict, Text, Whole
+from flmm.serve.common.requests import (
+    METHOD_DESCRIPTION,
+    GenerationOptions,
+    Grounding,
+    MaskFormat,
+    PositiveCount,
+    StrictModel,
+    Text,
+)
 
 
-class PictureRequest(Strict):
+class PictureRequest(StrictModel):
     """What every plain route takes."""
 
     image: str = Field(description="data:image/png;base64,…, or the file of a multipart body.")
@@ -18,16 +26,16 @@ class MaskRequest(PictureRequest):
     """What routes take that answer with masks."""
 
     refine: bool = Field(default=True, description="False leaves out the refiner: faster, coarser.")
-    method: MaskMethod = Field(default="head", description=METHOD)
+    method: MaskMethod = Field(default="head", description=METHOD_DESCRIPTION)
     mask_format: MaskFormat = "rle"
 
 
-class GroundRequest(MaskRequest, Said):
+class GroundRequest(MaskRequest, GenerationOptions):
     """A question about a picture."""
 
     question: Text
     phrases: list[Text] | None = Field(default=None, min_length=1)
-    max_phrases: Whole | None = None
+    max_phrases: PositiveCount | None = None
 
     @property
     def grounding(self) -> Grounding:
@@ -66,4 +74,4 @@ class AttendRequest(PictureRequest):
         default=None, description="From 0; without, the mean over all heads."
     )
     each: bool = Field(default=False, description="Adds every layer's and head's map of each word.")
-    max_tokens: Whole | None = None
+    max_tokens: PositiveCount | None = None

@@ -8,11 +8,11 @@ from ipaddress import ip_address
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flmm.serve.errors import Problem
+from flmm.serve.errors import APIError
 from flmm.serve.settings import ServerSettings
 
-OPEN_PATHS = frozenset({"/healthz", "/"})
-OPEN_FOLDER = "/page/"
+PUBLIC_PATHS = frozenset({"/healthz", "/"})
+PUBLIC_PREFIX = "/page/"
 """Asked without a key, as all below the folder: they say and do nothing that needs one."""
 
 _HEADERS = {
@@ -25,13 +25,13 @@ _HEADERS = {
     "x-frame-options": "DENY",
     "cache-control": "no-store",
 }
-_TOO_SLOW = 408
+_REQUEST_TIMEOUT = 408
 _DRAIN_SECONDS = 5.0
-_DRAIN_BODIES = 2
+_MAX_DRAIN_BODIES = 2
 """How many times the largest body is read and thrown away, so that a client hears why."""
 
 
-class Protection:
+class ProtectionMiddleware:
     """The outermost layer of the application.
 
     Args:
@@ -41,23 +41,25 @@ class Protection:
     """
 
     def __init__(
-        self, app: ASGIApp, settings: ServerSettings, seen: Callable[[str, int], None]
+        self, app: ASGIApp, settings: ServerSettings, on_response: Callable[[str, int], None]
     ) -> None:
         self._app = app
         self._key = None if settings.api_key is None else settings.api_key.encode()
         self._is_local = is_loopback(settings.host)
-        self._most = settings.limits.body_bytes
-        self._seen = seen
+        self._max_body_bytes = settings.limits.body_bytes
+        self._on_response = on_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope["path"], receive, send, self._most, self._seen)
+        exchange = _RequestGuard(
+            scope["path"], receive, send, self._max_body_bytes, self._on_response
+        )
         try:
             self._check(scope)
-        except Problem as problem:
-            await problem.response()(scope, exchange.receive, exchange.send)
+        except APIError as problem:
+            await problem.to_response()(scope, exchange.receive, exchange.send)
             return
         await self._app(scope, exchange.receive, exchange.send)
 
@@ -66,29 +68,31 @@ class Protection:
         host = headers.get("host", "")
         # A page elsewhere can point a name of its own at this machine, and so read our answers.
         if self._is_local and not is_loopback(_without_port(host)):
-            raise Problem(
+            raise APIError(
                 403, "host_not_allowed", f"this server answers on localhost only, not as {host!r}"
             )
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
-            raise Problem(403, "origin_not_allowed", f"pages of {origin!r} may not ask this server")
+            raise APIError(
+                403, "origin_not_allowed", f"pages of {origin!r} may not ask this server"
+            )
         path = scope["path"]
-        is_open = path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+        is_open = path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX)
         if self._key is not None and not is_open:
             given = headers.get("authorization", "").removeprefix("Bearer ").encode()
             if not hmac.compare_digest(given, self._key):
-                raise Problem(
+                raise APIError(
                     401,
                     "invalid_api_key",
                     "the API key is missing or wrong; send Authorization: Bearer KEY",
                     headers={"www-authenticate": "Bearer"},
                 )
         length = headers.get("content-length", "0")
-        if length.isdecimal() and (len(length) > 18 or int(length) > self._most):
-            raise too_large(self._most)
+        if length.isdecimal() and (len(length) > 18 or int(length) > self._max_body_bytes):
+            raise body_too_large_error(self._max_body_bytes)
 
 
-class _Exchange:
+class _RequestGuard:
     """One request and its response."""
 
     def __init__(
@@ -96,40 +100,40 @@ class _Exchange:
         path: str,
         receive: Receive,
         send: Send,
-        most: int,
-        seen: Callable[[str, int], None],
+        max_body_bytes: int,
+        on_response: Callable[[str, int], None],
     ) -> None:
         self._path = path
         self._receive = receive
         self._send = send
-        self._most = most
-        self._seen = seen
-        self._got = 0
-        self._is_read = False
+        self._max_body_bytes = max_body_bytes
+        self._on_response = on_response
+        self._received_bytes = 0
+        self._is_body_complete = False
 
     async def receive(self) -> Message:
-        message = await self._next()
-        if self._got > self._most:
-            raise too_large(self._most)
+        message = await self._receive_message()
+        if self._received_bytes > self._max_body_bytes:
+            raise body_too_large_error(self._max_body_bytes)
         return message
 
-    async def _next(self) -> Message:
+    async def _receive_message(self) -> Message:
         message = await self._receive()
-        self._got += len(message.get("body", b""))
-        self._is_read |= not message.get("more_body", False)
+        self._received_bytes += len(message.get("body", b""))
+        self._is_body_complete |= not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            if message["status"] >= 400 and message["status"] != _TOO_SLOW:
+            if message["status"] >= 400 and message["status"] != _REQUEST_TIMEOUT:
                 await self._drain()
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
             # uvicorn ends a connection that met a failure of ours, so the client is told.
-            if not self._is_read or message["status"] >= 500:
+            if not self._is_body_complete or message["status"] >= 500:
                 headers["connection"] = "close"
-            self._seen(self._path, message["status"])
+            self._on_response(self._path, message["status"])
         await self._send(message)
 
     async def _drain(self) -> None:
@@ -139,16 +143,19 @@ class _Exchange:
         """
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
-                while not self._is_read and self._got <= _DRAIN_BODIES * self._most:
-                    await self._next()
+                while (
+                    not self._is_body_complete
+                    and self._received_bytes <= _MAX_DRAIN_BODIES * self._max_body_bytes
+                ):
+                    await self._receive_message()
         except TimeoutError:
             return
 
 
-def too_large(most: int) -> Problem:
+def body_too_large_error(max_bytes: int) -> APIError:
     """The refusal of a body of more bytes."""
-    return Problem(
-        413, "body_too_large", f"the body is larger than {most} bytes; send smaller pictures"
+    return APIError(
+        413, "body_too_large", f"the body is larger than {max_bytes} bytes; send smaller pictures"
     )
 
 

@@ -11,18 +11,18 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from flmm.serve.errors import Problem
+from flmm.serve.errors import APIError
 from flmm.serve.settings import Limits
 
 Body = TypeVar("Body", bound=BaseModel)
 
-_MEMBERS = ("constrained-str", "list[", "str")
+_UNION_MEMBER_NAMES = ("constrained-str", "list[", "str")
 """pydantic's names of what a text or a list of parts may be."""
-_MOST_PARTS = 200
+_MAX_FORM_FIELDS = 200
 """Of a multipart body."""
 
 
-def media_type(header: str | None) -> str:
+def parse_media_type(header: str | None) -> str:
     """Without its parameters."""
     return (header or "").partition(";")[0].strip().lower()
 
@@ -33,25 +33,25 @@ async def read_json(request: Request, model: type[Body], limits: Limits) -> Body
     Raises:
         Problem: it is no JSON, none that the model allows, or exceeds a limit.
     """
-    kind = media_type(request.headers.get("content-type"))
+    kind = parse_media_type(request.headers.get("content-type"))
     if kind != "application/json":
-        raise Problem(
+        raise APIError(
             415, "unsupported_media_type", f"the body's type is {kind!r}; send application/json"
         )
-    content = await _in_time(request, limits)
-    return checked(parse_json(content, limits), model)
+    content = await _read_body(request, limits)
+    return validate(parse_json(content, limits), model)
 
 
-async def _in_time(request: Request, limits: Limits) -> bytes:
+async def _read_body(request: Request, limits: Limits) -> bytes:
     try:
         async with asyncio.timeout(limits.body_seconds):
             return await request.body()
     except TimeoutError as error:
-        raise _too_slow(limits) from error
+        raise _body_too_slow_error(limits) from error
 
 
-def _too_slow(limits: Limits) -> Problem:
-    return Problem(
+def _body_too_slow_error(limits: Limits) -> APIError:
+    return APIError(
         408, "body_too_slow", f"the body took more than {limits.body_seconds:g} seconds to arrive"
     )
 
@@ -65,27 +65,29 @@ def parse_json(content: bytes, limits: Limits) -> JsonValue:
     try:
         content.decode()
     except UnicodeDecodeError as error:
-        raise Problem(
+        raise APIError(
             400, "invalid_utf8", f"the body is not UTF-8 at byte {error.start}; send UTF-8"
         ) from error
     # Counted before anything is made of them; a data URL has no more than one of these.
     if sum(content.count(sign) for sign in (b",", b"[", b"{")) > limits.json_values:
-        raise Problem(400, "too_many_values", f"the JSON has more than {limits.json_values} values")
+        raise APIError(
+            400, "too_many_values", f"the JSON has more than {limits.json_values} values"
+        )
     try:
         value: JsonValue = pydantic_core.from_json(
             content, allow_inf_nan=False, cache_strings=False
         )
     except ValueError as error:
         if "recursion" in str(error):
-            raise _too_deep(limits) from error
-        raise Problem(400, "invalid_json", f"the body is not JSON ({error})") from error
+            raise _json_too_deep_error(limits) from error
+        raise APIError(400, "invalid_json", f"the body is not JSON ({error})") from error
     if any(depth > limits.json_depth for depth in _depths(value)):
-        raise _too_deep(limits)
+        raise _json_too_deep_error(limits)
     return value
 
 
-def _too_deep(limits: Limits) -> Problem:
-    return Problem(
+def _json_too_deep_error(limits: Limits) -> APIError:
+    return APIError(
         400, "json_too_deep", f"the JSON is nested more than {limits.json_depth} levels deep"
     )
 
@@ -100,7 +102,7 @@ def _depths(value: JsonValue) -> Iterator[int]:
             left.extend((part, depth + 1) for part in parts)
 
 
-def checked(value: object, model: type[Body], strict: bool = True) -> Body:
+def validate(value: object, model: type[Body], strict: bool = True) -> Body:
     """The value as the model wants it.
 
     Raises:
@@ -110,10 +112,10 @@ def checked(value: object, model: type[Body], strict: bool = True) -> Body:
         return model.model_validate(value, strict=strict)
     except ValidationError as error:
         # Of a union's members, the one that came furthest says what was meant.
-        first = max(error.errors(include_url=False, include_input=False), key=_told)
-        param = _path(first["loc"])
+        first = max(error.errors(include_url=False, include_input=False), key=_specificity)
+        param = _field_path(first["loc"])
         if first["type"] == "extra_forbidden":
-            raise Problem(
+            raise APIError(
                 400,
                 "unknown_field",
                 f"unknown field {param!r}; /openapi.json lists what there is",
@@ -121,27 +123,29 @@ def checked(value: object, model: type[Body], strict: bool = True) -> Body:
             ) from error
         place = f"{param}: " if param else ""
         reason = " ".join(first["msg"].removeprefix("Value error, ").split())
-        raise Problem(400, "invalid_value", f"{place}{reason}", param) from error
+        raise APIError(400, "invalid_value", f"{place}{reason}", param) from error
 
 
-def _told(error: ErrorDetails) -> tuple[int, bool]:
+def _specificity(error: ErrorDetails) -> tuple[int, bool]:
     return len(error["loc"]), not error["type"].endswith("_type")
 
 
-def _path(location: Sequence[str | int]) -> str | None:
+def _field_path(location: Sequence[str | int]) -> str | None:
     """Such as "messages[0].content", without pydantic's names of a union's members."""
     path = ""
     before: str | int = ""
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif not isinstance(before, int) and not part.startswith(_MEMBERS):
+        elif not isinstance(before, int) and not part.startswith(_UNION_MEMBER_NAMES):
             path += f".{part}" if path else part
         before = part
     return path[:200] or None
 
 
-async def read_form(request: Request, limits: Limits) -> tuple[dict[str, JsonValue], UploadFile]:
+async def read_multipart(
+    request: Request, limits: Limits
+) -> tuple[dict[str, JsonValue], UploadFile]:
     """A multipart body: its fields, of which those that come again are lists, and the image.
 
     Raises:
@@ -149,15 +153,15 @@ async def read_form(request: Request, limits: Limits) -> tuple[dict[str, JsonVal
     """
     try:
         async with asyncio.timeout(limits.body_seconds):
-            form = await request.form(max_files=1, max_fields=_MOST_PARTS)
+            form = await request.form(max_files=1, max_fields=_MAX_FORM_FIELDS)
     except TimeoutError as error:
-        raise _too_slow(limits) from error
+        raise _body_too_slow_error(limits) from error
     except HTTPException as error:
-        raise Problem(400, "invalid_multipart", f"multipart: {error.detail}") from error
+        raise APIError(400, "invalid_multipart", f"multipart: {error.detail}") from error
     fields: dict[str, JsonValue] = {}
     file = form.get("image")
     if not isinstance(file, UploadFile):
-        raise Problem(400, "invalid_value", "image: send the picture as a file", "image")
+        raise APIError(400, "invalid_value", "image: send the picture as a file", "image")
     for name in form:
         if name != "image":
             values: list[JsonValue] = [part for part in form.getlist(name) if isinstance(part, str)]

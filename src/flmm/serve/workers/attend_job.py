@@ -9,13 +9,13 @@ from typing import Self
 from PIL import Image
 
 from flmm.grounding.attention_view import attend
-from flmm.serve.workers.events import Attended, Tell
-from flmm.serve.workers.job import Job, Slot, Workshop
+from flmm.serve.workers.events import AttendFinished, EventCallback
+from flmm.serve.workers.job import Job, Slot, WorkerContext
 from flmm.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
-class Look:
+class AttendInputs:
     """What is looked at, and with which words."""
 
     picture: Image.Image
@@ -30,25 +30,27 @@ class Look:
 class AttendJob(Job):
     """One request's words. A look that has begun is not stopped."""
 
-    def __init__(self, look: Look, slot: Slot, tell: Tell, watch: Stopwatch) -> None:
-        super().__init__(slot, tell, watch)
-        self._look = look
+    def __init__(
+        self, inputs: AttendInputs, slot: Slot, on_event: EventCallback, stopwatch: Stopwatch
+    ) -> None:
+        super().__init__(slot, on_event, stopwatch)
+        self._inputs = inputs
 
     @classmethod
-    def run_together(cls, jobs: Sequence[Self], workshop: Workshop) -> None:
+    def run_batch(cls, jobs: Sequence[Self], context: WorkerContext) -> None:
         for job in jobs:
-            job.guard(partial(job._run, workshop), workshop.metrics)
+            job.run_guarded(partial(job._run, context), context.metrics)
 
-    def _run(self, workshop: Workshop) -> None:
-        self.watch.seconds["queue"] = time.perf_counter() - self.slot.began
-        look = self._look
+    def _run(self, context: WorkerContext) -> None:
+        self.stopwatch.timings["queue"] = time.perf_counter() - self.slot.admitted_at
+        look = self._inputs
         found = attend(
-            workshop.pipeline,
+            context.pipeline,
             look.picture,
             look.question,
             look.words,
             look.answer,
             look.max_new_tokens,
         )
-        self.watch.seconds.update(found.timings)
-        self.end(Attended(found, self.watch.seconds), workshop.metrics)
+        self.stopwatch.timings.update(found.timings)
+        self.finish(AttendFinished(found, self.stopwatch.timings), context.metrics)

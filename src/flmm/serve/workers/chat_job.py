@@ -11,222 +11,254 @@ from PIL import Image
 from torch import Tensor
 
 from flmm.answers.answer import Phrase
-from flmm.attention.batched_generation import trace_generations
-from flmm.attention.spans import locate, token_offsets
+from flmm.attention.batched_generation import trace_generation_batch
+from flmm.attention.spans import compute_token_offsets, find_mention
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import Step
+from flmm.attention.tracing import GenerationStep
 from flmm.errors import InputError
-from flmm.grounding.mask_predictor import MaskMethod, Said
-from flmm.grounding.phrase_extraction import PhraseChoice, PhrasesSoFar
-from flmm.lmm.batched_generation import Sampling
+from flmm.grounding.mask_predictor import MaskMethod, TracedPhrase
+from flmm.grounding.phrase_extraction import PhraseExtractor, StreamingPhraseExtractor
+from flmm.lmm.batched_generation import SamplingParams
 from flmm.lmm.prompt import Prompt
-from flmm.serve.workers.events import Finished, Located, PhraseFound, Reason, Tell, TextSaid
-from flmm.serve.workers.job import Job, Slot, Workshop
-from flmm.serve.workers.mask_batcher import Order
-from flmm.serve.workers.stop_strings import find_stop, held_back
+from flmm.serve.workers.events import (
+    AnswerFinished,
+    EventCallback,
+    FinishReason,
+    LocatedPhrase,
+    PhraseFound,
+    TextDelta,
+)
+from flmm.serve.workers.job import Job, Slot, WorkerContext
+from flmm.serve.workers.mask_batcher import MaskTask
+from flmm.serve.workers.stop_strings import find_stop_string, partial_stop_length
 from flmm.stopwatch import Stopwatch
 from flmm.types import PhraseSpan
 
-_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+_INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
-class PhraseWish:
+class PhraseRequest:
     """Which phrases are grounded, and how."""
 
-    choice: PhraseChoice
+    extractor: PhraseExtractor
     refine: bool
     method: MaskMethod
-    most: int
+    max_phrases: int
     """The first so many."""
 
 
 @dataclass(frozen=True)
-class Question:
+class ChatInputs:
     """What the model is asked."""
 
     prompt: Prompt
     pictures: Sequence[Image.Image]
     """The prompt's."""
     max_new_tokens: int
-    sampling: Sampling
-    stops: Sequence[str]
-    wish: PhraseWish | None
+    sampling_params: SamplingParams
+    stop_strings: Sequence[str]
+    phrase_request: PhraseRequest | None
     """None grounds nothing."""
-    streams: bool
+    stream: bool
     """Whether each phrase is told as soon as it is complete."""
 
 
-class SpeakJob(Job):
+class ChatJob(Job):
     """One question, answered among others; a ``flmm.attention.batched_generation.Listener``."""
 
     def __init__(
         self,
-        question: Question,
-        workshop: Workshop,
+        inputs: ChatInputs,
+        context: WorkerContext,
         slot: Slot,
-        tell: Tell,
-        watch: Stopwatch,
+        on_event: EventCallback,
+        stopwatch: Stopwatch,
     ) -> None:
-        super().__init__(slot, tell, watch)
-        self.length = question.prompt.length + question.max_new_tokens
-        self.prompt = question.prompt
-        self.max_new_tokens = question.max_new_tokens
-        self.sampling = question.sampling
-        self._wish = question.wish if question.pictures else None
-        self.wants_trace = self._wish is not None
-        self._question = question
-        self._workshop = workshop
-        self._so_far = (
-            PhrasesSoFar(self._wish.choice) if self._wish is not None and question.streams else None
+        super().__init__(slot, on_event, stopwatch)
+        self.num_tokens = inputs.prompt.length + inputs.max_new_tokens
+        self.prompt = inputs.prompt
+        self.max_new_tokens = inputs.max_new_tokens
+        self.sampling_params = inputs.sampling_params
+        self._phrase_request = inputs.phrase_request if inputs.pictures else None
+        self.wants_trace = self._phrase_request is not None
+        self._inputs = inputs
+        self._context = context
+        self._streaming_extractor = (
+            StreamingPhraseExtractor(self._phrase_request.extractor)
+            if self._phrase_request is not None and inputs.stream
+            else None
         )
         self._text = ""
-        self._heard: list[float] = []
+        self._token_times: list[float] = []
         """When each token was said."""
-        self._early: list[PhraseSpan] = []
-        self._found: dict[PhraseSpan, Located] = {}
-        self._began = 0.0
-        self._is_alone = False
+        self._streamed_spans: list[PhraseSpan] = []
+        self._located_phrases: dict[PhraseSpan, LocatedPhrase] = {}
+        self._started_at = 0.0
+        self._is_only_job = False
         """Whether nobody else's answer is said at the same time."""
 
     @classmethod
-    def run_together(cls, jobs: Sequence[Self], workshop: Workshop) -> None:
+    def run_batch(cls, jobs: Sequence[Self], context: WorkerContext) -> None:
         now = time.perf_counter()
         for job in jobs:
-            job._began = now
-            job._is_alone = len(jobs) == 1
-            job.watch.seconds["queue"] = now - job.slot.began
-        trace_generations(workshop.pipeline.adapter, jobs)
+            job._started_at = now
+            job._is_only_job = len(jobs) == 1
+            job.stopwatch.timings["queue"] = now - job.slot.admitted_at
+        trace_generation_batch(context.pipeline.adapter, jobs)
 
-    def hear(self, step: Step) -> bool:
+    def on_step(self, step: GenerationStep) -> bool:
         """A token was said; whether the answer shall go on."""
         goes_on = False
 
-        def hear() -> None:
+        def handle_step() -> None:
             nonlocal goes_on
-            goes_on = self._hear(step)
+            goes_on = self._handle_step(step)
 
-        self.guard(hear, self._workshop.metrics)
+        self.run_guarded(handle_step, self._context.metrics)
         return goes_on
 
-    def _hear(self, step: Step) -> bool:
+    def _handle_step(self, step: GenerationStep) -> bool:
         now = time.perf_counter()
-        metrics = self._workshop.metrics
-        if not self._heard:
-            metrics.first_token.observe(now - self.slot.began)
-        elif len(self._heard) == 1 and self._wish is not None and self._wish.refine:
+        metrics = self._context.metrics
+        if not self._token_times:
+            metrics.first_token_seconds.observe(now - self.slot.admitted_at)
+        elif (
+            len(self._token_times) == 1
+            and self._phrase_request is not None
+            and self._phrase_request.refine
+        ):
             # Not at once, so that the first token goes out before anything else is begun.
-            self._show_picture()
-        metrics.tokens.inc()
-        self._heard.append(now)
-        stops = self._question.stops
-        text = step.text.rstrip(_UNFINISHED)
-        stop = find_stop(text, stops)
-        self._say(text[: len(text) - held_back(text, stops) if stop is None else stop])
-        if self._so_far is not None:
-            self._ground_early(self._so_far.after(step, self._text), step)
+            self._embed_picture()
+        metrics.answer_tokens.inc()
+        self._token_times.append(now)
+        stops = self._inputs.stop_strings
+        text = step.text.rstrip(_INCOMPLETE_CHARACTER)
+        stop = find_stop_string(text, stops)
+        self._emit_text(
+            text[: len(text) - partial_stop_length(text, stops) if stop is None else stop]
+        )
+        if self._streaming_extractor is not None:
+            self._ground_streamed(self._streaming_extractor.update(step, self._text), step)
         return stop is None
 
-    def _say(self, text: str) -> None:
+    def _emit_text(self, text: str) -> None:
         if text.startswith(self._text) and text != self._text:
-            self.tell(TextSaid(text[len(self._text) :]))
+            self.emit(TextDelta(text[len(self._text) :]))
             self._text = text
 
-    def _ground_early(self, spans: Sequence[PhraseSpan], step: Step) -> None:
-        assert self._wish is not None
-        chosen = spans[: self._wish.most - len(self._early)]
+    def _ground_streamed(self, spans: Sequence[PhraseSpan], step: GenerationStep) -> None:
+        assert self._phrase_request is not None
+        chosen = spans[: self._phrase_request.max_phrases - len(self._streamed_spans)]
         if not chosen:
             return
-        self._early.extend(chosen)
-        self._order_masks(chosen, step.trace())
-        if self._is_alone:
+        self._streamed_spans.extend(chosen)
+        self._request_masks(chosen, step.trace())
+        if self._is_only_job:
             # A mask takes as long as several words, longer still beside them: words that ran ahead
             # would gain nothing, since the answer is whole with its last mask.
-            self._workshop.desk.wait_until_begun()
+            self._context.mask_batcher.wait_until_empty()
 
-    def end_of_answer(self, token_ids: Tensor, trace: Trace | None) -> None:
+    def on_end(self, token_ids: Tensor, trace: Trace | None) -> None:
         """All tokens are said."""
-        self.guard(lambda: self._end(token_ids, trace), self._workshop.metrics)
+        self.run_guarded(lambda: self._handle_end(token_ids, trace), self._context.metrics)
 
-    def _end(self, token_ids: Tensor, trace: Trace | None) -> None:
-        self.watch.seconds["generate"] = time.perf_counter() - self._began
-        adapter = self._workshop.pipeline.adapter
+    def _handle_end(self, token_ids: Tensor, trace: Trace | None) -> None:
+        self.stopwatch.timings["generate"] = time.perf_counter() - self._started_at
+        adapter = self._context.pipeline.adapter
         whole = adapter.decode(token_ids)
-        stop = find_stop(whole, self._question.stops)
+        stop = find_stop_string(whole, self._inputs.stop_strings)
         text = whole[:stop]
-        self._say(text)
+        self._emit_text(text)
         is_cut = stop is None and len(token_ids) >= self.max_new_tokens
         spans: list[PhraseSpan] = []
-        if trace is not None and self._wish is not None:
-            with self.watch.stage("phrases"):
-                spans = self._spans(trace, text, self._wish)
+        if trace is not None and self._phrase_request is not None:
+            with self.stopwatch.stage("phrases"):
+                spans = self._extract_spans(trace, text, self._phrase_request)
 
         def finish(_: Sequence[Phrase] = ()) -> None:
-            located = tuple(self._found[span] for span in spans)
-            reason: Reason = "length" if is_cut else "stop"
-            finished = Finished(text, located, reason, len(token_ids), self.watch.seconds)
-            self.end(finished, self._workshop.metrics)
+            located = tuple(self._located_phrases[span] for span in spans)
+            reason: FinishReason = "length" if is_cut else "stop"
+            finished = AnswerFinished(text, located, reason, len(token_ids), self.stopwatch.timings)
+            self.finish(finished, self._context.metrics)
 
         if trace is None or not spans:
             finish()
             return
-        self._order_masks([span for span in spans if span not in self._early], trace)
+        self._request_masks([span for span in spans if span not in self._streamed_spans], trace)
         # Done after all those before it.
-        self._order(self._question.pictures[0], (), finish, refine=False)
+        self._put_mask_task(self._inputs.pictures[0], (), finish, refine=False)
 
-    def _spans(self, trace: Trace, text: str, wish: PhraseWish) -> list[PhraseSpan]:
+    def _extract_spans(
+        self, trace: Trace, text: str, phrase_request: PhraseRequest
+    ) -> list[PhraseSpan]:
         """The answer's phrases, those that were told early among them."""
-        offsets = token_offsets(wish.choice.tokenizer, trace.token_ids, text)
-        choice = wish.choice
+        offsets = compute_token_offsets(phrase_request.extractor.tokenizer, trace.token_ids, text)
+        choice = phrase_request.extractor
         if choice.phrases is not None:
-            choice = replace(choice, phrases=_mentioned(text, choice.phrases))
-        others = [span for span in choice.spans(trace, text, offsets) if span not in self._early]
-        chosen = [*self._early, *others[: wish.most - len(self._early)]]
+            choice = replace(choice, phrases=_select_mentioned(text, choice.phrases))
+        others = [
+            span
+            for span in choice.extract(trace, text, offsets)
+            if span not in self._streamed_spans
+        ]
+        chosen = [
+            *self._streamed_spans,
+            *others[: phrase_request.max_phrases - len(self._streamed_spans)],
+        ]
         return sorted(chosen, key=lambda span: (span.start, span.end))
 
-    def _show_picture(self) -> None:
+    def _embed_picture(self) -> None:
         # Of several, the one that a phrase is in is known only with the phrase.
-        if len(self._question.pictures) == 1:
-            self._order(self._question.pictures[0], (), lambda _: None)
+        if len(self._inputs.pictures) == 1:
+            self._put_mask_task(self._inputs.pictures[0], (), lambda _: None)
 
-    def _order_masks(self, spans: Sequence[PhraseSpan], trace: Trace) -> None:
+    def _request_masks(self, spans: Sequence[PhraseSpan], trace: Trace) -> None:
         by_picture: dict[int, list[PhraseSpan]] = {}
         for span in spans:
-            by_picture.setdefault(_looked_at(span, trace), []).append(span)
+            by_picture.setdefault(_most_attended_picture(span, trace), []).append(span)
         for index, chosen in by_picture.items():
-            alone = replace(trace, pictures=(trace.pictures[index],))
+            alone = replace(trace, picture_attentions=(trace.picture_attentions[index],))
             said = [(span, alone) for span in chosen]
-            self._order(self._question.pictures[index], said, partial(self._take, index, chosen))
+            self._put_mask_task(
+                self._inputs.pictures[index], said, partial(self._handle_masks, index, chosen)
+            )
 
-    def _order(
+    def _put_mask_task(
         self,
         picture: Image.Image,
-        said: Sequence[Said],
-        take: Callable[[Sequence[Phrase]], None],
+        traced_phrases: Sequence[TracedPhrase],
+        on_masks: Callable[[Sequence[Phrase]], None],
         refine: bool = True,
     ) -> None:
-        wish = self._wish
+        wish = self._phrase_request
         assert wish is not None
-        order = Order(self, picture, said, refine and wish.refine, wish.method, take)
-        self._workshop.desk.put(order)
+        order = MaskTask(
+            self, picture, traced_phrases, refine and wish.refine, wish.method, on_masks
+        )
+        self._context.mask_batcher.put(order)
 
-    def _take(self, index: int, spans: Sequence[PhraseSpan], found: Sequence[Phrase]) -> None:
-        metrics = self._workshop.metrics
-        for span, phrase in zip(spans, found, strict=True):
+    def _handle_masks(
+        self, picture_index: int, spans: Sequence[PhraseSpan], phrases: Sequence[Phrase]
+    ) -> None:
+        metrics = self._context.metrics
+        for span, phrase in zip(spans, phrases, strict=True):
             metrics.phrases.inc()
-            self._found[span] = Located(phrase, index)
-            if self._so_far is not None:
-                metrics.mask.observe(time.perf_counter() - self._heard[span.tokens[-1]])
-                self.tell(PhraseFound(self._found[span]))
+            self._located_phrases[span] = LocatedPhrase(phrase, picture_index)
+            if self._streaming_extractor is not None:
+                metrics.mask_seconds.observe(
+                    time.perf_counter() - self._token_times[span.tokens[-1]]
+                )
+                self.emit(PhraseFound(self._located_phrases[span]))
 
 
-def _mentioned(text: str, phrases: Sequence[str]) -> list[str]:
+def _select_mentioned(text: str, phrases: Sequence[str]) -> list[str]:
     """Those that the text says, each as often as it says it."""
     times: Counter[str] = Counter()
     found = []
     for phrase in phrases:
         try:
-            locate(text, phrase, times[phrase])
+            find_mention(text, phrase, times[phrase])
         except InputError:
             continue
         times[phrase] += 1
@@ -234,9 +266,9 @@ def _mentioned(text: str, phrases: Sequence[str]) -> list[str]:
     return found
 
 
-def _looked_at(span: PhraseSpan, trace: Trace) -> int:
+def _most_attended_picture(span: PhraseSpan, trace: Trace) -> int:
     """The picture to which the phrase's tokens attend most."""
-    if len(trace.pictures) == 1:
+    if len(trace.picture_attentions) == 1:
         return 0
-    shares = [float(picture.of_tokens(span.tokens).sum()) for picture in trace.pictures]
+    shares = [float(picture.token_maps(span.tokens).sum()) for picture in trace.picture_attentions]
     return shares.index(max(shares))

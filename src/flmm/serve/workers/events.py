@@ -5,22 +5,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flmm.answers.answer import Phrase
-from flmm.grounding.attention_view import AttendedText
+from flmm.grounding.attention_view import AttentionView
 
-Reason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length"]
 """Why an answer ended: by itself or a stop text, or by its limit of tokens."""
 
 
 @dataclass(frozen=True)
-class Located:
+class LocatedPhrase:
     """A phrase, and in which of the conversation's pictures its mask is."""
 
     phrase: Phrase
-    picture: int
+    picture_index: int
 
 
 @dataclass(frozen=True)
-class TextSaid:
+class TextDelta:
     """The answer goes on."""
 
     text: str
@@ -30,39 +30,39 @@ class TextSaid:
 class PhraseFound:
     """A phrase is complete, and this is where it is."""
 
-    located: Located
+    located_phrase: LocatedPhrase
 
 
 @dataclass(frozen=True)
-class Finished:
+class AnswerFinished:
     """The answer is complete; nothing follows."""
 
     text: str
-    phrases: tuple[Located, ...]
-    reason: Reason
-    tokens: int
+    phrases: tuple[LocatedPhrase, ...]
+    finish_reason: FinishReason
+    num_tokens: int
     timings: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Attended:
+class AttendFinished:
     """The maps are there; nothing follows."""
 
-    text: AttendedText
+    view: AttentionView
     timings: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Failed:
+class JobFailed:
     """There will be no answer; nothing follows."""
 
     error: Exception
 
 
-Last = Finished | Attended | Failed
+FinalEvent = AnswerFinished | AttendFinished | JobFailed
 """After one of these nothing follows."""
 
-Event = TextSaid | PhraseFound | Last
+JobEvent = TextDelta | PhraseFound | FinalEvent
 
-Tell = Callable[[Event], None]
+EventCallback = Callable[[JobEvent], None]
 """Takes a job's events; called from any thread."""

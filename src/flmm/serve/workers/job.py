@@ -11,36 +11,36 @@ import torch
 
 from flmm.grounding.pipeline import Pipeline
 from flmm.serve.metrics import Metrics
-from flmm.serve.workers.events import Event, Failed, Last, Tell
-from flmm.serve.workers.mask_batcher import MaskDesk
+from flmm.serve.workers.events import EventCallback, FinalEvent, JobEvent, JobFailed
+from flmm.serve.workers.mask_batcher import MaskBatcher
 from flmm.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
-class Workshop:
+class WorkerContext:
     """What the model's threads work with."""
 
     pipeline: Pipeline
     metrics: Metrics
-    desk: MaskDesk
+    mask_batcher: MaskBatcher
     """So that masks are made while the model goes on to speak."""
 
 
 class Slot:
     """A place among the requests that are served or wait; given back once."""
 
-    def __init__(self, give_back: Callable[[], None]) -> None:
-        self.began = time.perf_counter()
-        self._give_back: Callable[[], None] | None = give_back
+    def __init__(self, on_release: Callable[[], None]) -> None:
+        self.admitted_at = time.perf_counter()
+        self._on_release: Callable[[], None] | None = on_release
 
     def release(self) -> None:
         """Lets another request in."""
-        give_back, self._give_back = self._give_back, None
+        give_back, self._on_release = self._on_release, None
         if give_back is not None:
             give_back()
 
 
-def _nobody(_event: Event) -> None:
+def _ignore_event(_event: JobEvent) -> None:
     """Hears the events of a job that has ended."""
 
 
@@ -53,47 +53,47 @@ class Job(ABC):
         watch: is told of every stage.
     """
 
-    length: int = 1
+    num_tokens: int = 1
     """Tokens of its longest sequence."""
 
-    def __init__(self, slot: Slot, tell: Tell, watch: Stopwatch) -> None:
+    def __init__(self, slot: Slot, on_event: EventCallback, stopwatch: Stopwatch) -> None:
         self.slot = slot
-        self.watch = watch
-        self.cancelled = False
+        self.stopwatch = stopwatch
+        self.is_cancelled = False
         """Nobody waits for it any more; set from any thread."""
-        self._tell = tell
-        self._done = threading.Lock()
+        self._on_event = on_event
+        self._finish_lock = threading.Lock()
 
     @classmethod
     @abstractmethod
-    def run_together(cls, jobs: Sequence[Self], workshop: Workshop) -> None:
+    def run_batch(cls, jobs: Sequence[Self], context: WorkerContext) -> None:
         """Runs the LMM for all of them; whatever happens, each is ended, now or by the mask
         desk."""
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: JobEvent) -> None:
         """Hands an event on, unless nobody waits."""
-        if not self.cancelled:
-            self._tell(event)
+        if not self.is_cancelled:
+            self._on_event(event)
 
-    def end(self, event: Last | None, metrics: Metrics) -> None:
+    def finish(self, event: FinalEvent | None, metrics: Metrics) -> None:
         """The last event, or none where nobody waits; only the first call counts."""
-        if not self._done.acquire(blocking=False):
+        if not self._finish_lock.acquire(blocking=False):
             return
-        metrics.seconds.observe(time.perf_counter() - self.slot.began)
+        metrics.request_seconds.observe(time.perf_counter() - self.slot.admitted_at)
         # Who hears of the end may ask again at once, and shall find a place.
         self.slot.release()
         if event is not None:
-            self.tell(event)
+            self.emit(event)
         # Who listens holds the job: without this, its tensors would wait for the garbage collector.
-        self._tell = _nobody
+        self._on_event = _ignore_event
 
-    def guard(self, work: Callable[[], None], metrics: Metrics) -> None:
+    def run_guarded(self, work: Callable[[], None], metrics: Metrics) -> None:
         """Does a part of the job; a failure is this job's alone."""
-        if self.cancelled:
-            self.end(None, metrics)
+        if self.is_cancelled:
+            self.finish(None, metrics)
             return
         try:
             with torch.no_grad():
                 work()
         except Exception as error:
-            self.end(Failed(error), metrics)
+            self.finish(JobFailed(error), metrics)

@@ -8,21 +8,21 @@ from collections import deque
 
 import torch
 
-from flmm.serve.workers.events import Failed
-from flmm.serve.workers.job import Job, Slot, Workshop
+from flmm.serve.workers.events import JobFailed
+from flmm.serve.workers.job import Job, Slot, WorkerContext
 
-_TOKENS_TOGETHER = 32_768
+_MAX_BATCH_TOKENS = 32_768
 """Of the padded prompts of all requests that are answered at once: their memory."""
-_LOOK_AGAIN_SECONDS = 0.01
+_POLL_SECONDS = 0.01
 _log = logging.getLogger("flmm.serve")
 
 
-class Busy(Exception):  # noqa: N818 - the client only came at a bad time
+class QueueFullError(Exception):
     """The queue is full."""
 
-    def __init__(self, seconds: int) -> None:
-        super().__init__(f"come again in {seconds} seconds")
-        self.seconds = seconds
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"come again in {retry_after} seconds")
+        self.retry_after = retry_after
 
 
 class ModelQueue:
@@ -34,17 +34,17 @@ class ModelQueue:
         together: requests that run at once, at most.
     """
 
-    def __init__(self, workshop: Workshop, capacity: int, together: int) -> None:
-        self.workshop = workshop
+    def __init__(self, context: WorkerContext, capacity: int, max_batch_size: int) -> None:
+        self.context = context
         self.capacity = capacity
-        self.admitted = 0
+        self.num_admitted = 0
         self.is_closing = False
-        self._together = together
+        self._max_batch_size = max_batch_size
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
-        self._seconds = 1.0
+        self._batch_seconds = 1.0
         """What a group lately took."""
-        self._thread = threading.Thread(target=self._work, name="flmm-model", daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name="flmm-model", daemon=True)
         self._thread.start()
 
     def admit(self) -> Slot:
@@ -54,19 +54,19 @@ class ModelQueue:
             Busy: there is none.
         """
         with self._changed:
-            if self.admitted >= self.capacity or self.is_closing:
-                groups = math.ceil(self.admitted / self._together)
-                raise Busy(min(max(math.ceil(groups * self._seconds), 1), 60))
-            self._count(1)
-        return Slot(self._leave)
+            if self.num_admitted >= self.capacity or self.is_closing:
+                groups = math.ceil(self.num_admitted / self._max_batch_size)
+                raise QueueFullError(min(max(math.ceil(groups * self._batch_seconds), 1), 60))
+            self._change_num_admitted(1)
+        return Slot(self._release_slot)
 
-    def _leave(self) -> None:
+    def _release_slot(self) -> None:
         with self._changed:
-            self._count(-1)
+            self._change_num_admitted(-1)
 
-    def _count(self, change: int) -> None:
-        self.admitted += change
-        self.workshop.metrics.admitted.set(self.admitted)
+    def _change_num_admitted(self, change: int) -> None:
+        self.num_admitted += change
+        self.context.metrics.admitted_requests.set(self.num_admitted)
 
     def put(self, job: Job) -> None:
         """Lets a job run as soon as it can."""
@@ -76,11 +76,11 @@ class ModelQueue:
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for the job any more: it stops with the token that it is at."""
-        job.cancelled = True
+        job.is_cancelled = True
         with self._changed:
             if job in self._waiting:
                 self._waiting.remove(job)
-        job.end(None, self.workshop.metrics)
+        job.finish(None, self.context.metrics)
 
     def close(self) -> None:
         """Lets nobody in any more, and comes back when all who are in are done."""
@@ -88,22 +88,22 @@ class ModelQueue:
             self.is_closing = True
             self._changed.notify()
         self._thread.join()
-        self.workshop.desk.close()
+        self.context.mask_batcher.close()
 
-    def _work(self) -> None:
-        while jobs := self._next_group():
+    def _run_loop(self) -> None:
+        while jobs := self._next_batch():
             began = time.perf_counter()
-            self.workshop.metrics.together.observe(len(jobs))
+            self.context.metrics.batch_size.observe(len(jobs))
             try:
                 with torch.no_grad():
-                    type(jobs[0]).run_together(jobs, self.workshop)
+                    type(jobs[0]).run_batch(jobs, self.context)
             except Exception as error:
                 _log.exception("a group of %d requests failed", len(jobs))
                 for job in jobs:
-                    job.end(Failed(error), self.workshop.metrics)
-            self._seconds += 0.2 * (time.perf_counter() - began - self._seconds)
+                    job.finish(JobFailed(error), self.context.metrics)
+            self._batch_seconds += 0.2 * (time.perf_counter() - began - self._batch_seconds)
 
-    def _next_group(self) -> list[Job]:
+    def _next_batch(self) -> list[Job]:
         """The jobs that run next; none when the queue is closed and empty."""
         with self._changed:
             while not self._waiting and not self.is_closing:
@@ -111,22 +111,22 @@ class ModelQueue:
             # While earlier answers wait for their masks, a small group would only make more of
             # them wait; those that come meanwhile cost little more than it does.
             while (
-                len(self._waiting) < self._together
-                and self.workshop.desk.is_behind
+                len(self._waiting) < self._max_batch_size
+                and self.context.mask_batcher.has_backlog
                 and not self.is_closing
             ):
-                self._changed.wait(_LOOK_AGAIN_SECONDS)
+                self._changed.wait(_POLL_SECONDS)
             group: list[Job] = []
             longest = 1
             for job in list(self._waiting):
-                longest = max(longest, job.length)
-                fits = len(group) < self._together and (
-                    not group or longest * (len(group) + 1) <= _TOKENS_TOGETHER
+                longest = max(longest, job.num_tokens)
+                fits = len(group) < self._max_batch_size and (
+                    not group or longest * (len(group) + 1) <= _MAX_BATCH_TOKENS
                 )
                 if not fits:
                     break
                 if not group or type(job) is type(group[0]):
                     group.append(job)
                     self._waiting.remove(job)
-            self.workshop.metrics.waiting.set(len(self._waiting))
+            self.context.metrics.waiting_requests.set(len(self._waiting))
             return group

@@ -5,57 +5,66 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from typing import TypeVar
 
-from flmm.serve.workers.events import Attended, Event, Failed, Finished, Last, Tell
+from flmm.serve.workers.events import (
+    AnswerFinished,
+    AttendFinished,
+    EventCallback,
+    FinalEvent,
+    JobEvent,
+    JobFailed,
+)
 from flmm.serve.workers.job import Job
 from flmm.serve.workers.model_queue import ModelQueue
 
-Made = TypeVar("Made")
-End = TypeVar("End", Finished, Attended)
+Result = TypeVar("Result")
+FinishedEvent = TypeVar("FinishedEvent", AnswerFinished, AttendFinished)
 
 
-async def _beside(executor: Executor, make: Callable[[], Made]) -> Made:
-    return await asyncio.get_running_loop().run_in_executor(executor, make)
+async def run_in_executor(executor: Executor, work: Callable[[], Result]) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(executor, work)
 
 
-class Running:
+class RunningJob:
     """A job in the queue, heard from the event loop."""
 
-    def __init__(self, queue: ModelQueue, writers: Executor, make: Callable[[Tell], Job]) -> None:
+    def __init__(
+        self, queue: ModelQueue, executor: Executor, create_job: Callable[[EventCallback], Job]
+    ) -> None:
         self._queue = queue
-        self._writers = writers
+        self._executor = executor
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._job = make(self._take)
+        self._events: asyncio.Queue[JobEvent] = asyncio.Queue()
+        self._job = create_job(self._receive_event)
         queue.put(self._job)
 
-    def _take(self, event: Event) -> None:
+    def _receive_event(self, event: JobEvent) -> None:
         self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     def cancel(self) -> None:
         """Nobody waits any more."""
         self._queue.cancel(self._job)
 
-    async def written(self, write: Callable[[], Made]) -> Made:
+    async def run_in_thread(self, work: Callable[[], Result]) -> Result:
         """Runs what puts masks into words beside the event loop: large ones take their time."""
-        return await _beside(self._writers, write)
+        return await run_in_executor(self._executor, work)
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncIterator[JobEvent]:
         """All events, up to the last one."""
         while True:
             event = await self._events.get()
             yield event
-            if isinstance(event, Last):
+            if isinstance(event, FinalEvent):
                 return
 
-    async def finished(self, kind: type[End]) -> End:
+    async def wait_for(self, event_type: type[FinishedEvent]) -> FinishedEvent:
         """The end, of the kind that such a job has.
 
         Raises:
             Exception: what went wrong.
         """
         async for event in self.events():
-            if isinstance(event, Failed):
+            if isinstance(event, JobFailed):
                 raise event.error
-            if isinstance(event, kind):
+            if isinstance(event, event_type):
                 return event
-        raise AssertionError(f"the job did not end with {kind.__name__}")
+        raise AssertionError(f"the job did not end with {event_type.__name__}")

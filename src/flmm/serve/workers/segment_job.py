@@ -11,18 +11,18 @@ from flmm.answers.answer import Phrase
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import trace_texts
 from flmm.grounding.mask_predictor import MaskMethod
-from flmm.grounding.referring import referring_answer
+from flmm.grounding.referring import join_traced_phrases
 from flmm.lmm.prompt import Prompt
-from flmm.serve.workers.events import Finished, Located, Tell
-from flmm.serve.workers.job import Job, Slot, Workshop
-from flmm.serve.workers.mask_batcher import Order
+from flmm.serve.workers.events import AnswerFinished, EventCallback, LocatedPhrase
+from flmm.serve.workers.job import Job, Slot, WorkerContext
+from flmm.serve.workers.mask_batcher import MaskTask
 from flmm.stopwatch import Stopwatch
 
-_SEQUENCES_A_BATCH = 16
+_SEQUENCES_PER_BATCH = 16
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SegmentInputs:
     """Phrases of a picture."""
 
     picture: Image.Image
@@ -36,37 +36,43 @@ class Wanted:
 class SegmentJob(Job):
     """One request's phrases."""
 
-    def __init__(self, wanted: Wanted, slot: Slot, tell: Tell, watch: Stopwatch) -> None:
-        super().__init__(slot, tell, watch)
-        self.length = max(prompt.length for prompt in wanted.prompts)
-        self._wanted = wanted
+    def __init__(
+        self, inputs: SegmentInputs, slot: Slot, on_event: EventCallback, stopwatch: Stopwatch
+    ) -> None:
+        super().__init__(slot, on_event, stopwatch)
+        self.num_tokens = max(prompt.length for prompt in inputs.prompts)
+        self._inputs = inputs
 
     @classmethod
-    def run_together(cls, jobs: Sequence[Self], workshop: Workshop) -> None:
+    def run_batch(cls, jobs: Sequence[Self], context: WorkerContext) -> None:
         began = time.perf_counter()
         for job in jobs:
-            job.watch.seconds["queue"] = began - job.slot.began
-        adapter = workshop.pipeline.adapter
-        prompts = [prompt for job in jobs for prompt in job._wanted.prompts]
+            job.stopwatch.timings["queue"] = began - job.slot.admitted_at
+        adapter = context.pipeline.adapter
+        prompts = [prompt for job in jobs for prompt in job._inputs.prompts]
         traces: list[Trace] = []
-        for first in range(0, len(prompts), _SEQUENCES_A_BATCH):
-            if all(job.cancelled for job in jobs):
+        for first in range(0, len(prompts), _SEQUENCES_PER_BATCH):
+            if all(job.is_cancelled for job in jobs):
                 break
-            traces.extend(trace_texts(adapter, prompts[first : first + _SEQUENCES_A_BATCH]))
+            traces.extend(trace_texts(adapter, prompts[first : first + _SEQUENCES_PER_BATCH]))
         done = 0
         for job in jobs:
-            job.watch.seconds["read"] = time.perf_counter() - began
-            count = len(job._wanted.prompts)
-            job._order_masks(traces[done : done + count], workshop)
+            job.stopwatch.timings["read"] = time.perf_counter() - began
+            count = len(job._inputs.prompts)
+            job._request_masks(traces[done : done + count], context)
             done += count
 
-    def _order_masks(self, traces: Sequence[Trace], workshop: Workshop) -> None:
-        wanted = self._wanted
-        text, said = referring_answer(wanted.phrases, traces)
+    def _request_masks(self, traces: Sequence[Trace], context: WorkerContext) -> None:
+        wanted = self._inputs
+        text, said = join_traced_phrases(wanted.phrases, traces)
 
-        def take(found: Sequence[Phrase]) -> None:
-            workshop.metrics.phrases.inc(len(found))
-            located = tuple(Located(phrase, 0) for phrase in found)
-            self.end(Finished(text, located, "stop", 0, self.watch.seconds), workshop.metrics)
+        def on_masks(found: Sequence[Phrase]) -> None:
+            context.metrics.phrases.inc(len(found))
+            located = tuple(LocatedPhrase(phrase, 0) for phrase in found)
+            self.finish(
+                AnswerFinished(text, located, "stop", 0, self.stopwatch.timings), context.metrics
+            )
 
-        workshop.desk.put(Order(self, wanted.picture, said, wanted.refine, wanted.method, take))
+        context.mask_batcher.put(
+            MaskTask(self, wanted.picture, said, wanted.refine, wanted.method, on_masks)
+        )
