@@ -1,4 +1,4 @@
-"""Pictures that are damaged, odd, or lie about themselves; a number always gives the same one."""
+"""Damaged, unusual and inconsistent pictures, each determined by its seed."""
 
 import io
 import random
@@ -25,42 +25,42 @@ _SIZES = (0, 1, 2, 255, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 
 
 def damage_picture(seed: int) -> tuple[bytes, str]:
-    """A file's content, and the media type that is said of it."""
-    chance = random.Random(seed)
-    kind = chance.choice(KINDS)
-    content = _encode_picture(kind, chance.choice(_MODES[kind]), chance.randrange(4))
-    for _ in range(chance.choice((0, 1, 1, 1, 2, 3))):
-        content = chance.choice(_DAMAGES)(content, chance)
-    if chance.random() < 0.03:
-        kind = chance.choice(KINDS)
+    """Return a file's content, and the media type that it is sent with."""
+    rng = random.Random(seed)
+    kind = rng.choice(KINDS)
+    content = _encode_picture(kind, rng.choice(_MODES[kind]), rng.randrange(4))
+    for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
+        content = rng.choice(_DAMAGES)(content, rng)
+    if rng.random() < 0.03:
+        kind = rng.choice(KINDS)
     return content, f"image/{kind.lower()}"
 
 
 def valid_png() -> bytes:
-    """One that nothing is wrong with."""
+    """Return an undamaged PNG."""
     return _encode_picture("PNG", "RGB", 0)
 
 
 @cache
 def _encode_picture(kind: str, mode: str, variant: int) -> bytes:
-    """A picture that is whole."""
+    """Return an undamaged picture; the variant adds frames, Exif or an ICC profile."""
     picture = Image.fromarray(
         np.random.default_rng(0).integers(0, 256, (20, 28, 3), dtype=np.uint8)
     )
-    shown = Image.new(mode, (28, 20), 999) if mode == "I;16" else picture.convert(mode)
+    frame = Image.new(mode, (28, 20), 999) if mode == "I;16" else picture.convert(mode)
     content = io.BytesIO()
-    others: dict[str, object] = {}
+    options: dict[str, object] = {}
     if variant == 1 and mode != "CMYK":
-        others = {"save_all": True, "append_images": [shown.rotate(90), shown], "duration": 40}
-        others = {} if kind == "JPEG" else others
+        options = {"save_all": True, "append_images": [frame.rotate(90), frame], "duration": 40}
+        options = {} if kind == "JPEG" else options
     elif variant == 2:
         exif = Image.Exif()
         exif[0x0112] = 6
         exif[0x010E] = "x" * 300
-        others = {} if kind == "GIF" else {"exif": exif.tobytes()}
+        options = {} if kind == "GIF" else {"exif": exif.tobytes()}
     elif variant == 3:
-        others = {"icc_profile": bytes(range(256)) * 3}
-    shown.save(content, kind, **others)
+        options = {"icc_profile": bytes(range(256)) * 3}
+    frame.save(content, kind, **options)
     return content.getvalue()
 
 
@@ -80,11 +80,11 @@ def _truncate(content: bytes, rng: random.Random) -> bytes:
 
 
 def _splice(content: bytes, rng: random.Random) -> bytes:
-    """The beginning of another picture before the rest of this one."""
+    """Return the beginning of another picture, followed by all or most of this one."""
     kind = rng.choice(KINDS)
     other = _encode_picture(kind, rng.choice(_MODES[kind]), rng.randrange(4))
-    at = rng.randrange(min(len(content), 200) + 1)
-    return other[:at] + content[at:]
+    offset = rng.randrange(min(len(content), 200) + 1)
+    return other[:offset] + content[offset:]
 
 
 def _repeat(content: bytes, rng: random.Random) -> bytes:
@@ -102,21 +102,21 @@ def _append(content: bytes, rng: random.Random) -> bytes:
 
 
 def _insert(content: bytes, rng: random.Random) -> bytes:
-    at = rng.randrange(len(content) + 1)
-    return content[:at] + rng.choice(_OTHER_FILES) + content[at:]
+    offset = rng.randrange(len(content) + 1)
+    return content[:offset] + rng.choice(_OTHER_FILES) + content[offset:]
 
 
 def _write_number(content: bytes, rng: random.Random) -> bytes:
-    """A huge, odd or empty size somewhere near the beginning."""
+    """Overwrite bytes near the beginning with a huge, odd or zero number, such as a size."""
     form = rng.choice((">I", "<I", ">H", "<H"))
     value = rng.choice(_SIZES) % 2 ** (8 * struct.calcsize(form))
-    at = rng.randrange(min(len(content), 120) + 1)
-    written = struct.pack(form, value)
-    return content[:at] + written + content[at + len(written) :]
+    offset = rng.randrange(min(len(content), 120) + 1)
+    number = struct.pack(form, value)
+    return content[:offset] + number + content[offset + len(number) :]
 
 
 def _inconsistent_png(_: bytes, rng: random.Random) -> bytes:
-    """A PNG whose checks are right and whose header is not."""
+    """Return a PNG with right checksums and a header that does not fit its data."""
     depth, colours = rng.choice((1, 2, 4, 8, 16, 32)), rng.choice((0, 2, 3, 4, 6, 9))
     width, height = (rng.choice((*_SIZES, 20, 3000, 4999)) for _ in range(2))
     header = struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, rng.choice((0, 1)))

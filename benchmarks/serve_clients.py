@@ -1,4 +1,4 @@
-"""A server in a process of its own, and clients that ask it: what the benchmarks share."""
+"""A server in a process of its own, and clients of it: what the benchmarks share."""
 
 import base64
 import json
@@ -20,12 +20,12 @@ PICTURES = sorted((Path(flmm.__file__).parent / "assets" / "pictures").glob("*.p
 QUESTION = "What is in the picture?"
 _COMMAND = "from flmm.cli.main import run; run()"
 _REQUEST_TYPES = ("chat", "stream", "segment")
-"""What clients ask in turn."""
+"""What clients send in turn."""
 
 
 @dataclass
 class RequestCounts:
-    """What became of requests."""
+    """Outcomes of requests, and the seconds of the answered ones."""
 
     answered: int = 0
     rejected: int = 0
@@ -35,27 +35,27 @@ class RequestCounts:
 
 @dataclass
 class StreamTimings:
-    """Of streamed answers, in seconds."""
+    """Timings of streamed answers, in seconds."""
 
     first_token: list[float] = field(default_factory=list)
     mask_after_text: list[float] = field(default_factory=list)
-    """From the piece of text that has a phrase's last letter to the phrase."""
+    """From the chunk with a phrase's last character to the chunk with its mask."""
 
 
 @contextmanager
 def start_server(arguments: Sequence[str]) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """Gives the server's address and its process."""
+    """Run ``flmm serve``; yield the server's address and its process."""
     command = [sys.executable, "-c", _COMMAND, "serve", "--port", "0", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         address = None
         for line in process.stderr:
-            found = re.search(r"http://\S+", line)
-            if found:
-                address = found.group()
+            match = re.search(r"http://\S+", line)
+            if match:
+                address = match.group()
                 break
         assert address is not None, "the server did not start"
-        # What else it says shall not fill the pipe.
+        # Read on, so that the server never blocks on a full pipe.
         log = threading.Thread(target=process.stderr.read, daemon=True)
         log.start()
         try:
@@ -66,26 +66,25 @@ def start_server(arguments: Sequence[str]) -> Iterator[tuple[str, "subprocess.Po
 
 
 def read_peak_memory(process: "subprocess.Popen[str]") -> float:
-    """The most that the process held since it was last asked, in MiB.
+    """Return the process' peak memory since the last call, in MiB, and reset it.
 
-    Between two batches a process holds a good deal less than at work: what it holds at one moment
-    says little of what it needs.
+    The peak, since a process holds far less between two batches than during one.
     """
-    place = Path(f"/proc/{process.pid}")
-    found = re.search(r"VmHWM:\s+(\d+)", (place / "status").read_text(encoding="ascii"))
-    assert found is not None
-    (place / "clear_refs").write_text("5", encoding="ascii")
-    return int(found.group(1)) / 1024
+    folder = Path(f"/proc/{process.pid}")
+    match = re.search(r"VmHWM:\s+(\d+)", (folder / "status").read_text(encoding="ascii"))
+    assert match is not None
+    (folder / "clear_refs").write_text("5", encoding="ascii")
+    return int(match.group(1)) / 1024
 
 
 def picture_url(number: int = 0) -> str:
-    """One of the bundled pictures."""
+    """Return the data URL of a bundled picture."""
     content = PICTURES[number % len(PICTURES)].read_bytes()
     return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def chat_body(model: str, number: int = 0, **options: object) -> dict[str, object]:
-    """A question about one of the bundled pictures."""
+    """Return the body of a chat about a bundled picture."""
     parts = [
         {"type": "image_url", "image_url": {"url": picture_url(number)}},
         {"type": "text", "text": QUESTION},
@@ -94,7 +93,7 @@ def chat_body(model: str, number: int = 0, **options: object) -> dict[str, objec
 
 
 def send_request(client: httpx.Client, number: int, model: str, counts: RequestCounts) -> None:
-    """A client's request of that number, to its end."""
+    """Send the request of that number, and count its outcome."""
     kind = _REQUEST_TYPES[number % len(_REQUEST_TYPES)]
     began = time.perf_counter()
     try:
@@ -121,16 +120,16 @@ def send_request(client: httpx.Client, number: int, model: str, counts: RequestC
 
 
 def run_load(address: str, model: str, clients: int, seconds: float) -> RequestCounts:
-    """So many clients, each asking again as soon as it is answered."""
+    """Run clients that each send the next request as soon as the last one is answered."""
     counts = RequestCounts()
-    until = time.perf_counter() + seconds
+    deadline = time.perf_counter() + seconds
 
     def work(number: int) -> None:
         with httpx.Client(base_url=address, timeout=300, trust_env=False) as client:
-            turn = number
-            while time.perf_counter() < until:
-                send_request(client, turn, model, counts)
-                turn += 1
+            request_number = number
+            while time.perf_counter() < deadline:
+                send_request(client, request_number, model, counts)
+                request_number += 1
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
     for thread in threads:
@@ -141,17 +140,17 @@ def run_load(address: str, model: str, clients: int, seconds: float) -> RequestC
 
 
 def time_stream(client: httpx.Client, body: dict[str, object], timings: StreamTimings) -> None:
-    """One streamed answer, with its times."""
+    """Stream one answer, and add its timings."""
     began = time.perf_counter()
-    said: list[float] = []
+    character_times: list[float] = []
     with client.stream("POST", "/v1/chat/completions", json=body) as response:
         for line in response.iter_lines():
             if not line.startswith("data: {"):
                 continue
             delta = json.loads(line[6:])["choices"][0]["delta"]
             now = time.perf_counter()
-            said.extend([now] * len(delta.get("content") or ""))
-            if said and said[0] == now:
+            character_times.extend([now] * len(delta.get("content") or ""))
+            if character_times and character_times[0] == now:
                 timings.first_token.append(now - began)
             for phrase in delta.get("grounding") or []:
-                timings.mask_after_text.append(now - said[phrase["end"] - 1])
+                timings.mask_after_text.append(now - character_times[phrase["end"] - 1])

@@ -1,11 +1,11 @@
-"""Requests that nobody would send: python benchmarks/serve_fuzz.py --api 10000 --pictures 10000
+"""Fuzz tests of the server: python benchmarks/serve_fuzz.py --api 10000 --pictures 10000
 
-Runs a server on the embedded model in this process. `--api` sends requests that schemathesis makes
-of /openapi.json, fitting and misfitting, and checks the responses against it; `--pictures` sends
-damaged pictures as data URLs and as files. Prints what broke, each with the smallest request that
-was found to break it, and ends with code 1 where anything did.
+Runs a server on the embedded model in this process. `--api` sends requests that schemathesis
+generates from /openapi.json, valid and invalid ones, and checks the responses against it;
+`--pictures` sends damaged pictures as data URLs and as files. Prints each failure with the smallest
+request that was found to cause it, and ends with code 1 if there is any.
 
-A run that was ended goes on with `--first`, the number that its last line of progress says.
+An interrupted run is resumed with `--first` and the number in its last line of progress.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import hypothesis
 import schemathesis
 from hypothesis import strategies
 from picture_damage import damage_picture, valid_png
-from schemathesis import checks as made_checks
+from schemathesis import checks as general_checks
 from schemathesis.checks import CheckFunction
 from schemathesis.core.failures import FailureGroup
 from schemathesis.core.result import Ok
@@ -37,7 +37,7 @@ from flmm.serve.settings import Limits, ServerSettings
 
 Case = schemathesis.Case[Any]
 CHECKS: list[CheckFunction] = [
-    made_checks.not_a_server_error,
+    general_checks.not_a_server_error,
     openapi_checks.status_code_conformance,
     openapi_checks.content_type_conformance,
     openapi_checks.response_headers_conformance,
@@ -51,7 +51,7 @@ _LIMITS = Limits(answer_tokens=3, phrases=4, prompt_tokens=600, pixels=4_000_000
 
 @dataclass
 class Findings:
-    """How far it is, and what broke."""
+    """Progress, failures and statuses of a run."""
 
     total: int
     done: int = 0
@@ -60,26 +60,27 @@ class Findings:
     statuses: dict[int, int] = field(default_factory=dict)
     _last_report: float = 0.0
 
-    def add_failure(self, what: str) -> None:
-        """Something broke."""
-        self.failures.append(what)
-        print(what, flush=True)
+    def add_failure(self, description: str) -> None:
+        """Add and print a failure."""
+        self.failures.append(description)
+        print(description, flush=True)
 
     def count_response(self, status: int) -> None:
-        """One more response."""
+        """Count a response."""
         self.done += 1
         self.statuses[status] = self.statuses.get(status, 0) + 1
 
-    def report_progress(self, what: str, number: int) -> None:
-        """Says how far it is, twice a minute."""
+    def report_progress(self, option: str, number: int) -> None:
+        """Print the progress, at most twice a minute."""
         now = time.monotonic()
         if now - self._last_report < 30 and self.done < self.total:
             return
         self._last_report = now
         rate = self.done / max(now - self.start_time, 1e-9)
-        left = max(self.total - self.done, 0) / max(rate, 1e-9)
+        seconds_left = max(self.total - self.done, 0) / max(rate, 1e-9)
         print(
-            f"{what}: {self.done} of {self.total}, {rate:.0f} a second, {left / 60:.0f} min left,"
+            f"{option}: {self.done} of {self.total}, {rate:.0f} a second,"
+            f" {seconds_left / 60:.0f} min left,"
             f" {len(self.failures)} broken; --first {number}",
             file=sys.stderr,
         )
@@ -87,31 +88,31 @@ class Findings:
 
 @contextmanager
 def start_server() -> Iterator[str]:
-    """Gives the server's address."""
+    """Run a server; yield its address."""
     settings = ServerSettings(port=0, limits=_LIMITS)
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    with listen(settings) as opened:
+    with listen(settings) as server_socket:
         server = create_server(Grounder.from_pretrained(), settings)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [server_socket]})
         thread.start()
         while not server.started:
             time.sleep(0.01)
         try:
-            yield f"http://127.0.0.1:{opened.getsockname()[1]}"
+            yield f"http://127.0.0.1:{server_socket.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()
 
 
 def fuzz_api(address: str, total: int, first: int, cases_per_seed: int = 50) -> Findings:
-    """Requests by the description, and responses held against it.
+    """Send requests generated from /openapi.json, and check the responses against it.
 
-    Each number is a seed of ``cases_a_seed`` requests to one route, fitting or misfitting.
+    Each number is a seed of ``cases_per_seed`` requests to one route, valid or invalid ones.
     """
     findings = Findings(total)
     schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
     model = httpx.get(f"{address}/healthz", trust_env=False).json()["model"]
-    operations = [one.ok() for one in schema.get_all_operations() if isinstance(one, Ok)]
+    operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
     modes = list(schemathesis.GenerationMode)
     turns = [(operation, mode) for mode in modes for operation in operations if operation.body]
     turns += [(operation, mode) for operation in operations for mode in modes[:1]]
@@ -123,7 +124,7 @@ def fuzz_api(address: str, total: int, first: int, cases_per_seed: int = 50) -> 
             count = min(cases_per_seed, total - findings.done)
             _send_cases(cases, number, count, findings, address, model)
         except hypothesis.errors.Unsatisfiable:
-            # An operation without input has nothing that misfits.
+            # An operation without input has no invalid requests.
             turns.remove((operation, mode))
         except (Exception, FailureGroup) as failure:
             findings.add_failure(f"--api, number {number}, {operation.label}:\n{failure}")
@@ -149,9 +150,9 @@ def _send_cases(
         suppress_health_check=list(hypothesis.HealthCheck),
         verbosity=hypothesis.Verbosity.quiet,
     )
-    @hypothesis.given(case=cases, whole=strategies.integers(0, 3))
-    def send(case: Case, whole: int) -> None:
-        if whole:
+    @hypothesis.given(case=cases, fill_in=strategies.integers(0, 3))
+    def send(case: Case, fill_in: int) -> None:
+        if fill_in:
             _fill_valid_values(case.body, model)
         response = case.call(base_url=address)
         findings.count_response(response.status_code)
@@ -161,7 +162,7 @@ def _send_cases(
 
 
 def _fill_valid_values(body: object, model: str) -> None:
-    """Real pictures and the model's name: without these, hardly a request gets past its reading."""
+    """Fill in a real picture and the model's name: few requests would pass validation without."""
     if isinstance(body, list):
         for part in body:
             _fill_valid_values(part, model)
@@ -183,7 +184,7 @@ def _url(content: bytes, kind: str) -> str:
 
 
 def fuzz_pictures(address: str, total: int, first: int) -> Findings:
-    """Damaged pictures, half of them as data URLs."""
+    """Send damaged pictures, half of them as data URLs and half as files."""
     findings = Findings(total)
     with (
         httpx.Client(base_url=address, timeout=60, trust_env=False) as client,
@@ -195,14 +196,14 @@ def fuzz_pictures(address: str, total: int, first: int) -> Findings:
             status = _send_picture(client, content, kind, number)
             findings.count_response(status)
             if status not in (200, 400, 415):
-                small = content
-                # Without an answer, each try would take as long as this one.
+                smallest = content
+                # Without a response, each try would take until the timeout.
                 if status != _NO_RESPONSE:
-                    small = minimise_content(
+                    smallest = minimise_content(
                         content, lambda part: _send_picture(client, part, kind, number)
                     )
                 findings.add_failure(
-                    f"--pictures, number {number}: {status} for {kind} {small.hex()}"
+                    f"--pictures, number {number}: {status} for {kind} {smallest.hex()}"
                 )
 
         for begin in range(first, first + total, _CONCURRENCY):
@@ -212,14 +213,14 @@ def fuzz_pictures(address: str, total: int, first: int) -> Findings:
 
 
 def _send_picture(client: httpx.Client, content: bytes, kind: str, number: int) -> int:
-    """The response's status; `_NO_ANSWER` where there is none."""
+    """Return the response's status; ``_NO_RESPONSE`` where there is none."""
     try:
-        return _response(client, content, kind, number).status_code
+        return _post_picture(client, content, kind, number).status_code
     except httpx.HTTPError:
         return _NO_RESPONSE
 
 
-def _response(client: httpx.Client, content: bytes, kind: str, number: int) -> httpx.Response:
+def _post_picture(client: httpx.Client, content: bytes, kind: str, number: int) -> httpx.Response:
     if number % 2:
         files = {"image": ("a", content, kind)}
         fields = {"phrases": "a", "refine": "false"}
@@ -229,44 +230,45 @@ def _response(client: httpx.Client, content: bytes, kind: str, number: int) -> h
 
 
 def minimise_content(content: bytes, status: Callable[[bytes], int]) -> bytes:
-    """The content without all parts that can be left out and it still breaks."""
+    """Return the content without the parts that are not needed for a status of 500 or more."""
     length = len(content) // 2
     while length:
-        at = 0
-        while at < len(content):
-            shorter = content[:at] + content[at + length :]
+        offset = 0
+        while offset < len(content):
+            shorter = content[:offset] + content[offset + length :]
             if status(shorter) >= 500:
                 content = shorter
             else:
-                at += length
+                offset += length
         length //= 2
     return content
 
 
 def main() -> int:
-    """Prints what broke."""
+    """Run the fuzz tests, and print the failures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--api", type=int, default=0, help="requests of the description")
     parser.add_argument("--pictures", type=int, default=0, help="damaged pictures")
     parser.add_argument("--first", type=int, default=0, help="number to begin with")
-    given = parser.parse_args()
-    broken = 0
+    options = parser.parse_args()
+    num_failures = 0
     with start_server() as address:
         for name, fuzz, total in (
-            ("--api", fuzz_api, given.api),
-            ("--pictures", fuzz_pictures, given.pictures),
+            ("--api", fuzz_api, options.api),
+            ("--pictures", fuzz_pictures, options.pictures),
         ):
             if total:
-                findings = fuzz(address, total, given.first)
-                told = {status: findings.statuses[status] for status in sorted(findings.statuses)}
+                findings = fuzz(address, total, options.first)
+                statuses = dict(sorted(findings.statuses.items()))
                 print(
-                    f"{name}: {findings.done} requests, {len(findings.failures)} broken, {told}",
+                    f"{name}: {findings.done} requests, {len(findings.failures)} broken,"
+                    f" {statuses}",
                     flush=True,
                 )
-                broken += len(findings.failures)
+                num_failures += len(findings.failures)
         held = httpx.get(f"{address}/healthz", trust_env=False).json()["served"]
-        print(f"places still held: {held}")
-    return 1 if broken or held else 0
+        print(f"slots still held: {held}")
+    return 1 if num_failures or held else 0
 
 
 if __name__ == "__main__":

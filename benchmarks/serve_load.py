@@ -1,11 +1,10 @@
 """Many clients at once: python benchmarks/serve_load.py --clients 32 --seconds 300
 
-Starts `flmm serve` in a process of its own and asks it, first by one client and then by all of
-them without a pause, in turn for a chat, a streamed chat and a segmentation of each of the bundled
-pictures. Prints one JSON document with the figures, and what is asked of each and whether it is
-met. Ends with code 1 where one is not.
+Starts `flmm serve` in a process of its own. First one client and then all of them send requests
+without a pause: in turn a chat, a streamed chat and a segmentation of each bundled picture. Prints
+one JSON document with the figures and with criteria on them; ends with code 1 if one is not met.
 
-Throughput and times mean something only where nothing else runs; memory where it takes minutes.
+Throughput and times mean something only on an idle machine; memory only over minutes.
 """
 
 import argparse
@@ -37,7 +36,7 @@ Criterion = dict[str, object]
 
 
 def check_criterion(name: str, value: float, limit: float, at_least: bool = False) -> Criterion:
-    """A figure, and what is asked of it."""
+    """Return a figure with its limit, and whether it is met."""
     met = value >= limit if at_least else value <= limit
     return {
         "asked": f"{name} {'>=' if at_least else '<='} {limit:g}",
@@ -49,63 +48,69 @@ def check_criterion(name: str, value: float, limit: float, at_least: bool = Fals
 def measure_latency(
     address: str, model: str, rounds: int
 ) -> tuple[dict[str, float], list[Criterion]]:
-    """Times of an answer with nobody else there; with and without grounding in turn."""
+    """Measure the times of single answers, with and without grounding in turn."""
     plain, grounded = StreamTimings(), StreamTimings()
     with httpx.Client(base_url=address, timeout=300, trust_env=False) as client:
         for _ in range(rounds):
             time_stream(client, chat_body(model, stream=True), plain)
             time_stream(client, chat_body(model, stream=True, grounding={}), grounded)
-    without = statistics.median(plain.first_token)
-    with_it = statistics.median(grounded.first_token)
-    median, most = statistics.median(grounded.mask_after_text), max(grounded.mask_after_text)
+    plain_seconds = statistics.median(plain.first_token)
+    grounded_seconds = statistics.median(grounded.first_token)
+    median, longest = statistics.median(grounded.mask_after_text), max(grounded.mask_after_text)
     figures = {
-        "first_token_ms": round(without * 1000, 1),
-        "first_token_with_grounding_ms": round(with_it * 1000, 1),
+        "first_token_ms": round(plain_seconds * 1000, 1),
+        "first_token_with_grounding_ms": round(grounded_seconds * 1000, 1),
         "mask_after_last_token_median_ms": round(median * 1000, 1),
-        "mask_after_last_token_most_ms": round(most * 1000, 1),
+        "mask_after_last_token_most_ms": round(longest * 1000, 1),
     }
     return figures, [
         check_criterion(
-            "time to the first token with grounding, of that without", with_it / without, 1.1
+            "time to the first token with grounding, of that without",
+            grounded_seconds / plain_seconds,
+            1.1,
         ),
-        check_criterion("seconds from a phrase's last token to its mask, the longest", most, 0.15),
+        check_criterion(
+            "seconds from a phrase's last token to its mask, the longest", longest, 0.15
+        ),
     ]
 
 
-def record_memory(process: Process, every: float, seen: list[float], done: threading.Event) -> None:
-    """Notes the memory until the load is done."""
-    while not done.wait(every):
-        seen.append(round(read_peak_memory(process), 1))
+def record_memory(
+    process: Process, interval: float, peaks: list[float], done: threading.Event
+) -> None:
+    """Append the peak memory of every interval of seconds, until ``done`` is set."""
+    while not done.wait(interval):
+        peaks.append(round(read_peak_memory(process), 1))
 
 
 def read_batch_counts(address: str) -> tuple[float, float]:
-    """How many groups of requests the model has answered, and how many requests in them."""
+    """Return how many batches the model has run, and how many requests were in them."""
     text = httpx.get(f"{address}/metrics", trust_env=False).text
-    found = dict(re.findall(r"^flmm_requests_together_(count|sum) (\S+)$", text, re.MULTILINE))
-    return float(found["count"]), float(found["sum"])
+    values = dict(re.findall(r"^flmm_requests_together_(count|sum) (\S+)$", text, re.MULTILINE))
+    return float(values["count"]), float(values["sum"])
 
 
 def measure_under_load(
     address: str, process: Process, model: str, clients: int, seconds: float
 ) -> tuple[dict[str, object], list[Criterion]]:
-    """One client, and then many."""
+    """Measure throughput and memory with one client, and then with many."""
     alone = run_load(address, model, 1, min(max(seconds / 4, 2.0), 60.0))
-    groups, requests = read_batch_counts(address)
-    seen: list[float] = []
+    batches, requests = read_batch_counts(address)
+    peaks: list[float] = []
     done = threading.Event()
-    watcher = threading.Thread(
-        target=record_memory, args=(process, max(seconds / 60, 0.5), seen, done)
+    recorder = threading.Thread(
+        target=record_memory, args=(process, max(seconds / 60, 0.5), peaks, done)
     )
-    watcher.start()
+    recorder.start()
     began = time.perf_counter()
     many = run_load(address, model, clients, seconds)
     took = time.perf_counter() - began
     done.set()
-    watcher.join()
-    more_groups, more_requests = read_batch_counts(address)
+    recorder.join()
+    batches_after, requests_after = read_batch_counts(address)
     rates = alone.answered / max(sum(alone.seconds), 1e-9), many.answered / took
-    settled = seen[len(seen) // 5 :] or [read_peak_memory(process)]
-    changes = [abs(one / settled[0] - 1) for one in settled]
+    settled = peaks[len(peaks) // 5 :] or [read_peak_memory(process)]
+    changes = [abs(peak / settled[0] - 1) for peak in settled]
     failed = [*alone.failed, *many.failed]
     figures = {
         "clients": clients,
@@ -115,9 +120,9 @@ def measure_under_load(
         "failed": failed,
         "answers_a_second_one_client": round(rates[0], 2),
         "answers_a_second": round(rates[1], 2),
-        "answered_together_mean": round((more_requests - requests) / (more_groups - groups), 1),
+        "answered_together_mean": round((requests_after - requests) / (batches_after - batches), 1),
         "seconds_an_answer_median": round(statistics.median(many.seconds), 2),
-        "memory_mib": seen,
+        "memory_mib": peaks,
     }
     return figures, [
         check_criterion("admitted requests that failed", len(failed), 0),
@@ -127,7 +132,7 @@ def measure_under_load(
 
 
 def wait_until_served(address: str, served: int) -> float:
-    """Seconds until so many requests hold a place."""
+    """Return the seconds until ``served`` requests hold a slot; gives up after 60."""
     began = time.perf_counter()
     while httpx.get(f"{address}/healthz", trust_env=False).json()["served"] != served:
         if time.perf_counter() - began > 60:
@@ -138,7 +143,7 @@ def wait_until_served(address: str, served: int) -> float:
 
 @contextmanager
 def open_stream(address: str, model: str) -> Iterator[Iterator[str]]:
-    """Gives the lines of a streamed answer; who leaves early hangs up."""
+    """Yield the lines of a streamed answer; leaving early disconnects."""
     body = chat_body(model, stream=True, grounding={})
     url = f"{address}/v1/chat/completions"
     with httpx.stream("POST", url, json=body, timeout=300, trust_env=False) as response:
@@ -146,7 +151,7 @@ def open_stream(address: str, model: str) -> Iterator[Iterator[str]]:
 
 
 def check_disconnect(address: str, model: str) -> Criterion:
-    """A client that goes in the middle of an answer."""
+    """Check that a client that disconnects during its answer frees its slot."""
     with open_stream(address, model) as lines:
         for _ in range(6):
             next(lines)
@@ -156,7 +161,7 @@ def check_disconnect(address: str, model: str) -> Criterion:
 
 
 def check_overload(address: str, model: str, queue: int) -> list[Criterion]:
-    """More at once than there are places."""
+    """Send more requests at once than there are slots."""
     extra = 16
     counts = RequestCounts()
 
@@ -189,7 +194,7 @@ _UNLIMITED_CONNECTIONS = httpx.Limits(max_connections=None)
 
 
 def check_shutdown(address: str, process: Process, model: str) -> Criterion:
-    """A server that is told to end in the middle of an answer."""
+    """Check that a server that is terminated during an answer finishes it."""
     with open_stream(address, model) as lines:
         next(lines)
         process.send_signal(signal.SIGTERM)
@@ -201,28 +206,33 @@ def check_shutdown(address: str, process: Process, model: str) -> Criterion:
 def measure(
     clients: int, seconds: float, rounds: int, arguments: Sequence[str]
 ) -> dict[str, object]:
-    """The whole measurement."""
+    """Run all measurements; return figures and criteria."""
     with start_server(arguments) as (address, process):
         health = httpx.get(f"{address}/healthz", trust_env=False).json()
         model, queue = health["model"], health["queue"]
-        # What is loaded at first use is not what is measured.
+        # Warm-up: what is loaded at first use is not measured.
         run_load(address, model, 2, 0.1)
-        times, bars = measure_latency(address, model, rounds)
-        figures, more = measure_under_load(address, process, model, clients, seconds)
-        bars += [*more, check_disconnect(address, model), *check_overload(address, model, queue)]
-        bars.append(check_shutdown(address, process, model))
-    return {**times, **figures, "bars": bars, "all_met": all(one["met"] for one in bars)}
+        times, criteria = measure_latency(address, model, rounds)
+        figures, load_criteria = measure_under_load(address, process, model, clients, seconds)
+        criteria += [
+            *load_criteria,
+            check_disconnect(address, model),
+            *check_overload(address, model, queue),
+            check_shutdown(address, process, model),
+        ]
+    all_met = all(criterion["met"] for criterion in criteria)
+    return {**times, **figures, "bars": criteria, "all_met": all_met}
 
 
 def main() -> int:
-    """Prints the figures."""
+    """Measure, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--rounds", type=int, default=10, help="streamed answers to time")
     parser.add_argument("serve", nargs="*", help="options of flmm serve, after --")
-    given = parser.parse_args()
-    result = measure(given.clients, given.seconds, given.rounds, given.serve)
+    options = parser.parse_args()
+    result = measure(options.clients, options.seconds, options.rounds, options.serve)
     print(json.dumps(result, indent=1))
     return 0 if result["all_met"] else 1
 

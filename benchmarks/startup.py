@@ -1,8 +1,8 @@
-"""How long the commands take from process start to exit, and their peak memory.
+"""Time of the commands from process start to exit, and their peak memory.
 
     python benchmarks/startup.py [RUNS]
 
-Prints the least and the median of a few runs; run it on an otherwise idle machine.
+Prints the shortest and the median time of RUNS runs (default 5); needs an idle machine.
 """
 
 import os
@@ -25,14 +25,14 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class CommandCost:
-    """One process: wall time in seconds, peak resident memory in GB."""
+    """The cost of one process: wall time in seconds, peak resident memory in GB."""
 
     seconds: float
     gigabytes: float
 
 
 def measure_command(arguments: list[str], folder: str) -> CommandCost:
-    """Run flmm once (or, without arguments, the imports that it cannot do without)."""
+    """Run flmm once, or without arguments only the imports that every model command needs."""
     program = (
         ["-m", "flmm.cli.main", *arguments]
         if arguments
@@ -54,10 +54,10 @@ def measure_command(arguments: list[str], folder: str) -> CommandCost:
 
 
 def main() -> None:
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    num_runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     with tempfile.TemporaryDirectory() as folder:
         for name, arguments in COMMANDS.items():
-            results = [measure_command(arguments, folder) for _ in range(runs)]
+            results = [measure_command(arguments, folder) for _ in range(num_runs)]
             seconds = [result.seconds for result in results]
             print(
                 f"{name:45} least {min(seconds):5.2f} s  median {statistics.median(seconds):5.2f} s"

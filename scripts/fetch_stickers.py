@@ -1,4 +1,4 @@
-"""Fetch sticker images with `npm pack`: those that the world needs, or other artwork of its kinds.
+"""Fetch the images of all kinds of sticker with `npm pack`, in the package's or other artwork.
 
 python scripts/fetch_stickers.py                        # into the package, after a new kind
 python scripts/fetch_stickers.py twitter FOLDER         # for flmm stickers evaluate --artwork
@@ -15,7 +15,7 @@ from flmm.stickers.kinds import DEFAULT_ARTWORK, KINDS, STICKER_FOLDER, STICKER_
 
 
 def fetch_stickers(artwork: str, target: Path) -> None:
-    """Write one 64x64 PNG a kind to `target`; raises KeyError for an unknown code."""
+    """Write a 64x64 PNG of each kind to `target`; raises KeyError if the artwork lacks one."""
     target.mkdir(parents=True, exist_ok=True)
     name = STICKER_PACKAGE_TEMPLATE.format(artwork=artwork)
     with tempfile.TemporaryDirectory() as folder:

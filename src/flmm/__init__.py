@@ -12,7 +12,7 @@ __all__ = ["Answer", "Grounder", "InputError", "Phrase", "__version__"]
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "Answer": "flmm.answers.answer",
     "Grounder": "flmm.grounding.grounder",
     "InputError": "flmm.errors",
@@ -21,10 +21,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    # torch and transformers take seconds to import, which only those who use them shall wait.
-    if name not in _HOMES:
+    # Imported on first use, because torch and transformers take seconds to import.
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

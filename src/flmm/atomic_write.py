@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files: they appear complete or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from flmm.errors import InputError
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """Gives a place beside ``file`` to write to; what is there becomes ``file`` at the block's end.
+    """Yield a temporary path beside ``file`` to write to; rename it to ``file`` after the block.
 
-    When the block raises, ``file`` stays as it was and nothing is left behind.
+    If the block raises, ``file`` is unchanged and the temporary file is deleted.
     """
     partial = file.with_name(f".flmm-{os.getpid()}-{os.urandom(4).hex()}.partial")
     try:
@@ -23,14 +23,14 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 
 def write_file_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that appears whole or not at all.
+    """Write a file with ``atomic_write``.
 
     Raises:
         InputError: it cannot be written.
     """
     try:
-        with atomic_write(path) as place:
-            place.write_bytes(content)
+        with atomic_write(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise InputError(
             f"cannot write {str(path)!r} ({error.strerror}); choose another place for it"

@@ -1,4 +1,4 @@
-"""Several processes that work at one run: what fails in one of them fails in all."""
+"""Work of several processes of one run, where an error in one is raised in all."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,10 +12,10 @@ Result = TypeVar("Result")
 
 
 def run_on_all_processes(work: Callable[[], Result]) -> Result:
-    """This process's part of a work that every process of the run does at this point.
+    """Run this process's part of work that every process of the run does at this point.
 
-    Where one fails, all raise its message; none is left waiting for it, which on GPUs takes hours.
-    Nothing in ``work`` may itself wait for other processes.
+    If one fails, all raise its message, instead of waiting for it, which on GPUs takes hours.
+    ``work`` must not wait for other processes.
 
     Raises:
         InputError: the work failed, here or in another process.
@@ -23,22 +23,22 @@ def run_on_all_processes(work: Callable[[], Result]) -> Result:
     if PartialState().num_processes == 1:
         return work()
     failure: InputError | None = None
-    made: list[Result] = []
+    results: list[Result] = []
     try:
-        made.append(work())
+        results.append(work())
     except InputError as error:
         failure = error
-    told: list[str | None] = gather_object([None if failure is None else str(failure)])
+    messages: list[str | None] = gather_object([None if failure is None else str(failure)])
     if failure is not None:
         raise failure
-    for line in told:
-        if line is not None:
-            raise InputError(line)
-    return made[0]
+    for message in messages:
+        if message is not None:
+            raise InputError(message)
+    return results[0]
 
 
 def run_on_main_process(work: Callable[[], None]) -> None:
-    """The first process works, all others wait for it, and fail where it fails.
+    """Run the work in the main process; all others wait for it and raise if it fails.
 
     Raises:
         InputError: the work failed.

@@ -1,5 +1,5 @@
-"""Errors that the user can mend."""
+"""Errors that the user can correct."""
 
 
 class InputError(ValueError):
-    """The user's mistake: one line with what is wrong, the value, and what to do about it."""
+    """An error in what the user gave: one line with what is wrong, the value, and the remedy."""

@@ -1,4 +1,4 @@
-"""What was made for the last few pictures, so that the next question need not make it again."""
+"""A small LRU cache, for values that are expensive to compute, such as picture embeddings."""
 
 import threading
 from collections import OrderedDict
@@ -9,7 +9,7 @@ Value = TypeVar("Value")
 
 
 class LRUCache(Generic[Value]):
-    """The values of the ``most`` keys used last; threads may share it."""
+    """A thread-safe cache of the ``max_size`` values used last."""
 
     def __init__(self, max_size: int = 4) -> None:
         self._max_size = max_size
@@ -17,8 +17,8 @@ class LRUCache(Generic[Value]):
         self._lock = threading.Lock()
 
     def get_or_create(self, key: bytes, create: Callable[[], Value]) -> Value:
-        """The key's value, made now if it is not remembered."""
-        # Made under the lock: two questions about a new picture wait for one encoding of it.
+        """Return the key's value; create it if it is not cached."""
+        # Created under the lock, so that two requests with a new picture encode it once.
         with self._lock:
             if key not in self._values:
                 self._values[key] = create()

@@ -1,10 +1,10 @@
-"""Callbacks that long work reports its progress and its messages to."""
+"""Callbacks for the progress of long work."""
 
 from collections.abc import Callable
 
 ProgressCallback = Callable[[int, int, str], None]
-"""Shown (how much is done, how much there is, what it is)."""
+"""Called with (number done, total, description)."""
 
 
 def no_progress(_done: int, _total: int, _what: str) -> None:
-    """A ``Watch`` for where nobody looks."""
+    """Do nothing; the ``ProgressCallback`` for callers without one."""

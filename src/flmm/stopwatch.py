@@ -1,4 +1,4 @@
-"""How long each stage of an answer took."""
+"""Timings of the stages of an answer."""
 
 import time
 from collections.abc import Iterator
@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Stopwatch:
-    """Adds up the seconds of stages, by name; a stage may come more than once."""
+    """The seconds of each stage, by name, summed over its runs."""
 
     timings: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Add the seconds of the ``with`` block to the stage."""
         begin = time.perf_counter()
         yield
         self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - begin

@@ -1,4 +1,4 @@
-"""The frozen values that the stages hand on."""
+"""Immutable value types that several folders share."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ Box = tuple[int, int, int, int]
 class ImageGeometry:
     """Where the picture lies on the canvas that the vision encoder sees.
 
-    The image processor resizes the picture to ``resized`` and lays it on a canvas of ``canvas``
-    pixels with its top left corner at ``offset`` (negative where the processor crops, positive
-    where it pads); the canvas is cut evenly into ``grid`` image tokens.
+    The image processor resizes the picture to ``resized`` and places it on a canvas of ``canvas``
+    pixels with its top left corner at ``offset`` (negative where it crops, positive where it pads);
+    the canvas is divided evenly into ``grid`` image tokens.
     """
 
     picture: Size

@@ -1,4 +1,4 @@
-"""What the user says - models, devices, types, questions, phrases - checked and understood."""
+"""Checks and conversions of user input: model names, devices, dtypes, texts, phrases."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,57 +10,57 @@ if TYPE_CHECKING:
     import torch
 
 EMBEDDED_MODEL_FOLDER = Path(__file__).parent / "assets" / "embedded"
-"""Its sub-folders are what ``embedded:NAME`` names."""
+"""The folder of the embedded models; ``embedded:NAME`` means its sub-folder NAME."""
 EMBEDDED_HEAD = "embedded:head"
-"""The name of the head that comes with the package."""
+"""The name of the embedded head."""
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
 def find_embedded_models() -> dict[str, Path]:
-    """What comes with the package: names such as "embedded:head", and their folders."""
+    """Return the folders of the embedded models, by names such as "embedded:head"."""
     folders = sorted(entry for entry in EMBEDDED_MODEL_FOLDER.glob("*") if entry.is_dir())
     return {f"embedded:{folder.name}": folder for folder in folders}
 
 
 def find_model(name: str) -> str:
-    """The folder of what comes with the package ("embedded:head"); other names as they are.
+    """Return the folder of an embedded model ("embedded:head"); other names unchanged.
 
     Raises:
-        InputError: the package has no such part.
+        InputError: there is no such embedded model.
     """
     if not name.startswith("embedded:"):
         return name
-    parts = find_embedded_models()
-    if name not in parts:
+    models = find_embedded_models()
+    if name not in models:
         raise InputError(
-            f"there is no {name!r} in this installation; it has {', '.join(parts) or 'none'}"
+            f"there is no {name!r} in this installation; it has {', '.join(models) or 'none'}"
         )
-    return str(parts[name])
+    return str(models[name])
 
 
 def find_device(device: "str | torch.device | None") -> "torch.device":
-    """The device, tried out; None means the GPU when there is one.
+    """Return the device, tested; None means the GPU if there is one, else the CPU.
 
     Raises:
         InputError: it cannot be used here.
     """
-    import torch  # seconds, which those who only misspell a file's name shall not wait
+    import torch  # takes seconds, so other input errors are reported without it
 
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        torch_device = torch.device(device)
+        torch.empty(0, device=torch_device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
             f"device {str(device)!r} cannot be used here; choose 'cpu', or 'cuda' with a GPU"
         ) from error
-    return chosen
+    return torch_device
 
 
 def find_dtype(dtype: "str | torch.dtype | None") -> "torch.dtype | None":
-    """The type; None leaves the choice to the LMM's family.
+    """Return the dtype; None leaves the choice to the LMM's adapter.
 
     Raises:
         InputError: it is unknown.
@@ -71,15 +71,15 @@ def find_dtype(dtype: "str | torch.dtype | None") -> "torch.dtype | None":
         raise InputError(f"dtype {dtype!r} is unknown; choose one of {', '.join(_DTYPES)}")
     import torch
 
-    named: torch.dtype = getattr(torch, dtype)
-    return named
+    torch_dtype: torch.dtype = getattr(torch, dtype)
+    return torch_dtype
 
 
 def check_text(kind: str, text: str) -> str:
-    """The text as it is.
+    """Return the text unchanged; ``kind`` names it in messages.
 
     Raises:
-        InputError: it is blank, or no whole Unicode.
+        InputError: it is blank, or not valid Unicode.
     """
     if not text.strip():
         raise InputError(f"the {kind} is empty; write one")
@@ -91,10 +91,10 @@ def check_text(kind: str, text: str) -> str:
 
 
 def check_max_new_tokens(max_new_tokens: int) -> int:
-    """The number as it is.
+    """Return the number unchanged.
 
     Raises:
-        InputError: no token may be said.
+        InputError: it is less than 1.
     """
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
@@ -102,10 +102,10 @@ def check_max_new_tokens(max_new_tokens: int) -> int:
 
 
 def check_phrases(phrases: Sequence[str]) -> list[str]:
-    """The phrases without outer blanks.
+    """Return the phrases without outer white space.
 
     Raises:
-        InputError: there is none, one is blank, or it is one text in place of a list.
+        InputError: there are none, one is blank, or a text is given instead of a list.
     """
     if isinstance(phrases, str):
         raise InputError(f"phrases is the text {phrases!r}; give a list, such as [{phrases!r}]")

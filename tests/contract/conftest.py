@@ -1,4 +1,4 @@
-"""Every family by itself: a new file in ``flmm/lmm/families`` is found and tested."""
+"""The fixture of all adapters: a new file in ``flmm/lmm/families`` is found and tested."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.generic import GenericAdapter
 
-# Key heads for each query head are rare by now; one family shows that they work too.
+# LLMs with a key head for each query head are rare by now; one family tests them.
 CASES = [
     *((family.model_types[0], load_adapter_class(family), True) for family in list_families()),
     ("llava-ungrouped", LlavaAdapter, False),

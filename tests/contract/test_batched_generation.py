@@ -1,4 +1,4 @@
-"""What the model says to several at once is what it says to each alone."""
+"""Generating a batch of answers gives the same as generating each alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class CollectingListener:
     sampling_params: SamplingParams = field(default_factory=SamplingParams)
     wants_trace: bool = True
     max_steps: int = 100
-    """Tokens, after which the listener wants no more."""
+    """The number of steps after which the listener stops."""
     steps: list[GenerationStep] = field(default_factory=list)
     token_ids: Tensor | None = None
     trace: Trace | None = None
@@ -40,7 +40,7 @@ class CollectingListener:
 
 
 def example_prompts(adapter: LMMAdapter) -> list[Prompt]:
-    """Of different lengths, about different pictures."""
+    """Return prompts of different lengths about different pictures."""
     return [
         adapter.build_prompt(noise_picture(), "what is it?"),
         adapter.build_prompt(noise_picture(33, 97), "what is on the grass, and where is the cat?"),
@@ -48,77 +48,81 @@ def example_prompts(adapter: LMMAdapter) -> list[Prompt]:
     ]
 
 
-def tensors_close(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one, other, atol=2e-4)
+def tensors_close(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and torch.allclose(first, second, atol=2e-4)
 
 
-def traces_close(one: Trace, other: Trace) -> bool:
-    maps = zip(one.picture_attentions, other.picture_attentions, strict=True)
-    return tensors_close(one.hidden_states, other.hidden_states) and all(
-        tensors_close(mine.attention, theirs.attention) for mine, theirs in maps
+def traces_close(first: Trace, second: Trace) -> bool:
+    pairs = zip(first.picture_attentions, second.picture_attentions, strict=True)
+    return tensors_close(first.hidden_states, second.hidden_states) and all(
+        tensors_close(a.attention, b.attention) for a, b in pairs
     )
 
 
 def test_each_answer_matches_generating_alone(adapter: LMMAdapter) -> None:
-    heard = [
+    listeners = [
         CollectingListener(prompt, tokens)
         for prompt, tokens in zip(example_prompts(adapter), (8, 3, 5), strict=True)
     ]
-    heard[2].wants_trace = False
-    trace_generation_batch(adapter, heard)
-    for one in heard:
-        trace, text = trace_generation(adapter, one.prompt, one.max_new_tokens)
-        assert one.token_ids is not None
-        assert one.token_ids.equal(trace.token_ids)
-        assert one.steps[-1].text == text
-        if one.wants_trace:
-            assert one.trace is not None
-            assert traces_close(one.trace, trace)
-            so_far = one.steps[-1].trace()
-            assert so_far.token_ids.equal(trace.token_ids[:-1])
+    listeners[2].wants_trace = False
+    trace_generation_batch(adapter, listeners)
+    for listener in listeners:
+        trace, text = trace_generation(adapter, listener.prompt, listener.max_new_tokens)
+        assert listener.token_ids is not None
+        assert listener.token_ids.equal(trace.token_ids)
+        assert listener.steps[-1].text == text
+        if listener.wants_trace:
+            assert listener.trace is not None
+            assert traces_close(listener.trace, trace)
+            partial = listener.steps[-1].trace()
+            assert partial.token_ids.equal(trace.token_ids[:-1])
 
 
 def test_stopped_listener_gets_no_more_steps(adapter: LMMAdapter) -> None:
-    heard = [CollectingListener(prompt) for prompt in example_prompts(adapter)[:2]]
-    heard[1].max_steps = 2
-    trace_generation_batch(adapter, heard)
-    alone, _ = trace_generation(adapter, heard[0].prompt, 8)
-    assert [len(one.steps) for one in heard] == [8, 2]
-    assert heard[1].trace is not None
-    assert heard[1].trace.hidden_states.shape[1] == 2
-    assert heard[0].token_ids is not None
-    assert heard[0].token_ids.equal(alone.token_ids)
+    listeners = [CollectingListener(prompt) for prompt in example_prompts(adapter)[:2]]
+    listeners[1].max_steps = 2
+    trace_generation_batch(adapter, listeners)
+    alone, _ = trace_generation(adapter, listeners[0].prompt, 8)
+    assert [len(listener.steps) for listener in listeners] == [8, 2]
+    assert listeners[1].trace is not None
+    assert listeners[1].trace.hidden_states.shape[1] == 2
+    assert listeners[0].token_ids is not None
+    assert listeners[0].token_ids.equal(alone.token_ids)
 
 
 def test_answers_that_end_by_themselves(
     adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = example_prompts(adapter)[:2]
-    free = adapter.generate(both[0], 6).token_ids
-    monkeypatch.setattr(adapter.model.generation_config, "eos_token_id", int(free[4]))
-    heard = [CollectingListener(prompt, 6) for prompt in both]
-    trace_generation_batch(adapter, heard)
-    for one in heard:
-        alone = adapter.generate(one.prompt, 6)
-        assert one.token_ids is not None
-        assert one.token_ids.equal(alone.token_ids)
+    prompts = example_prompts(adapter)[:2]
+    token_ids = adapter.generate(prompts[0], 6).token_ids
+    monkeypatch.setattr(adapter.model.generation_config, "eos_token_id", int(token_ids[4]))
+    listeners = [CollectingListener(prompt, 6) for prompt in prompts]
+    trace_generation_batch(adapter, listeners)
+    for listener in listeners:
+        alone = adapter.generate(listener.prompt, 6)
+        assert listener.token_ids is not None
+        assert listener.token_ids.equal(alone.token_ids)
 
 
-def sample_answers(adapter: LMMAdapter, samplings: Sequence[SamplingParams]) -> list[list[int]]:
+def sample_answers(
+    adapter: LMMAdapter, sampling_params: Sequence[SamplingParams]
+) -> list[list[int]]:
     prompt = example_prompts(adapter)[0]
-    heard = [CollectingListener(prompt, 6, sampling, wants_trace=False) for sampling in samplings]
-    trace_generation_batch(adapter, heard)
-    return [one.token_ids.tolist() for one in heard if one.token_ids is not None]
+    listeners = [
+        CollectingListener(prompt, 6, params, wants_trace=False) for params in sampling_params
+    ]
+    trace_generation_batch(adapter, listeners)
+    return [entry.token_ids.tolist() for entry in listeners if entry.token_ids is not None]
 
 
 def test_seed_gives_same_tokens_in_any_batch(adapter: LMMAdapter) -> None:
-    free = [SamplingParams(1.5, seed) for seed in (1, 2, 1)]
-    first, second, again = sample_answers(adapter, free)
+    sampling_params = [SamplingParams(1.5, seed) for seed in (1, 2, 1)]
+    first, second, again = sample_answers(adapter, sampling_params)
     assert first == again
     assert first != second
     assert sample_answers(adapter, [SamplingParams(), SamplingParams(1.5, 2)])[1] == second
-    likeliest, coldest = sample_answers(adapter, [SamplingParams(), SamplingParams(1e-300, 5)])
-    assert likeliest == coldest
+    greedy, coldest = sample_answers(adapter, [SamplingParams(), SamplingParams(1e-300, 5)])
+    assert greedy == coldest
 
 
 def test_impossible_temperature_is_refused() -> None:

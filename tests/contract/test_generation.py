@@ -1,4 +1,4 @@
-"""What the model says while it is recorded is what it says alone."""
+"""Recording a generation does not change it, and partial traces begin like the whole."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from flmm.lmm.base import LMMAdapter
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 @pytest.mark.parametrize("with_callback", [False, True])
-def test_answer_is_what_the_model_alone_says(
+def test_recorded_answer_equals_the_plain_one(
     adapter: LMMAdapter, temperature: float, with_callback: bool
 ) -> None:
     prompt = adapter.build_prompt(noise_picture(), "what is it?")
@@ -40,20 +40,20 @@ def test_impossible_generation_is_refused(
 
 def test_answer_that_ends_by_itself(adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = adapter.build_prompt(noise_picture(), "what is it?")
-    free = adapter.generate(prompt, 6).token_ids
-    ending = int(free[4])
-    stop = free.tolist().index(ending)
-    monkeypatch.setattr(adapter.model.generation_config, "eos_token_id", ending)
+    token_ids = adapter.generate(prompt, 6).token_ids
+    eos_token_id = int(token_ids[4])
+    length = token_ids.tolist().index(eos_token_id)
+    monkeypatch.setattr(adapter.model.generation_config, "eos_token_id", eos_token_id)
     steps: list[GenerationStep] = []
-    for limit in sorted({max(stop, 1), stop + 1, 6}):
+    for limit in sorted({max(length, 1), length + 1, 6}):
         steps.clear()
         trace, text = trace_generation(adapter, prompt, limit, steps.append)
-        assert trace.token_ids.equal(free[:stop])
-        assert trace.attention.shape[2] == len(steps) == stop
+        assert trace.token_ids.equal(token_ids[:length])
+        assert trace.attention.shape[2] == len(steps) == length
         assert text == adapter.generate(prompt, limit).text
 
 
-def test_answer_of_nothing(adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_answer(adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = adapter.build_prompt(noise_picture(), "what is it?")
     first = int(adapter.generate(prompt, 1).token_ids[0])
     monkeypatch.setattr(adapter.model.generation_config, "eos_token_id", first)
@@ -69,29 +69,29 @@ def test_answer_of_nothing(adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch)
     assert trace.hidden_states.shape == (adapter.layers, 0, adapter.hidden_size)
 
 
-def test_trace_so_far_is_the_beginning_of_the_whole(adapter: LMMAdapter) -> None:
+def test_partial_traces_are_the_beginning_of_the_whole(adapter: LMMAdapter) -> None:
     prompt = adapter.build_prompt(noise_picture(), "what is it?")
     expected, _ = trace_generation(adapter, prompt, 18)
     partial: list[Trace] = []
 
-    def hear(step: GenerationStep) -> None:
+    def on_step(step: GenerationStep) -> None:
         partial.append(step.trace())
         assert step.num_recorded == len(partial) - 1
         states = partial[-1].hidden_states
-        assert all(step.hidden_states(at).equal(states[:, at:]) for at in range(step.num_recorded))
+        assert all(step.hidden_states(i).equal(states[:, i:]) for i in range(step.num_recorded))
 
-    trace, _ = trace_generation(adapter, prompt, 18, hear)
+    trace, _ = trace_generation(adapter, prompt, 18, on_step)
     assert trace.attention.equal(expected.attention)
-    for said, so_far in enumerate(partial):
-        assert so_far.token_ids.equal(expected.token_ids[:said])
-        assert so_far.attention.equal(expected.attention[:, :, :said])
-        assert so_far.hidden_states.equal(expected.hidden_states[:, :said])
+    for count, partial_trace in enumerate(partial):
+        assert partial_trace.token_ids.equal(expected.token_ids[:count])
+        assert partial_trace.attention.equal(expected.attention[:, :, :count])
+        assert partial_trace.hidden_states.equal(expected.hidden_states[:, :count])
 
 
 def test_conversation_without_a_picture(adapter: LMMAdapter) -> None:
     trace, text = trace_generation(adapter, adapter.build_prompt([], "what is it?"), 3)
     assert text == adapter.generate(adapter.build_prompt([], "what is it?"), 3).text
     assert trace.picture_attentions == ()
-    told = trace_text(adapter, adapter.build_prompt([], "what?", "a cat"))
-    assert told.picture_attentions == ()
-    assert told.hidden_states.shape[1] == len(told.token_ids) > 0
+    text_trace = trace_text(adapter, adapter.build_prompt([], "what?", "a cat"))
+    assert text_trace.picture_attentions == ()
+    assert text_trace.hidden_states.shape[1] == len(text_trace.token_ids) > 0

@@ -1,4 +1,4 @@
-"""A prompt is, token by token, the one that the model's own processor in transformers makes."""
+"""Prompts equal, token by token, those of the model's own processor in transformers."""
 
 import importlib
 import inspect
@@ -15,7 +15,7 @@ from transformers.processing_utils import ProcessorMixin
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Message
 
-# What a real checkpoint's tokenizer_config.json says.
+# As in a real checkpoint's tokenizer_config.json.
 TOKENIZER_ATTRIBUTES = {
     "gemma3": {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"},
     "gemma4": {
@@ -42,7 +42,7 @@ def official_processor(
     kind = adapter.model.config.model_type
     kind = BORROWED_PROCESSORS.get(kind, kind)
     module = importlib.import_module(f"transformers.models.{kind}.processing_{kind}")
-    (found,) = (
+    (processor_class,) = (
         value
         for name, value in vars(module).items()
         if name.endswith("Processor")
@@ -73,34 +73,34 @@ def official_processor(
             ("image_seq_length", "image_seq_len", "num_image_tokens"), view.token_positions.numel()
         ),
     }
-    taken = inspect.signature(found.__init__).parameters
-    make = cast(Callable[..., Callable[..., dict[str, Tensor]]], found)
-    return make(
+    parameters = inspect.signature(processor_class.__init__).parameters
+    build = cast(Callable[..., Callable[..., dict[str, Tensor]]], processor_class)
+    return build(
         image_processor=adapter.image_processor,
         tokenizer=tokenizer,
-        **{name: value for name, value in options.items() if name in taken},
+        **{name: value for name, value in options.items() if name in parameters},
     )
 
 
 @pytest.mark.parametrize("sizes", [[(50, 40)], [(33, 97)], [(50, 40), (90, 60)]])
-def test_prompt_is_the_official_processor_s(
+def test_prompt_equals_the_official_processor_s(
     adapter: LMMAdapter, sizes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Its own, for the tokenizer is given names that the shared one has not.
+    # A separate model, since its tokenizer is given attributes.
     own = type(adapter).build_tiny()
     process = official_processor(own, monkeypatch)
-    shown: list[Image.Image] = [noise_picture(*size) for size in sizes]
-    chat = own.render_chat([Message("user", "what is it?", tuple(shown))], None)
-    # PaliGemma's puts the pictures and the line's end around the question itself.
+    pictures: list[Image.Image] = [noise_picture(*size) for size in sizes]
+    chat = own.render_chat([Message("user", "what is it?", tuple(pictures))], None)
+    # PaliGemma's processor itself adds the pictures and the line's end to the question.
     text = "what is it?" if own.model.config.model_type == "paligemma" else chat.text
-    theirs = process(
-        images=[shown],
+    expected = process(
+        images=[pictures],
         text=[text],
         add_special_tokens=not chat.has_special_tokens,
         return_tensors="pt",
     )
-    ours = own.build_prompt(shown, "what is it?").inputs
-    assert torch.equal(ours["input_ids"], theirs["input_ids"])
+    inputs = own.build_prompt(pictures, "what is it?").inputs
+    assert torch.equal(inputs["input_ids"], expected["input_ids"])
     for name in own.image_input_names:
-        if name in theirs and isinstance(ours[name], Tensor):
-            assert torch.equal(ours[name], theirs[name])
+        if name in expected and isinstance(inputs[name], Tensor):
+            assert torch.equal(inputs[name], expected[name])

@@ -1,4 +1,4 @@
-"""The vision tower runs once for a picture, and nothing that the model says changes by it."""
+"""The vision tower runs once for a picture, which changes no answer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ from flmm.lmm.base import LMMAdapter
 
 @contextmanager
 def record_vision_modules(adapter: LMMAdapter) -> Iterator[list[str]]:
-    """The modules outside the LLM and the vocabulary's head that run inside."""
-    of_the_text = set(adapter.text_model.modules()) | {adapter.model.get_output_embeddings()}  # type: ignore[no-untyped-call]
+    """Collect the names of modules that run, without the LLM's and the language modelling head."""
+    text_modules = set(adapter.text_model.modules()) | {adapter.model.get_output_embeddings()}  # type: ignore[no-untyped-call]
     ran: list[str] = []
     handles = [
         module.register_forward_hook(lambda m, _inputs, _output: ran.append(type(m).__name__))
         for module in adapter.model.modules()
-        if module not in of_the_text and not list(module.children())
+        if module not in text_modules and not list(module.children())
     ]
     yield ran
     for handle in handles:
@@ -26,20 +26,20 @@ def record_vision_modules(adapter: LMMAdapter) -> Iterator[list[str]]:
 
 
 def test_second_question_skips_the_vision_tower(adapter: LMMAdapter) -> None:
-    shown = noise_picture(61, 47)
+    picture = noise_picture(61, 47)
     with record_vision_modules(adapter) as first:
-        adapter.generate(adapter.build_prompt(shown, "what is it?"), 2)
+        adapter.generate(adapter.build_prompt(picture, "what is it?"), 2)
     assert first, "the probe sees no vision tower"
     with record_vision_modules(adapter) as later:
-        trace_generation(adapter, adapter.build_prompt(shown, "where is the cat?"), 2)
-        trace_texts(adapter, [adapter.build_prompt(shown, "what?", answer) for answer in ANSWERS])
+        trace_generation(adapter, adapter.build_prompt(picture, "where is the cat?"), 2)
+        trace_texts(adapter, [adapter.build_prompt(picture, "what?", answer) for answer in ANSWERS])
     assert not later
     with record_vision_modules(adapter) as other:
         adapter.generate(adapter.build_prompt(noise_picture(62, 47), "what is it?"), 2)
     assert other
 
 
-def test_model_says_what_it_says_from_pixels(adapter: LMMAdapter) -> None:
+def test_answer_equals_the_one_from_pixels(adapter: LMMAdapter) -> None:
     for pictures in ([noise_picture()], [noise_picture(), noise_picture(90, 60)], []):
         prompt = adapter.build_prompt(pictures, "what is it?")
         from_pixels = adapter.model.generate(  # type: ignore[operator]
@@ -58,7 +58,7 @@ def test_each_prompt_of_a_batch_sees_its_own_pictures(adapter: LMMAdapter) -> No
         for index, (count, answer) in enumerate(zip((2, 0, 1), ANSWERS, strict=True))
     ]
     batch = adapter.collate(prompts)
-    together = adapter.model(**batch.model_inputs).logits
-    for row, before, prompt in zip(together, batch.left_padding, prompts, strict=True):
+    batch_logits = adapter.model(**batch.model_inputs).logits
+    for row, padding, prompt in zip(batch_logits, batch.left_padding, prompts, strict=True):
         alone = adapter.model(**adapter.collate([prompt], keep_pixels=True).inputs).logits[0]
-        torch.testing.assert_close(row[before:], alone, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(row[padding:], alone, rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Where the image tokens lie in the picture, shown by the pixels themselves."""
+"""Changing pixels of a picture changes the image tokens that its geometry says."""
 
 import math
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from flmm.types import ImageGeometry
 
 @pytest.fixture
 def local_adapter(adapter: LMMAdapter) -> Iterator[LMMAdapter]:
-    """The model with vision towers whose patches do not see one another.
+    """The model with vision towers whose patches do not attend to one another.
 
-    Random weights mix them so that a spot might light any cell.
+    With random weights and attention, a spot might change any cell the most.
     """
-    of_the_text = set(adapter.text_model.modules())
+    text_modules = set(adapter.text_model.modules())
     handles = [
         module.register_forward_hook(zero_attention_output)
         for module in adapter.model.modules()
-        if module not in of_the_text and type(module).__name__.endswith("Attention")
+        if module not in text_modules and type(module).__name__.endswith("Attention")
     ]
     assert handles
     yield adapter
@@ -35,7 +35,7 @@ def local_adapter(adapter: LMMAdapter) -> Iterator[LMMAdapter]:
 def zero_attention_output(
     _module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]
 ) -> Tensor | tuple[Tensor, ...]:
-    """An attention that adds nothing."""
+    """Replace an attention module's output by zeros."""
     if isinstance(output, Tensor):
         return torch.zeros_like(output)
     return (torch.zeros_like(output[0]), *output[1:])
@@ -45,7 +45,7 @@ def prepare_or_skip(adapter: LMMAdapter, width: int, height: int) -> Prompt:
     try:
         return adapter.build_prompt(noise_picture(width, height), "what?")
     except InputError as error:
-        # Some families leave nothing of a picture that is a hundred times as long as broad.
+        # Some families leave nothing of very narrow pictures.
         assert max(width, height) > 20 * min(width, height)
         pytest.skip(str(error))
 
@@ -53,7 +53,7 @@ def prepare_or_skip(adapter: LMMAdapter, width: int, height: int) -> Prompt:
 @pytest.mark.parametrize(("width", "height"), PICTURE_SIZES)
 def test_geometry_fits_the_model(adapter: LMMAdapter, width: int, height: int) -> None:
     prompt = prepare_or_skip(adapter, width, height)
-    # transformers itself counts image tokens against image features here.
+    # transformers itself compares the numbers of image tokens and image features here.
     input_embeddings(adapter, prompt)
     for view in prompt.picture_views[0]:
         geometry = view.geometry
@@ -68,13 +68,13 @@ def test_geometry_fits_the_model(adapter: LMMAdapter, width: int, height: int) -
 
 
 @pytest.mark.parametrize(("width", "height"), [(50, 40), (33, 97)])
-def test_a_spot_in_the_picture_lights_its_own_image_token(
+def test_a_spot_in_the_picture_changes_its_own_image_token(
     local_adapter: LMMAdapter, width: int, height: int
 ) -> None:
-    # Dark, for a bright spot on it outlasts any shrinking.
+    # Dark, so that a bright spot on it is visible after any shrinking.
     plain = noise_picture(width, height).point(lambda value: value // 8)
     base = prepare_or_skip(local_adapter, width, height)
-    seen = input_embeddings(local_adapter, local_adapter.build_prompt(plain, "what?"))
+    before = input_embeddings(local_adapter, local_adapter.build_prompt(plain, "what?"))
     for view in base.picture_views[0]:
         geometry = view.geometry
         tested = 0
@@ -90,16 +90,16 @@ def test_a_spot_in_the_picture_lights_its_own_image_token(
                 after = input_embeddings(
                     local_adapter, local_adapter.build_prompt(spotted, "what?")
                 )
-                change = (after - seen)[view.token_positions.flatten()].norm(dim=-1)
+                change = (after - before)[view.token_positions.flatten()].norm(dim=-1)
                 assert divmod(int(change.argmax()), geometry.grid[1]) == (row, column)
                 tested += 1
         assert tested or min(geometry.resized) < 2 * max(geometry.canvas) / min(geometry.grid)
 
 
 def cell_pixel_range(geometry: ImageGeometry, axis: int, index: int) -> tuple[int, int] | None:
-    """The picture's (first, last + 1) pixels that lie wholly under a cell; None without any."""
+    """Return the (first, last + 1) pixel of the picture wholly inside a cell; None without any."""
     cell = geometry.canvas[axis] / geometry.grid[axis]
     scale = geometry.resized[axis] / geometry.picture[axis]
     first = math.ceil((index * cell - geometry.offset[axis]) / scale - 1e-6)
-    last = math.floor(((index + 1) * cell - geometry.offset[axis]) / scale + 1e-6)
-    return (first, last) if 0 <= first < last <= geometry.picture[axis] else None
+    end = math.floor(((index + 1) * cell - geometry.offset[axis]) / scale + 1e-6)
+    return (first, end) if 0 <= first < end <= geometry.picture[axis] else None

@@ -1,4 +1,4 @@
-"""Conversations as inputs: which tokens are the pictures, the question and the answer."""
+"""Prompts: which tokens are the pictures, the question and the answer."""
 
 import pytest
 import torch
@@ -14,10 +14,10 @@ def test_everything_is_frozen(adapter: LMMAdapter) -> None:
     assert not any(parameter.requires_grad for parameter in adapter.model.parameters())
 
 
-def test_tiny_is_the_same_each_time(adapter: LMMAdapter) -> None:
+def test_tiny_model_has_the_same_weights_each_time(adapter: LMMAdapter) -> None:
     again = type(adapter).build_tiny(adapter.text_model.config.num_key_value_heads < adapter.heads)
-    for one, other in zip(adapter.model.parameters(), again.model.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for first, second in zip(adapter.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("pictures", [0, 1, 2, 3])
@@ -28,8 +28,8 @@ def test_prompt_marks_the_answer_and_the_question(adapter: LMMAdapter, pictures:
     assert prompt.answer_offsets is not None
     assert adapter.decode(token_ids[prompt.answer_start :]) == ANSWERS[1]
     assert prompt.answer_start + len(prompt.answer_offsets) == prompt.length
-    asked = slice(prompt.question_start, prompt.question_start + len(prompt.question_offsets))
-    assert adapter.decode(token_ids[asked]).strip() == "where is it?"
+    question = slice(prompt.question_start, prompt.question_start + len(prompt.question_offsets))
+    assert adapter.decode(token_ids[question]).strip() == "where is it?"
     assert len(prompt.picture_views) == pictures
 
 
@@ -44,9 +44,9 @@ def test_a_question_after_others(adapter: LMMAdapter) -> None:
     token_ids = prompt.inputs["input_ids"][0]
     assert len(prompt.picture_views) == 2
     assert adapter.decode(token_ids[prompt.answer_start :]) == "it is the cat"
-    asked = slice(prompt.question_start, prompt.question_start + len(prompt.question_offsets))
-    assert adapter.decode(token_ids[asked]).strip() == "what is it?"
-    # The same words were said before; the question's own are the last ones.
+    question = slice(prompt.question_start, prompt.question_start + len(prompt.question_offsets))
+    assert adapter.decode(token_ids[question]).strip() == "what is it?"
+    # The same words are in the history; the question is the last occurrence.
     assert prompt.question_start > int(prompt.picture_views[1][-1].token_positions.max())
     whole = adapter.decode(token_ids)
     assert whole.index("You point at things.") < whole.index("what is it?")
@@ -54,10 +54,10 @@ def test_a_question_after_others(adapter: LMMAdapter) -> None:
 
 
 def test_a_given_answer_continues_the_prompt(adapter: LMMAdapter) -> None:
-    asked = adapter.build_prompt(noise_picture(), "where is it?")
-    told = adapter.build_prompt(noise_picture(), "where is it?", "there")
-    assert asked.answer_start == asked.length == told.answer_start
-    assert told.inputs["input_ids"][0, : asked.length].equal(asked.inputs["input_ids"][0])
+    opening = adapter.build_prompt(noise_picture(), "where is it?")
+    answered = adapter.build_prompt(noise_picture(), "where is it?", "there")
+    assert opening.answer_start == opening.length == answered.answer_start
+    assert answered.inputs["input_ids"][0, : opening.length].equal(opening.inputs["input_ids"][0])
 
 
 def test_texts_about_the_same_pictures(adapter: LMMAdapter) -> None:
@@ -72,14 +72,14 @@ def test_texts_about_the_same_pictures(adapter: LMMAdapter) -> None:
         assert prompt.image_token_positions.equal(alone.image_token_positions)
         assert prompt.question == alone.question
         assert prompt.answer == alone.answer
-    # Two prompts with the same pixels make a batch like any other.
-    told = adapter.build_prompts(shown, [("what?", answer) for answer in ANSWERS], history)
-    for one, trace in zip(told, trace_texts(adapter, told), strict=True):
-        (single,) = trace_texts(adapter, [one])
+    # Prompts that share their pixel tensors make a batch like any other.
+    answered = adapter.build_prompts(shown, [("what?", answer) for answer in ANSWERS], history)
+    for prompt, trace in zip(answered, trace_texts(adapter, answered), strict=True):
+        (single,) = trace_texts(adapter, [prompt])
         torch.testing.assert_close(trace.hidden_states, single.hidden_states, rtol=0, atol=1e-3)
 
 
-def test_views_are_image_tokens_each_in_one_place(adapter: LMMAdapter) -> None:
+def test_views_are_distinct_image_tokens_in_picture_order(adapter: LMMAdapter) -> None:
     prompt = adapter.build_prompt([noise_picture(), noise_picture(33, 97)], "what?")
     token_ids = prompt.inputs["input_ids"][0]
     for views in prompt.picture_views:

@@ -1,4 +1,4 @@
-"""The recorded rows are those of eager attention, and recording changes nothing."""
+"""Recorded rows equal those of eager attention, and recording changes nothing."""
 
 import pytest
 import torch
@@ -26,13 +26,13 @@ def assert_rows_are_those_of_eager_attention(
 ) -> None:
     rows, states = eager_reference(adapter, prompt, start, len(trace.token_ids))
     assert rows.max() > 0.05, "near-uniform rows would hide a mistake"
-    for views, found in zip(prompt.picture_views, trace.picture_attentions, strict=True):
+    for views, recorded in zip(prompt.picture_views, trace.picture_attentions, strict=True):
         fine = views[-1].geometry
         maps = [
             resample_to_grid(rows[..., view.token_positions], view.geometry, fine) for view in views
         ]
-        assert (found.attention - torch.cat(maps)).abs().max() <= 1e-5
-        assert found.geometry == fine
+        assert (recorded.attention - torch.cat(maps)).abs().max() <= 1e-5
+        assert recorded.geometry == fine
     torch.testing.assert_close(trace.hidden_states, states, rtol=1e-4, atol=1e-4)
 
 
@@ -63,8 +63,8 @@ def test_generated_rows_are_those_of_eager_attention(adapter: LMMAdapter, pictur
     )
     trace, _ = trace_generation(adapter, prompt, 9)
     assert len(trace.token_ids) == 9, "the last token, which was never fed back, must have its row"
-    told = extend_prompt(adapter, prompt, trace.token_ids)
-    assert_rows_are_those_of_eager_attention(adapter, told, prompt.length, trace)
+    extended = extend_prompt(adapter, prompt, trace.token_ids)
+    assert_rows_are_those_of_eager_attention(adapter, extended, prompt.length, trace)
 
 
 def test_recording_changes_no_bit_of_a_generation(adapter: LMMAdapter) -> None:
@@ -93,7 +93,8 @@ def test_recording_changes_no_bit_of_a_generation(adapter: LMMAdapter) -> None:
 
 def test_recording_changes_no_bit_of_a_padded_forward(adapter: LMMAdapter) -> None:
     batch = adapter.collate(
-        [adapter.build_prompt(noise_picture(), "what?", said) for said in ANSWERS], keep_pixels=True
+        [adapter.build_prompt(noise_picture(), "what?", answer) for answer in ANSWERS],
+        keep_pixels=True,
     )
     assert any(batch.left_padding)
     positions = torch.tensor([[batch.inputs["input_ids"].shape[1] - 1]] * len(ANSWERS))
@@ -103,7 +104,7 @@ def test_recording_changes_no_bit_of_a_padded_forward(adapter: LMMAdapter) -> No
     assert torch.equal(alone, recorded)
 
 
-def test_one_alone_and_several_in_a_batch_agree(adapter: LMMAdapter) -> None:
+def test_single_and_batched_traces_agree(adapter: LMMAdapter) -> None:
     prompts = [
         adapter.build_prompt(noise_picture(20 + 40 * index, 70), "what?", answer)
         for index, answer in enumerate(ANSWERS)
@@ -115,10 +116,10 @@ def test_one_alone_and_several_in_a_batch_agree(adapter: LMMAdapter) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_model_is_restored_whatever_happens(
+def test_model_is_restored_after_any_exception(
     adapter: LMMAdapter, error: type[BaseException]
 ) -> None:
-    before, hooked = attention_implementations(adapter.model), count_forward_hooks(adapter)
+    before, num_hooks = attention_implementations(adapter.model), count_forward_hooks(adapter)
     prompt = adapter.build_prompt(noise_picture(), "what is it?")
     during: list[list[str]] = []
 
@@ -130,7 +131,7 @@ def test_model_is_restored_whatever_happens(
         trace_generation(adapter, prompt, 6, interrupt)
     assert during[0] != before, "nothing was being recorded"
     assert attention_implementations(adapter.model) == before
-    assert count_forward_hooks(adapter) == hooked
+    assert count_forward_hooks(adapter) == num_hooks
     assert adapter.lock.acquire(blocking=False)
     adapter.lock.release()
 

@@ -1,4 +1,4 @@
-"""A real Chromium, watched: what it asks for, what it complains about, what the page does."""
+"""A real Chromium, whose requests, console messages and page states are recorded."""
 
 import base64
 import io
@@ -19,21 +19,21 @@ from playwright.sync_api import Browser, Dialog, Download, Locator, Page, Reques
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
-# Notes down how the answer and its masks look at each change, in the order in which they happen.
-_NOTE_CHANGES = """
+# Records the state of the answer and its masks at each change of the page.
+_RECORD_CHANGES = """
 () => {
-  window.seen = [];
-  const note = () => {
+  window.states = [];
+  const record = () => {
     const turn = document.querySelector("#log li:last-child");
     if (!turn) return;
-    seen.push({
+    states.push({
       at: performance.now(),
       text: turn.querySelector(".answer").textContent,
       runs: turn.classList.contains("running"),
       masks: document.querySelectorAll("#frame .layer").length,
     });
   };
-  new MutationObserver(note).observe(document.querySelector("main"), {
+  new MutationObserver(record).observe(document.querySelector("main"), {
     subtree: true, childList: true, characterData: true, attributes: true,
   });
 }
@@ -41,16 +41,16 @@ _NOTE_CHANGES = """
 
 _FOCUSED = """
 () => {
-  const one = document.activeElement;
-  if (one === document.body) return "";
-  return (one.ariaLabel ?? one.labels?.[0]?.textContent ?? one.textContent).trim();
+  const element = document.activeElement;
+  if (element === document.body) return "";
+  return (element.ariaLabel ?? element.labels?.[0]?.textContent ?? element.textContent).trim();
 }
 """
 
 
 @dataclass
-class Seen:
-    """The page at one moment of an answer."""
+class PageState:
+    """The page at one change during an answer."""
 
     at: float
     """Milliseconds."""
@@ -61,13 +61,13 @@ class Seen:
 
 @dataclass
 class Visit:
-    """A page that is used, and all that is to be said of it."""
+    """An open page, with its requests, errors and dialogs."""
 
     page: Page
     address: str
     urls: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-    """Errors of scripts, and whatever the console was told: broken policies too."""
+    errors: list[str] = field(default_factory=list)
+    """Errors of scripts, and all console messages, such as of broken policies."""
     dialogs: list[str] = field(default_factory=list)
 
     def choose_bundled(self, title: str = "A meadow at night") -> None:
@@ -75,17 +75,17 @@ class Visit:
         self.page.locator("#frame img").wait_for()
 
     def ask(self, question: str = "What is in the picture?") -> Locator:
-        """Asks, waits for the end, and gives the turn."""
+        """Ask a question and wait for the answer; return its turn."""
         before = self.turns.count()
         self.page.get_by_label("Question", exact=True).fill(question)
         self.page.keyboard.press("Enter")
-        return self.finished(before)
+        return self.wait_for_turn(before)
 
-    def view(self, name: str) -> None:
+    def choose_view(self, name: str) -> None:
         self.page.get_by_role("radio", name=name).check()
 
-    def finished(self, number: int) -> Locator:
-        """The turn of that number, when it is done."""
+    def wait_for_turn(self, number: int) -> Locator:
+        """Wait until the turn of that number is complete, and return it."""
         turn = self.turns.nth(number)
         turn.wait_for()
         self.page.locator(f"#log li:nth-child({number + 1}):not(.running)").wait_for()
@@ -95,44 +95,44 @@ class Visit:
     def turns(self) -> Locator:
         return self.page.locator("#log > li")
 
-    def note_changes(self) -> None:
-        self.page.evaluate(_NOTE_CHANGES)
+    def record_changes(self) -> None:
+        self.page.evaluate(_RECORD_CHANGES)
 
-    def changes(self) -> list[Seen]:
-        return [Seen(**one) for one in self.page.evaluate("seen")]
+    def changes(self) -> list[PageState]:
+        return [PageState(**state) for state in self.page.evaluate("states")]
 
     def focused(self) -> str:
-        """The name of what has the focus, as it is read out."""
+        """Return the accessible name of the focused element."""
         name = self.page.evaluate(_FOCUSED)
         assert isinstance(name, str)
         return name
 
     def press_until(self, key: str, name: str) -> None:
-        """Presses a key until what has a name of this pattern has the focus."""
+        """Press a key until an element whose name matches the pattern has the focus."""
         for _ in range(40):
             if re.fullmatch(name, self.focused()):
                 return
             self.page.keyboard.press(key)
         raise AssertionError(f"{key} does not lead to {name!r}, but to {self.focused()!r}")
 
-    def downloaded(self, button: str) -> tuple[str, bytes]:
-        """Name and content of the file that a button gives."""
+    def download(self, button: str) -> tuple[str, bytes]:
+        """Return name and content of the file that a button downloads."""
         with self.page.expect_download() as waited:
             self.page.get_by_role("button", name=button).click()
-        done: Download = waited.value
-        return done.suggested_filename, Path(done.path()).read_bytes()
+        download: Download = waited.value
+        return download.suggested_filename, Path(download.path()).read_bytes()
 
 
 def find_chromium() -> str:
-    """The system's browser; skips the test where there is none."""
-    found = next(filter(None, map(shutil.which, _NAMES)), None)
-    if found is None:
+    """Return the path of the system's browser; skip the test where there is none."""
+    path = next(filter(None, map(shutil.which, _NAMES)), None)
+    if path is None:
         pytest.skip(f"no Chromium is installed ({', '.join(_NAMES)})")
-    return found
+    return path
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def launch_chromium() -> Iterator[Browser]:
     path = find_chromium()
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
@@ -149,42 +149,42 @@ def visiting(
     height: int = 800,
     expected: tuple[str, ...] = (),
 ) -> Iterator[Visit]:
-    """A new visit; at its end nothing was asked of any other machine, and nothing was amiss.
+    """Open the page; at the end check that it asked no other host and had no errors.
 
-    ``expected``: what the console may say, such as the status of a refusal.
+    ``expected``: parts of console messages that are allowed, such as the status of a refusal.
     """
     context = browser.new_context(viewport={"width": width, "height": height})
     page = context.new_page()
     page.set_default_timeout(20_000)
     visit = Visit(page, address)
 
-    def asked(request: Request) -> None:
+    def on_request(request: Request) -> None:
         visit.urls.append(request.url)
 
-    page.on("request", asked)
-    page.on("console", lambda message: visit.complaints.append(message.text))
-    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    page.on("request", on_request)
+    page.on("console", lambda message: visit.errors.append(message.text))
+    page.on("pageerror", lambda error: visit.errors.append(str(error)))
 
-    def opened(dialog: Dialog) -> None:
+    def on_dialog(dialog: Dialog) -> None:
         visit.dialogs.append(dialog.message)
         dialog.dismiss()
 
-    page.on("dialog", opened)
+    page.on("dialog", on_dialog)
     page.goto(address)
     page.get_by_role("button", name="A meadow at night").wait_for()
     yield visit
-    own = urlsplit(address).netloc
+    host = urlsplit(address).netloc
     for url in visit.urls:
         parts = urlsplit(url)
-        assert parts.scheme in ("data", "blob") or parts.netloc == own, url
-    left = [text for text in visit.complaints if not any(allowed in text for allowed in expected)]
-    assert not left, left
+        assert parts.scheme in ("data", "blob") or parts.netloc == host, url
+    unexpected = [text for text in visit.errors if not any(part in text for part in expected)]
+    assert not unexpected, unexpected
     assert visit.dialogs == []
     context.close()
 
 
-def place_in(visit: Visit, mask: NDArray[np.bool_]) -> dict[str, float]:
-    """A pixel of the mask as a position on the picture, away from its edge and its badge."""
+def position_in_mask(visit: Visit, mask: NDArray[np.bool_]) -> dict[str, float]:
+    """Return a position on the shown picture inside the mask, away from its edge and badge."""
     ys, xs = np.nonzero(mask)
     inner = [
         (int(x), int(y))
@@ -202,6 +202,6 @@ def text_of(locator: Locator) -> str:
     return locator.text_content() or ""
 
 
-def pixels(url: str) -> NDArray[np.uint8]:
+def decode_png(url: str) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as opened:
         return np.asarray(opened)

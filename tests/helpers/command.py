@@ -1,4 +1,4 @@
-"""Runs the command `flmm` and keeps how it ended."""
+"""Runs of the command ``flmm``, with their exit code and output."""
 
 import os
 import socket
@@ -24,37 +24,38 @@ class Ended:
 def in_process(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> Ended:
     with pytest.raises(SystemExit) as ended:
         run(arguments)
-    shown = capsys.readouterr()
+    output = capsys.readouterr()
     assert ended.value.code is None or isinstance(ended.value.code, int)
-    return Ended(ended.value.code or 0, shown.out, shown.err)
+    return Ended(ended.value.code or 0, output.out, output.err)
 
 
 def in_new_process(*arguments: str) -> Ended:
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
-    return Ended(done.returncode, done.stdout, done.stderr)
+    process = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
+    return Ended(process.returncode, process.stdout, process.stderr)
 
 
 def in_two_processes(*arguments: str, code: str = COMMAND[-1]) -> list[Ended]:
-    """A run of two gloo processes that nobody watches over; ``code`` runs the command."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = []
+    """Run two gloo processes without a launcher; ``code`` runs the command."""
+    with socket.socket() as free_socket:
+        free_socket.bind(("127.0.0.1", 0))
+        port = free_socket.getsockname()[1]
+    processes = []
     for rank in range(2):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2,
+        variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2,
                  "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}  # fmt: skip
-        running.append(
+        processes.append(
             subprocess.Popen(
                 [sys.executable, "-c", code, *arguments],
-                env={**os.environ, **{name: str(value) for name, value in place.items()}},
+                env={**os.environ, **{name: str(value) for name, value in variables.items()}},
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
         )  # fmt: skip
     try:
-        shown = [process.communicate(timeout=120) for process in running]
+        outputs = [process.communicate(timeout=120) for process in processes]
     finally:
-        for process in running:
+        for process in processes:
             process.kill()
     return [
-        Ended(process.returncode, *texts) for process, texts in zip(running, shown, strict=True)
+        Ended(process.returncode, *output)
+        for process, output in zip(processes, outputs, strict=True)
     ]

@@ -1,7 +1,7 @@
-"""Numbers from the authors' implementation: where they lie and how they are read.
+"""Reading of reference tensors from the authors' implementation.
 
-``FLMM_CONFORMANCE`` names their folder, from the repository when it is relative; without it,
-``shared/conformance`` beside the repository, or the copies in ``tests/parity/data``.
+``FLMM_CONFORMANCE`` is their folder, relative to the repository; the default is
+``shared/conformance`` beside the repository, else the copies in ``tests/parity/data``.
 """
 
 import os
@@ -12,19 +12,19 @@ from safetensors import safe_open
 from torch import Tensor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BESIDE = REPOSITORY.parent / "shared" / "conformance"
-COPIES = REPOSITORY / "tests" / "parity" / "data"
+SHARED_FOLDER = REPOSITORY.parent / "shared" / "conformance"
+COPIED_FOLDER = REPOSITORY / "tests" / "parity" / "data"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One file: its tensors, and its metadata's JSON values by name."""
+    """One reference file: its tensors, and its metadata's JSON values by name."""
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
 
     def state(self) -> dict[str, Tensor]:
-        """The weights under the authors' names."""
+        """Return the weights by the authors' names."""
         return {
             name.removeprefix("state."): tensor
             for name, tensor in self.tensors.items()
@@ -33,15 +33,17 @@ class Case:
 
 
 def case_paths(kind: str) -> list[Path]:
-    """Every file of a kind; a path that does not exist when there is none, so that tests fail."""
-    named = os.environ.get("FLMM_CONFORMANCE") or (BESIDE if BESIDE.is_dir() else COPIES)
-    folder = REPOSITORY / named
+    """Return every file of a kind; if there is none, a missing path, so that tests fail."""
+    configured = os.environ.get("FLMM_CONFORMANCE") or (
+        SHARED_FOLDER if SHARED_FOLDER.is_dir() else COPIED_FOLDER
+    )
+    folder = REPOSITORY / configured
     pattern = f"official_{kind}_*"
     return sorted(folder.glob(pattern)) or [folder / pattern]
 
 
 def read_case(path: Path) -> Case:
-    """Reads one file; fails when ``case_paths`` found none."""
+    """Read one file; fail if ``case_paths`` found none."""
     assert path.is_file(), f"no conformance file matches {path}"
     with safe_open(path, "pt") as file:
         return Case({name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata()))  # noqa: SIM118

@@ -1,4 +1,4 @@
-"""What the contract tests share: pictures, conversations, and slow references by transformers."""
+"""Helpers of the contract tests: pictures, conversations, references computed by transformers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ ANSWERS = ["the cat and the dog", "café 🐈‍⬛ on the grass, twice: the cat
 
 
 def noise_picture(width: int = 50, height: int = 40) -> Image.Image:
-    """Noise, always the same for a size."""
+    """Return noise, always the same for a size."""
     generator = torch.Generator().manual_seed(width * 4001 + height)
     pixels = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
     return Image.fromarray(pixels.numpy())
 
 
 def conversation_history() -> list[Message]:
-    """A system prompt, a question about a picture, and its answer."""
+    """Return a system prompt, a question about a picture, and its answer."""
     return [
         Message("system", "You point at things."),
         Message("user", "what is it?", (noise_picture(41, 30),)),
@@ -34,38 +34,38 @@ def conversation_history() -> list[Message]:
 
 @contextmanager
 def eager_attention(adapter: LMMAdapter) -> Iterator[None]:
-    """The whole model with transformers' own slow attention, which alone shows its rows."""
-    found = model_configs(adapter.model)
-    before = [config._attn_implementation for config in found]
-    for config in found:
+    """Set the whole model to eager attention, the only one that outputs its rows."""
+    configs = model_configs(adapter.model)
+    before = [config._attn_implementation for config in configs]
+    for config in configs:
         config._attn_implementation = "eager"
     yield
-    for config, implementation in zip(found, before, strict=True):
+    for config, implementation in zip(configs, before, strict=True):
         config._attn_implementation = implementation
 
 
 def model_configs(model: torch.nn.Module) -> list[PreTrainedConfig]:
-    """Every configuration that some part of the model reads."""
+    """Return every configuration that some module of the model has, each once."""
     configs = [getattr(module, "config", None) for module in model.modules()]
     return list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
 
 
 def attention_implementations(model: torch.nn.Module) -> list[str]:
-    """The attention that each part of the model is set to."""
+    """Return the attention implementation that each module is set to."""
     configs = [getattr(module, "config", None) for module in model.modules()]
     return [str(c._attn_implementation) for c in configs if isinstance(c, PreTrainedConfig)]
 
 
 def count_forward_hooks(adapter: LMMAdapter) -> int:
-    """How many forward hooks hang on the model."""
+    """Return the number of forward hooks on the model's modules."""
     return sum(len(module._forward_hooks) for module in adapter.model.modules())
 
 
 def eager_reference(
     adapter: LMMAdapter, prompt: Prompt, start: int, count: int
 ) -> tuple[Tensor, Tensor]:
-    """(M, N, T, L) and (M, T, D) from transformers' own eager outputs; no code of ours."""
-    # A hybrid LLM's outputs have attention of some layers, hidden states of all.
+    """Return (M, N, T, L) and (M, T, D) from transformers' eager outputs, without the recorder."""
+    # A hybrid LLM outputs attention of some layers but hidden states of all.
     kinds = getattr(adapter.text_model.config, "layer_types", None)
     recorded = [
         1 + index
@@ -83,7 +83,7 @@ def eager_reference(
 
 
 def extend_prompt(adapter: LMMAdapter, prompt: Prompt, token_ids: Tensor) -> Prompt:
-    """The prompt with tokens that the model said after it."""
+    """Return the prompt with generated tokens after it."""
     whole = torch.cat([prompt.inputs["input_ids"][0], token_ids])
     inputs = {
         **prompt.inputs,
@@ -107,7 +107,7 @@ def extend_prompt(adapter: LMMAdapter, prompt: Prompt, token_ids: Tensor) -> Pro
 
 
 def input_embeddings(adapter: LMMAdapter, prompt: Prompt) -> Tensor:
-    """(L, D): what the LLM is given."""
+    """Return the (L, D) embeddings that the LLM's first layer is given."""
     inputs = adapter.collate([prompt], keep_pixels=True).inputs
     output = adapter.model(**inputs, output_hidden_states=True)
     embeddings: Tensor = output.hidden_states[0][0]

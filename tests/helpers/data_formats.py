@@ -1,4 +1,4 @@
-"""Every format that can be read: how its tiny copy is written, and how a config names it."""
+"""All data set formats: the writer of each fixture, and its entry in a config."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from flmm.data.sources import check_sources
 
 @dataclass(frozen=True)
 class Format:
-    """One format; `file` is that of its files which most depends on."""
+    """A format; `file` is its main file, `entry` its config without kind and name."""
 
     kind: str
     write: Callable[[Path], DatasetFixture]
@@ -31,7 +31,7 @@ class Format:
     entry: dict[str, str]
 
     def read(self, folder: Path) -> list[Sample]:
-        """The samples of the copy in `folder`, through a config's entry."""
+        """Read the samples of the fixture in `folder` through a config's entry."""
         (source,) = check_sources([{"kind": self.kind, "name": self.kind, **self.entry}])
         return source.read(folder)
 
@@ -66,13 +66,13 @@ PLAIN = Format("plain", write_plain, "texts.jsonl", {"file": "texts.jsonl"})
 FORMATS = (REFCOCO, NARRATIVES, CONVERSATIONS, REASON_SEG, VISCOT, COCO, PLAIN)
 
 FILES = (
-    *((one, one.file) for one in FORMATS),
+    *((form, form.file) for form in FORMATS),
     (REFCOCO, "refs(unc).p"),
     (NARRATIVES, "panoptic_val2017.json"),
 )
-"""Each file with texts or masks, and whose it is."""
+"""(format, name) of each file with texts or masks."""
 
 
 def read_whole(samples: list[Sample]) -> list[LoadedSample]:
-    """All samples; nothing may be skipped."""
+    """Load all samples; fail if any is skipped."""
     return list(SampleLoader(pytest.fail).load(samples))

@@ -1,4 +1,4 @@
-"""A tiny head, texts to measure it on, and what an undisturbed run made of them."""
+"""A tiny head, a benchmark, and the results of an uninterrupted run."""
 
 import json
 from collections.abc import Callable
@@ -22,13 +22,13 @@ from flmm.evaluate.run import evaluate
 from flmm.evaluate.score_tables import EvaluationReport, build_report
 from flmm.grounding.grounder import Grounder
 
-# More than one part of samples, the last one not full.
+# Several parts of samples, the last one not full.
 PICTURES = 11
 
 
 @dataclass(frozen=True)
 class World:
-    """A head on disk, a benchmark on disk, and what an undisturbed run made of it."""
+    """A head and a benchmark on disk, and the folder of an uninterrupted run."""
 
     head: Path
     texts: Path
@@ -40,7 +40,7 @@ class World:
         return read_plain(self.texts)
 
     def arguments(self, out: Path) -> list[str]:
-        """Of the command, to measure the same."""
+        """Return the command's arguments for the same run."""
         return [
             "evaluate", "plain", "--name", "texts", "--file", str(self.texts), "--model",
             str(self.head), "--device", "cpu", "--out", str(out), "--json",
@@ -54,11 +54,11 @@ def measure(
     *,
     protocol: ReferringProtocol = ReferringProtocol.TOGETHER,
     scoring: Scoring = Scoring.BY_KIND,
-    tell: Callable[[str], None] = pytest.fail,
+    on_message: Callable[[str], None] = pytest.fail,
     name: str = "texts",
 ) -> EvaluationReport:
     benchmark = Benchmark(name, {}, samples, scoring)
-    evaluate(grounder, benchmark, protocol, out, PartialState(cpu=True), tell)
+    evaluate(grounder, benchmark, protocol, out, PartialState(cpu=True), on_message)
     return build_report(out)
 
 

@@ -23,7 +23,7 @@ OURS_TO_META = (
 
 
 def official_state() -> dict[str, Tensor]:
-    """A checkpoint's tensors without SAM's image encoder, as the published ones are."""
+    """Return a checkpoint's tensors, without SAM's image encoder as in the published ones."""
     state: dict[str, Tensor] = {}
     for name, tensor in tiny_sam().state_dict().items():
         if not name.startswith(("prompt_encoder", "mask_decoder")):

@@ -1,4 +1,4 @@
-"""A real server on a free port, in a thread of the test's process, and what to ask it."""
+"""A real server on a free port, in a thread of the test's process, and requests to it."""
 
 import base64
 import io
@@ -31,13 +31,13 @@ LIMITED = ServerSettings(port=0, api_key=KEY, limits=LIMITS)
 
 
 @contextmanager
-def running(grounder: Grounder, settings: ServerSettings) -> Iterator[str]:
-    """Gives the server's address."""
-    with listen(settings) as opened:
+def run_server(grounder: Grounder, settings: ServerSettings) -> Iterator[str]:
+    """Run a server; yield its address."""
+    with listen(settings) as server_socket:
         server = create_server(grounder, settings)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [server_socket]})
         thread.start()
-        address = f"http://127.0.0.1:{opened.getsockname()[1]}"
+        address = f"http://127.0.0.1:{server_socket.getsockname()[1]}"
         try:
             while not server.started:
                 assert thread.is_alive()
@@ -53,7 +53,7 @@ def noise(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
     return Image.fromarray(values)
 
 
-def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
+def encode_picture(picture: Image.Image, kind: str = "PNG") -> bytes:
     content = io.BytesIO()
     picture.save(content, kind)
     return content.getvalue()
@@ -64,7 +64,7 @@ def data_url(content: bytes, kind: str = "image/png") -> str:
 
 
 def error_of(response: httpx.Response) -> tuple[int, str]:
-    """The status and code of a refusal, whose shape is OpenAI's."""
+    """Return the status and code of an error response, which must have OpenAI's fields."""
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert error["message"]
@@ -76,19 +76,19 @@ def tiny_grounder() -> Grounder:
     return Grounder(LlavaAdapter.build_tiny(), tiny_head(), model=MODEL)
 
 
-def decoded(mask: dict[str, object]) -> NDArray[np.bool_]:
-    """A mask in any of the formats."""
+def decode_mask(mask: dict[str, object]) -> NDArray[np.bool_]:
+    """Decode a mask in any of the formats."""
     height, width = cast(list[int], mask["size"])
     if "counts" in mask:
         return np.asarray(coco.decode(mask), dtype=bool)
     if "png" in mask:
         content = base64.b64decode(cast(str, mask["png"]).partition(",")[2])
         return np.asarray(Image.open(io.BytesIO(content))).astype(bool)
-    return filled(cast(list[list[int]], mask["polygons"]), (height, width))
+    return fill_polygons(cast(list[list[int]], mask["polygons"]), (height, width))
 
 
-def filled(rings: list[list[int]], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Slow and plain: a pixel is inside when a ray to its left meets an odd number of edges."""
+def fill_polygons(rings: list[list[int]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Fill polygons by the even-odd rule, edge by edge: slow and simple."""
     inside = np.zeros(size, dtype=bool)
     for ring in rings:
         points = list(zip(ring[::2], ring[1::2], strict=True))
@@ -99,17 +99,17 @@ def filled(rings: list[list[int]], size: tuple[int, int]) -> NDArray[np.bool_]:
     return inside
 
 
-def client_of(address: str) -> httpx.Client:
-    """One that has the key."""
+def create_client(address: str) -> httpx.Client:
+    """Return a client that sends the API key."""
     return httpx.Client(
         base_url=address, headers={"authorization": f"Bearer {KEY}"}, timeout=30, trust_env=False
     )
 
 
-def ground(**changes: object) -> dict[str, object]:
-    """A request that is soon answered."""
+def ground_body(**changes: object) -> dict[str, object]:
+    """Return a body for /v1/ground that is answered fast."""
     return {
-        "image": data_url(encoded(noise())),
+        "image": data_url(encode_picture(noise())),
         "question": "what?",
         "max_tokens": 2,
         "refine": False,
@@ -118,10 +118,10 @@ def ground(**changes: object) -> dict[str, object]:
 
 
 @contextmanager
-def limited(grounder: Grounder) -> Iterator[httpx.Client]:
-    """A client of a server with narrow limits, which must stand all that is sent to it."""
-    with running(grounder, LIMITED) as address, client_of(address) as client:
+def run_limited_server(grounder: Grounder) -> Iterator[httpx.Client]:
+    """Run a server with narrow limits; yield its client; check that it still answers at the end."""
+    with run_server(grounder, LIMITED) as address, create_client(address) as client:
         yield client
-        # Whatever was sent, nobody holds a place, and the model still answers.
+        # Whatever was sent, no slot is held, and the model still answers.
         assert client.get("/healthz").json()["served"] == 0
-        assert client.post("/v1/ground", json=ground()).status_code == 200
+        assert client.post("/v1/ground", json=ground_body()).status_code == 200

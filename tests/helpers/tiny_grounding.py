@@ -1,4 +1,4 @@
-"""A whole grounder of random weights, small enough that a test takes a moment."""
+"""A small LMM and head of random weights, for fast tests."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ CONFIG = HeadConfig(
     upsample_input=16,
     selector=True,
     selector_width=8,
-    # Every word is a phrase, so that there are some whatever the random model says.
+    # Every word is a phrase, so that there are some whatever the random LMM generates.
     selector_threshold=0.0,
     segment_prompt="Where is {phrase}?",
 )
@@ -67,7 +67,7 @@ def save_lmm(folder: Path) -> Path:
 
 
 def save_tiny_head(folder: Path, base: str, **changes: int) -> Path:
-    """A head with its refiner inside its own folder; ``changes`` make it one for another LMM."""
+    """Save a head with its refiner in its folder; ``changes`` to its config fit another LMM."""
     head = tiny_head()
     config = replace(CONFIG, **changes)  # type: ignore[arg-type]
     if changes:

@@ -1,4 +1,4 @@
-"""A head and a SAM so small that a test takes milliseconds, with weights large enough to matter."""
+"""A tiny head and SAM for fast tests, with random weights large enough to affect the output."""
 
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ CROPPED = ImageGeometry((32, 48), (24, 36), (0, -6), (24, 24), (6, 6))
 
 
 def scramble(module: nn.Module, seed: int = 0) -> None:
-    """Random weights of a size that makes every part of the module show in its output."""
+    """Set random weights so large that every part of the module affects its output."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.4, generator=generator)
@@ -68,7 +68,7 @@ def picture(
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a head takes: four phrases of 1, 3, 2 and 1 tokens."""
+    """A head's inputs for four phrases of 1, 3, 2 and 1 tokens."""
 
     attention: Tensor
     hidden_states: list[Tensor]

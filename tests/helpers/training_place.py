@@ -27,25 +27,26 @@ class Settings(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Place:
-    """A folder with models, data and settings."""
+class TrainingWorkspace:
+    """A folder with data and settings, and the paths of models."""
 
     folder: Path
     settings: Settings
 
-    def write(self, **changes: object) -> Path:
+    def write_settings(self, **changes: object) -> Path:
         file = self.folder / "settings.yaml"
         file.write_text(yaml.safe_dump({**self.settings, **changes}))
         return file
 
-    def state(self, out: str) -> dict[str, torch.Tensor]:
+    def load_weights(self, out: str) -> dict[str, torch.Tensor]:
+        """Return the trained weights of the checkpoint in ``out``."""
         content = torch.load(self.folder / out / "checkpoint.pt", weights_only=True)
         weights: dict[str, torch.Tensor] = content["weights"]
         return weights
 
 
-def make_place(folder: Path, temporary: pytest.TempPathFactory) -> Place:
-    """Settings and data of its own in a folder; the models are made once for all tests."""
+def make_workspace(folder: Path, temporary: pytest.TempPathFactory) -> TrainingWorkspace:
+    """Write settings and data to ``folder``; the tiny models are made once for all tests."""
     models = temporary.getbasetemp() / "models-to-train-with"
     if not models.exists():
         save_lmm(models / "lmm")
@@ -66,21 +67,21 @@ def make_place(folder: Path, temporary: pytest.TempPathFactory) -> Place:
         "epochs": 2, "batch_size": 3, "micro_batch_size": 2, "learning_rate": 1e-3, "device": "cpu",
         "log_every": 1, "checkpoint_every": 1,
     }  # fmt: skip
-    return Place(folder, {**settings, **training})  # type: ignore[typeddict-item]
+    return TrainingWorkspace(folder, {**settings, **training})  # type: ignore[typeddict-item]
 
 
 def train(capsys: pytest.CaptureFixture[str], settings: Path, *flags: str) -> Ended:
     return in_process(["train", str(settings), *flags], capsys)
 
 
-def refused(ended: Ended) -> str:
-    """The one line that says what is wrong."""
+def error_line(ended: Ended) -> str:
+    """Return the error message of a command that failed."""
     assert ended.code == 2
     lines = [line for line in ended.err.splitlines() if "loss" not in line.split(":")[-1][:6]]
     assert lines[-1].startswith("flmm: ")
     return lines[-1]
 
 
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+def max_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
     assert first.keys() == second.keys()
     return max((first[name] - second[name]).abs().max().item() for name in first)

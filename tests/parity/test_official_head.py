@@ -1,4 +1,4 @@
-"""A whole head with the authors' weights gives the authors' logits, before and after SAM."""
+"""Parity of a whole head with the authors': the same weights give the same logits."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Our U-Net with the authors' weights gives the authors' logits."""
+"""Parity of the U-Net with the authors': the same weights give the same logits."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Our metrics give the numbers that the authors' evaluation gives."""
+"""Parity of the metrics with the authors' evaluation."""
 
 import json
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""What the user gets: the answer, its JSON, and the figures drawn of it."""
+"""Result types: the answer, its JSON, its overlay and figures."""

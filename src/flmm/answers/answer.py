@@ -1,4 +1,4 @@
-"""What the user gets: the LMM's own words, and where in the picture each of them is.
+"""The answer that users get: the LMM's text and its phrases' masks in the picture.
 
 Letters: ``H W`` picture size.
 """
@@ -29,21 +29,20 @@ OUTPUT_FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP",
     ".tif": "TIFF", ".tiff": "TIFF",
 }  # fmt: skip
-"""What overlays can be saved as, by the file name's ending."""
+"""Pillow's names of the formats that overlays are saved in, by the file name's suffix."""
 
 
 @dataclass(frozen=True, eq=False)
 class Phrase:
-    """A phrase of an answer and where it is in the picture."""
+    """A phrase of an answer and its mask in the picture."""
 
     text: str
     start: int
-    """In code points of the answer's text."""
+    """First code point in the answer's text."""
     end: int
     """One past the last code point."""
     tokens: tuple[int, ...]
-    """Which of the answer's tokens; ``Grounder.segment`` says each phrase in an answer of its
-    own, and counts there."""
+    """Indices of its tokens in the answer; after ``Grounder.segment``, in the phrase's own."""
     mask: NDArray[np.bool_] = field(repr=False)
     """(H, W) bool."""
     box: "Box"
@@ -57,7 +56,7 @@ class Phrase:
         return int(self.mask.sum())
 
     def to_dict(self) -> PhraseJson:
-        """Everything but the tokens, as JSON has it."""
+        """Return the phrase as JSON content, without the tokens."""
         return {
             "text": self.text,
             "start": self.start,
@@ -74,8 +73,8 @@ class Answer:
     """An answer about a picture with its grounded phrases."""
 
     text: str
-    """Exactly what the LMM alone would have said; for ``Grounder.segment``, the phrases asked
-    for, joined by commas."""
+    """Exactly what the LMM alone generates; for ``Grounder.segment``, the given phrases, joined by
+    commas."""
     model: str
     """The head's folder or hub id."""
     lmm: str
@@ -86,10 +85,10 @@ class Answer:
     timings: dict[str, float]
     """Seconds by stage, in the order in which the stages ran."""
     picture: Image.Image = field(repr=False)
-    """RGB, as the grounder saw it: upright, without transparency."""
+    """RGB, as it was read: upright, without transparency."""
 
     def to_dict(self) -> AnswerJson:
-        """The answer as JSON content; the masks as COCO's compressed run lengths."""
+        """Return the answer as JSON content, with masks as COCO's compressed run lengths."""
         return {
             "text": self.text,
             "model": self.model,
@@ -100,10 +99,10 @@ class Answer:
         }
 
     def to_coco(self, file_name: str = "") -> CocoDataset:
-        """The answer as a COCO instances data set: one picture, a category for each wording.
+        """Return a COCO instances data set: one picture, a category for each distinct phrase.
 
         Args:
-            file_name: of the picture, for tools that want to find it.
+            file_name: of the picture, in ``images``.
         """
         height, width = self.size
         names = list(dict.fromkeys(phrase.text for phrase in self.phrases))
@@ -132,13 +131,13 @@ class Answer:
         return draw_overlay(self.picture, self.text, self.phrases)
 
     def save(self, path: str | Path) -> None:
-        """Writes the overlay, in the format that the file name's ending says.
+        """Write the overlay, in the format that the file name's suffix names.
 
-        The file appears whole or not at all.
+        The file is written completely or not at all.
 
         Raises:
-            InputError: the ending is none of ``FORMATS``, its format cannot hold a picture this
-                large, or the file cannot be written.
+            InputError: the suffix is none of ``OUTPUT_FORMATS``, its format cannot hold so large a
+                picture, or the file cannot be written.
         """
         save_image(self.overlay, path)
 
@@ -154,7 +153,7 @@ class Answer:
         )
 
     def _marked_text(self) -> str:
-        """The text as HTML, each phrase on its colour."""
+        """Return the text as HTML, each phrase on its colour."""
         parts: list[str] = []
         done = 0
         numbered = sorted(enumerate(self.phrases), key=lambda pair: pair[1].start)
@@ -167,14 +166,14 @@ class Answer:
                 f"border-bottom: 3px solid {to_hex(colour)}"
             )
             parts.append(html.escape(self.text[done : phrase.start]))
-            said = html.escape(self.text[phrase.start : phrase.end])
-            parts.append(f'<span style="{style}">{said}</span>')
+            marked = html.escape(self.text[phrase.start : phrase.end])
+            parts.append(f'<span style="{style}">{marked}</span>')
             done = phrase.end
         return "".join([*parts, html.escape(self.text[done:])])
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> CocoRLE:
-    """An (H, W) bool mask as COCO's compressed run lengths."""
+    """Return an (H, W) bool mask as COCO's compressed run lengths."""
     from pycocotools import mask as coco
 
     encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
@@ -182,17 +181,17 @@ def encode_rle(mask: NDArray[np.bool_]) -> CocoRLE:
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """The drawing as a PNG file."""
+    """Return the content of a PNG file."""
     content = io.BytesIO()
     image.save(content, "PNG")
     return content.getvalue()
 
 
 def save_image(image: Image.Image, path: str | Path) -> None:
-    """Writes a drawing, in the format that the file name's ending says, whole or not at all.
+    """Write an image, in the format that the file name's suffix names, completely or not at all.
 
     Raises:
-        InputError: the ending is none of ``FORMATS``, its format cannot hold a picture this
+        InputError: the suffix is none of ``OUTPUT_FORMATS``, its format cannot hold a picture this
             large, or the file cannot be written.
     """
     kind = check_destination(path)
@@ -208,13 +207,13 @@ def save_image(image: Image.Image, path: str | Path) -> None:
 
 
 def check_destination(path: str | Path) -> str:
-    """Whether an overlay can be saved there, asked before the work is done.
+    """Check that an overlay can be saved there, before the work is done.
 
     Returns:
         Pillow's name of the format.
 
     Raises:
-        InputError: the name's ending is unknown, or its folder is missing or not writable.
+        InputError: the name's suffix is unknown, or its folder is missing or not writable.
     """
     path = Path(path)
     kind = OUTPUT_FORMATS.get(path.suffix.lower())

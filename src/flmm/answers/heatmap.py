@@ -1,4 +1,4 @@
-"""Attention maps as heat over the picture, one panel a map.
+"""Attention maps as heatmaps over the picture, one panel for each map.
 
 Letters: ``H W`` picture size, ``a b`` a panel's.
 """
@@ -14,26 +14,26 @@ from flmm.answers.legend import GREY, INK, LegendStyle, draw_legend, replace_sur
 from flmm.answers.palette import HEATMAP_COLOURS
 
 MAX_SHEET_WIDTH = 1440
-"""At most, in pixels."""
+"""In pixels."""
 MAX_PANEL_SIDE = 440
-"""The longer side of a panel, at most."""
+"""Of the longer side of a panel, in pixels."""
 
 _CLIP_QUANTILE = 0.995
-"""This share of the pixels is drawn in scale; the few above it, often one sink, are cut."""
+"""Values above this quantile, often one attention sink's, get the hottest colour."""
 
 
 @dataclass(frozen=True, eq=False)
 class HeatmapPanel:
-    """A map over the picture, with what it is of."""
+    """A map over the picture, with its title and a note."""
 
     title: str
     note: str
     heatmap: NDArray[np.float32]
-    """(a, b), not negative, of the size that ``panel_size`` says."""
+    """(a, b), not negative; ``panel_size`` gives the size."""
 
 
 def panel_size(picture: Image.Image, columns: int) -> tuple[int, int]:
-    """(a, b): how large the panels of a picture are in so many columns."""
+    """Return the (a, b) size of a picture's panels in so many columns."""
     style = LegendStyle.for_width(MAX_SHEET_WIDTH)
     widest = (MAX_SHEET_WIDTH - style.margin) // columns - style.margin
     scale = min(widest / picture.width, MAX_PANEL_SIDE / max(picture.size))
@@ -47,11 +47,11 @@ def draw_heatmaps(
     panels: Sequence[HeatmapPanel],
     columns: int,
 ) -> Image.Image:
-    """Draws a sheet: what was asked and said, and the panels row by row.
+    """Draw a sheet: the question, the text, and the panels row by row.
 
     Args:
         picture: (H, W), any mode.
-        heading: one line above the text, and a note at its right end.
+        heading: the question, on one line above the text, and a note at its right end.
         text: any Unicode; characters that the font lacks show as boxes.
         panels: in the order in which they are drawn.
         columns: panels in a row.
@@ -62,26 +62,26 @@ def draw_heatmaps(
     style = LegendStyle.for_width(MAX_SHEET_WIDTH)
     height, width = panel_size(picture, columns)
     cell = max(width, 6 * style.font_size)
-    used = min(columns, max(len(panels), 1))
-    sheet_width = max(used * (cell + style.margin) + style.margin, MAX_SHEET_WIDTH // 2)
-    said = draw_legend(text, [], [], LegendStyle(sheet_width, style.font_size))
+    used_columns = min(columns, max(len(panels), 1))
+    sheet_width = max(used_columns * (cell + style.margin) + style.margin, MAX_SHEET_WIDTH // 2)
+    legend = draw_legend(text, [], [], LegendStyle(sheet_width, style.font_size))
     row_height = height + round(1.7 * style.line_height)
     rows = -(-len(panels) // columns)
-    top = style.margin + style.line_height // 2 + said.height
+    top = style.margin + style.line_height // 2 + legend.height
     sheet = Image.new("RGB", (sheet_width, top + rows * row_height), style.background)
-    sheet.paste(said, (0, style.margin + style.line_height // 2))
+    sheet.paste(legend, (0, style.margin + style.line_height // 2))
     draw = ImageDraw.Draw(sheet)
     small = style.font(round(style.font_size * 0.78))
-    asked, note = (_single_line(part) for part in heading)
+    question, note = (_single_line(part) for part in heading)
     room = sheet_width - 3 * style.margin - small.getlength(note)
     upper_left, upper_right = (style.margin,) * 2, (sheet_width - style.margin, style.margin)
-    draw.text(upper_left, truncate(asked, room, small), fill=GREY, font=small, anchor="la")
+    draw.text(upper_left, truncate(question, room, small), fill=GREY, font=small, anchor="la")
     draw.text(upper_right, note, fill=GREY, font=small, anchor="ra")
-    faded = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    resized = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
     for index, panel in enumerate(panels):
         row, column = divmod(index, columns)
         left, upper = style.margin + column * (cell + style.margin), top + row * row_height
-        sheet.paste(_blend_heatmap(faded, panel.heatmap), (left, upper))
+        sheet.paste(_blend_heatmap(resized, panel.heatmap), (left, upper))
         note_width = small.getlength(panel.note)
         title = truncate(
             _single_line(panel.title), cell - note_width - style.font_size / 2, style.font()
@@ -93,7 +93,7 @@ def draw_heatmaps(
 
 
 def _blend_heatmap(picture: Image.Image, heatmap: NDArray[np.float32]) -> Image.Image:
-    """The picture in grey, and the heat's colours on it, the denser the hotter."""
+    """Blend the heatmap's colours into the grey picture, more opaque where it is hotter."""
     hottest = float(np.quantile(heatmap, _CLIP_QUANTILE))
     share = np.clip(heatmap / hottest, 0, 1) if hottest > 0 else np.zeros_like(heatmap)
     anchors = np.linspace(0, 1, len(HEATMAP_COLOURS))

@@ -1,4 +1,4 @@
-"""What answers look like as JSON: the contract between the command line, Python and HTTP."""
+"""The JSON of answers: the contract between the command line, Python and HTTP."""
 
 from typing import TypedDict
 
@@ -37,7 +37,7 @@ class AnswerJson(TypedDict):
 
 
 class WordAttentionJson(TypedDict):
-    """A word in the JSON of a look at attention."""
+    """A word in an attention view's JSON."""
 
     text: str
     start: int
@@ -49,7 +49,7 @@ class WordAttentionJson(TypedDict):
 
 
 class AttentionViewJson(TypedDict):
-    """The JSON of a look at attention."""
+    """An attention view's JSON."""
 
     question: str
     text: str
@@ -59,7 +59,7 @@ class AttentionViewJson(TypedDict):
     grid: list[int]
     """[h, w]"""
     layer: int | None
-    """Of the maps; None for the mean over all."""
+    """Layer of the maps; None for the mean over all."""
     head: int | None
     words: list[WordAttentionJson]
     timings: dict[str, float]
@@ -70,16 +70,16 @@ class ThoughtJson(TypedDict):
 
     question: str
     locate: str
-    """Whose words were located: "answer" or "question"."""
+    """Whose phrases were located: "answer" or "question"."""
     crop: str
-    """What was looked at again: "box", "mask" or "random"."""
+    """What the second prompt showed: "box", "mask" or "random"."""
     box: list[int]
-    """[x0, y0, x1, y1] of it, x1 and y1 exclusive."""
+    """[x0, y0, x1, y1] of the crop, x1 and y1 exclusive."""
     located: PhraseJson | None
-    """None where nothing was located and the whole picture was looked at again."""
+    """None where nothing was located; the crop is then the whole picture."""
     first: AnswerJson
     answer: AnswerJson
-    """After the closer look."""
+    """The answer to the picture and the crop."""
 
 
 class CocoImage(TypedDict):

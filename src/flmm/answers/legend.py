@@ -1,4 +1,4 @@
-"""The answer's text with its phrases marked, and under it a swatch for each phrase."""
+"""The answer's text with its phrases marked, and below it a label for each phrase."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 @dataclass(frozen=True)
 class LegendStyle:
-    """Sizes in pixels, all from the legend's width."""
+    """Sizes in pixels, derived from the legend's width."""
 
     width: int
     font_size: int
@@ -66,7 +66,7 @@ class LegendStyle:
 
 @dataclass(frozen=True)
 class _TextRun:
-    """Letters of one word that belong to one phrase or to none."""
+    """Characters of one word that belong to one phrase or to none."""
 
     text: str
     phrase_index: int | None
@@ -85,12 +85,12 @@ class _Word:
 def draw_legend(
     text: str, phrases: Sequence[LegendPhrase], area_fractions: Sequence[float], style: LegendStyle
 ) -> Image.Image:
-    """Draws a legend.
+    """Draw a legend.
 
     Args:
         text: the answer.
-        phrases: what is marked in it.
-        shares: of the picture that each phrase's mask covers, in 0..1.
+        phrases: those marked in it.
+        area_fractions: of the picture that each phrase's mask covers, in 0..1.
         style: the sizes.
 
     Returns:
@@ -116,7 +116,7 @@ def draw_legend(
 def _wrap_lines(
     text: str, phrases: Sequence[LegendPhrase], style: LegendStyle
 ) -> list[list[_Word]]:
-    """The text in lines no wider than the legend."""
+    """Break the text into lines no wider than the legend."""
     widest = style.width - 2 * style.margin
     font, blank = style.font(), style.font().getlength(" ")
     lines: list[list[_Word]] = []
@@ -134,13 +134,16 @@ def _wrap_lines(
 
 
 def _split_words(text: str, phrases: Sequence[LegendPhrase]) -> list[_Word]:
-    owner: list[int | None] = [None] * len(text)
+    phrase_at: list[int | None] = [None] * len(text)
     for index, phrase in enumerate(phrases):
-        for at in range(phrase.start, min(phrase.end, len(text))):
-            owner[at] = index if owner[at] is None else owner[at]
+        for position in range(phrase.start, min(phrase.end, len(text))):
+            if phrase_at[position] is None:
+                phrase_at[position] = index
     words: list[_Word] = []
     runs: list[_TextRun] = []
-    for letter, phrase_index in zip(f"{replace_surrogates(text)} ", [*owner, None], strict=True):
+    for letter, phrase_index in zip(
+        f"{replace_surrogates(text)} ", [*phrase_at, None], strict=True
+    ):
         if letter.isspace():
             if runs:
                 words.append(_Word(tuple(runs)))
@@ -153,7 +156,7 @@ def _split_words(text: str, phrases: Sequence[LegendPhrase]) -> list[_Word]:
 
 
 def _split_to_width(word: _Word, max_width: float, font: ImageFont.FreeTypeFont) -> list[_Word]:
-    """The word, or where it is too wide for a line its pieces, letter by letter."""
+    """Return the word, or pieces of it that fit where it is wider than a line."""
     if font.getlength(word.text) <= max_width:
         return [word]
     pieces: list[list[_TextRun]] = [[]]
@@ -166,7 +169,7 @@ def _split_to_width(word: _Word, max_width: float, font: ImageFont.FreeTypeFont)
                 used = 0.0
             used += width
             pieces[-1].append(_TextRun(letter, run.phrase_index))
-    return [_Word(tuple(runs), has_space_before=not at) for at, runs in enumerate(pieces)]
+    return [_Word(tuple(runs), has_space_before=not index) for index, runs in enumerate(pieces)]
 
 
 def _draw_line(
@@ -249,11 +252,11 @@ def _draw_chip(
 def draw_badge(
     image: Image.Image, centre: tuple[float, float], index: int, style: LegendStyle
 ) -> None:
-    """A round badge with the phrase's number (counted from 1) in its colour, rimmed in white."""
+    """Draw a round badge in the phrase's colour: its number, counted from 1, and a white rim."""
     colour = phrase_colour(index)
-    finer = 4
-    side = int(2 * style.badge_radius) * finer
-    rim = finer * 3 // 2
+    oversampling = 4
+    side = int(2 * style.badge_radius) * oversampling
+    rim = oversampling * 3 // 2
     badge = Image.new("RGBA", (side, side), (255, 255, 255, 0))
     draw = ImageDraw.Draw(badge)
     draw.ellipse((0, 0, side - 1, side - 1), fill=(255, 255, 255, 255))
@@ -263,7 +266,8 @@ def draw_badge(
     draw.text(
         (side / 2, side / 2), number, fill=contrasting_text_colour(colour), font=font, anchor="mm"
     )
-    badge = badge.resize((side // finer, side // finer), Image.Resampling.LANCZOS)
+    size = (side // oversampling, side // oversampling)
+    badge = badge.resize(size, Image.Resampling.LANCZOS)
     corner = (round(centre[0] - badge.width / 2), round(centre[1] - badge.height / 2))
     image.paste(badge, corner, badge)
 
@@ -279,7 +283,7 @@ def _format_percent(share: float) -> str:
 
 
 def truncate(label: str, max_width: float, font: ImageFont.FreeTypeFont) -> str:
-    """The label, cut to the width with an ellipsis."""
+    """Return the label, cut to the width with an ellipsis."""
     if font.getlength(label) <= max_width:
         return label
     while label and font.getlength(f"{label}…") > max_width:
@@ -288,7 +292,7 @@ def truncate(label: str, max_width: float, font: ImageFont.FreeTypeFont) -> str:
 
 
 def replace_surrogates(text: str) -> str:
-    """The same number of characters, none of which the font engine refuses."""
+    """Replace each surrogate, which the font engine refuses, by one replacement character."""
     return "".join(
         "\N{REPLACEMENT CHARACTER}" if "\ud800" <= letter <= "\udfff" else letter for letter in text
     )

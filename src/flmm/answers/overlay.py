@@ -1,4 +1,4 @@
-"""The picture with every phrase's mask on it, and a legend that says which is which.
+"""The picture with every phrase's mask on it, and a legend of their colours and numbers.
 
 Letters: ``H W`` picture size.
 """
@@ -16,18 +16,18 @@ from flmm.answers.palette import Colour, phrase_colour
 MIN_LONGER_SIDE = 720
 """Pictures whose longer side is shorter are enlarged to it, so that their legend is legible."""
 MAX_OVERLAY_PIXELS = 2_500_000
-"""Pictures with more are drawn smaller; an overlay is to be looked at, the masks are exact."""
+"""The overlay shows larger pictures reduced to this; the masks themselves keep their size."""
 LEGEND_WIDTH_RANGE = (720, 1440)
 """Least and most, in pixels."""
 TALL_ASPECT_RATIO = 1.5
-"""From this height to width on, the legend stands beside the picture."""
+"""From this ratio of height to width on, the legend stands beside the picture."""
 
 _FILL_OPACITY = 0.4
 _HALO_OPACITY = 0.85
 
 
 class MaskedPhrase(LegendPhrase, Protocol):
-    """A phrase of the text and where it is in the picture."""
+    """A phrase of the text and its mask in the picture."""
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -35,12 +35,12 @@ class MaskedPhrase(LegendPhrase, Protocol):
 
 
 def draw_overlay(picture: Image.Image, text: str, phrases: Sequence[MaskedPhrase]) -> Image.Image:
-    """Draws the masks over the picture and the answer, with its phrases marked, beside them.
+    """Draw the masks over the picture, and the answer with its phrases marked beside it.
 
     Args:
         picture: (H, W), any mode.
         text: the answer, any Unicode; characters that the font lacks show as boxes.
-        regions: the phrases, ``start`` and ``end`` in code points of ``text``; the i-th has the
+        phrases: with ``start`` and ``end`` in code points of ``text``; the i-th has the
             i-th colour and number in the picture and in the legend.
 
     Returns:
@@ -51,7 +51,7 @@ def draw_overlay(picture: Image.Image, text: str, phrases: Sequence[MaskedPhrase
     least, most = LEGEND_WIDTH_RANGE
     style = LegendStyle.for_width(least if beside else min(max(shown.width, least), most))
     shown = draw_masks(shown, phrases, style)
-    shares = [float(region.mask.mean()) for region in phrases]
+    shares = [float(phrase.mask.mean()) for phrase in phrases]
     legend = draw_legend(text, phrases, shares, style)
     if beside:
         size = (shown.width + legend.width, max(shown.height, legend.height))
@@ -66,7 +66,7 @@ def draw_overlay(picture: Image.Image, text: str, phrases: Sequence[MaskedPhrase
 
 
 def resize_for_viewing(picture: Image.Image) -> Image.Image:
-    """RGB, enlarged or made smaller to be looked at."""
+    """Return the picture as RGB, enlarged or reduced to a legible size."""
     pixels = picture.width * picture.height
     if pixels > MAX_OVERLAY_PIXELS:
         scale = (MAX_OVERLAY_PIXELS / pixels) ** 0.5
@@ -79,31 +79,33 @@ def resize_for_viewing(picture: Image.Image) -> Image.Image:
 def draw_masks(
     picture: Image.Image, phrases: Sequence[MaskedPhrase], style: LegendStyle
 ) -> Image.Image:
-    """Lays the masks over the picture, large ones first so that none hides a smaller one."""
+    """Draw the masks over the picture, large ones first so that none hides a smaller one."""
     canvas = np.asarray(picture, dtype=np.float32).copy()
-    line = max(min(max(picture.size) / 320, min(picture.size) / 8), 1.0)
+    line_width = max(min(max(picture.size) / 320, min(picture.size) / 8), 1.0)
     order = sorted(range(len(phrases)), key=lambda index: -int(phrases[index].mask.sum()))
     for index in order:
-        draw_mask(canvas, phrases[index].mask, phrase_colour(index), line)
+        draw_mask(canvas, phrases[index].mask, phrase_colour(index), line_width)
     image = Image.fromarray((canvas + 0.5).astype(np.uint8))
-    taken: list[tuple[float, float]] = []
+    badge_centres: list[tuple[float, float]] = []
     for index in reversed(order):
-        place = _find_badge_centre(phrases[index].mask, picture.size, style.badge_radius, taken)
-        if place is not None and min(picture.size) > 2 * style.badge_radius:
-            draw_badge(image, place, index, style)
-            taken.append(place)
+        centre = _find_badge_centre(
+            phrases[index].mask, picture.size, style.badge_radius, badge_centres
+        )
+        if centre is not None and min(picture.size) > 2 * style.badge_radius:
+            draw_badge(image, centre, index, style)
+            badge_centres.append(centre)
     return image
 
 
 def draw_mask(
     canvas: NDArray[np.float32], mask: NDArray[np.bool_], colour: Colour, line_width: float
 ) -> None:
-    """Lays one mask over the (H', W', 3) canvas: a translucent fill and a smooth contour.
+    """Draw one mask over the (H', W', 3) canvas: a translucent fill and a smooth contour.
 
-    The (H, W) mask is resized to the canvas; ``line`` is the contour's width in its pixels.
+    The (H, W) mask is resized to the canvas; ``line_width`` is the contour's, in canvas pixels.
 
     Blurring turns the mask into a ramp across its edge; its inverse gives each pixel's distance
-    to the edge in pixels, from which fill and lines are drawn without steps.
+    to the edge in pixels, from which fill and lines are drawn anti-aliased.
     """
     height, width = canvas.shape[:2]
     smooth = Image.fromarray(mask.astype(np.uint8) * 255).resize(
@@ -136,15 +138,15 @@ def _find_badge_centre(
     radius: float,
     occupied: Sequence[tuple[float, float]],
 ) -> tuple[float, float] | None:
-    """Where in the (width, height) picture the badge stands; None when the mask is empty.
+    """Return the badge's (x, y) centre in the (width, height) picture; None for an empty mask.
 
-    Deep inside a large mask; on the upper edge of a small one, which it would else hide.
+    It is deep inside a large mask, and on the upper edge of a small one, not to hide it.
     """
     if not mask.any():
         return None
     scale = min(1.0, 160 / max(size))
     small = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
-    # In fractions, for a few pixels of a large picture would be rounded to nothing in bytes.
+    # As floats, since a few pixels of a large picture would be rounded to 0 in bytes.
     shares = Image.fromarray(mask.astype(np.float32)).resize(small, Image.Resampling.BOX)
     share = np.asarray(shares)
     depth = _chessboard_distance(share >= share.max() / 2)
@@ -166,11 +168,11 @@ def _find_badge_centre(
 
 
 def _chessboard_distance(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Each cell's distance to the nearest cell outside, in steps of a chess king."""
+    """Return each cell's chessboard distance to the nearest cell outside the mask."""
     depth = np.zeros(mask.shape, dtype=np.int64)
-    left = np.pad(mask, 1)
-    while left.any():
-        depth += left[1:-1, 1:-1]
-        rows = left[:-2] & left[1:-1] & left[2:]
-        left = np.pad(rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:], 1)
+    eroded = np.pad(mask, 1)
+    while eroded.any():
+        depth += eroded[1:-1, 1:-1]
+        rows = eroded[:-2] & eroded[1:-1] & eroded[2:]
+        eroded = np.pad(rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:], 1)
     return depth

@@ -1,4 +1,4 @@
-"""A picture, the part of it that was looked at again, and what was said before and after."""
+"""The figure of a visual chain of thought: the picture, its crop, and both answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from flmm.types import Box
 
 PANEL_SIDE = 640
-"""The longer side of the picture and of its part, in pixels."""
+"""The longer side of the picture and of its crop, in pixels."""
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Something that was asked or said."""
+    """A question or an answer."""
 
     title: str
     text: str
@@ -34,13 +34,13 @@ def draw_thought(
     phrases: Sequence[MaskedPhrase],
     paragraphs: Sequence[Paragraph],
 ) -> Image.Image:
-    """Draws the picture with its masks and the box, the part beside it, and the words below.
+    """Draw the picture with its masks and the box, the crop beside it, and the texts below.
 
     Args:
         picture: RGB.
-        crop: what was looked at again, RGB.
-        box: where it is in the picture.
-        regions: what was located.
+        crop: RGB.
+        box: of the crop in the picture.
+        phrases: those that were located.
         paragraphs: in the order in which they are drawn.
 
     Returns:
@@ -52,7 +52,9 @@ def draw_thought(
     enlarged = _resize(crop, min(PANEL_SIDE / crop.width, shown.height / crop.height))
     gap = 2 * style.margin
     width = max(shown.width + gap + enlarged.width, PANEL_SIDE)
-    texts = [_draw_paragraph(one, LegendStyle(width, style.font_size)) for one in paragraphs]
+    texts = [
+        _draw_paragraph(paragraph, LegendStyle(width, style.font_size)) for paragraph in paragraphs
+    ]
     height = max(shown.height, enlarged.height)
     sheet = Image.new("RGB", (width, height + sum(text.height for text in texts)), style.background)
     sheet.paste(shown, (0, 0))
@@ -79,7 +81,7 @@ def _resize(image: Image.Image, scale: float) -> Image.Image:
 
 
 def _draw_paragraph(paragraph: Paragraph, style: LegendStyle) -> Image.Image:
-    shares = [float(region.mask.mean()) for region in paragraph.phrases]
+    shares = [float(phrase.mask.mean()) for phrase in paragraph.phrases]
     text = draw_legend(paragraph.text, paragraph.phrases, shares, style)
     title_height = style.line_height // 4
     block = Image.new(
@@ -87,6 +89,6 @@ def _draw_paragraph(paragraph: Paragraph, style: LegendStyle) -> Image.Image:
     )
     block.paste(text, (0, title_height))
     font = style.font(round(style.font_size * 0.78))
-    place = (style.margin, style.margin // 2)
-    ImageDraw.Draw(block).text(place, paragraph.title, fill=GREY, font=font, anchor="la")
+    corner = (style.margin, style.margin // 2)
+    ImageDraw.Draw(block).text(corner, paragraph.title, fill=GREY, font=font, anchor="la")
     return block

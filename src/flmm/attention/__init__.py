@@ -1,1 +1,1 @@
-"""Word-image attention: recorded while the frozen LMM runs, and tied to phrases of its text."""
+"""Word-image attention: recording it while the frozen LMM runs, and selecting a phrase's tokens."""

@@ -1,6 +1,6 @@
-"""Rows of an attention matrix without the matrix: only the wanted queries against all keys.
+"""Single rows of an attention matrix: some queries against all keys, without the whole matrix.
 
-Letters: ``B`` sequences, ``N`` heads, ``R`` wanted rows, ``Q`` queries, ``K`` keys, ``C`` columns.
+Letters: ``B`` sequences, ``N`` heads, ``R`` rows, ``Q`` queries, ``K`` keys, ``C`` columns.
 """
 
 import torch
@@ -18,12 +18,12 @@ def compute_attention_rows(
     key_positions: Tensor,
     softcap: float | None = None,
 ) -> Tensor:
-    """``softmax(q·kᵀ·scaling)`` over the visible keys, cut to ``columns``: (B, N, R, C) float32.
+    """Return ``softmax(q·kᵀ·scaling)`` over the visible keys at some of them: (B, N, R, C) float32.
 
     ``query`` (B, N, R, d); ``key`` (B, N_kv, K, d), where each key head serves N / N_kv query heads
-    and is not repeated; ``visible`` (B, 1 or N, R, K), bool or added to the scores; ``columns``
-    (B, C); ``softcap`` squeezes the scores into ±softcap.
-    In float32, because half types would round the scores that sdpa keeps exact.
+    and is not repeated; ``visible`` (B, 1 or N, R, K), bool or added to the scores;
+    ``key_positions`` (B, C); ``softcap`` limits the scores to ±softcap by a tanh.
+    Computed in float32, because half types would round scores that sdpa keeps exact.
     """
     batch, heads, rows, width = query.shape
     grouped = (query.float() * scaling).reshape(batch, key.shape[1], -1, width)
@@ -40,23 +40,23 @@ def compute_attention_rows(
 
 
 def quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (..., C) of values in 0..1 as (..., C) int16 and each row's largest value (...).
+    """Quantize rows (..., C) of values in 0..1 to (..., C) int16 and each row's maximum (...).
 
-    Half the memory of float32; no value is off by more than 8e-6 of its row's largest.
+    Half the memory of float32; the error is at most 8e-6 of the row's maximum.
     """
-    # A conversation without a picture has no column to take the largest of.
-    largest = rows.amax(dim=-1) if rows.shape[-1] else rows.new_zeros(rows.shape[:-1])
-    levels = rows * (_QUANTIZED_RANGE / largest.clamp_min(1e-30))[..., None]
-    return levels.round_().sub_(_QUANTIZED_OFFSET).to(torch.int16), largest
+    # amax raises for C = 0, which is a conversation without a picture.
+    row_max = rows.amax(dim=-1) if rows.shape[-1] else rows.new_zeros(rows.shape[:-1])
+    scaled = rows * (_QUANTIZED_RANGE / row_max.clamp_min(1e-30))[..., None]
+    return scaled.round_().sub_(_QUANTIZED_OFFSET).to(torch.int16), row_max
 
 
 def dequantize_rows(quantized: Tensor, row_max: Tensor) -> Tensor:
-    """The float32 rows that ``compressed`` made smaller."""
+    """Return the float32 rows of what ``quantize_rows`` returned."""
     return quantized.float().add_(_QUANTIZED_OFFSET).mul_((row_max / _QUANTIZED_RANGE)[..., None])
 
 
 def gather_rows(tensor: Tensor, positions: Tensor | None, dim: int) -> Tensor:
-    """The wanted rows of (B, …, Q, width); without positions Q is 1 and that row is wanted."""
+    """Return the rows of (B, …, Q, width) at (B, R) positions; None keeps all, then Q is 1."""
     if positions is None:
         return tensor
     index = positions.reshape(len(positions), *[1] * (dim - 1), -1, 1)
@@ -68,7 +68,7 @@ def gather_rows(tensor: Tensor, positions: Tensor | None, dim: int) -> Tensor:
 def visible_keys(
     mask: Tensor | None, positions: Tensor | None, num_queries: int, key: Tensor
 ) -> Tensor | None:
-    """Which keys the wanted rows see, (B, 1 or N, R, K), by the mask that the model gives."""
+    """Return which keys the rows attend to by the model's mask: (B, 1 or N, R, K); None for all."""
     keys = key.shape[2]
     if mask is not None and mask.ndim == 4:
         mask = mask[..., :keys].expand(len(key), -1, num_queries, keys)
@@ -77,26 +77,24 @@ def visible_keys(
     if positions is not None:
         visible = torch.arange(keys, device=key.device) <= positions[:, None, :, None]
     if mask is not None:
-        # Flash attention is given the padding alone.
-        real = mask[:, None, None, :keys].bool()
-        visible = real if visible is None else visible & real
+        # Flash attention gets a (B, K) padding mask only.
+        not_padded = mask[:, None, None, :keys].bool()
+        visible = not_padded if visible is None else visible & not_padded
     return visible
 
 
 def apply_sliding_window(
     visible: Tensor | None, row_positions: int | Tensor, window: int, num_dropped: int, key: Tensor
 ) -> Tensor:
-    """``visible``, without the keys that lie ``window`` or more before each row's position.
+    """Return ``visible`` without the keys that lie ``window`` or more before each row's position.
 
-    ``last``: the position of the only row, or (B, R) positions; ``dropped``: how many keys, all of
-    them earlier, are not in ``key`` any more.
+    ``row_positions``: the position of the only row, or (B, R) positions; ``num_dropped``: how many
+    of the earliest keys are no longer in ``key``.
     """
-    places = torch.arange(key.shape[2], device=key.device) + num_dropped
-    near = (
-        places
-        > (row_positions[:, None, :, None] if isinstance(row_positions, Tensor) else row_positions)
-        - window
-    )
+    if isinstance(row_positions, Tensor):
+        row_positions = row_positions[:, None, :, None]
+    key_positions = torch.arange(key.shape[2], device=key.device) + num_dropped
+    inside = key_positions > row_positions - window
     if visible is None:
-        return near.expand(len(key), 1, -1, -1) if near.ndim == 4 else near[None, None, None]
-    return visible & near
+        return inside.expand(len(key), 1, -1, -1) if inside.ndim == 4 else inside[None, None, None]
+    return visible & inside

@@ -1,4 +1,4 @@
-"""Several answers said at once, each heard token by token and traced as if it were said alone."""
+"""Generation of several answers in one batch, with each answer's steps and trace."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,59 +16,59 @@ from flmm.lmm.prompt import Prompt
 
 
 class GenerationListener(Protocol):
-    """Somebody who asked, and hears the answer."""
+    """A request of the batch, with callbacks for its answer."""
 
     @property
     def prompt(self) -> Prompt:
-        """What is asked; without an answer."""
+        """The prompt, without an answer."""
 
     @property
     def max_new_tokens(self) -> int:
-        """The answer is cut there."""
+        """At most this many tokens are generated."""
 
     @property
     def sampling_params(self) -> SamplingParams:
-        """How its tokens are chosen."""
+        """How the tokens are sampled."""
 
     @property
     def wants_trace(self) -> bool:
-        """Without, ``Step.trace`` and ``Step.hidden_states`` cannot be asked for."""
+        """Whether to record; if not, ``GenerationStep.trace`` and ``hidden_states`` raise."""
 
     def on_step(self, step: GenerationStep) -> bool:
-        """A token was said; whether the answer shall go on."""
+        """Receive a generated token; return whether to go on."""
 
     def on_end(self, token_ids: Tensor, trace: Trace | None) -> None:
-        """The answer's (T,) tokens, and its trace where that is wanted."""
+        """Receive the answer's (T,) tokens, and its trace if ``wants_trace``."""
 
 
 def trace_generation_batch(adapter: LMMAdapter, listeners: Sequence[GenerationListener]) -> None:
-    """Answers all listeners at once, token by token; see ``trace_generation`` for one alone.
+    """Generate the answers of all listeners in one batch; ``trace_generation`` does it for one.
 
-    Each token of a shorter answer takes as long as one of the longest. What a listener raises ends
-    all answers.
+    Each token of a shorter answer takes as long as one of the longest. An exception in a listener
+    ends all answers.
     """
     batch = adapter.collate([listener.prompt for listener in listeners])
-    recording = None
+    recorder = None
     if any(listener.wants_trace for listener in listeners):
-        recording = AttentionRecorder(adapter, batch.image_token_positions.to(adapter.device))
-    answers = [
-        _BatchSequence(adapter, listener, recording, row) for row, listener in enumerate(listeners)
+        recorder = AttentionRecorder(adapter, batch.image_token_positions.to(adapter.device))
+    sequences = [
+        _BatchSequence(adapter, listener, recorder, row) for row, listener in enumerate(listeners)
     ]
 
     def on_tokens(tokens: list[int]) -> list[bool]:
-        for answer, token in zip(answers, tokens, strict=True):
-            answer.add_token(token)
-        return [answer.finished for answer in answers]
+        for sequence, token in zip(sequences, tokens, strict=True):
+            sequence.add_token(token)
+        return [sequence.finished for sequence in sequences]
 
-    with adapter.lock, nullcontext() if recording is None else record(recording, adapter):
-        # One token too many is asked for, since a token's row is known only once it is fed back.
+    with adapter.lock, nullcontext() if recorder is None else record(recorder, adapter):
+        # A token's row is recorded when the token is fed back, so generate one more.
         longest = max(listener.max_new_tokens for listener in listeners) + 1
         samplings = [listener.sampling_params for listener in listeners]
         generate_batch(adapter, batch, samplings, longest, on_tokens)
 
 
 class _BatchSequence:
-    """One sequence of the batch."""
+    """One sequence of the batch: its tokens so far, passed on to its listener."""
 
     def __init__(
         self,
@@ -86,15 +86,15 @@ class _BatchSequence:
         self.finished = False
 
     def add_token(self, token: int) -> None:
-        """The next token, which may be one too many."""
+        """Add a generated token; the one after the last only completes the trace."""
         if self.finished:
             return
         if self._complete or token in self._adapter.eos_token_ids:
             self._finish()
             return
         self._token_ids.append(token)
-        goes_on = self._listener.on_step(self._build_step(token))
-        self._complete = not goes_on or len(self._token_ids) >= self._listener.max_new_tokens
+        continues = self._listener.on_step(self._build_step(token))
+        self._complete = not continues or len(self._token_ids) >= self._listener.max_new_tokens
         if self._complete and self._recorder is None:
             self._finish()
 
@@ -105,18 +105,18 @@ class _BatchSequence:
         self._listener.on_end(token_ids, trace)
 
     def _build_step(self, token: int) -> GenerationStep:
-        said = torch.tensor(self._token_ids)
-        text = self._adapter.decode(said)
-        recording = self._recorder
-        if recording is None:
+        token_ids = torch.tensor(self._token_ids)
+        text = self._adapter.decode(token_ids)
+        recorder = self._recorder
+        if recorder is None:
             return GenerationStep(token, text, 0, _refuse_hidden_states, _refuse_trace)
-        known = said[: recording.num_recorded]
+        recorded = token_ids[: recorder.num_recorded]
 
         def hidden_states(first: int) -> Tensor:
-            return recording.hidden_states(first)[:, self._row, : len(known) - first]
+            return recorder.hidden_states(first)[:, self._row, : len(recorded) - first]
 
         return GenerationStep(
-            token, text, len(known), hidden_states, lambda: self._build_trace(known)
+            token, text, len(recorded), hidden_states, lambda: self._build_trace(recorded)
         )
 
     def _build_trace(self, token_ids: Tensor) -> Trace:
@@ -127,7 +127,7 @@ class _BatchSequence:
             picture_attentions=split_by_picture(
                 self._recorder.rows(self._row, count), self._listener.prompt
             ),
-            # Copied, for a trace may wait for its masks: the others' states would wait with it.
+            # A view would keep the whole batch's states in memory as long as the trace lives.
             hidden_states=self._recorder.hidden_states()[:, self._row, :count].clone(),
         )
 

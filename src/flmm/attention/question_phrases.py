@@ -1,6 +1,6 @@
-"""What a question names: which of its words stand for something in the picture, and as one phrase.
+"""Phrases of a question that mean something in the picture.
 
-An answer's noun chunks will not do. "What number" asks for something instead of naming it, and
+They differ from an answer's noun chunks: "what number" asks for something instead of naming it, and
 "the cat next to the dog" means one cat, not a cat and a dog.
 """
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc, Span, Token
 
 _INTERROGATIVE_TAGS = frozenset({"WDT", "WP", "WP$", "WRB"})
-# "How many cats" and "whose cat" ask for a number and for someone, but they name the cats.
+# "How many cats" and "whose cat" ask for a number and a person, but they name the cats.
 _NAMING_QUESTION_WORDS = frozenset({"how", "whose"})
 _AMOUNT_WORDS = frozenset({"many", "much"})
-# Of something, these are asked for and cannot be pointed at: what has them can.
+# In "the colour of the car", the property has no mask; the car has.
 _PROPERTY_NOUNS = frozenset(
     {
         "age", "amount", "brand", "breed", "color", "colour", "gender", "kind", "make", "material",
@@ -25,30 +25,30 @@ _PROPERTY_NOUNS = frozenset(
 
 
 def find_question_phrases(question: str) -> list[tuple[int, int]]:
-    """(start, end) of each thing that an English question names, in code points, in its order.
+    """Return (start, end) of each thing that an English question names, in code points, in order.
 
     A referring expression is one phrase: "the cat in the upper left", "the sign above the door".
-    What is asked for ("which animal") is no phrase as long as there is another one, nor is a
-    property of something ("the colour of the car" is the car). Pronouns, the picture itself, and
-    words that only say where something is are none.
+    What is asked for ("which animal") is a phrase only if there is no other one; of a property
+    ("the colour of the car") only the owner is. Pronouns, the picture itself, and words for a
+    location only are left out.
     """
     document = parse_english(question)
     named: list[tuple[int, int]] = []
     asked_for: list[tuple[int, int]] = []
     for expression in _find_expressions(document):
-        # Of "what kind of animal", the animal.
-        asks = _is_interrogative(expression[0])
-        found, first = (asked_for, expression[-1]) if asks else (named, expression[0])
+        # Of "what kind of animal", only "animal" is the phrase.
+        is_asked_for = _is_interrogative(expression[0])
+        phrases, first = (asked_for, expression[-1]) if is_asked_for else (named, expression[0])
         start = _first_naming_word(first)
-        characters = document[start : expression[-1].end]
-        start, end = trim_span(question, characters.start_char, characters.end_char)
+        span = document[start : expression[-1].end]
+        start, end = trim_span(question, span.start_char, span.end_char)
         if start < end:
-            found.append((start, end))
+            phrases.append((start, end))
     return named or asked_for
 
 
 def _find_expressions(document: "Doc") -> list[list["Span"]]:
-    """The noun chunks; those that say which of several things another one means, after it."""
+    """Return lists of noun chunks: the main one, then those that specify it ("next to the dog")."""
     expressions: list[list[Span]] = []
     for chunk in _find_chunks(document):
         if expressions and _continues_expression(chunk, expressions[-1]):
@@ -62,9 +62,8 @@ def _find_expressions(document: "Doc") -> list[list["Span"]]:
 
 
 def _find_chunks(document: "Doc") -> list["Span"]:
-    """spaCy's noun chunks, and nouns with a determiner that it takes for other words."""
-    # Whoever asks for chunks has parsed something, so spaCy is there already.
-    from spacy.util import filter_spans
+    """Return spaCy's noun chunks, and determiner phrases whose noun it tags otherwise."""
+    from spacy.util import filter_spans  # loaded already, by parse_english
 
     chunks = list(document.noun_chunks)
     covered = {word.i for chunk in chunks for word in chunk}
@@ -81,7 +80,7 @@ def _find_chunks(document: "Doc") -> list["Span"]:
 
 
 def _continues_expression(chunk: "Span", expression: list["Span"]) -> bool:
-    """Whether the chunk goes on with the expression before it."""
+    """Return whether the chunk belongs to the expression before it."""
     document = chunk.doc
     last = expression[-1]
     between = document[last.end : chunk.start]
@@ -94,7 +93,7 @@ def _continues_expression(chunk: "Span", expression: list["Span"]) -> bool:
 
 
 def _is_connector(word: "Token") -> bool:
-    """Whether the word may stand inside an expression, between two of its chunks."""
+    """Return whether the word may connect two chunks of one expression."""
     if word.pos_ in ("ADP", "ADV", "ADJ"):
         return word.lower_ != "than"
     # "the man wearing a hat", "the sign that hangs above the door"
@@ -103,7 +102,7 @@ def _is_connector(word: "Token") -> bool:
 
 
 def _is_interrogative(chunk: "Span") -> bool:
-    """Whether the chunk says what is asked for, without naming it."""
+    """Return whether the chunk asks for something ("which animal") without naming it."""
     words = {word.lower_ for word in chunk if word.tag_ in _INTERROGATIVE_TAGS}
     return bool(words) and not words & _NAMING_QUESTION_WORDS
 
@@ -114,8 +113,8 @@ def _is_property_of_next(chunk: "Span") -> bool:
 
 
 def _first_naming_word(chunk: "Span") -> int:
-    """The chunk's first word after those that ask, by its place in the question."""
-    asking = [
+    """Return the index in the question of the chunk's first word after its question words."""
+    question_words = [
         word.i for word in chunk if word.tag_ in _INTERROGATIVE_TAGS or word.lower_ in _AMOUNT_WORDS
     ]
-    return max(asking, default=chunk.start - 1) + 1
+    return max(question_words, default=chunk.start - 1) + 1

@@ -1,7 +1,7 @@
-"""Records word-image attention and hidden states while the LMM runs as it always does.
+"""Recording of word-image attention and hidden states during the LMM's normal forward passes.
 
-The model keeps its own attention (sdpa, flash or eager); beside it, for the wanted tokens only,
-``softmax(q·kᵀ·scale + mask)`` over all earlier tokens is worked out and cut to the image columns
+The model keeps its own attention (sdpa, flash or eager); in addition, for the recorded tokens only,
+``softmax(q·kᵀ·scale + mask)`` over all earlier tokens is computed and cut to the image columns
 (F-LMM, arXiv 2406.05821, section 3.1). Memory grows with words × image tokens.
 
 Letters: ``M`` layers, ``N`` heads, ``h w`` image-token grid, ``T`` tokens of the answer, ``D`` LLM
@@ -33,23 +33,23 @@ from flmm.attention.trace import RecordedRows, RowBlock
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 
-# transformers looks for "flash" in the name, so the name keeps that of what really runs.
+# transformers tests for "flash" in the name, so the wrapped implementation's name is kept in it.
 _IMPLEMENTATION_PREFIX = "flmm_recording_"
 _UNSUPPORTED_OPTIONS = ("s_aux", "position_bias")
-# Memory is asked for by so many tokens of a generation, whose length nobody knows.
+# A generation's length is not known in advance, so memory is allocated for this many steps.
 _STEPS_PER_BLOCK = 16
 
 
 class AttentionRecorder:
-    """The rows of one forward pass, or of the steps of one generation."""
+    """The attention rows and hidden states of one forward pass, or of one generation's steps."""
 
     def __init__(
         self, adapter: LMMAdapter, image_token_positions: Tensor, positions: Tensor | None = None
     ) -> None:
         """
-        ``image_columns``: (B, C) positions of the image tokens, -1 where a sequence has fewer.
-        ``positions``: (B, R) positions whose rows are wanted; None records every forward pass of a
-        single token.
+        ``image_token_positions``: (B, C), padded with -1 where a sequence has fewer image tokens.
+        ``positions``: (B, R) positions to record; None records every forward pass of a single
+        token.
         """
         self._layer_indices = {
             module: index
@@ -57,13 +57,13 @@ class AttentionRecorder:
             for module in layer.modules()
         }
         self._num_tokens_seen = [0] * adapter.layers
-        """Tokens that each layer has seen, those that a sliding cache has dropped included."""
+        """Tokens that each layer has processed, including those that a sliding cache dropped."""
         self._image_token_positions = image_token_positions
         self._has_missing_columns = bool((image_token_positions < 0).any())
         """Whether some sequence has fewer image tokens than another."""
         self._positions = positions
         self._rows_per_pass = 1 if positions is None else positions.shape[1]
-        """Wanted of each forward pass."""
+        """Rows that each forward pass records."""
         self._rows_per_block = _STEPS_PER_BLOCK if positions is None else self._rows_per_pass
         self._empty_hidden_states = torch.zeros(
             len(image_token_positions),
@@ -81,40 +81,45 @@ class AttentionRecorder:
         self._step_rows = torch.zeros(
             shape if positions is None else (0,), device=image_token_positions.device
         )
-        """(M, B, N, C): the rows of a generation's step, until all layers have given theirs."""
+        """(M, B, N, C): the rows of the current step of a generation."""
         self._blocks: list[tuple[Tensor, Tensor]] = []
-        """(S, M, B, N, C) int16 and (S, M, B, N): the rows as ``rows.compressed`` makes them."""
+        """(S, M, B, N, C) int16 and (S, M, B, N): rows from ``quantize_rows``."""
         self._num_heads = adapter.heads
         self._num_rows_by_layer = [0] * adapter.layers
-        """Rows that each layer's attention has given."""
+        """Rows recorded from each layer's attention."""
         self._hidden_states: list[list[Tensor]] = [[] for _ in range(adapter.layers)]
 
     @property
     def num_recorded(self) -> int:
-        """Rows recorded so far; the steps of a generation."""
+        """Rows recorded so far; in a generation, one a step."""
         return sum(rows.shape[1] for rows in self._hidden_states[-1])
 
     def rows(self, sequence: int, count: int) -> RecordedRows:
-        """The first ``count`` attention rows of one sequence.
+        """Return the first ``count`` attention rows of one sequence.
 
         Raises:
             InputError: a layer does not use transformers' attention interface.
         """
-        for layer, seen in enumerate(self._num_rows_by_layer):
-            if seen < self.num_recorded:
+        for layer, num_rows in enumerate(self._num_rows_by_layer):
+            if num_rows < self.num_recorded:
                 raise InputError(
                     f"the LMM's layer {layer} does not attend through transformers' attention"
-                    " interface, so flmm cannot look on; choose another LMM"
+                    " interface, so flmm cannot record it; choose another LMM"
                 )
         blocks = self._blocks or [self._new_block()]
         return RecordedRows(
-            tuple(RowBlock(all_[:, :, sequence], top[:, :, sequence]) for all_, top in blocks),
+            tuple(
+                RowBlock(quantized[:, :, sequence], row_max[:, :, sequence])
+                for quantized, row_max in blocks
+            ),
             count,
         )
 
     def hidden_states(self, first: int = 0) -> Tensor:
-        """(M, B, R, D), the last layer's after the final norm; from a generation's step ``first``
-        on."""
+        """Return the (M, B, R, D) hidden states from step ``first`` on.
+
+        The last layer's are those after the final norm.
+        """
         return torch.stack(
             [
                 _concatenate_states(states[first:], self._empty_hidden_states)
@@ -132,7 +137,7 @@ class AttentionRecorder:
         sliding_window: int | None,
         softcap: float | None,
     ) -> None:
-        """Called by the registered attention function, before the model's own."""
+        """Record a layer's rows; called by the registered function before the model's own."""
         layer = self._layer_indices.get(module)
         if layer is None:
             return
@@ -140,7 +145,7 @@ class AttentionRecorder:
         self._num_tokens_seen[layer] += queries
         if not self._is_recorded(queries):
             return
-        # The layers of a model that is spread over devices each see their own.
+        # The layers of a model may be on different devices.
         positions = None if self._positions is None else self._positions.to(key.device)
         dropped = max(self._num_tokens_seen[layer] - key.shape[2], 0)
         visible = visible_keys(mask, positions, queries, key)
@@ -161,43 +166,42 @@ class AttentionRecorder:
         self._store_rows(layer, rows)
 
     def record_hidden_states(self, layer: int, states: Tensor) -> None:
-        """Called after each layer with its (B, Q, D) output."""
+        """Record a layer's (B, Q, D) output; called by a forward hook."""
         if not self._is_recorded(states.shape[1]):
             return
         positions = None if self._positions is None else self._positions.to(states.device)
-        chosen = gather_rows(states, positions, dim=1)
-        self._hidden_states[layer].append(chosen.to(self._empty_hidden_states.device))
+        recorded = gather_rows(states, positions, dim=1)
+        self._hidden_states[layer].append(recorded.to(self._empty_hidden_states.device))
         if positions is None and layer == len(self._hidden_states) - 1:
             self._store_step()
 
     def _store_rows(self, layer: int, rows: Tensor) -> None:
-        """Takes the (B, N, R, C) rows of a layer."""
+        """Store the (B, N, R, C) rows of a layer."""
         self._num_rows_by_layer[layer] += self._rows_per_pass
         if self._positions is None:
             self._step_rows[layer] = rows[:, :, 0]
             return
         if not self._blocks:
             self._blocks.append(self._new_block())
-        levels, largest = quantize_rows(rows)
-        block_levels, block_largest = self._blocks[0]
-        block_levels[:, layer] = levels.permute(2, 0, 1, 3)
-        block_largest[:, layer] = largest.permute(2, 0, 1)
+        quantized, row_max = quantize_rows(rows)
+        block_quantized, block_row_max = self._blocks[0]
+        block_quantized[:, layer] = quantized.permute(2, 0, 1, 3)
+        block_row_max[:, layer] = row_max.permute(2, 0, 1)
 
     def _store_step(self) -> None:
-        """Makes a step's rows smaller, all layers' at once: many small calls take longer."""
-        place = (len(self._hidden_states[-1]) - 1) % self._rows_per_block
-        if place == 0:
+        """Quantize the step's rows of all layers at once, which is faster than layer by layer."""
+        row = (len(self._hidden_states[-1]) - 1) % self._rows_per_block
+        if row == 0:
             self._blocks.append(self._new_block())
-        levels, largest = quantize_rows(self._step_rows)
-        block_levels, block_largest = self._blocks[-1]
-        block_levels[place], block_largest[place] = levels, largest
+        quantized, row_max = self._blocks[-1]
+        quantized[row], row_max[row] = quantize_rows(self._step_rows)
 
     def _new_block(self) -> tuple[Tensor, Tensor]:
-        sequences, cells = self._image_token_positions.shape
+        sequences, columns = self._image_token_positions.shape
         shape = (self._rows_per_block, len(self._num_rows_by_layer), sequences, self._num_heads)
         device = self._image_token_positions.device
-        levels = torch.empty(*shape, cells, dtype=torch.int16, device=device)
-        return levels, torch.empty(shape, device=device)
+        quantized = torch.empty(*shape, columns, dtype=torch.int16, device=device)
+        return quantized, torch.empty(shape, device=device)
 
     def _is_recorded(self, queries: int) -> bool:
         return self._positions is not None or queries == 1
@@ -208,10 +212,10 @@ _active_recorder: ContextVar[AttentionRecorder | None] = ContextVar("flmm_record
 
 @contextmanager
 def record(recorder: AttentionRecorder, adapter: LMMAdapter) -> Iterator[AttentionRecorder]:
-    """Records ``adapter``'s LLM inside the ``with``; leaves it as it was, whatever happens.
+    """Record ``adapter``'s LLM inside the ``with`` block; restore it afterwards, also on errors.
 
-    Only the LLM's configuration is changed, so the vision tower runs untouched; one recording at a
-    time holds the adapter.
+    Only the LLM's configuration is changed, not the vision tower's. Holds ``adapter.lock``, so that
+    only one recorder is active at a time.
     """
     with adapter.lock, torch.no_grad(), ExitStack() as undo:
         for config in _text_configs(adapter):
@@ -235,22 +239,22 @@ def _recording_attention(
     scaling: float | None = None,
     **options: object,
 ) -> tuple[Tensor, Tensor | None]:
-    """The registered attention function: the model's own, and the active recording's rows."""
-    recording = _active_recorder.get()
-    if recording is not None:
+    """Record rows for the active recorder, then run the model's own attention."""
+    recorder = _active_recorder.get()
+    if recorder is not None:
         for name in _UNSUPPORTED_OPTIONS:
             if options.get(name) is not None:
                 raise InputError(
-                    f"the LMM attends with {name!r}, which flmm cannot look on; choose another LMM"
+                    f"the LMM attends with {name!r}, which flmm cannot record; choose another LMM"
                 )
         window, softcap = options.get("sliding_window"), options.get("softcap")
         assert window is None or isinstance(window, int)
         assert softcap is None or isinstance(softcap, float)
-        recording.record_attention(module, query, key, attention_mask, scaling, window, softcap)
-    own: Callable[..., tuple[Tensor, Tensor | None]] = getattr(
+        recorder.record_attention(module, query, key, attention_mask, scaling, window, softcap)
+    default: Callable[..., tuple[Tensor, Tensor | None]] = getattr(
         sys.modules[type(module).__module__], "eager_attention_forward", sdpa_attention_forward
     )
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, own)
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, default)
     output: tuple[Tensor, Tensor | None] = attend(
         module, query, key, value, attention_mask, scaling=scaling, **options
     )
@@ -258,7 +262,7 @@ def _recording_attention(
 
 
 def _register_attention(implementation: str) -> str:
-    """The name under which transformers finds the recording twin of ``implementation``."""
+    """Register the recording version of ``implementation`` with transformers; return its name."""
     if implementation.startswith(_IMPLEMENTATION_PREFIX):
         return implementation
     name = _IMPLEMENTATION_PREFIX + implementation
@@ -270,7 +274,7 @@ def _register_attention(implementation: str) -> str:
 
 
 def _text_configs(adapter: LMMAdapter) -> list[PreTrainedConfig]:
-    """Every configuration object that the LLM's modules read; some hold copies of their own."""
+    """Return every configuration object of the LLM's modules; some have a copy of their own."""
     configs = [getattr(module, "config", None) for module in adapter.text_model.modules()]
     return list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
 
@@ -282,7 +286,7 @@ def _hidden_states_hook(
     _inputs: tuple[object, ...],
     output: Tensor | tuple[Tensor, ...],
 ) -> None:
-    # A hook runs for every thread that uses the model; only one of them is recording.
+    # A hook runs in every thread that uses the model, but only one of them records.
     if _active_recorder.get() is recorder:
         recorder.record_hidden_states(layer, output if isinstance(output, Tensor) else output[0])
 

@@ -1,4 +1,4 @@
-"""Phrases of a text and the tokens that make them, by offsets in code points."""
+"""Phrases of a text and their tokens, by offsets in code points."""
 
 import unicodedata
 from collections import Counter
@@ -16,19 +16,19 @@ from flmm.types import PhraseSpan
 def compute_token_offsets(
     tokenizer: PreTrainedTokenizerBase, token_ids: Tensor, text: str
 ) -> Offsets:
-    """Where in ``text`` each generated token stands.
+    """Return each generated token's (start, end) in ``text``.
 
-    ``token_ids`` (T,) and the ``text`` that the adapter decodes from them. A character that several
-    tokens make (a byte-level tokenizer's emoji) belongs to each of them; a special token has an
-    empty span.
+    ``token_ids`` (T,) and the ``text`` that the adapter decodes from them. A character of several
+    tokens (a byte-level tokenizer's emoji) belongs to each of them; a special token has an empty
+    span.
 
     Raises:
-        ValueError: ``text`` is not what the tokens say.
+        ValueError: the tokens decode to another text.
     """
     raw = _decode(tokenizer, token_ids)
     before = raw.find(text)
     if before < 0:
-        raise ValueError(f"the tokens say {raw!r}, not {text!r}")
+        raise ValueError(f"the tokens decode to {raw!r}, not to {text!r}")
     spans = _offsets_from_encoding(tokenizer, token_ids, raw)
     if spans is None:
         spans = _offsets_from_prefixes(tokenizer, token_ids, raw)
@@ -39,13 +39,13 @@ def compute_token_offsets(
 
 
 def find_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int]:
-    """(start, end) of the phrase's ``occurrence``-th mention, counted from 0.
+    """Return (start, end) of the phrase's ``occurrence``-th mention, counted from 0.
 
-    Mentions as whole words count; only where there is none do parts of words ("cat" in "cats", or a
+    Only mentions as whole words count; if there are none, parts of words do ("cat" in "cats", or a
     word in a script without spaces).
 
     Raises:
-        InputError: the text does not mention the phrase that often.
+        InputError: the text has fewer mentions.
     """
     mentions = _find_mentions(text, phrase)
     if not 0 <= occurrence < len(mentions):
@@ -59,23 +59,23 @@ def find_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int]
 
 
 def find_stable_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int] | None:
-    """What ``locate`` finds in any text that goes on from this one; None while that is open.
+    """Return what ``find_mention`` finds in any continuation of ``text``; None if not certain yet.
 
-    A part of a word is open until the text ends, for a whole word may follow that goes before it.
+    A part of a word is never certain: a whole word may follow, which takes precedence.
     """
-    whole = [
-        at
-        for at in _find_occurrences(text, phrase)
-        if at + len(phrase) < len(text) and _is_whole_word(text, at, at + len(phrase))
+    whole_words = [
+        start
+        for start in _find_occurrences(text, phrase)
+        if start + len(phrase) < len(text) and _is_whole_word(text, start, start + len(phrase))
     ]
-    mentions = _drop_overlapping(whole, len(phrase))
+    mentions = _drop_overlapping(whole_words, len(phrase))
     if occurrence >= len(mentions):
         return None
     return mentions[occurrence], mentions[occurrence] + len(phrase)
 
 
 def make_phrase_span(text: str, start: int, end: int, offsets: Offsets) -> PhraseSpan:
-    """The phrase ``text[start:end]`` and the tokens that share a character with it."""
+    """Return the span of ``text[start:end]`` with the tokens that share a character with it."""
     tokens = tuple(
         index for index, (first, last) in enumerate(offsets) if first < end and start < last
     )
@@ -83,44 +83,44 @@ def make_phrase_span(text: str, start: int, end: int, offsets: Offsets) -> Phras
 
 
 def find_phrase_spans(text: str, phrases: Sequence[str], offsets: Offsets) -> list[PhraseSpan]:
-    """One span a phrase; a phrase that is listed again means its next mention.
+    """Return one span a phrase; a phrase that is listed again means its next mention.
 
     Raises:
         InputError: a phrase is not in the text, or not as often as it is listed.
     """
-    listed: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     spans = []
     for phrase in phrases:
-        start, end = find_mention(text, phrase, listed[phrase])
-        listed[phrase] += 1
+        start, end = find_mention(text, phrase, counts[phrase])
+        counts[phrase] += 1
         spans.append(make_phrase_span(text, start, end, offsets))
     return spans
 
 
 def _find_mentions(text: str, phrase: str) -> list[int]:
-    """Where mentions start, none overlapping another."""
+    """Return the starts of the mentions, without overlapping ones."""
     starts = _find_occurrences(text, phrase)
-    whole = [at for at in starts if _is_whole_word(text, at, at + len(phrase))]
-    return _drop_overlapping(whole or starts, len(phrase))
+    whole_words = [start for start in starts if _is_whole_word(text, start, start + len(phrase))]
+    return _drop_overlapping(whole_words or starts, len(phrase))
 
 
 def _find_occurrences(text: str, phrase: str) -> list[int]:
-    """Where the phrase's letters stand, whatever is around them."""
+    """Return the starts of the phrase in the text, also inside words."""
     starts: list[int] = []
-    at = text.find(phrase) if phrase else -1
-    while at >= 0:
-        starts.append(at)
-        at = text.find(phrase, at + 1)
+    start = text.find(phrase) if phrase else -1
+    while start >= 0:
+        starts.append(start)
+        start = text.find(phrase, start + 1)
     return starts
 
 
 def _drop_overlapping(starts: Sequence[int], length: int) -> list[int]:
-    """Without those that overlap an earlier one."""
-    apart: list[int] = []
-    for at in starts:
-        if not apart or at >= apart[-1] + length:
-            apart.append(at)
-    return apart
+    """Return the starts without those that overlap an earlier one."""
+    kept: list[int] = []
+    for start in starts:
+        if not kept or start >= kept[-1] + length:
+            kept.append(start)
+    return kept
 
 
 def _is_whole_word(text: str, start: int, end: int) -> bool:
@@ -130,7 +130,7 @@ def _is_whole_word(text: str, start: int, end: int) -> bool:
 
 
 def _is_letter(character: str) -> bool:
-    # A combining mark belongs to the letter before it: "e" is not whole in "é" written as two.
+    # A combining mark belongs to the letter before it: "e" is no whole word in a decomposed "é".
     return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
 
 
@@ -143,7 +143,7 @@ def _decode(tokenizer: PreTrainedTokenizerBase, token_ids: Tensor) -> str:
 def _offsets_from_encoding(
     tokenizer: PreTrainedTokenizerBase, token_ids: Tensor, raw: str
 ) -> list[tuple[int, int]] | None:
-    """The tokenizer's own offsets, where it would have cut the text into the same tokens."""
+    """Return the tokenizer's own offsets; None if it splits the text into other tokens."""
     if not tokenizer.is_fast:
         return None
     encoding = tokenizer(raw, add_special_tokens=False, return_offsets_mapping=True)
@@ -155,22 +155,22 @@ def _offsets_from_encoding(
 def _offsets_from_prefixes(
     tokenizer: PreTrainedTokenizerBase, token_ids: Tensor, raw: str
 ) -> list[tuple[int, int]]:
-    """What each token adds to the text. A model may cut words as its tokenizer never would."""
+    """Return the characters that each token adds, for tokens that the tokenizer would not give."""
     special = torch.isin(token_ids, torch.tensor(tokenizer.all_special_ids)).tolist()
     spans = []
-    done = 0
+    end = 0
     for count in range(1, len(token_ids) + 1):
         prefix = _decode(tokenizer, token_ids[:count])
-        start, done = done, max(done, common_prefix_length(prefix, raw))
-        # Bytes of an unfinished character decode to something else than the text has there.
-        unfinished = not special[count - 1] and (len(prefix) > done or done == start)
-        spans.append((start, min(done + unfinished, len(raw))))
+        start, end = end, max(end, common_prefix_length(prefix, raw))
+        # The bytes of an unfinished character decode to another character than the text's.
+        unfinished = not special[count - 1] and (len(prefix) > end or end == start)
+        spans.append((start, min(end + unfinished, len(raw))))
     return spans
 
 
 def common_prefix_length(first: str, second: str) -> int:
-    """How many letters two texts begin with together."""
-    for index, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
+    """Return the number of characters that both texts begin with."""
+    for index, (left, right) in enumerate(zip(first, second, strict=False)):
+        if left != right:
             return index
     return min(len(first), len(second))

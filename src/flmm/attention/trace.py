@@ -1,4 +1,4 @@
-"""What the frozen LMM did while it said (or was made to say) an answer.
+"""The recorded attention and hidden states of an answer, generated or given.
 
 Letters: ``M`` layers, ``N`` heads, ``h w`` image-token grid, ``T`` tokens of the answer, ``D`` LLM
 width, ``C`` image tokens of all pictures and views, ``S`` rows of a block.
@@ -20,12 +20,12 @@ from flmm.types import ImageGeometry
 
 @dataclass(frozen=True)
 class RowBlock:
-    """Rows of consecutive tokens at 2 bytes a value (``rows.compressed``)."""
+    """Rows of consecutive tokens at 2 bytes a value, from ``quantize_rows``."""
 
     quantized: Tensor
     """(S, M, N, C) int16."""
     row_max: Tensor
-    """(S, M, N) float32: each row's largest value."""
+    """(S, M, N) float32: each row's maximum."""
 
 
 @dataclass(frozen=True)
@@ -38,45 +38,45 @@ class RecordedRows:
     """T."""
 
     def token_rows(self, tokens: Sequence[int], columns: slice) -> Tensor:
-        """(M, N, tokens, columns) float32, in 0..1."""
+        """Return the tokens' rows: (M, N, tokens, columns) float32, in 0..1."""
         size = len(self.blocks[0].quantized)
-        picked = [
+        rows = [
             (self.blocks[token // size].quantized[token % size, ..., columns],
              self.blocks[token // size].row_max[token % size])
             for token in tokens
         ]  # fmt: skip
-        if not picked:
+        if not rows:
             return self.blocks[0].quantized[:0, ..., columns].float().permute(1, 2, 0, 3)
-        levels, largest = (torch.stack(parts, dim=2) for parts in zip(*picked, strict=True))
-        return dequantize_rows(levels, largest)
+        quantized, row_max = (torch.stack(parts, dim=2) for parts in zip(*rows, strict=True))
+        return dequantize_rows(quantized, row_max)
 
 
 @dataclass(frozen=True)
 class PictureAttention:
-    """How the tokens of an answer attended to one picture (paper section 3.1).
+    """The attention of an answer's tokens to one picture (paper section 3.1).
 
     Each token's attention after the softmax over all earlier tokens, cut to the image tokens and
-    folded to their grid. A tiled LMM has 2·M in the place of M: the coarse view's maps, brought to
+    reshaped to their grid. A tiled LMM has 2·M instead of M: the coarse view's maps, resampled to
     the fine grid, and then the fine ones (section 1.7).
     """
 
     rows: RecordedRows
     views: tuple[PictureView, ...]
     first_column: int
-    """Of the picture's columns among the recorded ones."""
+    """The first of the picture's columns in ``rows``."""
 
     @property
     def geometry(self) -> ImageGeometry:
-        """Of the finest view, whose grid all maps are on."""
+        """The finest view's geometry, on whose grid all maps are."""
         return self.views[-1].geometry
 
     @property
     def attention(self) -> Tensor:
-        """(M, N, T, h, w) float32, in 0..1, of all tokens; made anew at each call."""
+        """(M, N, T, h, w) float32, in 0..1: all tokens' maps, computed at each access."""
         return self.token_maps(range(self.rows.num_tokens))
 
     def token_maps(self, tokens: Sequence[int]) -> Tensor:
-        """(M, N, tokens, h, w) float32, in 0..1.
+        """Return the tokens' maps: (M, N, tokens, h, w) float32, in 0..1.
 
         Raises:
             InputError: a token is not in 0..T-1.
@@ -97,7 +97,7 @@ class PictureAttention:
         return maps[0] if len(maps) == 1 else torch.cat(maps)
 
     def phrase_maps(self, tokens: Sequence[int], merge: MergeMethod = "mean") -> Tensor:
-        """(M*N, h, w): the maps of one phrase's tokens, merged.
+        """Return the merged maps of one phrase's tokens: (M*N, h, w).
 
         Raises:
             InputError: no token, or one that is not in 0..T-1.
@@ -107,21 +107,21 @@ class PictureAttention:
 
 @dataclass(frozen=True)
 class Trace:
-    """What the frozen LMM did while it said (or was made to say) one answer."""
+    """The recorded attention and hidden states of one answer, generated or given."""
 
     token_ids: Tensor
     """(T,) int64: the answer's tokens."""
     picture_attentions: tuple[PictureAttention, ...]
-    """One for each picture of the conversation, in its order."""
+    """One for each picture of the conversation, in order."""
     hidden_states: Tensor
     """(M, T, D): each token's state after every layer, the last one after the final norm."""
 
     @property
     def picture_attention(self) -> PictureAttention:
-        """The attention to the only picture.
+        """The attention to the conversation's only picture.
 
         Raises:
-            ValueError: the conversation has none or several.
+            ValueError: it has none or several.
         """
         if len(self.picture_attentions) != 1:
             raise ValueError(
@@ -131,10 +131,10 @@ class Trace:
 
     @property
     def attention(self) -> Tensor:
-        """``picture.attention``."""
+        """``picture_attention.attention``."""
         return self.picture_attention.attention
 
     @property
     def geometry(self) -> ImageGeometry:
-        """``picture.geometry``."""
+        """``picture_attention.geometry``."""
         return self.picture_attention.geometry

@@ -1,1 +1,1 @@
-"""Many pictures at a time, into one file of results that a later run resumes."""
+"""Many pictures into one results file that a later run resumes."""

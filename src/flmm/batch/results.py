@@ -1,4 +1,4 @@
-"""The results file: one JSON line for each task, which an interrupted run resumes."""
+"""The results file: one JSON line for each task; a later run resumes it."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from flmm.errors import InputError
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What came of a task."""
+    """The answer to a task, or the error."""
 
     task: Task
     answer: Answer | None
@@ -32,30 +32,30 @@ class TaskResult:
 
 
 class ResultsFile:
-    """The file of results: a line a task, in the tasks' order; what is there is not done again.
+    """The results file: a line for each task, in order; tasks that have one are not run again.
 
     Args:
-        file: new, or begun by an earlier call for the same tasks and models.
+        file: new, or of an earlier run with the same tasks and models.
         tasks: all of them.
         model: the head's name in answers.
-        lmm: the LMM's.
+        lmm: the LMM's name.
 
     Raises:
-        InputError: the file cannot be written, or has results of something else.
+        InputError: the file cannot be written, or has results of other tasks or models.
     """
 
     def __init__(self, file: Path, tasks: Sequence[Task], model: str, lmm: str) -> None:
         self._file = file
         try:
             content = file.read_bytes() if file.exists() else b""
-            whole = content[: content.rfind(b"\n") + 1]
+            complete_lines = content[: content.rfind(b"\n") + 1]
             self.num_done = 0
             self.num_failed = 0
-            for line in whole.decode("utf-8", "replace").splitlines():
+            for line in complete_lines.decode("utf-8", "replace").splitlines():
                 self._read_line(line, tasks, (model, lmm))
-            # A line that was cut off when the last call was ended is written anew.
+            # Drops an incomplete last line of a run that was interrupted; its task runs again.
             with file.open("ab") as opened:
-                opened.truncate(len(whole))
+                opened.truncate(len(complete_lines))
         except OSError as error:
             raise InputError(
                 f"--out {str(file)!r} cannot be written ({error.strerror}); choose another file"
@@ -81,14 +81,14 @@ class ResultsFile:
         self.num_failed += answer is None
 
     def append(self, results: Sequence[TaskResult]) -> None:
-        """The next tasks' outcomes, on the disk when this returns.
+        """Append the next tasks' results; they are on the disk when this returns.
 
         Raises:
             InputError: the disk is full, or the file is gone.
         """
         try:
             with self._file.open("a", encoding="utf-8") as opened:
-                opened.write("".join(f"{outcome.json_line}\n" for outcome in results))
+                opened.write("".join(f"{result.json_line}\n" for result in results))
                 opened.flush()
                 os.fsync(opened.fileno())
         except OSError as error:
@@ -97,4 +97,4 @@ class ResultsFile:
                 " is kept: the same command goes on"
             ) from error
         self.num_done += len(results)
-        self.num_failed += sum(outcome.answer is None for outcome in results)
+        self.num_failed += sum(result.answer is None for result in results)

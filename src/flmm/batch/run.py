@@ -1,7 +1,7 @@
-"""Run the tasks through a grounder, several answers in one batch.
+"""Tasks run by a grounder, several answers in one batch.
 
-Grounding one after the other would leave a GPU idle: each token of one answer costs nearly as much
-as one of eight.
+One answer at a time would leave a GPU idle: a token of one answer costs nearly as much time as one
+of eight answers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,33 +26,33 @@ def run_tasks(
     max_new_tokens: int,
     refine: bool,
 ) -> Iterator[list[TaskResult]]:
-    """Some tasks' outcomes at a time, in order; a picture that cannot be read has its error.
+    """Yield the results of each batch of tasks, in order; an unreadable picture's is its error.
 
     Args:
-        grounder: who does it.
-        folder: where the pictures' names start from.
-        tasks: to be done.
-        together: so many at a time.
+        grounder: runs the tasks.
+        folder: that the pictures' paths are relative to.
+        tasks: to be run.
+        batch_size: tasks in a batch.
         max_new_tokens, refine: as in ``Grounder.chat``.
     """
     for first in range(0, len(tasks), batch_size):
-        chosen = tasks[first : first + batch_size]
-        found: dict[Task, Answer | InputError] = {}
+        in_batch = tasks[first : first + batch_size]
+        outcomes: dict[Task, Answer | InputError] = {}
         questions: dict[Task, tuple[Image.Image, str]] = {}
-        for task in chosen:
+        for task in in_batch:
             try:
                 picture = read_picture(folder / task.image)
                 if task.phrases is not None:
-                    found[task] = grounder.segment(picture, task.phrases, refine=refine)
+                    outcomes[task] = grounder.segment(picture, task.phrases, refine=refine)
                 elif task.question is not None:
                     questions[task] = picture, task.question
             except InputError as error:
-                found[task] = error
+                outcomes[task] = error
         answers = grounder.chat_together(
             list(questions.values()), max_new_tokens=max_new_tokens, refine=refine
         )
-        found |= dict(zip(questions, answers, strict=True))
-        yield [_build_result(task, found[task]) for task in chosen]
+        outcomes |= dict(zip(questions, answers, strict=True))
+        yield [_build_result(task, outcomes[task]) for task in in_batch]
 
 
 def _build_result(task: Task, answer: Answer | InputError) -> TaskResult:

@@ -1,4 +1,4 @@
-"""The work list: pictures of a folder, or the lines of a JSONL file."""
+"""The tasks of a batch: a folder's pictures, or the lines of a JSONL file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,12 +16,12 @@ _PICTURE_SUFFIXES = frozenset(
 
 
 class Task(BaseModel):
-    """One picture, and what is asked about it or looked for in it."""
+    """One picture with a question about it or phrases to segment in it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     image: _NonEmptyText
-    """As the list names it: relative to the list's folder, or absolute."""
+    """As in the list: relative to the list's folder, or absolute."""
     question: _NonEmptyText | None = None
     phrases: Annotated[tuple[_NonEmptyText, ...], Field(min_length=1, strict=False)] | None = None
 
@@ -30,15 +30,15 @@ _TASK_ADAPTER = TypeAdapter(Task)
 
 
 def read_tasks(source: Path, question: str | None) -> tuple[Path, list[Task]]:
-    """What is to be done, and the folder that the pictures' names start from.
+    """Return the folder that the pictures' paths are relative to, and the tasks.
 
     Args:
-        work: a folder, whose pictures are all asked ``question``, in the order of their names; or
-            a list, a JSON object a line with ``image`` and either ``question`` or ``phrases``.
+        source: a folder, with ``question`` for each of its pictures, in the order of their names;
+            or a list, a JSON object a line with ``image`` and either ``question`` or ``phrases``.
         question: needed for a folder; in a list, for lines that have neither.
 
     Raises:
-        InputError: there is nothing to do, or a line is not of that form; names the line.
+        InputError: there is no task, or a line is not of that form; names the line.
     """
     if source.is_dir():
         if question is None:

@@ -1,1 +1,1 @@
-"""What recording and grounding cost, measured on random models of real sizes."""
+"""Benchmarks of recording, grounding, loading and training, on random models of real sizes."""

@@ -1,4 +1,4 @@
-"""What grounding costs once the text is there: one phrase against several in one batch."""
+"""The time to ground phrases of a recorded text: one phrase against several in one batch."""
 
 import statistics
 import time
@@ -17,19 +17,20 @@ _GRID, _PICTURE, _TOKENS = 24, 672, 2
 
 @dataclass(frozen=True)
 class GroundingCost:
-    """Median seconds for the decoder and refiner, the picture already embedded."""
+    """Median seconds of decoder and refiner, without SAM's vision encoder."""
 
     one_phrase: float
     all_phrases: float
     ratio: float
-    """Of the several in a batch to as many single ones."""
+    """Median of the batch's time ÷ the time of as many single phrases."""
 
 
 @torch.no_grad()
 def measure(size: LLMSize, device: str, repeats: int) -> GroundingCost:
-    """A head for an LMM of that size, with the prompt encoder and mask decoder of SAM's own size.
+    """Measure a head for an LMM of that size, ``repeats`` times.
 
-    The vision encoder, which runs once a picture, is a tiny one of the same output size.
+    SAM's prompt encoder and mask decoder have their real size; its vision encoder, which is not
+    measured, is a tiny one with the same output size.
     """
     sam = SamModel(
         SamConfig(vision_config={"hidden_size": 32, "num_hidden_layers": 1, "mlp_dim": 32,
@@ -37,13 +38,13 @@ def measure(size: LLMSize, device: str, repeats: int) -> GroundingCost:
     )  # fmt: skip
     config = HeadConfig(layers=size.layers, heads=size.heads, hidden_size=size.hidden_size)
     head = GroundingHead(config, sam).eval().to(device)
-    side = (_PICTURE, _PICTURE)
-    geometry = ImageGeometry(side, side, (0, 0), side, (_GRID, _GRID))
+    size_px = (_PICTURE, _PICTURE)
+    geometry = ImageGeometry(size_px, size_px, (0, 0), size_px, (_GRID, _GRID))
     embeddings = torch.randn(
         1, head.refiner.hidden_size, *[head.refiner.embedding_side] * 2, device=device
     )
 
-    def seconds(phrases: int) -> float:
+    def time_grounding(phrases: int) -> float:
         attention = torch.rand(phrases, config.num_maps, _GRID, _GRID, device=device)
         states = [torch.randn(size.layers, _TOKENS, size.hidden_size, device=device)] * phrases
         begin = time.perf_counter()
@@ -52,10 +53,10 @@ def measure(size: LLMSize, device: str, repeats: int) -> GroundingCost:
             torch.cuda.synchronize(device)
         return time.perf_counter() - begin
 
-    seconds(PHRASES)
-    pairs = [(seconds(1), seconds(PHRASES)) for _ in range(repeats)]
+    time_grounding(PHRASES)
+    pairs = [(time_grounding(1), time_grounding(PHRASES)) for _ in range(repeats)]
     return GroundingCost(
-        statistics.median(one for one, _ in pairs),
-        statistics.median(several for _, several in pairs),
-        statistics.median(several / (PHRASES * one) for one, several in pairs),
+        statistics.median(single for single, _ in pairs),
+        statistics.median(batch for _, batch in pairs),
+        statistics.median(batch / (PHRASES * single) for single, batch in pairs),
     )

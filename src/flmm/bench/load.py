@@ -1,4 +1,4 @@
-"""What loading an LMM costs in memory."""
+"""The peak memory of loading an LMM."""
 
 import tempfile
 from dataclasses import dataclass, replace
@@ -13,15 +13,15 @@ from flmm.lmm.placement import Placement
 
 @dataclass(frozen=True)
 class LoadingCost:
-    """Bytes of the weights, and the most that loading held beyond what was there before."""
+    """Bytes of the weights' files, and peak bytes of loading beyond those in use before."""
 
     weights: int
     peak: int | None
-    """None where the system does not tell."""
+    """None where the system cannot measure it."""
 
 
 def measure(setting: ChatSetting) -> LoadingCost:
-    """Saves a random LMM, and loads it in a process of its own."""
+    """Save a random LMM, load it in a new process and return what that costs."""
     with tempfile.TemporaryDirectory() as folder:
         weights = run_in_new_process(_save, setting, folder)
         if not can_measure_peak(setting.device):
@@ -38,7 +38,7 @@ def _save(setting: ChatSetting, folder: str) -> int:
 
 
 def _load(setting: ChatSetting, folder: str) -> int:
-    # What imports and the device itself need is no part of the weights.
+    # A small model first: memory of imports and of the device itself must not count.
     replace(setting, llm_size=SMALL).load_model()
     reset_peak(setting.device)
     before = read_peak(setting.device)

@@ -1,4 +1,4 @@
-"""The most memory that a piece of work needs, each piece in a process of its own."""
+"""Peak memory of this process, and a way to run a function in a new process."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -14,12 +14,12 @@ _PROC_SELF = Path("/proc/self")
 
 
 def can_measure_peak(device: str) -> bool:
-    """Whether the peak can be told: on a GPU by torch, on a CPU by Linux."""
+    """Return whether the peak can be measured: on a GPU by PyTorch, on a CPU by Linux only."""
     return device != "cpu" or (_PROC_SELF / "clear_refs").exists()
 
 
 def reset_peak(device: str) -> None:
-    """What was needed so far does not count."""
+    """Start a new measurement: forget the peak so far."""
     if device == "cpu":
         (_PROC_SELF / "clear_refs").write_text("5")
     else:
@@ -27,7 +27,7 @@ def reset_peak(device: str) -> None:
 
 
 def read_peak(device: str) -> int:
-    """Bytes that the process (or the GPU) held at most since ``forget_peak``."""
+    """Return the peak bytes of the process (or on the GPU) since ``reset_peak``."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated(device)
     status = (_PROC_SELF / "status").read_text()
@@ -36,7 +36,7 @@ def read_peak(device: str) -> int:
 
 
 def run_in_new_process(work: Callable[P, int], *arguments: P.args, **options: P.kwargs) -> int:
-    """What ``work`` returns, with nothing left over from other work; it must be importable."""
+    """Return ``work``'s result from a new process; ``work`` must be importable."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as processes:
         return processes.submit(work, *arguments, **options).result()

@@ -1,4 +1,4 @@
-"""Random LMMs of real sizes: what they say means nothing, but it takes as long."""
+"""Random LMMs of real sizes: their text is meaningless, their time and memory are real."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +19,7 @@ from flmm.lmm.families.llava_next import LlavaNextAdapter
 from flmm.lmm.tiny_models import find_token_id, random_model, tiny_tokenizer, tiny_vision_config
 
 ImageTokens = Literal[576, 2880]
-"""One view of 24×24 cells, or that and four tiles of as many."""
+"""One view of 24×24 tokens, or one view and four tiles of 24×24 each."""
 
 _TILE, _PATCH = 336, 14
 
@@ -39,13 +39,13 @@ class LLMSize:
 HALF_BILLION = LLMSize(896, 4864, 24, 14, 2, 151_936)
 """Qwen2-0.5B."""
 SMALL = LLMSize(64, 128, 3, 4, 2, 1000)
-"""To try the benchmark itself."""
+"""A tiny size, to test the benchmark itself."""
 
 
 def build_random_lmm(image_tokens: ImageTokens, size: LLMSize, dtype: torch.dtype) -> LMMAdapter:
-    """A LLaVA (576 image tokens) or LLaVA-NeXT (2,880) of random weights that never ends by itself.
+    """Return a random LLaVA (576 image tokens) or LLaVA-NeXT (2,880) that never generates EOS.
 
-    Its vision tower is tiny, so that all the time that is measured is the LLM's.
+    Its vision tower is tiny, so that nearly all measured time is the LLM's.
     """
     tokenizer = tiny_tokenizer("<image>")
     text = Qwen2Config(
@@ -62,7 +62,7 @@ def build_random_lmm(image_tokens: ImageTokens, size: LLMSize, dtype: torch.dtyp
     )
     vision = CLIPVisionConfig(**tiny_vision_config(_TILE, _PATCH))
     image = find_token_id(tokenizer, "<image>")
-    edge, crop = {"shortest_edge": _TILE}, {"height": _TILE, "width": _TILE}
+    resize, crop = {"shortest_edge": _TILE}, {"height": _TILE, "width": _TILE}
     if image_tokens == 576:
         config = LlavaConfig(
             vision_config=vision, text_config=text, image_token_index=image, vision_feature_layer=-1
@@ -70,25 +70,25 @@ def build_random_lmm(image_tokens: ImageTokens, size: LLMSize, dtype: torch.dtyp
         return LlavaAdapter(
             random_model(lambda: LlavaForConditionalGeneration(config)).to(dtype),  # type: ignore[arg-type]
             tokenizer,
-            CLIPImageProcessorPil(size=edge, crop_size=crop),
+            CLIPImageProcessorPil(size=resize, crop_size=crop),
             "random-llava",
         )
-    shapes = [[2 * _TILE, 2 * _TILE]]
+    grid_sizes = [[2 * _TILE, 2 * _TILE]]
     next_config = LlavaNextConfig(
         vision_config=vision,
         text_config=text,
         image_token_index=image,
         vision_feature_layer=-1,
-        image_grid_pinpoints=shapes,
+        image_grid_pinpoints=grid_sizes,
     )
     return LlavaNextAdapter(
         random_model(lambda: LlavaNextForConditionalGeneration(next_config)).to(dtype),  # type: ignore[arg-type]
         tokenizer,
-        LlavaNextImageProcessorPil(size=edge, crop_size=crop, image_grid_pinpoints=shapes),
+        LlavaNextImageProcessorPil(size=resize, crop_size=crop, image_grid_pinpoints=grid_sizes),
         "random-llava-next",
     )
 
 
 def build_picture() -> Image.Image:
-    """A square one, which fills every tile."""
+    """Return a square picture, which fills every tile."""
     return Image.new("RGB", (2 * _TILE, 2 * _TILE), (90, 140, 60))

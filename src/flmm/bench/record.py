@@ -1,4 +1,4 @@
-"""What recording costs beside plain chat and beside eager attention.
+"""The cost of recording, compared with plain chat and with eager attention.
 
 Letters: ``M`` layers, ``N`` heads, ``T`` tokens of the answer, ``C`` image tokens, ``L`` tokens of
 the whole sequence.
@@ -22,14 +22,14 @@ from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
 
 Mode = Literal["plain", "recorded", "eager"]
-"""Chat alone; chat that flmm records; transformers' own ``output_attentions``."""
+"""Chat without recording; with flmm's recorder; with transformers' ``output_attentions``."""
 
 _MAX_EAGER_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
 class ChatSetting:
-    """One LMM and one chat with it."""
+    """A random LMM, and how many tokens it generates on which device."""
 
     image_tokens: ImageTokens
     llm_size: LLMSize
@@ -38,37 +38,37 @@ class ChatSetting:
     dtype: torch.dtype
 
     def load_model(self) -> tuple[LMMAdapter, Prompt]:
-        """The model, and the question that it is asked."""
+        """Return the LMM's adapter on the device, and the prompt."""
         adapter = build_random_lmm(self.image_tokens, self.llm_size, self.dtype)
         adapter.model.to(torch.device(self.device))  # type: ignore[arg-type]
         return adapter, adapter.build_prompt(build_picture(), "What is in the picture?")
 
     @property
     def map_bytes(self) -> int:
-        """T·M·N·C values of 2 bytes."""
+        """Bytes of the recorded maps: T·M·N·C values of 2 bytes."""
         return self.new_tokens * self.llm_size.layers * self.llm_size.heads * self.image_tokens * 2
 
     def eager_bytes(self, length: int) -> int:
-        """M·N·L² values that eager attention keeps of the prompt alone."""
+        """Return the bytes of the prompt's eager attention: M·N·L² values, L = ``length``."""
         per_value = torch.finfo(self.dtype).bits // 8
         return self.llm_size.layers * self.llm_size.heads * length**2 * per_value
 
 
 @dataclass(frozen=True)
 class ModeCost:
-    """One mode's figures; ratios and differences are to plain chat in the same run."""
+    """The cost of one mode; ratio and difference are to plain chat in the same run."""
 
     mode: Mode
     seconds: float
     """Median."""
     time_ratio: float
-    """Median of the ratios of runs that followed one another."""
+    """Median over repeats of the ratio to the same repeat's plain chat."""
     extra_bytes: int | None
-    """Median peak memory over plain chat's; None where the system does not tell."""
+    """Median peak memory minus plain chat's; None where the system cannot measure it."""
 
 
 def run_chat(adapter: LMMAdapter, prompt: Prompt, mode: Mode, new_tokens: int) -> None:
-    """One answer of ``new_tokens`` tokens."""
+    """Generate one answer of ``new_tokens`` tokens."""
     if mode == "plain":
         adapter.generate(prompt, new_tokens)
     elif mode == "recorded":
@@ -86,7 +86,7 @@ def run_chat(adapter: LMMAdapter, prompt: Prompt, mode: Mode, new_tokens: int) -
 
 @contextmanager
 def eager_attention(adapter: LMMAdapter) -> Iterator[None]:
-    """The LLM computes its attention as transformers must to give it away: every L×L matrix."""
+    """Switch the LLM to eager attention inside the block, which computes every L×L matrix."""
     configs = {
         id(config): config
         for module in adapter.text_model.modules()
@@ -101,7 +101,7 @@ def eager_attention(adapter: LMMAdapter) -> Iterator[None]:
 
 
 def measure_peak(setting: ChatSetting, mode: Mode) -> int:
-    """Bytes that one chat needs at most, its model included; for a process of its own."""
+    """Return the peak bytes of one chat, including the model; to be run in a new process."""
     adapter, prompt = setting.load_model()
     run_chat(adapter, prompt, "plain", 2)
     reset_peak(setting.device)
@@ -112,11 +112,11 @@ def measure_peak(setting: ChatSetting, mode: Mode) -> int:
 def measure(
     setting: ChatSetting, repeats: int, on_message: Callable[[str], None]
 ) -> list[ModeCost]:
-    """Every mode in turn, ``repeats`` times, in one process; then their memory as often.
+    """Time every mode in turn, ``repeats`` times, then measure peak memory as often.
 
-    For its memory each chat has a process of its own, several times: the same chat's peak varies by
-    tens of MB, as the allocator's pages fall. Eager attention is left out where its matrices would
-    not fit. ``begin`` is told what comes next.
+    Peak memory is measured in a new process each time; the median is taken, as it varies by tens of
+    MB. Eager attention is left out where its matrices exceed 4 GiB. ``on_message`` is called with
+    the next step.
     """
     on_message(f"making a random LMM with {setting.image_tokens} image tokens")
     adapter, prompt = setting.load_model()
@@ -140,7 +140,7 @@ def measure(
             peaks[mode].append(run_in_new_process(measure_peak, setting, mode))
     costs = []
     for mode in modes:
-        ratios = [one / plain for one, plain in zip(seconds[mode], seconds["plain"], strict=True)]
+        ratios = [chat / plain for chat, plain in zip(seconds[mode], seconds["plain"], strict=True)]
         extra = (
             round(statistics.median(peaks[mode]) - statistics.median(peaks["plain"]))
             if peaks[mode]

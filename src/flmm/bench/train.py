@@ -1,4 +1,4 @@
-"""What training costs: flmm with and without its cache, and the way of the paper's authors.
+"""The time of training: flmm with and without its cache, and the paper authors' method.
 
 Letters: ``P`` phrases, ``h w`` image-token grid.
 """
@@ -45,12 +45,12 @@ from flmm.train.fit import TrainingRun, fit
 from flmm.train.settings import TrainingSettings
 
 TrainingMethod = Literal["authors", "uncached", "cached"]
-"""Eager full attention, one picture a step and SAM's decoder once a phrase; flmm; flmm from its
-cache, the making of it included."""
+"""The authors' (eager full attention, one picture a step, one SAM decoder call a phrase); flmm
+without a cache; flmm with a cache, including the time to fill it."""
 
 
 def large_sam() -> SamModel:
-    """A random SAM as large as the paper's, ViT-L."""
+    """Return a random SAM of the paper's size, ViT-L."""
     vision = {
         "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "mlp_dim": 4096,
         "global_attn_indexes": [5, 11, 17, 23],
@@ -59,7 +59,7 @@ def large_sam() -> SamModel:
 
 
 def small_sam() -> SamModel:
-    """A random SAM of pictures of 128 pixels, to try the benchmark itself."""
+    """Return a tiny random SAM for 128-pixel pictures, to test the benchmark itself."""
     side = 128
     vision = {
         "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_dim": 32,
@@ -71,7 +71,7 @@ def small_sam() -> SamModel:
 
 @dataclass(frozen=True)
 class TrainingSize:
-    """How large everything is that a run is made of."""
+    """The sizes of a run's models."""
 
     llm: LLMSize
     sam: Callable[[], SamModel]
@@ -84,17 +84,17 @@ SMALL_SIZES = TrainingSize(SMALL, small_sam, 4)
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """One way's figures, all of the same run."""
+    """The cost of one method."""
 
     way: TrainingMethod
     seconds: float
     ratio: float
-    """÷ the cached way's."""
+    """Seconds ÷ the cached method's seconds in the same run."""
 
 
 @dataclass(frozen=True)
 class _BenchmarkInputs:
-    """Everything that the ways share."""
+    """Inputs that all methods share."""
 
     folder: Path
     adapter: LMMAdapter
@@ -111,7 +111,7 @@ class _BenchmarkInputs:
         torch.manual_seed(0)
         return GroundingHead(config, self.sam).to(adapter.device)
 
-    def read_live_pictures(self, head: GroundingHead) -> UncachedDataset:
+    def make_dataset(self, head: GroundingHead) -> UncachedDataset:
         extractor = FeatureExtractor(self.adapter, head)
         return UncachedDataset(self.samples, extractor, ReferringProtocol.TOGETHER, print)
 
@@ -123,7 +123,7 @@ def measure(
     device: str,
     on_message: Callable[[str], None],
 ) -> list[TrainingCost]:
-    """The seconds of each way for the captions of some sticker scenes, ``begin`` told of each."""
+    """Time each method on the captions of some sticker scenes; ``on_message`` names each."""
     on_message("making a random LMM and SAM")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -139,47 +139,56 @@ def measure(
             device=device,
         )  # fmt: skip
         bench = _BenchmarkInputs(folder, adapter, size.sam(), samples, settings, size.base_channels)
-        ways: dict[TrainingMethod, Callable[[_BenchmarkInputs], None]] = {
+        methods: dict[TrainingMethod, Callable[[_BenchmarkInputs], None]] = {
             "authors": _train_like_authors, "uncached": _train_uncached, "cached": _train_cached
         }  # fmt: skip
         seconds: dict[TrainingMethod, float] = {}
-        for way, run in ways.items():
-            on_message(f"{epochs} epochs of {pictures} pictures, {way}")
+        for method, run in methods.items():
+            on_message(f"{epochs} epochs of {pictures} pictures, {method}")
             start = time.perf_counter()
             run(bench)
             if device != "cpu":
                 torch.cuda.synchronize(device)
-            seconds[way] = time.perf_counter() - start
-    return [TrainingCost(way, took, took / seconds["cached"]) for way, took in seconds.items()]
+            seconds[method] = time.perf_counter() - start
+    return [
+        TrainingCost(method, took, took / seconds["cached"]) for method, took in seconds.items()
+    ]
 
 
 def _run_training(
-    bench: _BenchmarkInputs, head: GroundingHead, pictures: TrainingDataset, out: str
+    bench: _BenchmarkInputs, head: GroundingHead, dataset: TrainingDataset, out: str
 ) -> None:
     settings = bench.settings.model_copy(update={"out": bench.folder / out})
     settings.out.mkdir()
     accelerator = Accelerator(cpu=settings.device == "cpu")
-    nothing = UncachedDataset(
+    no_validation_data = UncachedDataset(
         [], FeatureExtractor(bench.adapter, head), ReferringProtocol.TOGETHER, print
     )
     fit(
         TrainingRun(
-            settings, accelerator, head, pictures, nothing, {}, lambda _s, _n: None, no_progress
+            settings,
+            accelerator,
+            head,
+            dataset,
+            no_validation_data,
+            {},
+            lambda _scores, _step: None,
+            no_progress,
         )
     )
 
 
 def _train_uncached(bench: _BenchmarkInputs) -> None:
     head = bench.build_head()
-    _run_training(bench, head, bench.read_live_pictures(head), "uncached")
+    _run_training(bench, head, bench.make_dataset(head), "uncached")
 
 
 def _train_cached(bench: _BenchmarkInputs) -> None:
     head = bench.build_head()
-    live = bench.read_live_pictures(head)
+    dataset = bench.make_dataset(head)
     key = CacheKey.build(bench.adapter, head, ReferringProtocol.TOGETHER, CachePrecision.FLOAT16)
     cache = FeatureCache(bench.folder / "cache", key, CachePrecision.FLOAT16, print, no_progress)
-    for _ in fill_cache(cache, live, range(len(live))):
+    for _ in fill_cache(cache, dataset, range(len(dataset))):
         pass
     digests = [sample_digest(sample) for sample in bench.samples]
     _run_training(bench, head, CachedDataset(cache, digests), "cached")
@@ -187,26 +196,26 @@ def _train_cached(bench: _BenchmarkInputs) -> None:
 
 def _train_like_authors(bench: _BenchmarkInputs) -> None:
     head = bench.build_head()
-    live = bench.read_live_pictures(head)
-    optimizer = AdamW([one for one in head.parameters() if one.requires_grad], 1e-4)
+    dataset = bench.make_dataset(head)
+    optimizer = AdamW([weight for weight in head.parameters() if weight.requires_grad], 1e-4)
     for _ in range(bench.settings.epochs):
-        for number in range(len(bench.samples)):
-            _compute_picture_loss(bench, head, live, number).backward()  # type: ignore[no-untyped-call]
+        for index in range(len(bench.samples)):
+            _compute_picture_loss(bench, head, dataset, index).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(head.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
 
 
 def _compute_picture_loss(
-    bench: _BenchmarkInputs, head: GroundingHead, live: UncachedDataset, number: int
+    bench: _BenchmarkInputs, head: GroundingHead, dataset: UncachedDataset, index: int
 ) -> Tensor:
-    """The loss of one picture's caption."""
-    read = live.load_sample(number)
-    assert read is not None
-    _, asked = read
-    (exchange,) = asked.exchanges
+    """Return the loss of one picture's caption, computed like the authors."""
+    loaded = dataset.load_sample(index)
+    assert loaded is not None
+    _, picture_exchanges = loaded
+    (exchange,) = picture_exchanges.exchanges
     adapter = bench.adapter
-    prompt = adapter.build_prompt(asked.picture, exchange.question, exchange.answer)
+    prompt = adapter.build_prompt(picture_exchanges.picture, exchange.question, exchange.answer)
     assert prompt.answer_offsets is not None
     assert exchange.answer is not None
     with torch.no_grad(), eager_attention(adapter):
@@ -215,7 +224,7 @@ def _compute_picture_loss(
             **adapter.collate([prompt], keep_pixels=True).model_inputs, use_cache=False,
             output_attentions=True, output_hidden_states=True,
         )  # fmt: skip
-        embedding = head.refiner.encode(np.asarray(asked.picture))
+        embedding = head.refiner.encode(np.asarray(picture_exchanges.picture))
     assert output.attentions is not None
     assert output.hidden_states is not None
     columns = prompt.image_token_positions.to(adapter.device)
@@ -224,10 +233,10 @@ def _compute_picture_loss(
     for start, end in exchange.spans:
         span = make_phrase_span(exchange.answer, start, end, prompt.answer_offsets)
         rows = [prompt.answer_start + token for token in span.tokens]
-        attention = torch.stack([one[0][:, rows][..., columns] for one in output.attentions])
+        attention = torch.stack([layer[0][:, rows][..., columns] for layer in output.attentions])
         grid = attention.reshape(*attention.shape[:-1], *view.geometry.grid)
         maps.append(merge_token_maps(grid))
-        states.append(torch.stack([one[0, rows] for one in output.hidden_states[1:]]))
+        states.append(torch.stack([layer[0, rows] for layer in output.hidden_states[1:]]))
     decoded = crop_to_picture(head.mask_decoder(torch.stack(maps))[:, 0], view.geometry)
     prompts = head.text_prompts(states)
     refined = torch.cat(
@@ -238,6 +247,6 @@ def _compute_picture_loss(
             for i in range(len(prompts))
         ]
     )
-    masks, ignored = (one.to(decoded) for one in build_targets(*read))
+    masks, ignored = (target.to(decoded) for target in build_targets(*loaded))
     loss = masked_loss(decoded, masks, ignored) + masked_loss(refined, masks, ignored)
     return loss / len(prompts)

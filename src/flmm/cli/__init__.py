@@ -1,1 +1,1 @@
-"""The command ``flmm``. Its modules import nothing heavy until a command really runs."""
+"""The command ``flmm``. Its modules import heavy libraries only when a command runs."""

@@ -1,4 +1,4 @@
-"""``flmm attend``: where in the picture the model looks with each word."""
+"""``flmm attend``: the attention of each word of an answer to the picture."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,7 +32,7 @@ def attend(
         typer.Option(
             metavar="TEXT",
             show_default=False,
-            help="A caption or answer to put in the model's mouth; by default it says its own.",
+            help="A caption or answer to trace; by default the model generates its own.",
         ),
     ] = None,
     word: Annotated[
@@ -69,16 +69,16 @@ def attend(
     figure = find_output_path(image, out, as_json)
     grounder = load_grounder(model, lmm, device, dtype)
     with show_spinner("looking at the picture"):
-        attended = grounder.attend(
+        view = grounder.attend(
             picture, question, words, answer=answer, max_new_tokens=max_new_tokens
         )
-    content = attended.to_dict(layer, head) if as_json else None
+    content = view.to_dict(layer, head) if as_json else None
     if figure is not None:
-        attended.save(figure, layer, head)
+        view.save(figure, layer, head)
     if content is not None:
         print_json(content)
     else:
-        _print_attention_view(attended, figure)
+        _print_attention_view(view, figure)
 
 
 def _print_attention_view(view: "AttentionView", figure: Path | None) -> None:

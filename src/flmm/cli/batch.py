@@ -1,4 +1,4 @@
-"""``flmm batch``: ask about many pictures, or segment them, into one file of results."""
+"""``flmm batch``: questions about many pictures, or phrases to segment, into one results file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -79,7 +79,7 @@ def batch(
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not is_terminal()) as progress:
         bar = progress.add_task("pictures", total=len(tasks), completed=results.num_done)
-        outcomes = run_tasks(
+        result_batches = run_tasks(
             grounder,
             folder,
             tasks[results.num_done :],
@@ -87,14 +87,14 @@ def batch(
             max_new_tokens=max_new_tokens,
             refine=refine,
         )
-        for some in outcomes:
+        for result_batch in result_batches:
             if overlays is not None:
-                for number, outcome in enumerate(some, results.num_done + 1):
-                    if outcome.answer is not None:
-                        name = f"{number:06d}-{Path(outcome.task.image).stem}.png"
-                        outcome.answer.save(overlays / name)
-            results.append(some)
-            progress.advance(bar, len(some))
+                for number, result in enumerate(result_batch, results.num_done + 1):
+                    if result.answer is not None:
+                        name = f"{number:06d}-{Path(result.task.image).stem}.png"
+                        result.answer.save(overlays / name)
+            results.append(result_batch)
+            progress.advance(bar, len(result_batch))
     if as_json:
         print_json({"out": str(out), "pictures": results.num_done, "failed": results.num_failed})
         return

@@ -1,4 +1,4 @@
-"""``flmm bench``: what flmm costs on this machine."""
+"""``flmm bench``: the time and memory that flmm takes on this machine."""
 
 from dataclasses import asdict
 from enum import StrEnum
@@ -39,7 +39,7 @@ def _bench() -> None:
 def record(
     image_tokens: Annotated[
         list[ImageTokenCount] | None,
-        typer.Option(help="Of the picture; by default the one and the other."),
+        typer.Option(help="Of the picture; by default both."),
     ] = None,
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")] = 64,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each mode runs.")] = 3,
@@ -60,28 +60,30 @@ def record(
     from flmm.user_input import find_device, find_dtype
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    found = find_device(device)
-    if found.type not in ("cpu", "cuda"):
-        raise InputError(f"--device is {str(found)!r}; the benchmark knows cpu and cuda")
-    place, sizes = str(found), HALF_BILLION if size == "0.5B" else SMALL
-    kind = find_dtype(dtype) or (torch.float32 if place == "cpu" else torch.bfloat16)
-    known: dict[ImageTokenCount, ImageTokens] = {
+    torch_device = find_device(device)
+    if torch_device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device is {str(torch_device)!r}; the benchmark knows cpu and cuda")
+    device_name, sizes = str(torch_device), HALF_BILLION if size == "0.5B" else SMALL
+    torch_dtype = find_dtype(dtype) or (torch.float32 if device_name == "cpu" else torch.bfloat16)
+    layouts: dict[ImageTokenCount, ImageTokens] = {
         ImageTokenCount.ONE_VIEW: 576,
         ImageTokenCount.TILES: 2880,
     }
-    counts = [known[count] for count in image_tokens or known]
-    settings = [ChatSetting(count, sizes, new_tokens, place, kind) for count in counts]
+    settings = [
+        ChatSetting(layouts[count], sizes, new_tokens, device_name, torch_dtype)
+        for count in image_tokens or layouts
+    ]
     with Progress(console=Console(stderr=True)) as progress:
-        # Making the model, three modes timed and then weighed; grounding and loading.
+        # Each setting builds its model and measures time and memory of three modes.
         bar = progress.add_task("starting", total=len(settings) * (1 + 6 * repeats) + 2)
 
-        def begin(work: str) -> None:
-            progress.update(bar, description=work, advance=1)
+        def on_stage(description: str) -> None:
+            progress.update(bar, description=description, advance=1)
 
-        chats = [(setting, measure(setting, repeats, begin)) for setting in settings]
-        begin("grounding")
-        grounding = ground.measure(sizes, place, repeats)
-        begin("loading")
+        chats = [(setting, measure(setting, repeats, on_stage)) for setting in settings]
+        on_stage("grounding")
+        grounding = ground.measure(sizes, device_name, repeats)
+        on_stage("loading")
         loading = load.measure(settings[0])
         progress.update(bar, completed=progress.tasks[bar].total)
     if as_json:
@@ -99,13 +101,13 @@ def record(
         f"{ground.PHRASES} phrases in a batch: {grounding.all_phrases:.2f} s, one"
         f" {grounding.one_phrase:.2f} s; ÷ as many single ones {grounding.ratio:.2f}"
     )
-    held = (
+    peak = (
         "at most – held"
         if loading.peak is None
         else f"at most {_format_megabytes(loading.peak)} held; ÷ weights"
         f" {loading.peak / loading.weights:.2f}"
     )
-    console.print(f"loading: weights {_format_megabytes(loading.weights)}, {held}")
+    console.print(f"loading: weights {_format_megabytes(loading.weights)}, {peak}")
 
 
 @app.command()
@@ -132,7 +134,9 @@ def train(
     sizes = REAL_SIZES if size == "0.5B" else SMALL_SIZES
     costs = measure(sizes, pictures, epochs, str(find_device(device)), print_message)
     if as_json:
-        print_json({"pictures": pictures, "epochs": epochs, "ways": [asdict(one) for one in costs]})
+        print_json(
+            {"pictures": pictures, "epochs": epochs, "ways": [asdict(cost) for cost in costs]}
+        )
         return
     table = Table("training", "seconds", "÷ cached", box=None, pad_edge=False)
     for cost in costs:

@@ -1,4 +1,4 @@
-"""``flmm chat``: ask about a picture, see where the answer's words are."""
+"""``flmm chat``: an answer about a picture, with the masks of its phrases."""
 
 from typing import Annotated, Literal
 

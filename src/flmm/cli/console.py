@@ -1,4 +1,4 @@
-"""What commands show: results on standard output, everything else on standard error."""
+"""The output of commands: results on standard output, everything else on standard error."""
 
 import json
 import sys
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from flmm.progress import ProgressCallback
 
 _MAX_PROGRESS_LINES = 20
-"""In a log that nobody watches, at most."""
+"""Limits the progress lines where standard error is no terminal."""
 
 
 def is_terminal() -> bool:
-    """Whether somebody may be watching standard error."""
+    """Return whether standard error is a terminal."""
     return sys.stderr.isatty()
 
 
 def print_message(message: str) -> None:
-    """One line on standard error, whatever is in the message."""
+    """Print a message as one line on standard error."""
     print(f"flmm: {' '.join(message.split())}", file=sys.stderr)
 
 
 @contextmanager
 def show_spinner(message: str | None) -> Iterator[None]:
-    """Shows a spinner on standard error when that is a terminal; None shows nothing."""
+    """Show a spinner on standard error when that is a terminal; None shows nothing."""
     if message is None or not is_terminal():
         yield
         return
@@ -44,7 +44,7 @@ def show_spinner(message: str | None) -> Iterator[None]:
 
 @contextmanager
 def show_progress() -> "Iterator[ProgressCallback]":
-    """A bar with the time that is left, or now and then a line where nobody watches."""
+    """Show a progress bar with the remaining time; print lines now and then without a terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -61,26 +61,26 @@ def show_progress() -> "Iterator[ProgressCallback]":
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), disable=not is_terminal()) as bar:
         task = bar.add_task("starting", total=None)
-        told = -1
+        last_printed = -1
 
-        def watch(done: int, total: int, how: str) -> None:
-            nonlocal told
-            bar.update(task, completed=done, total=total, description=how)
-            share = done * _MAX_PROGRESS_LINES // total
-            if bar.disable and share != told:
-                told = share
-                print_message(f"{done} of {total}: {how}")
+        def on_progress(done: int, total: int, description: str) -> None:
+            nonlocal last_printed
+            bar.update(task, completed=done, total=total, description=description)
+            step = done * _MAX_PROGRESS_LINES // total
+            if bar.disable and step != last_printed:
+                last_printed = step
+                print_message(f"{done} of {total}: {description}")
 
-        yield watch
+        yield on_progress
 
 
 def print_json(content: Mapping[str, object]) -> None:
-    """One JSON document on standard output, in ASCII so that it suits any terminal."""
+    """Print one JSON document on standard output, in ASCII so that any terminal shows it."""
     print(json.dumps(content))
 
 
 def show_answer(answer: "Answer", overlay: Path | None, as_json: bool) -> None:
-    """Prints an answer, and saves its overlay first when there is a place for it."""
+    """Print an answer, after saving its overlay if a path is given."""
     if overlay is not None:
         answer.save(overlay)
     if as_json:
@@ -96,7 +96,7 @@ def show_answer(answer: "Answer", overlay: Path | None, as_json: bool) -> None:
 
 
 def _highlight_phrases(answer: "Answer") -> "Text":
-    """The text with each phrase on its colour."""
+    """Return the text with each phrase on its colour."""
     from rich.text import Text
 
     text = Text(replace_control_characters(answer.text))
@@ -138,5 +138,5 @@ def _phrase_style(index: int) -> str:
 
 
 def replace_control_characters(text: str) -> str:
-    """The same number of characters, without those that would command a terminal."""
+    """Replace each control character, which a terminal would act on, by a space."""
     return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)

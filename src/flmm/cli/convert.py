@@ -1,4 +1,4 @@
-"""``flmm convert``: make a head of a checkpoint that the method's authors published."""
+"""``flmm convert``: conversion of a checkpoint that the method's authors published."""
 
 from pathlib import Path
 from typing import Annotated

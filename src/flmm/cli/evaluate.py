@@ -1,4 +1,4 @@
-"""``flmm evaluate``: measure a head on a benchmark, and cut its tables."""
+"""``flmm evaluate``: a head measured on a benchmark, and its tables."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from flmm.evaluate.score_tables import EvaluationReport, ScoreTable
 
 _PROCESS_TIMEOUT = timedelta(days=7)
-"""How long one process may wait for the slowest."""
+"""How long a process may wait for the slowest one."""
 
 
 class ProtocolChoice(StrEnum):
-    """How a picture's referring expressions are asked (``flmm.data.exchanges.Protocol``)."""
+    """How referring expressions are asked (``flmm.data.exchanges.ReferringProtocol``)."""
 
     TOGETHER = "together"
     ONE_BY_ONE = "one-by-one"
@@ -109,7 +109,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure a head on a benchmark, the way that papers do."""
     require_packages("evaluate", "accelerate", "pyarrow", "yaml")
-    given: dict[str, object] = {
+    options: dict[str, object] = {
         key: value
         for key, value in {
             "name": name, "folder": folder, "file": file, "pictures": pictures, "part": part,
@@ -118,7 +118,7 @@ def evaluate(
         if value is not None
     }  # fmt: skip
     if table is not None:
-        if benchmark is not None or given or out is not None:
+        if benchmark is not None or options or out is not None:
             raise InputError("--table cuts tables of a finished run; give nothing else but --json")
         from flmm.evaluate.score_tables import build_report
 
@@ -126,13 +126,14 @@ def evaluate(
         return
     if benchmark is None:
         raise InputError("no benchmark is given; name a YAML file or a kind, or --table DIR")
-    found = _read_benchmark(benchmark, given)
-    if (done := _run_benchmark(found, protocol, out, model, lmm, device, dtype)) is not None:
-        _print_report(done[0], done[1], as_json)
+    loaded = _read_benchmark(benchmark, options)
+    result = _run_benchmark(loaded, protocol, out, model, lmm, device, dtype)
+    if result is not None:
+        _print_report(*result, as_json)
 
 
 def _read_benchmark(benchmark: str, options: dict[str, object]) -> "Benchmark":
-    """The data set that the arguments name, read."""
+    """Read the data set that the arguments name."""
     import yaml
 
     from flmm.data.sources import check_sources
@@ -159,15 +160,15 @@ def _read_benchmark(benchmark: str, options: dict[str, object]) -> "Benchmark":
         "reason_seg": Scoring.REASON_SEG,
         "grounded_conversation": Scoring.CONVERSATION,
     }.get(source.kind, Scoring.BY_KIND)
-    described = source.model_dump(mode="json", exclude_none=True)
-    return Benchmark(source.name, described, source.read(base), scoring)
+    description = source.model_dump(mode="json", exclude_none=True)
+    return Benchmark(source.name, description, source.read(base), scoring)
 
 
 def _default_dataset_name(kind: str, options: dict[str, object]) -> str:
-    """A name by which people know it, such as "refcoco refcoco+ testA"."""
-    places = [place.stem for place in (options.get("folder"), options.get("file"))
-              if isinstance(place, Path)]  # fmt: skip
-    return " ".join(dict.fromkeys(map(str, filter(None, (kind, *places, options.get("part"))))))
+    """Return a name such as "refcoco refcoco+ testA"."""
+    stems = [path.stem for path in (options.get("folder"), options.get("file"))
+             if isinstance(path, Path)]  # fmt: skip
+    return " ".join(dict.fromkeys(map(str, filter(None, (kind, *stems, options.get("part"))))))
 
 
 def _run_benchmark(
@@ -179,7 +180,7 @@ def _run_benchmark(
     device: str | None,
     dtype: str | None,
 ) -> "tuple[EvaluationReport, Path] | None":
-    """The report and where it is; None in all processes but the first."""
+    """Run the benchmark; return its report and folder, None in all processes but the first."""
     from accelerate import PartialState
 
     from flmm.data.exchanges import ReferringProtocol
@@ -193,8 +194,8 @@ def _run_benchmark(
         device = str(state.device)
     grounder = load_grounder(model, lmm, device, dtype)
     if out is None:
-        words = f"{benchmark.name}-{protocol}-{head_fingerprint(grounder.head)[:8]}"
-        out = Path("flmm-evaluation") / re.sub(r"[^\w.+-]+", "-", words)
+        name = f"{benchmark.name}-{protocol}-{head_fingerprint(grounder.head)[:8]}"
+        out = Path("flmm-evaluation") / re.sub(r"[^\w.+-]+", "-", name)
     with _show_progress(benchmark.name, state.is_main_process) as advance:
         run(
             grounder,
@@ -215,7 +216,7 @@ def _run_benchmark(
 
 @contextmanager
 def _show_progress(title: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time that is left, on standard error where somebody may watch it."""
+    """Show a progress bar with the remaining time on standard error when that is a terminal."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
@@ -250,11 +251,11 @@ def _print_report(report: "EvaluationReport", out: Path, as_json: bool) -> None:
 def _build_rich_table(table: "ScoreTable") -> "Table":
     from rich.table import Table
 
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    drawn.add_column("", no_wrap=True)
+    rich_table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    rich_table.add_column("", no_wrap=True)
     for column in (*table.rows[0].scores, table.count_name):
-        drawn.add_column(column, justify="right")
+        rich_table.add_column(column, justify="right")
     for row in table.rows:
         scores = ("–" if score != score else f"{score:.1f}" for score in row.scores.values())
-        drawn.add_row(row.name, *scores, f"{row.count:,}")
-    return drawn
+        rich_table.add_row(row.name, *scores, f"{row.count:,}")
+    return rich_table

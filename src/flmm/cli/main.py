@@ -1,6 +1,7 @@
-"""The command ``flmm``: its sub-commands, and how it ends.
+"""The command ``flmm``: its sub-commands and exit codes.
 
-Exit code 0: done; 2: the user's mistake, told in one line; 1: a failure of flmm, with a traceback.
+Exit code 0: done; 2: the user's mistake, explained in one line; 1: a failure of flmm, with a
+traceback.
 """
 
 import os
@@ -50,8 +51,8 @@ if find_spec("flmm.cli.stickers") is not None:
     app.add_typer(import_module("flmm.cli.stickers").app, name="stickers")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"flmm {flmm.__version__}")
         raise typer.Exit
 
@@ -75,7 +76,7 @@ def about(
 
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs the command and ends the process.
+    """Run the command and end the process.
 
     Args:
         arguments: without the command's own name; None for the process's.
@@ -95,7 +96,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _silence_libraries() -> None:
-    """Standard error is for flmm's own one line; whoever debugs sets these variables instead."""
+    """Keep libraries' warnings off standard error; variables that the user has set stay."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not is_terminal():

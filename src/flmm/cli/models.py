@@ -1,4 +1,4 @@
-"""``flmm models``: the LMM families, how each is verified, and the heads that are here."""
+"""``flmm models``: the LMM families, how each is verified, and the embedded heads."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from flmm.lmm.auto import list_families
 from flmm.lmm.model_type import read_model_type
 from flmm.user_input import find_embedded_models
 
-# What stands behind each family, by its model type; one without an entry has the contract tests.
+# How a family is verified, by its model type; the others by the contract tests.
 _VERIFICATION_BY_MODEL_TYPE = {
     "llava": "contract tests; flmm's own trained model, end to end",
 }
@@ -40,14 +40,14 @@ class FamilyRow:
     hub_ids: tuple[str, ...]
     verified: str
     heads: tuple[str, ...]
-    """Heads that are here for an LMM of this family."""
+    """Embedded heads for an LMM of this family."""
     published: bool
     """Whether the method's authors published heads for LMMs of this family."""
 
 
 @dataclass(frozen=True)
 class HeadRow:
-    """A head that can be used at once."""
+    """A head that comes with flmm."""
 
     name: str
     lmm: str
@@ -59,21 +59,21 @@ class HeadRow:
 
 def models(as_json: JsonOption = False) -> None:
     """List the LMM families that flmm reads and the heads that come with it."""
-    here = _list_embedded_heads()
-    known = [
+    heads = _list_embedded_heads()
+    families = [
         FamilyRow(
             family.model_types,
             family.adapter_name,
             family.hub_ids,
             _VERIFICATION_BY_MODEL_TYPE.get(family.model_types[0], _DEFAULT_VERIFICATION),
-            tuple(head.name for head in here if head.model_type in family.model_types),
+            tuple(head.name for head in heads if head.model_type in family.model_types),
             family.model_types[0] in _MODEL_TYPES_WITH_PUBLISHED_HEADS,
         )
         for family in list_families()
     ]
     if as_json:
         print_json(
-            {"families": [asdict(row) for row in known], "heads": [asdict(row) for row in here]}
+            {"families": [asdict(row) for row in families], "heads": [asdict(row) for row in heads]}
         )
         return
     from rich.console import Console
@@ -85,15 +85,15 @@ def models(as_json: JsonOption = False) -> None:
     )
     for column in table.columns:
         column.no_wrap = True
-    for family in known:
-        heads = [*family.heads, *(["published"] if family.published else [])]
+    for family in families:
+        head_names = [*family.heads, *(["published"] if family.published else [])]
         table.add_row(
-            "\n".join(family.model_types), "\n".join(family.hub_ids), "\n".join(heads) or "–"
+            "\n".join(family.model_types), "\n".join(family.hub_ids), "\n".join(head_names) or "–"
         )
     console.print(table)
     console.print()
     table = Table("head", "LMM", "layers", "heads", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for head in here:
+    for head in heads:
         table.add_row(head.name, head.lmm, str(head.layers), str(head.heads))
     console.print(table)
     console.print()

@@ -1,4 +1,4 @@
-"""The options that commands share, and what they mean."""
+"""Options that commands share, and the checks and loading behind them."""
 
 import gc
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ RefineOption = Annotated[
 
 
 def find_output_path(image: Path, out: Path | None, as_json: bool) -> Path | None:
-    """Where the overlay goes, checked before the work is done; None for nowhere.
+    """Return the overlay's path, checked before the work is done; None for no overlay.
 
     Raises:
         InputError: it cannot be written there, or would replace the picture itself.
@@ -98,8 +98,8 @@ def find_output_path(image: Path, out: Path | None, as_json: bool) -> Path | Non
 def load_grounder(
     model: str | None, lmm: str | None, device: str | None, dtype: str | None
 ) -> "Grounder":
-    """The grounder that the options name."""
-    # A spinner would spoil the bars of a download, so only what is surely here gets one.
+    """Load the grounder that the options name."""
+    # A spinner would break a download's bars, so only the embedded models get one.
     local = model is None and lmm is None
     if not local and is_terminal():
         print_message("loading the model")
@@ -113,10 +113,10 @@ def load_grounder(
 
 
 def require_packages(extra: str, *packages: str) -> None:
-    """Whether what a command needs beyond flmm itself is installed.
+    """Check that the packages of an extra are installed.
 
     Raises:
-        InputError: it is not; names the extra that brings it.
+        InputError: one is missing; names the extra.
     """
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
@@ -127,10 +127,9 @@ def require_packages(extra: str, *packages: str) -> None:
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """What is imported and loaded here lives as long as the process.
+    """Turn garbage collection off while imports and models, which are never freed, are loaded.
 
-    Looking through it for garbage, again and again while it grows and once more at the end, is a
-    quarter of the time that a command takes.
+    Collections during loading and at exit would take a quarter of a command's time.
     """
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""``flmm report``: the paper's claims, measured on a model; tables and figures."""
+"""``flmm report``: tables and figures of the paper's claims, measured on a model."""
 
 import time
 from enum import StrEnum
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ClaimName(StrEnum):
-    """The claims, in the order that the report has them (``flmm.report.claims.CLAIMS``)."""
+    """The claims, in the report's order (``flmm.report.claims.CLAIMS``)."""
 
     GROUND = "ground"
     ABLATIONS = "ablations"
@@ -51,7 +51,7 @@ def report(
         int, typer.Option(min=2, help="Pictures to measure on.")
     ] = 200,
     calibration: Annotated[
-        int, typer.Option(min=1, help="Other pictures, on which heads and levels are chosen.")
+        int, typer.Option(min=1, help="Other pictures, to choose heads and thresholds on.")
     ] = 60,
     training: Annotated[
         int, typer.Option(min=1, help="Further ones, from which small decoders learn.")
@@ -86,25 +86,26 @@ def report(
     from flmm.report.data import read_source_data, read_sticker_data
 
     if data is None:
-        found = read_sticker_data(work / "scenes", scenes, calibration, training)
+        report_data = read_sticker_data(work / "scenes", scenes, calibration, training)
     else:
-        found = read_source_data(read_data_source(data), data.parent, scenes, calibration, training)
+        source = read_data_source(data)
+        report_data = read_source_data(source, data.parent, scenes, calibration, training)
     grounder = load_grounder(model, lmm, device, dtype)
-    with show_progress() as watch:
-        bench = ReportContext(grounder, found, work, print_message, watch)
-        for name in select_claims(claims, bench):
-            begun = time.monotonic()
-            CLAIMS[name].run(bench, out)
-            print_message(f"{name}: {out / name}.md ({time.monotonic() - begun:.0f} s)")
+    with show_progress() as on_progress:
+        context = ReportContext(grounder, report_data, work, print_message, on_progress)
+        for name in select_claims(claims, context):
+            start = time.monotonic()
+            CLAIMS[name].run(context, out)
+            print_message(f"{name}: {out / name}.md ({time.monotonic() - start:.0f} s)")
     page = write_page(out, [str(name) for name in ClaimName])
     print(page)
 
 
 def select_claims(requested: list[ClaimName] | None, context: "ReportContext") -> list[ClaimName]:
-    """The wanted claims, checked before any is measured; without a wish, all that can be."""
+    """Return the requested claims, all checked before any is measured; None for all that can be."""
     from flmm.report.claims import CLAIMS
 
-    suited = []
+    selected = []
     for name in requested or list(ClaimName):
         try:
             CLAIMS[name].check(context)
@@ -113,12 +114,12 @@ def select_claims(requested: list[ClaimName] | None, context: "ReportContext") -
                 raise
             print_message(f"{name}: left out ({error})")
         else:
-            suited.append(name)
-    return suited
+            selected.append(name)
+    return selected
 
 
 def read_data_source(file: Path) -> "DataSource":
-    """The one data source that a file names."""
+    """Return the one data source that a YAML file names."""
     import yaml
 
     from flmm.data.sources import check_sources

@@ -1,4 +1,4 @@
-"""``flmm segment``: find what phrases refer to."""
+"""``flmm segment``: the masks of what phrases refer to."""
 
 from typing import Annotated
 
@@ -40,9 +40,9 @@ def segment(
     from flmm.pictures.reading import read_picture
 
     picture = read_picture(image)
-    checked = check_phrases(phrases)
+    checked_phrases = check_phrases(phrases)
     overlay = find_output_path(image, out, as_json)
     grounder = load_grounder(model, lmm, device, dtype)
     with show_spinner("looking at the picture"):
-        answer = grounder.segment(picture, checked, refine=refine)
+        answer = grounder.segment(picture, checked_phrases, refine=refine)
     show_answer(answer, overlay, as_json)

@@ -1,4 +1,4 @@
-"""`flmm stickers`: make the embedded model, and measure it."""
+"""``flmm stickers``: the embedded model's training and evaluation."""
 
 import os
 from pathlib import Path
@@ -20,12 +20,11 @@ def build(
 ) -> None:
     """Train the embedded model from scratch; called again, go on where it stopped."""
     require_packages("train", "accelerate")
-    from flmm.embedded.recipe.build import TrainingBudget
-    from flmm.embedded.recipe.build import build_model as build_model
+    from flmm.embedded.recipe.build import TrainingBudget, build_model
 
-    with show_progress() as watch:
-        result = build_model(out, TrainingBudget(), watch)
-    typer.echo(f"the model is in {result}")
+    with show_progress() as on_progress:
+        folder = build_model(out, TrainingBudget(), on_progress)
+    typer.echo(f"the model is in {folder}")
 
 
 @app.command()
@@ -65,7 +64,8 @@ def evaluate(
         settings.append(photograph_setting(photographs))
     if larger:
         settings.append(LARGER_SETTING)
-    wanted = [(setting, scenes) for setting in settings]
-    with show_progress() as watch:
-        reports = measure(model or EMBEDDED_MODEL_FOLDER, wanted, watch, processes=processes)
+    scene_counts = [(setting, scenes) for setting in settings]
+    folder = model or EMBEDDED_MODEL_FOLDER
+    with show_progress() as on_progress:
+        reports = measure(folder, scene_counts, on_progress, processes=processes)
     print_reports(reports, as_json)

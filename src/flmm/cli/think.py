@@ -1,4 +1,4 @@
-"""``flmm think``: look at what matters a second time, closer, before the answer."""
+"""``flmm think``: an answer after a closer look at a part of the picture."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal

@@ -1,4 +1,4 @@
-"""``flmm train``: a grounding head for any LMM."""
+"""``flmm train``: the training of a grounding head for any LMM."""
 
 import os
 import sys
@@ -62,11 +62,12 @@ def train(
         "learning_rate": learning_rate, "mixed_precision": mixed_precision, "protocol": protocol,
         "tracker": tracker, "seed": seed, "device": device, "dtype": dtype,
     }  # fmt: skip
-    given = {name: value for name, value in flags.items() if value is not None}
-    # Trackers talk on standard output, which is for the result alone.
-    with redirect_stdout(sys.stderr), show_progress() as watch:
-        result = run(read_settings(settings, given), settings.parent, print_message, watch)
-    # Every process of several comes here, and one of them is enough to tell.
+    overrides = {name: value for name, value in flags.items() if value is not None}
+    # Trackers print on standard output, which is for the result alone.
+    with redirect_stdout(sys.stderr), show_progress() as on_progress:
+        training_settings = read_settings(settings, overrides)
+        result = run(training_settings, settings.parent, print_message, on_progress)
+    # With several processes, only the first prints the result.
     if os.environ.get("RANK", "0") == "0":
         _print_result(result, as_json)
 
@@ -83,9 +84,11 @@ def _print_result(result: "TrainingResult", as_json: bool) -> None:
 
     console = Console(highlight=False)
     if result.scores is not None:
-        whole = {f"{result.scores.phrases} phrases": result.scores}
-        each = {f"{name}, {one.phrases} phrases": one for name, one in result.sources.items()}
-        for title, scores in {**whole, **(each if len(each) > 1 else {})}.items():
+        overall = {f"{result.scores.phrases} phrases": result.scores}
+        by_source = {
+            f"{name}, {scores.phrases} phrases": scores for name, scores in result.sources.items()
+        }
+        for title, scores in {**overall, **(by_source if len(by_source) > 1 else {})}.items():
             table = Table("", "cIoU", "mIoU", title=escape(title), box=None)
             for name, pair in (
                 ("mask decoder", (scores.decoder_cumulative_iou, scores.decoder_mean_iou)),
@@ -93,9 +96,9 @@ def _print_result(result: "TrainingResult", as_json: bool) -> None:
             ):
                 table.add_row(name, *(f"{value:.3f}" for value in pair))
             console.print(table)
-    kept = f"best head: step {result.best_step} of {result.steps}, in {result.head}"
-    console.print(kept, markup=False, soft_wrap=True)
+    best = f"best head: step {result.best_step} of {result.steps}, in {result.head}"
+    console.print(best, markup=False, soft_wrap=True)
     if result.left_out:
-        console.print(f"left out: {result.left_out} pictures or texts, told above")
+        console.print(f"left out: {result.left_out} pictures or texts, listed above")
     console.print(f"padding: {result.padding:.1%} of what the LMM read")
     console.print(f'try it: flmm segment PICTURE "PHRASE" --model {result.head}', soft_wrap=True)

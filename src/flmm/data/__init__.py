@@ -1,1 +1,1 @@
-"""Grounded texts on disk: the files of the field's data sets, read as their owners publish them."""
+"""Data sets: readers of the published files, samples, exchanges with the LMM, features of both."""

@@ -1,4 +1,4 @@
-"""What a head sees of pictures: the frozen models run once for all their texts and phrases.
+"""Features of pictures for a head: the frozen models run once for all texts and phrases.
 
 Letters: ``P`` phrases, ``K`` maps that the head keeps, ``h w`` image-token grid, ``M`` layers,
 ``T`` tokens, ``D`` LLM width, ``C`` SAM's width, ``e`` side of SAM's image embedding.
@@ -24,13 +24,13 @@ from flmm.masks.refiner import MaskResolution
 from flmm.types import ImageGeometry
 
 MAX_PADDING = 0.1
-"""Share of a batch's tokens that may be padding (issue: under 10 %)."""
+"""Highest share of a batch's tokens that may be padding."""
 _MAX_SEQUENCES_PER_BATCH = 8
 
 
 @dataclass(frozen=True)
 class PhraseFeatures:
-    """What the head sees of one phrase."""
+    """The head's input for one phrase."""
 
     attention: Tensor
     """(K, h, w) float32."""
@@ -40,32 +40,32 @@ class PhraseFeatures:
 
 @dataclass(frozen=True)
 class AnswerFeatures:
-    """What the keyword selector sees of one answer, and what it should say."""
+    """The keyword selector's input for one answer, and its target."""
 
     hidden_states: Tensor
     """(M, T, D) of all its tokens."""
     groundable: Tensor
     """(T,) float32: 1 for tokens of a phrase."""
     offsets: Offsets = ()
-    """Where each token stands in the answer; training has no use for it."""
+    """(start, end) of each token in the answer; not used in training."""
 
 
 @dataclass(frozen=True)
 class GroundingFeatures:
-    """What the head sees of one picture."""
+    """The head's input for one picture."""
 
     geometry: ImageGeometry
     image_embedding: Tensor | None
-    """(C, e, e) from SAM's vision encoder; None for a head that does not refine."""
+    """(C, e, e) from SAM's vision encoder; None for a head without a refiner."""
     phrases: tuple[PhraseFeatures, ...]
-    """Of the picture's exchanges, one after the other."""
+    """Of all the picture's exchanges, in their order."""
     answers: tuple[AnswerFeatures, ...]
-    """Of the exchanges that name all, for a head with a selector."""
+    """Of the fully annotated exchanges; empty for a head without a selector."""
 
 
 @dataclass(frozen=True)
 class PictureExchanges:
-    """A picture and what the LMM is asked about it."""
+    """A picture and its exchanges."""
 
     picture: Image.Image
     exchanges: tuple[Exchange, ...]
@@ -73,19 +73,19 @@ class PictureExchanges:
 
 @dataclass
 class PaddingStats:
-    """How much of what the LMM read was padding."""
+    """Counts of the LMM's input tokens, with and without padding."""
 
     num_tokens: int = 0
     num_padded_tokens: int = 0
 
     @property
     def share(self) -> float:
-        """In 0..1."""
+        """The share of padding tokens, in 0..1."""
         return 1 - self.num_tokens / self.num_padded_tokens if self.num_padded_tokens else 0.0
 
 
 def batch_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Which sequences share a batch: of like length, so that at most a tenth is padding."""
+    """Yield batches of sequence indices, of similar length: at most a tenth is padding."""
     batch: list[int] = []
     tokens = 0
     for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
@@ -104,9 +104,9 @@ def batch_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 class FeatureExtractor:
-    """Runs the frozen LMM and SAM's frozen vision encoder for a head.
+    """The frozen LMM and SAM's frozen vision encoder, run for a head.
 
-    ``padding`` counts what the LMM was given.
+    ``padding_stats`` counts the LMM's input tokens.
     """
 
     def __init__(self, adapter: LMMAdapter, head: GroundingHead) -> None:
@@ -116,49 +116,53 @@ class FeatureExtractor:
 
     @torch.no_grad()
     def extract(self, pictures: Sequence[PictureExchanges]) -> list[GroundingFeatures]:
-        """Features of every picture; its vision tower and SAM's encoder run once each.
+        """Return each picture's features; the vision tower and SAM's encoder run once for each.
 
-        Every picture has at least one exchange.
+        Every picture needs at least one exchange.
 
         Raises:
-            InputError: a phrase has no token of its own, or the LMM cannot be asked this.
+            InputError: a phrase has no token of its own, or the LMM cannot take a prompt.
         """
         prompts = [
-            self.adapter.build_prompt(asked.picture, exchange.question, exchange.answer)
-            for asked in pictures
-            for exchange in asked.exchanges
+            self.adapter.build_prompt(picture.picture, exchange.question, exchange.answer)
+            for picture in pictures
+            for exchange in picture.exchanges
         ]
         traces = self._trace_exchanges(
-            prompts, [exchange for asked in pictures for exchange in asked.exchanges]
+            prompts, [exchange for picture in pictures for exchange in picture.exchanges]
         )
-        found = []
-        first = 0
-        for asked in pictures:
-            last = first + len(asked.exchanges)
-            found.append(self._picture_features(asked, prompts[first:last], traces[first:last]))
-            first = last
-        return found
+        features = []
+        start = 0
+        for picture in pictures:
+            end = start + len(picture.exchanges)
+            features.append(self._picture_features(picture, prompts[start:end], traces[start:end]))
+            start = end
+        return features
 
     def _trace_exchanges(
         self, prompts: Sequence[Prompt], exchanges: Sequence[Exchange]
     ) -> list[Trace]:
         traces: dict[int, Trace] = {}
         for in_question in (False, True):
-            chosen = [i for i, one in enumerate(exchanges) if (one.answer is None) == in_question]
-            lengths = [prompts[index].length for index in chosen]
+            indices = [
+                index
+                for index, exchange in enumerate(exchanges)
+                if (exchange.answer is None) == in_question
+            ]
+            lengths = [prompts[index].length for index in indices]
             for batch in batch_by_length(lengths):
-                members = [chosen[index] for index in batch]
+                members = [indices[index] for index in batch]
                 self.padding_stats.num_tokens += sum(lengths[index] for index in batch)
                 self.padding_stats.num_padded_tokens += max(
                     lengths[index] for index in batch
                 ) * len(batch)
                 with torch.inference_mode():
-                    made = trace_texts(
+                    batch_traces = trace_texts(
                         self.adapter,
                         [prompts[index] for index in members],
                         "question" if in_question else "answer",
                     )
-                traces.update(zip(members, made, strict=True))
+                traces.update(zip(members, batch_traces, strict=True))
         return [traces[index] for index in range(len(prompts))]
 
     def _picture_features(
@@ -205,9 +209,9 @@ def predict_masks(
     resolution: MaskResolution = "picture",
     device: torch.device | None = None,
 ) -> HeadOutput:
-    """The head's masks of all phrases of one picture, in their order.
+    """Return the head's masks of all phrases of one picture, in their order.
 
-    ``device``: the head's, where the features are elsewhere.
+    ``device``: the head's, if the features are on another one.
     """
     embedding = features.image_embedding
     output: HeadOutput = head(

@@ -1,4 +1,4 @@
-"""What every reader gives: pictures, texts about them, and where the texts' phrases are.
+"""Samples, which every reader returns: pictures, texts about them, and the phrases' regions.
 
 Letters: ``H W`` picture size.
 """
@@ -25,18 +25,18 @@ Polygons = Sequence[Sequence[float]]
 UncheckedRunLengths = dict[str, object]
 """COCO's ``{"size": [H, W], "counts": …}``, counts as a list or compressed as a string."""
 TextKind = Literal["caption", "expression", "instruction"]
-"""A narrative with many phrases; a referring expression, one phrase; a question that implies it."""
+"""A text with many phrases; a referring expression, one phrase; a question that implies one."""
 
 _MAX_CORNER_DISTANCE = 4
-"""How many times the picture's longer side a polygon's corner may be away from its origin."""
+"""Highest distance of a polygon's corner from the origin, in longer sides of the picture."""
 _MAX_BITS = 60
 
 
 class Region(Protocol):
-    """One region of a picture, drawn when it is needed."""
+    """A region of a picture; its mask is drawn when it is needed."""
 
     def mask(self, size: Size) -> Mask:
-        """(H, W) bool.
+        """Return the mask, (H, W) bool.
 
         Raises:
             InputError: the region does not fit a picture of that size, or cannot be read.
@@ -45,7 +45,7 @@ class Region(Protocol):
 
 @dataclass(frozen=True)
 class CocoRegion:
-    """A region in COCO's forms; polygons are cut at the picture's edges, as COCO does."""
+    """A region as COCO's polygons or run lengths; polygons are clipped at the edges, as in COCO."""
 
     segmentation: Polygons | UncheckedRunLengths
 
@@ -84,19 +84,19 @@ class BoxRegion:
 
 @dataclass(frozen=True)
 class PanopticRegion:
-    """One segment of a panoptic PNG, whose colours are the segments' numbers."""
+    """A segment of a panoptic PNG, whose colours are segment ids."""
 
     file: Path
     segment: int
 
     def mask(self, size: Size) -> Mask:
-        numbers = _read_segment_ids(self.file)
-        if numbers.shape != size:
+        segment_ids = _read_segment_ids(self.file)
+        if segment_ids.shape != size:
             raise InputError(
-                f"panoptic picture {str(self.file)!r} is {numbers.shape}, its picture {size}"
+                f"panoptic picture {str(self.file)!r} is {segment_ids.shape}, its picture {size}"
                 " (height, width); take both from the same release"
             )
-        mask = np.asarray(numbers == self.segment)
+        mask = np.asarray(segment_ids == self.segment)
         if not mask.any():
             raise InputError(
                 f"panoptic picture {str(self.file)!r} has no segment {self.segment};"
@@ -107,12 +107,10 @@ class PanopticRegion:
 
 @dataclass(frozen=True)
 class MissingRegion:
-    """Where a published text is wrong: whoever draws it is told why, so that the text is skipped.
-
-    One wrong text among a hundred thousand shall not make the others unreadable.
-    """
+    """The region of an invalid text: ``mask`` raises, so that only this text is skipped."""
 
     reason: str
+    """The error's message."""
 
     def mask(self, size: Size) -> Mask:  # noqa: ARG002 (wrong for any size)
         raise InputError(self.reason)
@@ -126,18 +124,18 @@ class GroundedPhrase:
     end: int
     regions: tuple[Region, ...]
     ignored: tuple[Region, ...] = ()
-    """Where nobody can say what is right; neither learned nor measured."""
+    """Left out of training and metrics."""
     plural: bool = False
     """Whether it means several things."""
     is_thing: bool | None = None
     """Things can be counted, stuff (sky, grass) cannot; None: unknown, or both in one phrase."""
 
     def mask(self, size: Size) -> Mask:
-        """(H, W) bool: all its regions together."""
+        """Return the union of its regions, (H, W) bool."""
         return _union(self.regions, size)
 
     def ignored_mask(self, size: Size) -> Mask:
-        """(H, W) bool: all that is ignored."""
+        """Return the union of its ignored regions, (H, W) bool."""
         return _union(self.ignored, size)
 
 
@@ -146,14 +144,14 @@ class GroundedText:
     """A text about a picture, and its phrases in the text's order."""
 
     identity: str
-    """Unique in its data set; what per-sample results are kept under."""
+    """Unique in its data set; identifies the text in results."""
     kind: TextKind
     text: str
     phrases: tuple[GroundedPhrase, ...]
     question: str | None = None
-    """What the text answers; None lets the head's own prompt ask."""
+    """The question that the text answers; None: the head's own prompt."""
     answer: str | None = None
-    """What an instruction is to be answered with, where a data set says so."""
+    """The true answer to an instruction, if the data set has one."""
 
     def __post_init__(self) -> None:
         for phrase in self.phrases:
@@ -165,7 +163,7 @@ class GroundedText:
 
 
 def invalid_text(text_id: str, kind: TextKind, reason: str) -> GroundedText:
-    """Stands for a published text that is wrong; it is skipped when its regions are drawn."""
+    """Return a placeholder for an invalid text; it is skipped when the sample is loaded."""
     return GroundedText(text_id, kind, "?", (GroundedPhrase(0, 1, (MissingRegion(reason),)),))
 
 
@@ -177,7 +175,7 @@ class Sample:
     texts: tuple[GroundedText, ...]
 
     def read_picture(self) -> Image.Image:
-        """The picture.
+        """Read the picture.
 
         Raises:
             InputError: it is missing or damaged.
@@ -186,20 +184,20 @@ class Sample:
 
 
 def _union(regions: Sequence[Region], size: Size) -> Mask:
-    whole: Mask = np.zeros(size, dtype=np.bool_)
+    union: Mask = np.zeros(size, dtype=np.bool_)
     for region in regions:
-        whole |= region.mask(size)
-    return whole
+        union |= region.mask(size)
+    return union
 
 
-# The phrases of a narrative follow each other, and all lie in one map of 0.5 to 8 MB.
+# All phrases of a narrative are in one map of 0.5 to 8 MB, and are read one after the other.
 @lru_cache(maxsize=4)
 def _read_segment_ids(file: Path) -> NDArray[np.int32]:
-    """(H, W): which segment of a panoptic PNG each pixel belongs to."""
+    """Return the segment id of each pixel of a panoptic PNG, (H, W) int32."""
     colours = np.asarray(read_picture(file), dtype=np.int32)
-    numbers = np.asarray(colours @ np.array([1, 256, 256**2], dtype=np.int32))
-    numbers.setflags(write=False)
-    return numbers
+    segment_ids = np.asarray(colours @ np.array([1, 256, 256**2], dtype=np.int32))
+    segment_ids.setflags(write=False)
+    return segment_ids
 
 
 def _from_polygons(polygons: Polygons, size: Size) -> Mask:
@@ -212,11 +210,11 @@ def _from_polygons(polygons: Polygons, size: Size) -> Mask:
         raise InputError("a polygon has fewer than 3 corners; give x0, y0, x1, y1, …")
     if not all(math.isfinite(number) for ring in rings for number in ring):
         raise InputError("a polygon has a corner that is no number; draw it anew")
-    # COCO's rasteriser walks along every edge and crashes on numbers that are no positions.
-    far = max(abs(number) for ring in rings for number in ring)
-    if far > _MAX_CORNER_DISTANCE * max(size):
+    # COCO's rasteriser walks along every edge and crashes on very large coordinates.
+    farthest = max(abs(number) for ring in rings for number in ring)
+    if farthest > _MAX_CORNER_DISTANCE * max(size):
         raise InputError(
-            f"a polygon has a corner at {far:g}, far outside its picture of {[height, width]}"
+            f"a polygon has a corner at {farthest:g}, far outside its picture of {[height, width]}"
             " (height, width); give positions in pixels"
         )
     return np.asarray(coco.decode(coco.merge(coco.frPyObjects(rings, height, width))), np.bool_)
@@ -232,7 +230,7 @@ def _from_run_lengths(run_lengths: UncheckedRunLengths, size: Size) -> Mask:
         )
     counts = run_lengths.get("counts")
     if isinstance(counts, str):
-        counts = _decompressed(counts)
+        counts = _decompress_counts(counts)
     if not isinstance(counts, list):
         raise InputError("run lengths have no counts; give a list or COCO's compressed string")
     if any(not isinstance(count, int) or count < 0 for count in counts):
@@ -245,12 +243,12 @@ def _from_run_lengths(run_lengths: UncheckedRunLengths, size: Size) -> Mask:
     return np.repeat(inside, counts).reshape(width, height).T
 
 
-def _decompressed(counts: str) -> list[int]:
-    """COCO's compressed run lengths as a list.
+def _decompress_counts(counts: str) -> list[int]:
+    """Decompress COCO's run lengths.
 
     Each number is written in groups of 5 bits, the lowest first, as characters from "0" on; bit 5
     says that a group follows, bit 4 of the last group is the sign. From the fourth number on it is
-    the difference to the number two before. ``pycocotools`` reads past the end of damaged ones.
+    the difference to the number two before. ``pycocotools`` reads past the end of damaged strings.
     """
     numbers: list[int] = []
     number = shift = 0

@@ -1,4 +1,4 @@
-"""Reads samples one after the other; what cannot be read is told and counted, never replaced."""
+"""Loading of samples: pictures and masks; unreadable ones are reported, counted and skipped."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,18 +13,18 @@ from flmm.types import Size
 
 @dataclass(frozen=True)
 class LoadedText:
-    """A text whose regions are drawn."""
+    """A text with its phrases' masks."""
 
     text: GroundedText
     masks: Mask
     """(phrases, H, W) bool."""
     ignored_masks: Mask
-    """(phrases, H, W) bool: where each phrase is neither learned nor measured."""
+    """(phrases, H, W) bool: pixels left out of training and metrics."""
 
 
 @dataclass(frozen=True)
 class LoadedSample:
-    """A picture that was read, with the texts that could be."""
+    """A picture with those of its texts that could be read."""
 
     sample: Sample
     picture: Image.Image
@@ -33,18 +33,18 @@ class LoadedSample:
 
 @dataclass
 class SampleLoader:
-    """Goes through samples and keeps count. ``tell`` is given one line for each that is skipped."""
+    """A loader that counts. ``on_message`` gets one line for each skipped picture or text."""
 
     on_message: Callable[[str], None]
     pictures: int = field(default=0, init=False)
-    """Read."""
+    """Pictures that were read."""
     skipped_pictures: int = field(default=0, init=False)
     """Missing, damaged, or without any text that could be read."""
     skipped_texts: int = field(default=0, init=False)
     """Of pictures that were read."""
 
     def load(self, samples: Iterable[Sample]) -> Iterator[LoadedSample]:
-        """Each sample that can be read."""
+        """Yield each sample that can be read."""
         for sample in samples:
             try:
                 picture = sample.read_picture()
@@ -54,9 +54,9 @@ class SampleLoader:
                 continue
             size = (picture.height, picture.width)
             texts = tuple(
-                read
+                loaded
                 for text in sample.texts
-                if (read := self._load_text(sample, text, size)) is not None
+                if (loaded := self._load_text(sample, text, size)) is not None
             )
             if not texts:
                 self.skipped_pictures += 1

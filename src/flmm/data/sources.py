@@ -1,6 +1,6 @@
-"""Which data a run reads, as its config says: one entry a data set.
+"""Data sources: the entries of a config, one a data set.
 
-Paths are relative to a folder that is given when they are read, that of the config.
+Their paths are relative to the config's folder, which ``read`` is given.
 """
 
 from abc import ABC, abstractmethod
@@ -22,29 +22,29 @@ from flmm.data.readers.viscot import read_viscot
 from flmm.data.sample import Sample
 from flmm.errors import InputError
 
-# Configs have strings where Python has paths, which strict models would refuse.
+# Configs have strings for paths, which strict models would refuse.
 DataPath = Annotated[Path, Strict(False)]
 """A file or a folder."""
 
 
 class BaseDataSource(BaseModel, ABC):
-    """What all sources have."""
+    """The fields of all sources."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     name: Annotated[str, Field(min_length=1)]
     """Its name in tables; each source of a run has its own."""
     limit: Annotated[int, Field(ge=1)] | None = None
-    """Only the first so many pictures."""
+    """Only the first ``limit`` pictures."""
 
     def read(self, base_folder: Path) -> list[Sample]:
-        """Its samples.
+        """Return its samples.
 
         Args:
-            base: the folder that relative paths are relative to.
+            base_folder: the folder of relative paths.
 
         Raises:
-            InputError: what the reader of its kind says.
+            InputError: raised by its reader.
         """
         return self._read_samples(base_folder)[: self.limit]
 
@@ -82,7 +82,7 @@ class PanopticNarrativesSource(BaseDataSource):
 
 
 class GroundedConversationsSource(BaseDataSource):
-    """GranD-f."""
+    """GranD-f, one JSON."""
 
     kind: Literal["grounded_conversation"] = "grounded_conversation"
     file: DataPath
@@ -114,7 +114,7 @@ class VisCotSource(BaseDataSource):
 
 
 class CocoSource(BaseDataSource):
-    """An instances JSON."""
+    """An instances JSON of COCO's format."""
 
     kind: Literal["coco"] = "coco"
     file: DataPath
@@ -125,7 +125,7 @@ class CocoSource(BaseDataSource):
 
 
 class PlainSource(BaseDataSource):
-    """JSONL."""
+    """A JSONL file of flmm's own format."""
 
     kind: Literal["plain"] = "plain"
     file: DataPath
@@ -135,7 +135,7 @@ class PlainSource(BaseDataSource):
 
 
 class StickersSource(BaseDataSource):
-    """The embedded world."""
+    """Sticker scenes."""
 
     kind: Literal["stickers"] = "stickers"
     folder: DataPath
@@ -164,10 +164,10 @@ _SOURCES = TypeAdapter(Annotated[list[DataSource], Field(min_length=1)])
 
 
 def check_sources(content: object) -> list[DataSource]:
-    """The entries of a config.
+    """Check the entries of a config and return them.
 
     Raises:
-        InputError: there is none, one is wrong (says where), or two have one name.
+        InputError: there is none, one is wrong (says where), or two have the same name.
     """
     try:
         sources = _SOURCES.validate_python(content)
@@ -183,7 +183,7 @@ def check_sources(content: object) -> list[DataSource]:
 
 
 def read_sources(sources: Sequence[DataSource], base_folder: Path) -> dict[str, list[Sample]]:
-    """The samples of each, under its name.
+    """Return the samples of each source by its name.
 
     Raises:
         InputError: a source cannot be read; says which.

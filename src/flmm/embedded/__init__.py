@@ -1,1 +1,1 @@
-"""The embedded model: how it is trained (recipe) and how it is measured."""
+"""The embedded model: the recipe that trains it, and its evaluation."""

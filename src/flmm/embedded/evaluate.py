@@ -1,4 +1,4 @@
-"""Measures the embedded model on scenes whose seeds training never used, in several processes."""
+"""Evaluation of the embedded model on scenes that training never used, in several processes."""
 
 import pickle
 from collections import Counter
@@ -34,14 +34,14 @@ from flmm.stickers.dataset import EVALUATION_SEED, VALIDATION_SEED
 
 CALIBRATION_SCENES = 60
 PRESENCE_THRESHOLD = 0.5
-"""A score from which on something is said to be there."""
+"""The score from which on an expression counts as present."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What was measured in one setting."""
+    """The results of one setting."""
 
     name: str
     scenes: int
@@ -50,13 +50,13 @@ class EvaluationReport:
     captions: dict[str, MaskScores]
     references: dict[str, MaskScores]
     absent_refused: float | None
-    """Share of the expressions for something absent with a score below `PRESENT`, which are those
-    with an empty mask; None on photographs, which may show anything."""
+    """Share of the absent expressions with a score below `PRESENCE_THRESHOLD`, whose mask is empty;
+    None on photographs, which may show anything."""
 
 
 @dataclass(frozen=True)
 class _SceneResult:
-    """What one scene gave."""
+    """The results of one scene."""
 
     words: WordCounts
     captions: MaskOverlaps
@@ -66,7 +66,7 @@ class _SceneResult:
 
 @dataclass(frozen=True)
 class _Calibrations:
-    """What the training-free comparisons choose for each protocol."""
+    """The calibration of the training-free methods for each protocol."""
 
     captions: Calibration
     expressions: Calibration
@@ -78,18 +78,18 @@ def _load(folder: Path) -> tuple[LMMAdapter, GroundingHead]:
 
 
 def _calibrate(folder: Path, scenes: int, on_progress: ProgressCallback) -> _Calibrations:
-    def choose(protocol: TextProtocol) -> Calibration:
+    def calibrate_for(protocol: TextProtocol) -> Calibration:
         drawings = map(DEFAULT_SETTING.draw, range(VALIDATION_SEED, VALIDATION_SEED + scenes))
-        watched = _with_progress(drawings, scenes, "choosing thresholds", on_progress)
-        return calibrate(*_load(folder), watched, protocol)
+        reported = _with_progress(drawings, scenes, "choosing thresholds", on_progress)
+        return calibrate(*_load(folder), reported, protocol)
 
-    return _Calibrations(choose(caption_protocol), choose(expression_protocol))
+    return _Calibrations(calibrate_for(caption_protocol), calibrate_for(expression_protocol))
 
 
 def _with_progress(
     items: Iterable[Item], count: int, description: str, on_progress: ProgressCallback
 ) -> Iterator[Item]:
-    """The same items, each of which is shown as done when the next one is asked for."""
+    """Yield the items; each is reported as done when the next is requested."""
     for done, item in enumerate(items, 1):
         yield item
         on_progress(done, count, description)
@@ -111,7 +111,7 @@ def _measure_scene(
 def _measure_pickled(
     folder: Path, calibrations: _Calibrations, setting: EvaluationSetting, seed: int
 ) -> bytes:
-    # Left to torch, each of a scene's tensors would come as an open file: too many for a thousand.
+    # torch would send each tensor as an open file: too many for 1,000 scenes.
     return pickle.dumps(_measure_scene(folder, calibrations, setting, seed))
 
 
@@ -120,11 +120,11 @@ MapFunction = Callable[[Callable[[int], bytes], Sequence[int]], Iterable[bytes]]
 
 @contextmanager
 def _process_map(processes: int) -> Iterator[MapFunction]:
-    """A `map` over that many processes, each with one of torch's threads; 1 is this process."""
+    """Yield a `map` over so many processes with one torch thread each; 1 means this process."""
     if processes == 1:
         yield map
         return
-    # What torch started before a fork would hang in it.
+    # torch's threads do not survive a fork: the child would hang.
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         yield pool.map
 
@@ -136,26 +136,27 @@ def measure(
     calibration_scenes: int = CALIBRATION_SCENES,
     processes: int = 1,
 ) -> list[EvaluationReport]:
-    """Measure the model in `folder` (with its parts `lmm` and `head`).
+    """Measure the embedded model in each setting.
 
     Args:
-        folder: as `flmm stickers build` leaves it.
-        settings: each with how many scenes are drawn in it.
-        watch: shown each scene.
-        calibration_scenes: other scenes, on which the training-free comparisons choose.
-        processes: how many measure side by side.
+        folder: the model's parts, `lmm` and `head`, as `flmm stickers build` writes them.
+        settings: settings, each with its number of scenes.
+        on_progress: called after each scene.
+        calibration_scenes: number of other scenes, on which the training-free methods are
+            calibrated.
+        processes: number of processes that measure in parallel.
 
     Raises:
         InputError: a part is missing in the folder.
     """
-    chosen = _calibrate(folder, calibration_scenes, on_progress)
+    calibrations = _calibrate(folder, calibration_scenes, on_progress)
     reports = []
-    with _process_map(processes) as each:
+    with _process_map(processes) as map_scenes:
         for setting, scenes in settings:
             seeds = range(EVALUATION_SEED, EVALUATION_SEED + scenes)
-            measured = each(partial(_measure_pickled, folder, chosen, setting), seeds)
-            found = _with_progress(measured, scenes, setting.name, on_progress)
-            parts: list[_SceneResult] = list(map(pickle.loads, found))
+            pickled = map_scenes(partial(_measure_pickled, folder, calibrations, setting), seeds)
+            reported = _with_progress(pickled, scenes, setting.name, on_progress)
+            parts: list[_SceneResult] = list(map(pickle.loads, reported))
             reports.append(_build_report(setting, parts))
     return reports
 

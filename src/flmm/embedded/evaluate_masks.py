@@ -1,6 +1,7 @@
-"""How good the masks of scenes that training never used are: decoder, refined, and no training.
+"""Metrics of masks on drawn scenes, by method.
 
-Beside the head's masks stand those that need no training: K-means, mean map, best single head.
+The methods are the head's decoder and refiner, and three that need no training: thresholded mean
+attention map, best single attention head, K-means.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -27,28 +28,28 @@ METHODS = ("mean map", "best single head", "K-means", "decoder", "refined")
 
 @dataclass(frozen=True)
 class MaskScores:
-    """cIoU and mIoU in 0..1 of one method on things and on stuff (None where there is none)."""
+    """One method's cIoU and mIoU on things and on stuff, in 0..1; None where there is no stuff."""
 
     things_cumulative: float
     things_mean: float
     stuff_cumulative: float | None
     stuff_mean: float | None
     average_recall: float
-    """Of all phrases, things and stuff."""
+    """The average recall over all phrases, things and stuff."""
 
 
 @dataclass(frozen=True)
 class MaskOverlaps:
-    """How the masks of some scenes' n phrases overlap the true ones."""
+    """The overlaps of n phrases' masks with the true ones."""
 
     by_method: dict[str, Overlap]
-    """By method."""
+    """The overlaps of each of `METHODS`."""
     is_thing: Tensor
     """(n,) bool."""
 
     @staticmethod
     def concatenate(parts: Sequence["MaskOverlaps"]) -> "MaskOverlaps":
-        """One after the other; at least one."""
+        """Join overlaps in their order; there must be at least one."""
         return MaskOverlaps(
             {
                 method: Overlap.concatenate([part.by_method[method] for part in parts])
@@ -60,10 +61,10 @@ class MaskOverlaps:
 
 @dataclass(frozen=True)
 class PhrasePredictions:
-    """One scene's P phrases."""
+    """The attention, true masks and predicted masks of one scene's P phrases."""
 
     attention_maps: Tensor
-    """(P, M·N, h, w) merged attention."""
+    """(P, M·N, h, w): attention maps of M layers and N heads, merged over a phrase's tokens."""
     true_masks: Tensor
     """(P, H, W) bool."""
     is_thing: Tensor
@@ -73,54 +74,54 @@ class PhrasePredictions:
     refined_logits: Tensor
     """(P, H, W) logits of the refiner."""
     resize: Callable[[Tensor], Tensor]
-    """(..., h, w) maps to the picture's size."""
+    """Resizes (..., h, w) maps to the picture's (..., H, W)."""
 
 
 @torch.no_grad()
 def predict_phrases(
     adapter: LMMAdapter, head: GroundingHead, texts: Sequence[SceneTurn]
 ) -> PhrasePredictions:
-    """All phrases of texts about one drawing, in their order."""
+    """Predict the masks of all phrases of texts about one drawing, in their order."""
     drawing = texts[0].drawing
     picture = Image.fromarray(drawing.picture)
-    turns = [(said.turn.question, said.turn.answer) for said in texts]
+    turns = [(text.turn.question, text.turn.answer) for text in texts]
     prompts = adapter.build_prompts(picture, turns)
-    maps, hidden, truth, things = [], [], [], []
+    maps, hidden, true_masks, is_thing = [], [], [], []
     traces = trace_texts(adapter, prompts)
-    for said, prompt, trace in zip(texts, prompts, traces, strict=True):
+    for text, prompt, trace in zip(texts, prompts, traces, strict=True):
         assert prompt.answer_offsets is not None
-        for mention in said.turn.mentions:
+        for mention in text.turn.mentions:
             span = make_phrase_span(
-                said.turn.answer, mention.start, mention.end, prompt.answer_offsets
+                text.turn.answer, mention.start, mention.end, prompt.answer_offsets
             )
             maps.append(trace.picture_attention.phrase_maps(span.tokens))
             hidden.append(trace.hidden_states[:, list(span.tokens)])
-            truth.append(torch.from_numpy(mention_mask(drawing, mention)))
-            things.append(bool(mention.things))
+            true_masks.append(torch.from_numpy(mention_mask(drawing, mention)))
+            is_thing.append(bool(mention.things))
     geometry = traces[0].geometry
     output = head(torch.stack(maps), hidden, geometry, head.refiner.encode(drawing.picture))
 
-    def enlarge(logits: Tensor) -> Tensor:
-        return resize_to_picture(logits, geometry)
+    def resize(maps: Tensor) -> Tensor:
+        return resize_to_picture(maps, geometry)
 
     return PhrasePredictions(
         torch.stack(maps),
-        torch.stack(truth),
-        torch.tensor(things),
-        enlarge(output.mask_logits),
+        torch.stack(true_masks),
+        torch.tensor(is_thing),
+        resize(output.mask_logits),
         output.refined_logits,
-        enlarge,
+        resize,
     )
 
 
 def _scale_to_peak(maps: Tensor) -> Tensor:
-    """(..., h, w) scaled to a maximum of 1."""
+    """Scale each map of (..., h, w) to a maximum of 1."""
     return maps / maps.amax((-2, -1), keepdim=True).clamp_min(1e-12)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the training-free comparisons may choose, on scenes that are not measured."""
+    """The parameters of the training-free methods, chosen on scenes that are not measured."""
 
     mean_map_threshold: float
     attention_head: int
@@ -130,16 +131,17 @@ class Calibration:
 def calibrate(
     adapter: LMMAdapter, head: GroundingHead, drawings: Iterable[Drawing], protocol: TextProtocol
 ) -> Calibration:
-    """The best threshold of the mean map, and the best head with its best threshold, by mIoU."""
+    """Choose the mean map's threshold, the attention head and its threshold by mIoU."""
     scores: list[Tensor] = []
     for seed, drawing in enumerate(drawings):
-        grounded = predict_phrases(adapter, head, protocol(drawing, seed))
-        mean = _scale_to_peak(grounded.attention_maps).mean(1, keepdim=True)
-        maps = torch.cat([_scale_to_peak(mean), _scale_to_peak(grounded.attention_maps)], 1)
-        for phrase, truth in zip(maps, grounded.true_masks, strict=True):
-            large = grounded.resize(phrase)
+        predictions = predict_phrases(adapter, head, protocol(drawing, seed))
+        mean = _scale_to_peak(predictions.attention_maps).mean(1, keepdim=True)
+        maps = torch.cat([_scale_to_peak(mean), _scale_to_peak(predictions.attention_maps)], 1)
+        for phrase, truth in zip(maps, predictions.true_masks, strict=True):
+            resized = predictions.resize(phrase)
             rows = [
-                compute_overlap(large > level, truth.expand_as(large)).iou for level in _THRESHOLDS
+                compute_overlap(resized > threshold, truth.expand_as(resized)).iou
+                for threshold in _THRESHOLDS
             ]
             scores.append(torch.stack(rows))
     table = torch.stack(scores).mean(0)
@@ -159,35 +161,37 @@ def measure_masks(
     seed: int,
     protocol: TextProtocol,
 ) -> MaskOverlaps:
-    """Every method's masks of a scene's phrases in a protocol."""
-    grounded = predict_phrases(adapter, head, protocol(drawing, seed))
-    peaked = _scale_to_peak(grounded.attention_maps)
+    """Measure every method's masks of the phrases of a scene's texts."""
+    predictions = predict_phrases(adapter, head, protocol(drawing, seed))
+    peaked = _scale_to_peak(predictions.attention_maps)
     mean = _scale_to_peak(peaked.mean(1))
-    clusters = torch.stack([compute_kmeans_mask(maps) for maps in grounded.attention_maps]).float()
+    clusters = torch.stack(
+        [compute_kmeans_mask(maps) for maps in predictions.attention_maps]
+    ).float()
     masks = {
-        "mean map": grounded.resize(mean) > calibration.mean_map_threshold,
-        "best single head": grounded.resize(peaked[:, calibration.attention_head])
+        "mean map": predictions.resize(mean) > calibration.mean_map_threshold,
+        "best single head": predictions.resize(peaked[:, calibration.attention_head])
         > calibration.attention_head_threshold,
-        "K-means": grounded.resize(clusters) > 0.5,
-        "decoder": grounded.decoder_logits > 0,
-        "refined": grounded.refined_logits > 0,
+        "K-means": predictions.resize(clusters) > 0.5,
+        "decoder": predictions.decoder_logits > 0,
+        "refined": predictions.refined_logits > 0,
     }
     return MaskOverlaps(
-        {method: compute_overlap(mask, grounded.true_masks) for method, mask in masks.items()},
-        grounded.is_thing,
+        {method: compute_overlap(mask, predictions.true_masks) for method, mask in masks.items()},
+        predictions.is_thing,
     )
 
 
 def score_absent_expression(
     adapter: LMMAdapter, head: GroundingHead, drawing: Drawing, seed: int
 ) -> float:
-    """The score in 0..1 of an expression that means nothing in the picture."""
+    """Return the score, in 0..1, of an expression that means nothing in the picture."""
     (logits,) = predict_phrases(adapter, head, absent_protocol(drawing, seed)).refined_logits
     return mask_score(logits)
 
 
 def compute_mask_scores(overlaps: MaskOverlaps, has_stuff: bool) -> dict[str, MaskScores]:
-    """Scores of every method in `METHODS`, without those of stuff where there is none."""
+    """Return the scores by method; those of stuff are None if not `has_stuff`."""
     is_thing = overlaps.is_thing
     scores = {}
     for method, overlap in overlaps.by_method.items():

@@ -1,6 +1,6 @@
-"""What the embedded LMM says of scenes that training never used: captions, answers, follow-ups.
+"""Metrics of the embedded LMM's captions and answers about drawn scenes.
 
-Counts are kept, so that parts of the scenes can be measured side by side and put together.
+Scenes give counts, which several processes can add up; scores follow from the sums.
 """
 
 import re
@@ -37,34 +37,34 @@ _NAME_BY_FORM = dict(_NAME_FORMS)
 
 
 WordCounts = Counter[str]
-"""How often what happened; what is counted is known to this file alone."""
+"""Counts by event; only this file knows the keys."""
 
 
 @dataclass(frozen=True)
 class WordScores:
-    """How well the LMM talks; shares in 0..1, None for what was not asked."""
+    """Shares in 0..1; None for what was not asked."""
 
     named_things: float
     named_stuff: float | None
     named: float
-    """Share of the things and stuff that are there which greedy captions name."""
+    """Share of the scenes' kinds of thing and stuff that greedy captions name."""
     absent: float | None
-    """Share of the named kinds of thing that are not there."""
+    """Share of the kinds of thing that captions name which are not in the scene."""
     answers: dict[str, float]
-    """Share of questions answered right (`is_right`), by task."""
+    """Share of the correct answers (`is_correct`), by task."""
     all_answers: float | None
-    """Share of all questions but follow-ups that are answered right."""
+    """Share of the correct answers to all questions but follow-ups."""
     keyword_f1: float | None
-    """Of the keyword selector's phrases in true captions and answers, exact in both ends."""
+    """F1 of the keyword selector's phrases in true captions and answers; both ends must match."""
 
 
 def find_names(text: str) -> set[str]:
-    """The kinds of thing and stuff that a text names."""
+    """Return the kinds of thing and stuff that a text names."""
     return {_NAME_BY_FORM[form] for form in _NAME_PATTERN.findall(text.lower())}
 
 
 def is_correct(turn: Turn, answer: str) -> bool:
-    """Word for word what the facts say; of yes and no only that ("where" asks the place)."""
+    """Return whether the answer equals the true one; for yes and no, only its first word counts."""
     first = turn.answer.split(",")[0]
     if first in ("Yes", "No"):
         return answer.split(",")[0] == first
@@ -74,26 +74,26 @@ def is_correct(turn: Turn, answer: str) -> bool:
 def generate_answers(
     adapter: LMMAdapter, drawing: Drawing, seed: int
 ) -> Iterator[tuple[Turn, Generation]]:
-    """What is true, and what the LMM says instead (greedy): a caption, answers, a follow-up.
+    """Yield true turns and the LMM's greedy answers: a caption, answers, a follow-up.
 
-    Before the follow-up the right first answer is put in the LMM's mouth, as VisDial does (Das et
-    al. 2017): what "it" means would else depend on the LMM's own.
+    The follow-up's history holds the true first answer, as in VisDial (Das et al. 2017): otherwise
+    what "it" means would depend on the LMM's first answer.
 
     Args:
-        adapter: of the LMM.
-        drawing: what it sees.
-        seed: chooses the questions.
+        adapter: adapter of the LMM.
+        drawing: drawing whose picture is asked about.
+        seed: seed of the questions.
     """
     scene = drawing.scene
     picture = Image.fromarray(drawing.picture)
 
-    def ask_about(turn: Turn, most: int) -> tuple[Turn, Generation]:
-        return turn, adapter.generate(adapter.build_prompt(picture, turn.question), most)
+    def generate(turn: Turn, max_tokens: int) -> tuple[Turn, Generation]:
+        return turn, adapter.generate(adapter.build_prompt(picture, turn.question), max_tokens)
 
-    yield ask_about(caption_turn(scene), _CAPTION_TOKENS)
+    yield generate(caption_turn(scene), _CAPTION_TOKENS)
     random = np.random.default_rng(seed)
     for _ in range(_QUESTIONS):
-        yield ask_about(ask_random_question(scene, random), _ANSWER_TOKENS)
+        yield generate(ask_random_question(scene, random), _ANSWER_TOKENS)
     first, second = generate_conversation(scene, random)
     history = [Message("user", first.question, (picture,)), Message("assistant", first.answer)]
     prompt = adapter.build_prompt((), second.question, history=history)
@@ -103,35 +103,35 @@ def generate_answers(
 def count_words(
     adapter: LMMAdapter, head: GroundingHead, drawing: Drawing, seed: int, *, has_stuff: bool
 ) -> WordCounts:
-    """A caption and some answers; `seed` chooses the questions.
+    """Count what the LMM's caption and answers have right; `seed` chooses the questions.
 
-    Where a photograph is in the place of stuff (not `has_stuff`), what else there is to see is
-    unknown: only the things that the caption names are counted.
+    With a photograph in place of stuff (not `has_stuff`), only the things that the caption names
+    are counted: what else the picture shows is unknown.
     """
     scene = drawing.scene
     counts: WordCounts = Counter()
-    spoken = generate_answers(adapter, drawing, seed)
-    facts, caption_said = next(spoken)
-    said = find_names(caption_said.text)
-    there = {kind.name for kind in scene.kinds}
-    counts["things there"] += len(there)
-    counts["things named"] += len(there & said)
+    answers = generate_answers(adapter, drawing, seed)
+    true_caption, caption = next(answers)
+    named = find_names(caption.text)
+    kinds = {kind.name for kind in scene.kinds}
+    counts["things there"] += len(kinds)
+    counts["things named"] += len(kinds & named)
     if not has_stuff:
         return counts
-    things = said - set(STUFF)
-    counts["kinds named"] += len(things)
-    counts["kinds absent"] += len(things - there)
+    named_kinds = named - set(STUFF)
+    counts["kinds named"] += len(named_kinds)
+    counts["kinds absent"] += len(named_kinds - kinds)
     stuff = {band.name for band in scene.bands}
     counts["stuff there"] += len(stuff)
-    counts["stuff named"] += len(stuff & said)
-    turns = [facts]
-    for turn, answer in spoken:
+    counts["stuff named"] += len(stuff & named)
+    turns = [true_caption]
+    for turn, answer in answers:
         counts[f"asked {turn.task}"] += 1
         counts[f"right {turn.task}"] += is_correct(turn, answer.text)
         turns.append(turn)
     for turn in turns[:2]:
-        found = _select_spans(adapter, head, Image.fromarray(drawing.picture), turn)
-        spans = count_spans(found, {(mention.start, mention.end) for mention in turn.mentions})
+        selected = _select_spans(adapter, head, Image.fromarray(drawing.picture), turn)
+        spans = count_spans(selected, {(mention.start, mention.end) for mention in turn.mentions})
         counts["spans hit"] += spans.hits
         counts["spans chosen"] += spans.chosen
         counts["spans wanted"] += spans.wanted
@@ -151,13 +151,13 @@ def _select_spans(
 
 
 def compute_word_scores(counts: WordCounts) -> WordScores:
-    """The shares that counts give."""
+    """Return the shares that summed counts give."""
 
     def share(parts: Sequence[str], wholes: Sequence[str]) -> float | None:
         whole = sum(counts[name] for name in wholes)
         return sum(counts[name] for name in parts) / whole if whole else None
 
-    def answered(tasks: Sequence[str]) -> float | None:
+    def correct_share(tasks: Sequence[str]) -> float | None:
         return share([f"right {task}" for task in tasks], [f"asked {task}" for task in tasks])
 
     tasks = sorted(name.removeprefix("asked ") for name in counts if name.startswith("asked "))
@@ -167,7 +167,7 @@ def compute_word_scores(counts: WordCounts) -> WordScores:
         share(["stuff named"], ["stuff there"]),
         share(["things named", "stuff named"], ["things there", "stuff there"]) or 0.0,
         share(["kinds absent"], ["kinds named"]),
-        {task: answered([task]) or 0.0 for task in tasks},
-        answered([task for task in tasks if task != "follow up"]),
+        {task: correct_share([task]) or 0.0 for task in tasks},
+        correct_share([task for task in tasks if task != "follow up"]),
         spans.f1 if spans.wanted else None,
     )

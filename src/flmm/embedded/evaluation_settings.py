@@ -1,4 +1,4 @@
-"""The worlds that the embedded model is measured in: its own, and some that it never learned."""
+"""The settings that the embedded model is measured in: as in training, and others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from flmm.stickers.draw import Drawing, DrawingStyle, draw
 from flmm.stickers.kinds import KINDS, STICKER_FOLDER
 from flmm.stickers.scene import MAX_THINGS, generate_scene
 
-# Twice the area: sides, and those of the stickers in it, differ by this.
+# For twice the area: sides grow by this, and stickers shrink by it to keep their size in pixels.
 _SIDE_FACTOR = 2**0.5
 
 
 @dataclass(frozen=True)
 class EvaluationSetting:
-    """Which scenes are drawn, and how."""
+    """The kind of scenes that are measured, and how they are drawn."""
 
     name: str
     max_things: int = MAX_THINGS
@@ -24,10 +24,10 @@ class EvaluationSetting:
     size: int = 384
     artwork: Path = STICKER_FOLDER
     photographs: tuple[Path, ...] = ()
-    """Pictures that are drawn instead of the bands of stuff, by turns; none for the bands."""
+    """Pictures that replace the bands of stuff, in turn; empty for the bands themselves."""
 
     def draw(self, seed: int) -> Drawing:
-        """The scene of a seed, always the same."""
+        """Draw the scene of a seed."""
         scene = generate_scene(seed, max_things=self.max_things, sticker_scale=self.sticker_scale)
         photographs = self.photographs
         photograph = photographs[seed % len(photographs)] if photographs else None
@@ -35,6 +35,7 @@ class EvaluationSetting:
 
     @property
     def has_stuff(self) -> bool:
+        """Whether the bands of stuff are drawn."""
         return not self.photographs
 
 
@@ -45,7 +46,7 @@ LARGER_SETTING = EvaluationSetting(
 
 
 def artwork_setting(folder: Path) -> EvaluationSetting:
-    """The same scenes with other artwork.
+    """Return the setting of the usual scenes in other artwork.
 
     Raises:
         InputError: the folder lacks an image of a kind, or one cannot be read.
@@ -63,16 +64,16 @@ def artwork_setting(folder: Path) -> EvaluationSetting:
 
 
 def photograph_setting(folder: Path) -> EvaluationSetting:
-    """The same stickers on photographs.
+    """Return the setting of the usual stickers on photographs.
 
     Raises:
         InputError: the folder has no JPEG or PNG file, or one cannot be read.
     """
-    found: Sequence[Path] = sorted(
+    photographs: Sequence[Path] = sorted(
         path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
     )
-    if not found:
+    if not photographs:
         raise InputError(f"{str(folder)!r} has no .jpg or .png file; give a folder of photographs")
-    for path in found:
+    for path in photographs:
         read_picture(path)
-    return EvaluationSetting("on photographs", photographs=tuple(found))
+    return EvaluationSetting("on photographs", photographs=tuple(photographs))

@@ -1,4 +1,4 @@
-"""Prints what `flmm stickers evaluate` measures."""
+"""The output of `flmm stickers evaluate`."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from flmm.embedded.evaluate import EvaluationReport
 
 
 def print_reports(reports: Sequence[EvaluationReport], as_json: bool) -> None:
-    """As tables, or as one JSON document."""
+    """Print reports as tables, or as one JSON document."""
     if as_json:
         typer.echo(json.dumps([asdict(report) for report in reports], indent=2))
         return

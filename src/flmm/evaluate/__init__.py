@@ -1,1 +1,1 @@
-"""Measures a head on benchmarks, the way that papers do, and keeps what each phrase scored."""
+"""Evaluation of a head on benchmarks, as in papers, with the scores of each phrase on disk."""

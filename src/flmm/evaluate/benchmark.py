@@ -1,4 +1,4 @@
-"""What a run measures, with what, and how: all that must be the same for its parts to fit."""
+"""Benchmarks, and the record of a run: what must not change while its parts are measured."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ _RUN_FILE = "run.json"
 
 
 class Scoring(StrEnum):
-    """Which tables a benchmark's rows make."""
+    """The tables that a benchmark's rows give."""
 
     BY_KIND = "by kind"
-    """Captions, expressions and instructions each their own."""
+    """One for captions, expressions and instructions each."""
     REASON_SEG = "ReasonSeg"
-    """Expressions and instructions in one, as ReasonSeg wants them."""
+    """One for expressions and instructions, as in ReasonSeg."""
     CONVERSATION = "conversation"
-    """The LMM says its own caption, whose phrases are compared with the true ones."""
+    """The LMM generates a caption, whose phrases are compared with the true ones."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Benchmark:
 
     name: str
     source: Mapping[str, object]
-    """What was read, in JSON's values; kept so that people can see it."""
+    """The data source as JSON values, recorded in ``run.json``."""
     samples: Sequence[Sample]
     scoring: Scoring = Scoring.BY_KIND
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What ``run.json`` says of a run."""
+    """The content of ``run.json``."""
 
     dataset: str
     source: dict[str, object]
@@ -58,13 +58,13 @@ class RunRecord:
     lmm: str
     lmm_fingerprint: str
     dtype: str
-    """Of the LMM's numbers."""
+    """Of the LMM's weights."""
 
 
 def build_run_record(
     grounder: Grounder, benchmark: Benchmark, protocol: ReferringProtocol
 ) -> RunRecord:
-    """What stands for a run of this grounder on this benchmark.
+    """Return the record of a run of this grounder on this benchmark.
 
     Raises:
         InputError: the benchmark has no sample.
@@ -87,7 +87,7 @@ def build_run_record(
 
 
 def head_fingerprint(head: GroundingHead) -> str:
-    """A head's shape and weights in 16 hexadecimal digits."""
+    """Return a hash of a head's config and weights, 16 hexadecimal digits."""
     digest = blake2b(json.dumps(asdict(head.config)).encode(), digest_size=8)
     for name, tensor in sorted(trained_state_dict(head).items()):
         flat = tensor.detach().cpu().contiguous().view(-1)
@@ -96,12 +96,12 @@ def head_fingerprint(head: GroundingHead) -> str:
 
 
 def prepare_run_folder(out: Path, record: RunRecord) -> None:
-    """Makes a folder this run's, or goes on in it.
+    """Write ``run.json`` into a folder, or check that the folder's run is this one.
 
-    Every process of a run may call this at once: they write the same.
+    Every process of a run may call this at once: all write the same bytes.
 
     Raises:
-        InputError: it holds another run, or cannot be written.
+        InputError: the folder holds another run, or cannot be written.
     """
     file = out / _RUN_FILE
     if not file.exists():
@@ -112,10 +112,10 @@ def prepare_run_folder(out: Path, record: RunRecord) -> None:
                 f"cannot make the folder {str(out)!r} ({error.strerror}); choose another --out"
             ) from error
         write_file_atomically(file, (json.dumps(asdict(record), indent=2) + "\n").encode())
-    there = read_run_record(out)
+    existing = read_run_record(out)
     for name in (field.name for field in fields(RunRecord)):
-        old, new = getattr(there, name), getattr(record, name)
-        # A head that was moved is the same head.
+        old, new = getattr(existing, name), getattr(record, name)
+        # The head's folder may have moved; its fingerprint is compared.
         if old != new and name != "model":
             raise InputError(
                 f"{str(out)!r} holds another run: its {name} is {old!r}, this one's {new!r};"
@@ -124,7 +124,7 @@ def prepare_run_folder(out: Path, record: RunRecord) -> None:
 
 
 def read_run_record(out: Path) -> RunRecord:
-    """What a folder's run measured.
+    """Read ``run.json`` of a folder.
 
     Raises:
         InputError: there is no run in the folder, or its ``run.json`` is damaged.

@@ -1,4 +1,4 @@
-"""From pictures with true masks to rows: the texts are put in the LMM's mouth, or it speaks.
+"""Evaluators: from pictures with true masks to rows, with given or with generated texts.
 
 Letters: ``P`` phrases, ``H W`` picture size.
 """
@@ -34,7 +34,7 @@ EMPTY_BOX = (0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class IndexedSample:
-    """A sample that was read, and its place in the data set."""
+    """A loaded sample and its index in the data set."""
 
     index: int
     loaded: LoadedSample
@@ -46,7 +46,7 @@ class IndexedSample:
 
 @dataclass(frozen=True)
 class _Prediction:
-    """What was predicted for one phrase; (H, W) masks."""
+    """The predicted masks of one phrase, (H, W) bool, and their score."""
 
     refined_mask: Tensor
     decoder_mask: Tensor | None
@@ -54,7 +54,7 @@ class _Prediction:
 
 
 class TeacherForcedEvaluator:
-    """Measures a head on texts that the LMM is made to say, under one protocol."""
+    """Evaluates a head on given texts (teacher forcing), under one protocol."""
 
     def __init__(self, grounder: Grounder, dataset: str, protocol: ReferringProtocol) -> None:
         self.head = grounder.head
@@ -64,38 +64,39 @@ class TeacherForcedEvaluator:
 
     @torch.no_grad()
     def evaluate(self, samples: Sequence[IndexedSample]) -> list[SampleResult | InputError]:
-        """The rows of each sample, or why it cannot be measured. All run through the LMM at once.
+        """Return the rows of each sample, or its error; all run through the LMM together.
 
         Samples without a phrase give no phrase rows.
         """
-        asked = [
+        exchanges_by_sample = [
             build_exchanges(
-                [one.text for one in sample.loaded.texts], self.head.config, self.protocol
+                [loaded.text for loaded in sample.loaded.texts], self.head.config, self.protocol
             )
             for sample in samples
         ]
-        to_ask = [index for index, exchanges in enumerate(asked) if exchanges]
+        indices = [index for index, exchanges in enumerate(exchanges_by_sample) if exchanges]
         pictures = [
-            PictureExchanges(samples[index].loaded.picture, asked[index]) for index in to_ask
+            PictureExchanges(samples[index].loaded.picture, exchanges_by_sample[index])
+            for index in indices
         ]
-        features = dict(zip(to_ask, self._extract(pictures), strict=True))
+        extracted = dict(zip(indices, self._extract(pictures), strict=True))
         results: list[SampleResult | InputError] = []
-        for index, (sample, exchanges) in enumerate(zip(samples, asked, strict=True)):
-            seen = features.get(index)
-            if isinstance(seen, InputError):
-                results.append(seen)
+        for index, (sample, exchanges) in enumerate(zip(samples, exchanges_by_sample, strict=True)):
+            features = extracted.get(index)
+            if isinstance(features, InputError):
+                results.append(features)
                 continue
-            phrases = [] if seen is None else self._phrase_rows(sample, exchanges, seen)
-            captions = [] if seen is None else self._selector_rows(sample, exchanges, seen)
-            given = sum(len(text.text.phrases) for text in sample.loaded.texts)
-            row = build_sample_row(sample, skipped_phrases=given - len(phrases))
+            phrases = [] if features is None else self._phrase_rows(sample, exchanges, features)
+            captions = [] if features is None else self._selector_rows(sample, exchanges, features)
+            num_phrases = sum(len(loaded.text.phrases) for loaded in sample.loaded.texts)
+            row = build_sample_row(sample, skipped_phrases=num_phrases - len(phrases))
             results.append(SampleResult(row, tuple(phrases), tuple(captions)))
         return results
 
     def _extract(
         self, pictures: Sequence[PictureExchanges]
     ) -> list[GroundingFeatures | InputError]:
-        """One by one where a picture cannot be asked about, so that the others are."""
+        """Extract features; on an error picture by picture, so that it costs one sample only."""
         if not pictures:
             return []
         try:
@@ -103,22 +104,20 @@ class TeacherForcedEvaluator:
         except InputError as error:
             if len(pictures) == 1:
                 return [error]
-            return [one for picture in pictures for one in self._extract([picture])]
+            return [self._extract([picture])[0] for picture in pictures]
 
     def _phrase_rows(
         self, sample: IndexedSample, exchanges: Sequence[Exchange], features: GroundingFeatures
     ) -> list[PhraseRow]:
-        owners = [owner for exchange in exchanges for owner in exchange.phrase_indices]
-        found = _predict_masks(self.head, features)
-        rows = []
-        for (text, phrase), one in sorted(
-            zip(owners, found, strict=True), key=lambda pair: pair[0]
-        ):
-            read = sample.loaded.texts[text]
-            rows.append(
-                _build_phrase_row(self.dataset, self.protocol.value, sample, read, phrase, one)
+        indices = [pair for exchange in exchanges for pair in exchange.phrase_indices]
+        predictions = zip(indices, _predict_masks(self.head, features), strict=True)
+        return [
+            _build_phrase_row(
+                self.dataset, self.protocol.value, sample, sample.loaded.texts[text], phrase,
+                prediction,
             )
-        return rows
+            for (text, phrase), prediction in sorted(predictions, key=lambda pair: pair[0])
+        ]  # fmt: skip
 
     def _selector_rows(
         self, sample: IndexedSample, exchanges: Sequence[Exchange], features: GroundingFeatures
@@ -129,13 +128,13 @@ class TeacherForcedEvaluator:
         rows = []
         for exchange, answer in zip(captions, features.answers, strict=True):
             assert exchange.answer is not None
-            chosen = select_phrases(
+            selected = select_phrases(
                 exchange.answer,
                 answer.offsets,
                 self.head.keyword_logits(answer.hidden_states),
                 self.head.config.selector_threshold,
             )
-            counts = count_spans(chosen, exchange.spans)
+            counts = count_spans(selected, exchange.spans)
             text = sample.loaded.texts[exchange.phrase_indices[0][0]].text
             rows.append(
                 SelectorRow(
@@ -147,10 +146,10 @@ class TeacherForcedEvaluator:
 
 
 class GenerationEvaluator:
-    """Measures what the LMM says by itself: each picture's caption in its own words.
+    """Evaluates captions that the LMM generates.
 
-    A true phrase's row is about the said phrase that was paired off with it (highest IoU first,
-    one to one), or about nothing.
+    A true phrase's row has the mask of the generated phrase that is matched with it (one to one,
+    highest IoU first), or an empty mask.
     """
 
     def __init__(self, grounder: Grounder, dataset: str) -> None:
@@ -158,7 +157,7 @@ class GenerationEvaluator:
         self.dataset = dataset
 
     def evaluate(self, samples: Sequence[IndexedSample]) -> list[SampleResult | InputError]:
-        """The rows of each sample, or why it cannot be measured."""
+        """Return the rows of each sample, or its error."""
         results: list[SampleResult | InputError] = []
         for sample in samples:
             try:
@@ -170,19 +169,19 @@ class GenerationEvaluator:
     def _evaluate_sample(self, sample: IndexedSample) -> SampleResult:
         answers: dict[str, Answer] = {}
         phrases: list[PhraseRow] = []
-        said: list[GeneratedPhraseRow] = []
-        for read in sample.loaded.texts:
+        generated: list[GeneratedPhraseRow] = []
+        for loaded in sample.loaded.texts:
             question = (
-                read.text.question
+                loaded.text.question
                 or self.grounder.head.config.caption_prompt
                 or DEFAULT_CAPTION_PROMPT
             )
             if question not in answers:
                 answers[question] = self.grounder.chat(sample.loaded.picture, question)
             answer = answers[question]
-            said.extend(self._generated_rows(sample, read.text, answer))
-            phrases.extend(self._matched_rows(sample, read, answer))
-        return SampleResult(build_sample_row(sample), tuple(phrases), said=tuple(said))
+            generated.extend(self._generated_rows(sample, loaded.text, answer))
+            phrases.extend(self._matched_rows(sample, loaded, answer))
+        return SampleResult(build_sample_row(sample), tuple(phrases), said=tuple(generated))
 
     def _generated_rows(
         self, sample: IndexedSample, text: GroundedText, answer: Answer
@@ -204,37 +203,39 @@ class GenerationEvaluator:
             [encode_rle(phrase.mask) for phrase in answer.phrases],
             [encode_rle(mask) for mask in loaded.masks],
         )
-        partner = {true: said for said, true in match_greedily(ious)}
+        matches = {true: predicted for predicted, true in match_greedily(ious)}
         rows = []
         for number in range(len(loaded.text.phrases)):
-            found = _Prediction(torch.zeros(answer.size, dtype=torch.bool), None, 0.0)
-            if number in partner:
-                phrase = answer.phrases[partner[number]]
-                found = _Prediction(torch.from_numpy(phrase.mask), None, phrase.score)
-            rows.append(_build_phrase_row(self.dataset, "own words", sample, loaded, number, found))
+            prediction = _Prediction(torch.zeros(answer.size, dtype=torch.bool), None, 0.0)
+            if number in matches:
+                phrase = answer.phrases[matches[number]]
+                prediction = _Prediction(torch.from_numpy(phrase.mask), None, phrase.score)
+            rows.append(
+                _build_phrase_row(self.dataset, "own words", sample, loaded, number, prediction)
+            )
         return rows
 
 
 def build_sample_row(sample: IndexedSample, skipped_phrases: int = 0) -> SampleRow:
-    """The row of a sample that was measured."""
+    """Return the row of a sample that was measured."""
     skipped_texts = len(sample.loaded.sample.texts) - len(sample.loaded.texts)
     return SampleRow(sample.index, sample.picture, True, skipped_texts, skipped_phrases, ())
 
 
 def _predict_masks(head: GroundingHead, features: GroundingFeatures) -> list[_Prediction]:
-    """The head's masks of all phrases, so many at a time as fit."""
-    at_once = max_phrases_per_pass(features.geometry.picture)
-    found = []
-    for first in range(0, len(features.phrases), at_once):
+    """Predict the masks of all phrases, as many at a time as fit into memory."""
+    batch_size = max_phrases_per_pass(features.geometry.picture)
+    predictions = []
+    for start in range(0, len(features.phrases), batch_size):
         output = predict_masks(
-            head, replace(features, phrases=features.phrases[first : first + at_once])
+            head, replace(features, phrases=features.phrases[start : start + batch_size])
         )
         decoded = (resize_to_picture(output.mask_logits, features.geometry) > 0).cpu()
         for logits, decoder in zip(output.refined_logits.cpu(), decoded, strict=True):
             refined = logits > 0
             score = float(logits[refined].sigmoid().mean()) if refined.any() else 0.0
-            found.append(_Prediction(refined, decoder, score))
-    return found
+            predictions.append(_Prediction(refined, decoder, score))
+    return predictions
 
 
 def _build_phrase_row(

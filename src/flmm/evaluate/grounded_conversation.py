@@ -1,11 +1,11 @@
-"""Grounded conversation generation (GCG): the LMM's own caption beside a true one.
+"""Metrics of grounded conversation generation (GCG): generated captions against true ones.
 
 After GLaMM (Rasheed et al., CVPR 2024, section 4.1 and its published evaluation), with one
 difference: it compares phrases by the similarity of their BERT embeddings, this file by the words
-that they share (``word_overlap``), so that no further model is needed. Mask recall is therefore
-not quite that of papers; AP50 and mIoU, which look at masks alone, are.
+that they share (``word_overlap``), so that no further model is needed. Mask recall therefore
+differs a little from papers; AP50 and mIoU, which use masks only, do not.
 
-Letters: ``s`` said phrases of a caption, ``t`` true phrases of its picture.
+Letters: ``s`` predicted phrases of a caption, ``t`` true phrases of its picture.
 """
 
 import io
@@ -24,7 +24,7 @@ from pycocotools.cocoeval import COCOeval
 from flmm.answers.json_types import CocoRLE
 
 MATCH_THRESHOLD = 0.5
-"""What IoU and word overlap must reach at least."""
+"""Lowest IoU and word overlap of a match."""
 
 _WORD = re.compile(r"\w+")
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -32,12 +32,12 @@ _ARTICLES = frozenset(("a", "an", "the"))
 
 @dataclass(frozen=True)
 class PredictedPhrase:
-    """A phrase of the LMM's own caption."""
+    """A phrase of a generated caption."""
 
     text: str
     mask: CocoRLE
     score: float
-    """In 0..1; which phrases AP50 looks at first."""
+    """In 0..1; AP50 ranks phrases by it."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class TruePhrase:
 
 @dataclass(frozen=True)
 class CaptionPair:
-    """What was said about one picture, and what is there."""
+    """The predicted and the true phrases of one picture."""
 
     predicted: tuple[PredictedPhrase, ...]
     true: tuple[TruePhrase, ...]
@@ -58,7 +58,7 @@ class CaptionPair:
 
 @dataclass(frozen=True)
 class GroundedConversationScores:
-    """Grounded conversation generation, all in percent as papers print them."""
+    """Scores of grounded conversation generation, in percent."""
 
     mask_recall: float
     average_precision_at_0_5: float
@@ -68,7 +68,7 @@ class GroundedConversationScores:
 def score_grounded_conversations(
     caption_pairs: Sequence[CaptionPair],
 ) -> GroundedConversationScores:
-    """Scores of all pictures together; NaN without a true phrase."""
+    """Return the scores of all pictures together; NaN without a true phrase."""
     return GroundedConversationScores(
         100 * mask_recall(caption_pairs),
         100 * average_precision(caption_pairs),
@@ -77,7 +77,7 @@ def score_grounded_conversations(
 
 
 def pairwise_mask_iou(predicted: Sequence[CocoRLE], true: Sequence[CocoRLE]) -> NDArray[np.float64]:
-    """(s, t) float64: the IoU of every said mask with every true one; 0 where both are empty."""
+    """Return the IoU of each predicted with each true mask, (s, t) float64; 0 if both are empty."""
     if not predicted or not true:
         return np.zeros((len(predicted), len(true)))
     ious = coco.iou(list(predicted), list(true), [False] * len(true))
@@ -85,102 +85,106 @@ def pairwise_mask_iou(predicted: Sequence[CocoRLE], true: Sequence[CocoRLE]) -> 
 
 
 def match_greedily(values: NDArray[np.float64], min_value: float = 0.0) -> list[tuple[int, int]]:
-    """One-to-one pairs (row, column), the highest values first.
+    """Return one-to-one pairs (row, column), the highest values first.
 
     Args:
         values: (s, t), such as IoUs.
-        least: what a pair's value must reach; one of 0 never makes a pair.
+        min_value: the lowest value of a pair; a value of 0 never makes a pair.
     """
-    left = values.copy()
+    remaining = values.copy()
     pairs = []
-    while left.size:
-        row, column = divmod(int(left.argmax()), left.shape[1])
-        if left[row, column] < min_value or left[row, column] <= 0:
+    while remaining.size:
+        row, column = divmod(int(remaining.argmax()), remaining.shape[1])
+        if remaining[row, column] < min_value or remaining[row, column] <= 0:
             break
         pairs.append((row, column))
-        left[row, :] = left[:, column] = 0
+        remaining[row, :] = remaining[:, column] = 0
     return pairs
 
 
 def word_overlap(first: str, second: str) -> float:
-    """How far two phrases are the same words, in 0..1.
+    """Return how similar two phrases' words are, in 0..1.
 
-    Twice the number of shared words over the number of words in both (Dice), without regard to
-    case, order, repetition and articles. The plain replacement of GLaMM's BERT similarity.
+    Twice the number of shared words over the sum of both numbers of words (Dice), ignoring case,
+    order, repetition and articles. It replaces GLaMM's BERT similarity.
     """
     words = [set(_WORD.findall(text.lower())) - _ARTICLES for text in (first, second)]
-    together = len(words[0]) + len(words[1])
-    return 2 * len(words[0] & words[1]) / together if together else 0.0
+    total = len(words[0]) + len(words[1])
+    return 2 * len(words[0] & words[1]) / total if total else 0.0
 
 
 def mask_recall(caption_pairs: Sequence[CaptionPair]) -> float:
-    """Share of the true phrases that were found, in 0..1; NaN when there is none.
+    """Return the share of true phrases that are matched, in 0..1; NaN when there is none.
 
-    Found is a phrase when a said one, which stands for no other, has at least ``THRESHOLD`` of IoU
-    with its mask and of word overlap with its text; of several, the one of highest IoU.
+    A match is a predicted phrase, matched with no other, whose mask's IoU and text's word overlap
+    are both at least ``MATCH_THRESHOLD``; of several, the one of highest IoU.
     """
-    found = wanted = 0
-    for one in caption_pairs:
-        alike = [
-            [word_overlap(said.text, true.text) for true in one.true] for said in one.predicted
+    num_matched = num_true = 0
+    for pair in caption_pairs:
+        overlaps = [
+            [word_overlap(predicted.text, true.text) for true in pair.true]
+            for predicted in pair.predicted
         ]
-        ious = _pair_mask_iou(one)
-        ious[np.asarray(alike).reshape(ious.shape) < MATCH_THRESHOLD] = 0
-        found += len(match_greedily(ious, MATCH_THRESHOLD))
-        wanted += len(one.true)
-    return found / wanted if wanted else math.nan
+        ious = _pair_mask_iou(pair)
+        ious[np.asarray(overlaps).reshape(ious.shape) < MATCH_THRESHOLD] = 0
+        num_matched += len(match_greedily(ious, MATCH_THRESHOLD))
+        num_true += len(pair.true)
+    return num_matched / num_true if num_true else math.nan
 
 
 def mean_matched_iou(caption_pairs: Sequence[CaptionPair]) -> float:
-    """mIoU of GCG, in 0..1; NaN without pictures.
+    """Return the mIoU of GCG, in 0..1; NaN without pictures.
 
-    Said and true masks of a picture are paired off, the highest IoU first, until nothing overlaps;
-    a picture scores its pairs' mean IoU, or 0 without a pair, and the score is the pictures' mean.
+    Predicted and true masks of a picture are matched, the highest IoU first, until nothing
+    overlaps; a picture scores its matches' mean IoU, or 0 without a match, and the score is the
+    pictures' mean.
     """
     means = []
-    for one in caption_pairs:
-        ious = _pair_mask_iou(one)
-        pairs = match_greedily(ious)
-        means.append(sum(ious[pair] for pair in pairs) / len(pairs) if pairs else 0.0)
+    for caption_pair in caption_pairs:
+        ious = _pair_mask_iou(caption_pair)
+        matches = match_greedily(ious)
+        means.append(sum(ious[match] for match in matches) / len(matches) if matches else 0.0)
     return float(np.mean(means)) if means else math.nan
 
 
 def average_precision(caption_pairs: Sequence[CaptionPair]) -> float:
-    """COCO's AP50 of the masks, all phrases as one category, in 0..1; NaN without a true phrase.
+    """Return COCO's AP50 of the masks, in 0..1; NaN without a true phrase.
 
-    Computed by COCO's own evaluation; at most 100 phrases a picture count.
+    Computed by COCO's own evaluation, all phrases as one category; at most 100 a picture count.
     """
-    if not any(one.true for one in caption_pairs):
+    if not any(pair.true for pair in caption_pairs):
         return math.nan
     annotations = [
         {
             "image_id": picture, "category_id": 1, "iscrowd": 0, "segmentation": phrase.mask,
             "area": float(coco.area(phrase.mask)),
         }
-        for picture, one in enumerate(caption_pairs)
-        for phrase in one.true
+        for picture, pair in enumerate(caption_pairs)
+        for phrase in pair.true
     ]  # fmt: skip
-    found = [
+    detections = [
         {
             "image_id": picture, "category_id": 1, "segmentation": phrase.mask,
             "score": phrase.score,
         }
-        for picture, one in enumerate(caption_pairs)
-        for phrase in one.predicted
+        for picture, pair in enumerate(caption_pairs)
+        for phrase in pair.predicted
     ]  # fmt: skip
-    if not found:
+    if not detections:
         return 0.0
-    # COCO's evaluation prints what it does.
+    # COCO's evaluation prints its progress.
     with redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = {
             "info": {},
-            "images": [_image(picture, one) for picture, one in enumerate(caption_pairs)],
+            "images": [_image(picture, pair) for picture, pair in enumerate(caption_pairs)],
             "categories": [{"id": 1}],
-            "annotations": [{"id": number, **one} for number, one in enumerate(annotations, 1)],
+            "annotations": [
+                {"id": number, **annotation} for number, annotation in enumerate(annotations, 1)
+            ],
         }
         truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(found), "segm")
+        evaluation = COCOeval(truth, truth.loadRes(detections), "segm")
         evaluation.params.iouThrs = np.array([MATCH_THRESHOLD])
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, math.inf]], ["all"]
         evaluation.evaluate()

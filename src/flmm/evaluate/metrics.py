@@ -1,4 +1,4 @@
-"""How good masks, boxes and chosen words are: the scores that papers print (paper section 4).
+"""Metrics of masks, boxes and selected phrases, as in papers (paper section 4).
 
 Letters: ``n`` masks or boxes, ``H W`` picture size.
 """
@@ -15,7 +15,7 @@ from flmm.errors import InputError
 
 @dataclass(frozen=True)
 class Overlap:
-    """How predicted masks overlap true ones; all that the metrics need, whatever the sizes."""
+    """The pixel counts of predicted and true masks, which all mask metrics are computed from."""
 
     intersection: Tensor
     """(n,) float64, pixels."""
@@ -30,20 +30,20 @@ class Overlap:
 
     @staticmethod
     def concatenate(parts: Sequence["Overlap"]) -> "Overlap":
-        """One overlap of all the parts' masks, in order; the pictures' sizes may differ."""
+        """Join the parts' masks, in order; the pictures' sizes may differ."""
         return Overlap(
             torch.cat([part.intersection for part in parts]),
             torch.cat([part.union for part in parts]),
         )
 
-    def __getitem__(self, chosen: Tensor) -> "Overlap":
-        """The overlaps that an (n,) bool or index tensor picks."""
-        return Overlap(self.intersection[chosen], self.union[chosen])
+    def __getitem__(self, index: Tensor) -> "Overlap":
+        """Return the masks that an (n,) bool or an index tensor selects."""
+        return Overlap(self.intersection[index], self.union[index])
 
 
 @dataclass(frozen=True)
 class ReferringScores:
-    """Referring segmentation (RefCOCO, RefCOCO+, RefCOCOg), all in percent as papers print them."""
+    """Scores of referring segmentation (RefCOCO, RefCOCO+, RefCOCOg), in percent."""
 
     cumulative_iou: float
     mean_iou: float
@@ -56,17 +56,17 @@ class ReferringScores:
 
 @dataclass(frozen=True)
 class ReasoningScores:
-    """Reasoning segmentation (ReasonSeg; Lai et al. 2024, section 3.3), in percent."""
+    """Scores of reasoning segmentation (ReasonSeg; Lai et al. 2024, section 3.3), in percent."""
 
     generalised_iou: float
-    """gIoU: the mean of the IoU of every picture with one text."""
+    """gIoU: the mean IoU of all pairs of a picture and a text."""
     cumulative_iou: float
     """cIoU."""
 
 
 @dataclass(frozen=True)
 class NarrativeScores:
-    """Panoptic narrative grounding, all fractions; a kind that no phrase has scores NaN."""
+    """Scores of panoptic narrative grounding, in 0..1; NaN for a kind without a phrase."""
 
     all: float
     things: float
@@ -78,28 +78,29 @@ class NarrativeScores:
 
 @dataclass(frozen=True)
 class SpanCounts:
-    """Phrases that were chosen in texts, beside those that should have been."""
+    """Counts of the phrases that a selector chose in texts, and of the true ones."""
 
     hits: int
-    """Chosen rightly, with exactly the same beginning and end."""
+    """Chosen phrases that are true ones, with exactly the same start and end."""
     chosen: int
     wanted: int
+    """True phrases."""
 
     @property
     def precision(self) -> float:
-        """Share of the chosen ones that are right, in 0..1; NaN when none was chosen."""
+        """Share of the chosen phrases that are true ones, in 0..1; NaN when none was chosen."""
         return self.hits / self.chosen if self.chosen else math.nan
 
     @property
     def recall(self) -> float:
-        """Share of the wanted ones that were chosen, in 0..1; NaN when none was wanted."""
+        """Share of the true phrases that were chosen, in 0..1; NaN when there is none."""
         return self.hits / self.wanted if self.wanted else math.nan
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall, in 0..1; NaN when both lack their phrases."""
-        both = self.chosen + self.wanted
-        return 2 * self.hits / both if both else math.nan
+        """Harmonic mean of precision and recall, in 0..1; NaN without chosen and true phrases."""
+        total = self.chosen + self.wanted
+        return 2 * self.hits / total if total else math.nan
 
     def __add__(self, other: "SpanCounts") -> "SpanCounts":
         return SpanCounts(
@@ -110,18 +111,18 @@ class SpanCounts:
 def count_spans(
     chosen: Collection[tuple[int, int]], wanted: Collection[tuple[int, int]]
 ) -> SpanCounts:
-    """Compares the (start, end) of a text's phrases; one that is listed again counts once."""
-    found, true = set(chosen), set(wanted)
-    return SpanCounts(len(found & true), len(found), len(true))
+    """Compare chosen with true phrases of a text, each a (start, end); repeated ones count once."""
+    chosen, true = set(chosen), set(wanted)
+    return SpanCounts(len(chosen & true), len(chosen), len(true))
 
 
 def compute_overlap(predicted: Tensor, target: Tensor, ignored: Tensor | None = None) -> Overlap:
-    """Pixels that (n, H, W) bool masks share and cover together.
+    """Count the pixels of the intersections and unions of (n, H, W) bool masks.
 
     Args:
         predicted: the masks.
         target: the true masks.
-        ignored: pixels that count in neither, as ReasonSeg marks them.
+        ignored: pixels that are not counted, as in ReasonSeg.
 
     Raises:
         InputError: the shapes differ or the masks are not bool.
@@ -143,33 +144,33 @@ def compute_overlap(predicted: Tensor, target: Tensor, ignored: Tensor | None = 
 
 
 def mean_iou(overlap: Overlap) -> float:
-    """Mean of the masks' IoU, in 0..1; NaN without masks."""
+    """Return the mean of the masks' IoU, in 0..1; NaN without masks."""
     return overlap.iou.mean().item()
 
 
 def cumulative_iou(overlap: Overlap) -> float:
-    """Sum of intersections over sum of unions (cIoU), in 0..1: large masks weigh more."""
+    """Return sum of intersections over sum of unions (cIoU), in 0..1: large masks weigh more."""
     return (overlap.intersection.sum() / overlap.union.sum()).item()
 
 
 def precision_at(overlap: Overlap, threshold: float) -> float:
-    """Share of the masks whose IoU is above ``threshold``, in 0..1."""
+    """Return the share of the masks whose IoU is above ``threshold``, in 0..1."""
     return (overlap.iou > threshold).double().mean().item()
 
 
 def average_recall(overlap: Overlap) -> float:
-    r"""Area under the curve of recall over the IoU threshold (Gonzalez et al. 2021), in 0..1.
+    r"""Return the area under recall over the IoU threshold (Gonzalez et al. 2021), in 0..1.
 
     .. math:: \int_0^1 \frac{1}{n} \left|\{i: \mathrm{IoU}_i > t\}\right| dt
 
-    Each mask counts for every threshold below its IoU, so the area is the mean IoU: exactly, where
-    summing over a list of thresholds is off by up to half a step.
+    Each mask counts for every threshold below its IoU, so the area is exactly the mean IoU; a sum
+    over a list of thresholds is off by up to half a step.
     """
     return mean_iou(overlap)
 
 
 def referring_scores(overlap: Overlap) -> ReferringScores:
-    """Scores of referring segmentation, in percent."""
+    """Return the scores of referring segmentation, in percent."""
     return ReferringScores(
         cumulative_iou=100 * cumulative_iou(overlap),
         mean_iou=100 * mean_iou(overlap),
@@ -182,19 +183,19 @@ def referring_scores(overlap: Overlap) -> ReferringScores:
 
 
 def reasoning_scores(overlap: Overlap) -> ReasoningScores:
-    """Scores of reasoning segmentation, in percent; the overlap leaves out what is ignored."""
+    """Return the scores of reasoning segmentation; ``overlap`` is without ignored pixels."""
     return ReasoningScores(100 * mean_iou(overlap), 100 * cumulative_iou(overlap))
 
 
 def box_iou(first: Tensor, second: Tensor) -> Tensor:
-    """IoU of boxes, pair by pair.
+    """Return the IoU of boxes, pair by pair.
 
     Args:
         first: (n, 4) (x0, y0, x1, y1), x1 and y1 exclusive.
         second: the same.
 
     Returns:
-        (n,) float64 in 0..1; 0 where both boxes are empty, since nothing was found.
+        (n,) float64 in 0..1; 0 where both boxes are empty.
     """
     low = torch.maximum(first[:, :2], second[:, :2])
     high = torch.minimum(first[:, 2:], second[:, 2:])
@@ -204,23 +205,23 @@ def box_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def box_accuracy(iou: Tensor) -> float:
-    """Referring comprehension's accuracy@0.5: share of (n,) box IoUs above 0.5, in 0..1."""
+    """Return referring comprehension's accuracy@0.5: the share of (n,) box IoUs above 0.5."""
     return (iou > 0.5).double().mean().item()
 
 
 def narrative_scores(
     overlap: Overlap, is_thing: Tensor, is_plural: Tensor, is_stuff: Tensor | None = None
 ) -> NarrativeScores:
-    """PNG's average recall over all phrases and over each kind, and the share above IoU 0.5.
+    """Return PNG's average recall of all phrases and of each kind, and the share above IoU 0.5.
 
     Args:
         overlap: of n phrases.
         is_thing: (n,) bool.
-        is_plural: (n,) bool; the rest is singular.
-        is_stuff: (n,) bool; None for all that is no thing.
+        is_plural: (n,) bool; all others are singular.
+        is_stuff: (n,) bool; None: all that are not things.
 
     Raises:
-        InputError: a flag for other than n phrases, or flags that are not bool.
+        InputError: flags are not (n,) bool.
     """
     count = len(overlap.intersection)
     is_stuff = ~is_thing if is_stuff is None else is_stuff

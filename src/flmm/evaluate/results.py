@@ -1,8 +1,8 @@
-"""Rows on disk: parts while a run goes on, one Parquet file a kind of row when it is done.
+"""Rows on disk: parts during a run, one Parquet file a row type at its end.
 
-out/run.json          what was measured with what; another run is refused in this folder
-out/parts/000012.parquet   the rows of some samples, written whole or not at all
-out/results.parquet   one row a phrase; beside it captions, said and samples
+out/run.json              the run's record; another run is refused in this folder
+out/parts/000012.parquet  the rows of some samples, written atomically
+out/results.parquet       one row a phrase; beside it captions, said and samples
 """
 
 import io
@@ -36,23 +36,23 @@ _NESTED_ROWS: dict[str, type] = {
 
 
 def _arrow_type(hint: object) -> pa.DataType:
-    """The Parquet type of a row's field."""
+    """Return the Parquet type of a row's field."""
     if get_origin(hint) is tuple:
         return pa.list_(_ARROW_TYPES[get_args(hint)[0]])
     if isinstance(hint, UnionType):
-        (hint,) = (one for one in get_args(hint) if one is not NoneType)
+        (hint,) = (option for option in get_args(hint) if option is not NoneType)
     assert isinstance(hint, type)
     return _ARROW_TYPES[hint]
 
 
-def _struct(kind: type) -> pa.DataType:
-    return pa.struct([(name, _arrow_type(hint)) for name, hint in get_type_hints(kind).items()])
+def _struct(row_type: type) -> pa.DataType:
+    return pa.struct([(name, _arrow_type(hint)) for name, hint in get_type_hints(row_type).items()])
 
 
 _PART_SCHEMA = pa.schema(
     [
         ("row", _struct(SampleRow)),
-        *((name, pa.list_(_struct(kind))) for name, kind in _NESTED_ROWS.items()),
+        *((name, pa.list_(_struct(row_type))) for name, row_type in _NESTED_ROWS.items()),
     ]
 )
 
@@ -62,50 +62,50 @@ def part_file(out: Path, index: int) -> Path:
 
 
 def write_part(file: Path, results: Sequence[SampleResult]) -> None:
-    """Writes the rows of some samples, whole or not at all.
+    """Write the rows of some samples atomically.
 
     Raises:
-        InputError: it cannot be written there.
+        InputError: the file cannot be written.
     """
     _write(file, pa.Table.from_pylist([asdict(result) for result in results], schema=_PART_SCHEMA))
 
 
 def is_part_complete(file: Path, sample_indices: Sequence[int]) -> bool:
-    """Whether a part is there, with these samples.
+    """Return whether a part exists, with these samples.
 
     Raises:
-        InputError: it is there but damaged, or has other rows.
+        InputError: it exists but is damaged, or has other samples or columns.
     """
     if not file.exists():
         return False
     table = _read(file)
     if table.schema != _PART_SCHEMA:
         raise InputError(f"{str(file)!r} has other columns than this flmm writes")
-    found = table["row"].combine_chunks().field("sample").to_pylist()
-    if found != list(sample_indices):
+    indices = table["row"].combine_chunks().field("sample").to_pylist()
+    if indices != list(sample_indices):
         raise InputError(f"{str(file)!r} has other samples than it should")
     return True
 
 
 def merge_parts(out: Path, num_parts: int) -> None:
-    """Joins the parts to one file a kind of row, in the order of the samples.
+    """Join the parts to one file a row type, in the order of the samples.
 
     Raises:
         InputError: a part is missing or damaged, or the disk is full.
     """
     table = pa.concat_tables([_read(part_file(out, number)) for number in range(num_parts)])
     table = table.combine_chunks()
-    for name, kind in _NESTED_ROWS.items():
+    for name, row_type in _NESTED_ROWS.items():
         rows = table[name].combine_chunks().flatten()
-        _write(out / _FILE_NAMES[kind], _build_table(rows, kind))
-    # What a process that was killed while it wrote left behind.
+        _write(out / _FILE_NAMES[row_type], _build_table(rows, row_type))
+    # Left by processes that were killed while they wrote.
     for file in part_file(out, 0).parent.glob(".flmm-*.partial"):
         file.unlink(missing_ok=True)
     _write(out / _FILE_NAMES[SampleRow], _build_table(table["row"].combine_chunks(), SampleRow))
 
 
 def read_rows(out: Path, row_type: type[Row]) -> list[Row]:
-    """The rows of one kind of a run that is done.
+    """Read the rows of one type of a finished run.
 
     Raises:
         InputError: the file is missing, damaged, or has other columns.
@@ -117,16 +117,16 @@ def read_rows(out: Path, row_type: type[Row]) -> list[Row]:
     if table.schema.names != [field.name for field in fields(row_type)]:
         raise InputError(f"{str(file)!r} has other columns than this flmm writes; evaluate anew")
     tuples = [name for name, hint in get_type_hints(row_type).items() if get_origin(hint) is tuple]
-    made = []
+    rows = []
     for content in table.to_pylist():
         for name in tuples:
             content[name] = tuple(content[name])
-        made.append(row_type(**content))
-    return made
+        rows.append(row_type(**content))
+    return rows
 
 
-def _build_table(rows: pa.StructArray, kind: type) -> pa.Table:
-    struct = _struct(kind)
+def _build_table(rows: pa.StructArray, row_type: type) -> pa.Table:
+    struct = _struct(row_type)
     names = [struct.field(index).name for index in range(struct.num_fields)]
     return pa.Table.from_arrays(rows.flatten(), names=names)
 

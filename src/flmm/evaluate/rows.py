@@ -1,4 +1,4 @@
-"""What is kept of each phrase that was measured; tables are cut from these rows alone."""
+"""The rows that an evaluation stores; its tables are computed from them alone."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -8,20 +8,20 @@ from flmm.types import Box
 
 @dataclass(frozen=True)
 class PhraseRow:
-    """One true phrase and how well it was found."""
+    """One true phrase and its predicted mask."""
 
     dataset: str
     protocol: str
     sample: int
-    """Which of the data set's samples, from 0."""
+    """Index in the data set."""
     picture: str
     text_identity: str
     kind: str
     """"caption", "expression" or "instruction"."""
     sentence: str
-    """The whole text."""
+    """The text."""
     phrase: int
-    """Which of its text's phrases, from 0."""
+    """Index in the text."""
     start: int
     """In code points of ``sentence``."""
     end: int
@@ -30,8 +30,8 @@ class PhraseRow:
     """None: unknown, or both in one phrase."""
     plural: bool
     decoder_intersection: int | None
-    """Pixels, without ignored ones; None where the LMM spoke for itself and only refined masks
-    are made."""
+    """Pixels, without ignored ones; None for generated captions, whose decoder masks are not
+    kept."""
     decoder_union: int | None
     refined_intersection: int
     refined_union: int
@@ -53,21 +53,22 @@ class PhraseRow:
 
 @dataclass(frozen=True)
 class SelectorRow:
-    """One caption, and which of its words the keyword selector chose."""
+    """One caption, and counts of the phrases that the keyword selector chose in it."""
 
     dataset: str
     sample: int
     picture: str
     text_identity: str
     hits: int
-    """Chosen phrases that are true ones, with both ends exact."""
+    """Chosen phrases that are true ones, with exactly the same start and end."""
     chosen: int
     wanted: int
+    """True phrases."""
 
 
 @dataclass(frozen=True)
 class GeneratedPhraseRow:
-    """One phrase of the LMM's own caption, where a benchmark lets it speak."""
+    """One phrase of a generated caption."""
 
     dataset: str
     sample: int
@@ -75,6 +76,7 @@ class GeneratedPhraseRow:
     text_identity: str
     """Of the true caption that it is compared with."""
     sentence: str
+    """The generated caption."""
     phrase: int
     start: int
     end: int
@@ -89,7 +91,7 @@ class GeneratedPhraseRow:
 
 @dataclass(frozen=True)
 class SampleRow:
-    """One sample: whether it was measured."""
+    """One sample: whether it was measured, and what was skipped."""
 
     sample: int
     picture: str
@@ -97,9 +99,9 @@ class SampleRow:
     skipped_texts: int
     """Of a picture that was measured."""
     skipped_phrases: int
-    """Of texts that were measured: those of nothing but blanks."""
+    """Blank phrases of texts that were measured."""
     told: tuple[str, ...]
-    """Why something was skipped, one line each."""
+    """The reasons why something was skipped, one line each."""
 
 
 @dataclass(frozen=True)
@@ -112,5 +114,5 @@ class SampleResult:
     said: tuple[GeneratedPhraseRow, ...] = ()
 
     def with_messages(self, messages: Iterable[str]) -> "SampleResult":
-        """The same, with why something was skipped."""
+        """Return a copy with the reasons why something was skipped."""
         return replace(self, row=replace(self.row, told=tuple(messages)))

@@ -1,7 +1,7 @@
-"""The run: samples are read, measured and kept part by part, on one process or several.
+"""An evaluation run: samples are loaded, measured and stored part by part, on all processes.
 
 A part is a fixed group of samples that run through the LMM together, so neither the number of
-processes nor a break changes any number.
+processes nor an interruption changes any score.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from flmm.evaluate.results import is_part_complete, merge_parts, part_file, writ
 from flmm.evaluate.rows import SampleResult, SampleRow
 from flmm.grounding.grounder import Grounder
 
-# A text of a large LMM has maps of some megabytes a token, and all of a part's are held at once.
+# A large LMM's attention maps are some megabytes a token, and a part's are in memory together.
 _SAMPLES_PER_PART = 4
 
 
@@ -33,19 +33,19 @@ def evaluate(
     on_message: Callable[[str], None],
     advance: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> None:
-    """Measures a benchmark; ``scores.report_of(out)`` then cuts the tables.
+    """Measure a benchmark; ``score_tables.build_report(out)`` then makes the tables.
 
-    Called again with the same ``out``, it goes on where it stopped. Each process measures every
-    so-many-th part; the first one joins all of them at the end.
+    Called again with the same ``out``, it continues. The processes take parts in turn; the main
+    process joins all of them at the end.
 
     Args:
         grounder: the head and its LMM.
         benchmark: what to measure on.
         protocol: how referring expressions are asked.
-        out: the folder of the results, made when it is missing.
-        state: accelerate's, which knows the processes; ``PartialState()`` for one alone.
-        tell: is given one line for each sample or text that is skipped, and each damaged part.
-        advance: is given how many of this process's samples are done, and how many they are.
+        out: the folder of the results, created if missing.
+        state: accelerate's processes; ``PartialState()`` for a single one.
+        on_message: called with one line for each skipped sample or text, and each damaged part.
+        advance: called with how many of this process's samples are done, and how many it has.
 
     Raises:
         InputError: the benchmark is empty, ``out`` holds another run, or the disk is full.
@@ -53,29 +53,29 @@ def evaluate(
     run_on_all_processes(
         lambda: prepare_run_folder(out, build_run_record(grounder, benchmark, protocol))
     )
-    measure = (
+    evaluator = (
         GenerationEvaluator(grounder, benchmark.name)
         if benchmark.scoring is Scoring.CONVERSATION
         else TeacherForcedEvaluator(grounder, benchmark.name, protocol)
     )
-    count = len(benchmark.samples)
-    parts = -(-count // _SAMPLES_PER_PART)
-    own = {
-        number: range(number * _SAMPLES_PER_PART, min((number + 1) * _SAMPLES_PER_PART, count))
-        for number in range(state.process_index, parts, state.num_processes)
+    num_samples = len(benchmark.samples)
+    num_parts = -(-num_samples // _SAMPLES_PER_PART)
+    own_parts = {
+        part: range(part * _SAMPLES_PER_PART, min((part + 1) * _SAMPLES_PER_PART, num_samples))
+        for part in range(state.process_index, num_parts, state.num_processes)
     }
 
-    def measure_own() -> None:
-        done, total = 0, sum(map(len, own.values()))
-        for number, members in own.items():
-            file = part_file(out, number)
-            if not _is_part_done(file, members, on_message):
-                write_part(file, _evaluate_part(measure, benchmark.samples, members, on_message))
-            done += len(members)
+    def evaluate_own_parts() -> None:
+        done, total = 0, sum(map(len, own_parts.values()))
+        for part, indices in own_parts.items():
+            file = part_file(out, part)
+            if not _is_part_done(file, indices, on_message):
+                write_part(file, _evaluate_part(evaluator, benchmark.samples, indices, on_message))
+            done += len(indices)
             advance(done, total)
 
-    run_on_all_processes(measure_own)
-    run_on_main_process(lambda: merge_parts(out, parts))
+    run_on_all_processes(evaluate_own_parts)
+    run_on_main_process(lambda: merge_parts(out, num_parts))
 
 
 def _is_part_done(
@@ -84,7 +84,7 @@ def _is_part_done(
     try:
         return is_part_complete(file, sample_indices)
     except InputError as error:
-        on_message(f"{error} (this is done now)")
+        on_message(f"{error} (the part is measured again now)")
         return False
 
 
@@ -94,27 +94,25 @@ def _evaluate_part(
     sample_indices: Sequence[int],
     on_message: Callable[[str], None],
 ) -> list[SampleResult]:
-    """The rows of a part, those of samples that were skipped too."""
-    told: dict[int, list[str]] = {number: [] for number in sample_indices}
+    """Return the rows of a part, including those of skipped samples."""
+    messages: dict[int, list[str]] = {index: [] for index in sample_indices}
 
-    def skip(number: int, line: str) -> None:
-        told[number].append(line)
+    def report(index: int, line: str) -> None:
+        messages[index].append(line)
         on_message(line)
 
-    numbered: list[IndexedSample] = []
-    for number in sample_indices:
-        reading = SampleLoader(lambda line, number=number: skip(number, line))  # type: ignore[misc]
-        numbered.extend(IndexedSample(number, read) for read in reading.load([samples[number]]))
-    rows: dict[int, SampleResult] = {}
-    for sample, result in zip(numbered, evaluator.evaluate(numbered), strict=True):
+    indexed: list[IndexedSample] = []
+    for index in sample_indices:
+        loader = SampleLoader(lambda line, index=index: report(index, line))  # type: ignore[misc]
+        indexed.extend(IndexedSample(index, loaded) for loaded in loader.load([samples[index]]))
+    results: dict[int, SampleResult] = {}
+    for sample, result in zip(indexed, evaluator.evaluate(indexed), strict=True):
         if isinstance(result, InputError):
-            skip(sample.index, f"skipped {sample.picture!r}: {result}")
+            report(sample.index, f"skipped {sample.picture!r}: {result}")
         else:
-            rows[sample.index] = result
-    results = []
-    for number in sample_indices:
-        if number not in rows:
-            unmeasured = SampleRow(number, str(samples[number].picture), False, 0, 0, ())
-            rows[number] = SampleResult(unmeasured)
-        results.append(rows[number].with_messages(told[number]))
-    return results
+            results[sample.index] = result
+    for index in sample_indices:
+        if index not in results:
+            unmeasured = SampleRow(index, str(samples[index].picture), False, 0, 0, ())
+            results[index] = SampleResult(unmeasured)
+    return [results[index].with_messages(messages[index]) for index in sample_indices]

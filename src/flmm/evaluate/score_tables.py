@@ -1,4 +1,4 @@
-"""From rows to the tables that papers print; nothing is run, so tables can be cut anew."""
+"""Score tables as in papers, computed from the stored rows without running a model."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -55,14 +55,14 @@ class ScoreRow:
 
     name: str
     count: int
-    """Of what was measured: phrases, captions, or pictures with a text."""
+    """How many phrases or captions were measured."""
     scores: dict[str, float]
-    """In percent, by column; NaN where there is nothing to measure."""
+    """In percent, by column; NaN where nothing was measured."""
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """A table as papers have it."""
+    """A table of scores."""
 
     title: str
     count_name: str
@@ -73,10 +73,10 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class EvaluationCounts:
-    """What was measured and what was not."""
+    """Counts of what was measured and what was skipped."""
 
     pictures: int
-    """That were measured."""
+    """Pictures that were measured."""
     skipped_pictures: int
     skipped_texts: int
     """Of pictures that were measured."""
@@ -101,7 +101,7 @@ class EvaluationReport:
     counts: EvaluationCounts
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON content; None where there is nothing to measure."""
+        """Return the report as JSON content; scores are None where nothing was measured."""
         return {
             "dataset": self.run_record.dataset,
             "model": self.run_record.model,
@@ -130,10 +130,10 @@ class EvaluationReport:
 
 
 def build_report(out: Path) -> EvaluationReport:
-    """The tables of a run that is done.
+    """Return the tables of a finished run.
 
     Raises:
-        InputError: it is not done, one of its files is damaged, or nothing could be measured.
+        InputError: the run is not finished, a file is damaged, or nothing could be measured.
     """
     run = read_run_record(out)
     samples = read_rows(out, SampleRow)
@@ -185,8 +185,8 @@ def _build_phrase_tables(phrases: Sequence[PhraseRow], run: RunRecord) -> list[S
 _ScoreFunction = Callable[[Sequence[PhraseRow], Overlap], dict[str, float]]
 
 
-def _table(title: str, parts: dict[str, Sequence[PhraseRow]], scores: _ScoreFunction) -> ScoreTable:
-    """Two lines a part that is not empty: the decoder's masks, and the refined ones."""
+def _table(title: str, parts: dict[str, Sequence[PhraseRow]], score: _ScoreFunction) -> ScoreTable:
+    """Return two lines for each part with rows: of the decoder's masks and of the refined ones."""
     rows = []
     for part, members in parts.items():
         if not members:
@@ -195,11 +195,11 @@ def _table(title: str, parts: dict[str, Sequence[PhraseRow]], scores: _ScoreFunc
             ("mask decoder", _decoder_overlap(members)),
             ("refined", _refined_overlap(members)),
         ):
-            found = scores(members, overlap)
-            if stage == "mask decoder" and _BOX_COLUMN in found:
-                # The boxes that are kept are those around refined masks.
-                found[_BOX_COLUMN] = math.nan
-            rows.append(ScoreRow(f"{stage}, {part}" if part else stage, len(members), found))
+            part_scores = score(members, overlap)
+            if stage == "mask decoder" and _BOX_COLUMN in part_scores:
+                # Rows have boxes of refined masks only.
+                part_scores[_BOX_COLUMN] = math.nan
+            rows.append(ScoreRow(f"{stage}, {part}" if part else stage, len(members), part_scores))
     return ScoreTable(title, "phrases", tuple(rows))
 
 
@@ -229,13 +229,13 @@ def _reasoning(rows: Sequence[PhraseRow], overlap: Overlap) -> dict[str, float]:
 
 
 def _narrative(rows: Sequence[PhraseRow], overlap: Overlap) -> dict[str, float]:
-    found = narrative_scores(
+    scores = narrative_scores(
         overlap,
         torch.tensor([row.is_thing is True for row in rows]),
         torch.tensor([row.plural for row in rows]),
         torch.tensor([row.is_thing is False for row in rows]),
     )
-    percent = {name: 100 * value for name, value in _name_columns(found).items()}
+    percent = {name: 100 * value for name, value in _name_columns(scores).items()}
     return {**percent, "cIoU": 100 * cumulative_iou(overlap)}
 
 
@@ -245,7 +245,7 @@ def _boxes(rows: Sequence[PhraseRow]) -> dict[str, float]:
 
 
 def _name_columns(scores: object) -> dict[str, float]:
-    """A dataclass of scores by the names of columns."""
+    """Return the fields of a dataclass of scores by column name."""
     return {_COLUMN_NAMES.get(name, name): value for name, value in vars(scores).items()}
 
 
@@ -265,20 +265,23 @@ def _selector_table(captions: Sequence[SelectorRow]) -> ScoreTable:
 def _conversation_table(
     phrases: Sequence[PhraseRow], generated: Sequence[GeneratedPhraseRow]
 ) -> ScoreTable:
-    true_of: dict[tuple[int, str], list[TruePhrase]] = {}
-    said_of: dict[tuple[int, str], list[PredictedPhrase]] = {}
+    true_phrases: dict[tuple[int, str], list[TruePhrase]] = {}
+    predicted_phrases: dict[tuple[int, str], list[PredictedPhrase]] = {}
     for row in phrases:
         mask = CocoRLE(size=[row.height, row.width], counts=row.true_mask)
-        true_of.setdefault((row.sample, row.text_identity), []).append(TruePhrase(row.text, mask))
-    for spoken in generated:
-        mask = CocoRLE(size=[spoken.height, spoken.width], counts=spoken.mask)
-        said_of.setdefault((spoken.sample, spoken.text_identity), []).append(
-            PredictedPhrase(spoken.text, mask, spoken.score)
+        true_phrases.setdefault((row.sample, row.text_identity), []).append(
+            TruePhrase(row.text, mask)
         )
-    conversations = [
-        CaptionPair(tuple(said_of.get(one, ())), tuple(true)) for one, true in true_of.items()
+    for phrase in generated:
+        mask = CocoRLE(size=[phrase.height, phrase.width], counts=phrase.mask)
+        predicted_phrases.setdefault((phrase.sample, phrase.text_identity), []).append(
+            PredictedPhrase(phrase.text, mask, phrase.score)
+        )
+    caption_pairs = [
+        CaptionPair(tuple(predicted_phrases.get(caption, ())), tuple(true))
+        for caption, true in true_phrases.items()
     ]
-    scores = _name_columns(score_grounded_conversations(conversations))
+    scores = _name_columns(score_grounded_conversations(caption_pairs))
     title = "Grounded conversation generation: captions in the LMM's own words"
-    refined = ScoreRow("refined", len(conversations), scores)
+    refined = ScoreRow("refined", len(caption_pairs), scores)
     return ScoreTable(title, "captions", (refined,), _WORD_OVERLAP_NOTE)

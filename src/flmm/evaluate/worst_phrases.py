@@ -1,4 +1,4 @@
-"""The worst phrases of a run as one page to look at, pictures and all."""
+"""The worst phrases of a run as one HTML page with their pictures."""
 
 import base64
 import html
@@ -49,13 +49,13 @@ h2 {{ font-size: 1rem; margin: 0 0 .5rem; }}
 
 
 def write_worst_phrases(out: Path, max_phrases: int = MAX_PHRASES) -> Path:
-    """Writes the phrases of lowest refined IoU to ``out/worst.html``, one page without other files.
+    """Write the phrases of lowest refined IoU to ``out/worst.html``, one self-contained page.
 
     Raises:
-        InputError: the run is not done, or the page cannot be written.
+        InputError: the run is not finished, or the page cannot be written.
     """
     rows = read_rows(out, PhraseRow)
-    # Among those that were missed altogether, the largest are the worst.
+    # Of phrases with equal IoU, such as 0, the largest come first.
     worst = sorted(rows, key=lambda row: (_iou(row), -row.true_pixels))[:max_phrases]
     file = out / "worst.html"
     write_file_atomically(file, _page(worst, len(rows)).encode(errors="replace"))
@@ -66,9 +66,9 @@ def _iou(row: PhraseRow) -> float:
     return row.refined_intersection / row.refined_union if row.refined_union else 1.0
 
 
-def _page(worst: Sequence[PhraseRow], phrases: int) -> str:
+def _page(worst: Sequence[PhraseRow], num_phrases: int) -> str:
     dataset = html.escape(worst[0].dataset) if worst else ""
-    cards = "\n".join(_card(place, row) for place, row in enumerate(worst, 1))
+    cards = "\n".join(_card(rank, row) for rank, row in enumerate(worst, 1))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -78,7 +78,7 @@ def _page(worst: Sequence[PhraseRow], phrases: int) -> str:
 <style>{_STYLE}</style>
 </head>
 <body>
-<h1>Worst {len(worst)} of {phrases} phrases of {dataset}</h1>
+<h1>Worst {len(worst)} of {num_phrases} phrases of {dataset}</h1>
 <p class="faint">By the IoU of the refined mask with the true one, the lowest first.</p>
 <main class="sheet">
 {cards}
@@ -119,23 +119,23 @@ def _pictures(row: PhraseRow) -> str:
         ("true", row.true_mask, _TRUE),
         ("predicted", row.predicted_mask, _PREDICTED),
     ):
-        address = _draw_data_url(picture, row, counts, colour)
+        url = _draw_data_url(picture, row, counts, colour)
         figures.append(
-            f'<figure class="{kind}"><img loading="lazy" alt="{kind} mask" src="{address}">'
+            f'<figure class="{kind}"><img loading="lazy" alt="{kind} mask" src="{url}">'
             f'<figcaption><span class="swatch"></span> {kind}</figcaption></figure>'
         )
     return f'<div class="pair">{"".join(figures)}</div>'
 
 
 def _draw_data_url(picture: Image.Image, row: PhraseRow, counts: str, colour: Colour) -> str:
-    """The picture with one mask on it, as a data URL."""
+    """Return the picture with one mask on it as a data URL."""
     mask: NDArray[np.bool_] = np.asarray(
         coco.decode({"size": [row.height, row.width], "counts": counts}), dtype=np.bool_
     )
     scale = _LONGER_SIDE / max(picture.size)
     size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
-    shown = picture.resize(size, Image.Resampling.LANCZOS)
-    canvas = np.asarray(shown, dtype=np.float32).copy()
+    resized = picture.resize(size, Image.Resampling.LANCZOS)
+    canvas = np.asarray(resized, dtype=np.float32).copy()
     draw_mask(canvas, mask, colour, line_width=2.0)
     content = io.BytesIO()
     Image.fromarray((canvas + 0.5).astype(np.uint8)).save(content, "JPEG", quality=82)

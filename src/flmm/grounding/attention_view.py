@@ -1,4 +1,4 @@
-"""A look into the model: where in the picture its attention was with each word.
+"""The attention of a text's words to the picture (``Grounder.attend``).
 
 Letters: ``M`` layers, ``N`` heads, ``h w`` image-token grid, ``H W`` picture size.
 """
@@ -34,24 +34,24 @@ _PAIRED_COLUMNS = 4
 
 @dataclass(frozen=True, eq=False)
 class WordAttention:
-    """A word of a text and the attention that its tokens paid to the picture."""
+    """A word of a text and the attention of its tokens to the picture."""
 
     text: str
     start: int
-    """In code points of the text."""
+    """First code point in the text."""
     end: int
     """One past the last code point."""
     tokens: tuple[int, ...]
-    """Which of the text's tokens."""
+    """Indices of its tokens in the text."""
     text_attention: PictureAttention = field(repr=False)
-    """Of all tokens of the text."""
+    """Attention of all tokens of the text."""
 
     @property
     def maps(self) -> NDArray[np.float32]:
-        """(M, N, h, w), in 0..1: the mean over the word's tokens, made anew at each call.
+        """(M, N, h, w), in 0..1: the mean over the word's tokens, computed at each access.
 
         Each map sums to the share of its head's attention that was on the picture (paper section
-        3.1). A tiled LMM has 2·M in the place of M: the coarse view's maps, then the fine ones.
+        3.1). A tiled LMM has 2·M instead of M: the coarse view's maps, then the fine ones.
         """
         heads = self.text_attention.rows.blocks[0].quantized.shape[2]
         merged = self.text_attention.phrase_maps(self.tokens)
@@ -59,15 +59,15 @@ class WordAttention:
         return maps
 
     def map(self, layer: int | None = None, head: int | None = None) -> NDArray[np.float32]:
-        """(h, w): one layer's and head's map; None means the mean over all of them.
+        """Return one layer's and head's (h, w) map; None means the mean over all of them.
 
         Raises:
             InputError: there is no such layer or head.
         """
         maps = self.maps
-        for name, chosen, count in (("layer", layer, len(maps)), ("head", head, maps.shape[1])):
-            if chosen is not None and not 0 <= chosen < count:
-                raise InputError(f"{name} {chosen} is not in 0..{count - 1}; choose one of these")
+        for name, index, count in (("layer", layer, len(maps)), ("head", head, maps.shape[1])):
+            if index is not None and not 0 <= index < count:
+                raise InputError(f"{name} {index} is not in 0..{count - 1}; choose one of these")
         layers = maps if layer is None else maps[layer : layer + 1]
         heads = layers if head is None else layers[:, head : head + 1]
         mean: NDArray[np.float32] = heads.mean(axis=(0, 1))
@@ -76,11 +76,11 @@ class WordAttention:
 
 @dataclass(frozen=True, eq=False)
 class AttentionView:
-    """A text about a picture, and where the model looked with its words."""
+    """A text about a picture and the attention of its words to the picture."""
 
     question: str
     text: str
-    """What the LMM said, or was made to say."""
+    """The answer that the LMM generated or was given."""
     lmm: str
     """The LMM's folder or hub id."""
     words: tuple[WordAttention, ...]
@@ -89,35 +89,35 @@ class AttentionView:
     timings: dict[str, float]
     """Seconds by stage."""
     picture: Image.Image = field(repr=False)
-    """RGB, as the model's image processor was given it."""
+    """RGB, as the image processor received it."""
 
     def figure(self, layer: int | None = None, head: int | None = None) -> Image.Image:
-        """RGB: a panel a word with its mean map as heat over the picture.
+        """Draw a panel for each word: its mean map as a heatmap over the picture (RGB).
 
-        A chosen layer, head or both have a second panel beside each. Colours are scaled to each
-        map's own most.
+        Where a layer, a head or both are given, a second panel beside each shows their map.
+        Colours are scaled to each map's own maximum.
 
         Raises:
             InputError: there is no such layer or head.
         """
-        choices: list[tuple[int | None, int | None]] = [(None, None)]
+        selections: list[tuple[int | None, int | None]] = [(None, None)]
         if layer is not None or head is not None:
-            choices.append((layer, head))
-        columns = min(_COLUMNS, len(self.words)) if len(choices) == 1 else _PAIRED_COLUMNS
+            selections.append((layer, head))
+        columns = min(_COLUMNS, len(self.words)) if len(selections) == 1 else _PAIRED_COLUMNS
         columns = max(columns, 2)
         size = panel_size(self.picture, columns)
         panels = []
         for word in self.words:
-            for chosen in choices:
-                heat = torch.from_numpy(word.map(*chosen))[None]
+            for selection in selections:
+                heat = torch.from_numpy(word.map(*selection))[None]
                 on_picture = resize_maps_to_picture(heat, self.geometry, size)[0].numpy()
-                note = _map_label(*chosen) if len(choices) > 1 else ""
+                note = _map_label(*selection) if len(selections) > 1 else ""
                 panels.append(HeatmapPanel(word.text, note, on_picture))
         heading = (self.question, "mean over layers and heads")
         return draw_heatmaps(self.picture, heading, self.text, panels, columns)
 
     def save(self, path: str | Path, layer: int | None = None, head: int | None = None) -> None:
-        """Writes the figure, in the format that the file name's ending says.
+        """Write the figure, in the format that the file name's suffix names.
 
         Raises:
             InputError: there is no such layer or head, or the file cannot be written.
@@ -125,7 +125,7 @@ class AttentionView:
         save_image(self.figure(layer, head), path)
 
     def to_dict(self, layer: int | None = None, head: int | None = None) -> AttentionViewJson:
-        """As JSON content, with each word's mean map, or the chosen layer's and head's.
+        """Return JSON content with each word's mean map, or that of a layer, a head or both.
 
         Raises:
             InputError: there is no such layer or head.
@@ -144,10 +144,10 @@ class AttentionView:
                     "text": word.text,
                     "start": word.start,
                     "end": word.end,
-                    "on_picture": round(float(one.sum()), 4),
-                    "map": [[round(value, 6) for value in row] for row in one.tolist()],
+                    "on_picture": round(float(heatmap.sum()), 4),
+                    "map": [[round(value, 6) for value in row] for row in heatmap.tolist()],
                 }
-                for word, one in zip(self.words, maps, strict=True)
+                for word, heatmap in zip(self.words, maps, strict=True)
             ],
             "timings": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
         }
@@ -170,16 +170,21 @@ def attend(
     words = None if words is None else check_phrases(words)
     answer = None if answer is None else check_text("answer", answer).strip()
     check_max_new_tokens(max_new_tokens)
-    watch = Stopwatch()
-    with watch.stage("picture"):
+    stopwatch = Stopwatch()
+    with stopwatch.stage("picture"):
         picture = read_picture(image)
         prompt = pipeline.adapter.build_prompt(picture, question, answer)
-    text, found, attention = _trace_words(pipeline, prompt, words, max_new_tokens, watch)
-    attended = tuple(
-        WordAttention(span.text, span.start, span.end, span.tokens, attention) for span in found
-    )
+    text, spans, attention = _trace_words(pipeline, prompt, words, max_new_tokens, stopwatch)
     return AttentionView(
-        question, text, pipeline.lmm_name, attended, attention.geometry, watch.timings, picture
+        question=question,
+        text=text,
+        lmm=pipeline.lmm_name,
+        words=tuple(
+            WordAttention(span.text, span.start, span.end, span.tokens, attention) for span in spans
+        ),
+        geometry=attention.geometry,
+        timings=stopwatch.timings,
+        picture=picture,
     )
 
 
@@ -190,7 +195,7 @@ def _trace_words(
     max_new_tokens: int,
     stopwatch: Stopwatch,
 ) -> tuple[str, list[PhraseSpan], PictureAttention]:
-    """The answer, its words, and the attention of its tokens."""
+    """Return the answer, its words' spans, and the attention of its tokens."""
     adapter = pipeline.adapter
     if prompt.answer is not None and prompt.answer_offsets is not None:
         with stopwatch.stage("read"):
@@ -202,11 +207,11 @@ def _trace_words(
         offsets = compute_token_offsets(adapter.tokenizer, trace.token_ids, text)
     if words is not None:
         return text, find_phrase_spans(text, words, offsets), trace.picture_attention
-    found = [make_phrase_span(text, *word.span(), offsets) for word in WORD_PATTERN.finditer(text)]
-    return text, found, trace.picture_attention
+    spans = [make_phrase_span(text, *word.span(), offsets) for word in WORD_PATTERN.finditer(text)]
+    return text, spans, trace.picture_attention
 
 
 def _map_label(layer: int | None, head: int | None) -> str:
-    named = [f"{kind} {index}" for kind, index in (("layer", layer), ("head", head))
+    parts = [f"{kind} {index}" for kind, index in (("layer", layer), ("head", head))
              if index is not None]  # fmt: skip
-    return ", ".join(named) or "mean"
+    return ", ".join(parts) or "mean"

@@ -1,4 +1,4 @@
-"""Visual chain of thought: locate what matters, look at it closer, answer (paper section 4.4).
+"""Visual chain of thought: locate a phrase, show the LMM its crop, answer (paper section 4.4).
 
 Letters: ``H W`` picture size.
 """
@@ -28,31 +28,31 @@ from flmm.types import Box, Size
 from flmm.user_input import check_text
 
 LocateSource = Literal["answer", "question"]
-"""Whose words say what matters: those of the model's first answer, or the question's own."""
+"""Whose phrases are located: those of the LMM's first answer, or the question's own."""
 
 CropMode = Literal["box", "mask", "random"]
-"""What is looked at again: the box, the box with all but the mask in grey, or, as a control, a box
-of the same size anywhere."""
+"""What the second prompt shows: the mask's box, the box with all but the mask in grey, or, as a
+control, a box of the same size at a random position."""
 
 _GREY = 127
 
 
 @dataclass(frozen=True)
 class ThinkOptions:
-    """How to think."""
+    """The options of a visual chain of thought."""
 
     locate: LocateSource = "answer"
     crop: CropMode = "box"
     margin: float = 0.25
-    """Of the mask's box, added on each side."""
+    """Added on each side of the mask's box, in shares of its longer side."""
     seed: int = 0
     """Of the random crop."""
     first_question: str | None = None
-    """What the first pass asks, such as for the name of what matters; None for the question."""
+    """The first prompt's question, such as for an object's name; None for the question itself."""
     phrase_source: PhraseSource | None = None
-    """Who chooses words; None for the selector in an answer (when the head has one), and for noun
-    chunks in a question (what it names, each referring expression as one), for selectors learn
-    from answers alone."""
+    """What chooses the phrases; None for the selector in an answer (when the head has one), and for
+    noun chunks in a question (each referring expression as one), since selectors are trained on
+    answers alone."""
 
     def __post_init__(self) -> None:
         if self.locate not in ("answer", "question"):
@@ -67,47 +67,47 @@ class ThinkOptions:
 
 @dataclass(frozen=True, eq=False)
 class Thought:
-    """What was said at first, where it led, and what was said after a closer look."""
+    """The two answers of a visual chain of thought, and the crop between them."""
 
     question: str
     options: ThinkOptions
     first: Answer
-    """The model's first answer; where the question's own words were located, the question as if
-    it were an answer."""
+    """The LMM's first answer; where the question's own words were located, the question's text and
+    phrases."""
     located: Phrase | None
-    """Of ``first``'s phrases the one with the smallest mask, for what is large is seen well
-    without a closer look; None where none of them was found."""
+    """The phrase of ``first`` with the smallest mask, since large regions need no closer look; None
+    where no phrase has a mask."""
     box: Box
-    """What was looked at again, in pixels of the picture: all of it where nothing was located."""
+    """Box of the crop in pixels of the picture: all of it where nothing was located."""
     crop: Image.Image = field(repr=False)
-    """RGB: that part, as the model was given it."""
+    """RGB, as the LMM received it."""
     answer: Answer
-    """What the model said with both before it; its phrases are grounded in the whole picture."""
+    """The answer to the picture and the crop; its phrases are grounded in the whole picture."""
 
     @property
     def figure(self) -> Image.Image:
-        """RGB: the picture with the box, its part beside it, and what was asked and said."""
+        """RGB: the picture with the box, the crop beside it, and the texts below."""
         located = [] if self.located is None else [self.located]
-        first = "before" if self.options.locate == "answer" else "the question's own words"
+        first_title = "before" if self.options.locate == "answer" else "the question's own words"
         if self.located is None:
-            first += " (nothing was located, so the whole picture was looked at again)"
+            first_title += " (nothing was located, so the whole picture was looked at again)"
         paragraphs = (
             [Paragraph("question", self.question)] if self.options.locate == "answer" else []
         )
-        paragraphs.append(Paragraph(first, self.first.text, located))
+        paragraphs.append(Paragraph(first_title, self.first.text, located))
         paragraphs.append(Paragraph("after a closer look", self.answer.text))
         return draw_thought(self.first.picture, self.crop, self.box, located, paragraphs)
 
     def save(self, path: str | Path) -> None:
-        """Writes the figure, in the format that the file name's ending says.
+        """Write the figure, in the format that the file name's suffix names.
 
         Raises:
-            InputError: the ending is unknown, or the file cannot be written.
+            InputError: the suffix is unknown, or the file cannot be written.
         """
         save_image(self.figure, path)
 
     def to_dict(self) -> ThoughtJson:
-        """The thought as JSON content."""
+        """Return the thought as JSON content."""
         return {
             "question": self.question,
             "locate": self.options.locate,
@@ -133,35 +133,41 @@ def think(
 ) -> Thought:
     """See ``Grounder.think``."""
     check_text("question", question)
-    wanted = question
+    first_question = question
     if options.locate == "answer" and options.first_question is not None:
-        wanted = options.first_question
+        first_question = options.first_question
     source = options.phrase_source
     if source is None and options.locate == "question":
         source = "noun_chunks"
-    choice = pipeline.create_phrase_extractor(source=source)
-    asked = pipeline.prepare_request(image, wanted, choice, max_new_tokens, refine)
-    check_two_pictures(pipeline.adapter, pipeline.lmm_name, asked.picture, question)
-    first = pipeline.run(asked) if options.locate == "answer" else _ground_question(pipeline, asked)
-    found = [phrase for phrase in first.phrases if phrase.area]
-    located = min(found, key=lambda phrase: phrase.area, default=None)
-    crop, box = crop_to_phrase(asked.picture, located, options)
-    watch = Stopwatch()
-    with watch.stage("picture"):
-        prompt = pipeline.adapter.build_prompt([asked.picture, crop], question)
-    again = replace(
-        asked, prompt=prompt, phrase_extractor=pipeline.create_phrase_extractor(), stopwatch=watch
+    extractor = pipeline.create_phrase_extractor(source=source)
+    request = pipeline.prepare_request(image, first_question, extractor, max_new_tokens, refine)
+    check_two_pictures(pipeline.adapter, pipeline.lmm_name, request.picture, question)
+    if options.locate == "answer":
+        first = pipeline.run(request)
+    else:
+        first = _ground_question(pipeline, request)
+    candidates = [phrase for phrase in first.phrases if phrase.area]
+    located = min(candidates, key=lambda phrase: phrase.area, default=None)
+    crop, box = crop_to_phrase(request.picture, located, options)
+    stopwatch = Stopwatch()
+    with stopwatch.stage("picture"):
+        prompt = pipeline.adapter.build_prompt([request.picture, crop], question)
+    second_request = replace(
+        request,
+        prompt=prompt,
+        phrase_extractor=pipeline.create_phrase_extractor(),
+        stopwatch=stopwatch,
     )
-    return Thought(question, options, first, located, box, crop, pipeline.run(again))
+    return Thought(question, options, first, located, box, crop, pipeline.run(second_request))
 
 
 def crop_to_phrase(
     picture: Image.Image, phrase: Phrase | None, options: ThinkOptions
 ) -> tuple[Image.Image, Box]:
-    """The part of a picture that deserves a closer look, and where it is.
+    """Return the crop around a phrase, and its box; None gives the whole picture.
 
-    A square as far as the picture reaches, for image processors cut or squeeze what is not; the
-    whole picture where nothing was located.
+    The box is a square as far as the picture reaches, since image processors crop or squeeze other
+    shapes.
     """
     size = (picture.height, picture.width)
     if phrase is None:
@@ -177,7 +183,7 @@ def crop_to_phrase(
 
 
 def _draw_random_box(box: Box, size: Size, seed: int) -> Box:
-    """A box of the same size, each place equally likely."""
+    """Return a box of the same size, each position equally likely."""
     random = np.random.default_rng(seed)
     width, height = box[2] - box[0], box[3] - box[1]
     left = int(random.integers(size[1] - width + 1))
@@ -186,27 +192,29 @@ def _draw_random_box(box: Box, size: Size, seed: int) -> Box:
 
 
 def _ground_question(pipeline: Pipeline, request: GenerationRequest) -> Answer:
-    """The question's own phrases in the picture; nothing is said."""
-    watch, prompt = request.stopwatch, request.prompt
-    with watch.stage("read"):
+    """Ground the question's own phrases in the picture; nothing is generated."""
+    stopwatch, prompt = request.stopwatch, request.prompt
+    with stopwatch.stage("read"):
         (trace,) = trace_texts(pipeline.adapter, [prompt], part="question")
-    with watch.stage("phrases"):
+    with stopwatch.stage("phrases"):
         spans = request.phrase_extractor.extract(
             trace, prompt.question, prompt.question_offsets, "question"
         )
-    said = [(span, trace) for span in spans]
-    found = pipeline.mask_predictor.predict(request.picture, said, request.refine, watch)
-    return pipeline.build_answer(request.picture, prompt.question, found, watch)
+    traced_phrases = [(span, trace) for span in spans]
+    phrases = pipeline.mask_predictor.predict(
+        request.picture, traced_phrases, request.refine, stopwatch
+    )
+    return pipeline.build_answer(request.picture, prompt.question, phrases, stopwatch)
 
 
 def check_two_pictures(
     adapter: LMMAdapter, lmm_name: str, picture: Image.Image, question: str
 ) -> None:
-    """Before the first pass, that the second can be asked.
+    """Check, before the first prompt runs, that the LMM accepts two pictures.
 
     Args:
         adapter: of the LMM.
-        lmm: its name.
+        lmm_name: its name in the error message.
         picture: any.
         question: any.
 

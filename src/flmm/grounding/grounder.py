@@ -1,4 +1,4 @@
-"""The user's object: a frozen LMM and a head that shows where in the picture its words are.
+"""The user's object: a frozen LMM and a head that grounds its words in the picture.
 
 Letters: ``H W`` picture size.
 """
@@ -33,16 +33,16 @@ _SEQUENCES_PER_BATCH = 8
 
 
 class Grounder:
-    """Answers questions about a picture and shows where the answer's words are in it.
+    """A frozen LMM and a head: answers about pictures, with the masks of their phrases.
 
     Args:
-        adapter: the LMM; it stays as it is.
-        head: made for an LMM of these sizes; moved to the LMM's device, in float32.
+        adapter: the LMM, which is not changed.
+        head: trained for an LMM of these sizes; moved to the LMM's device, in float32.
         model: the head's name in answers.
         lmm: the LMM's name in answers; None for the adapter's own.
 
     Raises:
-        InputError: the head was made for an LMM of other sizes.
+        InputError: the head is for an LMM of other sizes.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Grounder:
         device_map: DeviceMap | None = None,
         quantization_config: QuantizationConfigMixin | None = None,
     ) -> Self:
-        """Loads a head and its LMM.
+        """Load a head and its LMM.
 
         Args:
             head: a folder or hub id; None for the small model that comes with the package.
@@ -76,7 +76,7 @@ class Grounder:
             dtype: of the LMM: "float32", "bfloat16" or "float16"; None for float32 on the CPU
                 and the checkpoint's own on a GPU.
             revision: of the head's hub id.
-            device_map: in the place of ``device``: "auto" or transformers' map, which spreads the
+            device_map: instead of ``device``: "auto" or transformers' map, which spreads the
                 LMM over devices (needs the package accelerate).
             quantization_config: one of transformers', such as ``BitsAndBytesConfig``, for an LMM
                 of 4 or 8 bits a weight.
@@ -104,28 +104,28 @@ class Grounder:
         phrase_source: PhraseSource | None = None,
         refine: bool = True,
     ) -> Answer:
-        """Asks the LMM and grounds its answer.
+        """Ask the LMM and ground its answer.
 
         Args:
             image: a file, a PIL image, or an (H, W, 3) uint8 array.
             question: about the picture.
-            phrases: what to ground, as it stands in the answer; one that is listed again means
+            phrases: what to ground, as it stands in the answer; one that is repeated means
                 its next mention. None lets ``phrase_source`` choose.
             max_new_tokens: the answer is cut there.
-            phrase_source: who chooses; None for the head's selector when it has one.
+            phrase_source: what chooses them; None for the head's selector when it has one.
             refine: False leaves out the mask refiner (faster, coarser).
 
         Returns:
-            The answer, exactly as the LMM alone gives it, and its grounded phrases.
+            The answer, exactly as the LMM alone generates it, and its grounded phrases.
 
         Raises:
             InputError: the picture cannot be read, the question or the list is empty, or a phrase
                 is not in the answer.
         """
         pipeline = self._pipeline
-        choice = pipeline.create_phrase_extractor(phrases, phrase_source)
+        extractor = pipeline.create_phrase_extractor(phrases, phrase_source)
         return pipeline.run(
-            pipeline.prepare_request(image, question, choice, max_new_tokens, refine)
+            pipeline.prepare_request(image, question, extractor, max_new_tokens, refine)
         )
 
     def chat_together(
@@ -136,25 +136,25 @@ class Grounder:
         phrase_source: PhraseSource | None = None,
         refine: bool = True,
     ) -> list[Answer]:
-        """``chat`` about several pictures at once, all answers generated in one batch.
+        """Chat about several pictures at once, all answers generated in one batch.
 
         Args:
             questions: (image, question) pairs; as many as the device's memory has room for.
             max_new_tokens, phrase_source, refine: as in ``chat``.
 
         Returns:
-            What ``chat`` gives for each, but for rounding: a padded batch adds in another order,
-            which at half precision can turn a near tie between two tokens.
+            What ``chat`` gives for each, but for rounding: a padded batch sums in another order,
+            which at half precision can decide a near tie between two tokens differently.
 
         Raises:
             InputError: as ``chat`` does, for any of them.
         """
-        choice = self._pipeline.create_phrase_extractor(None, phrase_source)
-        asked = [
-            self._pipeline.prepare_request(image, question, choice, max_new_tokens, refine)
+        extractor = self._pipeline.create_phrase_extractor(None, phrase_source)
+        requests = [
+            self._pipeline.prepare_request(image, question, extractor, max_new_tokens, refine)
             for image, question in questions
         ]
-        return self._pipeline.run_batch(asked) if asked else []
+        return self._pipeline.run_batch(requests) if requests else []
 
     def stream(
         self,
@@ -166,12 +166,12 @@ class Grounder:
         phrase_source: PhraseSource | None = None,
         refine: bool = True,
     ) -> Generator[StreamEvent, None, None]:
-        """``chat``, told while it happens: text as it is said, masks as phrases are complete.
+        """Chat and stream the answer: text as it is generated, masks as phrases are complete.
 
         A phrase that the selector chose is complete with the next word that is not part of it; a
-        given one with its last token, but with the answer when it is only part of a word; noun
-        chunks are known with the answer. Close the generator to stop: the LMM stops with the token
-        that it is at. While it speaks, others who want the same LMM wait.
+        given one with its last token, or with the answer when it is only part of a word; noun
+        chunks are known with the answer. Close the generator to stop: the LMM stops at its current
+        token. During generation other callers of the same LMM wait.
 
         Args:
             image: a file, a PIL image, or an (H, W, 3) uint8 array.
@@ -180,17 +180,17 @@ class Grounder:
         Returns:
             The events: ``TextEvent`` with each piece of text, ``PhraseEvent`` with each phrase and
             its mask, never before its text, and at last an ``AnswerEvent`` with what ``chat``
-            gives for the question. (There all masks are made in one go; those told before may
-            differ from them by rounding.)
+            returns. (Its masks are all predicted in one batch; those streamed before may differ
+            from them by rounding.)
 
         Raises:
-            InputError: as ``chat`` does, at once or, where the answer is at fault, while it is
-                read.
+            InputError: as ``chat`` does, at the call or, where a phrase is not in the answer, while
+                the events are read.
         """
         pipeline = self._pipeline
-        choice = pipeline.create_phrase_extractor(phrases, phrase_source)
-        asked = pipeline.prepare_request(image, question, choice, max_new_tokens, refine)
-        return AnswerStream(pipeline, asked).events()
+        extractor = pipeline.create_phrase_extractor(phrases, phrase_source)
+        request = pipeline.prepare_request(image, question, extractor, max_new_tokens, refine)
+        return AnswerStream(pipeline, request).events()
 
     def attend(
         self,
@@ -201,15 +201,15 @@ class Grounder:
         answer: str | None = None,
         max_new_tokens: int = 256,
     ) -> AttentionView:
-        """Shows where the model looks with its words; the head takes no part.
+        """Return the attention of an answer's words to the picture; the head is not used.
 
         Args:
             image: a file, a PIL image, or an (H, W, 3) uint8 array.
             question: about the picture.
-            words: words or phrases of the answer, as they stand there; one that is listed again
-                means its next mention. None for every word.
-            answer: a caption or answer to put in the LMM's mouth; None lets it say its own.
-            max_new_tokens: its own is cut there.
+            words: words or phrases of the answer, as they stand there; one that is repeated means
+                its next mention. None for every word.
+            answer: a caption or answer to trace; None lets the LMM generate one.
+            max_new_tokens: a generated answer is cut there.
 
         Returns:
             The text and its words, each with its attention maps (M, N, h, w).
@@ -233,24 +233,24 @@ class Grounder:
         max_new_tokens: int = 256,
         refine: bool = True,
     ) -> Thought:
-        """Locates what matters, looks at it closer, and answers (visual chain of thought).
+        """Locate a phrase, show the LMM its crop, and answer (visual chain of thought).
 
-        The LMM is asked twice: about the picture, and about the picture and the part of it that
-        was located, as two pictures in one conversation.
+        The LMM is asked twice: about the picture, and about the picture and the crop of what was
+        located, as two pictures in one conversation.
 
         Args:
             image: a file, a PIL image, or an (H, W, 3) uint8 array.
             question: about the picture.
             locate: "answer" grounds the model's first answer, "question" the question's own words
-                (nothing is said then before the closer look).
-            crop: "box" looks at the mask's box; "mask" makes all but the mask grey in it;
-                "random", the control, looks at a box of the same size anywhere.
+                (then nothing is generated before the second prompt).
+            crop: "box" cuts out the mask's box; "mask" also makes all but the mask grey;
+                "random", the control, cuts out a box of the same size at a random position.
             margin: added on each side of the box, in shares of its longer side; the box becomes a
                 square as far as the picture reaches.
             seed: of the random box.
-            first_question: what is asked at first, such as for the name of what matters; None for
-                the question itself.
-            phrase_source: who chooses the words that are located; None for the head's selector (if
+            first_question: of the first prompt, such as for an object's name; None for the
+                question itself.
+            phrase_source: what chooses the located phrases; None for the head's selector (if
                 any) in an answer, and in a question for its noun chunks, an expression as one.
             max_new_tokens: both answers are cut there.
             refine: False leaves out the mask refiner (faster, coarser).
@@ -259,15 +259,15 @@ class Grounder:
             InputError: the picture cannot be read, the question is empty, an option is unknown, or
                 the LMM cannot be shown two pictures.
         """
-        plan = ThinkOptions(locate, crop, margin, seed, first_question, phrase_source)
-        return think(self._pipeline, image, question, plan, max_new_tokens, refine)
+        options = ThinkOptions(locate, crop, margin, seed, first_question, phrase_source)
+        return think(self._pipeline, image, question, options, max_new_tokens, refine)
 
     @torch.no_grad()
     def segment(self, image: PictureLike, phrases: Sequence[str], *, refine: bool = True) -> Answer:
-        """Finds what each phrase refers to (referring segmentation).
+        """Segment what each phrase refers to (referring segmentation).
 
-        Each phrase is asked for alone, in a sequence of its own, and put in the LMM's mouth as the
-        beginning of its answer; nothing is generated.
+        Each phrase has a prompt of its own, with the phrase as the beginning of the answer; nothing
+        is generated.
 
         Args:
             image: a file, a PIL image, or an (H, W, 3) uint8 array.
@@ -281,15 +281,15 @@ class Grounder:
             InputError: the picture cannot be read, or there is no phrase or an empty one.
         """
         phrases = check_phrases(phrases)
-        watch = Stopwatch()
-        with watch.stage("picture"):
+        stopwatch = Stopwatch()
+        with stopwatch.stage("picture"):
             picture = read_picture(image)
             prompts = build_referring_prompts(self.adapter, self.head.config, picture, phrases)
         traces: list[Trace] = []
-        with watch.stage("read"):
+        with stopwatch.stage("read"):
             for first in range(0, len(prompts), _SEQUENCES_PER_BATCH):
                 batch = prompts[first : first + _SEQUENCES_PER_BATCH]
                 traces.extend(trace_texts(self.adapter, batch))
-        text, said = join_traced_phrases(phrases, traces)
-        found = self._pipeline.mask_predictor.predict(picture, said, refine, watch)
-        return self._pipeline.build_answer(picture, text, found, watch)
+        text, traced_phrases = join_traced_phrases(phrases, traces)
+        masked = self._pipeline.mask_predictor.predict(picture, traced_phrases, refine, stopwatch)
+        return self._pipeline.build_answer(picture, text, masked, stopwatch)

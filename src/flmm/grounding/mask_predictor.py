@@ -1,6 +1,6 @@
-"""From the phrases of an answer to their masks: the head at work on a picture.
+"""From the phrases of an answer to their masks: the head applied to a picture.
 
-Letters: ``M`` layers, ``T`` tokens of an answer, ``P`` phrases, ``H W`` picture size.
+Letters: ``P`` phrases, ``H W`` picture size.
 """
 
 import functools
@@ -23,32 +23,32 @@ from flmm.pictures.geometry import crop_to_picture, mask_box, resize_to_picture
 from flmm.stopwatch import Stopwatch
 from flmm.types import PhraseSpan, Size
 
-# Logits at picture size are made for so many phrases at a time that they stay below 128 MiB.
+# Limits the float32 logits at picture size of one pass to 128 MiB.
 _MAX_LOGITS_PER_PASS = 2**25
 
 TracedPhrase = tuple[PhraseSpan, Trace]
-"""A phrase, and the trace of the answer that its tokens are counted in."""
+"""A phrase and the trace of the answer that its tokens index."""
 
 
 @dataclass(frozen=True, eq=False)
 class PicturePhrases:
-    """Phrases about one picture."""
+    """Traced phrases of one picture."""
 
     traced_phrases: Sequence[TracedPhrase]
     image_embeddings: Tensor | None = None
-    """The picture's, from ``PhraseMasks.embed``; None leaves out the mask refiner."""
+    """From ``MaskPredictor.embed_picture``; None leaves out the refiner."""
 
 
 MaskMethod = Literal["head", "kmeans"]
-"""What makes the masks of the attention maps: the trained head, or, to compare with, clusters."""
+"""What turns attention maps into masks: the trained head or, as a baseline, K-means."""
 
 
 class MaskPredictor:
-    """A head that grounds phrases and remembers the pictures that its refiner saw last.
+    """A head that predicts phrases' masks, with a cache of the last pictures' embeddings.
 
     Args:
-        head: as it is.
-        remembered: how many pictures.
+        head: used as it is.
+        max_cached_pictures: the cache keeps at most so many pictures.
     """
 
     def __init__(self, head: GroundingHead, max_cached_pictures: int = 4) -> None:
@@ -63,13 +63,13 @@ class MaskPredictor:
         stopwatch: Stopwatch,
         method: MaskMethod = "head",
     ) -> tuple[Phrase, ...]:
-        """The phrases with their masks, boxes and scores.
+        """Return the phrases with their masks, boxes and scores.
 
         Args:
             picture: RGB.
-            said: phrases about that picture, each with the trace of its own answer.
+            traced_phrases: phrases about that picture, each with the trace of its own answer.
             refine: False leaves out the mask refiner.
-            watch: is told of the stages "picture embedding" and "masks".
+            stopwatch: measures the stages "picture embedding" and "masks".
             method: "kmeans" leaves out the head.
         """
         if method == "kmeans":
@@ -83,14 +83,14 @@ class MaskPredictor:
 
     @torch.no_grad()
     def embed_picture(self, picture: Image.Image, stopwatch: Stopwatch) -> Tensor | None:
-        """SAM's embedding of the picture, remembered for the next questions about it; None where
-        the head does not refine."""
+        """Return SAM's embedding of the picture, cached for the next requests about it; None where
+        the head has no refiner."""
         if not self._head.config.refine:
             return None
         with stopwatch.stage("picture embedding"):
             key = blake2b(picture.tobytes(), person=repr(picture.size).encode()[:16]).digest()
-            make = functools.partial(self._head.refiner.encode, np.asarray(picture))
-            return self._embedding_cache.get_or_create(key, make)
+            encode = functools.partial(self._head.refiner.encode, np.asarray(picture))
+            return self._embedding_cache.get_or_create(key, encode)
 
     def predict_with_embeddings(
         self,
@@ -98,50 +98,56 @@ class MaskPredictor:
         image_embeddings: Tensor | None,
         stopwatch: Stopwatch,
     ) -> tuple[Phrase, ...]:
-        """``ground`` with the picture's embedding at hand; None leaves out the mask refiner."""
+        """Predict like ``predict``, from the picture's embedding; None leaves out the refiner."""
         with stopwatch.stage("masks"):
             return self.predict_batch([PicturePhrases(traced_phrases, image_embeddings)])[0]
 
     @torch.no_grad()
     def predict_batch(self, pictures: Sequence[PicturePhrases]) -> list[tuple[Phrase, ...]]:
-        """The phrases of several pictures in one pass; each is what it would be alone.
+        """Return the phrases of several pictures, predicted together; each as if predicted alone.
 
         Args:
-            shown: pictures of one geometry, all with embeddings or none.
+            pictures: of one geometry, all with embeddings or none.
         """
-        every = [
-            (index, *said) for index, one in enumerate(pictures) for said in one.traced_phrases
+        indexed_phrases = [
+            (index, span, trace)
+            for index, picture in enumerate(pictures)
+            for span, trace in picture.traced_phrases
         ]
-        found: list[list[Phrase]] = [[] for _ in pictures]
-        at_once = max_phrases_per_pass(every[0][2].geometry.picture) if every else 1
-        for first in range(0, len(every), at_once):
-            chosen = every[first : first + at_once]
-            logits = self._compute_logits(chosen, pictures).cpu()
-            for (index, span, _), mask in zip(chosen, logits, strict=True):
-                found[index].append(_build_phrase(span, mask))
-        return [tuple(phrases) for phrases in found]
+        results: list[list[Phrase]] = [[] for _ in pictures]
+        pass_size = 1
+        if indexed_phrases:
+            pass_size = max_phrases_per_pass(indexed_phrases[0][2].geometry.picture)
+        for first in range(0, len(indexed_phrases), pass_size):
+            in_pass = indexed_phrases[first : first + pass_size]
+            logits = self._compute_logits(in_pass, pictures).cpu()
+            for (index, span, _), phrase_logits in zip(in_pass, logits, strict=True):
+                results[index].append(_build_phrase(span, phrase_logits))
+        return [tuple(phrases) for phrases in results]
 
     def _compute_logits(
         self,
         indexed_phrases: Sequence[tuple[int, PhraseSpan, Trace]],
         pictures: Sequence[PicturePhrases],
     ) -> Tensor:
-        """(P, H, W) logits of phrases, each with the index of its picture."""
+        """Return (P, H, W) mask logits of phrases, each with the index of its picture."""
         config, geometry = self._head.config, indexed_phrases[0][2].geometry
         maps = [
             trace.picture_attention.phrase_maps(span.tokens, config.merge)
             for _, span, trace in indexed_phrases
         ]
-        attention = torch.stack([config.select_maps(one) for one in maps])
-        seen = sorted({index for index, _, _ in indexed_phrases})
+        attention = torch.stack([config.select_maps(phrase_maps) for phrase_maps in maps])
+        used = sorted({index for index, _, _ in indexed_phrases})
         embeddings = [
-            one for index in seen if (one := pictures[index].image_embeddings) is not None
+            embedding
+            for index in used
+            if (embedding := pictures[index].image_embeddings) is not None
         ]
         if not embeddings:
             decoded = self._head.mask_decoder(attention)[:, 0]
             return resize_to_picture(crop_to_picture(decoded, geometry), geometry)
         states = [trace.hidden_states[:, list(span.tokens)] for _, span, trace in indexed_phrases]
-        picture_indices = torch.tensor([seen.index(index) for index, _, _ in indexed_phrases])
+        picture_indices = torch.tensor([used.index(index) for index, _, _ in indexed_phrases])
         refined: Tensor = self._head(
             attention, states, geometry, torch.cat(embeddings), picture_indices.to(attention.device)
         ).refined_logits
@@ -149,16 +155,16 @@ class MaskPredictor:
 
 
 def max_phrases_per_pass(picture_size: Size) -> int:
-    """Of how many phrases the logits are made together at the picture's size: 128 MiB of them."""
+    """Return how many phrases' float32 logits at picture size fit in 128 MiB, at least 1."""
     height, width = picture_size
     return max(_MAX_LOGITS_PER_PASS // (height * width), 1)
 
 
 def _compute_cluster_logits(span: PhraseSpan, trace: Trace) -> Tensor:
-    """(H, W) logits of being in the attended cluster, between image tokens in proportion."""
+    """Return (H, W) logits of the attended cluster, interpolated between image tokens."""
     cluster = compute_kmeans_mask(trace.picture_attention.phrase_maps(span.tokens)).float()
-    sides = crop_to_picture(2 * cluster[None] - 1, trace.geometry)
-    return ((resize_to_picture(sides, trace.geometry)[0] + 1) / 2).logit(eps=1e-4)
+    signs = crop_to_picture(2 * cluster[None] - 1, trace.geometry)
+    return ((resize_to_picture(signs, trace.geometry)[0] + 1) / 2).logit(eps=1e-4)
 
 
 def _build_phrase(span: PhraseSpan, logits: Tensor) -> Phrase:
@@ -175,9 +181,9 @@ def _build_phrase(span: PhraseSpan, logits: Tensor) -> Phrase:
 
 
 def mask_score(logits: Tensor) -> float:
-    """How sure a mask is of itself, from (H, W) logits: the mean probability of its pixels.
+    """Return the mean probability of a mask's pixels, from (H, W) logits.
 
-    Those have more than 0.5 each; an empty mask has 0.
+    Each pixel's is above 0.5; an empty mask scores 0.
     """
     mask = logits > 0
     return float(logits[mask].sigmoid().mean()) if mask.any() else 0.0

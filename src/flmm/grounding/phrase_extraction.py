@@ -1,7 +1,4 @@
-"""Which phrases of a text are grounded: those that the user names, or whose choice it is.
-
-Letters: ``T`` tokens of the text.
-"""
+"""Which phrases of a text are grounded: the user's, the keyword selector's, or noun chunks."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -28,12 +25,12 @@ from flmm.masks.selector import select_phrases, select_stable_phrases
 from flmm.types import PhraseSpan
 
 PhraseSource = Literal["selector", "noun_chunks"]
-"""Who says which words are grounded: the head's classifier, or spaCy's grammar."""
+"""What chooses the phrases: the head's keyword selector, or spaCy's noun chunks."""
 
 
 @dataclass(frozen=True)
 class PhraseExtractor:
-    """Chooses the phrases of a text.
+    """An extractor of the phrases of a text that are grounded.
 
     Raises:
         InputError: there is no such source.
@@ -48,8 +45,8 @@ class PhraseExtractor:
 
     def __post_init__(self) -> None:
         if self.source is None:
-            own: PhraseSource = "noun_chunks" if self.head.selector is None else "selector"
-            object.__setattr__(self, "source", own)
+            default: PhraseSource = "noun_chunks" if self.head.selector is None else "selector"
+            object.__setattr__(self, "source", default)
         if self.source not in ("selector", "noun_chunks"):
             raise InputError(
                 f"phrase_source is {self.source!r}; choose 'selector' or 'noun_chunks'"
@@ -62,35 +59,35 @@ class PhraseExtractor:
         offsets: Offsets | None = None,
         part: Literal["answer", "question"] = "answer",
     ) -> list[PhraseSpan]:
-        """The phrases of a whole text.
+        """Return the phrases of a complete text.
 
         Args:
             trace: of the text.
-            text: what its tokens say.
-            offsets: of its tokens; None for those of an answer that was generated.
-            of: which of the two it is; grammar names other phrases in a question.
+            text: decoded from its tokens.
+            offsets: of its tokens; None computes those of a generated answer.
+            part: what the text is; noun chunks are chosen by other rules in a question.
 
         Raises:
-            InputError: a given phrase is not in the text, or the head has no selector to ask.
+            InputError: a given phrase is not in the text, or the head has no selector.
         """
         if offsets is None:
             offsets = compute_token_offsets(self.tokenizer, trace.token_ids, text)
         if self.phrases is not None:
             return find_phrase_spans(text, self.phrases, offsets)
         if self.source == "noun_chunks":
-            found = find_noun_chunks(text) if part == "answer" else find_question_phrases(text)
+            ranges = find_noun_chunks(text) if part == "answer" else find_question_phrases(text)
         else:
             logits = self.head.keyword_logits(trace.hidden_states)
-            found = select_phrases(text, offsets, logits, self.head.config.selector_threshold)
-        return [make_phrase_span(text, start, end, offsets) for start, end in found]
+            ranges = select_phrases(text, offsets, logits, self.head.config.selector_threshold)
+        return [make_phrase_span(text, start, end, offsets) for start, end in ranges]
 
 
 class StreamingPhraseExtractor:
-    """The phrases of an answer that is being said, each as soon as nothing can change it.
+    """An extractor of an answer's phrases during generation, each as soon as it is final.
 
-    A given phrase is complete with its last letter and its last token's row; one of the selector's
+    A given phrase is final with its last letter and its last token's attention row; a selected one
     with the next word that is not part of it. Noun chunks need the whole sentence, and given parts
-    of words the whole answer, so those are left to ``PhraseChoice.spans``.
+    of words the whole answer, so those are left to ``PhraseExtractor.extract``.
     """
 
     def __init__(self, extractor: PhraseExtractor) -> None:
@@ -100,21 +97,21 @@ class StreamingPhraseExtractor:
         self._reported_spans: set[tuple[int, int]] = set()
 
     def update(self, step: GenerationStep, text: str) -> list[PhraseSpan]:
-        """The phrases that are complete since the step before.
+        """Add a token and return the phrases that have become final.
 
         Args:
-            step: each token of the answer, in turn.
-            text: the answer so far, without a character that is not complete.
+            step: the next token of the answer.
+            text: the answer so far, without an incomplete last character.
         """
         self._token_ids.append(step.token_id)
-        choice = self._extractor
-        if choice.phrases is not None:
-            found = _find_complete_mentions(text, choice.phrases)
-        elif choice.source == "selector":
-            found = self._select_phrases(step, text)
+        extractor = self._extractor
+        if extractor.phrases is not None:
+            ranges = _find_complete_mentions(text, extractor.phrases)
+        elif extractor.source == "selector":
+            ranges = self._select_phrases(step, text)
         else:
             return []
-        new = [span for span in found if span not in self._reported_spans]
+        new = [span for span in ranges if span not in self._reported_spans]
         if not new:
             return []
         offsets = self._offsets(text)
@@ -126,11 +123,11 @@ class StreamingPhraseExtractor:
         return complete
 
     def _select_phrases(self, step: GenerationStep, text: str) -> list[tuple[int, int]]:
-        judged = len(self._keyword_logits)
-        if step.num_recorded > judged:
-            # Each token is judged by itself, so that none is ever judged twice.
-            logits = self._extractor.head.keyword_logits(step.hidden_states(judged)).cpu()
-            self._keyword_logits = torch.cat([self._keyword_logits, logits])
+        num_classified = len(self._keyword_logits)
+        if step.num_recorded > num_classified:
+            # Each token is classified on its own, so its logit never changes.
+            logits = self._extractor.head.keyword_logits(step.hidden_states(num_classified))
+            self._keyword_logits = torch.cat([self._keyword_logits, logits.cpu()])
         threshold = self._extractor.head.config.selector_threshold
         return select_stable_phrases(text, self._offsets(text), self._keyword_logits, threshold)
 
@@ -139,11 +136,11 @@ class StreamingPhraseExtractor:
 
 
 def _find_complete_mentions(text: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
-    listed: Counter[str] = Counter()
-    found = []
+    occurrences: Counter[str] = Counter()
+    mentions = []
     for phrase in phrases:
-        mention = find_stable_mention(text, phrase, listed[phrase])
-        listed[phrase] += 1
+        mention = find_stable_mention(text, phrase, occurrences[phrase])
+        occurrences[phrase] += 1
         if mention is not None:
-            found.append(mention)
-    return found
+            mentions.append(mention)
+    return mentions

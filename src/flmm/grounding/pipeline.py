@@ -1,4 +1,4 @@
-"""The frozen LMM and the head at work together: from a prompt to a grounded answer.
+"""From a question to a grounded answer: the frozen LMM generates, the head makes masks.
 
 Letters: ``H W`` picture size.
 """
@@ -31,21 +31,21 @@ class GenerationRequest:
     """A question about a picture, ready for the LMM."""
 
     picture: Image.Image
-    """RGB, the first of the prompt's."""
+    """RGB: the prompt's first picture."""
     prompt: Prompt
     """Without an answer."""
     phrase_extractor: PhraseExtractor
-    """Of the answer's phrases."""
+    """Extractor of the answer's phrases."""
     max_new_tokens: int
     """The answer is cut there."""
     refine: bool
     """False leaves out the mask refiner."""
     stopwatch: Stopwatch
-    """Is told of every stage."""
+    """Timings of every stage."""
 
 
 class _TraceListener:
-    """A ``flmm.attention.batched_generation.Listener`` that waits for the end."""
+    """A ``GenerationListener`` that keeps the answer's trace."""
 
     sampling_params = SamplingParams()
     wants_trace = True
@@ -65,7 +65,7 @@ class _TraceListener:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What all of the grounder's members work with."""
+    """The models that all methods of ``Grounder`` use."""
 
     adapter: LMMAdapter
     head: GroundingHead
@@ -78,7 +78,7 @@ class Pipeline:
     def create_phrase_extractor(
         self, phrases: Sequence[str] | None = None, source: PhraseSource | None = None
     ) -> PhraseExtractor:
-        """Of the phrases that are grounded.
+        """Return the extractor of the phrases that are grounded.
 
         Raises:
             InputError: the list is empty, or there is no such source.
@@ -95,53 +95,59 @@ class Pipeline:
         max_new_tokens: int,
         refine: bool,
     ) -> GenerationRequest:
-        """A question about a picture, checked.
+        """Check a question about a picture and build its prompt.
 
         Raises:
-            InputError: the picture cannot be read, the question is empty, or no token may be said.
+            InputError: the picture cannot be read, the question is empty, or ``max_new_tokens`` is
+                below 1.
         """
         question = check_text("question", question)
         check_max_new_tokens(max_new_tokens)
-        watch = Stopwatch()
-        with watch.stage("picture"):
+        stopwatch = Stopwatch()
+        with stopwatch.stage("picture"):
             picture = read_picture(image)
             prompt = self.adapter.build_prompt(picture, question)
-        return GenerationRequest(picture, prompt, phrase_extractor, max_new_tokens, refine, watch)
+        return GenerationRequest(
+            picture, prompt, phrase_extractor, max_new_tokens, refine, stopwatch
+        )
 
     @torch.no_grad()
     def run(self, request: GenerationRequest) -> Answer:
-        """Lets the LMM answer, and grounds its phrases on the first picture."""
+        """Generate the answer and ground its phrases on the first picture."""
         with request.stopwatch.stage("generate"):
             trace, text = trace_generation(self.adapter, request.prompt, request.max_new_tokens)
         return self._ground_phrases(request, trace, text)
 
     @torch.no_grad()
     def run_batch(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
-        """``ask`` for each, all answers generated in one batch; each watch has its whole time."""
-        hearings = [_TraceListener(asked.prompt, asked.max_new_tokens) for asked in requests]
+        """Run all requests in one batch; each stopwatch gets the whole batch's time."""
+        listeners = [_TraceListener(request.prompt, request.max_new_tokens) for request in requests]
         with ExitStack() as stages:
-            for asked in requests:
-                stages.enter_context(asked.stopwatch.stage("generate"))
-            trace_generation_batch(self.adapter, hearings)
+            for request in requests:
+                stages.enter_context(request.stopwatch.stage("generate"))
+            trace_generation_batch(self.adapter, listeners)
+        traces = [listener.trace for listener in listeners]
         return [
-            self._ground_phrases(asked, trace, self.adapter.decode(trace.token_ids))
-            for asked, trace in zip(requests, (hearing.trace for hearing in hearings), strict=True)
+            self._ground_phrases(request, trace, self.adapter.decode(trace.token_ids))
+            for request, trace in zip(requests, traces, strict=True)
         ]
 
     def _ground_phrases(self, request: GenerationRequest, trace: Trace, text: str) -> Answer:
         with request.stopwatch.stage("phrases"):
             spans = request.phrase_extractor.extract(trace, text)
-        first = replace(trace, picture_attentions=trace.picture_attentions[:1])
-        said = [(span, first) for span in spans]
-        found = self.mask_predictor.predict(
-            request.picture, said, request.refine, request.stopwatch
+        first_picture = replace(trace, picture_attentions=trace.picture_attentions[:1])
+        phrases = self.mask_predictor.predict(
+            request.picture,
+            [(span, first_picture) for span in spans],
+            request.refine,
+            request.stopwatch,
         )
-        return self.build_answer(request.picture, text, found, request.stopwatch)
+        return self.build_answer(request.picture, text, phrases, request.stopwatch)
 
     def build_answer(
         self, picture: Image.Image, text: str, phrases: tuple[Phrase, ...], stopwatch: Stopwatch
     ) -> Answer:
-        """An answer under the two models' names."""
+        """Return an answer with the names of the two models."""
         size = (picture.height, picture.width)
         return Answer(
             text, self.head_name, self.lmm_name, size, phrases, stopwatch.timings, picture

@@ -1,4 +1,4 @@
-"""Referring segmentation: each phrase asked for alone, and put in the LMM's mouth."""
+"""Referring segmentation: each phrase in a prompt of its own, as the beginning of its answer."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ _SEPARATOR = ", "
 def build_referring_prompts(
     adapter: LMMAdapter, config: HeadConfig, picture: Image.Image, phrases: Sequence[str]
 ) -> list[Prompt]:
-    """A prompt a phrase, in a sequence of its own, with the beginning of its answer."""
+    """Return one prompt for each phrase, with the phrase as the beginning of its answer."""
     return adapter.build_prompts(
         picture, [build_segment_exchange(phrase, config) for phrase in phrases]
     )
@@ -27,11 +27,12 @@ def build_referring_prompts(
 def join_traced_phrases(
     phrases: Sequence[str], traces: Sequence[Trace]
 ) -> tuple[str, list[TracedPhrase]]:
-    """The phrases as one text, and where in it each stands, with its trace."""
-    said = []
+    """Return the phrases as one text, and each phrase's span in it with its trace."""
+    traced_phrases = []
     start = 0
     for phrase, trace in zip(phrases, traces, strict=True):
         tokens = tuple(range(len(trace.token_ids)))
-        said.append((PhraseSpan(phrase, start, start + len(phrase), tokens), trace))
+        span = PhraseSpan(phrase, start, start + len(phrase), tokens)
+        traced_phrases.append((span, trace))
         start += len(phrase) + len(_SEPARATOR)
-    return _SEPARATOR.join(phrases), said
+    return _SEPARATOR.join(phrases), traced_phrases

@@ -1,7 +1,7 @@
-"""An answer while it is being said: its text token by token, each phrase's mask as it is complete.
+"""An answer streamed during generation: text token by token, each mask once its phrase is complete.
 
-Two threads work beside the one that reads: one speaks (it runs the LMM) and one grounds (it runs
-the head), so that neither text nor masks wait for each other.
+Beside the reader's thread, one thread runs the LMM and another the head, so that neither text nor
+masks wait for each other.
 """
 
 import threading
@@ -22,30 +22,30 @@ from flmm.grounding.pipeline import GenerationRequest, Pipeline
 from flmm.types import PhraseSpan
 
 _INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"
-"""What the first bytes of a character decode to, until its last one is said."""
+"""What the first bytes of a character decode to, until its last one is generated."""
 
 
 @dataclass(frozen=True)
 class TextEvent:
-    """The answer goes on: ``said = said[:event.start] + event.text``."""
+    """The answer's next text: ``text = text[: event.start] + event.text``."""
 
     text: str
-    """What is new."""
+    """The new text."""
     start: int
-    """Where it stands, in code points: the length of the answer so far. Less where a tokenizer
-    takes back what it had decoded, which none should."""
+    """In code points: the length of the answer so far. Less where a tokenizer takes back what it
+    had decoded, which none should."""
 
 
 @dataclass(frozen=True, eq=False)
 class PhraseEvent:
-    """A phrase is complete, and this is where it is."""
+    """A phrase that is complete, with its mask."""
 
     phrase: Phrase
 
 
 @dataclass(frozen=True, eq=False)
 class AnswerEvent:
-    """The answer is complete; always the last event."""
+    """The complete answer; always the last event."""
 
     answer: Answer
 
@@ -59,11 +59,11 @@ class _Failure:
 
 
 class _StreamClosed(Exception):  # noqa: N818 - it is no error
-    """Nobody reads any more."""
+    """The reader closed the stream or is gone."""
 
 
 class AnswerStream:
-    """One answer, said while its events are read."""
+    """The events of one answer, generated while they are read."""
 
     def __init__(self, pipeline: Pipeline, request: GenerationRequest) -> None:
         self._pipeline = pipeline
@@ -75,15 +75,15 @@ class AnswerStream:
         self._closed = threading.Event()
         self._reader_thread = threading.current_thread()
         self._image_embeddings: Tensor | None = None
-        self._mask_executor = ThreadPoolExecutor(1, "flmm-grounding")
+        self._mask_executor = ThreadPoolExecutor(1, "flmm-masks")
 
     def events(self) -> Generator[StreamEvent, None, None]:
-        """Speaks and grounds from the first event on until the answer or the reader ends."""
-        speaker = threading.Thread(
-            target=self._run_guarded, args=(self._generate,), name="flmm-speaking"
+        """Yield the events; generation starts with the first and stops when the reader closes."""
+        generation = threading.Thread(
+            target=self._run_guarded, args=(self._generate,), name="flmm-generation"
         )
         self._reader_thread = threading.current_thread()
-        speaker.start()
+        generation.start()
         try:
             while True:
                 event = self._event_queue.get()
@@ -96,12 +96,12 @@ class AnswerStream:
         finally:
             self._closed.set()
             self._mask_executor.shutdown(wait=False, cancel_futures=True)
-            # Garbage may be collected in any thread.
-            if threading.current_thread() is not speaker:
-                speaker.join()
+            # The garbage collector may close the stream in any thread, also in that one.
+            if threading.current_thread() is not generation:
+                generation.join()
 
     def _run_guarded(self, work: Callable[[], None]) -> None:
-        """Does a thread's work; its errors are the reader's."""
+        """Run a thread's work; its errors are raised in the reader's thread."""
         try:
             self._check_reader()
             work()
@@ -111,7 +111,7 @@ class AnswerStream:
             self._event_queue.put(_Failure(error))
 
     def _check_reader(self) -> None:
-        # A program that ends waits for its threads, with a reader that will never read again.
+        # At exit Python waits for this thread, though the main thread reads no more.
         main = threading.main_thread()
         if self._closed.is_set() or (self._reader_thread is main and not main.is_alive()):
             raise _StreamClosed
@@ -134,14 +134,13 @@ class AnswerStream:
         self._submit(lambda: self._finish(trace, text, spans))
 
     def _on_token(self, step: GenerationStep) -> None:
-        """A token was said."""
         self._check_reader()
         text = step.text.rstrip(_INCOMPLETE_CHARACTER)
         if text != self._text and text.startswith(self._text):
             self._event_queue.put(TextEvent(text[len(self._text) :], len(self._text)))
             self._text = text
         if step.num_recorded == 1:
-            # Early, but not so early that the first word waits for it.
+            # Early, but not so early that the first word would wait for it.
             self._submit(self._embed_picture)
         for span in self._phrase_extractor.update(step, text):
             self._submit_phrase(span, step.trace())
@@ -167,16 +166,15 @@ class AnswerStream:
 
     def _predict_phrases(self, spans: list[PhraseSpan], trace: Trace) -> tuple[Phrase, ...]:
         self._embed_picture()
-        said = [(span, trace) for span in spans]
         return self._pipeline.mask_predictor.predict_with_embeddings(
-            said, self._image_embeddings, self._request.stopwatch
+            [(span, trace) for span in spans], self._image_embeddings, self._request.stopwatch
         )
 
     def _finish(self, trace: Trace, text: str, spans: list[PhraseSpan]) -> None:
-        early = len(self._phrases)
+        num_early = len(self._phrases)
         self._emit_phrases([span for span in spans if span not in self._phrases], trace)
-        # Masks that were not made in one go differ in their last bits from ``Grounder.chat``'s.
-        if early and len(spans) > 1:
+        # Masks that are not predicted in one batch may differ in their last bits from chat's.
+        if num_early and len(spans) > 1:
             self._check_reader()
             phrases = self._predict_phrases(spans, trace)
         else:

@@ -1,1 +1,1 @@
-"""The trained grounding head: the model, its weights on disk, and conversion of published ones."""
+"""The trained grounding head: the model, its files, and conversion of published checkpoints."""

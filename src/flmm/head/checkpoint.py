@@ -1,7 +1,7 @@
-"""A head on disk: ``config.json`` and ``model.safetensors``, only what was trained.
+"""A head on disk: ``config.json`` and ``model.safetensors``, with the trained weights only.
 
-The LMM and SAM's vision encoder are named, not copied; ``check_matches`` says whether an LMM is the
-one that a head was made for.
+The LMM and SAM's vision encoder are named, not copied; ``check_compatible`` checks that an LMM fits
+a head.
 """
 
 import json
@@ -26,11 +26,11 @@ WEIGHTS_NAME = "model.safetensors"
 FORMAT_VERSION = 1
 
 UNSAVED_PREFIXES = ("refiner.sam.vision_encoder.", "refiner.sam.shared_image_embedding.")
-"""Frozen and public; the shared embedding is the prompt encoder's own under a second name."""
+"""Weights that are frozen and public; the shared embedding is also the prompt encoder's."""
 
 
 def trained_state_dict(head: GroundingHead) -> dict[str, Tensor]:
-    """The weights that make a head: U-Net, SAM's prompt encoder and mask decoder, the rest."""
+    """Return a head's weights without ``UNSAVED_PREFIXES``."""
     return {
         name: tensor
         for name, tensor in head.state_dict().items()
@@ -39,9 +39,9 @@ def trained_state_dict(head: GroundingHead) -> dict[str, Tensor]:
 
 
 def save_head(head: GroundingHead, folder: str | Path) -> None:
-    """Writes a head to a folder, which is made when it is missing.
+    """Write a head to a folder, which is created if it is missing.
 
-    Each file appears whole or not at all: it is written beside its place and then moved there.
+    Each file is written atomically.
 
     Raises:
         InputError: the folder cannot be written.
@@ -51,11 +51,11 @@ def save_head(head: GroundingHead, folder: str | Path) -> None:
     config = {"format_version": FORMAT_VERSION, **asdict(head.config)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as new:
-            save_file(weights, Path(new) / WEIGHTS_NAME, metadata={"format": "pt"})
-            (Path(new) / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as partial:
+            save_file(weights, Path(partial) / WEIGHTS_NAME, metadata={"format": "pt"})
+            (Path(partial) / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
             for name in (WEIGHTS_NAME, CONFIG_NAME):
-                os.replace(Path(new) / name, folder / name)
+                os.replace(Path(partial) / name, folder / name)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot write the head to {folder} ({_first_line(error)}); choose another folder"
@@ -65,12 +65,12 @@ def save_head(head: GroundingHead, folder: str | Path) -> None:
 def load_head(
     name: str | Path, sam: SamModel | None = None, revision: str | None = None
 ) -> GroundingHead:
-    """Reads a head, ready for inference.
+    """Load a head in evaluation mode.
 
     Args:
         name: a folder, or a hub id such as "someone/their-head".
-        sam: the refiner's SAM; None loads the one that the head names, first from a folder of that
-            name inside the head's own, else as a folder or hub id by itself.
+        sam: the refiner's SAM; None loads the one that the head names, from a folder of that name
+            inside the head's folder if there is one, else as a folder or hub id.
         revision: of a hub id.
 
     Raises:
@@ -84,7 +84,7 @@ def load_head(
 
 
 def load_untrained_sam(name: str | Path, revision: str | None = None) -> SamModel:
-    """The SAM that a head names, as it was before the head was trained.
+    """Load the SAM that a head names, with its weights from before the head's training.
 
     Raises:
         InputError: as ``load_head`` does.
@@ -99,10 +99,10 @@ def _load_named_sam(folder: Path, config: HeadConfig) -> SamModel:
 
 
 def read_config(folder: Path) -> HeadConfig:
-    """Reads a head's ``config.json``.
+    """Read a head's ``config.json``.
 
     Raises:
-        InputError: it is missing, no JSON, or has other entries or values than a head's.
+        InputError: it is missing, not JSON, or has unknown or missing entries or wrong values.
     """
     path = folder / CONFIG_NAME
     try:
@@ -130,40 +130,40 @@ def read_config(folder: Path) -> HeadConfig:
         )
     for name, value in content.items():
         default = allowed[name].default
-        wanted = int if default is MISSING else type(default)
-        given = list if name == "kept_maps" else str
-        optional = default is None and (value is None or isinstance(value, given))
-        number = wanted is float and isinstance(value, int)
-        if not (optional or number or type(value) is wanted):
+        expected = int if default is MISSING else type(default)
+        optional_type = list if name == "kept_maps" else str
+        valid_optional = default is None and (value is None or isinstance(value, optional_type))
+        valid_float = expected is float and isinstance(value, int)
+        if not (valid_optional or valid_float or type(value) is expected):
             raise InputError(
-                f"{path} has {name} = {value!r}, not {wanted.__name__}; save the head again"
+                f"{path} has {name} = {value!r}, not {expected.__name__}; save the head again"
             )
     return HeadConfig(**content)
 
 
 def check_compatible(config: HeadConfig, adapter: LMMAdapter) -> None:
-    """Says whether a head was made for an LMM of these sizes.
+    """Check that a head is for an LMM of these sizes.
 
     Raises:
         InputError: layers, heads, width or views of a picture differ.
     """
-    found = (adapter.layers, adapter.heads, adapter.hidden_size, adapter.views)
-    wanted = (config.layers, config.heads, config.hidden_size, config.views)
-    if found != wanted:
-        remedy = config.base_model_name_or_path or "the LMM that it was trained on"
-        described = "{} layers, {} heads, width {} and {} view(s) of a picture".format
+    lmm_sizes = (adapter.layers, adapter.heads, adapter.hidden_size, adapter.views)
+    head_sizes = (config.layers, config.heads, config.hidden_size, config.views)
+    if lmm_sizes != head_sizes:
+        base_model = config.base_model_name_or_path or "the LMM that it was trained on"
+        describe = "{} layers, {} heads, width {} and {} view(s) of a picture".format
         raise InputError(
-            f"the head is for {described(*wanted)}, the LMM {adapter.name} has"
-            f" {described(*found)}; use {remedy} or train a head for this LMM"
+            f"the head is for {describe(*head_sizes)}, the LMM {adapter.name} has"
+            f" {describe(*lmm_sizes)}; use {base_model} or train a head for this LMM"
         )
 
 
 def find_lmm(head: str, config: HeadConfig, lmm: str | None) -> tuple[str, str | None]:
-    """The LMM's name and revision for a head.
+    """Return the name and revision of the LMM for a head; ``lmm`` is the user's choice.
 
     Raises:
-        InputError: the user named another LMM than the head was trained on, or nobody named one.
-            Folders have any name, so for them only the sizes are checked, later.
+        InputError: the user named another LMM than the head was trained on, or neither names one.
+            A folder's name shows nothing, so for folders only the sizes are checked, later.
     """
     base = config.base_model_name_or_path
     if not lmm and not base:
@@ -179,15 +179,15 @@ def find_lmm(head: str, config: HeadConfig, lmm: str | None) -> tuple[str, str |
 
 
 def push_head_to_hub(head: GroundingHead, repo_id: str, private: bool = False) -> str:
-    """Uploads a head with a short model card; needs a hub login.
+    """Upload a head with a short model card; needs a hub login.
 
     Args:
         head: the head.
-        repository: "owner/name", made when it is missing.
-        private: whether a new repository is hidden from others.
+        repo_id: "owner/name", created if it is missing.
+        private: whether a new repository is private.
 
     Returns:
-        The repository's address.
+        The repository's URL.
 
     Raises:
         InputError: the hub cannot be reached or refuses.
@@ -195,7 +195,7 @@ def push_head_to_hub(head: GroundingHead, repo_id: str, private: bool = False) -
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
 
-    # Whichever HTTP client this version of the hub uses; a refused connection is no OSError.
+    # That of the HTTP client of this huggingface_hub; a refused connection is no OSError.
     from huggingface_hub.errors import HTTPError as HubConnectionError  # type: ignore[attr-defined]
 
     try:
@@ -203,18 +203,18 @@ def push_head_to_hub(head: GroundingHead, repo_id: str, private: bool = False) -
             save_head(head, folder)
             card = model_card(head.config)
             (Path(folder) / "README.md").write_text(card, encoding="utf-8")
-            address = HfApi().create_repo(repo_id, private=private, exist_ok=True)
+            url = HfApi().create_repo(repo_id, private=private, exist_ok=True)
             HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
     except (OSError, HFValidationError, HubConnectionError) as error:
         raise InputError(
             f"cannot upload the head to {repo_id!r} ({_first_line(error)}); "
             "check the name, the network and `hf auth login`"
         ) from error
-    return str(address)
+    return str(url)
 
 
 def _find_or_download(name: str | Path, revision: str | None) -> Path:
-    """The head's folder, fetched from the hub when ``name`` is none on this disk."""
+    """Return the head's folder, downloaded from the hub if ``name`` is not a folder."""
     folder = Path(name)
     if folder.is_dir():
         return folder
@@ -229,7 +229,7 @@ def _find_or_download(name: str | Path, revision: str | None) -> Path:
         )
     except (OSError, HFValidationError) as error:
         raise InputError(
-            f"there is no folder {name!r}, and the hub gave none ({_first_line(error)}); "
+            f"there is no folder {name!r}, and it could not be downloaded ({_first_line(error)}); "
             "check the name, or the network"
         ) from error
 
@@ -249,12 +249,12 @@ def _load_weights(head: GroundingHead, path: Path) -> None:
 
 
 def model_card(config: HeadConfig, results: str = "") -> str:
-    """The README of a head's folder or repository; ``measured``: its figures, as Markdown."""
-    base = (
+    """Return the README of a head's folder or repository; ``results`` is Markdown."""
+    base_model = (
         f"base_model: {config.base_model_name_or_path}\n" if config.base_model_name_or_path else ""
     )
     return (
-        f"---\nlibrary_name: flmm\npipeline_tag: image-segmentation\n{base}---\n\n"
+        f"---\nlibrary_name: flmm\npipeline_tag: image-segmentation\n{base_model}---\n\n"
         f"A grounding head of [flmm](https://arxiv.org/abs/2406.05821): masks for what "
         f"`{config.base_model_name_or_path or 'its LMM'}` says, which itself stays untouched.\n"
         f"{results}"

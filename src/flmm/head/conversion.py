@@ -1,8 +1,8 @@
-"""Reads the authors' published checkpoints (``.pth``, one an LMM) into a ``GroundingHead``.
+"""Conversion of the authors' published checkpoints (``.pth``, one an LMM) to a ``GroundingHead``.
 
 Such a file is a pickled dict; its ``state_dict`` has the mask decoder as ``mask_head.*``, SAM as
 ``sam.model.*`` under the names of Meta's ``segment_anything``, ``text_proj.*`` and
-``text_layer_weights``. It comes from the internet, so nothing in it is ever executed.
+``text_layer_weights``. It is untrusted, so no code in it is ever executed.
 """
 
 from collections.abc import Mapping
@@ -29,11 +29,11 @@ from flmm.masks.refiner import load_sam
 from flmm.masks.unet import MaskDecoder
 
 TRAINER_GLOBAL_PREFIXES = ("mmengine.", "numpy.", "builtins.getattr")
-"""Names that the authors' trainer leaves in its logs; they are read as inert stand-ins."""
+"""Prefixes of the pickled classes in the trainer's logs, which are read as ``_InertStub``."""
 
 
 class _InertStub:
-    """Stands in for whatever the trainer logged; takes anything, keeps nothing, runs nothing."""
+    """A placeholder for an object of the trainer's logs; accepts any state and does nothing."""
 
     def __new__(cls, *_: object) -> "_InertStub":
         return super().__new__(cls)
@@ -57,31 +57,32 @@ def convert_official_checkpoint(
     upsample_input: int = 64,
     decoder_heads: int = 8,
 ) -> GroundingHead:
-    """Makes a head of the authors' checkpoint; sizes come from the tensors' shapes.
+    """Convert the authors' checkpoint to a head, with sizes inferred from the tensors' shapes.
 
     Args:
         source: the ``.pth`` file, or its ``state_dict``.
-        sam: whose vision encoder to use when the checkpoint has none; None loads
-            ``refiner_name_or_path``. Its prompt encoder and mask decoder are overwritten.
+        sam: its vision encoder is used if the checkpoint has none, its prompt encoder and mask
+            decoder are overwritten; None loads ``refiner_name_or_path``.
         refiner_name_or_path: the public SAM that the head was trained with.
         base_model_name_or_path, base_model_revision: the LMM that the head was trained on.
         merge, views, upsample_input, decoder_heads: what no shape shows: how a phrase's tokens
             were merged, 2 for a tiled LMM, the U-Net's input side, and SAM's decoder heads (used
-            only when the checkpoint holds a whole SAM).
+            only if the checkpoint holds a whole SAM).
 
     Raises:
         InputError: the file cannot be read, holds more than tensors and plain values, or lacks
             a weight.
     """
     state = source if isinstance(source, Mapping) else read_official_state_dict(source)
-    names = ("mask_head.conv_seg.weight", "text_proj.weight", "text_layer_weights")
-    decoder = select_by_prefix(state, "mask_head.")
-    for name in names:
+    required = ("mask_head.conv_seg.weight", "text_proj.weight", "text_layer_weights")
+    decoder_state = select_by_prefix(state, "mask_head.")
+    for name in required:
         if name not in state:
             raise InputError(f"the checkpoint has no {name}; give an F-LMM checkpoint with SAM")
-    layers, maps = len(state["text_layer_weights"]), infer_mask_decoder_sizes(decoder)[0]
-    heads, left_over = divmod(maps, layers * views)
-    if left_over:
+    maps, base_channels, stages = infer_mask_decoder_sizes(decoder_state)
+    layers = len(state["text_layer_weights"])
+    heads, remainder = divmod(maps, layers * views)
+    if remainder:
         raise InputError(
             f"the checkpoint has {maps} maps, no multiple of {views} views * {layers} layers; "
             "give views=2 for a tiled LMM, else 1"
@@ -91,7 +92,6 @@ def convert_official_checkpoint(
         sam = SamModel(infer_sam_config(sam_state, decoder_heads))
     elif sam is None:
         sam = load_sam(refiner_name_or_path)
-    _, base_channels, stages = infer_mask_decoder_sizes(decoder)
     config = HeadConfig(
         layers=layers,
         heads=heads,
@@ -106,7 +106,7 @@ def convert_official_checkpoint(
         refiner_name_or_path=refiner_name_or_path,
     )
     head = GroundingHead(config, sam)
-    _load_module_weights(head.mask_decoder, rename_mask_decoder(decoder), "mask_head")
+    _load_module_weights(head.mask_decoder, rename_mask_decoder(decoder_state), "mask_head")
     _load_module_weights(head.text_projection, select_by_prefix(state, "text_proj."), "text_proj")
     _load_sam_weights(sam, sam_state)
     with torch.no_grad():
@@ -115,29 +115,29 @@ def convert_official_checkpoint(
 
 
 def convert_mask_decoder(state: StateDict, upsample_input: int = 64) -> MaskDecoder:
-    """Makes a mask decoder of the authors' weights for it (names without ``mask_head.``)."""
+    """Convert the authors' mask decoder weights (names without ``mask_head.``)."""
     decoder = MaskDecoder(*infer_mask_decoder_sizes(state), upsample_input)
     _load_module_weights(decoder, rename_mask_decoder(state), "mask_head")
     return decoder
 
 
 def read_official_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint's ``state_dict``; never runs code that the file names.
+    """Read the tensors of a checkpoint's ``state_dict`` without executing code from the file.
 
     Raises:
         InputError: no such file, no checkpoint, or one with anything but tensors, plain values and
             the known trainer's logs.
     """
     try:
-        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        refused = [name for name in foreign if not name.startswith(TRAINER_GLOBAL_PREFIXES)]
+        unsafe_globals = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        refused = [name for name in unsafe_globals if not name.startswith(TRAINER_GLOBAL_PREFIXES)]
         if refused:
             raise InputError(
                 f"{path} holds {refused[0]}, which is not a tensor; it was not loaded, "
                 "get the checkpoint from its authors"
             )
-        stand_ins = [(_InertStub, name) for name in foreign]
-        with torch.serialization.safe_globals([*stand_ins]):
+        stubs = [(_InertStub, name) for name in unsafe_globals]
+        with torch.serialization.safe_globals([*stubs]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, IndexError) as error:
         raise _unreadable_error(path, error) from error
@@ -155,10 +155,10 @@ def read_official_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def _load_sam_weights(sam: SamModel, state: StateDict) -> None:
-    """Overwrites SAM's prompt encoder and mask decoder, and its vision encoder if it is there."""
+    """Load SAM's prompt encoder and mask decoder, and its vision encoder if ``state`` has it."""
     for name, module in sam.named_children():
         weights = select_by_prefix(state, f"{name}.")
-        # The shared embedding is the prompt encoder's own; the vision encoder may be left out.
+        # The shared embedding is the prompt encoder's; the vision encoder may be missing.
         if weights or name in ("prompt_encoder", "mask_decoder"):
             _load_module_weights(module, weights, f"sam.model {name}")
 

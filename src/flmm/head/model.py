@@ -1,6 +1,6 @@
-"""The grounding head: everything that is trained, and how its stages follow one another.
+"""The grounding head, which is all that is trained, and its configuration.
 
-attention maps -> mask decoder -> cut to the picture -> mask refiner (paper section 3).
+attention maps -> mask decoder -> crop to the picture -> mask refiner (paper section 3).
 
 Letters: ``M`` layers, ``N`` heads, ``h w`` image-token grid, ``P`` phrases, ``B`` pictures, ``T``
 tokens, ``D`` LLM width, ``C`` SAM's width, ``H W`` picture size, ``h'' w''`` size of the decoder's
@@ -25,23 +25,23 @@ from flmm.types import ImageGeometry
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Everything that fixes a head's shape, and the frozen models that it was trained on."""
+    """The configuration of a head: its sizes, options, and the frozen models it was trained on."""
 
     layers: int
     heads: int
     hidden_size: int
     views: int = 1
-    """Sets of maps a phrase; 2 for a tiled LMM, whose coarse and fine view are stacked."""
+    """Sets of maps a phrase; 2 for a tiled LMM: its coarse and its fine view."""
     base_channels: int = 64
     stages: int = 4
     upsample_input: int = 64
     merge: MergeMethod = "mean"
     kept_maps: tuple[int, ...] | None = None
-    """Which of the ``views * layers * heads`` maps the decoder sees, ascending; None for all."""
+    """Which of the ``views * layers * heads`` maps the decoder gets, ascending; None for all."""
     normalise: bool = True
-    """Whether each map is divided by its sum before it is decoded."""
+    """Whether each map is divided by its sum before decoding."""
     refine: bool = True
-    """Whether SAM refines the decoder's masks; without it the decoder has the last word."""
+    """Whether SAM refines the decoder's masks; if not, the decoder's masks are the result."""
     use_mask: bool = True
     use_box: bool = True
     use_text: bool = True
@@ -49,18 +49,18 @@ class HeadConfig:
     selector_width: int = 256
     selector_threshold: float = DEFAULT_THRESHOLD
     segment_prompt: str = ""
-    """What the LMM is asked before a phrase is put in its mouth; empty for flmm's default.
+    """The question whose given answer is a phrase to segment; empty for flmm's default.
 
-    One with "the {phrase}" asks for, and is answered with, the phrase with that article, whether it
-    was given with one or none.
+    If it has "the {phrase}", question and answer have the phrase with the article "the", whether or
+    not the phrase was given with an article.
     """
     caption_prompt: str = ""
-    """What the LMM is asked before a whole caption is put in its mouth, to train or measure on;
-    empty for flmm's default."""
+    """The question whose given answer is a caption, to train or evaluate on; empty for flmm's
+    default."""
     base_model_name_or_path: str = ""
     base_model_revision: str | None = None
     refiner_name_or_path: str = "facebook/sam-vit-large"
-    """A hub id, a folder, or a folder inside the head's own."""
+    """The SAM: a hub id, a folder, or a folder inside the head's folder."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -71,7 +71,7 @@ class HeadConfig:
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise InputError(f"head {name} is {size!r}; give a positive whole number")
         if self.kept_maps is not None:
-            # JSON has lists.
+            # A list when read from JSON.
             object.__setattr__(self, "kept_maps", tuple(self.kept_maps))
             _check_kept_maps(self.kept_maps, self.num_lmm_maps)
         if self.merge not in ("mean", "max"):
@@ -81,21 +81,21 @@ class HeadConfig:
 
     @property
     def num_lmm_maps(self) -> int:
-        """Attention maps that the LMM has for a phrase: views * layers * heads."""
+        """Maps a phrase that the LMM gives: views * layers * heads."""
         return self.views * self.layers * self.heads
 
     @property
     def num_maps(self) -> int:
-        """Attention maps a phrase that the decoder sees."""
+        """Maps a phrase that the decoder gets."""
         return self.num_lmm_maps if self.kept_maps is None else len(self.kept_maps)
 
     def select_maps(self, attention: Tensor) -> Tensor:
-        """(all maps, h, w) of a phrase to (maps, h, w): those that the decoder sees."""
+        """Return the maps that the decoder gets: (num_lmm_maps, h, w) to (num_maps, h, w)."""
         return attention if self.kept_maps is None else attention[list(self.kept_maps)]
 
 
 def _check_kept_maps(kept_maps: tuple[int, ...], num_maps: int) -> None:
-    if any(isinstance(one, bool) or not isinstance(one, int) for one in kept_maps):
+    if any(isinstance(index, bool) or not isinstance(index, int) for index in kept_maps):
         raise InputError(f"head kept_maps is {kept_maps}; give whole numbers")
     if (
         not kept_maps
@@ -110,20 +110,20 @@ def _check_kept_maps(kept_maps: tuple[int, ...], num_maps: int) -> None:
 
 @dataclass(frozen=True)
 class HeadOutput:
-    """The two stages' logits; a mask is where they are above 0."""
+    """The logits of both stages; the mask is where they are above 0."""
 
     mask_logits: Tensor
-    """(P, h'', w''): the mask decoder's, over the picture's visible part."""
+    """(P, h'', w''), from the mask decoder, over the picture's visible part."""
     refined_logits: Tensor
-    """(P, H, W), or at "low" resolution (P, a, b) with SAM's low side as the longer one; the
-    decoder's where the head does not refine."""
+    """(P, H, W), or at "low" resolution (P, a, b) with SAM's ``low_resolution_side`` as the longer
+    side; the decoder's if the head does not refine."""
 
 
 class GroundingHead(nn.Module):
-    """Turns a frozen LMM's attention and hidden states into masks (paper section 3).
+    """The trained model from a frozen LMM's attention and hidden states to masks (paper section 3).
 
     Args:
-        config: the shapes and switches.
+        config: sizes and options.
         sam: the refiner's SAM; its vision encoder is frozen, the rest is trained and saved.
     """
 
@@ -156,19 +156,19 @@ class GroundingHead(nn.Module):
         picture_indices: Tensor | None = None,
         resolution: MaskResolution = "picture",
     ) -> HeadOutput:
-        """Masks of all phrases in one batch.
+        """Return the mask logits of all phrases in one batch.
 
         Args:
-            attention: (P, config.maps, h, w), merged (``attention.merge.merge_phrase``), those
-                that the head keeps (``HeadConfig.keep``), not negative.
+            attention: (P, config.num_maps, h, w), merged (``merge_token_maps``) and selected
+                (``HeadConfig.select_maps``) maps, not negative.
             hidden_states: P tensors (M, T, D), T each phrase's own number of tokens.
-            geometry: of the picture; of all of them when the phrases come from several.
+            geometry: of the picture; the same for all pictures if there are several.
             image_embeddings: (B, C, e, e), from ``refiner.encode``.
-            picture_of_phrase: (P,) int64 in 0..B-1; None when there is one picture.
+            picture_indices: (P,) int64 in 0..B-1, each phrase's picture; None if there is one.
             resolution: of the refined logits: "picture", or "low" for training.
 
         Raises:
-            InputError: no phrase, or shapes that are not this head's.
+            InputError: no phrase, or shapes that do not fit this head.
         """
         if not len(attention) or len(attention) != len(hidden_states):
             raise InputError(
@@ -177,10 +177,10 @@ class GroundingHead(nn.Module):
             )
         mask_logits = crop_to_picture(self.mask_decoder(attention)[:, 0], geometry)
         if not self.config.refine:
-            last = (
+            final_logits = (
                 resize_to_picture(mask_logits, geometry) if resolution == "picture" else mask_logits
             )
-            return HeadOutput(mask_logits, last)
+            return HeadOutput(mask_logits, final_logits)
         refined_logits = self.refiner(
             mask_logits,
             self.text_prompts(hidden_states),
@@ -192,24 +192,24 @@ class GroundingHead(nn.Module):
         return HeadOutput(mask_logits, refined_logits)
 
     def weigh_layers(self, hidden_states: Tensor) -> Tensor:
-        """(M, T, D) hidden states to (T, D): their sum, weighted by softmax(layer weights)."""
+        """Return the sum of (M, T, D) states over the layers, weighted by a softmax: (T, D)."""
         expected = (self.config.layers, self.config.hidden_size)
         if (hidden_states.shape[0], hidden_states.shape[-1]) != expected:
             raise InputError(
-                f"hidden states are {tuple(hidden_states.shape)}, the head wants "
+                f"hidden states are {tuple(hidden_states.shape)}, the head needs "
                 f"({expected[0]}, tokens, {expected[1]}); use the head made for this LMM"
             )
         weights = self.layer_weights.softmax(dim=0)
         return torch.einsum("m,mtd->td", weights, hidden_states.to(weights.dtype))
 
     def text_prompts(self, hidden_states: Sequence[Tensor]) -> list[Tensor]:
-        """P tensors (M, T, D) to P tensors (T, C): a sparse prompt for each token."""
-        # Projected in one piece: a phrase has a token or three, too few to be worth a call each.
-        together = self.text_projection(self.weigh_layers(torch.cat(list(hidden_states), dim=1)))
-        return list(together.split([states.shape[1] for states in hidden_states]))
+        """Return a sparse prompt for each token: P tensors (M, T, D) to P tensors (T, C)."""
+        # Projected in one call, because a phrase has only one to three tokens.
+        prompts = self.text_projection(self.weigh_layers(torch.cat(list(hidden_states), dim=1)))
+        return list(prompts.split([states.shape[1] for states in hidden_states]))
 
     def keyword_logits(self, hidden_states: Tensor) -> Tensor:
-        """(M, T, D) hidden states of a whole answer to (T,) logits of "this can be grounded".
+        """Return the keyword selector's (T,) logits for an answer's (M, T, D) hidden states.
 
         Raises:
             InputError: the head has no selector.

@@ -1,6 +1,7 @@
-"""How the authors' checkpoints name and size their weights, and how we do.
+"""Weight names of the authors' checkpoints and ours, and sizes inferred from the weights.
 
-Their SAM follows Meta's ``segment_anything`` package; ours is transformers' ``SamModel``.
+Their SAM has the names of Meta's ``segment_anything`` package, ours those of transformers'
+``SamModel``.
 """
 
 import re
@@ -48,7 +49,7 @@ MLP_NAME_PATTERN = re.compile(
 
 
 def rename_mask_decoder(state: StateDict) -> dict[str, Tensor]:
-    """The authors' names of the U-Net's weights to ours."""
+    """Rename the U-Net's weights from the authors' names to ours."""
     leaves = {"conv": "0", "gn": "1"}
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -58,7 +59,7 @@ def rename_mask_decoder(state: StateDict) -> dict[str, Tensor]:
             case ["encoder", stage, _, "convs", index, ("conv" | "gn") as leaf, kind]:
                 renamed[f"down_stages.{stage}.{index}.{leaves[leaf]}.{kind}"] = tensor
             case ["decoder", stage, "conv_block", "convs", index, ("conv" | "gn") as leaf, kind]:
-                # They count from the finest stage, we in the order of use.
+                # They count from the finest stage, we from the coarsest, in the order of use.
                 ours = _count_stages(state) - 2 - int(stage)
                 renamed[f"up_stages.{ours}.convolutions.{index}.{leaves[leaf]}.{kind}"] = tensor
             case ["decoder", stage, "upsample", "interp_upsample", "1", "conv", kind]:
@@ -73,18 +74,18 @@ def rename_mask_decoder(state: StateDict) -> dict[str, Tensor]:
 
 
 def rename_sam(state: StateDict) -> dict[str, Tensor]:
-    """Meta's names of SAM's weights to those of transformers' ``SamModel``."""
-    last: dict[str, int] = {}
+    """Rename SAM's weights from Meta's names to those of transformers' ``SamModel``."""
+    last_layers: dict[str, int] = {}
     for name in state:
-        if found := MLP_NAME_PATTERN.match(name):
-            last[found[1]] = max(last.get(found[1], 0), int(found[2]))
+        if match := MLP_NAME_PATTERN.match(name):
+            last_layers[match[1]] = max(last_layers.get(match[1], 0), int(match[2]))
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if found := MLP_NAME_PATTERN.match(name):
-            module, index, kind = found[1], int(found[2]), found[3]
-            inner = "proj_in" if index == 0 else f"layers.{index - 1}"
-            inner = "proj_out" if index == last[module] else inner
-            renamed[f"{module}.{inner}.{kind}"] = tensor
+        if match := MLP_NAME_PATTERN.match(name):
+            module, index, kind = match[1], int(match[2]), match[3]
+            layer = "proj_in" if index == 0 else f"layers.{index - 1}"
+            layer = "proj_out" if index == last_layers[module] else layer
+            renamed[f"{module}.{layer}.{kind}"] = tensor
             continue
         for pattern, replacement in SAM_RENAME_PATTERNS:
             name = pattern.sub(replacement, name)
@@ -93,7 +94,7 @@ def rename_sam(state: StateDict) -> dict[str, Tensor]:
 
 
 def select_by_prefix(state: StateDict, prefix: str) -> dict[str, Tensor]:
-    """The weights whose name starts with ``prefix``, without it."""
+    """Return the weights whose name starts with ``prefix``, with it removed."""
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in state.items()
@@ -106,16 +107,20 @@ def _count_stages(state: StateDict) -> int:
 
 
 def infer_mask_decoder_sizes(state: StateDict) -> tuple[int, int, int]:
-    """(in_channels, base_channels, stages)."""
-    first = "encoder.0.0.convs.0.conv.weight"
-    if first not in state:
-        raise InputError(f"the checkpoint has no mask_head.{first}; give an F-LMM checkpoint")
-    base_channels, in_channels = state[first].shape[:2]
+    """Return the U-Net's (in_channels, base_channels, stages).
+
+    Raises:
+        InputError: the first weight is missing.
+    """
+    name = "encoder.0.0.convs.0.conv.weight"
+    if name not in state:
+        raise InputError(f"the checkpoint has no mask_head.{name}; give an F-LMM checkpoint")
+    base_channels, in_channels = state[name].shape[:2]
     return in_channels, base_channels, _count_stages(state)
 
 
 def infer_sam_config(state: StateDict, decoder_heads: int) -> SamConfig:
-    """The sizes of a whole SAM (transformers' names), from its weights' shapes.
+    """Infer a whole SAM's configuration from its weights' shapes (transformers' names).
 
     Raises:
         InputError: a weight is missing.
@@ -131,9 +136,9 @@ def infer_sam_config(state: StateDict, decoder_heads: int) -> SamConfig:
 def _infer_sam_config(state: StateDict, decoder_heads: int) -> SamConfig:
     _, side, _, vision_width = state["vision_encoder.pos_embed"].shape
     patch = state["vision_encoder.patch_embed.projection.weight"].shape[2]
-    reach = _weights_by_index(state, r"vision_encoder\.layers\.(\d+)\.attn\.rel_pos_h")
-    windows = {index: (rel.shape[0] + 1) // 2 for index, rel in reach.items()}
-    everywhere = [index for index, window in windows.items() if window == side]
+    rel_pos = _weights_by_index(state, r"vision_encoder\.layers\.(\d+)\.attn\.rel_pos_h")
+    windows = {index: (weight.shape[0] + 1) // 2 for index, weight in rel_pos.items()}
+    global_layers = [index for index, window in windows.items() if window == side]
     width = state["prompt_encoder.no_mask_embed.weight"].shape[1]
     blocks = _weights_by_index(
         state,
@@ -144,13 +149,13 @@ def _infer_sam_config(state: StateDict, decoder_heads: int) -> SamConfig:
         vision_config={
             "hidden_size": vision_width,
             "output_channels": state["vision_encoder.neck.conv1.weight"].shape[0],
-            "num_hidden_layers": len(reach),
-            "num_attention_heads": vision_width // reach[0].shape[1],
+            "num_hidden_layers": len(rel_pos),
+            "num_attention_heads": vision_width // rel_pos[0].shape[1],
             "image_size": side * patch,
             "patch_size": patch,
             "mlp_dim": state["vision_encoder.layers.0.mlp.lin1.weight"].shape[0],
             "window_size": min(windows.values()),
-            "global_attn_indexes": everywhere,
+            "global_attn_indexes": global_layers,
             "num_pos_feats": state["prompt_encoder.shared_embedding.positional_embedding"].shape[1],
         },
         prompt_encoder_config={
@@ -175,5 +180,6 @@ def _infer_sam_config(state: StateDict, decoder_heads: int) -> SamConfig:
 
 
 def _weights_by_index(state: StateDict, pattern: str) -> dict[int, Tensor]:
-    found = {name: re.fullmatch(pattern, name) for name in state}
-    return {int(match[1]): state[name] for name, match in found.items() if match}
+    """Return the weights whose name matches, by the index that the pattern captures."""
+    matches = {name: re.fullmatch(pattern, name) for name in state}
+    return {int(match[1]): state[name] for name, match in matches.items() if match}

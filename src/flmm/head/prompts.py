@@ -1,4 +1,4 @@
-"""What the LMM is asked and made to answer, so that its attention shows a phrase."""
+"""Questions and given answers whose trace has the attention of a phrase."""
 
 import re
 
@@ -11,10 +11,10 @@ _ARTICLE = re.compile(r"^(the|an?)\s+(?=\S)", re.IGNORECASE)
 
 
 def build_segment_exchange(phrase: str, config: HeadConfig) -> tuple[str, str]:
-    """What the LMM is asked for a phrase that shall be segmented, and what it is made to answer."""
-    pattern = config.segment_prompt or DEFAULT_SEGMENT_PROMPT
-    said = phrase
-    if "the {phrase}" in pattern:
+    """Return the question and the given answer for a phrase to segment."""
+    question = config.segment_prompt or DEFAULT_SEGMENT_PROMPT
+    answer = phrase
+    if "the {phrase}" in question:
         phrase = _ARTICLE.sub("", phrase)
-        said = f"the {phrase}"
-    return pattern.replace("{phrase}", phrase), said[0].upper() + said[1:]
+        answer = f"the {phrase}"
+    return question.replace("{phrase}", phrase), answer[0].upper() + answer[1:]

@@ -1,4 +1,4 @@
-"""Which weights these are: whether a file has a module's, and a digest to know them again by."""
+"""Comparison of weights with a module's, and a digest that identifies weights."""
 
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -9,7 +9,7 @@ _VALUES_PER_WEIGHT = 1024
 
 
 def find_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
-    """What first keeps ``found`` from being loaded as ``wanted``, in words; None when nothing."""
+    """Describe the first reason why ``found`` cannot be loaded as ``expected``; None if it can."""
     missing, unknown = sorted(expected.keys() - found), sorted(found.keys() - expected)
     if missing or unknown:
         lacks = f"lacks {len(missing)} weights ({missing[0]})" if missing else ""
@@ -22,12 +22,12 @@ def find_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
 
 
 def fingerprint_weights(module: nn.Module) -> str:
-    """A digest of each weight's name, shape and some of its values."""
+    """Return a digest of each weight's name, shape, dtype and some of its values."""
     digest = blake2b(digest_size=16)
     for name, weight in module.named_parameters():
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
         if weight.device.type != "meta":
             values = weight.detach().flatten()
-            some = values[:: max(len(values) // _VALUES_PER_WEIGHT, 1)].float().cpu()
-            digest.update(some.numpy().tobytes())
+            sample = values[:: max(len(values) // _VALUES_PER_WEIGHT, 1)].float().cpu()
+            digest.update(sample.numpy().tobytes())
     return digest.hexdigest()

@@ -1,1 +1,1 @@
-"""LMM adapters: what flmm needs to know of an LMM, and one file for each family."""
+"""LMM adapters: chat template, prompt, image tokens and generation, one file for each family."""

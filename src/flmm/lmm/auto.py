@@ -1,8 +1,8 @@
-"""Find the adapter for an LMM: the families, each in its own file, imported only when used.
+"""The list of LMM families, and loading an LMM with its family's adapter.
 
 A family is a module of ``flmm.lmm.families`` with one class that has the literals ``model_types``
 and ``hub_ids`` (``ClassVar[tuple[str, ...]]``) in its body. Listing reads the source instead of
-importing it, because ``flmm models`` and ``flmm --help`` must not wait for torch.
+importing it, so that ``flmm models`` and ``flmm --help`` do not wait for torch.
 """
 
 import ast
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LMMFamily:
-    """One supported LMM family: the ``model_type`` values of its configurations, and its class."""
+    """A supported LMM family: its adapter class and the ``model_type`` values that it reads."""
 
     module_name: str
     adapter_name: str
@@ -34,8 +34,8 @@ class LMMFamily:
 
 @functools.cache
 def list_families() -> tuple[LMMFamily, ...]:
-    """Every family in this package, by module name; imports neither torch nor transformers."""
-    found = []
+    """Return every family, sorted by module name; imports neither torch nor transformers."""
+    families = []
     for entry in pkgutil.iter_modules(families_package.__path__):
         source = Path(families_package.__path__[0], f"{entry.name}.py").read_text(encoding="utf-8")
         for statement in ast.parse(source).body:
@@ -43,16 +43,16 @@ def list_families() -> tuple[LMMFamily, ...]:
                 types := _read_class_literal(statement, "model_types")
             ):
                 hub_ids = _read_class_literal(statement, "hub_ids")
-                found.append(
+                families.append(
                     LMMFamily(
                         f"{families_package.__name__}.{entry.name}", statement.name, types, hub_ids
                     )
                 )
-    return tuple(sorted(found, key=lambda family: family.module_name))
+    return tuple(sorted(families, key=lambda family: family.module_name))
 
 
 def load_adapter_class(family: LMMFamily) -> "type[LMMAdapter]":
-    """The family's adapter class, imported now."""
+    """Import the family's module and return its adapter class."""
     adapter: type[LMMAdapter] = getattr(
         importlib.import_module(family.module_name), family.adapter_name
     )
@@ -62,12 +62,12 @@ def load_adapter_class(family: LMMFamily) -> "type[LMMAdapter]":
 def load_lmm(
     name: str, placement: "Placement | None" = None, revision: str | None = None
 ) -> "LMMAdapter":
-    """The frozen LMM in a folder or hub repository, ready to be recorded.
+    """Load the frozen LMM in a folder or hub repository.
 
-    An LMM of no family here is read by the generic adapter where that can.
+    An LMM of no listed family is loaded by the generic adapter, if that supports it.
 
     Raises:
-        InputError: there is no such model, or flmm cannot read it.
+        InputError: there is no such model, or no adapter supports it.
     """
     if Path(name).expanduser().is_dir():
         name = str(Path(name).expanduser())
@@ -81,12 +81,12 @@ def load_lmm(
 
 
 def _read_class_literal(class_definition: ast.ClassDef, name: str) -> tuple[str, ...]:
-    for line in class_definition.body:
+    for statement in class_definition.body:
         if (
-            isinstance(line, ast.AnnAssign)
-            and isinstance(line.target, ast.Name)
-            and line.target.id == name
-            and line.value is not None
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and statement.target.id == name
+            and statement.value is not None
         ):
-            return tuple(ast.literal_eval(line.value))
+            return tuple(ast.literal_eval(statement.value))
     return ()

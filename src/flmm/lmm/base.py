@@ -1,4 +1,4 @@
-"""What every LMM family offers, so that nothing to the right of this folder knows families.
+"""The base class of all LMM adapters: the interface that each family implements.
 
 Letters: ``M`` layers, ``N`` heads, ``h w`` image-token grid, ``T`` tokens of the answer, ``D`` LLM
 width, ``L`` tokens of the whole sequence, ``B`` sequences in a batch.
@@ -37,28 +37,28 @@ from flmm.lmm.prompt import (
 class LMMAdapter(FrozenModel, ABC):
     """A frozen LMM of one family.
 
-    A family is one file here with one subclass that sets ``model_types``, ``hub_ids`` and
-    ``model_class`` and writes the abstract members; the contract tests find it by themselves.
+    A family is one file in ``families/`` with one subclass that sets ``model_types``, ``hub_ids``
+    and ``model_class`` and implements the abstract methods; the contract tests find it by listing.
     """
 
     model_types: ClassVar[tuple[str, ...]]
-    """The ``model_type`` values in config.json that this family reads; a literal."""
+    """The ``model_type`` values in config.json that the family reads; a literal."""
     hub_ids: ClassVar[tuple[str, ...]]
-    """Some models of this family on the hub; a literal."""
+    """Some of the family's models on the hub; a literal."""
     model_class: ClassVar[type[PreTrainedModel]]
-    """transformers' own class of the whole model."""
+    """transformers' class of the whole model."""
     views: ClassVar[int] = 1
-    """Grids of image tokens a picture: 2 where a coarse view stands beside tiles (section 1.7)."""
+    """Grids of image tokens for each picture: 2 with a coarse view beside tiles (section 1.7)."""
     image_input_names: ClassVar[tuple[str, ...]] = ("pixel_values",)
-    """What the model takes from the image processor."""
+    """The image processor's outputs that the model takes."""
     position_input_names: ClassVar[tuple[str, ...]] = ()
-    """Those of ``image_inputs`` that the LLM needs too, for its tokens' positions."""
+    """Those of ``image_input_names`` that the LLM needs too, for its position ids."""
     token_type_input_name: ClassVar[str | None] = None
-    """The input that tells image tokens (1) from text (0), where the model wants one."""
+    """The input that marks image tokens (1) and text (0), for models that take one."""
     supports_conversation: ClassVar[bool] = True
-    """Whether a question may follow others."""
+    """Whether a prompt may contain earlier messages."""
     computes_position_ids: ClassVar[bool] = False
-    """Whether the model itself counts positions past the padding of a batch."""
+    """Whether the model itself leaves padding out of its position ids."""
 
     def __init__(
         self,
@@ -73,55 +73,53 @@ class LMMAdapter(FrozenModel, ABC):
         self.name = name
         self.revision = revision
         self.lock = threading.RLock()
-        """Held while recording: the recorder changes the model's configuration for a moment."""
+        """Held while recording, since the recorder changes the model's configuration."""
         self.picture_features = PictureFeatureCache(model)
 
     @classmethod
     def load(
         cls, name: str, placement: Placement | None = None, revision: str | None = None
     ) -> Self:
-        """The model in a folder or hub repository.
+        """Load the model in a folder or hub repository.
 
         Raises:
-            InputError: a file of it is missing or cannot be used, or a package that the placement
-                needs is not there.
+            InputError: a file is missing or unusable, or a package that the placement needs is.
         """
         return cls(*load_components(cls.model_class, name, placement, revision), name, revision)
 
     @classmethod
     @abstractmethod
     def build_tiny(cls, grouped_queries: bool = False) -> Self:
-        """A small random model of the family, made without files, the same at every call.
+        """Build a small model of the family in memory, with the same random weights every time.
 
         ``grouped_queries``: with fewer key heads than query heads.
         """
 
     @abstractmethod
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
-        """How a picture stands in the sequence.
+        """Return the text and the views of one picture in the prompt.
 
         Raises:
-            InputError: the image processor leaves nothing of the picture, or does not suit the
-                model.
+            InputError: the image processor leaves nothing of the picture or does not fit the model.
         """
 
     def process_pictures(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
-        """The image processor's tensors for the pictures of one conversation."""
+        """Return the image processor's tensors for the pictures of one conversation."""
         return self.run_image_processor(list(pictures))
 
     def run_image_processor(self, pictures: object, **options: bool) -> Mapping[str, Tensor]:
-        """Calls the image processor; transformers does not type its families' own options."""
+        """Call the image processor; transformers does not type the families' own options."""
         run = cast(Callable[..., Mapping[str, Tensor]], self.image_processor)
         return run(pictures, return_tensors="pt", **options)
 
     @property
     def image_token_id(self) -> int:
-        """The token in whose places the LLM is given the picture."""
+        """The token whose embeddings are replaced by the picture's features."""
         return int(self.model.config.image_token_id)
 
     @property
     def image_token(self) -> str:
-        """Its text."""
+        """The text of ``image_token_id``."""
         token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
         if not isinstance(token, str):
             raise InputError(
@@ -132,11 +130,11 @@ class LMMAdapter(FrozenModel, ABC):
 
     @property
     def placeholder(self) -> str:
-        """What the chat template writes for a picture."""
+        """The text that the chat template writes for a picture."""
         return self.image_token
 
     def render_chat(self, messages: Sequence[Message], answer: str | None) -> RenderedChat:
-        """The conversation's text, its last message the question, with placeholders for pictures.
+        """Render the messages, the last of them the question, with a placeholder for each picture.
 
         Raises:
             InputError: a text contains the placeholder, or the chat template leaves something out.
@@ -144,7 +142,7 @@ class LMMAdapter(FrozenModel, ABC):
         return render_chat(self.tokenizer, self.placeholder, messages, answer, self.name)
 
     def compute_token_type_ids(self, is_image: Tensor, is_answer: Tensor) -> Tensor:
-        """(L,) int64 for the input ``token_types``, from two (L,) bool."""
+        """Return (L,) int64 for ``token_type_input_name``, from two (L,) bool."""
         return (is_image & ~is_answer).long()
 
     def build_prompt(
@@ -154,10 +152,10 @@ class LMMAdapter(FrozenModel, ABC):
         answer: str | None = None,
         history: Sequence[Message] = (),
     ) -> Prompt:
-        """A question about pictures and, where given, an answer that continues it.
+        """Build the prompt of a question about pictures and, if given, the answer after it.
 
-        White space around the question and the answer is taken off. ``history`` is what was said
-        before; its pictures come before the question's.
+        White space around the question and the answer is stripped. ``history``: the messages before
+        the question; their pictures come before the question's.
 
         Raises:
             InputError: a text contains the family's image placeholder.
@@ -170,24 +168,25 @@ class LMMAdapter(FrozenModel, ABC):
         texts: Sequence[tuple[str, str | None]],
         history: Sequence[Message] = (),
     ) -> list[Prompt]:
-        """A prompt for each question and its answer or None, all about the same pictures.
+        """Build a prompt for each (question, answer or None), all about the same pictures.
 
-        Each is what ``prepare`` makes of them, but the image processor runs only once.
+        Equal to ``build_prompt`` for each, but the image processor runs only once.
 
         Raises:
             InputError: a text contains the family's image placeholder.
         """
         own = (pictures,) if isinstance(pictures, Image.Image) else tuple(pictures)
-        texts = [(asked.strip(), None if said is None else said.strip()) for asked, said in texts]
+        texts = [(q.strip(), None if answer is None else answer.strip()) for q, answer in texts]
         chats = [
-            self.render_chat([*history, Message("user", asked, own)], said) for asked, said in texts
+            self.render_chat([*history, Message("user", question, own)], answer)
+            for question, answer in texts
         ]
         earlier = [picture for message in history for picture in message.pictures]
-        shown = [picture.convert("RGB") for picture in (*earlier, *own)]
-        inputs = self.process_pictures(shown) if shown else {}
+        rgb_pictures = [picture.convert("RGB") for picture in (*earlier, *own)]
+        inputs = self.process_pictures(rgb_pictures) if rgb_pictures else {}
         layouts = [
             self.layout(ProcessedPicture((picture.height, picture.width), inputs, index))
-            for index, picture in enumerate(shown)
+            for index, picture in enumerate(rgb_pictures)
         ]
         return [
             self._assemble_prompt(chat, *text, inputs, layouts)
@@ -202,17 +201,15 @@ class LMMAdapter(FrozenModel, ABC):
         inputs: Mapping[str, Tensor],
         layouts: Sequence[PictureLayout],
     ) -> Prompt:
-        """A chat's tokens around the processed pictures."""
         texts = [layout.text for layout in layouts]
         encoded = encode_chat(self.tokenizer, chat, self.placeholder, texts)
         token_ids = torch.tensor([encoded.token_ids])
         is_image = token_ids[0] == self.image_token_id
-        placed = []
+        picture_views = []
         for layout, (start, end) in zip(layouts, encoded.picture_spans, strict=True):
-            columns = torch.arange(start, end)[is_image[start:end]]
-            placed.append(
-                tuple(replace(v, token_positions=columns[v.token_positions]) for v in layout.views)
-            )
+            positions = torch.arange(start, end)[is_image[start:end]]
+            views = (replace(v, token_positions=positions[v.token_positions]) for v in layout.views)
+            picture_views.append(tuple(views))
         text_inputs = {"input_ids": token_ids, "attention_mask": torch.ones_like(token_ids)}
         if self.token_type_input_name is not None:
             is_answer = torch.arange(token_ids.shape[1]) >= encoded.answer_start
@@ -221,7 +218,7 @@ class LMMAdapter(FrozenModel, ABC):
             )[None]
         return Prompt(
             inputs=text_inputs | {name: inputs[name] for name in self.image_input_names if layouts},
-            picture_views=tuple(placed),
+            picture_views=tuple(picture_views),
             question=question,
             question_start=encoded.question_start,
             question_offsets=encoded.question_offsets,
@@ -232,36 +229,36 @@ class LMMAdapter(FrozenModel, ABC):
 
     @torch.no_grad()
     def collate(self, prompts: Sequence[Prompt], keep_pixels: bool = False) -> PromptBatch:
-        """Prompts as one batch, padded on the left, on the model's device and in its type.
+        """Collate prompts into one batch, padded on the left, on the model's device, in its dtype.
 
-        The vision tower runs here, for pictures that it has not seen lately. ``pixels``: the model
-        is given the pixels instead, and runs its vision tower itself.
+        The vision tower runs here, for pictures whose features are not cached. ``keep_pixels``: the
+        batch has the pixels instead, and the model runs its vision tower itself.
         """
         longest = max(prompt.length for prompt in prompts)
         padding = tuple(longest - prompt.length for prompt in prompts)
-        encoded = self.picture_features.input_names - set(self.position_input_names)
+        vision_only = self.picture_features.input_names - set(self.position_input_names)
         inputs = {}
         for key in dict.fromkeys(key for prompt in prompts for key in prompt.inputs):
-            if key in encoded and not keep_pixels:
+            if key in vision_only and not keep_pixels:
                 continue
             parts = [prompt.inputs.get(key) for prompt in prompts]
             if key in ("input_ids", "attention_mask", self.token_type_input_name):
                 fill = self.pad_token_id if key == "input_ids" else 0
                 parts = [
-                    nn.functional.pad(part, (columns, 0), value=fill)
-                    for part, columns in zip(parts, padding, strict=True)
+                    nn.functional.pad(part, (left, 0), value=fill)
+                    for part, left in zip(parts, padding, strict=True)
                     if part is not None
                 ]
             inputs[key] = self._to_device(
                 pad_and_concatenate([part for part in parts if part is not None])
             )
         if any(padding) and not self.computes_position_ids:
-            # Counted from each sequence's first real token.
+            # Positions start at each sequence's first token that is no padding.
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        shown = [prompt.inputs for prompt in prompts if prompt.picture_views]
+        with_pictures = [prompt.inputs for prompt in prompts if prompt.picture_views]
         features = None
-        if shown and not keep_pixels:
-            features = self.picture_features.get_batch(shown, self._to_device)
+        if with_pictures and not keep_pixels:
+            features = self.picture_features.get_batch(with_pictures, self._to_device)
         return PromptBatch(tuple(prompts), inputs, padding, features)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
@@ -275,10 +272,10 @@ class LMMAdapter(FrozenModel, ABC):
         temperature: float = 0.0,
         on_token: Callable[[int], None] | None = None,
     ) -> Generation:
-        """The model's answer, exactly as transformers' own ``generate`` gives it.
+        """Generate the model's answer, exactly as transformers' ``generate`` does.
 
-        ``temperature`` 0 takes the likeliest token at every step; above it, tokens are drawn with
-        torch's global generator. ``on_token`` is called with every new token, the end included.
+        ``temperature`` 0 takes the likeliest token at every step; above 0, tokens are sampled with
+        torch's global generator. ``on_token``: called with every new token, end token included.
 
         Raises:
             InputError: ``max_new_tokens`` is below 1 or ``temperature`` below 0.
@@ -286,7 +283,7 @@ class LMMAdapter(FrozenModel, ABC):
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
         inputs = self.collate([prompt]).model_inputs
-        # transformers types generate for a protocol that its own models do not meet.
+        # transformers types generate for a protocol that its models do not fulfil.
         sequences = cast(Callable[..., Tensor], self.model.generate)(
             **inputs,
             **sampling_kwargs(temperature),

@@ -1,4 +1,4 @@
-"""Several answers said at once: one forward pass a token for all of them.
+"""Generation of several answers at once, with one forward pass for each step.
 
 Letters: ``B`` sequences, ``V`` vocabulary.
 """
@@ -20,7 +20,7 @@ from flmm.lmm.prompt import PromptBatch
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How an answer's tokens are chosen.
+    """The sampling settings of one answer.
 
     Raises:
         InputError: ``temperature`` is below 0.
@@ -29,11 +29,11 @@ class SamplingParams:
     temperature: float = 0.0
     """0 takes the likeliest token at every step."""
     seed: int | None = None
-    """The same seed draws the same tokens; None draws others each time."""
+    """The same seed samples the same tokens; None samples others each time."""
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
-            raise InputError(f"temperature is {self.temperature}; give 0 (no chance) or more")
+            raise InputError(f"temperature is {self.temperature}; give 0 (no sampling) or more")
 
 
 @torch.no_grad()
@@ -44,22 +44,22 @@ def generate_batch(
     max_new_tokens: int,
     on_tokens: Callable[[list[int]], list[bool]],
 ) -> None:
-    """Lets the model answer all prompts at once.
+    """Generate the answers to all prompts of a batch at once.
 
-    An answer is what the prompt alone would be given, as far as the numbers of a padded batch are
-    those of a single sequence (equal but for rounding).
+    Each answer equals that of the prompt alone, except where the rounding of a padded batch differs
+    from that of a single sequence.
 
     Args:
-        batch: of prompts without answers.
-        samplings: one a prompt; each draws from a generator of its own.
-        max_new_tokens: of the longest answer.
-        on_tokens: is given each sequence's next token, and says of each whether it has ended. What
-            follows in a sequence that has ended means nothing.
+        batch: prompts without answers.
+        sampling_params: one for each prompt; each samples from its own random generator.
+        max_new_tokens: the limit of the longest answer.
+        on_tokens: called with each sequence's next token; returns for each whether it has ended.
+            Tokens that follow in a sequence that has ended are meaningless.
     """
-    sequences = cast(Callable[..., Tensor], adapter.model.generate)
-    # generate counts positions from the mask, also those past the prompt.
+    generate = cast(Callable[..., Tensor], adapter.model.generate)
+    # generate derives position ids from the mask, also those after the prompt.
     inputs = {key: value for key, value in batch.model_inputs.items() if key != "position_ids"}
-    sequences(
+    generate(
         **inputs,
         do_sample=False,
         temperature=None,
@@ -77,18 +77,18 @@ def generate_batch(
 
 
 class _SamplingLogitsProcessor(LogitsProcessor):
-    """Leaves, of the sequences that want chance, only a token that was drawn."""
+    """A logits processor that leaves only a sampled token in rows of temperature above 0."""
 
-    def __init__(self, samplings: Sequence[SamplingParams], device: torch.device) -> None:
+    def __init__(self, sampling_params: Sequence[SamplingParams], device: torch.device) -> None:
         self._sampled_rows: list[tuple[int, float, torch.Generator]] = []
-        for row, sampling in enumerate(samplings):
-            if sampling.temperature > 0:
+        for row, params in enumerate(sampling_params):
+            if params.temperature > 0:
                 generator = torch.Generator(device)
-                if sampling.seed is None:
+                if params.seed is None:
                     generator.seed()
                 else:
-                    generator.manual_seed(sampling.seed)
-                self._sampled_rows.append((row, sampling.temperature, generator))
+                    generator.manual_seed(params.seed)
+                self._sampled_rows.append((row, params.temperature, generator))
 
     def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
         if not self._sampled_rows:
@@ -96,16 +96,16 @@ class _SamplingLogitsProcessor(LogitsProcessor):
         scores = scores.clone()
         for row, temperature, generator in self._sampled_rows:
             logits = scores[row].double()
-            # The best token's is 0, so that no temperature makes all of them infinite.
-            chances = ((logits - logits.max()) / temperature).softmax(-1)
-            token = torch.multinomial(chances, 1, generator=generator)
+            # The likeliest token's logit becomes 0, so that no temperature makes all infinite.
+            probabilities = ((logits - logits.max()) / temperature).softmax(-1)
+            token = torch.multinomial(probabilities, 1, generator=generator)
             scores[row] = -torch.inf
             scores[row, token] = 0
         return scores
 
 
 class _CallbackStoppingCriteria(StoppingCriteria):
-    """Hands on each step's tokens."""
+    """A stopping criterion that passes each step's tokens to a callback."""
 
     def __init__(self, on_tokens: Callable[[list[int]], list[bool]]) -> None:
         self._on_tokens = on_tokens

@@ -1,4 +1,4 @@
-"""A conversation as the chat text that the model was trained on, and as tokens."""
+"""A conversation rendered with the chat template, and its tokens."""
 
 import json
 from bisect import bisect_left
@@ -15,24 +15,24 @@ from flmm.lmm.prompt import Message, Offsets
 
 Span = tuple[int, int]
 
-# A letter for private use, which no template treats in any way of its own.
+# A character for private use, which no template treats specially.
 _QUESTION_MARKER = "\ue000"
 
 
 @dataclass(frozen=True)
 class RenderedChat:
-    """The chat's text, and where in it the question and the answer stand."""
+    """A chat's text, with the spans of the question and the answer."""
 
     text: str
     question_span: Span
     answer_span: Span | None
     has_special_tokens: bool
-    """Whether the text begins with the tokenizer's own first token, or shall not."""
+    """Whether the tokenizer must not add special tokens: the text has its own."""
 
 
 @dataclass(frozen=True)
 class EncodedChat:
-    """The chat's tokens, and which of them are the question and the answer."""
+    """A chat's tokens, with the positions of the pictures, the question and the answer."""
 
     token_ids: list[int]
     picture_spans: tuple[Span, ...]
@@ -50,18 +50,18 @@ def render_chat(
     answer: str | None,
     name: str,
 ) -> RenderedChat:
-    """The conversation's text up to and with the answer to its last message, the question.
+    """Render the messages, the last of them the question, and the answer, if given.
 
-    Uses the tokenizer's chat template, with ``placeholder`` for each picture; without one, LLaVA
-    1.5's ``USER: <image>\n{question} ASSISTANT:``.
+    Uses the tokenizer's chat template, with ``placeholder`` for each picture; without a template,
+    LLaVA 1.5's ``USER: <image>\n{question} ASSISTANT:``. The text ends with the answer.
 
     Raises:
-        InputError: a text contains ``placeholder``, or the template shows no picture or question.
+        InputError: a text contains ``placeholder``, or the template leaves out a picture or a text.
     """
     check_no_placeholder(placeholder, messages, answer)
     question = messages[-1].text
     opening = _apply_chat_template(tokenizer, placeholder, messages, None, name)
-    # The question may also be said elsewhere, or be a word of the template's own ("USER").
+    # The question's text may also occur elsewhere in the chat, even in the template ("USER").
     marked = [*messages[:-1], replace(messages[-1], text=_QUESTION_MARKER)]
     question_start = _apply_chat_template(tokenizer, placeholder, marked, None, name).find(
         _QUESTION_MARKER
@@ -69,26 +69,27 @@ def render_chat(
     if opening[question_start : question_start + len(question)] != question:
         question_start = opening.rfind(question)
     question_span = (question_start, question_start + len(question))
-    begins = tokenizer.bos_token
-    complete = isinstance(begins, str) and opening.startswith(begins)
+    bos_token = tokenizer.bos_token
+    has_special_tokens = isinstance(bos_token, str) and opening.startswith(bos_token)
     if answer is None:
-        return RenderedChat(opening, question_span, None, complete)
+        return RenderedChat(opening, question_span, None, has_special_tokens)
     whole = _apply_chat_template(tokenizer, placeholder, messages, answer, name)
     stem = opening.rstrip()
     start = whole.find(answer, len(stem))
     if start < 0 or not whole.startswith(stem) or whole[len(stem) : start].strip():
-        # The template writes a given answer otherwise than it opens one (it may put thoughts
-        # first); the model itself would go on from the opening.
-        joint = "" if opening != stem or answer[:1].isspace() else " "
-        whole, start = opening + joint + answer, len(opening + joint)
+        # The template writes a given answer differently from the generation prompt (it may put
+        # thoughts first); the model would generate the answer right after the generation prompt.
+        separator = "" if opening != stem or answer[:1].isspace() else " "
+        whole, start = opening + separator + answer, len(opening + separator)
     answer_span = (start, start + len(answer))
-    return RenderedChat(whole[: start + len(answer)], question_span, answer_span, complete)
+    text = whole[: start + len(answer)]
+    return RenderedChat(text, question_span, answer_span, has_special_tokens)
 
 
 def check_no_placeholder(placeholder: str, messages: Sequence[Message], answer: str | None) -> None:
-    """Raises InputError when a text contains what stands for a picture."""
-    said = [(f"{message.role}'s message", message.text) for message in messages[:-1]]
-    for name, text in (*said, ("question", messages[-1].text), ("answer", answer or "")):
+    """Raise InputError if a text contains the placeholder of a picture."""
+    earlier = [(f"{message.role}'s message", message.text) for message in messages[:-1]]
+    for name, text in (*earlier, ("question", messages[-1].text), ("answer", answer or "")):
         if placeholder in text:
             raise InputError(
                 f"the {name} {text!r} contains {placeholder!r}, which stands for the picture;"
@@ -102,53 +103,60 @@ def encode_chat(
     placeholder: str,
     picture_texts: Sequence[str],
 ) -> EncodedChat:
-    """The chat's tokens, with a text for each picture's placeholder; the answer's are the last."""
+    """Encode the chat, each placeholder replaced by its picture's text; the answer comes last."""
     parts = chat.text.split(placeholder)
     assert len(parts) == len(picture_texts) + 1
     text = parts[0]
-    shown: list[Span] = []
-    moves: list[Span] = []
-    for picture, part in zip(picture_texts, parts[1:], strict=True):
-        shown.append((len(text), len(text) + len(picture)))
-        written = sum(map(len, parts[: len(shown)])) + len(placeholder) * (len(shown) - 1)
-        moves.append((written, len(picture) - len(placeholder)))
-        text += picture + part
+    picture_spans: list[Span] = []
+    # (position of a placeholder in the chat's text, code points that its replacement adds).
+    shifts: list[tuple[int, int]] = []
+    for index, (picture_text, part) in enumerate(zip(picture_texts, parts[1:], strict=True)):
+        picture_spans.append((len(text), len(text) + len(picture_text)))
+        position = sum(map(len, parts[: index + 1])) + len(placeholder) * index
+        shifts.append((position, len(picture_text) - len(placeholder)))
+        text += picture_text + part
 
-    def moved(span: Span) -> Span:
-        by = sum(amount for begin, amount in moves if begin < span[0])
-        return span[0] + by, span[1] + by
+    def shift(span: Span) -> Span:
+        total = sum(amount for position, amount in shifts if position < span[0])
+        return span[0] + total, span[1] + total
 
     encoding = tokenizer(
         text, add_special_tokens=not chat.has_special_tokens, return_offsets_mapping=True
     )
     token_ids: list[int] = list(encoding["input_ids"])
     offsets: list[Span] = list(encoding["offset_mapping"])
-    # Some tokenizers close every text with an end token, which would follow the answer.
+    # Some tokenizers append an end token to every text, which would follow the answer.
     while offsets and offsets[-1] == (0, 0):
         token_ids.pop()
         offsets.pop()
-    question_span = moved(chat.question_span)
-    question = [at for at, span in enumerate(offsets) if _spans_overlap(span, question_span)]
+    question_span = shift(chat.question_span)
+    question = [i for i, span in enumerate(offsets) if _spans_overlap(span, question_span)]
     question_start = question[0] if question else len(token_ids)
     answer_start, answer_offsets = len(token_ids), None
     if chat.answer_span is not None:
-        answer_span = moved(chat.answer_span)
-        answer = [at for at, span in enumerate(offsets) if span[1] > answer_span[0]]
+        answer_span = shift(chat.answer_span)
+        answer = [i for i, span in enumerate(offsets) if span[1] > answer_span[0]]
         answer_start = answer[0] if answer else len(token_ids)
-        answer_offsets = tuple(_clip_span(offsets[at], answer_span) for at in answer)
+        answer_offsets = tuple(_clip_span(offsets[i], answer_span) for i in answer)
     starts = [span[0] for span in offsets]
     return EncodedChat(
         token_ids,
-        tuple((bisect_left(starts, begin), bisect_left(starts, end)) for begin, end in shown),
+        tuple(
+            (bisect_left(starts, start), bisect_left(starts, end)) for start, end in picture_spans
+        ),
         question_start,
-        tuple(_clip_span(offsets[at], question_span) for at in question),
+        tuple(_clip_span(offsets[i], question_span) for i in question),
         answer_start,
         answer_offsets,
     )
 
 
 def load_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer, with the chat template that old repositories keep apart."""
+    """Load the checkpoint's tokenizer, with the chat template of an old chat_template.json.
+
+    Raises:
+        InputError: the checkpoint has no tokenizer.json.
+    """
     from transformers.models.auto.tokenization_auto import AutoTokenizer
     from transformers.utils.hub import cached_file
 
@@ -168,8 +176,8 @@ def load_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
             _raise_exceptions_for_connection_errors=False,
         )
         if legacy is not None:
-            kept_apart = json.loads(Path(legacy).read_text(encoding="utf-8"))
-            tokenizer.chat_template = kept_apart["chat_template"]
+            settings = json.loads(Path(legacy).read_text(encoding="utf-8"))
+            tokenizer.chat_template = settings["chat_template"]
     return tokenizer
 
 
@@ -185,7 +193,7 @@ def _apply_chat_template(
     if tokenizer.chat_template is None:
         return _render_vicuna_chat(placeholder, messages, str(tokenizer.eos_token or ""))
     pictures = sum(len(message.pictures) for message in messages)
-    # Templates of text-only LLMs know plain strings alone.
+    # Templates of text-only LLMs accept only plain strings as content.
     for structured in (True, False):
         try:
             text = tokenizer.apply_chat_template(
@@ -210,12 +218,12 @@ def _message_to_dict(message: Message, placeholder: str, structured: bool) -> di
         return {"role": message.role, "content": pictures + message.text}
     parts = [{"type": "image"} for _ in message.pictures]
     content = [*parts, {"type": "text", "text": message.text}]
-    # Lists of parts are what picture templates read; the stub knows only strings.
+    # Templates with pictures read lists of parts; transformers' type hints allow only strings.
     return cast(dict[str, str], {"role": message.role, "content": content})
 
 
 def _render_vicuna_chat(placeholder: str, messages: Sequence[Message], eos_token: str) -> str:
-    """LLaVA 1.5's conversation, for checkpoints that come without a template."""
+    """Render LLaVA 1.5's chat, for checkpoints without a template."""
     text = ""
     for message in messages:
         pictures = "".join(f"{placeholder}\n" for _ in message.pictures)
@@ -233,6 +241,6 @@ def _spans_overlap(first: Span, second: Span) -> bool:
 
 
 def _clip_span(span: Span, outer: Span) -> Span:
-    """``span`` counted from the start of ``outer``, and cut to it."""
+    """Return ``span`` relative to the start of ``outer``, clipped to it."""
     length = outer[1] - outer[0]
     return min(max(span[0] - outer[0], 0), length), min(max(span[1] - outer[0], 0), length)

@@ -1,4 +1,4 @@
-"""What Qwen's and GLM's LMMs share: a grid of the picture's own shape, cells merged two by two."""
+"""The adapter base of Qwen and GLM: a grid of the picture's shape, patches merged two by two."""
 
 from typing import ClassVar
 
@@ -8,11 +8,11 @@ from flmm.lmm.prompt import PictureLayout, ProcessedPicture
 from flmm.lmm.tiles import stretched_geometry
 
 MROPE_SECTION = [1, 1, 2]
-"""Of a tiny model's head width 8: time, height, width."""
+"""Time, height and width of M-RoPE for a tiny model's head width of 8."""
 
 
 class DynamicResolutionAdapter(LMMAdapter):
-    """An LMM whose image processor gives patches and ``image_grid_thw``, and which has M-RoPE."""
+    """An LMM with M-RoPE whose image processor returns patches and ``image_grid_thw``."""
 
     image_input_names: ClassVar[tuple[str, ...]] = ("pixel_values", "image_grid_thw")
     position_input_names: ClassVar[tuple[str, ...]] = ("image_grid_thw",)
@@ -29,10 +29,10 @@ class DynamicResolutionAdapter(LMMAdapter):
 
 
 def tiny_size_limits(cell_size: int) -> dict[str, int]:
-    """An image processor's ``size`` that gives 4 to 40 cells of so many pixels."""
+    """Return an image processor's ``size`` for 4 to 40 cells of ``cell_size`` pixels square."""
     return {"shortest_edge": 4 * cell_size * cell_size, "longest_edge": 40 * cell_size * cell_size}
 
 
 def tiny_rope_parameters() -> dict[str, object]:
-    """M-RoPE for a head width of 8."""
+    """Return the M-RoPE settings for a head width of 8."""
     return {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": MROPE_SECTION}

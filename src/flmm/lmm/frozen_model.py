@@ -1,4 +1,4 @@
-"""A model of transformers that is never trained here: its parts, its sizes, its tokens.
+"""A frozen transformers model: its layers, sizes and special tokens.
 
 Letters: ``M`` layers, ``N`` heads, ``D`` LLM width, ``T`` tokens of the answer.
 """
@@ -11,11 +11,11 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 _SOFTMAX_LAYER_TYPES = ("full_attention", "sliding_attention", "chunked_attention")
-"""The ``layer_types`` of transformers whose attention has rows to record."""
+"""transformers' ``layer_types`` with softmax attention, which can be recorded."""
 
 
 class FrozenModel:
-    """A multimodal model and its tokenizer; no weight of it needs a gradient."""
+    """A multimodal model in evaluation mode, without gradients, and its tokenizer."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model
@@ -24,14 +24,14 @@ class FrozenModel:
 
     @property
     def text_model(self) -> PreTrainedModel:
-        """The LLM's decoder stack, without the vision tower and without the vocabulary's head."""
+        """The LLM's decoder stack, without the vision tower and the language modelling head."""
         model = self.model.get_decoder()  # type: ignore[no-untyped-call]
         assert isinstance(model, PreTrainedModel)
         return model
 
     @property
     def decoder_layers(self) -> nn.ModuleList:
-        """All layers, in order."""
+        """All decoder layers, in order."""
         layers = self.text_model.layers
         assert isinstance(layers, nn.ModuleList)
         return layers
@@ -45,7 +45,7 @@ class FrozenModel:
 
     @cached_property
     def recorded_layers(self) -> tuple[nn.Module, ...]:
-        """The M layers that attend by softmax; a hybrid LLM has others between them."""
+        """The M layers with softmax attention; a hybrid LLM has others between them."""
         kinds = getattr(self.text_model.config, "layer_types", None)
         if kinds is None:
             return tuple(self.decoder_layers)
@@ -54,32 +54,32 @@ class FrozenModel:
 
     @property
     def layers(self) -> int:
-        """M."""
+        """M: the number of recorded layers."""
         return len(self.recorded_layers)
 
     @property
     def heads(self) -> int:
-        """N: query heads of a layer."""
+        """N: the number of query heads of a layer."""
         return int(self.text_model.config.num_attention_heads)
 
     @property
     def hidden_size(self) -> int:
-        """D."""
+        """D: the width of the hidden states."""
         return int(self.text_model.config.hidden_size)
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go."""
-        places = (parameter.device for parameter in self.model.parameters())
-        # What accelerate has put aside, on disk or in memory, says "meta" until it is needed.
-        return next((place for place in places if place.type != "meta"), self.model.device)
+        """The device for the inputs."""
+        devices = (parameter.device for parameter in self.model.parameters())
+        # Weights that accelerate offloads to disk or memory are on "meta" until they are needed.
+        return next((device for device in devices if device.type != "meta"), self.model.device)
 
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
     def decode(self, token_ids: Tensor) -> str:
-        """The text of an answer's tokens, without special tokens and outer white space."""
+        """Decode an answer's tokens, without special tokens and outer white space."""
         text = self.tokenizer.decode(
             token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -89,17 +89,17 @@ class FrozenModel:
     @property
     def eos_token_ids(self) -> frozenset[int]:
         """The tokens that end an answer."""
-        configured = self.model.generation_config
-        ends = configured.eos_token_id if configured is not None else None
-        if ends is None:
+        config = self.model.generation_config
+        eos = config.eos_token_id if config is not None else None
+        if eos is None:
             return frozenset()
-        return frozenset([ends] if isinstance(ends, int) else ends)
+        return frozenset([eos] if isinstance(eos, int) else eos)
 
     @property
     def pad_token_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         if pad is None:
-            # Padding is masked, so any token does where the tokenizer has none of its own.
+            # Padding is masked, so any token serves where the tokenizer has no padding token.
             pad = min(self.eos_token_ids, default=0)
         assert isinstance(pad, int)
         return pad

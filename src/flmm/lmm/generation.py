@@ -1,4 +1,4 @@
-"""What a model says, and how each token of it is heard.
+"""The result of a generation, a streamer with a callback, and sampling settings.
 
 Letters: ``T`` tokens of the answer.
 """
@@ -14,7 +14,7 @@ from flmm.errors import InputError
 
 @dataclass(frozen=True)
 class Generation:
-    """What the model said: its tokens without the closing end-of-sequence token, and their text."""
+    """A generated answer: its tokens without the end-of-sequence token, and their text."""
 
     token_ids: Tensor
     """(T,) int64, on the CPU."""
@@ -23,7 +23,7 @@ class Generation:
 
 @dataclass
 class CallbackStreamer(BaseStreamer):
-    """Hands each new token to a function; ``generate`` pushes the prompt first."""
+    """A streamer that calls a function with each new token; ``generate`` puts the prompt first."""
 
     on_token: Callable[[int], None]
     prompt_skipped: bool = field(default=False, init=False)
@@ -34,17 +34,17 @@ class CallbackStreamer(BaseStreamer):
         self.prompt_skipped = True
 
     def end(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no token is buffered."""
 
 
 def sampling_kwargs(temperature: float) -> dict[str, float | bool | None]:
-    """What tells ``generate`` how to choose tokens: the likeliest at 0, else by chance.
+    """Return the arguments of ``generate``: greedy decoding at temperature 0, else sampling.
 
     Raises:
         InputError: ``temperature`` is below 0.
     """
     if temperature < 0:
-        raise InputError(f"temperature is {temperature}; give 0 (no chance) or more")
+        raise InputError(f"temperature is {temperature}; give 0 (no sampling) or more")
     if temperature > 0:
         return {"do_sample": True, "temperature": temperature}
     return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}

@@ -1,4 +1,4 @@
-"""An LMM that nobody wrote a file for, as far as transformers itself says enough about it."""
+"""The adapter for LMMs without a family file, if transformers knows enough about them."""
 
 import inspect
 import math
@@ -40,15 +40,15 @@ from flmm.lmm.tiny_models import (
     tiny_vision_config,
 )
 
-# What processors raise when a file or setting of theirs is missing.
+# What processors raise if a file or a setting is missing.
 _PROCESSOR_ERRORS = (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError)
 
 
 class GenericAdapter(LMMAdapter):
-    """One canvas a picture, whose image tokens are a grid in the place of one placeholder.
+    """An LMM with one canvas for each picture, whose image tokens are a grid in one placeholder.
 
-    Nothing is guessed: the tokens are counted in the vision tower's own output, and a prompt is
-    compared with the one that the model's own processor makes.
+    Nothing is guessed: the number of image tokens comes from the vision tower's output, and a
+    prompt is compared with that of the model's own processor.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -63,17 +63,17 @@ class GenericAdapter(LMMAdapter):
         name: str,
         revision: str | None = None,
     ) -> None:
-        for missing, what in (
+        for missing, reason in (
             (not isinstance(getattr(model.config, "image_token_id", None), int),
              "its config.json marks no image tokens (image_token_id)"),
             (not hasattr(model.base_model, "get_image_features"),
              "its class has no get_image_features"),
             ("mm_encoder_outputs" not in inspect.signature(model.forward).parameters,
-             "its class takes no features in the place of pixels"),
-            (model.get_decoder() is None, "its class shows no decoder"),  # type: ignore[no-untyped-call]
+             "its class takes no features in place of pixels (mm_encoder_outputs)"),
+            (model.get_decoder() is None, "its get_decoder returns None"),  # type: ignore[no-untyped-call]
         ):  # fmt: skip
             if missing:
-                raise _unsupported_error(name, model.config.model_type, what)
+                raise _unsupported_error(name, model.config.model_type, reason)
         super().__init__(model, tokenizer, image_processor, name, revision)
 
     @classmethod
@@ -83,8 +83,8 @@ class GenericAdapter(LMMAdapter):
         model_class = _find_model_class(name, revision)
         adapter = cls(*load_components(model_class, name, placement, revision), name, revision)
         try:
-            make = cast(Callable[..., object], AutoProcessor.from_pretrained)
-            processor = make(name, revision=revision, trust_remote_code=False)
+            load = cast(Callable[..., object], AutoProcessor.from_pretrained)
+            processor = load(name, revision=revision, trust_remote_code=False)
         except _PROCESSOR_ERRORS as error:
             raise adapter._processor_error(error) from error
         if not isinstance(processor, ProcessorMixin):
@@ -94,62 +94,62 @@ class GenericAdapter(LMMAdapter):
 
     def _processor_error(self, error: Exception | None) -> InputError:
         lines = str(error).strip().splitlines() if error else ["there is none"]
-        what = f"its own processor cannot be used ({''.join(lines[:1])})"
-        return _unsupported_error(self.name, self.model.config.model_type, what)
+        reason = f"its own processor cannot be used ({''.join(lines[:1])})"
+        return _unsupported_error(self.name, self.model.config.model_type, reason)
 
     def check_against_processor(self, processor: ProcessorMixin) -> None:
-        """Makes sure that a prompt is the one that the model's own processor makes.
+        """Check that a prompt equals the one that the model's own processor makes.
 
         Raises:
-            InputError: it is another one, or that processor fails.
+            InputError: they differ, or that processor fails.
         """
-        shown = Image.new("RGB", (80, 64), (200, 30, 60))
+        picture = Image.new("RGB", (80, 64), (200, 30, 60))
         question = "What is in the picture?"
-        chat = self.render_chat([Message("user", question, (shown,))], None)
+        chat = self.render_chat([Message("user", question, (picture,))], None)
         try:
-            theirs = processor(
-                images=[shown],
+            expected = processor(
+                images=[picture],
                 text=[chat.text],
                 add_special_tokens=not chat.has_special_tokens,
                 return_tensors="pt",
             )
         except _PROCESSOR_ERRORS as error:
             raise self._processor_error(error) from error
-        ours = self.build_prompt(shown, question).inputs["input_ids"]
-        others = set(theirs) - {"input_ids", "attention_mask", *self.image_input_names}
+        token_ids = self.build_prompt(picture, question).inputs["input_ids"]
+        others = set(expected) - {"input_ids", "attention_mask", *self.image_input_names}
         if others:
-            what = f"it also takes {', '.join(sorted(others))}"
-            raise _unsupported_error(self.name, self.model.config.model_type, what)
-        if not torch.equal(ours, theirs["input_ids"]):
-            what = "its processor writes pictures into the text in a way of its own"
-            raise _unsupported_error(self.name, self.model.config.model_type, what)
+            reason = f"it also takes {', '.join(sorted(others))}"
+            raise _unsupported_error(self.name, self.model.config.model_type, reason)
+        if not torch.equal(token_ids, expected["input_ids"]):
+            reason = "its processor writes pictures into the text in a way of its own"
+            raise _unsupported_error(self.name, self.model.config.model_type, reason)
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
-        kind = self.model.config.model_type
+        model_type = self.model.config.model_type
         pixels = picture.inputs.get("pixel_values")
         if pixels is None:
-            what = f"its image processor gives {', '.join(picture.inputs)}, not pixel_values"
-            raise _unsupported_error(self.name, kind, what)
+            reason = f"its image processor gives {', '.join(picture.inputs)}, not pixel_values"
+            raise _unsupported_error(self.name, model_type, reason)
         if pixels.ndim != 4:
-            what = f"it cuts pictures up, into a tensor of {tuple(pixels.shape)}"
-            raise _unsupported_error(self.name, kind, what)
-        given = {name: picture.inputs[name] for name in self.image_input_names}
-        features = self.picture_features.get(given, self._to_device).pooler_output
+            reason = f"it cuts pictures up, into a tensor of {tuple(pixels.shape)}"
+            raise _unsupported_error(self.name, model_type, reason)
+        inputs = {name: picture.inputs[name] for name in self.image_input_names}
+        features = self.picture_features.get(inputs, self._to_device).pooler_output
         if features is None or len(features) != len(pixels):
-            what = "its features are not one piece a picture"
-            raise _unsupported_error(self.name, kind, what)
+            reason = "its features are not one tensor for each picture"
+            raise _unsupported_error(self.name, model_type, reason)
         count = features[picture.index].shape[-2]
         height, width = pixels.shape[-2:]
         rows = round(math.sqrt(count * height / width))
         if rows < 1 or count % rows or rows * width != count // rows * height:
-            what = f"{count} image tokens are no grid of a canvas of {height}×{width} pixels"
-            raise _unsupported_error(self.name, kind, what)
+            reason = f"{count} image tokens are no grid of a canvas of {height}×{width} pixels"
+            raise _unsupported_error(self.name, model_type, reason)
         geometry = PreprocessingSteps.from_image_processor(self.image_processor).compute_geometry(
             picture.size, height // rows
         )
         if geometry.canvas != (height, width):
-            what = f"its image processor makes {height}×{width} pixels by steps that are not named"
-            raise _unsupported_error(self.name, kind, what)
+            reason = f"its image processor makes {height}×{width} pixels by steps unknown to flmm"
+            raise _unsupported_error(self.name, model_type, reason)
         return PictureLayout(self.image_token * count, (grid_view(geometry),))
 
     @classmethod
@@ -172,35 +172,35 @@ def _find_model_class(name: str, revision: str | None) -> type[PreTrainedModel]:
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        # That the repository brings code of its own does not help: flmm runs none.
-        what = "transformers itself has no model of that type"
-        raise _unsupported_error(name, read_model_type(name, revision), what) from error
+        # Code in the repository does not help: flmm never runs it.
+        reason = "transformers itself has no model of that type"
+        raise _unsupported_error(name, read_model_type(name, revision), reason) from error
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
     if not isinstance(model_class, type) or not issubclass(model_class, PreTrainedModel):
-        what = "transformers has no model of that type that reads pictures and writes text"
-        raise _unsupported_error(name, config.model_type, what)
+        reason = "transformers has no model of that type that reads pictures and writes text"
+        raise _unsupported_error(name, config.model_type, reason)
     _check_processors(name, config.model_type)
     return model_class
 
 
 def _check_processors(name: str, model_type: str) -> None:
-    """Makes sure, before any weight is read, that the type's processors can be used here.
+    """Check, before any weight is read, that the type's processors can be used here.
 
     Raises:
-        InputError: transformers has one of them for torchvision alone.
+        InputError: transformers has one of them for torchvision only.
     """
     missing = "" if is_torchvision_available() else ", which is not installed"
-    what = "transformers has its {} processor only for torchvision" + missing
+    reason = "transformers has its {} processor only for torchvision" + missing
     if "pil" not in IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, ("pil",)):
-        whole = what.format("image") + ", and none for PIL, as flmm uses them"
-        raise _unsupported_error(name, model_type, whole)
-    # flmm shows no videos, but the processor that its prompts are compared with wants this too.
+        image_reason = reason.format("image") + ", and none for PIL, as flmm uses them"
+        raise _unsupported_error(name, model_type, image_reason)
+    # flmm reads no videos, but the processor that its prompts are compared with needs this too.
     if missing and model_type in VIDEO_PROCESSOR_MAPPING_NAMES:
-        raise _unsupported_error(name, model_type, what.format("video"))
+        raise _unsupported_error(name, model_type, reason.format("video"))
 
 
 def _unsupported_error(name: str, model_type: str, reason: str) -> InputError:
-    """Says what is missing, and which file would mend it."""
+    """Return the error that says why, and which file to write."""
     return InputError(
         f"LMM {name!r} has model_type {model_type!r}, which no family of flmm reads (see flmm"
         f" models), and the generic adapter cannot: {reason}; write"

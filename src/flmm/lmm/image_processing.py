@@ -1,4 +1,4 @@
-"""Image processors that make one canvas of a picture, and where on it the picture lies."""
+"""Image processors with one canvas for each picture, and the picture's geometry on it."""
 
 import math
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from flmm.errors import InputError
 from flmm.lmm.prompt import PictureView
 from flmm.types import ImageGeometry, Size
 
-# What most checkpoints name; importing these alone saves the auto classes' second.
+# Those of most checkpoints; importing only these is a second faster than the auto classes.
 _COMMON_IMAGE_PROCESSORS: dict[str, type[PilBackend]] = {
     "CLIPImageProcessor": CLIPImageProcessorPil,
     "LlavaImageProcessor": LlavaImageProcessorPil,
@@ -32,20 +32,20 @@ _COMMON_IMAGE_PROCESSORS: dict[str, type[PilBackend]] = {
 
 @dataclass(frozen=True)
 class PreprocessingSteps:
-    """What an image processor does to a picture's place, in the order in which it does it."""
+    """The steps of an image processor that move or scale a picture, in order."""
 
     pad_to_square: bool
-    """The picture is first centred on a square of its longer side."""
+    """Whether the picture is first centred on a square of its longer side."""
     resize: SizeDict | None
     crop: Size | None
-    """The centre of this size is cut out; what is too short is padded instead."""
+    """The size of the centre crop; a side that is too short is padded instead."""
 
     @classmethod
     def from_image_processor(cls, image_processor: PilBackend) -> Self:
-        """The steps of a ``PilBackend`` processor.
+        """Read the steps from a ``PilBackend`` processor's settings.
 
         Raises:
-            InputError: it pads in a way that says nothing of where the picture lies.
+            InputError: it pads in a way whose offsets are unknown.
         """
         settings = image_processor.to_dict()
         pads = bool(settings.get("do_pad"))
@@ -62,10 +62,10 @@ class PreprocessingSteps:
         )
 
     def compute_geometry(self, picture: Size, patch_size: int) -> ImageGeometry:
-        """Where a picture of that size lies, in whole pixels, with one cell a ``patch`` pixels.
+        """Compute a picture's geometry in whole pixels, with grid cells of ``patch_size`` pixels.
 
-        Only a picture padded before it is resized can lie between pixels; its edges are then
-        rounded to the nearest, and it is at least one pixel in height and width.
+        Only the edges of a picture padded before it is resized can lie between pixels; they are
+        rounded to the nearest, and the picture is at least one pixel in height and width.
 
         Raises:
             InputError: the picture is so narrow that the processor leaves nothing of it.
@@ -91,13 +91,13 @@ class PreprocessingSteps:
 
 
 def grid_view(geometry: ImageGeometry, leading_tokens: int = 0) -> PictureView:
-    """The view of a picture whose image tokens are its grid, row by row, after ``leading`` ones."""
+    """Return the view whose image tokens are the grid, row by row, after ``leading_tokens``."""
     cells = torch.arange(geometry.grid[0] * geometry.grid[1]) + leading_tokens
     return PictureView(cells.reshape(geometry.grid), geometry)
 
 
 def square_padded_geometry(picture: Size, canvas: int, grid: Size) -> ImageGeometry:
-    """A picture centred on a square of its longer side, which is then resized to the canvas."""
+    """Return the geometry of a picture padded to a centred square, then resized to the canvas."""
     side = max(picture)
     starts = [(side - length) // 2 for length in picture]
     (top, height), (left, width) = (
@@ -108,7 +108,10 @@ def square_padded_geometry(picture: Size, canvas: int, grid: Size) -> ImageGeome
 
 
 def letterboxed_geometry(picture: Size, canvas: int, min_size: int, grid: Size) -> ImageGeometry:
-    """A picture resized so that its longer side fits the square canvas, and centred on it."""
+    """Return the geometry of a picture whose longer side is resized to the canvas, then centred.
+
+    ``min_size``: the least resized height and width, in pixels.
+    """
     scale = canvas / max(picture)
     height, width = (max(round(length * scale), min_size) for length in picture)
     offset = ((canvas - height) // 2, (canvas - width) // 2)
@@ -116,10 +119,10 @@ def letterboxed_geometry(picture: Size, canvas: int, min_size: int, grid: Size) 
 
 
 def load_image_processor(name: str, revision: str | None) -> PilBackend:
-    """The checkpoint's image processor on PIL, so that torchvision is neither needed nor used.
+    """Load the checkpoint's image processor in its PIL version, which needs no torchvision.
 
     Raises:
-        InputError: it has no version for PIL.
+        InputError: it has no PIL version.
         OSError: it cannot be found or read.
     """
     settings, _ = PilBackend.get_image_processor_dict(name, revision=revision)
@@ -140,11 +143,11 @@ def load_image_processor(name: str, revision: str | None) -> PilBackend:
 
 
 def resized_size(size: SizeDict, picture: Size) -> Size:
-    """The (height, width) that ``PilBackend.resize`` gives, by transformers' own rules."""
+    """Return the (height, width) that ``PilBackend.resize`` gives, by transformers' own rules."""
     if size.shortest_edge and size.longest_edge:
         return get_size_with_aspect_ratio(picture, size.shortest_edge, size.longest_edge)
     if size.shortest_edge:
-        # Only the shape is read; a broadcast scalar has one without its memory.
+        # Only the shape is read; a broadcast scalar has it without taking memory.
         height, width = get_resize_output_image_size(
             np.broadcast_to(np.uint8(0), (3, *picture)),
             size.shortest_edge,
@@ -160,6 +163,7 @@ def resized_size(size: SizeDict, picture: Size) -> Size:
 
 
 def _scale_interval(start: int, length: int, scale: float) -> tuple[int, int]:
+    """Return the (start, length) of the scaled interval in whole pixels, at least one long."""
     first, last = round(start * scale), round((start + length) * scale)
     if last > first:
         return first, last - first
@@ -167,5 +171,5 @@ def _scale_interval(start: int, length: int, scale: float) -> tuple[int, int]:
 
 
 def _crop_offset(length: int, crop: int) -> int:
-    """Where the first pixel lands: before the canvas when cut, after its edge when padded."""
+    """Return the offset on the canvas: not above 0 if cropped, above 0 if padded."""
     return -((length - crop) // 2) if length >= crop else math.ceil((crop - length) / 2)

@@ -1,4 +1,4 @@
-"""The parts of an LMM, read from a folder or hub repository."""
+"""Loading of an LMM's components from a folder or hub repository."""
 
 from collections.abc import Callable
 from typing import cast
@@ -16,14 +16,14 @@ from flmm.lmm.placement import Placement
 def load_components(
     model_class: type[PreTrainedModel], name: str, placement: Placement | None, revision: str | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, PilBackend]:
-    """The model in its place, its tokenizer and its image processor.
+    """Load the model, placed on its devices, its tokenizer and its image processor.
 
     Raises:
         InputError: a file is missing or cannot be used, or a package that the placement needs is
-            not there.
+            not installed.
     """
     placement = placement or Placement()
-    # transformers types these for the settings of its configurations.
+    # transformers types from_pretrained only for the settings of its configurations.
     load = cast(Callable[..., PreTrainedModel], model_class.from_pretrained)
     try:
         model = load(name, revision=revision or "main", **placement.from_pretrained_kwargs)

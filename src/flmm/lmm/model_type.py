@@ -1,4 +1,4 @@
-"""Read which kind of model a folder or hub repository holds, without importing transformers."""
+"""The model type of a folder or hub repository, read without importing transformers."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from flmm.errors import InputError
 
 
 def read_model_type(name: str, revision: str | None = None) -> str:
-    """The ``model_type`` in the model's ``config.json``, without importing transformers.
+    """Return the ``model_type`` in the model's ``config.json``.
 
     Raises:
         InputError: the configuration cannot be found or names no model type.

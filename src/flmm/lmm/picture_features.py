@@ -1,6 +1,6 @@
-"""The vision tower's work, done once for a conversation's pictures and used by every question.
+"""A cache of the vision tower's features, computed once for the pictures of a conversation.
 
-transformers' multimodal models take these features in the place of pixels (``mm_encoder_outputs``).
+transformers' multimodal models take these features in place of pixels (``mm_encoder_outputs``).
 """
 
 import inspect
@@ -17,62 +17,61 @@ from flmm.lru_cache import LRUCache
 
 _Features = Tensor | list[Tensor] | tuple[Tensor, ...]
 _Encode = Callable[..., BaseModelOutputWithPooling]
-# What the models read of an output; everything else of it would only fill memory.
+# The members of an output that the models read; others would only fill the cache's memory.
 _POOLER_OUTPUT, _DEEPSTACK_FEATURES, _INDICATOR_FEATURES = (
     "pooler_output", "deepstack_features", "visual_indicator_features",
 )  # fmt: skip
 
 
 class PictureFeatureCache:
-    """What a frozen LMM's vision tower and projector make of pictures, remembered for a few."""
+    """A least recently used cache of what a frozen LMM's vision tower and projector return."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._encode = cast(_Encode, model.base_model.get_image_features)
         self._model = model
         self.input_names = frozenset(inspect.signature(self._encode).parameters) - {"kwargs"}
-        """What the vision tower takes of a prompt's inputs."""
+        """The inputs of a prompt that the vision tower takes."""
         self._cache: LRUCache[BaseModelOutputWithPooling] = LRUCache()
 
     def get(
         self, inputs: Mapping[str, Tensor], to_device: Callable[[Tensor], Tensor]
     ) -> BaseModelOutputWithPooling:
-        """The features of one conversation's pictures.
+        """Return the features of one conversation's pictures, computed if they are not cached.
 
-        ``inputs``: of its prompt, on the CPU; ``place`` brings them to the model.
+        ``inputs``: the prompt's, on the CPU; ``to_device`` moves them to the model's device.
         """
-        taken = {name: inputs[name] for name in sorted(self.input_names & inputs.keys())}
+        vision_inputs = {name: inputs[name] for name in sorted(self.input_names & inputs.keys())}
         digest = blake2b(f"{self._model.dtype} {self._model.device}".encode())
-        for name, tensor in taken.items():
+        for name, tensor in vision_inputs.items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.numpy().tobytes())
 
-        def make() -> BaseModelOutputWithPooling:
-            placed = {name: to_device(tensor) for name, tensor in taken.items()}
-            output = self._encode(**placed, return_dict=True)
+        def encode() -> BaseModelOutputWithPooling:
+            on_device = {name: to_device(tensor) for name, tensor in vision_inputs.items()}
+            output = self._encode(**on_device, return_dict=True)
             names = (_POOLER_OUTPUT, _DEEPSTACK_FEATURES, _INDICATOR_FEATURES)
             return _make_output(output, {name: output[name] for name in names if name in output})
 
-        return self._cache.get_or_create(digest.digest(), make)
+        return self._cache.get_or_create(digest.digest(), encode)
 
     def get_batch(
         self, prompt_inputs: Sequence[Mapping[str, Tensor]], to_device: Callable[[Tensor], Tensor]
     ) -> BaseModelOutputWithPooling:
-        """The features of a batch: of each prompt's pictures, as ``of`` gives them, joined."""
-        found: dict[tuple[int, ...], BaseModelOutputWithPooling] = {}
+        """Return ``get`` of each prompt's inputs, concatenated for a batch."""
+        features: dict[tuple[int, ...], BaseModelOutputWithPooling] = {}
         parts = []
         for inputs in prompt_inputs:
-            # Prompts about the same pictures share their tensors; pixels are digested once.
-            same = tuple(id(inputs.get(name)) for name in sorted(self.input_names))
-            if same not in found:
-                found[same] = self.get(inputs, to_device)
-            parts.append(found[same])
+            # Prompts about the same pictures share their tensors, which are then hashed once.
+            key = tuple(id(inputs.get(name)) for name in sorted(self.input_names))
+            if key not in features:
+                features[key] = self.get(inputs, to_device)
+            parts.append(features[key])
         return _concatenate_features(parts)
 
 
 def _concatenate_features(
     parts: Sequence[BaseModelOutputWithPooling],
 ) -> BaseModelOutputWithPooling:
-    """Several conversations' features as one batch's."""
     first = parts[0]
     whole: dict[str, object] = {
         _POOLER_OUTPUT: _concatenate([part[_POOLER_OUTPUT] for part in parts])
@@ -88,12 +87,12 @@ def _concatenate_features(
 def _make_output(
     output: BaseModelOutputWithPooling, content: Mapping[str, object]
 ) -> BaseModelOutputWithPooling:
-    """An output of the same class; the families' own classes have members of their own."""
+    """Return an output of the same class, since families' classes have members of their own."""
     return cast(_Encode, type(output))(**content)
 
 
 def _concatenate(parts: Sequence[_Features]) -> _Features:
-    """Tensors one after the other, or lists of a tensor for each picture."""
+    """Concatenate tensors, or lists of one tensor for each picture."""
     tensors = [part for part in parts if isinstance(part, Tensor)]
     if len(tensors) == len(parts):
         return torch.cat(tensors)

@@ -1,4 +1,4 @@
-"""Where an LMM's weights go when it is loaded, and as what numbers."""
+"""The device, dtype and quantisation with which an LMM is loaded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,20 +14,23 @@ DeviceMap = str | Mapping[str, str | int]
 
 @dataclass(frozen=True)
 class Placement:
-    """Everything is loaded straight to its place, so that memory holds the weights once.
+    """The devices and the number type of an LMM's weights.
+
+    Weights are loaded straight to their device wherever transformers can, so that memory holds them
+    once.
 
     Raises:
         InputError: both a device and a device map are given.
     """
 
     device: str | torch.device | None = None
-    """None for the CPU, or wherever the other settings put the weights."""
+    """None for the CPU, or where the other settings put the weights."""
     dtype: torch.dtype | None = None
-    """None for float32 on the CPU and the checkpoint's own type elsewhere."""
+    """None for float32 on the CPU and the checkpoint's dtype elsewhere."""
     device_map: DeviceMap | None = None
     """Spreads the layers over devices; needs the package accelerate."""
     quantization_config: QuantizationConfigMixin | None = None
-    """Weights of 4 or 8 bits; needs the package that it names."""
+    """For weights of 4 or 8 bits; needs the package of the method that it names."""
 
     def __post_init__(self) -> None:
         if self.device is not None and self.device_map is not None:
@@ -38,20 +41,20 @@ class Placement:
 
     @property
     def from_pretrained_kwargs(self) -> dict[str, object]:
-        """For transformers' ``from_pretrained``."""
-        chosen: dict[str, object] = {"dtype": self._dtype}
+        """The arguments for transformers' ``from_pretrained``."""
+        kwargs: dict[str, object] = {"dtype": self._dtype}
         if self.device_map is not None:
-            chosen["device_map"] = self.device_map
+            kwargs["device_map"] = self.device_map
         if self.quantization_config is not None:
-            chosen["quantization_config"] = self.quantization_config
+            kwargs["quantization_config"] = self.quantization_config
             if self.device is not None:
-                # Quantised weights cannot be moved once they are there.
-                chosen["device_map"] = {"": str(self.device)}
-        return chosen
+                # Quantised weights cannot be moved after loading.
+                kwargs["device_map"] = {"": str(self.device)}
+        return kwargs
 
     @property
     def target_device(self) -> torch.device | None:
-        """Where plain weights go after loading; None where they are in their place already."""
+        """The device to move the weights to after loading; None if they are there already."""
         if self.device is None or self.quantization_config is not None:
             return None
         return torch.device(self.device)

@@ -1,7 +1,7 @@
-"""A cache of keys and values with room for the next tokens.
+"""A cache of keys and values with memory preallocated for the next tokens.
 
-transformers' own copies all of a layer's keys and values for every token that is said. For many
-sequences at once that takes longer than the model.
+transformers' own cache copies all of a layer's keys and values for every generated token. In large
+batches that takes longer than the model itself.
 
 Letters: ``B`` sequences, ``N`` heads, ``K`` tokens so far, ``d`` a head's width.
 """
@@ -15,17 +15,17 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_utils import PreTrainedModel
 
 _PREALLOCATED_TOKENS = 64
-"""Tokens for which memory is asked at once, as nobody knows an answer's length."""
+"""The number of further tokens that each allocation has room for."""
 
 
 def create_preallocated_cache(model: PreTrainedModel) -> DynamicCache | None:
-    """The cache that ``generate`` would make for the model, with room in layers that keep all.
+    """Create the cache that ``generate`` would, with preallocation in layers of full attention.
 
-    None where the model makes its own.
+    None if the model creates a cache of its own class.
     """
     # transformers types its models' methods as tensors.
-    takes_it = cast(Callable[[], bool], model._supports_default_dynamic_cache)
-    if not takes_it():
+    supports_cache = cast(Callable[[], bool], model._supports_default_dynamic_cache)
+    if not supports_cache():
         return None
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     cache.layers = [
@@ -35,17 +35,17 @@ def create_preallocated_cache(model: PreTrainedModel) -> DynamicCache | None:
 
 
 class _PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """One layer's keys and values, which only grow."""
+    """One layer's keys and values, as views of the filled part of larger buffers."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._buffers: tuple[Tensor, Tensor] | None = None
-        """(B, N, K and room, d) each."""
+        """Keys and values, each (B, N, at least K, d)."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
-        """Takes those of the next tokens; gives (B, N, K, d) keys and values of all, as views."""
+        """Append the next tokens' keys and values; return all tokens', (B, N, K, d), as views."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         begin = self.get_seq_length()

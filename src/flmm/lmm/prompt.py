@@ -1,4 +1,4 @@
-"""A conversation about pictures as one frozen LMM's inputs.
+"""A conversation about pictures as the inputs of an LMM, alone and in a batch.
 
 Letters: ``h w`` image-token grid, ``L`` tokens of the whole sequence, ``B`` sequences in a batch,
 ``C`` image tokens of a prompt.
@@ -16,12 +16,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from flmm.types import ImageGeometry, Size
 
 Offsets = tuple[tuple[int, int], ...]
-"""(start, end) in code points, one pair a token."""
+"""(start, end) in code points, one pair for each token."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """One thing that was said in a conversation; its pictures stand before its text."""
+    """A message of a conversation; its pictures come before its text."""
 
     role: Literal["system", "user", "assistant"]
     text: str
@@ -30,37 +30,37 @@ class Message:
 
 @dataclass(frozen=True)
 class PictureView:
-    """One grid of image tokens that shows a whole picture: one canvas, or tiles put together."""
+    """A grid of image tokens of a whole picture: of one canvas, or of tiles put together."""
 
     token_positions: Tensor
-    """(h, w) int64: positions in the sequence (in a layout, among the picture's image tokens)."""
+    """(h, w) int64: positions in the sequence; in a layout, among the picture's image tokens."""
     geometry: ImageGeometry
 
 
 @dataclass(frozen=True)
 class ProcessedPicture:
-    """One picture of a conversation after the image processor."""
+    """A picture of a conversation after the image processor."""
 
     size: Size
     inputs: Mapping[str, Tensor]
-    """What the image processor made of all the conversation's pictures."""
+    """The image processor's tensors for all pictures of the conversation."""
     index: int
-    """Which of them this one is."""
+    """The index of this picture in ``inputs``."""
 
 
 @dataclass(frozen=True)
 class PictureLayout:
-    """How a family writes one picture into the sequence."""
+    """The text and the views of one picture in the prompt."""
 
     text: str
-    """What stands for the picture in the text that the tokenizer reads."""
+    """The text that replaces the picture's placeholder before the tokenizer runs."""
     views: tuple[PictureView, ...]
-    """Coarse before fine; always as many as the adapter says."""
+    """Coarse before fine; as many as ``LMMAdapter.views``."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation as the model's inputs, on the CPU so that workers can prepare it."""
+    """A conversation as the model's inputs, on the CPU so that data workers can prepare it."""
 
     inputs: Mapping[str, Tensor]
     """``input_ids`` (1, L), ``attention_mask`` (1, L), ``pixel_values`` and the family's others."""
@@ -70,23 +70,25 @@ class Prompt:
     question_start: int
     """Position of the question's first token."""
     question_offsets: Offsets
-    """The question's tokens in ``question``."""
+    """The span in ``question`` of each of its tokens."""
     answer_start: int
-    """Position of the answer's first token: L where the model shall say it."""
+    """Position of the answer's first token: L if the answer is to be generated."""
     answer: str | None = None
     answer_offsets: Offsets | None = None
-    """The answer's tokens in ``answer``; None where the model shall say it."""
+    """The span in ``answer`` of each of its tokens; None if it is to be generated."""
 
     @property
     def length(self) -> int:
-        """L."""
+        """L: the number of tokens."""
         return self.inputs["input_ids"].shape[1]
 
     @property
     def image_token_positions(self) -> Tensor:
-        """(C,) int64: positions of all views' image tokens, one view after the other."""
-        columns = [view.token_positions.flatten() for views in self.picture_views for view in views]
-        return torch.cat([torch.zeros(0, dtype=torch.int64), *columns])
+        """(C,) int64: the positions of all views' image tokens, one view after the other."""
+        positions = [
+            view.token_positions.flatten() for views in self.picture_views for view in views
+        ]
+        return torch.cat([torch.zeros(0, dtype=torch.int64), *positions])
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,9 @@ class PromptBatch:
     prompts: tuple[Prompt, ...]
     inputs: Mapping[str, Tensor]
     left_padding: tuple[int, ...]
-    """Columns that were put before each prompt."""
+    """The number of padding tokens before each prompt."""
     features: BaseModelOutputWithPooling | None = None
-    """What the vision tower made of the pictures, unless the inputs hold the pixels."""
+    """The vision tower's features; None without pictures, or if ``inputs`` has the pixels."""
 
     @property
     def model_inputs(self) -> Mapping[str, object]:
@@ -109,11 +111,11 @@ class PromptBatch:
 
     @property
     def image_token_positions(self) -> Tensor:
-        """(B, longest C) int64, on the CPU: where in the padded sequences; short rows end in -1."""
+        """(B, largest C) int64, on the CPU: positions with padding; shorter rows end in -1."""
         return torch.nn.utils.rnn.pad_sequence(
             [
-                p.image_token_positions + before
-                for p, before in zip(self.prompts, self.left_padding, strict=True)
+                prompt.image_token_positions + padding
+                for prompt, padding in zip(self.prompts, self.left_padding, strict=True)
             ],
             batch_first=True,
             padding_value=-1,
@@ -121,14 +123,14 @@ class PromptBatch:
 
 
 def pad_and_concatenate(parts: Sequence[Tensor]) -> Tensor:
-    """Pictures' tensors one after the other, the smaller ones filled up with zeros."""
+    """Concatenate tensors on their first axis, the smaller ones padded with zeros on the others."""
     largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
-    filled = []
+    padded = []
     for part in parts:
-        missing = [
+        padding = [
             amount
-            for size, wanted in zip(reversed(part.shape[1:]), reversed(largest), strict=True)
-            for amount in (0, wanted - size)
+            for size, target in zip(reversed(part.shape[1:]), reversed(largest), strict=True)
+            for amount in (0, target - size)
         ]
-        filled.append(torch.nn.functional.pad(part, missing) if any(missing) else part)
-    return torch.cat(filled)
+        padded.append(torch.nn.functional.pad(part, padding) if any(padding) else part)
+    return torch.cat(padded)

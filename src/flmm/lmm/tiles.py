@@ -1,4 +1,4 @@
-"""Pictures that are cut into tiles: where their image tokens lie, beside a coarse view of it all.
+"""The views of pictures that are cut into tiles: one of the tiles, one coarse.
 
 Letters: ``s`` cells of a tile in height and width.
 """
@@ -15,33 +15,33 @@ from flmm.types import ImageGeometry, Size
 
 
 def stretched_geometry(picture: Size, canvas: Size, grid: Size) -> ImageGeometry:
-    """The geometry of a picture that is resized to fill its canvas, whatever its shape."""
+    """Return the geometry of a picture resized to the whole canvas, without its aspect ratio."""
     return ImageGeometry(picture, canvas, (0, 0), canvas, grid)
 
 
 def tiled_token_positions(rows: int, columns: int, grid_size: int, start: int = 0) -> Tensor:
-    """(rows·s, columns·s): numbers from ``first`` on, tile by tile and row by row in each."""
-    numbers = torch.arange(rows * columns * grid_size * grid_size) + start
-    tiles = numbers.reshape(rows, columns, grid_size, grid_size)
+    """Return (rows·s, columns·s): positions from ``start`` on, tile by tile, row by row in each."""
+    positions = torch.arange(rows * columns * grid_size * grid_size) + start
+    tiles = positions.reshape(rows, columns, grid_size, grid_size)
     return tiles.permute(0, 2, 1, 3).reshape(rows * grid_size, columns * grid_size)
 
 
 def tiled_views(
     picture: Size, tile_size: int, grid_size: int, rows: int, columns: int, coarse_first: bool
 ) -> tuple[PictureView, PictureView]:
-    """The views of a picture resized to ``rows`` × ``columns`` tiles, each ``tile`` pixels square.
+    """Return the (coarse, fine) views of a picture resized to ``rows`` × ``columns`` square tiles.
 
-    A picture of one tile has no other coarse view than that tile.
+    ``tile_size``: pixels of a tile's side; ``grid_size``: its cells. ``coarse_first``: whether the
+    coarse view's tokens come before the tiles'. With a single tile, both views are that tile.
     """
     cells = grid_size * grid_size
-    after = rows * columns * cells
-    alone = rows * columns == 1
-    first_of_coarse = 0 if coarse_first or alone else after
+    single = rows * columns == 1
+    coarse_start = 0 if coarse_first or single else rows * columns * cells
     coarse = PictureView(
-        torch.arange(cells).reshape(grid_size, grid_size) + first_of_coarse,
+        torch.arange(cells).reshape(grid_size, grid_size) + coarse_start,
         stretched_geometry(picture, (tile_size, tile_size), (grid_size, grid_size)),
     )
-    if alone:
+    if single:
         return coarse, coarse
     fine = PictureView(
         tiled_token_positions(rows, columns, grid_size, cells if coarse_first else 0),
@@ -61,11 +61,11 @@ def any_resolution_views(
     grid_size: int,
     max_tiles: int | None,
 ) -> tuple[PictureView, PictureView]:
-    """LLaVA-NeXT's views: the picture stretched to one tile, then padded to the best of ``shapes``.
+    """Return LLaVA-NeXT's views: stretched to one tile, and padded to the best of ``resolutions``.
 
-    Rows and columns of cells that show padding alone are left out, and each row ends in a newline.
-    ``most_tiles``: where the cells are more than those of about so many tiles, they are resized to
-    fewer (LLaVA-OneVision's ``anyres_max``); None for never.
+    Rows and columns of cells with only padding are left out, and each row ends in a newline token.
+    ``max_tiles``: a grid of more cells than about so many tiles have is resized to fewer
+    (LLaVA-OneVision's ``anyres_max``); None for no limit.
 
     Raises:
         InputError: the picture is so narrow that nothing of it is left.
@@ -79,11 +79,11 @@ def any_resolution_views(
     offset = ((height - resized[0]) // 2, (width - resized[1]) // 2)
     rows, columns = height // tile_size * grid_size, width // tile_size * grid_size
     if picture[1] / picture[0] > columns / rows:
-        kept = int(round(picture[0] * (columns / picture[1]), 7))
-        cut = ((rows - kept) // 2, 0)
+        visible = int(round(picture[0] * (columns / picture[1]), 7))
+        cut = ((rows - visible) // 2, 0)
     else:
-        kept = int(round(picture[1] * (rows / picture[0]), 7))
-        cut = (0, (columns - kept) // 2)
+        visible = int(round(picture[1] * (rows / picture[0]), 7))
+        cut = (0, (columns - visible) // 2)
     grid = (rows - 2 * cut[0], columns - 2 * cut[1])
     if 0 in grid:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What the families' tiny random models have in common."""
+"""Tokenizers, configurations and weights for the families' tiny random models."""
 
 from collections.abc import Callable
 from typing import TypedDict, TypeVar
@@ -12,7 +12,7 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 class TextConfigKwargs(TypedDict):
-    """The settings that every LLM's configuration understands."""
+    """The settings that every LLM's configuration has."""
 
     vocab_size: int
     hidden_size: int
@@ -28,9 +28,9 @@ class TextConfigKwargs(TypedDict):
 
 
 def tiny_tokenizer(*special_tokens: str) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer made in memory: any text goes through it and comes back.
+    """Build a byte-level BPE tokenizer in memory, which encodes and decodes any text.
 
-    ``tokens``: the family's special tokens, each one token.
+    ``special_tokens``: those of the family; each becomes one token.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -54,14 +54,14 @@ def tiny_tokenizer(*special_tokens: str) -> PreTrainedTokenizerFast:
 
 
 def find_token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    """The number of a token that is there."""
-    number = tokenizer.convert_tokens_to_ids(token)
-    assert isinstance(number, int)
-    return number
+    """Return the id of a token of the vocabulary."""
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(token_id, int)
+    return token_id
 
 
 def tiny_text_config(tokenizer: PreTrainedTokenizerFast, grouped_queries: bool) -> TextConfigKwargs:
-    """Three layers of four heads; ``grouped_queries``: with two key heads."""
+    """Return settings for three layers of four heads; ``grouped_queries``: with two key heads."""
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
@@ -70,7 +70,7 @@ def tiny_text_config(tokenizer: PreTrainedTokenizerFast, grouped_queries: bool) 
         "num_attention_heads": 4,
         "num_key_value_heads": 2 if grouped_queries else 4,
         "max_position_embeddings": 2048,
-        # Sharper than usual, for near-uniform attention would let any mistake pass.
+        # Larger than usual: with near-uniform attention, tests would miss mistakes.
         "initializer_range": 0.3,
         "bos_token_id": find_token_id(tokenizer, "<s>"),
         "eos_token_id": find_token_id(tokenizer, "</s>"),
@@ -79,7 +79,7 @@ def tiny_text_config(tokenizer: PreTrainedTokenizerFast, grouped_queries: bool) 
 
 
 class VisionConfigKwargs(TypedDict):
-    """The settings that most vision towers' configurations understand."""
+    """The settings that most vision towers' configurations have."""
 
     hidden_size: int
     intermediate_size: int
@@ -90,7 +90,7 @@ class VisionConfigKwargs(TypedDict):
 
 
 def tiny_vision_config(image_size: int, patch_size: int) -> VisionConfigKwargs:
-    """Two layers of two heads on square pictures of ``image_size`` pixels."""
+    """Return settings for two layers of two heads on canvases of ``image_size`` pixels square."""
     return {
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -102,7 +102,7 @@ def tiny_vision_config(image_size: int, patch_size: int) -> VisionConfigKwargs:
 
 
 def random_model(build: Callable[[], Model]) -> Model:
-    """The model with the same random weights each time, whatever torch's generator holds."""
+    """Build a model with the same random weights every time; torch's generator is not changed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build()

@@ -1,1 +1,1 @@
-"""From word-image attention to masks: U-Net, SAM refiner, k-means comparison, keyword selector."""
+"""Masks from word-image attention: U-Net, SAM refiner, K-means baseline, keyword selector."""

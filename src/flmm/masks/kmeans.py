@@ -1,4 +1,4 @@
-"""A coarse mask without any training (paper section 3.1, step 2): the comparison, not the product.
+"""K-means masks, the training-free baseline (paper section 3.1, step 2).
 
 Letters: ``M`` layers, ``N`` heads, ``h w`` image-token grid.
 """
@@ -11,16 +11,16 @@ from flmm.errors import InputError
 
 
 def compute_kmeans_mask(attention: Tensor, seed: int = 0) -> Tensor:
-    """Splits the image tokens in two clusters by their attention in all layers and heads.
+    """Split the image tokens into two clusters by their attention in all layers and heads.
 
     Args:
         attention: (M*N, h, w), one phrase's merged maps, not negative; each is divided by its sum
-            first, so that no head counts for more than another.
+            first, so that all heads have the same weight.
         seed: of the clustering; the same seed gives the same mask.
 
     Returns:
-        (h, w) bool on the CPU: the cluster with the higher mean attention; all False where the
-        attention does not tell any two image tokens apart.
+        (h, w) bool on the CPU: the cluster with the higher mean attention; all False if all image
+        tokens have the same attention.
 
     Raises:
         InputError: ``attention`` is not (maps, h, w) of finite numbers.
@@ -29,7 +29,7 @@ def compute_kmeans_mask(attention: Tensor, seed: int = 0) -> Tensor:
         raise InputError(
             f"attention is {tuple(attention.shape)} or not finite; give finite (maps, h, w)"
         )
-    from sklearn.cluster import KMeans  # a second to import, and only this comparison needs it
+    from sklearn.cluster import KMeans  # a second to import, and only this baseline needs it
 
     maps = attention.detach().float().cpu().flatten(1)
     total = maps.sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)

@@ -1,4 +1,4 @@
-"""SAM, prompted with a mask, a box and the phrase's own tokens (paper section 3.3, step 4).
+"""SAM as mask refiner, prompted with a mask, a box and the phrase's tokens (paper section 3.3).
 
 Letters: ``P`` phrases, ``B`` pictures, ``T`` tokens of a phrase, ``C`` SAM's width, ``e`` side of
 SAM's image embedding, ``S`` side of SAM's input, ``H W`` picture size, ``h'' w''`` size of the mask
@@ -25,8 +25,8 @@ from flmm.types import ImageGeometry, Size
 MaskResolution = Literal["picture", "low"]
 """Of the refined logits: the picture's own, or SAM's before its last upsampling (for training)."""
 
-# Tensors of more would fit neither a cache nor the memory that the C library keeps: on a CPU,
-# fetching fresh memory for each costs more than a larger batch saves.
+# Larger tensors fit neither the CPU's caches nor the memory that malloc keeps: allocating new
+# memory for each costs more than a larger batch saves.
 _MAX_CPU_IMAGE_TOKENS = 2**13
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -37,10 +37,10 @@ class MaskRefiner(nn.Module):
     """SAM's prompt encoder and mask decoder on SAM's frozen image embedding (paper section 3.3).
 
     Args:
-        sam: any SAM, also one with a small input; its prompt encoder and mask decoder will be
-            trained, its vision encoder is frozen here.
-        use_mask, use_box, use_text: which prompts are given; without the mask SAM's own "no mask"
-            embedding takes its place.
+        sam: any SAM, also one with a small input; its prompt encoder and mask decoder are trained,
+            its vision encoder is frozen here.
+        use_mask, use_box, use_text: which prompts SAM gets; without the mask it gets its own
+            "no mask" embedding.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class MaskRefiner(nn.Module):
         self._freeze()
 
     def _freeze(self) -> None:
-        """Leaves trainable what gets a gradient; the rest would only upset distributed training."""
+        """Freeze what gets no gradient; distributed training fails on unused parameters."""
         prompts, decoder = self.sam.prompt_encoder, self.sam.mask_decoder
         frozen: list[nn.Module] = [
             self.sam.vision_encoder,
@@ -72,18 +72,18 @@ class MaskRefiner(nn.Module):
         for module in frozen:
             module.requires_grad_(False)
         for name, weight in decoder.named_parameters():
-            # It adds the same to all of a query's scores, which softmax does not see: all that it
-            # would learn from is rounding.
+            # It shifts all of a query's scores alike, which softmax ignores: its gradient is only
+            # rounding error.
             if name.endswith("k_proj.bias"):
                 weight.requires_grad_(False)
 
     def resized_size(self, picture: Size) -> Size:
-        """The (height, width) that SAM sees a picture at: its longer side becomes ``S``."""
+        """Return the (height, width) of a picture resized for SAM: its longer side is ``S``."""
         return _scaled_size(picture, self.input_side)
 
     @torch.no_grad()
     def encode(self, *pictures: NDArray[np.uint8]) -> Tensor:
-        """Runs SAM's frozen vision encoder once; any number of phrases can use the result.
+        """Run SAM's frozen vision encoder; any number of phrases can use the result.
 
         Args:
             pictures: each (H, W, 3) uint8; sizes may differ.
@@ -102,13 +102,13 @@ class MaskRefiner(nn.Module):
         return embeddings
 
     def preprocess(self, picture: NDArray[np.uint8]) -> Tensor:
-        """(H, W, 3) uint8 to SAM's input (3, S, S): resized, normalised, zero-padded."""
+        """Return SAM's input (3, S, S) for (H, W, 3) uint8: resized, normalised, zero-padded."""
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             raise InputError(
                 f"a picture is {picture.shape} {picture.dtype}; give (height, width, 3) uint8"
             )
         height, width = self.resized_size((picture.shape[0], picture.shape[1]))
-        # Pillow smooths before it shrinks, as SAM was trained with; torch's resize does not.
+        # Pillow's resize antialiases, as in SAM's training; torch's does not by default.
         resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(resized, dtype=np.float32))
         pixels = (pixels - torch.tensor(PIXEL_MEAN)) / torch.tensor(PIXEL_STD)
@@ -125,16 +125,16 @@ class MaskRefiner(nn.Module):
         picture_indices: Tensor | None = None,
         resolution: MaskResolution = "picture",
     ) -> Tensor:
-        """Refines every phrase's mask, phrases with as many tokens in one batch (a few, on a CPU).
+        """Refine the masks; phrases with the same number of tokens share batches.
 
         Args:
             mask_logits: (P, h'', w''), from the mask decoder, over the picture's visible part.
-            text_prompts: P tensors (T, C), one sparse prompt a token; not read without
+            text_prompts: P tensors (T, C), one sparse prompt a token; ignored without
                 ``use_text``.
             geometry: of all the pictures.
             image_embeddings: (B, C, e, e), from ``encode``.
-            picture_of_phrase: (P,) int64 in 0..B-1; None when there is one picture.
-            resolution: of the answer.
+            picture_indices: (P,) int64 in 0..B-1, each phrase's picture; None if there is one.
+            resolution: of the returned logits.
 
         Returns:
             (P, H, W) logits, or at "low" (P, a, b) with ``max(a, b) == 4 * e``: SAM's own logits
@@ -143,11 +143,11 @@ class MaskRefiner(nn.Module):
         Raises:
             InputError: the image embeddings are not this SAM's.
         """
-        wanted = (self.hidden_size, self.embedding_side, self.embedding_side)
-        if image_embeddings.shape[1:] != wanted:
+        expected = (self.hidden_size, self.embedding_side, self.embedding_side)
+        if image_embeddings.shape[1:] != expected:
             raise InputError(
-                f"image embeddings are {tuple(image_embeddings.shape)}, this refiner wants "
-                f"(pictures, {', '.join(map(str, wanted))}); encode the picture with this head"
+                f"image embeddings are {tuple(image_embeddings.shape)}, this refiner needs "
+                f"(pictures, {', '.join(map(str, expected))}); encode the picture with this head"
             )
         if picture_indices is None:
             picture_indices = torch.zeros(
@@ -164,20 +164,23 @@ class MaskRefiner(nn.Module):
     def _dense_prompts(
         self, mask_logits: Tensor, geometry: ImageGeometry, picture_indices: Tensor
     ) -> Tensor:
-        """(P, h'', w'') logits to (P, C, e, e) dense prompts."""
+        """Return the dense prompts (P, C, e, e) of (P, h'', w'') logits."""
         prompts = self.sam.prompt_encoder
         if not self.use_mask:
             shape = (len(mask_logits), -1, self.embedding_side, self.embedding_side)
             no_mask: Tensor = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(shape)
             return no_mask
-        # One border value a picture, the least of all its phrases', as the published heads saw.
-        least = background_logit(mask_logits)
-        border = torch.full_like(least, -1).scatter_reduce(0, picture_indices, least, "amin")
+        # One border value a picture, the minimum over its phrases, as in the published heads.
+        background = background_logit(mask_logits)
+        border = torch.full_like(background, -1).scatter_reduce(
+            0, picture_indices, background, "amin"
+        )
         border = border[picture_indices]
         height, width = self.resized_size(geometry.picture)
-        shown = place_on_picture(mask_logits, geometry, (height, width), border)
         square = border[:, None, None].expand(-1, self.input_side, self.input_side).clone()
-        square[:, :height, :width] = shown
+        square[:, :height, :width] = place_on_picture(
+            mask_logits, geometry, (height, width), border
+        )
         low = functional.interpolate(
             square[:, None],
             (self.low_resolution_side, self.low_resolution_side),
@@ -188,7 +191,10 @@ class MaskRefiner(nn.Module):
         return dense
 
     def _box_prompts(self, mask_logits: Tensor, geometry: ImageGeometry) -> Tensor | None:
-        """(P, h'', w'') logits to (P, 2, C) corner prompts of the mask's box; None if unused."""
+        """Return the corner prompts (P, 2, C) of the masks' boxes; None if unused.
+
+        An empty mask's box is the whole picture.
+        """
         if not self.use_box:
             return None
         height, width = geometry.picture
@@ -197,7 +203,7 @@ class MaskRefiner(nn.Module):
         boxes = torch.where(boxes.any(dim=1, keepdim=True), boxes, whole)
         resized_height, resized_width = self.resized_size(geometry.picture)
         scale = torch.tensor([resized_width / width, resized_height / height] * 2)
-        # Positions are sines of large angles: in bfloat16 the corners would jump by pixels.
+        # Positions are sines of large angles: in bfloat16 the corners would be off by pixels.
         with torch.autocast(boxes.device.type, enabled=False):
             corners: Tensor = self.sam.prompt_encoder._embed_boxes(
                 (boxes * scale.to(boxes.device))[:, None]
@@ -212,41 +218,41 @@ class MaskRefiner(nn.Module):
         image_embeddings: Tensor,
         picture_indices: Tensor,
     ) -> Tensor:
-        """Prompts to SAM's low-resolution logits (P, 4e, 4e)."""
-        # SAM's decoder has no mask for padded prompts, so only phrases of one length share a batch.
+        """Return SAM's low-resolution logits (P, 4e, 4e) for the prompts."""
+        # SAM's decoder cannot mask padded prompts, so only phrases of one length share a batch.
         groups: dict[int, list[int]] = defaultdict(list)
         for phrase in range(len(dense)):
             groups[len(text_prompts[phrase]) if self.use_text else 0].append(phrase)
         with torch.autocast(dense.device.type, enabled=False):
             positions: Tensor = self.sam.get_image_wide_positional_embeddings()  # type: ignore[no-untyped-call]
-        at_once = len(dense)
+        batch_size = len(dense)
         if dense.device.type == "cpu":
-            at_once = max(_MAX_CPU_IMAGE_TOKENS // self.embedding_side**2, 1)
+            batch_size = max(_MAX_CPU_IMAGE_TOKENS // self.embedding_side**2, 1)
         batches = [
-            members[first : first + at_once]
-            for members in groups.values()
-            for first in range(0, len(members), at_once)
+            group[first : first + batch_size]
+            for group in groups.values()
+            for first in range(0, len(group), batch_size)
         ]
-        parts: list[Tensor] = []
-        for members in batches:
-            chosen = torch.tensor(members, device=dense.device)
-            sparse = [] if boxes is None else [boxes[chosen]]
+        batch_logits: list[Tensor] = []
+        for batch in batches:
+            indices = torch.tensor(batch, device=dense.device)
+            sparse = [] if boxes is None else [boxes[indices]]
             if self.use_text:
-                sparse.append(torch.stack([text_prompts[phrase] for phrase in members]))
+                sparse.append(torch.stack([text_prompts[phrase] for phrase in batch]))
             logits, _ = self.sam.mask_decoder(
-                image_embeddings=image_embeddings[picture_indices[chosen]].to(dense.dtype),
-                image_positional_embeddings=positions.expand(len(members), -1, -1, -1),
+                image_embeddings=image_embeddings[picture_indices[indices]].to(dense.dtype),
+                image_positional_embeddings=positions.expand(len(batch), -1, -1, -1),
                 sparse_prompt_embeddings=torch.cat(sparse, dim=1)[:, None] if sparse else None,
-                dense_prompt_embeddings=dense[chosen],
+                dense_prompt_embeddings=dense[indices],
                 multimask_output=False,
             )
-            parts.append(logits[:, 0, 0])
-        order = torch.tensor([phrase for members in batches for phrase in members])
-        return torch.cat(parts)[order.argsort().to(dense.device)]
+            batch_logits.append(logits[:, 0, 0])
+        order = torch.tensor([phrase for batch in batches for phrase in batch])
+        return torch.cat(batch_logits)[order.argsort().to(dense.device)]
 
     def _upsample_to_picture(self, low: Tensor, picture: Size) -> Tensor:
-        """(P, 4e, 4e) over SAM's padded input to (P, H, W)."""
-        # Twice, by way of SAM's input size, as SAM itself does.
+        """Resize (P, 4e, 4e) logits over SAM's padded input to (P, H, W)."""
+        # In two steps, through SAM's input size, as SAM itself does.
         height, width = self.resized_size(picture)
         square = functional.interpolate(
             low[:, None], (self.input_side, self.input_side), mode="bilinear", align_corners=False
@@ -257,20 +263,20 @@ class MaskRefiner(nn.Module):
 
 
 def _scaled_size(picture: Size, side: int) -> Size:
-    """The picture's size when its longer side is ``side``, as SAM rounds it."""
+    """Return the picture's size when its longer side is ``side``, rounded as in SAM."""
     scale = side / max(picture)
     height, width = (max(int(length * scale + 0.5), 1) for length in picture)
     return height, width
 
 
 def load_sam(name: str | Path) -> SamModel:
-    """Reads a SAM from a folder or the hub; safetensors only, never a pickle.
+    """Load a SAM from a folder or the hub; safetensors only, never a pickle.
 
     Raises:
         InputError: there is none, or it cannot be read.
     """
     try:
-        # Half precision on disk saves space; on a CPU it would not run.
+        # The file may be in half precision, which does not run on a CPU.
         sam: SamModel = SamModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]

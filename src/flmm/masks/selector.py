@@ -1,4 +1,4 @@
-"""Which words of an answer can be grounded (paper section 3.5, step 6 of the method).
+"""The keyword selector: which words of an answer can be grounded (paper section 3.5, step 6).
 
 Letters: ``T`` tokens of the answer, ``D`` LLM width.
 """
@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 WORD_JOINERS = ("'", "’", "-")
-"""What may stand between two letters of one word."""
+"""Characters that join two parts of one word."""
 
 WORD_PATTERN = re.compile(rf"\w+(?:[{re.escape(''.join(WORD_JOINERS))}]\w+)*")
-"""A word: letters or digits, with hyphens and apostrophes inside it only."""
+"""A word: letters or digits, with hyphens and apostrophes inside only."""
 
 DEFAULT_THRESHOLD = 0.3
-"""The paper's."""
+"""The paper's threshold of a word's probability."""
 
 
 class KeywordSelector(nn.Module):
-    """Scores each token by its layer-weighted hidden state (paper section 3.5).
+    """A token classifier on layer-weighted hidden states (paper section 3.5).
 
     Args:
         hidden_size: ``D``.
-        width: of the one layer between.
+        width: of the one hidden layer.
     """
 
     def __init__(self, hidden_size: int, width: int = 256) -> None:
@@ -33,7 +33,7 @@ class KeywordSelector(nn.Module):
         )
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """(..., T, D) layer-weighted hidden states to (..., T) logits, above 0 for "groundable"."""
+        """Return (..., T) logits for (..., T, D) layer-weighted states; above 0 is "groundable"."""
         logits: Tensor = self.layers(hidden_states)
         return logits.squeeze(-1)
 
@@ -44,10 +44,10 @@ def select_phrases(
     logits: Tensor,
     threshold: float = DEFAULT_THRESHOLD,
 ) -> list[tuple[int, int]]:
-    """Joins the words that the selector picked into phrases.
+    """Return the words that the selector chooses, joined into phrases.
 
-    A word's score is the mean chance of the tokens that overlap it. Neighbouring words at or above
-    the threshold make one phrase unless anything but blanks stands between them.
+    A word's score is the mean probability of the tokens that overlap it. Neighbouring words at or
+    above the threshold are one phrase if only white space is between them.
 
     Args:
         text: the answer.
@@ -58,23 +58,23 @@ def select_phrases(
     Returns:
         (start, end) of each phrase in code points, in the order of the text.
     """
-    chances: list[float] = logits.float().sigmoid().tolist()
+    probabilities: list[float] = logits.float().sigmoid().tolist()
     phrases: list[tuple[int, int]] = []
-    open_phrase = False
+    previous_selected = False
     for word in WORD_PATTERN.finditer(text):
         scores = [
-            chance
-            for (start, end), chance in zip(token_offsets, chances, strict=True)
+            probability
+            for (start, end), probability in zip(token_offsets, probabilities, strict=True)
             if start < word.end() and end > word.start()
         ]
         if not scores or sum(scores) / len(scores) < threshold:
-            open_phrase = False
+            previous_selected = False
             continue
-        if open_phrase and text[phrases[-1][1] : word.start()].isspace():
+        if previous_selected and text[phrases[-1][1] : word.start()].isspace():
             phrases[-1] = (phrases[-1][0], word.end())
         else:
             phrases.append((word.start(), word.end()))
-        open_phrase = True
+        previous_selected = True
     return phrases
 
 
@@ -84,27 +84,26 @@ def select_stable_phrases(
     logits: Tensor,
     threshold: float = DEFAULT_THRESHOLD,
 ) -> list[tuple[int, int]]:
-    """The phrases that ``select_phrases`` finds in any text that goes on from this one.
+    """Return the phrases that ``select_phrases`` finds in any continuation of ``text``.
 
-    A word at the end may still grow, and a phrase takes in the picked words that follow it.
+    The last word may still grow, and a phrase is extended by selected words that follow it.
 
     Args:
         text: the answer so far.
         token_offsets: of all tokens of ``text``.
-        logits: of the first tokens; those of the last may be unknown yet.
+        logits: of the first tokens; those of the last tokens may be missing.
         threshold: in 0..1.
 
     Returns:
         (start, end) of each phrase in code points, in the order of the text.
     """
-    known = len(logits)
-    unknown = min((start for start, _ in token_offsets[known:]), default=len(text))
-    settled = len(text)
+    scored_end = min((start for start, _ in token_offsets[len(logits) :]), default=len(text))
+    stable_end = len(text)
     for word in WORD_PATTERN.finditer(text):
         after = text[word.end() : word.end() + 2]
-        grows = not after or after in WORD_JOINERS
-        if grows or word.end() > unknown:
-            settled = word.start()
+        may_grow = not after or after in WORD_JOINERS
+        if may_grow or word.end() > scored_end:
+            stable_end = word.start()
             break
-    phrases = select_phrases(text[:settled], token_offsets[:known], logits, threshold)
-    return [(start, end) for start, end in phrases if text[end:settled].strip()]
+    phrases = select_phrases(text[:stable_end], token_offsets[: len(logits)], logits, threshold)
+    return [(start, end) for start, end in phrases if text[end:stable_end].strip()]

@@ -1,7 +1,7 @@
-"""From word-image attention to mask logits (paper section 3.2, step 3 of the method).
+"""The U-Net mask decoder: word-image attention to mask logits (paper section 3.2, step 3).
 
 Letters: ``P`` phrases, ``M`` layers, ``N`` heads, ``h w`` image-token grid, ``h' w'`` the grid
-enlarged so that its longer side is ``upsample_input`` at least.
+upsampled so that its longer side is at least ``upsample_input``.
 """
 
 from itertools import pairwise
@@ -15,12 +15,12 @@ from flmm.masks.upsampling import UpsamplingConvolution, compute_upsampled_size
 
 
 def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """3x3, as large as before; the norm's shift that follows makes a bias useless."""
+    """Return a 3x3 convolution that keeps the size; the next norm's shift replaces its bias."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
 
 
 def _conv_norm_relu(convolution: nn.Conv2d) -> nn.Sequential:
-    """Convolution, GroupNorm over all channels, ReLU."""
+    """Return the convolution, GroupNorm over all channels, and ReLU in sequence."""
     norm = nn.GroupNorm(1, convolution.out_channels)
     return nn.Sequential(convolution, norm, nn.ReLU(inplace=True))
 
@@ -31,7 +31,7 @@ def _double_conv(first: nn.Conv2d) -> nn.Sequential:
 
 
 class UpStage(nn.Module):
-    """Doubles the coarse features, lays the skipped ones beside them and convolves twice."""
+    """A decoder stage: upsample by 2, concatenate the skip connection, convolve twice."""
 
     def __init__(self, coarse_channels: int, channels: int) -> None:
         super().__init__()
@@ -40,9 +40,9 @@ class UpStage(nn.Module):
         self.convolutions = _double_conv(_conv3x3(2 * channels, channels))
 
     def forward(self, coarse: Tensor, skipped: Tensor) -> Tensor:
-        """``coarse`` (P, 2C, a, b) and ``skipped`` (P, C, 2a, 2b) to (P, C, 2a, 2b)."""
+        """Return (P, C, 2a, 2b) from ``coarse`` (P, 2C, a, b) and ``skipped`` (P, C, 2a, 2b)."""
         # A 1x1 convolution and a bilinear resize are both linear and act on different axes, so
-        # their order does not matter; projecting first is four times less work.
+        # their order does not matter; projecting first is a quarter of the work.
         doubled = functional.interpolate(
             self.project(coarse), scale_factor=2.0, mode="bilinear", align_corners=False
         )
@@ -52,13 +52,13 @@ class UpStage(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """The U-Net that turns a phrase's attention maps into mask logits (paper section 3.2).
+    """The U-Net from a phrase's attention maps to mask logits (paper section 3.2).
 
     Args:
         in_channels: maps a phrase, ``M * N`` (twice that for a tiled LMM).
         base_channels: channels of the first stage; each further stage has twice as many.
         stages: resolutions of the U-Net, at least 1.
-        upsample_input: longer side that smaller maps are enlarged to before the first stage.
+        upsample_input: longer side that smaller maps are upsampled to before the first stage.
         normalise: whether each map is divided by its own sum first.
 
     Raises:
@@ -87,10 +87,10 @@ class MaskDecoder(nn.Module):
         self.upsample_input = upsample_input
         self.normalises_maps = normalise
         channels = [base_channels * 2**stage for stage in range(stages)]
-        enlarging = UpsamplingConvolution(
+        upsampling = UpsamplingConvolution(
             in_channels, base_channels, upsample_input, pad_multiple=2 ** (stages - 1)
         )
-        self.down_stages = nn.ModuleList([_double_conv(enlarging)])
+        self.down_stages = nn.ModuleList([_double_conv(upsampling)])
         self.down_stages.extend(
             _double_conv(_conv3x3(fine, coarse)) for fine, coarse in pairwise(channels)
         )
@@ -100,21 +100,21 @@ class MaskDecoder(nn.Module):
         self.classifier = nn.Conv2d(base_channels, 1, 1)
 
     def forward(self, attention: Tensor) -> Tensor:
-        """Decodes every phrase in one batch.
+        """Decode all phrases in one batch.
 
         Args:
-            attention: (P, in_channels, h, w), not negative; where each map is divided by its own
-                sum, its scale does not matter.
+            attention: (P, in_channels, h, w), not negative; with ``normalise``, a map's scale does
+                not matter.
 
         Returns:
             (P, 1, h', w') logits over the LMM's canvas; the mask is where they are above 0.
 
         Raises:
-            InputError: ``attention`` has not ``in_channels`` maps a phrase.
+            InputError: ``attention`` does not have ``in_channels`` maps a phrase.
         """
         if attention.ndim != 4 or attention.shape[1] != self.in_channels:
             raise InputError(
-                f"attention is {tuple(attention.shape)}, the head wants "
+                f"attention is {tuple(attention.shape)}, the head needs "
                 f"(phrases, {self.in_channels}, h, w); use the head made for this LMM"
             )
         maps = self.normalise_maps(attention) if self.normalises_maps else attention
@@ -123,15 +123,18 @@ class MaskDecoder(nn.Module):
         return logits[:, :, :height, :width]
 
     def normalise_maps(self, attention: Tensor) -> Tensor:
-        """Divides each map by its sum: (P, M*N, h, w) to the same shape, each map summing to 1."""
-        # In float32, as the sum of thousands of bfloat16 values keeps two digits only; a map of
+        """Divide each of the (P, M*N, h, w) maps by its sum."""
+        # In float32, as the sum of thousands of bfloat16 values has two digits only; a map of
         # zeros (a head that ignores the picture, in half precision) stays zeros.
         values = attention.float()
         total = values.sum(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
         return values / total
 
     def decode(self, features: Tensor) -> Tensor:
-        """(P, M*N, h, w) to (P, base_channels, a, b): ``h' w'`` filled up to 2^(stages-1)."""
+        """Run the U-Net: (P, M*N, h, w) to (P, base_channels, a, b).
+
+        ``a b`` are ``h' w'``, padded to multiples of 2^(stages-1).
+        """
         skipped: list[Tensor] = []
         for index, stage in enumerate(self.down_stages):
             if index:

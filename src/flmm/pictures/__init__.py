@@ -1,1 +1,1 @@
-"""The user's pictures: reading them, and the geometry between them and the LMM's canvas."""
+"""Reading of the user's pictures, and the geometry between them and the LMM's canvas."""

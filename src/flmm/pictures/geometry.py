@@ -1,9 +1,9 @@
-"""Between the LMM's canvas and the user's picture: cut, resize, box. The only copy.
+"""Geometry between the LMM's canvas and the user's picture: crop, resize, boxes.
 
-Logits that come out of the mask decoder cover the *canvas* (the picture plus what the image
-processor padded, minus what it cropped). ``cut_to_picture`` leaves the part that shows the picture,
-``place_on_picture`` lays that part on a frame as large as the whole picture, and ``mask_box`` finds
-the box around a mask.
+The mask decoder's logits cover the *canvas* (the picture plus what the image processor padded,
+minus what it cropped). ``crop_to_picture`` crops them to the part that shows the picture,
+``place_on_picture`` places that part in a frame of the whole picture, and ``mask_box`` returns the
+box around a mask.
 
 Letters: ``P`` phrases, ``H W`` picture size, ``h' w'`` logits over the canvas, ``h'' w''`` logits
 over the picture's visible part.
@@ -19,7 +19,7 @@ from flmm.types import Box, ImageGeometry, Size
 
 
 def crop_to_picture(logits: Tensor, geometry: ImageGeometry) -> Tensor:
-    """Cuts logits over the canvas to the part of the canvas that shows the picture.
+    """Crop logits over the canvas to the part that shows the picture.
 
     Args:
         logits: (..., h', w'), covering the whole canvas at any resolution.
@@ -37,13 +37,13 @@ def crop_to_picture(logits: Tensor, geometry: ImageGeometry) -> Tensor:
 def place_on_picture(
     logits: Tensor, geometry: ImageGeometry, size: Size, background: Tensor
 ) -> Tensor:
-    """Lays logits over the picture's visible part on a frame that shows the whole picture.
+    """Place logits over the picture's visible part in a frame of the whole picture.
 
     Args:
-        logits: (P, h'', w''), from ``cut_to_picture``.
+        logits: (P, h'', w''), from ``crop_to_picture``.
         geometry: where the picture lies on the canvas.
         size: (height, width) of the frame, in any unit; ``geometry.picture`` for picture pixels.
-        outside: (P,) logit for the parts that the image processor cropped away.
+        background: (P,) logit for the parts that the image processor cropped away.
 
     Returns:
         (P, *size), resized bilinearly (pixel centres, ``align_corners=False``).
@@ -60,12 +60,12 @@ def place_on_picture(
 
 
 def resize_maps_to_picture(maps: Tensor, geometry: ImageGeometry, size: Size) -> Tensor:
-    """Attention maps as they lie on the picture.
+    """Resize attention maps to a frame of the whole picture.
 
     Args:
         maps: (P, h, w) on ``geometry``'s grid.
         geometry: where the picture lies on the canvas.
-        size: (height, width) of the frame that shows the whole picture, in any unit.
+        size: (height, width) of the frame, in any unit.
 
     Returns:
         (P, *size), bilinear between cell centres; 0 in parts that the image processor cropped away.
@@ -79,11 +79,11 @@ def resize_maps_to_picture(maps: Tensor, geometry: ImageGeometry, size: Size) ->
 
 
 def resample_to_grid(maps: Tensor, source: ImageGeometry, target: ImageGeometry) -> Tensor:
-    """Maps over one view of a picture, as they would lie on another view's grid.
+    """Resample maps from one view's grid to another view's grid.
 
     Args:
         maps: (..., h, w) on ``source``'s grid.
-        source: the view that they were made on.
+        source: the view that the maps are of.
         target: another view of the same picture.
 
     Returns:
@@ -92,33 +92,35 @@ def resample_to_grid(maps: Tensor, source: ImageGeometry, target: ImageGeometry)
     if source == target:
         return maps
     rows, columns = (_cell_centres(source, target, axis) for axis in (0, 1))
-    places = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).to(maps)
+    centres = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).to(maps)
     flat = maps.reshape(1, -1, *maps.shape[-2:])
-    brought = functional.grid_sample(flat, places[None], padding_mode="border", align_corners=False)
-    return brought.reshape(*maps.shape[:-2], *target.grid)
+    resampled = functional.grid_sample(
+        flat, centres[None], padding_mode="border", align_corners=False
+    )
+    return resampled.reshape(*maps.shape[:-2], *target.grid)
 
 
 def _cell_centres(source: ImageGeometry, target: ImageGeometry, axis: int) -> Tensor:
-    """Where ``target``'s cells have their centres on ``source``'s canvas, as -1..1."""
+    """Return the centres of ``target``'s cells on ``source``'s canvas, in -1..1."""
     cells = torch.arange(target.grid[axis], dtype=torch.float64) + 0.5
     pixels = cells * target.canvas[axis] / target.grid[axis]
     share = (pixels - target.offset[axis]) / target.resized[axis]
-    place = share * source.resized[axis] + source.offset[axis]
-    return place / source.canvas[axis] * 2 - 1
+    source_pixels = share * source.resized[axis] + source.offset[axis]
+    return source_pixels / source.canvas[axis] * 2 - 1
 
 
 def resize_to_picture(logits: Tensor, geometry: ImageGeometry) -> Tensor:
-    """(P, h'', w'') over the visible part to (P, H, W); cropped parts get a negative logit."""
+    """Resize (P, h'', w'') over the visible part to (P, H, W); cropped parts are negative."""
     return place_on_picture(logits, geometry, geometry.picture, background_logit(logits))
 
 
 def background_logit(logits: Tensor) -> Tensor:
-    """(P, a, b) logits to the (P,) value that says "surely not here": ``min(-1, min logit)``."""
+    """Return (P,) logits for what is surely outside: ``min(-1, minimum)`` of each (P, a, b)."""
     return logits.detach().amin(dim=(1, 2)).clamp_max(-1)
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """The boxes around masks, on the masks' own device.
+    """Return the boxes around masks, on the masks' device.
 
     Args:
         masks: (P, H, W) bool.
@@ -132,26 +134,26 @@ def mask_boxes(masks: Tensor) -> Tensor:
 
 
 def mask_box(mask: Tensor) -> Box | None:
-    """The box around one (H, W) bool mask, x1 and y1 exclusive; None when the mask is empty."""
+    """Return the box around one (H, W) bool mask, x1 and y1 exclusive; None if it is empty."""
     x0, y0, x1, y1 = mask_boxes(mask[None])[0].tolist()
     return (x0, y0, x1, y1) if x1 else None
 
 
 def _extent(present: Tensor) -> tuple[Tensor, Tensor]:
-    """First and one past the last True of each row of (P, length) bool; zeros where none is."""
+    """Return (first, last + 1) of the True values of each row of (P, length); zeros if none."""
     length = present.shape[1]
     flags = present.to(torch.uint8)
-    found = present.any(dim=1)
-    first = flags.argmax(dim=1) * found
-    last = (length - flags.flip(1).argmax(dim=1)) * found
-    return first, last
+    nonempty = present.any(dim=1)
+    begin = flags.argmax(dim=1) * nonempty
+    end = (length - flags.flip(1).argmax(dim=1)) * nonempty
+    return begin, end
 
 
 def _crop_range(length: int, geometry: ImageGeometry, axis: int) -> tuple[int, int]:
-    """(first, count) of the canvas's ``length`` rows or columns that show the picture.
+    """Return (first, count) of the canvas's ``length`` rows or columns that show the picture.
 
     The start is rounded down and the count to the nearest, each from its own number of canvas
-    pixels: so did the implementation that the published heads were trained with.
+    pixels, as in the implementation that the published heads were trained with.
     """
     canvas = geometry.canvas[axis]
     begin = max(geometry.offset[axis], 0)
@@ -162,7 +164,7 @@ def _crop_range(length: int, geometry: ImageGeometry, axis: int) -> tuple[int, i
 
 
 def _visible_range(geometry: ImageGeometry, axis: int, length: int) -> tuple[int, int]:
-    """(begin, end) of the picture's visible part on an axis of ``length``, at least one long."""
+    """Return (begin, end) of the picture's visible part on an axis of ``length``; never empty."""
     resized, offset = geometry.resized[axis], geometry.offset[axis]
     hidden_before = max(-offset, 0)
     hidden_after = max(offset + resized - geometry.canvas[axis], 0)
@@ -172,12 +174,12 @@ def _visible_range(geometry: ImageGeometry, axis: int, length: int) -> tuple[int
 
 
 def square_box_around(box: Box, margin: float, size: Size) -> Box:
-    """The square around a box, enlarged on each side and moved into the picture.
+    """Return the square around a box, with a margin, moved into the picture.
 
     Args:
         box: in picture pixels.
-        margin: in lengths of the box's longer side, added on each side.
-        size: (height, width) of the picture; where it is smaller than the square, so is the result.
+        margin: added on each side, as a multiple of the box's longer side.
+        size: (height, width) of the picture, which the result does not exceed.
     """
     x0, y0, x1, y1 = box
     side = math.ceil(max(x1 - x0, y1 - y0) * (1 + 2 * margin))
@@ -187,7 +189,7 @@ def square_box_around(box: Box, margin: float, size: Size) -> Box:
 
 
 def _clamped_range(centre: float, side: int, length: int) -> tuple[int, int]:
-    """(first, last + 1) of ``side`` pixels around a centre, moved into 0..length."""
+    """Return (first, last + 1) of ``side`` pixels around a centre, moved into 0..length."""
     side = min(side, length)
     first = min(max(math.floor(centre - side / 2), 0), length - side)
     return first, first + side

@@ -1,4 +1,4 @@
-"""Any picture a user may have, as an RGB picture the right way up.
+"""Reading of pictures of any format as upright RGB images.
 
 Letters: ``H W`` picture size.
 """
@@ -16,17 +16,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from flmm.errors import InputError
 
 PictureLike = str | Path | Image.Image | NDArray[np.uint8]
-"""What users may hand in: a file, a PIL image, or an (H, W, 3) uint8 array."""
+"""A picture from the user: a file, a PIL image, or an (H, W, 3) uint8 array."""
 
 MAX_PIXELS = 64_000_000
-"""Pictures with more are refused by their header, before any of them is decoded."""
+"""Larger pictures are refused by their header, before decoding."""
 
-# No format that runs another program (EPS does) or has no pixels of its own.
+# Without formats that run another program (EPS) or have no pixels of their own.
 PICTURE_FORMATS = (
     "PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "ICO", "AVIF", "JPEG2000",
 )  # fmt: skip
 
-# What Pillow's decoders raise on damaged files, beside OSError.
+# Raised by Pillow's decoders on damaged files.
 _DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -40,7 +40,7 @@ _DECOMPRESSION_BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionB
 
 
 def read_picture(picture: PictureLike) -> Image.Image:
-    """Reads a picture: EXIF rotation applied, transparency laid on white, first frame only.
+    """Read a picture: EXIF rotation applied, transparency on white, first frame only.
 
     Args:
         picture: a file, a PIL image of any mode, or an (H, W, 3) uint8 array.
@@ -49,8 +49,8 @@ def read_picture(picture: PictureLike) -> Image.Image:
         A new RGB image.
 
     Raises:
-        InputError: it is missing, a folder, empty, no picture, damaged, larger than
-            ``MAX_PIXELS``, or longer than ``longest_side(MAX_PIXELS)``.
+        InputError: it is missing, a folder, empty, no picture, damaged, has more than
+            ``MAX_PIXELS`` pixels, or a side longer than ``max_side(MAX_PIXELS)``.
     """
     if isinstance(picture, Image.Image):
         return _decode(picture, "the picture")
@@ -60,23 +60,23 @@ def read_picture(picture: PictureLike) -> Image.Image:
 
 
 def max_side(max_pixels: int) -> int:
-    """How long a picture's longer side may be where so many pixels are allowed.
+    """Return the limit for a picture's longer side if ``max_pixels`` are allowed.
 
-    Image processors may lay a picture on a square: that of a strip of few pixels has billions, this
-    one four times as many as are allowed.
+    Image processors may pad a picture to a square. With this limit the square has at most four
+    times ``max_pixels``; without one, that of a thin strip could have billions.
     """
     return 2 * math.isqrt(max_pixels)
 
 
 def open_picture(content: bytes, formats: Sequence[str] = PICTURE_FORMATS) -> Image.Image:
-    """A file's content as a picture of which only the header was read.
+    """Open a file's content as a picture; read only the header.
 
     Args:
         content: of the file.
-        formats: Pillow's names of those that it may be in.
+        formats: Pillow's names of the allowed formats.
 
     Raises:
-        InputError: it is empty, none of these, damaged, or has far too many pixels.
+        InputError: it is empty, in another format, damaged, or has far too many pixels.
     """
     name = "the picture"
     if not content:
@@ -125,7 +125,7 @@ def _unreadable_error(name: str, error: Exception) -> InputError:
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
-    """Any PIL image, perhaps not decoded yet, to a new RGB one."""
+    """Convert any PIL image, perhaps not decoded yet, to a new upright RGB one."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise InputError(
@@ -162,10 +162,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _to_8_bits(
     values: np.ndarray[tuple[int, ...], np.dtype[np.generic]],
 ) -> NDArray[np.uint8]:
-    """(H, W) grey values to 0..255; whole numbers are 16-bit, fractions in 0..1 (or 0..255)."""
+    """Scale (H, W) grey values to 0..255; integers are 16-bit, floats in 0..1 (or 0..255)."""
     grey = np.nan_to_num(values.astype(np.float64))
     if np.issubdtype(values.dtype, np.integer):
-        # Pillow calls 16-bit greys "I;16" or "I" by their file's format; 65535 is white in both.
+        # Pillow's mode for 16-bit grey is "I;16" or "I", by file format; 65535 is white in both.
         grey = grey / 257
     elif grey.max() <= 1:
         grey = grey * 255
@@ -185,5 +185,5 @@ def _pixel_limit() -> str:
 
 
 def _quoted(path: Path) -> str:
-    """The file's name for a message: one line, whatever is in it."""
+    """Return the path for a message, on one line even if it has line breaks."""
     return repr(str(path))

@@ -1,4 +1,4 @@
-"""Which level suits each map best, chosen on the calibration pictures and kept on disk."""
+"""The best threshold of each map, chosen on the calibration pictures and kept on disk."""
 
 from collections.abc import Callable
 
@@ -18,17 +18,17 @@ from flmm.report.thresholds import (
 )
 
 MapFunction = Callable[[ExtractedPicture, int], Tensor]
-"""Maps (K, a, b) in 0..1 of a picture's phrase, on ``frame_of`` the picture."""
+"""From a picture and a phrase's index to maps (K, a, b) in 0..1, of ``comparison_size``."""
 
 
 def attention_map_function(context: ReportContext) -> MapFunction:
-    """The LMM's word-image attention: the mean of all, of each layer, and each head."""
-    heads = context.grounder.adapter.heads
+    """Return a function for the ``candidate_maps`` of the LMM's word-image attention."""
+    num_heads = context.grounder.adapter.heads
 
     def candidates(extracted: ExtractedPicture, phrase: int) -> Tensor:
         geometry = extracted.features.geometry
-        frame = comparison_size(geometry.picture)
-        return candidate_maps(extracted.attention[phrase], heads, geometry, frame)
+        size = comparison_size(geometry.picture)
+        return candidate_maps(extracted.attention[phrase], num_heads, geometry, size)
 
     return candidates
 
@@ -36,9 +36,9 @@ def attention_map_function(context: ReportContext) -> MapFunction:
 def calibrate_thresholds(
     context: ReportContext, cache_name: str, map_function: MapFunction
 ) -> dict[str, MapThresholds]:
-    """The level that suits each candidate best, for each kind of text, on the calibration pictures.
+    """Find each map's best threshold on the calibration pictures, by kind of text.
 
-    They are kept under the name ``what``.
+    They are kept on disk under ``cache_name``.
 
     Raises:
         InputError: no picture can be read.
@@ -48,27 +48,29 @@ def calibrate_thresholds(
     kinds = find_text_kinds(samples)
     kept = {kind: MapThresholds.load(folder / f"{kind}.safetensors") for kind in kinds}
     if kept and None not in kept.values():
-        return {kind: levels for kind, levels in kept.items() if levels is not None}
-    choices = {kind: ThresholdSearch() for kind in kinds}
-    for number, seen in enumerate(context.picture_extractor.extract(samples, range(len(samples)))):
-        frame = comparison_size(seen.features.geometry.picture)
-        masks, known = resize_masks(seen.masks, frame), ~resize_masks(seen.ignored_masks, frame)
-        for phrase, kind in enumerate(seen.kinds):
-            overlap = threshold_overlaps(map_function(seen, phrase), masks[phrase], known[phrase])
-            choices[kind].add(overlap)
-        context.on_progress(number + 1, len(samples), f"choosing levels of {cache_name}")
-    chosen = {kind: choice.best_thresholds() for kind, choice in choices.items()}
-    found = {kind: levels for kind, levels in chosen.items() if levels is not None}
+        return {kind: thresholds for kind, thresholds in kept.items() if thresholds is not None}
+    searches = {kind: ThresholdSearch() for kind in kinds}
+    pictures = context.picture_extractor.extract(samples, range(len(samples)))
+    for number, extracted in enumerate(pictures, 1):
+        size = comparison_size(extracted.features.geometry.picture)
+        masks = resize_masks(extracted.masks, size)
+        valid = ~resize_masks(extracted.ignored_masks, size)
+        for phrase, kind in enumerate(extracted.kinds):
+            maps = map_function(extracted, phrase)
+            searches[kind].add(threshold_overlaps(maps, masks[phrase], valid[phrase]))
+        context.on_progress(number, len(samples), f"choosing levels of {cache_name}")
+    best = {kind: search.best_thresholds() for kind, search in searches.items()}
+    found = {kind: thresholds for kind, thresholds in best.items() if thresholds is not None}
     if not found:
         raise InputError(
             f"none of the {len(samples)} calibration pictures can be read; check the data"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for kind, levels in found.items():
-        levels.save(folder / f"{kind}.safetensors")
+    for kind, thresholds in found.items():
+        thresholds.save(folder / f"{kind}.safetensors")
     return found
 
 
 def apply_thresholds(maps: Tensor, thresholds: Tensor) -> Tensor:
-    """(K, a, b) maps and (K,) levels to (K, a, b) bool."""
+    """Return the maps' masks, (K, a, b) bool, from (K, a, b) maps and (K,) thresholds."""
     return maps > thresholds[:, None, None]

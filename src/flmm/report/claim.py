@@ -1,7 +1,7 @@
-"""What every claim has: a name, a way to measure it, and a way to show what came out.
+"""A claim of the report: measured results, their tables and figures.
 
-A claim's results are kept as JSON with all that they depend on; where these are the same, they are
-not measured again.
+Results are kept as JSON with a key of all that they depend on; they are measured again only when
+the key differs.
 """
 
 import json
@@ -21,7 +21,7 @@ Results = TypeVar("Results")
 
 
 def _accept_all(_context: "ReportContext") -> None:
-    """Of claims that can be measured on all data with every LMM."""
+    """Check nothing: for claims that suit all data and every LMM."""
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,22 @@ class Claim(Generic[Results]):
     """One claim of the paper."""
 
     name: str
-    """Of its files and its command."""
+    """Of its files, and its argument on the command line."""
     title: str
     results_type: type[Results]
-    """A frozen dataclass: what is measured."""
+    """A frozen dataclass."""
     version: int
-    """Counted up when the way of measuring changes."""
+    """To be increased when the measurement changes."""
     measure: Callable[[ReportContext], Results]
     render_tables: Callable[[Results], str]
-    """Markdown."""
+    """Returns Markdown."""
     draw_figures: Callable[[Results, ReportContext, Path], dict[str, str]]
-    """Writes figures to a folder; their files' names and what they show."""
+    """Writes figures to a folder; returns their captions by file name."""
     check: Callable[[ReportContext], None] = _accept_all
-    """Raises an InputError that says what the data or the LMM lack, before anything is measured."""
+    """Raises an InputError, before measuring, if the data or the LMM do not suit the claim."""
 
     def run(self, context: ReportContext, out: Path) -> Results:
-        """Measures what is not measured yet, and writes ``{name}.json``, ``.md`` and figures.
+        """Measure the claim if necessary, and write ``{name}.json``, ``.md`` and figures.
 
         Raises:
             InputError: the folder cannot be written, or the data or the LMM do not suit the claim.
@@ -62,8 +62,8 @@ class Claim(Generic[Results]):
             results = self.measure(context)
             content = {"made for": key, "results": asdict(results)}  # type: ignore[call-overload]
             _write_text(out / f"{self.name}.json", json.dumps(content, indent=1))
-        shown = self.draw_figures(results, context, out)
-        _write_text(out / f"{self.name}.md", self._render_section(results, shown))
+        captions = self.draw_figures(results, context, out)
+        _write_text(out / f"{self.name}.md", self._render_section(results, captions))
         return results
 
     def _load_results(self, out: Path, key: dict[str, str]) -> Results | None:
@@ -75,13 +75,15 @@ class Claim(Generic[Results]):
         except (OSError, ValueError, KeyError, TypeError, ValidationError):
             return None
 
-    def _render_section(self, results: Results, figures: dict[str, str]) -> str:
-        pictures = "".join(f"![{what}]({file})\n\n{what}\n\n" for file, what in figures.items())
-        return f"## {self.title}\n\n{self.render_tables(results).strip()}\n\n{pictures.strip()}\n"
+    def _render_section(self, results: Results, captions: dict[str, str]) -> str:
+        figures = "".join(
+            f"![{caption}]({file})\n\n{caption}\n\n" for file, caption in captions.items()
+        )
+        return f"## {self.title}\n\n{self.render_tables(results).strip()}\n\n{figures.strip()}\n"
 
 
 def write_page(out: Path, names: list[str]) -> Path:
-    """Joins the sections that there are into one page, beside the folder and named like it."""
+    """Join the existing sections into one page beside the folder, ``{out}.md``."""
     page = out.with_suffix(".md")
     sections = [
         _FILE_LINK.sub(f"]({out.name}/", file.read_text(encoding="utf-8"))
@@ -93,7 +95,7 @@ def write_page(out: Path, names: list[str]) -> Path:
 
 
 _FILE_LINK = re.compile(r"\]\((?!https?:)")
-"""Where a link to a file, not to an address, begins."""
+"""The start of a Markdown link to a file, not to a URL."""
 
 _INTRODUCTION = """# The paper's claims, measured
 
@@ -103,11 +105,11 @@ its words are. Here each claim is measured on the embedded model and its world o
 
 All scores are in percent, with the 95 % interval of a bootstrap over pictures in brackets. cIoU:
 sum of all intersections over sum of all unions; mIoU: mean IoU of the phrases. What a comparison
-may choose (a head, a layer, a level to cut a map at) is chosen on other pictures than those
+may choose (a head, a layer, a threshold for a map) is chosen on other pictures than those
 measured. "Whole picture" says that everything is the phrase: what no look at all would score.
 """
 
 
 def _write_text(file: Path, text: str) -> None:
-    with atomic_write(file) as place:
-        place.write_text(text, encoding="utf-8")
+    with atomic_write(file) as path:
+        path.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""All claims, in the order that the report has them."""
+"""All claims, in the order of the report."""
 
 from flmm.report.ablations import figures as ablations_figures
 from flmm.report.ablations import measurement as ablations
@@ -28,7 +28,7 @@ ABLATIONS = Claim(
     "ablations",
     "What matters in the head",
     ablations.AblationResults,
-    1,
+    2,
     ablations.measure,
     ablations.render_tables,
     ablations_figures.draw_figures,

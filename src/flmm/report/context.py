@@ -1,4 +1,4 @@
-"""What claims are measured with: the model, the data, and a folder for interrupted runs."""
+"""The model, the data and the cache folder that claims are measured with."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -15,14 +15,14 @@ from flmm.report.extraction import PROTOCOL, PictureExtractor
 
 
 class ReportContext:
-    """What claims are measured with.
+    """The model, data, cache folder and callbacks that claims are measured with.
 
     Args:
         grounder: the model.
         data: the pictures.
-        work: a folder for what a run that goes on starts from.
-        tell: given a line for each picture that is left out.
-        watch: shown (done, all, what).
+        work_folder: for intermediate results, which an interrupted run resumes from.
+        on_message: called with a line for each picture that is left out.
+        on_progress: called with (done, total, what).
     """
 
     def __init__(
@@ -41,11 +41,12 @@ class ReportContext:
 
     @cached_property
     def picture_extractor(self) -> PictureExtractor:
+        """Extractor of the grounder's features."""
         return PictureExtractor(self.grounder, self.on_message)
 
     @cached_property
     def cache_key(self) -> dict[str, str]:
-        """All that measurements depend on, where nothing is trained."""
+        """All that measurements depend on beside training."""
         record = build_run_record(
             self.grounder, Benchmark(self.data.name, {}, self.data.measured), PROTOCOL
         )
@@ -59,11 +60,11 @@ class ReportContext:
         }
 
     def fingerprint_samples(self, samples: Sequence[Sample]) -> str:
-        """Which pictures and texts these are; at least one picture."""
+        """Return the number and a fingerprint of at least one sample."""
         record = build_run_record(self.grounder, Benchmark(self.data.name, {}, samples), PROTOCOL)
         return f"{record.samples} pictures, {record.samples_fingerprint}"
 
 
 def key_digest(key: dict[str, str]) -> str:
-    """A short name for a key."""
+    """Return a digest of a key, for file names."""
     return blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()

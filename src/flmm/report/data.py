@@ -1,4 +1,4 @@
-"""Which pictures the claims are measured on, and which choices are made on: never the same ones."""
+"""The pictures that claims are measured on, and others for calibration and training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,6 @@ from flmm.data.sources import DataSource, StickersSource
 from flmm.errors import InputError
 from flmm.stickers.dataset import EVALUATION_SEED, VALIDATION_SEED
 
-CALIBRATION_PICTURES = 60
 _MAX_EXPRESSIONS = 6
 _MAX_TRAINING_EXPRESSIONS = 3
 
@@ -24,21 +23,21 @@ class ReportData:
     name: str
     measured: tuple[Sample, ...]
     calibration: tuple[Sample, ...]
-    """On which the comparisons choose their best head, layer and level."""
+    """For choosing heads, layers and thresholds."""
     training: tuple[Sample, ...]
-    """From which the small decoders of the ablations learn."""
+    """For training the small heads of the ablations."""
     source: DataSource
-    """What was read, as training's settings name it."""
+    """The data source, for the training settings."""
 
 
 def read_sticker_data(folder: Path, scenes: int, calibration: int, training: int) -> ReportData:
-    """Scenes of the embedded world; measured and chosen on are ones that its model never saw.
+    """Read sticker scenes; the embedded model was not trained on those measured or calibrated on.
 
-    Of a scene's many expressions, a few are taken by chance, always the same ones.
+    A few expressions of each scene are kept, drawn with a fixed seed.
 
     Args:
-        folder: where they are drawn to.
-        scenes, calibration, training: how many.
+        folder: the pictures are written there.
+        scenes, calibration, training: numbers of pictures.
 
     Raises:
         InputError: the folder cannot be written.
@@ -47,7 +46,8 @@ def read_sticker_data(folder: Path, scenes: int, calibration: int, training: int
     def read(count: int, first: int, expressions: int = _MAX_EXPRESSIONS) -> tuple[Sample, ...]:
         samples = read_sticker_scenes(folder, count, first)
         return tuple(
-            _limit_expressions(one, expressions, first + place) for place, one in enumerate(samples)
+            _limit_expressions(sample, expressions, seed)
+            for seed, sample in enumerate(samples, first)
         )
 
     return ReportData(
@@ -64,12 +64,13 @@ def read_sticker_data(folder: Path, scenes: int, calibration: int, training: int
 def read_source_data(
     source: DataSource, base: Path, max_pictures: int, calibration: int, training: int
 ) -> ReportData:
-    """A benchmark's pictures, divided: the first ones to choose on, then to learn from, the rest.
+    """Read a data source; its first pictures are for calibration, the next for training.
 
     Args:
-        source, base: what to read, and what its relative paths are relative to.
-        pictures: how many to measure at most.
-        calibration, training: how many.
+        source: the data source.
+        base: the folder of its relative paths.
+        max_pictures: at most so many are measured.
+        calibration, training: numbers of pictures.
 
     Raises:
         InputError: it cannot be read, or leaves none to measure.
@@ -78,8 +79,9 @@ def read_source_data(
     first = calibration + training
     if len(samples) <= first:
         raise InputError(
-            f"data {source.name!r} has {len(samples)} pictures; the first {first} are there to"
-            " choose and to learn on, so give more, or fewer of those"
+            f"data {source.name!r} has {len(samples)} pictures; calibration and training take"
+            f" the first {first}, which leaves none to measure; give more pictures, or lower"
+            " --calibration or --training"
         )
     return ReportData(
         source.name,
@@ -91,24 +93,22 @@ def read_source_data(
 
 
 def _limit_expressions(sample: Sample, max_expressions: int, seed: int) -> Sample:
-    """The captions, and some of the expressions."""
+    """Keep all captions, and at most ``max_expressions`` other texts."""
     texts = sample.texts
-    others = [place for place, text in enumerate(texts) if text.kind != "caption"]
-    chosen = np.random.default_rng(seed).permutation(others)[:max_expressions].tolist()
+    others = [index for index, text in enumerate(texts) if text.kind != "caption"]
+    kept = np.random.default_rng(seed).permutation(others)[:max_expressions].tolist()
     return replace(
         sample,
         texts=tuple(
-            text
-            for place, text in enumerate(texts)
-            if text.kind == "caption" or place in set(chosen)
+            text for index, text in enumerate(texts) if text.kind == "caption" or index in kept
         ),
     )
 
 
 def find_text_kinds(samples: Sequence[Sample]) -> tuple[str, ...]:
-    """The kinds of text that there are, in the order of ``KINDS``."""
-    there = {text.kind for sample in samples for text in sample.texts}
-    return tuple(kind for kind in TEXT_KINDS if kind in there)
+    """Return the kinds of text in the samples, in the order of ``TEXT_KINDS``."""
+    present = {text.kind for sample in samples for text in sample.texts}
+    return tuple(kind for kind in TEXT_KINDS if kind in present)
 
 
 TEXT_KINDS = {
@@ -116,4 +116,4 @@ TEXT_KINDS = {
     "expression": "one referring expression at a time",
     "instruction": "what a question is about",
 }
-"""The kinds of text, and how the LMM is asked them."""
+"""Kinds of text, and how each is given to the LMM."""

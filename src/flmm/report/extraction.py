@@ -1,4 +1,4 @@
-"""Pictures as the frozen LMM sees them: every attention map of every phrase, and the true masks.
+"""Features and true masks of pictures: every attention map of every phrase.
 
 Letters: ``P`` phrases, ``M`` layers (times views), ``N`` heads, ``h w`` image-token grid, ``H W``
 picture size.
@@ -23,13 +23,13 @@ PROTOCOL = ReferringProtocol.ONE_BY_ONE
 
 @dataclass(frozen=True)
 class ExtractedPicture:
-    """One picture and the phrases of its texts."""
+    """Features and true masks of one picture's phrases."""
 
     index: int
-    """Its place among the samples."""
+    """Index of its sample."""
     picture_exchanges: PictureExchanges
     features: GroundingFeatures
-    """With all M·N maps of each phrase, whatever the head keeps."""
+    """With all M·N maps of each phrase, not only those that the head keeps."""
     masks: Tensor
     """(P, H, W) bool."""
     ignored_masks: Tensor
@@ -45,7 +45,7 @@ class ExtractedPicture:
 
 
 class PictureExtractor:
-    """A grounder's frozen models, for looking at all that they offer a head."""
+    """Extractor of all features that a grounder's frozen LMM and SAM give for a head."""
 
     def __init__(self, grounder: Grounder, on_message: Callable[[str], None]) -> None:
         self.grounder = grounder
@@ -59,29 +59,35 @@ class PictureExtractor:
     def extract(
         self, samples: Sequence[Sample], indices: Sequence[int]
     ) -> Iterator[ExtractedPicture]:
-        """Those of the numbered samples that can be read."""
-        live = UncachedDataset(samples, self.feature_extractor, PROTOCOL, self._on_message)
-        for number in indices:
-            read = live.load_sample(number)
-            if read is None:
+        """Yield the features of samples by index; those that cannot be read are left out."""
+        dataset = UncachedDataset(samples, self.feature_extractor, PROTOCOL, self._on_message)
+        for index in indices:
+            loaded = dataset.load_sample(index)
+            if loaded is None:
                 continue
-            sample, asked = read
-            (features,) = self.feature_extractor.extract([asked])
-            owners = [owner for exchange in asked.exchanges for owner in exchange.phrase_indices]
+            sample, picture_exchanges = loaded
+            (features,) = self.feature_extractor.extract([picture_exchanges])
+            owners = [
+                owner
+                for exchange in picture_exchanges.exchanges
+                for owner in exchange.phrase_indices
+            ]
             phrases = [sample.texts[text].text.phrases[phrase] for text, phrase in owners]
             kinds = tuple(sample.texts[text].text.kind for text, _ in owners)
-            said = tuple(
+            phrase_texts = tuple(
                 sample.texts[text].text.text[phrase.start : phrase.end]
                 for (text, _), phrase in zip(owners, phrases, strict=True)
             )
-            masks, ignored = build_targets(sample, asked)
-            things = tuple(phrase.is_thing for phrase in phrases)
-            yield ExtractedPicture(number, asked, features, masks, ignored, said, kinds, things)
+            masks, ignored = build_targets(sample, picture_exchanges)
+            is_thing = tuple(phrase.is_thing for phrase in phrases)
+            yield ExtractedPicture(
+                index, picture_exchanges, features, masks, ignored, phrase_texts, kinds, is_thing
+            )
 
 
 @torch.no_grad()
 def predict_head_masks(head: GroundingHead, features: GroundingFeatures) -> tuple[Tensor, Tensor]:
-    """(P, H, W) bool from the mask decoder and from the refiner, on the CPU."""
+    """Predict (P, H, W) bool, of the mask decoder and of the refiner, on the CPU."""
     kept = tuple(
         replace(phrase, attention=head.config.select_maps(phrase.attention))
         for phrase in features.phrases

@@ -1,4 +1,4 @@
-"""Overlaps of many methods' masks with the true ones, phrase by phrase, and scores with intervals.
+"""Overlaps of several methods' masks with true masks, and scores with intervals.
 
 Letters: ``n`` phrases, ``K`` methods, ``B`` resamples.
 """
@@ -23,8 +23,6 @@ from flmm.report.data import TEXT_KINDS
 from flmm.report.extraction import ExtractedPicture
 
 _PICTURES_PER_FILE = 8
-
-
 _NUM_RESAMPLES = 2000
 PARTS = ("all", "things", "stuff")
 _THING_CODES = {True: 1, False: 0, None: -1}
@@ -44,7 +42,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Score:
-    """Of one method over some phrases."""
+    """The score of one method over some phrases."""
 
     cumulative_iou: Interval
     mean_iou: Interval
@@ -53,12 +51,12 @@ class Score:
 
 @dataclass(frozen=True)
 class OverlapTable:
-    """A row a phrase, a column a method."""
+    """A table with one row for each phrase and one column for each method."""
 
     picture: Tensor
-    """(n,) int64: the picture's number."""
+    """(n,) int64: the picture's index."""
     kind: Tensor
-    """(n,) int64: place in ``KINDS``."""
+    """(n,) int64: index into ``TEXT_KINDS``."""
     thing: Tensor
     """(n,) int64: 1 thing, 0 stuff, -1 unknown."""
     intersection: Tensor
@@ -68,7 +66,7 @@ class OverlapTable:
 
     @staticmethod
     def from_picture(extracted: ExtractedPicture, overlap: Overlap) -> "OverlapTable":
-        """One picture's rows; (P, K) overlaps."""
+        """Return one picture's rows, from (P, K) overlaps."""
         kinds = list(TEXT_KINDS)
         return OverlapTable(
             torch.full((len(extracted.kinds),), extracted.index),
@@ -80,56 +78,58 @@ class OverlapTable:
 
     @staticmethod
     def concatenate(tables: Sequence["OverlapTable"]) -> "OverlapTable":
-        """All rows, in order; at least one table."""
+        """Join the rows of at least one table, in order."""
         return OverlapTable(
-            *(torch.cat([getattr(one, name) for one in tables]) for name in _COLUMNS)
+            *(torch.cat([getattr(table, name) for table in tables]) for name in _COLUMNS)
         )
 
     def save(self, file: Path) -> None:
-        """Writes the file, whole or not at all."""
-        with atomic_write(file) as place:
-            save_file({name: getattr(self, name).contiguous() for name in _COLUMNS}, place)
+        """Write the file, whole or not at all."""
+        with atomic_write(file) as path:
+            save_file({name: getattr(self, name).contiguous() for name in _COLUMNS}, path)
 
     @staticmethod
     def load(file: Path) -> "OverlapTable | None":
-        """The table in a file; None where there is none, or a damaged one."""
+        """Load a file; None if it is missing or damaged."""
         try:
-            found = load_file(file)
-            return OverlapTable(*(found[name] for name in _COLUMNS))
+            tensors = load_file(file)
+            return OverlapTable(*(tensors[name] for name in _COLUMNS))
         except (OSError, SafetensorError, KeyError):
             return None
 
     @property
     def num_pictures(self) -> int:
-        """How many there are."""
+        """Number of different pictures."""
         return len(set(self.picture.tolist()))
 
     def select_rows(self, kind: str | None, part: str = "all") -> Tensor:
-        """(n,) bool: the phrases of one kind of text (None: of all) and of ``PARTS``."""
-        chosen = self.kind >= 0 if kind is None else self.kind == list(TEXT_KINDS).index(kind)
-        return chosen if part == "all" else chosen & (self.thing == _THING_CODES[part == "things"])
+        """Return (n,) bool: the phrases of a kind of text (None: all), and of one of ``PARTS``."""
+        rows = self.kind >= 0 if kind is None else self.kind == list(TEXT_KINDS).index(kind)
+        return rows if part == "all" else rows & (self.thing == _THING_CODES[part == "things"])
 
     def compute_scores(self, rows: Tensor) -> list[Score]:
-        """Each method's over the chosen phrases, at least one."""
+        """Compute each method's score over the given rows, (n,) bool with at least one true."""
         overlap = Overlap(self.intersection[rows], self.union[rows])
-        numbers = self.picture[rows].tolist()
-        places = {number: place for place, number in enumerate(dict.fromkeys(numbers))}
-        owner = torch.tensor([places[number] for number in numbers])
-        count = len(places)
+        pictures = self.picture[rows].tolist()
+        indices = {picture: index for index, picture in enumerate(dict.fromkeys(pictures))}
+        owner = torch.tensor([indices[picture] for picture in pictures])
+        count = len(indices)
 
-        def by_picture(values: Tensor) -> Tensor:
+        def sum_by_picture(values: Tensor) -> Tensor:
             return torch.zeros(count, values.shape[1], dtype=torch.float64).index_add(
                 0, owner, values.double()
             )
 
-        shared, together, iou = map(by_picture, (overlap.intersection, overlap.union, overlap.iou))
-        phrases = by_picture(torch.ones(len(owner), 1))
+        intersection, union, iou = map(
+            sum_by_picture, (overlap.intersection, overlap.union, overlap.iou)
+        )
+        phrases = sum_by_picture(torch.ones(len(owner), 1))
         weights = _bootstrap_weights(count)
-        cumulative = 100 * (weights @ shared) / (weights @ together).clamp_min(1)
+        cumulative = 100 * (weights @ intersection) / (weights @ union).clamp_min(1)
         mean = 100 * (weights @ iou) / (weights @ phrases)
         return [
-            Score(_percentile_interval(one), _percentile_interval(other), len(owner))
-            for one, other in zip(cumulative.T, mean.T, strict=True)
+            Score(_percentile_interval(cumulative_iou), _percentile_interval(mean_iou), len(owner))
+            for cumulative_iou, mean_iou in zip(cumulative.T, mean.T, strict=True)
         ]
 
 
@@ -137,31 +137,31 @@ _COLUMNS = tuple(field.name for field in fields(OverlapTable))
 
 
 def share_interval(outcomes: Sequence[Sequence[bool]]) -> Interval | None:
-    """How much of all is true; each picture has its marks, or none. None where no picture has."""
-    counts = torch.tensor([[sum(of_picture), len(of_picture)] for of_picture in outcomes]).double()
+    """Return the share of true outcomes, given by picture; None without any outcome."""
+    counts = torch.tensor([[sum(picture), len(picture)] for picture in outcomes]).double()
     if not counts[:, 1].any():
         return None
-    right, asked = (_bootstrap_weights(len(outcomes)) @ counts).T
-    # A resample may hold none of the pictures that have marks.
-    return _percentile_interval(100 * right[asked > 0] / asked[asked > 0])
+    true, total = (_bootstrap_weights(len(outcomes)) @ counts).T
+    # A resample may have only pictures without outcomes.
+    return _percentile_interval(100 * true[total > 0] / total[total > 0])
 
 
 def mean_interval(values: Tensor) -> Interval:
-    """The mean of (n,) values, one a picture, in percent; at least one."""
+    """Return the mean, in percent, of (n,) values, one for each of at least one picture."""
     weights = _bootstrap_weights(len(values))
     return _percentile_interval(100 * (weights @ values.double()) / len(values))
 
 
 def _bootstrap_weights(count: int) -> Tensor:
-    """(1 + B, n) float64: how often each of ``count`` pictures is there; first, each once."""
-    drawn = np.random.default_rng(0).multinomial(
+    """Return (1 + B, count) float64: how often each resample has each picture; first, each once."""
+    resamples = np.random.default_rng(0).multinomial(
         count, np.full(count, 1 / count), size=_NUM_RESAMPLES
     )
-    return torch.cat([torch.ones(1, count), torch.from_numpy(drawn)]).double()
+    return torch.cat([torch.ones(1, count), torch.from_numpy(resamples)]).double()
 
 
 def _percentile_interval(values: Tensor) -> Interval:
-    """(1 + B,): the sample's own value, then the resamples'."""
+    """Return the interval of (1 + B,) values: the sample's own, then the resamples'."""
     low, high = values[1:].quantile(torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
     return Interval(values[0].item(), low, high)
 
@@ -172,13 +172,13 @@ def measure_overlaps(
     samples: Sequence[Sample],
     measure_picture: Callable[[ExtractedPicture], OverlapTable],
 ) -> OverlapTable:
-    """The rows of all pictures that can be read.
+    """Measure all pictures that can be read, except those already on disk; return their rows.
 
     Args:
-        bench: with the model.
-        what: a name for the measurement, and all that it depends on beside the bench's key.
+        context: the model, and the folder of the tables on disk.
+        cache_name: a name, a blank, and all that rows depend on beside ``context.cache_key``.
         samples: the pictures.
-        measure: the rows of one of them.
+        measure_picture: returns one picture's rows.
 
     Raises:
         InputError: none can be read.
@@ -189,26 +189,27 @@ def measure_overlaps(
     )
     folder.mkdir(parents=True, exist_ok=True)
     tables: list[OverlapTable] = []
-    begun = time.monotonic()
-    made = 0
+    start = time.monotonic()
+    num_measured = 0
     for first in range(0, len(samples), _PICTURES_PER_FILE):
-        numbers = range(first, min(first + _PICTURES_PER_FILE, len(samples)))
+        indices = range(first, min(first + _PICTURES_PER_FILE, len(samples)))
         file = folder / f"{first:06d}.safetensors"
         table = OverlapTable.load(file)
         if table is None:
             rows = [
-                measure_picture(seen)
-                for seen in context.picture_extractor.extract(samples, numbers)
+                measure_picture(extracted)
+                for extracted in context.picture_extractor.extract(samples, indices)
             ]
             if not rows:
                 continue
             table = OverlapTable.concatenate(rows)
             table.save(file)
-            made += len(numbers)
+            num_measured += len(indices)
         tables.append(table)
-        seconds = (time.monotonic() - begun) / max(made, 1) * (len(samples) - numbers.stop)
+        seconds_each = (time.monotonic() - start) / max(num_measured, 1)
+        seconds = seconds_each * (len(samples) - indices.stop)
         context.on_progress(
-            numbers.stop, len(samples), f"{cache_name.split()[0]}, {seconds:.0f} s left"
+            indices.stop, len(samples), f"{cache_name.split()[0]}, {seconds:.0f} s left"
         )
     if not tables:
         raise InputError(f"none of the {len(samples)} pictures can be read; check the data")
@@ -216,21 +217,28 @@ def measure_overlaps(
 
 
 def compute_overlaps(extracted: ExtractedPicture, masks: Tensor) -> OverlapTable:
-    """A picture's rows; (P, K, H, W) bool, K masks of each phrase."""
-    both = [
-        compute_phrase_overlap(found, truth, ~ignored)
-        for found, truth, ignored in zip(
+    """Return a picture's rows, from (P, K, H, W) bool: K masks of each phrase."""
+    overlaps = [
+        compute_phrase_overlap(phrase_masks, truth, ~ignored)
+        for phrase_masks, truth, ignored in zip(
             masks, extracted.masks, extracted.ignored_masks, strict=True
         )
     ]
-    shared, together = torch.stack(both, 1)
-    return OverlapTable.from_picture(extracted, Overlap(shared, together))
+    intersections, unions = torch.stack(overlaps, 1)
+    return OverlapTable.from_picture(extracted, Overlap(intersections, unions))
 
 
 def compute_phrase_overlap(masks: Tensor, truth: Tensor, valid: Tensor, scale: float = 1) -> Tensor:
-    """(2, K) intersections and unions, in pixels ÷ ``scale``; (K, a, b), (a, b) and (a, b) bool."""
+    """Compute (2, K) intersections and unions, in pixels divided by ``scale``.
+
+    Args:
+        masks: (K, a, b) bool.
+        truth: (a, b) bool.
+        valid: (a, b) bool; other pixels do not count.
+        scale: pixels per unit of the result.
+    """
     truth = truth & valid
     masks = masks & valid
-    shared = (masks & truth).flatten(1).sum(1)
-    together = (masks | truth).flatten(1).sum(1)
-    return torch.stack([shared, together]).double() / scale
+    intersections = (masks & truth).flatten(1).sum(1)
+    unions = (masks | truth).flatten(1).sum(1)
+    return torch.stack([intersections, unions]).double() / scale

@@ -1,4 +1,4 @@
-"""How figures look: readable in print, and by people with any colour vision."""
+"""The style of figures: readable in print, and with any colour vision."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE_WIDTH = 7.2
-"""Inches, of a page's two columns."""
+"""Inches: two columns of a page."""
 DARK_GREY = "#26262b"
 LIGHT_GREY = "#d8d8dc"
 PALETTE = tuple(to_hex(colour) for colour in PHRASE_COLOURS)
@@ -36,43 +36,43 @@ _MATPLOTLIB_SETTINGS: dict[str, object] = {
 
 @contextmanager
 def open_figure(file: Path, height: float, photographs: bool = False) -> "Iterator[Figure]":
-    """A figure of so many inches, written when the block ends.
+    """Yield a figure of ``height`` inches, and write it as PNG at the end of the block.
 
-    One without photographs has a palette, which makes its file several times smaller.
+    Without photographs, the file has a palette, which makes it several times smaller.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    # Its stub lists all names as literals, which a dictionary of settings does not have.
+    # The type stub takes literal names only, which a dictionary of settings lacks.
     rc_context = cast(
         "Callable[[dict[str, object]], AbstractContextManager[None]]", pyplot.rc_context
     )
 
     with rc_context(_MATPLOTLIB_SETTINGS):
-        drawn = pyplot.figure(figsize=(PAGE_WIDTH, height), layout="constrained")
+        figure = pyplot.figure(figsize=(PAGE_WIDTH, height), layout="constrained")
         try:
-            yield drawn
-            with atomic_write(file) as place:
-                whole = BytesIO()
-                drawn.savefig(whole, format="png", dpi=140 if photographs else 200)
-                pixels = Image.open(whole).convert("RGB")
+            yield figure
+            with atomic_write(file) as path:
+                buffer = BytesIO()
+                figure.savefig(buffer, format="png", dpi=140 if photographs else 200)
+                pixels = Image.open(buffer).convert("RGB")
                 if not photographs:
                     pixels = pixels.quantize(256)
-                pixels.save(place, format="png", optimize=True)
+                pixels.save(path, format="png", optimize=True)
         finally:
-            pyplot.close(drawn)
+            pyplot.close(figure)
 
 
 def heatmap_colours() -> "Colormap":
-    """From dark to bright, so that a print in grey says the same."""
+    """Return a colormap from dark to bright, readable in greyscale print."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("heat", [to_hex(colour) for colour in HEATMAP_COLOURS])
 
 
 def draw_grid(axes: "Axes", axis: str) -> None:
-    """Faint lines across one axis, without ticks."""
+    """Draw faint grid lines across one axis, and remove ticks."""
     axes.grid(True, axis="x" if axis == "x" else "y", color=LIGHT_GREY, linewidth=0.6)
     axes.tick_params(length=0)

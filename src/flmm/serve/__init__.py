@@ -1,1 +1,1 @@
-"""flmm over HTTP: one process, one model, an API that OpenAI's clients speak."""
+"""The HTTP server: one process, one model, an API for OpenAI's clients."""

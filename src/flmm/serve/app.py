@@ -1,4 +1,4 @@
-"""The application: all routes around one grounder."""
+"""The ASGI application: all routes, around one grounder."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,8 +11,15 @@ from starlette.types import ASGIApp
 
 import flmm
 from flmm.errors import InputError
-from flmm.serve import errors as problems
 from flmm.serve.common.openapi import build_request_schemas
+from flmm.serve.errors import (
+    APIError,
+    handle_api_error,
+    handle_client_disconnect,
+    handle_http_exception,
+    handle_input_error,
+    handle_unexpected_error,
+)
 from flmm.serve.monitoring import create_monitoring_router
 from flmm.serve.openai.requests import ChatRequest
 from flmm.serve.openai.routes import create_openai_router
@@ -28,9 +35,9 @@ if TYPE_CHECKING:
 
 
 def create_app(grounder: "Grounder", settings: ServerSettings) -> ASGIApp:
-    """The whole server as an ASGI application.
+    """Return the whole server as an ASGI application.
 
-    The grounder belongs to it from now on, until the application's lifespan ends.
+    Until the application's lifespan ends, nobody else may use the grounder.
     """
     service = Service(grounder, settings)
 
@@ -43,16 +50,16 @@ def create_app(grounder: "Grounder", settings: ServerSettings) -> ASGIApp:
         title="flmm",
         version=flmm.__version__,
         summary="Asks a multimodal model about pictures, and shows where its words are in them.",
-        # The pages that FastAPI has for these load scripts from elsewhere.
+        # FastAPI's documentation pages load scripts from other hosts.
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
         exception_handlers={
-            problems.APIError: problems.handle_api_error,
-            InputError: problems.handle_input_error,
-            HTTPException: problems.handle_http_exception,
-            ClientDisconnect: problems.handle_client_disconnect,
-            Exception: problems.handle_unexpected_error,
+            APIError: handle_api_error,
+            InputError: handle_input_error,
+            HTTPException: handle_http_exception,
+            ClientDisconnect: handle_client_disconnect,
+            Exception: handle_unexpected_error,
         },
     )
     app.include_router(create_openai_router(service))
@@ -63,16 +70,16 @@ def create_app(grounder: "Grounder", settings: ServerSettings) -> ASGIApp:
     paths = frozenset(app.openapi()["paths"])
 
     def count_response(path: str, status: int) -> None:
-        # Paths that strangers make up shall not fill the memory.
+        # Unknown paths share one label, so that clients cannot fill the memory with labels.
         service.metrics.count_response(path if path in paths else "other", status)
 
     return ProtectionMiddleware(app, settings, count_response)
 
 
 def _add_to_openapi(app: FastAPI) -> None:
-    """Adds what FastAPI cannot see, since bodies are read by us."""
-    described = app.openapi()
+    """Add schemas and API keys: FastAPI does not see them, since the routes parse bodies."""
+    description = app.openapi()
     schemas = build_request_schemas([ChatRequest, GroundRequest, SegmentRequest, AttendRequest])
-    described.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
-    described["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    described["security"] = [{"key": []}, {}]
+    description.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
+    description["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    description["security"] = [{"key": []}, {}]

@@ -1,4 +1,4 @@
-"""Refusals and failures, in the shape in which OpenAI's clients expect them."""
+"""API errors in OpenAI's format, and the handlers that respond with them."""
 
 from collections.abc import Mapping
 from typing import TypedDict
@@ -11,12 +11,12 @@ from flmm.errors import InputError
 
 
 class APIError(Exception):
-    """A request that is refused.
+    """An error that the client is told of.
 
     Args:
-        status: HTTP's.
+        status: HTTP status.
         code: one word for programs.
-        message: one line for people: what is wrong, the value, what to do.
+        message: one line for people: what is wrong, the value, the remedy.
         param: the field at fault.
         headers: of the response.
     """
@@ -38,14 +38,15 @@ class APIError(Exception):
 
     @classmethod
     def from_input_error(cls, error: InputError, param: str | None = None) -> "APIError":
-        """What the layers below say of a user's mistake."""
+        """Return the API error for a user's mistake that the library found."""
         return cls(400, "invalid_value", str(error), param)
 
     def to_response(self) -> JSONResponse:
+        """Return the error's JSON response."""
         return JSONResponse(self.to_dict(), self.status, self.headers)
 
     def to_dict(self) -> "ErrorContent":
-        """The response's JSON."""
+        """Return the response's JSON."""
         return {
             "error": {
                 "message": self.message,
@@ -57,7 +58,7 @@ class APIError(Exception):
 
 
 class ErrorDetail(TypedDict):
-    """What went wrong."""
+    """What OpenAI's error object contains."""
 
     message: str
     type: str
@@ -72,7 +73,7 @@ class ErrorContent(TypedDict):
 
 
 INTERNAL_ERROR = APIError(500, "internal_error", "flmm failed; the server's log says more")
-"""Our own mistake, which no client learns more about."""
+"""A failure of the server; clients learn no details."""
 
 _TYPES = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error",
@@ -80,7 +81,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-# No standard status says so; nginx's is the one that logs and dashboards know.
+# nginx's status, which logs and dashboards know: HTTP has none for this.
 CLIENT_CLOSED_REQUEST = 499
 
 
@@ -89,40 +90,42 @@ def _default_error_type(status: int) -> str:
 
 
 async def handle_api_error(_: Request, error: Exception) -> JSONResponse:
-    """A refusal's response."""
+    """Return the response to an ``APIError``."""
     assert isinstance(error, APIError)
     return error.to_response()
 
 
 async def handle_input_error(_: Request, error: Exception) -> JSONResponse:
-    """The response to a user's mistake that a layer below found."""
+    """Return the response to an ``InputError`` of the library."""
     assert isinstance(error, InputError)
     return APIError.from_input_error(error).to_response()
 
 
 async def handle_http_exception(request: Request, error: Exception) -> JSONResponse:
-    """The response where no route fits."""
+    """Return the response where no route matches."""
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code == 404:
-        problem = APIError(404, "not_found", f"there is no {path!r} here; /openapi.json lists all")
+        api_error = APIError(
+            404, "not_found", f"there is no {path!r} here; /openapi.json lists all"
+        )
     elif error.status_code == 405:
-        problem = APIError(
+        api_error = APIError(
             405,
             "method_not_allowed",
             f"{path!r} does not take {request.method}; /openapi.json says what it takes",
             headers=error.headers,
         )
     else:
-        problem = APIError(error.status_code, "invalid_request", str(error.detail))
-    return problem.to_response()
+        api_error = APIError(error.status_code, "invalid_request", str(error.detail))
+    return api_error.to_response()
 
 
 async def handle_client_disconnect(_: Request, _error: Exception) -> Response:
-    """The response to a client that went away while it was sending its body: it has no reader."""
+    """Return a response for logs only: the client disconnected while it sent its body."""
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 async def handle_unexpected_error(_: Request, _error: Exception) -> JSONResponse:
-    """The response to our own mistake; the server logs the traceback."""
+    """Return the response to a failure of the server, which logs the traceback."""
     return INTERNAL_ERROR.to_response()

@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus."""
+"""The server's metrics, for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -6,7 +6,7 @@ _SECONDS_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 6
 
 
 class Metrics:
-    """One server's; nothing of them is shared between servers of a process."""
+    """The metrics of one server; servers in one process share nothing."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -25,7 +25,7 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=registry,
         )
-        self.answer_tokens = Counter("flmm_answer_tokens", "Tokens said.", registry=registry)
+        self.answer_tokens = Counter("flmm_answer_tokens", "Tokens generated.", registry=registry)
         self.phrases = Counter("flmm_phrases", "Phrases grounded.", registry=registry)
         self.first_token_seconds = Histogram(
             "flmm_first_token_seconds",
@@ -47,9 +47,9 @@ class Metrics:
         )
 
     def count_response(self, path: str, status: int) -> None:
-        """A response began."""
+        """Count a response, when it begins."""
         self._responses.labels(path, str(status)).inc()
 
     def render(self) -> bytes:
-        """All of them in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

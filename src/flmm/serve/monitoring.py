@@ -16,16 +16,16 @@ class Health(ReplyModel):
     model: str
     lmm: str
     served: int = Field(description="Requests that are served or wait.")
-    queue: int = Field(description="How many of them there may be.")
+    queue: int = Field(description="The most requests that may be served or wait.")
 
 
 def create_monitoring_router(service: Service) -> APIRouter:
-    """How the server is."""
+    """Return the routes for health and metrics."""
     router = APIRouter(tags=["watching"])
 
     @router.get("/healthz")
     async def health() -> Health:
-        """Whether the server takes requests."""
+        """Report whether the server accepts requests."""
         queue = service.queue
         return Health(
             status="ending" if queue.is_closing else "ok",
@@ -37,7 +37,7 @@ def create_monitoring_router(service: Service) -> APIRouter:
 
     @router.get("/metrics", response_class=Response, responses=ERROR_RESPONSES)
     async def metrics() -> Response:
-        """What happened so far, in Prometheus' text format."""
+        """Return the server's metrics in Prometheus' text format."""
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -1,4 +1,4 @@
-"""Runs the server until it is told to end."""
+"""The server process: socket, signals and memory settings."""
 
 import ctypes
 import signal
@@ -20,38 +20,38 @@ if TYPE_CHECKING:
 
 _KEEP_ALIVE_SECONDS = 20
 _LISTEN_BACKLOG = 256
-# Of glibc's mallopt: bytes that are kept, bytes above which a block is mapped apart, heaps.
+# glibc's mallopt: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (both in bytes), M_ARENA_MAX.
 _MALLOC_OPTIONS = {-1: 2**30, -3: 2**25, -8: 1}
 _TRIM_INTERVAL_SECONDS = 10
 
 
 def listen(settings: ServerSettings) -> socket.socket:
-    """The server's socket.
+    """Return the server's listening socket.
 
     Raises:
-        InputError: the address cannot be had.
+        InputError: the address is not available.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    opened = socket.socket(family)
+    server_socket = socket.socket(family)
     try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((settings.host, settings.port))
-        opened.listen(_LISTEN_BACKLOG)
+        server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server_socket.bind((settings.host, settings.port))
+        server_socket.listen(_LISTEN_BACKLOG)
     except (OSError, OverflowError) as error:
-        opened.close()
+        server_socket.close()
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(
             f"cannot listen on {settings.host}:{settings.port} ({reason});"
             " choose another --port or --host"
         ) from error
-    return opened
+    return server_socket
 
 
 def create_server(grounder: "Grounder", settings: ServerSettings) -> uvicorn.Server:
-    """A server that is not started; ``run(sockets=[...])`` starts it.
+    """Return a server that is not started; ``run(sockets=[...])`` starts it.
 
-    It ends when its process is interrupted or terminated, or ``should_exit`` is set, and finishes
-    what it has begun. The grounder belongs to it from now on.
+    It ends when its process is interrupted or terminated, or ``should_exit`` is set, after it has
+    finished all admitted requests. Nobody else may use the grounder.
     """
     config = uvicorn.Config(
         create_app(grounder, settings),
@@ -67,31 +67,31 @@ def create_server(grounder: "Grounder", settings: ServerSettings) -> uvicorn.Ser
 def serve(
     grounder: "Grounder", settings: ServerSettings, on_message: Callable[[str], None]
 ) -> None:
-    """Serves until the process is interrupted or terminated, and finishes what it has begun.
+    """Serve until the process is interrupted or terminated; finish all admitted requests.
 
     Args:
-        grounder: belongs to the server from now on.
+        grounder: nobody else may use it.
         settings: the server's.
-        tell: is told the address when the server takes requests.
+        on_message: called with a line that names the address, just before the server starts.
 
     Raises:
-        InputError: the address cannot be had.
+        InputError: the address is not available.
     """
-    with _tune_process(), listen(settings) as opened:
-        host, port = opened.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
+    with _tune_process(), listen(settings) as server_socket:
+        host, port = server_socket.getsockname()[:2]
+        url_host = f"[{host}]" if ":" in host else host
         server = create_server(grounder, settings)
-        # uvicorn hands a signal on when it is done, which would end the process as if by force.
+        # uvicorn raises the signal again at its end: the default handler would kill the process.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, server.handle_exit)
-        on_message(f"serving {grounder.model} on http://{shown}:{port}")
-        server.run(sockets=[opened])
+        on_message(f"serving {grounder.model} on http://{url_host}:{port}")
+        server.run(sockets=[server_socket])
 
 
 @contextmanager
 def _tune_process() -> Iterator[None]:
-    """Sets the process up for two threads that run models side by side."""
-    # With all cores each, they would wait for each other at every step.
+    """Set up threads and memory for two threads that run models side by side."""
+    # If both used all cores, they would wait for each other at every step.
     torch.set_num_threads(max(torch.get_num_threads() // 2, 1))
     try:
         library = ctypes.CDLL(None)
@@ -99,21 +99,21 @@ def _tune_process() -> Iterator[None]:
     except (AttributeError, OSError, TypeError):
         yield
         return
-    # Each batch asks for what the last one has freed: glibc would give it back to the system and
-    # fetch it anew, page by page.
+    # Each batch allocates what the last one freed: glibc would return it to the system and fetch it
+    # again, page by page.
     for option, value in _MALLOC_OPTIONS.items():
         set_option(option, value)
-    ended = Event()
+    stopped = Event()
 
     def trim_memory() -> None:
-        # What lies free between others is else kept for good, and grows with every odd batch.
-        while not ended.wait(_TRIM_INTERVAL_SECONDS):
+        # Else free memory between used blocks is never returned, and grows with unusual batches.
+        while not stopped.wait(_TRIM_INTERVAL_SECONDS):
             trim(0)
 
-    keeper = Thread(target=trim_memory, name="memory", daemon=True)
-    keeper.start()
+    trimmer = Thread(target=trim_memory, name="memory", daemon=True)
+    trimmer.start()
     try:
         yield
     finally:
-        ended.set()
-        keeper.join()
+        stopped.set()
+        trimmer.join()

@@ -1,4 +1,4 @@
-"""What the routes share: the model's queue, and how requests are made ready for it."""
+"""What the routes share: the model queue, and the preparation of requests for it."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,6 @@ from flmm.grounding.mask_predictor import MaskMethod, MaskPredictor
 from flmm.grounding.pipeline import Pipeline
 from flmm.grounding.referring import build_referring_prompts
 from flmm.lmm.batched_generation import SamplingParams
-from flmm.lmm.prompt import Message, Prompt
 from flmm.serve.common.conversation import Conversation
 from flmm.serve.common.requests import GenerationOptions, Grounding
 from flmm.serve.errors import APIError
@@ -36,14 +35,14 @@ if TYPE_CHECKING:
     from flmm.grounding.grounder import Grounder
 
 _NUM_EXECUTOR_THREADS = 2
-"""Threads that decode pictures and write masks; each may hold one of the largest."""
+"""Threads that decode pictures and encode masks; each may hold a picture of the largest size."""
 
 
 class Service:
-    """A grounder at work for many.
+    """Prepares requests, and runs them on one grounder.
 
     Args:
-        grounder: nobody else uses it meanwhile.
+        grounder: nobody else may use it meanwhile.
         settings: the server's.
     """
 
@@ -52,12 +51,12 @@ class Service:
         self.limits = settings.limits
         self.metrics = Metrics()
         self.picture_reader = PictureReader(settings)
-        masks = MaskPredictor(grounder.head, max_cached_pictures=settings.together)
+        predictor = MaskPredictor(grounder.head, max_cached_pictures=settings.together)
         self.pipeline = Pipeline(
-            grounder.adapter, grounder.head, masks, grounder.model, grounder.lmm
+            grounder.adapter, grounder.head, predictor, grounder.model, grounder.lmm
         )
-        desk = MaskBatcher(masks, self.metrics)
-        self.worker_context = WorkerContext(self.pipeline, self.metrics, desk)
+        mask_batcher = MaskBatcher(predictor, self.metrics)
+        self.worker_context = WorkerContext(self.pipeline, self.metrics, mask_batcher)
         self.queue = ModelQueue(self.worker_context, settings.queue, settings.together)
         self._executor = ThreadPoolExecutor(_NUM_EXECUTOR_THREADS, "flmm-reading")
         text_config = grounder.adapter.text_model.config
@@ -65,16 +64,16 @@ class Service:
         self.prompt_limits = PromptLimits(self.limits, int(longest))
 
     def close(self) -> None:
-        """Finishes what was begun."""
+        """Finish all admitted requests, and stop the threads."""
         self.queue.close()
         self._executor.shutdown()
 
     @contextmanager
     def admit(self) -> "Iterator[Slot]":
-        """A place for a request, kept by its job unless the block raises.
+        """Yield a slot for a request; its job keeps it unless the block raises.
 
         Raises:
-            Problem: all are taken.
+            APIError: all slots are taken.
         """
         try:
             slot = self.queue.admit()
@@ -92,7 +91,7 @@ class Service:
             raise
 
     async def run_in_thread(self, work: Callable[[], Result]) -> Result:
-        """Runs what reads pictures and texts beside the event loop."""
+        """Run work that reads pictures and texts outside the event loop."""
         return await run_in_executor(self._executor, work)
 
     def prepare_chat(
@@ -102,15 +101,15 @@ class Service:
         grounding: Grounding | None,
         stream: bool,
     ) -> ChatInputs:
-        """What the model is asked.
+        """Return a chat's inputs for the model.
 
         Raises:
-            Problem: it exceeds a limit.
+            APIError: it exceeds a limit.
             InputError: the model cannot take it.
         """
-        wanted = options.max_new_tokens
-        most = self.prompt_limits.resolve_max_tokens(wanted)
-        wish = None if grounding is None else self._prepare_phrase_request(grounding)
+        requested = options.max_new_tokens
+        max_tokens = self.prompt_limits.resolve_max_tokens(requested)
+        phrase_request = None if grounding is None else self._prepare_phrase_request(grounding)
         messages = (*conversation.history, conversation.question)
         self.prompt_limits.check_text_lengths([message.text for message in messages])
         if conversation.history and not self.pipeline.adapter.supports_conversation:
@@ -120,38 +119,38 @@ class Service:
                 f"{self.pipeline.lmm_name!r} answers one question at a time; send one message",
                 "messages",
             )
-        prompt = self._prompt(conversation.question, conversation.history)
-        room = self.prompt_limits.check_context_length(prompt.length, wanted)
+        question = conversation.question
+        prompt = self.pipeline.adapter.build_prompt(
+            question.pictures, question.text, history=conversation.history
+        )
+        room = self.prompt_limits.check_context_length(prompt.length, requested)
         return ChatInputs(
             prompt=prompt,
             pictures=conversation.pictures,
-            max_new_tokens=min(room, most),
+            max_new_tokens=min(room, max_tokens),
             sampling_params=SamplingParams(options.temperature or 0.0, options.seed),
             stop_strings=options.stop_strings,
-            phrase_request=wish,
+            phrase_request=phrase_request,
             stream=stream,
         )
 
     def _prepare_phrase_request(self, grounding: Grounding) -> PhraseRequest:
         phrases = grounding.phrases
-        most = grounding.max_phrases or self.limits.phrases
+        max_phrases = grounding.max_phrases or self.limits.phrases
         self.prompt_limits.check_phrase_count(len(phrases or ()), "phrases")
-        self.prompt_limits.check_phrase_count(most, "max_phrases")
+        self.prompt_limits.check_phrase_count(max_phrases, "max_phrases")
         refine = grounding.refine and grounding.method == "head"
         return PhraseRequest(
-            self.pipeline.create_phrase_extractor(phrases), refine, grounding.method, most
+            self.pipeline.create_phrase_extractor(phrases), refine, grounding.method, max_phrases
         )
-
-    def _prompt(self, question: Message, history: Sequence[Message]) -> Prompt:
-        return self.pipeline.adapter.build_prompt(question.pictures, question.text, history=history)
 
     def prepare_segment(
         self, picture: Image.Image, phrases: Sequence[str], refine: bool, method: MaskMethod
     ) -> SegmentInputs:
-        """Phrases that are looked for.
+        """Return inputs for the segmentation of phrases.
 
         Raises:
-            Problem: there are more than the limit.
+            APIError: there are more than the limit.
             InputError: one is empty, or the model cannot take it.
         """
         self.prompt_limits.check_phrase_count(len(phrases), "phrases")
@@ -171,33 +170,33 @@ class Service:
         answer: str | None,
         max_tokens: int | None,
     ) -> AttendInputs:
-        """What is looked at.
+        """Return inputs for the attention maps of words.
 
         Raises:
-            Problem: it exceeds a limit.
+            APIError: it exceeds a limit.
             InputError: the model cannot take it.
         """
         self.prompt_limits.check_phrase_count(len(words or ()), "words")
         self.prompt_limits.check_text_lengths([question, answer or ""])
-        # Only to learn its length; the look prepares its own, which costs little beside it.
+        # Only for its length: the job builds its own, which costs little compared to running it.
         prompt = self.pipeline.adapter.build_prompt(picture, question, answer)
-        most = self.prompt_limits.resolve_max_tokens(max_tokens)
+        limit = self.prompt_limits.resolve_max_tokens(max_tokens)
         room = self.prompt_limits.check_context_length(prompt.length, max_tokens)
-        return AttendInputs(picture, question, words, answer, min(room, most))
+        return AttendInputs(picture, question, words, answer, min(room, limit))
 
     def submit_chat(self, inputs: ChatInputs, slot: Slot, stopwatch: Stopwatch) -> RunningJob:
-        """Lets the model answer."""
+        """Queue a chat."""
         return self._submit(
-            lambda tell: ChatJob(inputs, self.worker_context, slot, tell, stopwatch)
+            lambda on_event: ChatJob(inputs, self.worker_context, slot, on_event, stopwatch)
         )
 
     def submit_segment(self, inputs: SegmentInputs, slot: Slot, stopwatch: Stopwatch) -> RunningJob:
-        """Lets the model look for phrases."""
-        return self._submit(lambda tell: SegmentJob(inputs, slot, tell, stopwatch))
+        """Queue a segmentation of phrases."""
+        return self._submit(lambda on_event: SegmentJob(inputs, slot, on_event, stopwatch))
 
     def submit_attend(self, inputs: AttendInputs, slot: Slot, stopwatch: Stopwatch) -> RunningJob:
-        """Lets the model look."""
-        return self._submit(lambda tell: AttendJob(inputs, slot, tell, stopwatch))
+        """Queue a computation of attention maps."""
+        return self._submit(lambda on_event: AttendJob(inputs, slot, on_event, stopwatch))
 
     def _submit(self, create_job: Callable[[EventCallback], Job]) -> RunningJob:
         return RunningJob(self.queue, self._executor, create_job)

@@ -1,11 +1,11 @@
-"""What a server allows, and to whom."""
+"""Settings of a server, and its limits on requests."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for; whatever exceeds one of these is refused by its name."""
+    """Limits on one request; a request that exceeds one gets an error that names it."""
 
     body_bytes: int = 32 * 2**20
     body_seconds: float = 30.0
@@ -29,13 +29,13 @@ class ServerSettings:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    """0 for any that is free."""
+    """0 for any free port."""
     api_key: str | None = field(default=None, repr=False)
-    """Asked of every request but those for the server's health; None asks for nothing."""
+    """Required from every request except for the page and for health; None requires nothing."""
     queue: int = 64
-    """Requests that are served or wait; one more is told to come again later."""
+    """The most requests that are served or wait; one more is refused with status 429."""
     together: int = 16
-    """Requests whose answers are made at once."""
+    """The most requests in a batch."""
     media_domains: tuple[str, ...] = ()
     """Hosts ("example.org", "example.org:8443") that pictures may be fetched from."""
     limits: Limits = field(default_factory=Limits)

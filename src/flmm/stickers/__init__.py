@@ -1,1 +1,1 @@
-"""The embedded world (stickers on landscapes) and the recipe of the model that is trained on it."""
+"""The embedded world: scenes of stickers on landscapes, their drawings, questions and answers."""

@@ -1,6 +1,6 @@
-"""Random looks of pictures, so that what learns from them does not depend on one artwork's colours.
+"""Augmentation of training pictures, so that models do not depend on one artwork's colours.
 
-Only training's pictures are varied; shapes and places stay what the scene says.
+Shapes and positions stay those of the scene.
 """
 
 import numpy as np
@@ -15,7 +15,10 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def _colour_matrix(random: RandomGenerator, max_hue_rotation: float) -> FloatArray:
-    """(3, 3): a random rotation of the hue by up to `turn` radians, and a random saturation."""
+    """Return a random hue rotation of at most `max_hue_rotation` radians times a random saturation.
+
+    A (3, 3) matrix.
+    """
     angle = random.uniform(-max_hue_rotation, max_hue_rotation)
     cosine, sine = np.cos(angle), np.sin(angle)
     axis = np.full((3, 3), 1 / 3)
@@ -27,7 +30,7 @@ def _colour_matrix(random: RandomGenerator, max_hue_rotation: float) -> FloatArr
 
 
 def augment_sticker(image: Image.Image, random: RandomGenerator) -> Image.Image:
-    """An RGBA sticker in other colours, flat ones now and then, as other artists might draw it."""
+    """Return an RGBA sticker in other colours, now and then posterised or with coarser shapes."""
     pixels = np.asarray(image, dtype=np.float32)
     colours = pixels[..., :3]
     chance = random.random()
@@ -38,15 +41,15 @@ def augment_sticker(image: Image.Image, random: RandomGenerator) -> Image.Image:
     if random.random() < 0.25:
         step = np.float32(random.uniform(40, 90))
         colours = np.round(colours / step) * step
-    varied = np.concatenate([np.clip(colours, 0, 255), pixels[..., 3:]], -1).astype(np.uint8)
-    result = Image.fromarray(varied)
+    augmented = np.concatenate([np.clip(colours, 0, 255), pixels[..., 3:]], -1).astype(np.uint8)
+    result = Image.fromarray(augmented)
     if random.random() < 0.2:
         result = result.convert("RGBa").filter(ImageFilter.ModeFilter(5)).convert("RGBA")
     return result
 
 
 def augment_background(canvas: FloatArray, random: RandomGenerator) -> FloatArray:
-    """The stuff behind with patches of other light and colour, (H, W, 3)."""
+    """Return the background, (H, W, 3), with random patches of other light and colour."""
     size = canvas.shape[0]
     strength = random.uniform(0, 14)
     for _ in range(2):
@@ -58,12 +61,12 @@ def augment_background(canvas: FloatArray, random: RandomGenerator) -> FloatArra
             Image.fromarray(coarse[..., channel]).resize((size, size), Image.Resampling.BILINEAR)
             for channel in range(3)
         ]
-        canvas = canvas + np.stack([np.asarray(one) for one in smooth], -1)
+        canvas = canvas + np.stack([np.asarray(image) for image in smooth], -1)
     return canvas
 
 
 def augment_picture(canvas: FloatArray, random: RandomGenerator) -> FloatArray:
-    """The whole picture with other light, grain and a little blur, (H, W, 3)."""
+    """Return the picture, (H, W, 3), with random blur, contrast, light and grain."""
     if random.random() < 0.3:
         radius = random.uniform(0.3, 1.2) * canvas.shape[0] / 384
         whole = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))

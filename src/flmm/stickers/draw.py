@@ -1,4 +1,4 @@
-"""Draws a scene: the picture, and the exact mask of every thing and every region of stuff."""
+"""Drawings of scenes: the picture, and the exact mask of every thing and every region of stuff."""
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -23,7 +23,7 @@ from flmm.stickers.scene import Scene, Thing
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-# Looks of each kind of stuff; few enough that a process draws each once and keeps it.
+# Textures of each kind of stuff; few enough for a process to cache all of them.
 TEXTURE_VARIANTS = 24
 
 # Base colours (RGB) of each kind of stuff; a scene mixes two of them and adds grain.
@@ -44,12 +44,12 @@ _COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawn scene; masks are what is visible, and together they tile the picture."""
+    """A drawn scene; masks hold the visible pixels only, and together they tile the picture."""
 
     picture: Picture
     """(H, W, 3) uint8."""
     region_ids: NDArray[np.uint8]
-    """(H, W): which region each pixel shows, the bands first, then the things."""
+    """(H, W): index of the region that each pixel shows; bands come first, then things."""
     scene: Scene
 
     @property
@@ -68,14 +68,14 @@ class Drawing:
 
 @dataclass(frozen=True)
 class DrawingStyle:
-    """How a scene is drawn, where it is not drawn as usual."""
+    """Options of how a scene is drawn."""
 
     artwork: Path = STICKER_FOLDER
     """The folder of the stickers' images."""
     augmentation_seed: int | None = None
-    """Seed of random colours, stretching, grain and blur, with which training varies pictures."""
+    """Seed of training's augmentation (colours, stretching, grain, blur); None for none."""
     photograph: Path | None = None
-    """A picture to draw instead of the bands of stuff (their masks stay what they were)."""
+    """A picture to draw instead of the bands of stuff; the bands' masks do not change."""
 
 
 DEFAULT_STYLE = DrawingStyle()
@@ -83,13 +83,13 @@ DEFAULT_STYLE = DrawingStyle()
 
 @cache
 def load_sticker(kind: Kind, artwork: Path = STICKER_FOLDER) -> Image.Image:
-    """The kind's image as published, 64x64 RGBA."""
+    """Return the kind's image as published, 64x64 RGBA."""
     with (artwork / f"{kind.emoji_code}.png").open("rb") as file:
         return Image.open(file).convert("RGBA")
 
 
 def _smooth_noise(random: np.random.Generator, size: int, rows: int, columns: int) -> FloatArray:
-    """Smooth noise in about -1..1 with the given number of cells."""
+    """Return (size, size) noise in about -1..1, interpolated from rows x columns random values."""
     coarse = Image.fromarray(random.normal(0, 0.5, (rows, columns)).astype(np.float32))
     smooth = coarse.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(smooth, dtype=np.float32)
@@ -97,7 +97,7 @@ def _smooth_noise(random: np.random.Generator, size: int, rows: int, columns: in
 
 @lru_cache(maxsize=len(STUFF) * TEXTURE_VARIANTS)
 def _texture(name: str, variant: int, size: int) -> Picture:
-    """One kind of stuff over the whole picture, (size, size, 3), in one of its looks."""
+    """Return one of the textures of a kind of stuff, (size, size, 3)."""
     random = np.random.default_rng((STUFF.index(name), variant))
     palette = np.asarray(_COLOURS[name], dtype=np.float32)
     first, second = palette[random.permutation(len(palette))[:2]]
@@ -160,12 +160,12 @@ def _transform_sticker(
 
 
 TAG_SIDE = 0.042
-"""Of a tag, as a fraction of the picture's side; its digit is half as tall."""
+"""The side of a tag, as a fraction of the picture's; its digit is half as tall."""
 
 
 @cache
 def _tag(number: int, size: int) -> Image.Image:
-    """A white square with a number, for a picture of that size, RGBA."""
+    """Return a tag, a white RGBA square with a number, for a picture of `size` pixels."""
     side = max(round(TAG_SIDE * size), 2)
     large = Image.new("RGBA", (8 * side, 8 * side), (255, 255, 255, 255))
     draw = ImageDraw.Draw(large)
@@ -178,52 +178,55 @@ def _tag(number: int, size: int) -> Image.Image:
 def _background(
     scene: Scene, size: int, random: RandomGenerator
 ) -> tuple[FloatArray, NDArray[np.uint8]]:
-    """The bands of stuff, (size, size, 3), and which of them each pixel shows."""
-    line = np.asarray((np.arange(size) + 0.5) / size, dtype=np.float32)
+    """Return the drawn bands, (size, size, 3), and the index of the band at each pixel."""
+    centres = np.asarray((np.arange(size) + 0.5) / size, dtype=np.float32)
     canvas = np.empty((size, size, 3), dtype=np.float32)
-    owner = np.zeros((size, size), dtype=np.uint8)
+    region_ids = np.zeros((size, size), dtype=np.uint8)
     for index, band in enumerate(scene.bands):
         texture = _texture(band.name, int(random.integers(TEXTURE_VARIANTS)), size)
         light = random.uniform(0.9, 1.06)
-        below = line[:, None] >= band.upper_edge(line)[None, :]
+        below = centres[:, None] >= band.upper_edge(centres)[None, :]
         canvas[below] = texture[below] * np.float32(light)
-        owner[below] = index
-    return canvas, owner
+        region_ids[below] = index
+    return canvas, region_ids
 
 
 @lru_cache(maxsize=32)
 def _photograph(path: Path, size: int) -> FloatArray:
-    """The largest square in a picture's middle, (size, size, 3)."""
+    """Return the largest central square of a picture, resized to (size, size, 3)."""
     return np.asarray(ImageOps.fit(read_picture(path), (size, size)), dtype=np.float32)
 
 
 def draw(scene: Scene, size: int = 384, style: DrawingStyle = DEFAULT_STYLE) -> Drawing:
-    """Draw a scene as a square picture of `size` pixels, always the same one."""
+    """Draw a scene as a square of `size` pixels; the same arguments give the same picture."""
     random = np.random.default_rng(scene.texture_seed)
-    variation = (
+    augmentation = (
         None if style.augmentation_seed is None else np.random.default_rng(style.augmentation_seed)
     )
-    canvas, owner = _background(scene, size, random)
+    canvas, region_ids = _background(scene, size, random)
     if style.photograph is not None:
         canvas = _photograph(style.photograph, size).copy()
-    elif variation is not None:
-        canvas = augment_background(canvas, variation)
+    elif augmentation is not None:
+        canvas = augment_background(canvas, augmentation)
     for index, thing in enumerate(scene.things):
-        images = [_transform_sticker(thing, size, style, variation)]
+        images = [_transform_sticker(thing, size, style, augmentation)]
         if thing.tag_number is not None:
             images.append(_tag(thing.tag_number, size))
         for image in images:
             window, covered = _paste(canvas, image, thing)
-            owner[window][covered] = len(scene.bands) + index
-    if variation is not None:
-        canvas = augment_picture(canvas, variation)
-    return Drawing(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), owner, scene)
+            region_ids[window][covered] = len(scene.bands) + index
+    if augmentation is not None:
+        canvas = augment_picture(canvas, augmentation)
+    return Drawing(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), region_ids, scene)
 
 
 def _paste(
     canvas: FloatArray, image: Image.Image, thing: Thing
 ) -> tuple[tuple[slice, slice], Mask]:
-    """Lays an RGBA image on the thing's centre; where, and which of those pixels it covers."""
+    """Blend an RGBA image into the canvas at the thing's centre.
+
+    Return the window of the canvas, and which of its pixels the image covers by more than half.
+    """
     size = canvas.shape[0]
     pixels = np.asarray(image, dtype=np.float32)
     height, width = pixels.shape[:2]
@@ -237,6 +240,6 @@ def _paste(
 
 
 def mention_mask(drawing: Drawing, mention: Mention) -> Mask:
-    """(H, W) bool: the union of everything that the words mean."""
+    """Return the union of the masks of all things and bands of a mention, (H, W) bool."""
     things = drawing.thing_masks[list(mention.things)].any(0)
     return np.asarray(things | drawing.band_masks[list(mention.bands)].any(0))

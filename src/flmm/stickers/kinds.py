@@ -1,4 +1,4 @@
-"""The kinds of sticker ("things") and of landscape ("stuff") that the world is made of."""
+"""The kinds of sticker ("things") and of landscape ("stuff") in the embedded world."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +54,8 @@ GROUNDS: tuple[str, ...] = ("grass", "sand", "snow", "water", "road", "wood floo
 BACKDROPS: tuple[str, ...] = ("blue sky", "night sky", "sunset", "brick wall", "forest")
 STUFF: tuple[str, ...] = GROUNDS + BACKDROPS
 
-# Noto Emoji as published by the npm package of this family that is called "google"; its licence and
-# notice are in NOTICE. The family's other sets ("twitter", "facebook") draw the same kinds.
+# npm packages: "google" is Noto Emoji, whose licence and notice are in NOTICE; "twitter" and
+# "facebook" draw the same kinds.
 STICKER_PACKAGE_TEMPLATE = "emoji-datasource-{artwork}@15.1.2"
 DEFAULT_ARTWORK = "google"
 STICKER_FOLDER = Path(__file__).parents[1] / "assets" / "stickers"

@@ -1,7 +1,7 @@
-"""What can be said about a scene: captions, lists, referring expressions, where they are.
+"""Texts about a scene: captions, lists, referring expressions, questions with their answers.
 
-Everything follows from the scene's facts; a `Turn` also keeps which words mean which regions, for
-training and measuring the head (the LMM itself is trained on the words alone).
+A `Turn` also holds which words refer to which regions, for training and measuring the head; the
+LMM is trained on the text alone.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ SUPERWORDS = (
     *(f"{verb} {place}" for verb in ("", " is") for row in PLACES for place in row),
     IN_FRONT_OF, ON, ABSENT,
 )  # fmt: skip
-"""What follows a phrase and says where the thing is, each one token of the LMM's (as in
-SuperBPE, Liu et al. 2025): to know it, the LMM has to look where the phrase's last word stands, not
-at an "is" after it."""
+"""Texts that follow a phrase and locate the thing, each a single token of the LMM (as in SuperBPE,
+Liu et al. 2025): the phrase's last token must predict them, so it has to attend to the thing. With
+separate tokens, an "is" after the phrase could do that instead."""
 
 
 @dataclass(frozen=True)
 class Mention:
-    """`answer[start:end]` means these things and bands (indices into the scene's)."""
+    """A phrase, `answer[start:end]`, and the indices of the things and bands that it means."""
 
     start: int
     end: int
@@ -41,7 +41,7 @@ class Mention:
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and its answer; `task` names the sort of question."""
+    """A question and its answer; `task` is the type of question."""
 
     task: str
     question: str
@@ -50,23 +50,25 @@ class Turn:
 
 
 Conversation = tuple[Turn, ...]
-"""Turns about one picture, each of which may lean on those before it."""
+"""Turns about one picture; each may refer to those before it."""
 
 
 class AnswerBuilder:
-    """An answer under construction, with its mentions."""
+    """A builder of an answer's text and mentions."""
 
     def __init__(self) -> None:
         self.text = ""
         self.mentions: list[Mention] = []
 
     def add_text(self, text: str) -> "AnswerBuilder":
+        """Append text that refers to nothing."""
         self.text += text
         return self
 
     def add_mention(
         self, words: str, things: tuple[int, ...] = (), bands: tuple[int, ...] = ()
     ) -> "AnswerBuilder":
+        """Append words that refer to things and bands; capitalised at the start of the answer."""
         if not self.text:
             words = words[0].upper() + words[1:]
         start = len(self.text)
@@ -75,18 +77,22 @@ class AnswerBuilder:
         return self
 
     def build_turn(self, task: str, question: str) -> Turn:
+        """Return the turn with this answer."""
         return Turn(task, question, self.text, tuple(self.mentions))
 
 
 def stuff_phrase(name: str) -> str:
+    """Return the name of stuff with its article, if it takes one."""
     return name if name in _STUFF_WITHOUT_ARTICLE else f"a {name}"
 
 
 def kind_phrase(kind: Kind, count: int) -> str:
+    """Return the phrase for `count` things of a kind, such as "a cat" or "two cats"."""
     return f"{kind.article} {kind.name}" if count == 1 else f"{NUMBER_WORDS[count]} {kind.plural}"
 
 
 def thing_indices(scene: Scene, kind: Kind) -> tuple[int, ...]:
+    """Return the indices of a scene's things of a kind."""
     return tuple(i for i, thing in enumerate(scene.things) if thing.kind == kind)
 
 
@@ -97,7 +103,7 @@ def _list_separator(position: int, count: int) -> str:
 
 
 def caption_turn(scene: Scene, question: str = CAPTION_QUESTIONS[0]) -> Turn:
-    """Every thing from left to right, single ones with their place; then the stuff."""
+    """Return a caption: kinds from left to right, single ones with their place; then stuff."""
     several = len(scene.things_of_kind(scene.kinds[0])) > 1
     answer = AnswerBuilder().add_text("There are " if several else "There is ")
     for position, kind in enumerate(scene.kinds):
@@ -117,7 +123,7 @@ def caption_turn(scene: Scene, question: str = CAPTION_QUESTIONS[0]) -> Turn:
 
 
 def list_turn(scene: Scene, question: str = LIST_QUESTIONS[0]) -> Turn:
-    """Every thing from left to right, then the stuff, as a bare list."""
+    """Return a list of the kinds from left to right, then of the stuff."""
     answer = AnswerBuilder()
     for kind in scene.kinds:
         things = thing_indices(scene, kind)
@@ -129,7 +135,7 @@ def list_turn(scene: Scene, question: str = LIST_QUESTIONS[0]) -> Turn:
 
 
 def find_nearest_thing(scene: Scene, thing: Thing) -> Thing | None:
-    """The clearly nearest other thing, or None."""
+    """Return the nearest other thing, or None if there is none or the next is almost as near."""
     others = sorted((thing.distance(o), i) for i, o in enumerate(scene.things) if o is not thing)
     if not others or (len(others) > 1 and others[0][0] > 0.75 * others[1][0]):
         return None
@@ -137,30 +143,30 @@ def find_nearest_thing(scene: Scene, thing: Thing) -> Thing | None:
 
 
 def referring_expressions(scene: Scene, index: int) -> tuple[str, ...]:
-    """All the expressions that mean this thing and no other."""
+    """Return all expressions that mean this thing and no other."""
     thing = scene.things[index]
     name = thing.kind.name
     same = [other for other in scene.things_of_kind(thing.kind) if other is not thing]
-    found = [] if same else [f"the {name}"]
+    expressions = [] if same else [f"the {name}"]
     if all(other.place != thing.place for other in same):
-        found.append(f"the {name} {thing.place}")
+        expressions.append(f"the {name} {thing.place}")
     for other in scene.things:
         if len(scene.things_of_kind(other.kind)) > 1 or other is thing:
             continue
-        nearest = not same and find_nearest_thing(scene, thing) is other
-        if nearest or (
+        is_nearest = not same and find_nearest_thing(scene, thing) is other
+        if is_nearest or (
             same and all(thing.distance(other) < 0.6 * twin.distance(other) for twin in same)
         ):
-            found.append(f"the {name} next to the {other.kind.name}")
+            expressions.append(f"the {name} next to the {other.kind.name}")
     if len(same) == 1:
         twin = same[0]
         if max(thing.size, twin.size) > 1.2 * min(thing.size, twin.size):
-            found.append(f"the {'large' if thing.size > twin.size else 'small'} {name}")
+            expressions.append(f"the {'large' if thing.size > twin.size else 'small'} {name}")
         if abs(thing.x - twin.x) > 0.15:
-            found.append(f"the {'left' if thing.x < twin.x else 'right'} {name}")
+            expressions.append(f"the {'left' if thing.x < twin.x else 'right'} {name}")
         if abs(thing.y - twin.y) > 0.15:
-            found.append(f"the {'upper' if thing.y < twin.y else 'lower'} {name}")
-    return tuple(found)
+            expressions.append(f"the {'upper' if thing.y < twin.y else 'lower'} {name}")
+    return tuple(expressions)
 
 
 def _band_place(scene: Scene, band: Band) -> str:
@@ -170,7 +176,10 @@ def _band_place(scene: Scene, band: Band) -> str:
 
 
 def thing_place_turn(scene: Scene, index: int, expression: str) -> Turn:
-    """Where is the thing that this expression means? Its place, or what is behind it."""
+    """Return "Where is ...?" about a thing, answered with its place.
+
+    If the expression itself ends with the place, the answer is the stuff behind the thing.
+    """
     thing = scene.things[index]
     answer = AnswerBuilder().add_mention(expression, things=(index,))
     if expression.endswith(thing.place):
@@ -185,7 +194,7 @@ def thing_place_turn(scene: Scene, index: int, expression: str) -> Turn:
 
 
 def band_place_turn(scene: Scene, index: int) -> Turn:
-    """Where is this region of stuff?"""
+    """Return "Where is ...?" about a region of stuff, answered with its place."""
     band = scene.bands[index]
     answer = AnswerBuilder().add_mention(f"the {band.name}", bands=(index,))
     answer.add_text(f" is {_band_place(scene, band)}.")
@@ -193,13 +202,13 @@ def band_place_turn(scene: Scene, index: int) -> Turn:
 
 
 def absent_place_turn(expression: str) -> Turn:
-    """Where is something that is not there?"""
+    """Return "Where is ...?" about something that the scene does not hold."""
     answer = f"{expression[0].upper()}{expression[1:]}{ABSENT}."
     return Turn("where", SEGMENT_QUESTION.format(phrase=expression), answer)
 
 
 def tag_number_turn(scene: Scene, index: int, expression: str) -> Turn:
-    """Which number is on the tag of the thing that this expression means?"""
+    """Return the question for the number on the tag of the thing that the expression means."""
     answer = AnswerBuilder().add_text("The number on ").add_mention(expression, things=(index,))
     answer.add_text(f" is {scene.things[index].tag_number}.")
     return answer.build_turn("number", f"What number is on {expression}?")

@@ -1,4 +1,4 @@
-"""Questions about a scene and their answers, in a few sorts ("tasks"), from its own facts."""
+"""Random questions about a scene, of several types ("tasks"), with their true answers."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def _choose_absent_kind(scene: Scene, random: np.random.Generator) -> Kind:
 
 
 def choose_absent_expression(scene: Scene, random: np.random.Generator) -> str:
-    """An expression that means nothing in the scene: another kind, or another kind of stuff."""
+    """Return an expression for a kind of thing or of stuff that is not in the scene."""
     absent = [name for name in STUFF if all(band.name != name for band in scene.bands)]
     if random.random() < 0.15:
         return f"the {absent[int(random.integers(len(absent)))]}"
@@ -41,6 +41,7 @@ def choose_absent_expression(scene: Scene, random: np.random.Generator) -> str:
 
 
 def ask_where(scene: Scene, random: np.random.Generator) -> Turn | None:
+    """Ask where a thing, stuff or something absent is; None if no expression means the thing."""
     chance = random.random()
     if chance < 0.1:
         return absent_place_turn(choose_absent_expression(scene, random))
@@ -54,6 +55,7 @@ def ask_where(scene: Scene, random: np.random.Generator) -> Turn | None:
 
 
 def ask_what(scene: Scene, random: np.random.Generator) -> Turn | None:
+    """Ask what is at a place, next to a thing, or in the background; None if ambiguous."""
     chance = random.random()
     if chance < 0.12:
         last = len(scene.bands) - 1
@@ -85,6 +87,7 @@ def ask_what(scene: Scene, random: np.random.Generator) -> Turn | None:
 
 
 def ask_how_many(scene: Scene, random: np.random.Generator) -> Turn:
+    """Ask for the number of all things or of those of a kind, which may be absent."""
     chance = random.random()
     if chance < 0.2:
         count = len(scene.things)
@@ -99,7 +102,8 @@ def ask_how_many(scene: Scene, random: np.random.Generator) -> Turn:
     repeated = [kind for kind in kinds if len(scene.things_of_kind(kind)) > 1]
     if repeated and chance < 0.5:
         kind = repeated[0]
-    # One of what is there is so likely an answer that it was said of what is not there as well.
+    # Most kinds in a scene are there once: without questions about absent kinds, the LMM answers
+    # "one" for those as well.
     if chance > 0.75:
         kind = _choose_absent_kind(scene, random)
     things = thing_indices(scene, kind)
@@ -113,6 +117,7 @@ def ask_how_many(scene: Scene, random: np.random.Generator) -> Turn:
 
 
 def ask_is_there(scene: Scene, random: np.random.Generator) -> Turn:
+    """Ask whether a kind of thing or of stuff is in the picture."""
     if random.random() < 0.25:
         name = STUFF[int(random.integers(len(STUFF)))]
         bands = [i for i, band in enumerate(scene.bands) if band.name == name]
@@ -140,30 +145,28 @@ def ask_is_there(scene: Scene, random: np.random.Generator) -> Turn:
 
 
 def ask_which(scene: Scene, random: np.random.Generator) -> Turn | None:
-    single = [
+    """Ask which of two things is further left or larger; None if they hardly differ."""
+    unique = [
         i for i, thing in enumerate(scene.things) if len(scene.things_of_kind(thing.kind)) == 1
     ]
-    if len(single) < 2:
+    if len(unique) < 2:
         return None
-    first, second = (single[i] for i in random.permutation(len(single))[:2])
-    one, two = scene.things[first], scene.things[second]
+    i, j = (unique[k] for k in random.permutation(len(unique))[:2])
+    first, second = scene.things[i], scene.things[j]
     if random.random() < 0.6:
-        word, gap, chosen = "further left", abs(one.x - two.x), first if one.x < two.x else second
+        comparative, difference = "further left", second.x - first.x
     else:
-        word, gap, chosen = (
-            "larger",
-            abs(one.size - two.size),
-            first if one.size > two.size else second,
-        )
-    if gap < 0.06:
+        comparative, difference = "larger", first.size - second.size
+    if abs(difference) < 0.06:
         return None
+    index = i if difference > 0 else j
     answer = (
         AnswerBuilder()
-        .add_mention(f"the {scene.things[chosen].kind.name}", things=(chosen,))
+        .add_mention(f"the {scene.things[index].kind.name}", things=(index,))
         .add_text(".")
     )
     return answer.build_turn(
-        "which", f"Which is {word}, the {one.kind.name} or the {two.kind.name}?"
+        "which", f"Which is {comparative}, the {first.kind.name} or the {second.kind.name}?"
     )
 
 
@@ -174,7 +177,7 @@ _QUESTION_PROBABILITIES = np.array([0.28, 0.22, 0.2, 0.16, 0.14])
 
 
 def ask_random_question(scene: Scene, random: np.random.Generator) -> Turn:
-    """One random question about the scene with its answer."""
+    """Ask a random question about the scene."""
     while True:
         turn = _QUESTION_TYPES[int(random.choice(len(_QUESTION_TYPES), p=_QUESTION_PROBABILITIES))](
             scene, random
@@ -184,7 +187,7 @@ def ask_random_question(scene: Scene, random: np.random.Generator) -> Turn:
 
 
 def ask_follow_up(scene: Scene, first: Turn, random: np.random.Generator) -> Turn:
-    """A second question after `first`: about the "it" of its answer, or any other."""
+    """Ask a second question after `first`: about "it", the thing of its answer, or any other."""
     things = {index for mention in first.mentions for index in mention.things}
     chance = random.random()
     if len(things) == 1 and chance < 0.7:
@@ -213,7 +216,7 @@ def ask_follow_up(scene: Scene, first: Turn, random: np.random.Generator) -> Tur
 
 
 def generate_conversation(scene: Scene, random: np.random.Generator) -> Conversation:
-    """Two turns: something said of the picture or asked about it, and a follow-up."""
+    """Return two turns: a description or a random question, and a follow-up."""
     first = (
         ask_description(scene, random)
         if random.random() < 0.2
@@ -223,44 +226,44 @@ def generate_conversation(scene: Scene, random: np.random.Generator) -> Conversa
 
 
 def ask_tag_number(scene: Scene, random: np.random.Generator) -> Turn | None:
-    """What is on a tag; None where no tagged thing can be told from the others."""
-    found = [
+    """Ask for the number on a tag; None if no expression means a tagged thing alone."""
+    candidates = [
         (index, expression)
         for index, thing in enumerate(scene.things)
         if thing.tag_number is not None
         for expression in referring_expressions(scene, index)
     ]
-    if not found:
+    if not candidates:
         return None
-    return tag_number_turn(scene, *found[int(random.integers(len(found)))])
+    return tag_number_turn(scene, *candidates[int(random.integers(len(candidates)))])
 
 
 def ask_description(scene: Scene, random: np.random.Generator) -> Turn:
-    """A caption (mostly) or a list, to one of its questions."""
+    """Ask for a caption (70 %) or a list."""
     if random.random() < 0.7:
         return caption_turn(scene, CAPTION_QUESTIONS[int(random.integers(len(CAPTION_QUESTIONS)))])
     return list_turn(scene, LIST_QUESTIONS[int(random.integers(len(LIST_QUESTIONS)))])
 
 
 def build_tokenizer_texts() -> list[str]:
-    """Texts that hold every word of the world, to train the tokenizer on."""
+    """Return texts with every word of the embedded world, to train the tokenizer on."""
     random = np.random.default_rng(0)
     texts = [
-        f"{kind_phrase(k, 1)}. {k.plural}. the {k.name} {p}"
-        for k in KINDS
+        f"{kind_phrase(kind, 1)}. {kind.plural}. the {kind.name} {place}"
+        for kind in KINDS
         for row in PLACES
-        for p in row
+        for place in row
     ]
     for seed in range(3000):
         scene = generate_scene(seed)
-        asked = [
+        turns = [
             ask_tag_number(generate_scene(seed, tagged=True), random),
             *generate_conversation(scene, random),
         ]
         for turn in (
             caption_turn(scene),
             list_turn(scene),
-            *asked,
+            *turns,
             ask_random_question(scene, random),
         ):
             if turn is not None:

@@ -1,4 +1,4 @@
-"""A scene's facts, drawn from a seed: what is there, where, how large, on what.
+"""Random scenes: which stickers a scene holds, where, how large, and on which stuff.
 
 Positions and sizes are fractions of the picture's side, so that a scene can be drawn at any size.
 """
@@ -35,24 +35,25 @@ class Thing:
 
     @property
     def place(self) -> str:
-        """Which of the nine fields of the picture holds the centre, in words."""
+        """The ninth of the picture that holds the centre, in words (of `PLACES`)."""
         return PLACES[min(int(self.y * 3), 2)][min(int(self.x * 3), 2)]
 
     def distance(self, other: "Thing") -> float:
+        """Return the distance between the centres, as a fraction of the picture's side."""
         return float(np.hypot(self.x - other.x, self.y - other.y))
 
 
 @dataclass(frozen=True)
 class Band:
-    """One region of stuff from its wavy upper edge down to the next region's."""
+    """A region of stuff, from its wavy upper edge down to the next region's upper edge."""
 
     name: str
     top: float
     waves: tuple[tuple[float, float, float], ...]
-    """(amplitude, cycles, phase) of the sines that make the upper edge."""
+    """(amplitude, cycles, phase) of the sines that are added up to the upper edge."""
 
     def upper_edge(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The upper edge's height at each x; all in fractions of the picture."""
+        """Return the upper edge's y at each x, as fractions of the picture."""
         edge = np.full_like(x, self.top)
         for amplitude, cycles, phase in self.waves:
             edge += np.float32(amplitude) * np.sin(x * np.float32(6.28 * cycles) + phase)
@@ -61,7 +62,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Scene:
-    """The facts of one picture; `texture_seed` fixes the looks of its stuff."""
+    """The contents of one picture; `texture_seed` fixes the textures of its stuff."""
 
     things: tuple[Thing, ...]
     bands: tuple[Band, ...]
@@ -69,24 +70,27 @@ class Scene:
 
     @cached_property
     def kinds(self) -> tuple[Kind, ...]:
-        """The kinds that are there, each once, from left to right."""
+        """The kinds in the scene, each once, from left to right."""
         ordered = sorted(self.things, key=lambda thing: thing.x)
         return tuple(dict.fromkeys(thing.kind for thing in ordered))
 
     def things_of_kind(self, kind: Kind) -> list[Thing]:
+        """Return all things of a kind, in the order of `things`."""
         return [thing for thing in self.things if thing.kind == kind]
 
     def find_band_behind(self, thing: Thing) -> Band:
-        """The stuff that the thing's centre lies on."""
-        here = np.array([thing.x], dtype=np.float32)
-        return [band for band in self.bands if band.upper_edge(here)[0] <= thing.y][-1]
+        """Return the region of stuff that the thing's centre lies on."""
+        x = np.array([thing.x], dtype=np.float32)
+        return [band for band in self.bands if band.upper_edge(x)[0] <= thing.y][-1]
 
     @property
     def backdrop(self) -> Band:
+        """The uppermost region."""
         return self.bands[0]
 
     @property
     def ground(self) -> Band:
+        """The lowest region."""
         return self.bands[-1]
 
 
@@ -111,15 +115,15 @@ def _generate_bands(random: np.random.Generator) -> tuple[Band, ...]:
 def _place_thing(
     random: np.random.Generator, placed: list[Thing], kind: Kind, smallest: float, largest: float
 ) -> Thing | None:
-    """A free spot for one more sticker, or None after 60 tries."""
+    """Return a thing of the kind that keeps clear of those `placed`, or None after 60 tries."""
     for _ in range(60):
         size = float(random.uniform(smallest, largest))
         margin = size * 0.48
         x, y = (float(value) for value in random.uniform(margin, 1 - margin, 2))
-        free = all(
+        is_free = all(
             max(abs(x - other.x), abs(y - other.y)) > 0.42 * (size + other.size) for other in placed
         )
-        if free:
+        if is_free:
             return Thing(
                 kind, x, y, size, float(random.uniform(-18, 18)), bool(random.random() < 0.5)
             )
@@ -133,11 +137,11 @@ def generate_scene(
     sticker_scale: float = 1.0,
     tagged: bool | None = None,
 ) -> Scene:
-    """The scene of one seed, always the same: 1 to `most_things` stickers on 2 or 3 bands of stuff.
+    """Generate the scene of a seed: 1 to `max_things` stickers on 2 or 3 regions of stuff.
 
-    Many of the scenes with two or more stickers repeat a kind, so that "the small cat" and "how
-    many" have something to tell apart. `scale` is that of the stickers' sides. In `tagged` scenes
-    most things bear a number (None: a quarter of the scenes are).
+    About half of the scenes with two or more stickers repeat a kind, for questions such as "the
+    small cat" and "how many". `sticker_scale` multiplies the stickers' sides. In `tagged` scenes
+    most things have a tag with a number; None makes a quarter of the scenes tagged.
     """
     random = np.random.default_rng(seed)
     bands = _generate_bands(random)

@@ -1,1 +1,1 @@
-"""Training of heads: settings, features and their cache, the loop, what it leaves on disk."""
+"""Training of heads: settings, features and their cache, the training loop, files on disk."""

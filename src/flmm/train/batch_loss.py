@@ -1,4 +1,4 @@
-"""The loss of a few pictures, as sums, so that every phrase weighs the same whatever its batch.
+"""The training loss of a few pictures, as sums: every phrase weighs the same in any batch.
 
 Letters: ``P`` phrases, ``H W`` picture size, ``a b`` size of the logits.
 """
@@ -19,16 +19,16 @@ from flmm.types import ImageGeometry
 
 @dataclass(frozen=True)
 class LossSums:
-    """Sums over phrases and over the tokens that the keyword selector judges."""
+    """Sums of losses: over phrases, and over the answer tokens for the keyword selector."""
 
     decoder: Tensor
     refiner: Tensor
-    """0 for a head that does not refine."""
+    """0 for a head without a refiner."""
     selector: Tensor
-    """0 for a head without one."""
+    """0 for a head without a keyword selector."""
 
     def mean(self, phrases: float, tokens: float) -> Tensor:
-        """The loss that is made small: means over so many phrases and tokens."""
+        """Return the loss to minimise: the sums divided by the numbers of phrases and tokens."""
         return (self.decoder + self.refiner) / phrases + self.selector / max(tokens, 1)
 
 
@@ -45,14 +45,14 @@ def count_tokens(pictures: Sequence[TrainingExample]) -> int:
 def compute_loss_sums(
     head: GroundingHead, pictures: Sequence[TrainingExample], device: torch.device
 ) -> LossSums:
-    """Sums of the paper's loss (section 3.4) over all phrases of at least one picture.
+    """Return sums of the paper's loss (section 3.4) over all phrases of at least one picture.
 
-    Pictures of one size and shape go through the head in one batch.
+    Pictures with the same geometry go through the head in one batch.
     """
-    alike: dict[ImageGeometry, list[TrainingExample]] = defaultdict(list)
+    by_geometry: dict[ImageGeometry, list[TrainingExample]] = defaultdict(list)
     for picture in pictures:
-        alike[picture.features.geometry].append(picture)
-    parts = [_mask_sums(head, group, device) for group in alike.values()]
+        by_geometry[picture.features.geometry].append(picture)
+    parts = [_mask_sums(head, group, device) for group in by_geometry.values()]
     decoder, refiner = (torch.stack(column).sum() for column in zip(*parts, strict=True))
     return LossSums(decoder, refiner, _selector_sum(head, pictures, device))
 
@@ -61,15 +61,20 @@ def _mask_sums(
     head: GroundingHead, pictures: Sequence[TrainingExample], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     phrases = [phrase for picture in pictures for phrase in picture.features.phrases]
-    owners = [number for number, picture in enumerate(pictures) for _ in picture.features.phrases]
-    embeddings = [picture.features.image_embedding for picture in pictures]
-    given = [embedding for embedding in embeddings if embedding is not None]
+    picture_indices = [
+        index for index, picture in enumerate(pictures) for _ in picture.features.phrases
+    ]
+    embeddings = [
+        picture.features.image_embedding
+        for picture in pictures
+        if picture.features.image_embedding is not None
+    ]
     output = head(
         torch.stack([phrase.attention for phrase in phrases]).to(device),
         [phrase.hidden_states.to(device) for phrase in phrases],
         pictures[0].features.geometry,
-        torch.stack(given).to(device) if given else torch.empty(0),
-        torch.tensor(owners, device=device),
+        torch.stack(embeddings).to(device) if embeddings else torch.empty(0),
+        torch.tensor(picture_indices, device=device),
         "low",
     )
     masks = torch.cat([picture.masks for picture in pictures]).to(device).float()
@@ -81,16 +86,22 @@ def _mask_sums(
 
 
 def masked_loss(logits: Tensor, masks: Tensor, ignored: Tensor) -> Tensor:
-    """Sum over phrases of BCE + Dice; (P, a, b) logits, (P, H, W) masks and what is ignored."""
-    targets, hidden = (
-        functional.interpolate(one[:, None], logits.shape[1:], mode="area")[:, 0]
-        for one in (masks, ignored)
+    """Return the sum over phrases of BCE + Dice, where ignored pixels add nothing.
+
+    Args:
+        logits: (P, a, b).
+        masks: (P, H, W) float, 0 or 1: the true masks.
+        ignored: (P, H, W) float, 1 where a pixel does not count.
+    """
+    targets, ignored_share = (
+        functional.interpolate(mask[:, None], logits.shape[1:], mode="area")[:, 0]
+        for mask in (masks, ignored)
     )
-    if hidden.any():
-        # Where nobody knows what is right, "surely not" is taken for right.
-        unknown = hidden > 0.5
-        logits = logits.masked_fill(unknown, -30.0)
-        targets = targets.masked_fill(unknown, 0.0)
+    if ignored_share.any():
+        # A logit of -30 with target 0 adds nothing to the loss and has no gradient.
+        excluded = ignored_share > 0.5
+        logits = logits.masked_fill(excluded, -30.0)
+        targets = targets.masked_fill(excluded, 0.0)
     return mask_loss(logits, targets, "sum")
 
 
@@ -101,6 +112,6 @@ def _selector_sum(
     if not answers:
         return torch.zeros((), device=device)
     states = torch.cat([answer.hidden_states for answer in answers], dim=1).to(device)
-    marks = torch.cat([answer.groundable for answer in answers]).to(device)
+    groundable = torch.cat([answer.groundable for answer in answers]).to(device)
     logits = head.keyword_logits(states).float()
-    return functional.binary_cross_entropy_with_logits(logits, marks, reduction="sum")
+    return functional.binary_cross_entropy_with_logits(logits, groundable, reduction="sum")

@@ -1,4 +1,4 @@
-"""Which pictures each step learns from: the same after a restart, whatever the processes."""
+"""The pictures of each training step: the same after a restart, for any number of processes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """All steps of a run over ``pictures`` pictures, every picture once an epoch."""
+    """The steps of a run over ``num_pictures`` pictures, every picture once an epoch."""
 
     num_pictures: int
     batch_size: int
@@ -24,7 +24,7 @@ class BatchSampler:
         return self.epochs * self.steps_per_epoch
 
     def batches_from(self, first_step: int) -> Iterator[tuple[int, list[int]]]:
-        """(step, the numbers of its pictures) from step ``first`` on."""
+        """Yield (step, the indices of its pictures), from step ``first_step`` on."""
         epoch, order = -1, [0]
         for step in range(first_step, self.num_steps):
             if step // self.steps_per_epoch != epoch:
@@ -38,9 +38,9 @@ class BatchSampler:
 def split_into_batches(
     indices: Sequence[int], batch_size: int, process_index: int, num_processes: int
 ) -> list[Sequence[int]]:
-    """A process's share of some pictures, in batches of at most ``size``.
+    """Return one process's share of ``indices``, in batches of at most ``batch_size``.
 
-    The batches are the same for any number of processes, and with them what is computed.
+    All processes together have the same batches, whatever their number, and so the same results.
     """
     batches = [indices[first : first + batch_size] for first in range(0, len(indices), batch_size)]
     return batches[process_index::num_processes]

@@ -1,4 +1,4 @@
-"""What training and validation go through: pictures with what the head sees and should say.
+"""The training and validation data: pictures with features and true masks.
 
 Letters: ``P`` phrases, ``H W`` picture size.
 """
@@ -20,33 +20,33 @@ from flmm.errors import InputError
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """One picture: what the head sees of its phrases, and where they are."""
+    """One picture: the features of its phrases and their true masks."""
 
     features: GroundingFeatures
     masks: Tensor
     """(P, H, W) bool, on the CPU."""
     ignored_masks: Tensor
-    """(P, H, W) bool: neither learned nor measured."""
+    """(P, H, W) bool: pixels that count neither for the loss nor for validation."""
 
 
 class TrainingDataset(Protocol):
-    """Pictures by number, wherever their features come from."""
+    """Training examples by index, with extracted or cached features."""
 
     def __len__(self) -> int:
-        """How many there are, those included that cannot be read."""
+        """Return the number of pictures, including those that cannot be read."""
 
     def get(self, indices: Sequence[int]) -> list[TrainingExample]:
-        """Those of the numbers that can be read, in their order."""
+        """Return the examples at ``indices``, in order, without those that cannot be read."""
 
 
 class UncachedDataset:
-    """Runs the frozen models anew each time that a picture is wanted.
+    """A data set that runs the frozen models every time a picture is read.
 
     Args:
         samples: the pictures and their texts.
-        extractor: with the frozen models.
+        extractor: runs the frozen models.
         protocol: how expressions are asked.
-        tell: given one line for each picture or text that is left out, the first time.
+        on_message: called with one line for each skipped picture or text, once each.
     """
 
     def __init__(
@@ -66,41 +66,44 @@ class UncachedDataset:
         return len(self.samples)
 
     def get(self, indices: Sequence[int]) -> list[TrainingExample]:
-        """Reads the pictures and runs the frozen models, all texts of all of them together."""
-        return [one for one in self.get_or_none(indices) if one is not None]
+        """Return the readable examples; all texts of all pictures go through the LMM together."""
+        return [example for example in self.get_or_none(indices) if example is not None]
 
     def get_or_none(self, indices: Sequence[int]) -> list[TrainingExample | None]:
-        """``get`` with None in the place of each picture that cannot be read."""
-        read = [self.load_sample(number) for number in indices]
-        readable = [one for one in read if one is not None]
+        """Return what ``get`` does, with None for each picture that cannot be read."""
+        loaded = [self.load_sample(index) for index in indices]
+        readable = [sample for sample in loaded if sample is not None]
         try:
-            found = iter(self._extract(readable))
+            examples = iter(self._extract(readable))
         except InputError:
-            found = iter([self._extract_one(one) for one in readable])
-        return [None if one is None else next(found) for one in read]
+            # One bad text fails the whole batch: find it, and keep the others.
+            examples = iter([self._extract_or_skip(sample) for sample in readable])
+        return [None if sample is None else next(examples) for sample in loaded]
 
     def load_sample(self, index: int) -> tuple[LoadedSample, PictureExchanges] | None:
-        """A picture and what the LMM is asked about it; None where it cannot be read."""
+        """Return a picture and its exchanges with the LMM; None where it cannot be read."""
         sample = next(SampleLoader(self._report_once).load([self.samples[index]]), None)
         if sample is None:
             return None
         texts = [text.text for text in sample.texts]
-        asked = exchanges.build_exchanges(texts, self.extractor.head.config, self.protocol)
-        if not asked:
+        built = exchanges.build_exchanges(texts, self.extractor.head.config, self.protocol)
+        if not built:
             self._report_once(f"skipped: {str(sample.sample.picture)!r} has no phrase to ground")
             return None
-        return sample, PictureExchanges(sample.picture, asked)
+        return sample, PictureExchanges(sample.picture, built)
 
     def _extract(
         self, loaded: Sequence[tuple[LoadedSample, PictureExchanges]]
     ) -> list[TrainingExample | None]:
-        features = self.extractor.extract([asked for _, asked in loaded])
+        features = self.extractor.extract([picture_exchanges for _, picture_exchanges in loaded])
         return [
-            TrainingExample(found, *build_targets(sample, asked))
-            for found, (sample, asked) in zip(features, loaded, strict=True)
+            TrainingExample(extracted, *build_targets(*sample))
+            for extracted, sample in zip(features, loaded, strict=True)
         ]
 
-    def _extract_one(self, loaded: tuple[LoadedSample, PictureExchanges]) -> TrainingExample | None:
+    def _extract_or_skip(
+        self, loaded: tuple[LoadedSample, PictureExchanges]
+    ) -> TrainingExample | None:
         try:
             return self._extract([loaded])[0]
         except InputError as error:
@@ -113,9 +116,13 @@ class UncachedDataset:
             self._on_message(line)
 
 
-def build_targets(sample: LoadedSample, asked: PictureExchanges) -> tuple[Tensor, Tensor]:
-    """(P, H, W) bool masks of the phrases that are asked for, and what is ignored of each."""
-    owners = [owner for exchange in asked.exchanges for owner in exchange.phrase_indices]
-    masks = np.stack([sample.texts[text].masks[phrase] for text, phrase in owners])
-    ignored = np.stack([sample.texts[text].ignored_masks[phrase] for text, phrase in owners])
+def build_targets(
+    sample: LoadedSample, picture_exchanges: PictureExchanges
+) -> tuple[Tensor, Tensor]:
+    """Return (P, H, W) bool true masks and ignored masks of the phrases in the exchanges."""
+    indices = [
+        index for exchange in picture_exchanges.exchanges for index in exchange.phrase_indices
+    ]
+    masks = np.stack([sample.texts[text].masks[phrase] for text, phrase in indices])
+    ignored = np.stack([sample.texts[text].ignored_masks[phrase] for text, phrase in indices])
     return torch.from_numpy(masks), torch.from_numpy(ignored)

@@ -1,7 +1,7 @@
-"""What the frozen models say of the training pictures, kept on disk so that they run only once.
+"""A cache on disk of the training pictures' features, so that the frozen models run only once.
 
-A folder of safetensors shards, each with a JSON beside it that lists its pictures and its checksum,
-and ``cache.json``: for which models, prompts and processors all of it was made.
+It is a folder of safetensors shards, each with a JSON file that lists its pictures and its
+checksum, and of ``cache.json``: the models, prompts and processors that the features depend on.
 """
 
 import json
@@ -48,7 +48,7 @@ _SHARD = TypeAdapter(_Shard)
 
 @dataclass(frozen=True)
 class CacheKey:
-    """Everything that cached features depend on, but the pictures and texts themselves."""
+    """Everything that cached features depend on, except the pictures and their texts."""
 
     entries: Mapping[str, str]
 
@@ -60,7 +60,7 @@ class CacheKey:
         protocol: ReferringProtocol,
         precision: CachePrecision,
     ) -> "CacheKey":
-        """The key of features for a head, whose weights do not matter but SAM's encoder's."""
+        """Return the key for a head; of its weights, only those of SAM's vision encoder matter."""
         config = head.config
         tokenizer = adapter.tokenizer
         return cls(
@@ -86,7 +86,7 @@ class CacheKey:
 
 
 def sample_digest(sample: Sample) -> str:
-    """A name for a picture with its texts and regions; another one when any of them changes."""
+    """Return a digest of a picture's path, file size, texts and regions."""
     try:
         size = sample.picture.stat().st_size
     except OSError:
@@ -95,13 +95,14 @@ def sample_digest(sample: Sample) -> str:
 
 
 class FeatureCache:
-    """The folder; opened for one key.
+    """A cache folder, opened for one key; damaged shards are left out.
 
     Args:
-        folder: made when it is missing.
+        folder: created when it is missing.
         key: what the features depend on.
-        tell: given a line for each damaged shard, which is made anew.
-        watch: shown how far the check of the shards is.
+        precision: of the attention maps in new shards.
+        on_message: called with one line for each damaged shard.
+        on_progress: called for each shard that is checked.
 
     Raises:
         InputError: the folder holds features for another key, or cannot be used.
@@ -129,19 +130,19 @@ class FeatureCache:
             ) from error
         self._check_key(key)
         shards = sorted(folder.glob("*.shard.json"))
-        for number, index in enumerate(shards):
+        for number, index_file in enumerate(shards):
             on_progress(number, len(shards), "checking the cache")
-            self._add_shard(index, on_message)
+            self._add_shard(index_file, on_message)
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._shard_files
 
     def _check_key(self, key: CacheKey) -> None:
-        found = read_json(self.folder / KEY_FILE_NAME, _KEY)
-        for name in dict.fromkeys([*key.entries, *found]):
-            if found.get(name) != key.entries.get(name):
+        stored = read_json(self.folder / KEY_FILE_NAME, _KEY)
+        for name in dict.fromkeys([*key.entries, *stored]):
+            if stored.get(name) != key.entries.get(name):
                 raise InputError(
-                    f"cache {str(self.folder)!r} is stale: its {name} is {found.get(name)!r}, now"
+                    f"cache {str(self.folder)!r} is stale: its {name} is {stored.get(name)!r}, now"
                     f" it is {key.entries.get(name)!r}; choose another folder or delete this one"
                 )
 
@@ -158,10 +159,10 @@ class FeatureCache:
         self._shard_files.update(dict.fromkeys(content["pictures"], weights))
 
     def write_shard(self, pictures: Mapping[str, TrainingExample]) -> None:
-        """One more shard, of pictures by their digests.
+        """Write one more shard, of pictures by their digests.
 
         Raises:
-            InputError: it cannot be written; what was there before stays.
+            InputError: it cannot be written; the other shards stay.
         """
         name = _digest(tuple(pictures))
         weights = self.folder / f"{name}.safetensors"
@@ -171,9 +172,9 @@ class FeatureCache:
             for part, tensor in compress_example(picture, self.precision).items()
         }
         try:
-            with atomic_write(weights) as place:
-                save_file(tensors, place)
-                checksum = _file_digest(place)
+            with atomic_write(weights) as path:
+                save_file(tensors, path)
+                checksum = _file_digest(path)
             shard: _Shard = {"checksum": checksum, "pictures": list(pictures)}
             _write_text(self.folder / f"{name}.shard.json", json.dumps(shard))
         except (OSError, SafetensorError) as error:
@@ -184,10 +185,10 @@ class FeatureCache:
         self._shard_files.update(dict.fromkeys(pictures, weights))
 
     def read(self, digest: str) -> TrainingExample:
-        """A picture that is in the cache.
+        """Return the cached picture with this digest.
 
         Raises:
-            InputError: its shard has gone, or is damaged, since the cache was opened.
+            InputError: its shard was deleted or damaged since the cache was opened.
         """
         file = self._shard_files[digest]
         try:
@@ -200,8 +201,8 @@ class FeatureCache:
                 " missing is made anew, and training goes on from its checkpoint"
             ) from error
         prefix = f"{digest}."
-        found: list[str] = shard.keys()  # type: ignore[no-untyped-call]
-        names = [name for name in found if name.startswith(prefix)]
+        all_names: list[str] = shard.keys()  # type: ignore[no-untyped-call]
+        names = [name for name in all_names if name.startswith(prefix)]
         parts = {name: shard.get_tensor(name) for name in names}  # type: ignore[no-untyped-call]
         return decompress_example({name.removeprefix(prefix): part for name, part in parts.items()})
 
@@ -209,27 +210,27 @@ class FeatureCache:
 def fill_cache(
     cache: FeatureCache, dataset: UncachedDataset, indices: Sequence[int]
 ) -> Iterator[int]:
-    """Adds pictures by their numbers, those that can be read; yields how many it has gone through.
+    """Add the readable pictures at ``indices``; yield the number of pictures of each batch.
 
     Raises:
         InputError: the cache cannot be written.
     """
-    waiting: dict[str, TrainingExample] = {}
+    pending: dict[str, TrainingExample] = {}
     for first in range(0, len(indices), _BATCH_SIZE):
-        chosen = indices[first : first + _BATCH_SIZE]
-        for number, picture in zip(chosen, dataset.get_or_none(chosen), strict=True):
+        batch = indices[first : first + _BATCH_SIZE]
+        for index, picture in zip(batch, dataset.get_or_none(batch), strict=True):
             if picture is not None:
-                waiting[sample_digest(dataset.samples[number])] = picture
-        if len(waiting) >= _PICTURES_PER_SHARD:
-            cache.write_shard(waiting)
-            waiting = {}
-        yield len(chosen)
-    if waiting:
-        cache.write_shard(waiting)
+                pending[sample_digest(dataset.samples[index])] = picture
+        if len(pending) >= _PICTURES_PER_SHARD:
+            cache.write_shard(pending)
+            pending = {}
+        yield len(batch)
+    if pending:
+        cache.write_shard(pending)
 
 
 class CachedDataset:
-    """Training pictures from a cache; those that are not in it count as unreadable."""
+    """A data set read from a cache; pictures that are not in the cache count as unreadable."""
 
     def __init__(self, cache: FeatureCache, digests: Sequence[str]) -> None:
         self.cache = cache
@@ -239,8 +240,8 @@ class CachedDataset:
         return len(self.digests)
 
     def get(self, indices: Sequence[int]) -> list[TrainingExample]:
-        """Those that are there."""
-        digests = [self.digests[number] for number in indices]
+        """Return the cached examples at ``indices``, in order."""
+        digests = [self.digests[index] for index in indices]
         return [self.cache.read(digest) for digest in digests if digest in self.cache]
 
 
@@ -257,5 +258,5 @@ def _file_digest(file: Path) -> str:
 
 
 def _write_text(file: Path, text: str) -> None:
-    with atomic_write(file) as place:
-        place.write_text(text, encoding="utf-8")
+    with atomic_write(file) as path:
+        path.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The loop: pictures, loss, gradient, step; a checkpoint now and then; validation each epoch."""
+"""The training loop: loss, gradient, step; regular checkpoints; validation after each epoch."""
 
 import json
 import math
@@ -28,14 +28,14 @@ from flmm.train.weight_average import WeightAverage
 
 MessageCallback = Callable[[str], None]
 SaveBestCallback = Callable[[ValidationResult | None, int], None]
-"""Given the scores of the head as it stands, and its step."""
+"""Called with the scores of the current head (None without validation data) and its step."""
 
 _StepBatches = tuple[int, list[list[TrainingExample]]]
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Everything that a run is made of."""
+    """Everything that ``fit`` needs."""
 
     settings: TrainingSettings
     accelerator: Accelerator
@@ -43,7 +43,7 @@ class TrainingRun:
     training_data: TrainingDataset
     validation_data: TrainingDataset
     validation_source_sizes: Mapping[str, int]
-    """How many of them each source has, in their order."""
+    """Number of validation pictures of each source, in the order of the data."""
     save_best: SaveBestCallback
     on_progress: ProgressCallback
 
@@ -56,52 +56,52 @@ class TrainingRun:
 
 
 def fit(run: TrainingRun) -> TrainingProgress:
-    """Trains the head in place, going on from the run's checkpoint where there is one.
+    """Train the head in place, from the run's checkpoint where there is one.
 
     Raises:
-        InputError: the loss is no number any more, or a checkpoint cannot be written or read; the
-            last checkpoint stays.
+        InputError: the loss is not finite, no picture can be read, or a checkpoint cannot be
+            written or read; the last checkpoint stays.
     """
-    settings, plan, head = run.settings, run.batch_sampler, run.head
+    settings, sampler, head = run.settings, run.batch_sampler, run.head
     state = _create_state(run)
-    written = _resume_settings(run)
-    progress = run_on_all_processes(lambda: state.load(settings.out, written))
-    log = TrainingLog(settings.out, run.accelerator, plan.steps_per_epoch, progress.step)
+    settings_json = _resume_settings(run)
+    progress = run_on_all_processes(lambda: state.load(settings.out, settings_json))
+    log = TrainingLog(settings.out, run.accelerator, sampler.steps_per_epoch, progress.step)
     head.train()
-    seconds = time.perf_counter()
-    seen = progress.step
+    start = time.perf_counter()
+    learned_anything = progress.step > 0
     for step, batches in _prefetch_batches(run, progress.step):
         loss, phrases = _train_step(run, state, batches, step)
-        seen += phrases
+        learned_anything = learned_anything or phrases > 0
         progress = replace(progress, step=step + 1)
-        epoch_ends = progress.step % plan.steps_per_epoch == 0
+        epoch_ends = progress.step % sampler.steps_per_epoch == 0
         if progress.step % settings.log_every == 0 or epoch_ends:
             now = time.perf_counter()
-            log.write(progress.step, {"loss": loss, "phrases": phrases, "seconds": now - seconds})
-        run.on_progress(progress.step, plan.num_steps, f"loss {loss:.4f}")
-        if epoch_ends and not seen:
+            log.write(progress.step, {"loss": loss, "phrases": phrases, "seconds": now - start})
+        run.on_progress(progress.step, sampler.num_steps, f"loss {loss:.4f}")
+        if epoch_ends and not learned_anything:
             raise InputError(
                 f"none of the {len(run.training_data)} pictures can be learned from; check the data"
             )
         if epoch_ends:
             progress = _end_epoch(run, state, progress, log)
         if epoch_ends or progress.step % settings.checkpoint_every == 0:
-            run_on_main_process(partial(state.save, settings.out, written, progress))
+            run_on_main_process(partial(state.save, settings.out, settings_json, progress))
     return progress
 
 
 def _resume_settings(run: TrainingRun) -> str:
-    """What must be the same when a run goes on."""
-    whatever = {"out", "tracker", "log_every", "device"}
-    content = run.settings.model_dump(mode="json", exclude=whatever)
+    """Return as JSON the settings that must be the same when a run is resumed."""
+    may_change = {"out", "tracker", "log_every", "device"}
+    content = run.settings.model_dump(mode="json", exclude=may_change)
     return json.dumps({**content, "number of pictures": len(run.training_data)})
 
 
 def head_autocast(settings: TrainingSettings, device: torch.device) -> torch.autocast:
-    """Where the head computes in bfloat16, if the settings say so."""
-    # accelerate's own would hold for the whole process, and for the runs after this one.
-    wanted = settings.mixed_precision is MixedPrecision.BFLOAT16
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+    """Return a context in which the head computes in bfloat16, if the settings say so."""
+    # accelerate's mixed precision would stay on for later runs in the same process.
+    enabled = settings.mixed_precision is MixedPrecision.BFLOAT16
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def _create_state(run: TrainingRun) -> TrainingState:
@@ -116,34 +116,34 @@ def _create_state(run: TrainingRun) -> TrainingState:
 
 
 def _prefetch_batches(run: TrainingRun, first_step: int) -> Iterator[_StepBatches]:
-    """Each step's pictures of this process; beside a GPU, read while it learns the step before."""
+    """Yield this process's batches of each step; on a GPU, read during the step before."""
     accelerator, size = run.accelerator, run.settings.micro_batch_size
 
-    def read(step: int, numbers: list[int]) -> _StepBatches:
-        mine = split_into_batches(
-            numbers, size, accelerator.process_index, accelerator.num_processes
+    def read(step: int, indices: list[int]) -> _StepBatches:
+        own_batches = split_into_batches(
+            indices, size, accelerator.process_index, accelerator.num_processes
         )
-        batches = [run.training_data.get(chosen) for chosen in mine]
+        batches = [run.training_data.get(batch) for batch in own_batches]
         return step, [batch for batch in batches if batch]
 
     if accelerator.device.type == "cpu":
-        # Two threads that both compute would only wait for each other's cores.
-        for step, numbers in run.batch_sampler.batches_from(first_step):
-            yield read(step, numbers)
+        # A second thread would only compete for the same cores.
+        for step, indices in run.batch_sampler.batches_from(first_step):
+            yield read(step, indices)
         return
     with ThreadPoolExecutor(1) as reader:
-        coming: Future[_StepBatches] | None = None
-        for step, numbers in run.batch_sampler.batches_from(first_step):
-            following = reader.submit(read, step, numbers)
-            if coming is not None:
-                yield coming.result()
-            coming = following
-        if coming is not None:
-            yield coming.result()
+        current: Future[_StepBatches] | None = None
+        for step, indices in run.batch_sampler.batches_from(first_step):
+            following = reader.submit(read, step, indices)
+            if current is not None:
+                yield current.result()
+            current = following
+        if current is not None:
+            yield current.result()
 
 
 def learning_rate_factor(progress: float, warm_up: float) -> float:
-    """Linear warm-up, then a cosine to 0; ``progress`` in 0..1."""
+    """Return the factor at ``progress`` in 0..1: linear warm-up to 1, then a cosine to 0."""
     if progress < warm_up:
         return progress / warm_up
     return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
@@ -152,7 +152,7 @@ def learning_rate_factor(progress: float, warm_up: float) -> float:
 def _train_step(
     run: TrainingRun, state: TrainingState, batches: Sequence[Sequence[TrainingExample]], step: int
 ) -> tuple[float, int]:
-    """One step of all processes together; (loss, phrases)."""
+    """Take one optimizer step in all processes; return its (loss, number of phrases)."""
     settings, accelerator = run.settings, run.accelerator
     counts = _sum_over_processes(
         run, [sum(map(count_phrases, batches)), sum(map(count_tokens, batches))]
@@ -160,7 +160,7 @@ def _train_step(
     phrases, tokens = int(counts[0]), int(counts[1])
     parameters = list(state.weights.values())
     for parameter in parameters:
-        # None would let AdamW leave a weight out; with zeros, all processes do the same.
+        # AdamW skips a weight whose gradient is None, which could differ between processes.
         parameter.grad = torch.zeros_like(parameter)
     total = torch.zeros((), device=accelerator.device)
     if not phrases:
@@ -178,9 +178,9 @@ def _train_step(
         )
     _all_reduce_gradients(run, parameters)
     nn.utils.clip_grad_norm_(parameters, settings.clip)
-    share = learning_rate_factor((step + 0.5) / run.batch_sampler.num_steps, settings.warm_up)
+    factor = learning_rate_factor((step + 0.5) / run.batch_sampler.num_steps, settings.warm_up)
     for group in state.optimizer.param_groups:
-        group["lr"] = settings.learning_rate * share
+        group["lr"] = settings.learning_rate * factor
     state.optimizer.step()
     if state.weight_average is not None:
         state.weight_average.update(step)
@@ -188,8 +188,8 @@ def _train_step(
 
 
 def _sum_over_processes(run: TrainingRun, values: Sequence[float]) -> Tensor:
-    """Numbers added up over all processes."""
-    # GPUs of some makers have no float64 to reduce in; counts stay exact in float32 up to 2^24.
+    """Return each value's sum over all processes, as float32."""
+    # Some GPUs have no float64; counts are exact in float32 up to 2^24.
     tensor = torch.tensor(values, device=run.accelerator.device, dtype=torch.float32)
     summed = run.accelerator.reduce(tensor, "sum")
     assert isinstance(summed, Tensor)
@@ -197,13 +197,15 @@ def _sum_over_processes(run: TrainingRun, values: Sequence[float]) -> Tensor:
 
 
 def _all_reduce_gradients(run: TrainingRun, parameters: Sequence[nn.Parameter]) -> None:
-    """Every process gets the sum of all processes' gradients, in one message."""
+    """Replace gradients by their sums over all processes, in one reduction."""
     if run.accelerator.num_processes == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    summed = run.accelerator.reduce(torch.cat([one.flatten() for one in gradients]), "sum")
+    summed = run.accelerator.reduce(
+        torch.cat([gradient.flatten() for gradient in gradients]), "sum"
+    )
     assert isinstance(summed, Tensor)
-    parts = torch.split(summed, [one.numel() for one in gradients])
+    parts = torch.split(summed, [gradient.numel() for gradient in gradients])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
 
@@ -211,7 +213,7 @@ def _all_reduce_gradients(run: TrainingRun, parameters: Sequence[nn.Parameter]) 
 def _end_epoch(
     run: TrainingRun, state: TrainingState, progress: TrainingProgress, log: TrainingLog
 ) -> TrainingProgress:
-    """Validates, and keeps the head where it is the best so far."""
+    """Validate, with averaged weights if there are any, and save the head if it is the best."""
     if state.weight_average is None:
         return _validate(run, progress, log)
     with state.weight_average.average_applied():
@@ -223,14 +225,14 @@ def _validate(run: TrainingRun, progress: TrainingProgress, log: TrainingLog) ->
     if not len(run.validation_data):
         run_on_main_process(lambda: run.save_best(None, progress.step))
         return replace(progress, best_step=progress.step)
-    mine = _validation_batches(run)
+    batches = _validation_batches(run)
 
     def pictures() -> Iterator[tuple[str, TrainingExample]]:
-        for place, (name, numbers) in enumerate(mine):
+        for done, (name, indices) in enumerate(batches):
             run.on_progress(
-                progress.step, run.batch_sampler.num_steps, f"validation {place / len(mine):.0%}"
+                progress.step, run.batch_sampler.num_steps, f"validation {done / len(batches):.0%}"
             )
-            for picture in run.validation_data.get(numbers):
+            for picture in run.validation_data.get(indices):
                 yield name, picture
 
     run.head.eval()
@@ -248,12 +250,15 @@ def _validate(run: TrainingRun, progress: TrainingProgress, log: TrainingLog) ->
 
 
 def _validation_batches(run: TrainingRun) -> list[tuple[str, Sequence[int]]]:
-    """This process's batches, each of one source, whose name stands beside it."""
+    """Return this process's batches as (source name, picture indices); a batch has one source."""
     process, processes = run.accelerator.process_index, run.accelerator.num_processes
     batches: list[tuple[str, Sequence[int]]] = []
     first = 0
     for name, size in run.validation_source_sizes.items():
-        alike = split_into_batches(range(first, first + size), run.settings.micro_batch_size, 0, 1)
-        batches += [(name, numbers) for numbers in alike]
+        indices = range(first, first + size)
+        batches += [
+            (name, batch)
+            for batch in split_into_batches(indices, run.settings.micro_batch_size, 0, 1)
+        ]
         first += size
     return batches[process::processes]

@@ -1,4 +1,4 @@
-"""What a run writes down while it goes on: ``log.jsonl``, and its tracker."""
+"""The training log: ``log.jsonl`` in the run's folder, and the run's tracker."""
 
 import json
 from collections.abc import Mapping
@@ -14,10 +14,12 @@ LOG_FILE_NAME = "log.jsonl"
 
 
 class TrainingLog:
-    """One JSON object a line, and the tracker; goes on after the step that a run goes on from.
+    """A log with one JSON object a line, also sent to the tracker.
+
+    A resumed run's log continues after ``step``, its last checkpoint.
 
     Raises:
-        InputError: the log of the run before cannot be read, or none can be written.
+        InputError: an earlier log cannot be read, or the log cannot be written.
     """
 
     def __init__(
@@ -29,7 +31,7 @@ class TrainingLog:
         run_on_main_process(lambda: _truncate_log(self._file, step))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Called by all processes; the first one writes.
+        """Write a line; all processes call this, and the main process writes.
 
         Raises:
             InputError: it cannot be written.
@@ -47,7 +49,7 @@ class TrainingLog:
 
 
 def _truncate_log(file: Path, step: int) -> None:
-    """Drops what a killed run logged after its last checkpoint, for it will be logged again."""
+    """Drop lines after ``step``: a resumed run will log these steps again."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     except (OSError, ValueError) as error:
@@ -60,8 +62,8 @@ def _truncate_log(file: Path, step: int) -> None:
         except (ValueError, KeyError, TypeError):
             continue  # the last line of a killed run may be cut
     try:
-        with atomic_write(file) as place:
-            place.write_text("".join(kept), encoding="utf-8")
+        with atomic_write(file) as path:
+            path.write_text("".join(kept), encoding="utf-8")
     except OSError as error:
         raise _write_error(file, error) from error
 

@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn import functional
 
 Reduction = Literal["mean", "sum", "none"]
-"""Over phrases: their mean, their sum, or the (P,) values themselves."""
+"""Over phrases: their mean, their sum, or the (P,) values."""
 
 
 def binary_cross_entropy_loss(
     logits: Tensor, targets: Tensor, reduction: Reduction = "mean"
 ) -> Tensor:
-    r"""Mean over a phrase's pixels of the cross-entropy of its mask.
+    r"""Return each mask's binary cross-entropy, a mean over its pixels.
 
     .. math:: \ell_p = -\frac{1}{ab} \sum_i t_i \log\sigma(x_i) + (1 - t_i) \log(1 - \sigma(x_i))
 
@@ -24,7 +24,7 @@ def binary_cross_entropy_loss(
         targets: (P, a, b) float in 0..1.
         reduction: over phrases.
     """
-    # In float32, as is Dice: a sum of thousands of half precision values is rounded away.
+    # In float32, as Dice is: half precision loses too much in a sum of thousands of values.
     pixels = functional.binary_cross_entropy_with_logits(
         logits.float(), targets.float(), reduction="none"
     )
@@ -34,7 +34,7 @@ def binary_cross_entropy_loss(
 def dice_loss(
     logits: Tensor, targets: Tensor, reduction: Reduction = "mean", epsilon: float = 1.0
 ) -> Tensor:
-    r"""One minus the soft Dice overlap (Milletari et al. 2016) of the mask, without squares.
+    r"""Return one minus each mask's soft Dice overlap (Milletari et al. 2016), without squares.
 
     .. math:: \ell_p = 1 - \frac{2 \sum_i \sigma(x_i) t_i + \epsilon}
                                 {\sum_i \sigma(x_i) + \sum_i t_i + \epsilon}
@@ -45,15 +45,15 @@ def dice_loss(
         reduction: over phrases.
         epsilon: keeps an empty mask's loss finite, and zero when nothing is predicted.
     """
-    chance = logits.float().sigmoid().flatten(1)
+    probability = logits.float().sigmoid().flatten(1)
     truth = targets.float().flatten(1)
-    overlap = (chance * truth).sum(dim=1)
-    total = chance.sum(dim=1) + truth.sum(dim=1)
+    overlap = (probability * truth).sum(dim=1)
+    total = probability.sum(dim=1) + truth.sum(dim=1)
     return _reduce(1 - (2 * overlap + epsilon) / (total + epsilon), reduction)
 
 
 def mask_loss(logits: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
-    """Cross-entropy plus Dice, weight 1 each: the loss of the decoder's and the refiner's logits.
+    """Return cross-entropy plus Dice, weight 1 each: the loss of decoder and refiner logits.
 
     Args:
         logits: (P, a, b).

@@ -1,4 +1,4 @@
-"""What a run starts with: the frozen LMM and SAM, and a head to train."""
+"""Setup of a run's models: the frozen LMM and SAM, and an untrained head."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ _MAPS = TypeAdapter(tuple[int, ...])
 
 
 def load_frozen_lmm(settings: TrainingSettings, device: torch.device) -> LMMAdapter:
-    """The LMM, on its device.
+    """Load the LMM onto its device.
 
     Raises:
         InputError: it cannot be found or read.
@@ -41,7 +41,7 @@ def load_frozen_lmm(settings: TrainingSettings, device: torch.device) -> LMMAdap
 def build_head(
     settings: TrainingSettings, adapter: LMMAdapter, kept_maps: tuple[int, ...] | None
 ) -> GroundingHead:
-    """An untrained head for an LMM, the same for the same seed; SAM's parts as they come.
+    """Return an untrained head with pretrained SAM; its random weights depend on the seed.
 
     Raises:
         InputError: SAM cannot be read, or the settings do not suit the LMM.
@@ -64,7 +64,7 @@ def build_head(
 
 
 def layer_map_indices(settings: HeadSettings, adapter: LMMAdapter) -> tuple[int, ...] | None:
-    """The maps of the layers that the settings name; None for all.
+    """Return the indices of the maps of the layers in the settings; None for all.
 
     Raises:
         InputError: the LMM has no such layer.
@@ -90,29 +90,29 @@ def choose_maps(
     accelerator: Accelerator,
     on_progress: ProgressCallback,
 ) -> tuple[int, ...]:
-    """The ``count`` most useful maps, found on the first pictures of the run; kept in its folder.
+    """Return the ``count`` best maps on the run's first pictures; saved in the run's folder.
 
     Raises:
-        InputError: the LMM has fewer, or no picture can be read.
+        InputError: the LMM has fewer maps, or no picture can be read.
     """
     file = settings.out / MAPS_FILE_NAME
 
     def choose() -> tuple[int, ...] | None:
         if not accelerator.is_main_process:
             return None
-        maps = _read_chosen_maps(file, count) or _select_maps(
+        maps = _read_saved_maps(file, count) or _select_maps(
             settings, count, make_dataset(), on_progress
         )
         write_file_atomically(file, json.dumps(maps).encode())
         return maps
 
-    chosen = [run_on_all_processes(choose)]
-    broadcast_object_list(chosen)
-    assert chosen[0] is not None
-    return tuple(chosen[0])
+    maps = [run_on_all_processes(choose)]
+    broadcast_object_list(maps)
+    assert maps[0] is not None
+    return tuple(maps[0])
 
 
-def _read_chosen_maps(file: Path, count: int) -> tuple[int, ...] | None:
+def _read_saved_maps(file: Path, count: int) -> tuple[int, ...] | None:
     if not file.exists():
         return None
     maps = read_json(file, _MAPS)
@@ -122,14 +122,14 @@ def _read_chosen_maps(file: Path, count: int) -> tuple[int, ...] | None:
 def _select_maps(
     settings: TrainingSettings, count: int, dataset: UncachedDataset, on_progress: ProgressCallback
 ) -> tuple[int, ...]:
-    maps = dataset.extractor.head.config.num_lmm_maps
-    if count > maps:
-        raise InputError(f"heads is {count}; this LMM has {maps} maps a phrase, choose fewer")
-    numbers = range(min(settings.calibration_pictures, len(dataset)))
-    read = []
-    for number in numbers:
-        on_progress(number, len(numbers), "choosing maps")
-        read.extend(dataset.get([number]))
-    if not read:
-        raise InputError(f"none of the first {len(numbers)} pictures can be read; check the data")
-    return select_best_maps(score_maps(read), count)
+    num_maps = dataset.extractor.head.config.num_lmm_maps
+    if count > num_maps:
+        raise InputError(f"heads is {count}; this LMM has {num_maps} maps a phrase, choose fewer")
+    indices = range(min(settings.calibration_pictures, len(dataset)))
+    examples = []
+    for index in indices:
+        on_progress(index, len(indices), "choosing maps")
+        examples.extend(dataset.get([index]))
+    if not examples:
+        raise InputError(f"none of the first {len(indices)} pictures can be read; check the data")
+    return select_best_maps(score_maps(examples), count)

@@ -38,25 +38,25 @@ HEAD_FOLDER = "head"
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run ends with."""
+    """The result of a training run."""
 
     head: Path
     """The best head's folder."""
     scores: ValidationScores | None
-    """The best head's on all validation data; None without any."""
+    """The best head's, on all validation data; None without validation data."""
     sources: dict[str, ValidationScores]
-    """The best head's on each of the validation's sources."""
+    """The best head's, on each validation source, by its name."""
     steps: int
     best_step: int
     left_out: int
-    """Pictures and texts that could not be read, each told once."""
+    """Number of messages about pictures and texts that were left out."""
     padding: float
-    """Share in 0..1 of what the LMM read; 0 where it read nothing."""
+    """Share in 0..1 of the LMM's input tokens that were padding; 0 where there was no input."""
 
 
 @dataclass
 class _MessageCollector:
-    """What was left out, in this process."""
+    """A message callback that also keeps this process's messages, to count what was left out."""
 
     on_message: MessageCallback
     messages: list[str]
@@ -72,16 +72,16 @@ def train(
     on_message: MessageCallback,
     on_progress: ProgressCallback,
 ) -> TrainingResult:
-    """Trains a head, going on where a run in the same folder stopped.
+    """Train a head, or resume a run in the same folder from its checkpoint.
 
     Args:
         settings: everything about the run.
-        base: the folder that the data's relative paths are relative to.
-        tell: given one line for each picture or text that is left out, and for damaged cache files.
-        watch: shown (done, all, how it goes).
+        base_folder: the folder that relative paths of data start from.
+        on_message: called with a line for each skipped picture or text and damaged cache shard.
+        on_progress: called with (steps or pictures done, their number, what is being done).
 
     Raises:
-        InputError: data, models, cache or checkpoint cannot be used, or the loss is no number.
+        InputError: data, models, cache or checkpoint cannot be used, or the loss is not finite.
     """
     accelerator = _create_accelerator(settings)
     with track_run(accelerator, settings):
@@ -102,34 +102,34 @@ def _train(
     adapter = run_on_all_processes(lambda: load_frozen_lmm(settings, accelerator.device))
     training = run_on_all_processes(lambda: read_sources(settings.train, base_folder))
     validation = run_on_all_processes(lambda: read_sources(settings.validation, base_folder))
-    parts = {
+    samples = {
         "training": _concatenate_sources(training),
         "validation": _concatenate_sources(validation),
     }
     head = _build_trainable_head(
-        settings, adapter, parts["training"], accelerator, messages, on_progress
+        settings, adapter, samples["training"], accelerator, messages, on_progress
     )
     extractor = FeatureExtractor(adapter, head)
-    live = {
-        name: UncachedDataset(samples, extractor, settings.protocol, messages)
-        for name, samples in parts.items()
+    uncached = {
+        name: UncachedDataset(part, extractor, settings.protocol, messages)
+        for name, part in samples.items()
     }
-    pictures: dict[str, TrainingDataset] = dict(live)
+    datasets: dict[str, TrainingDataset] = dict(uncached)
     if settings.cache is not None:
-        pictures = _build_cached_datasets(
-            settings, settings.cache, live, accelerator, messages, on_progress
+        datasets = _build_cached_datasets(
+            settings, settings.cache, uncached, accelerator, messages, on_progress
         )
 
-    def keep_best(scores: ValidationResult | None, step: int) -> None:
+    def save_best(scores: ValidationResult | None, step: int) -> None:
         folder = settings.out / HEAD_FOLDER
         save_head(head, folder)
         card = model_card(head.config, _results_section(settings, scores, step))
         write_file_atomically(folder / "README.md", card.encode())
 
-    sizes = {name: len(samples) for name, samples in validation.items()}
+    source_sizes = {name: len(source) for name, source in validation.items()}
     run = TrainingRun(
-        settings, accelerator, head, pictures["training"], pictures["validation"], sizes,
-        keep_best, on_progress,
+        settings, accelerator, head, datasets["training"], datasets["validation"], source_sizes,
+        save_best, on_progress,
     )  # fmt: skip
     progress = fit(run)
     best = progress.best_scores
@@ -182,17 +182,20 @@ def _build_trainable_head(
     on_message: MessageCallback,
     on_progress: ProgressCallback,
 ) -> GroundingHead:
-    """The untrained head, with its maps chosen; the same in every process."""
-    kept = layer_map_indices(settings.head, adapter)
+    """Return the untrained head with its selected maps, the same in every process."""
+    kept_maps = layer_map_indices(settings.head, adapter)
     if settings.head.heads is not None:
 
-        def calibration() -> UncachedDataset:
-            whole = build_head(settings, adapter, None).to(accelerator.device).eval()
-            extractor = FeatureExtractor(adapter, whole)
+        def make_calibration_dataset() -> UncachedDataset:
+            all_maps_head = build_head(settings, adapter, None).to(accelerator.device).eval()
+            extractor = FeatureExtractor(adapter, all_maps_head)
             return UncachedDataset(samples, extractor, settings.protocol, on_message)
 
-        kept = choose_maps(settings, settings.head.heads, calibration, accelerator, on_progress)
-    head = run_on_all_processes(lambda: build_head(settings, adapter, kept)).to(accelerator.device)
+        kept_maps = choose_maps(
+            settings, settings.head.heads, make_calibration_dataset, accelerator, on_progress
+        )
+    head = run_on_all_processes(lambda: build_head(settings, adapter, kept_maps))
+    head = head.to(accelerator.device)
     if accelerator.num_processes > 1:
         for weight in head.parameters():
             broadcast(weight.data)
@@ -207,49 +210,50 @@ def _build_cached_datasets(
     on_message: MessageCallback,
     on_progress: ProgressCallback,
 ) -> dict[str, TrainingDataset]:
-    """The same pictures from the cache, which is filled first."""
+    """Fill the cache with the data sets' pictures; return data sets that read from it."""
     extractor = datasets["training"].extractor
     precision = settings.cache_precision
     key = CacheKey.build(extractor.adapter, extractor.head, settings.protocol, precision)
 
-    def opened() -> FeatureCache:
+    def open_cache() -> FeatureCache:
         return FeatureCache(folder, key, precision, on_message, on_progress)
 
-    # The first process makes the folder, and only then do the others look into it.
-    first = run_on_all_processes(lambda: opened() if accelerator.is_main_process else None)
-    cache = run_on_all_processes(lambda: first or opened())
+    # The main process creates the folder before the others open it.
+    main_cache = run_on_all_processes(lambda: open_cache() if accelerator.is_main_process else None)
+    cache = run_on_all_processes(lambda: main_cache or open_cache())
     digests = {
-        name: [sample_digest(one) for one in part.samples] for name, part in datasets.items()
+        name: [sample_digest(sample) for sample in dataset.samples]
+        for name, dataset in datasets.items()
     }
 
-    def fill_share(name: str, part: UncachedDataset) -> None:
-        missing = [number for number, one in enumerate(digests[name]) if one not in cache]
-        mine = missing[accelerator.process_index :: accelerator.num_processes]
+    def fill_share(name: str, dataset: UncachedDataset) -> None:
+        missing = [index for index, digest in enumerate(digests[name]) if digest not in cache]
+        share = missing[accelerator.process_index :: accelerator.num_processes]
         done = 0
-        for count in fill_cache(cache, part, mine):
+        for count in fill_cache(cache, dataset, share):
             done += count
-            on_progress(done, len(mine), f"caching {name} pictures")
+            on_progress(done, len(share), f"caching {name} pictures")
 
-    for name, part in datasets.items():
-        run_on_all_processes(partial(fill_share, name, part))
+    for name, dataset in datasets.items():
+        run_on_all_processes(partial(fill_share, name, dataset))
     if accelerator.num_processes > 1:
-        # The other processes' shards.
-        cache = run_on_all_processes(opened)
+        # To find the shards that other processes wrote.
+        cache = run_on_all_processes(open_cache)
     return {name: CachedDataset(cache, digests[name]) for name in datasets}
 
 
 def _results_section(settings: TrainingSettings, scores: ValidationResult | None, step: int) -> str:
-    """What a model card says of training and figures."""
-    trained = (
+    """Return the model card's section about the training and its scores."""
+    training_line = (
         f"\nTrained for {step} steps of {settings.batch_size} pictures on"
         f" {', '.join(source.name for source in settings.train)}.\n"
     )
     if scores is None:
-        return trained
+        return training_line
     tables = [_table(", ".join(scores.sources), scores.whole)]
     if len(scores.sources) > 1:
-        tables += [_table(name, one) for name, one in scores.sources.items()]
-    return f"{trained}{''.join(tables)}\nExpressions were asked {settings.protocol.value}.\n"
+        tables += [_table(name, source) for name, source in scores.sources.items()]
+    return f"{training_line}{''.join(tables)}\nExpressions were asked {settings.protocol.value}.\n"
 
 
 def _table(name: str, scores: ValidationScores) -> str:

@@ -1,4 +1,4 @@
-"""What a training run is told: a YAML file, and flags that override it."""
+"""The settings of a training run: a YAML file, and overrides from the command line."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -30,14 +30,14 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class MixedPrecision(StrEnum):
-    """The numbers that the head computes with; its weights stay float32."""
+    """The number type of the head's computation; its weights stay float32."""
 
     NONE = "no"
     BFLOAT16 = "bf16"
 
 
 class Tracker(StrEnum):
-    """Where figures go beside ``log.jsonl``."""
+    """The experiment tracker that gets the log's values, beside ``log.jsonl``."""
 
     TENSORBOARD = "tensorboard"
     WANDB = "wandb"
@@ -49,7 +49,7 @@ class _Settings(BaseModel):
 
 
 class HeadSettings(_Settings):
-    """The head that is trained, and the switches of the paper's ablations."""
+    """Settings of the trained head, with the switches of the paper's ablations."""
 
     base_channels: Annotated[int, Field(ge=1, le=1024)] = 64
     stages: Annotated[int, Field(ge=1, le=8)] = 4
@@ -67,7 +67,7 @@ class HeadSettings(_Settings):
     layers: tuple[int, ...] | None = None
     """Only these layers' maps, counted from 0."""
     heads: PositiveInt | None = None
-    """Only so many maps: the most useful ones, chosen on some of the training pictures."""
+    """Number of maps to keep: the best ones on ``calibration_pictures`` of the training data."""
 
     @model_validator(mode="after")
     def _check_map_choice(self) -> Self:
@@ -77,7 +77,7 @@ class HeadSettings(_Settings):
 
 
 class TrainingSettings(_Settings):
-    """Everything about one run."""
+    """All settings of one run."""
 
     lmm: str
     """Folder or hub id of the LMM."""
@@ -91,21 +91,21 @@ class TrainingSettings(_Settings):
     protocol: ReferringProtocol = ReferringProtocol.TOGETHER
     epochs: PositiveInt = 8
     batch_size: PositiveInt = 8
-    """Pictures a step, of all processes together."""
+    """Pictures a step, over all processes."""
     micro_batch_size: PositiveInt = 4
-    """Pictures that a process holds at a time; gradients add up over them."""
+    """Pictures that a process computes at a time; gradients are accumulated over them."""
     learning_rate: PositiveFloat = 1e-4
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     clip: PositiveFloat = 1.0
     warm_up: Fraction = 0.03
     """Share of all steps."""
     average: Fraction | None = None
-    """Decay of an exponential average of the weights, which is what is kept; None for none."""
+    """Decay of a moving average of the weights, which is what is saved; None for no average."""
     mixed_precision: MixedPrecision = MixedPrecision.NONE
     cache: Path | None = None
     cache_precision: CachePrecision = CachePrecision.FLOAT16
     calibration_pictures: PositiveInt = 32
-    """On which ``head.heads`` chooses."""
+    """Number of pictures on which the ``head.heads`` best maps are found."""
     checkpoint_every: PositiveInt = 200
     """Steps; also at each epoch's end."""
     log_every: PositiveInt = 10
@@ -123,10 +123,10 @@ class TrainingSettings(_Settings):
 
     @field_validator("out", "cache")
     @classmethod
-    def _check_path(cls, place: Path | None) -> Path | None:
-        if place is not None and "\0" in str(place):
+    def _check_path(cls, path: Path | None) -> Path | None:
+        if path is not None and "\0" in str(path):
             raise ValueError("no folder has a NUL character in its name")
-        return place
+        return path
 
     @model_validator(mode="after")
     def _check_unique_names(self) -> Self:
@@ -144,19 +144,18 @@ _SETTINGS = TypeAdapter(TrainingSettings)
 
 
 def read_settings(file: Path, overrides: Mapping[str, object]) -> TrainingSettings:
-    """The settings in a YAML file; ``flags`` stand above it ("head.heads" for one of the head's).
+    """Read settings from a YAML file; ``overrides`` replace its entries ("head.heads": 8).
 
-    Relative paths in the file are counted from its folder, those of flags from where the command
-    runs.
+    Relative paths in the file start at its folder, those of overrides at the working directory.
 
     Raises:
-        InputError: the file is missing, no YAML, or has an unknown or unfit entry.
+        InputError: the file is missing, is not YAML, or has an unknown or invalid entry.
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"settings {str(file)!r} cannot be read ({error})") from error
-    # YAML's reader lets through what Python says of a date in month 13, or of 5,000 brackets.
+    # PyYAML does not catch Python's errors for a date in month 13, or for 5,000 brackets.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(
             f"settings {str(file)!r} are not YAML ({' '.join(str(error).split())})"
@@ -165,17 +164,17 @@ def read_settings(file: Path, overrides: Mapping[str, object]) -> TrainingSettin
         raise InputError(f"settings {str(file)!r} hold no entries; see docs/training.md")
     for name in ("out", "cache", "lmm", "sam"):
         if isinstance(value := content.get(name), str):
-            here = str(file.parent / value)
-            # A model's name may be a hub id, which looks like a relative path.
-            content[name] = here if name in ("out", "cache") or isdir(here) else value
+            path = str(file.parent / value)
+            # A model may be given by a hub id, which looks like a relative path.
+            content[name] = path if name in ("out", "cache") or isdir(path) else value
     for name, value in overrides.items():
-        place = content
-        *folders, last = name.split(".")
-        for folder in folders:
-            place = place.setdefault(folder, {})
-            if not isinstance(place, dict):
-                raise InputError(f"settings {str(file)!r}: {folder} is {place!r}; give entries")
-        place[last] = value
+        section = content
+        *parents, last = name.split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise InputError(f"settings {str(file)!r}: {parent} is {section!r}; give entries")
+        section[last] = value
     try:
         return _SETTINGS.validate_python(content)
     except ValidationError as error:

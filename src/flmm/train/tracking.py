@@ -1,4 +1,4 @@
-"""Trackers of experiments, through accelerate: started and ended without harm to the run."""
+"""Start and end of a run's experiment tracker, through accelerate."""
 
 import sys
 import uuid
@@ -17,10 +17,10 @@ _PROJECT = "flmm"
 
 
 def check_tracker(accelerator: Accelerator, tracker: Tracker | None) -> None:
-    """Whether the tracker that an accelerator was made with is one that it can use.
+    """Check that the accelerator can use the tracker.
 
     Raises:
-        InputError: the tracker's package is not installed; accelerate would go on without it.
+        InputError: the tracker's package is not installed; accelerate would ignore it.
     """
     if tracker is not None and not accelerator.log_with:
         raise InputError(
@@ -31,10 +31,10 @@ def check_tracker(accelerator: Accelerator, tracker: Tracker | None) -> None:
 
 @contextmanager
 def track_run(accelerator: Accelerator, settings: TrainingSettings) -> Iterator[None]:
-    """The run's tracker, if it has one, is at work inside the block.
+    """Start the run's tracker, if it has one, and end it after the block.
 
     Raises:
-        InputError: it does not start, such as W&B without a login.
+        InputError: it does not start, as W&B without a login.
     """
     tracker = settings.tracker
     if tracker is not None:
@@ -51,22 +51,22 @@ def _start_tracker(accelerator: Accelerator, settings: TrainingSettings, tracker
     content = settings.model_dump(mode="json")
     configuration = {name: str(value) for name, value in content.items()}
     try:
-        run = _read_run_id(settings.out) if accelerator.is_main_process else None
+        run_id = _get_or_create_run_id(settings.out) if accelerator.is_main_process else None
         options = {
-            # By itself W&B writes to ./wandb, wherever that is.
-            Tracker.WANDB.value: {"dir": str(settings.out), "id": run, "resume": "allow"},
-            Tracker.TRACKIO.value: {"name": run, "resume": "allow"},
+            # By default W&B writes to ./wandb.
+            Tracker.WANDB.value: {"dir": str(settings.out), "id": run_id, "resume": "allow"},
+            Tracker.TRACKIO.value: {"name": run_id, "resume": "allow"},
         }
         accelerator.init_trackers(_PROJECT, configuration, options)
-    except Exception as error:  # whatever a tracker's package raises, on a network at that
+    except Exception as error:  # trackers raise many types, also for network errors
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"tracker {tracker.value!r} does not start ({reason}); mend that, or leave tracker out"
         ) from error
 
 
-def _read_run_id(out: Path) -> str:
-    """The run's name among the tracker's: a training that goes on is the same run."""
+def _get_or_create_run_id(out: Path) -> str:
+    """Return the run's id for the tracker, saved so that a resumed training is the same run."""
     file = out / "tracker-run"
     if not file.exists():
         write_file_atomically(file, uuid.uuid4().hex[:12].encode())
@@ -74,6 +74,6 @@ def _read_run_id(out: Path) -> str:
 
 
 def _finish_trackio() -> None:
-    """Otherwise it ends the run once more when the process ends, with a line in its output."""
+    """Finish trackio's run now: at exit it would do so again and print a line."""
     trackio = sys.modules["trackio"]
     trackio.finish()

@@ -1,4 +1,4 @@
-"""A run's state on disk, whole or not at all, from which it goes on as if it had never stopped."""
+"""Checkpoints: a run's state on disk, from which it resumes with the same results."""
 
 import pickle
 from dataclasses import asdict, dataclass
@@ -34,25 +34,25 @@ class _Validation(TypedDict):
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """How far a run is."""
+    """The progress of a run."""
 
     step: int = 0
-    """Steps that are done."""
+    """Number of finished steps."""
     best_scores: ValidationResult | None = None
-    """The best head's so far; None before the first validation."""
+    """The best head's scores; None before the first validation."""
     best_step: int = 0
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Everything that changes while a run goes on."""
+    """Everything that changes during a run: weights, optimizer, average."""
 
     weights: dict[str, nn.Parameter]
     optimizer: Optimizer
     weight_average: WeightAverage | None
 
     def save(self, folder: Path, settings_json: str, progress: TrainingProgress) -> None:
-        """Writes the checkpoint; the one before it stays until the new one is whole.
+        """Write the checkpoint atomically: the previous one stays until it is complete.
 
         Raises:
             InputError: it cannot be written.
@@ -67,8 +67,8 @@ class TrainingState:
             "average": None if self.weight_average is None else self.weight_average.state_dict(),
         }
         try:
-            with atomic_write(folder / _FILE_NAME) as place:
-                torch.save(content, place)
+            with atomic_write(folder / _FILE_NAME) as path:
+                torch.save(content, path)
         except (OSError, RuntimeError) as error:
             raise InputError(
                 f"checkpoint in {str(folder)!r} cannot be written ({error}); make room and start"
@@ -77,26 +77,26 @@ class TrainingState:
 
     @torch.no_grad()
     def load(self, folder: Path, settings_json: str) -> TrainingProgress:
-        """Brings the state back, where there is a checkpoint; otherwise leaves it as it is.
+        """Restore the state in place and return its progress; without a checkpoint, do nothing.
 
         Raises:
-            InputError: the checkpoint is damaged, or of a run with other settings.
+            InputError: the checkpoint is damaged, or from a run with other settings.
         """
         file = folder / _FILE_NAME
         if not file.exists():
             return TrainingProgress()
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
-            found, best = content["settings"], _parse_validation(content["best"])
+            saved_settings, best_scores = content["settings"], _parse_validation(content["best"])
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError,
                 pickle.UnpicklingError) as error:  # fmt: skip
             raise InputError(
                 f"{str(file)!r} is damaged; delete it to start from the beginning"
             ) from error
-        if found != settings_json:
+        if saved_settings != settings_json:
             raise InputError(
                 f"{str(folder)!r} holds a run with other settings"
-                f" ({_describe_difference(found, settings_json)});"
+                f" ({_describe_difference(saved_settings, settings_json)});"
                 " choose another folder for this one, or set them back"
             )
         weights: dict[str, Tensor] = content["weights"]
@@ -105,19 +105,19 @@ class TrainingState:
         self.optimizer.load_state_dict(content["optimizer"])
         if self.weight_average is not None:
             self.weight_average.load_state_dict(content["average"])
-        return TrainingProgress(content["step"], best, content["best_step"])
+        return TrainingProgress(content["step"], best_scores, content["best_step"])
 
 
 def _parse_validation(content: _Validation | None) -> ValidationResult | None:
-    """What ``asdict`` made of it."""
+    """Return the result that ``asdict`` turned into ``content``."""
     if content is None:
         return None
-    sources = {name: ValidationScores(**one) for name, one in content["sources"].items()}
+    sources = {name: ValidationScores(**scores) for name, scores in content["sources"].items()}
     return ValidationResult(ValidationScores(**content["whole"]), sources)
 
 
-def _describe_difference(found: str, wanted: str) -> str:
-    """The first of two JSON objects' entries in which they differ."""
-    before, now = _SETTINGS.validate_json(found), _SETTINGS.validate_json(wanted)
+def _describe_difference(saved_json: str, current_json: str) -> str:
+    """Return a description of the first entry that differs between two JSON objects."""
+    before, now = _SETTINGS.validate_json(saved_json), _SETTINGS.validate_json(current_json)
     name = next(name for name in [*now, *before] if before.get(name) != now.get(name))
     return f"{name} was {before.get(name)!r}, now {now.get(name)!r}"

@@ -1,4 +1,4 @@
-"""How good a head is while it is trained: cIoU and mIoU of decoder and refiner."""
+"""Validation of a head during training: cIoU and mIoU of decoder and refiner."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from flmm.train.dataset import TrainingExample
 
 @dataclass(frozen=True)
 class ValidationScores:
-    """All in 0..1, over all phrases; NaN without one."""
+    """Scores in 0..1 over all phrases; NaN without phrases."""
 
     decoder_cumulative_iou: float
     decoder_mean_iou: float
@@ -26,7 +26,7 @@ class ValidationScores:
 
     @property
     def selection_score(self) -> float:
-        """What the best head is chosen by."""
+        """The score by which the best head is selected."""
         return self.refined_cumulative_iou
 
     def to_dict(self) -> dict[str, float]:
@@ -35,14 +35,14 @@ class ValidationScores:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Scores of all validation data together, and of each source."""
+    """Scores over all validation data, and over each source."""
 
     whole: ValidationScores
     sources: dict[str, ValidationScores]
-    """By the sources' names; the whole's alone where there is one source."""
+    """By the sources' names."""
 
     def to_dict(self) -> dict[str, float]:
-        """Flat: "refined_mean_iou" of the whole, "COCO/refined_mean_iou" of a source."""
+        """Return flat scores: "refined_mean_iou" of all, "COCO/refined_mean_iou" of a source."""
         content = self.whole.to_dict()
         if len(self.sources) > 1:
             for source, scores in self.sources.items():
@@ -57,33 +57,37 @@ def validate(
     source_names: Sequence[str],
     accelerator: Accelerator,
 ) -> ValidationResult:
-    """Scores over the pictures of all processes together, each of which brings its own.
+    """Return the scores over the pictures of all processes.
 
     Args:
-        head: what is measured.
-        pictures: with the name of each one's source.
-        names: all sources', the same in every process.
-        accelerator: knows the processes.
+        head: the head to measure, in eval mode.
+        pictures: this process's, as (source name, example).
+        source_names: of all sources, the same in every process.
+        accelerator: adds up the sums of the processes.
     """
     device = accelerator.device
-    # A source's: intersection, union, sum of IoU for decoder and refiner; then its phrases.
+    # Per source: intersection, union and sum of IoU of decoder, then of refiner; phrases.
     sums = {name: torch.zeros(7, dtype=torch.float64) for name in source_names}
     for name, picture in pictures:
         output = predict_masks(head, picture.features, device=device)
-        known = ~picture.ignored_masks
-        truth = picture.masks & known
+        valid = ~picture.ignored_masks
+        truth = picture.masks & valid
         decoded = resize_to_picture(output.mask_logits.float(), picture.features.geometry)
-        for place, logits in ((0, decoded), (3, output.refined_logits)):
-            overlap = compute_overlap((logits > 0).cpu() & known, truth)
-            sums[name][place : place + 3] += _sums(overlap.intersection, overlap.union, overlap.iou)
+        for column, logits in ((0, decoded), (3, output.refined_logits)):
+            overlap = compute_overlap((logits > 0).cpu() & valid, truth)
+            sums[name][column : column + 3] += torch.stack(
+                [values.sum() for values in (overlap.intersection, overlap.union, overlap.iou)]
+            )
         sums[name][6] += len(truth)
     gathered = accelerator.reduce(torch.stack(list(sums.values())), "sum")
     assert isinstance(gathered, Tensor)
-    scores = {name: _scores(row) for name, row in zip(source_names, gathered, strict=True)}
-    return ValidationResult(_scores(gathered.sum(dim=0)), scores)
+    scores = {
+        name: _scores_from_sums(row) for name, row in zip(source_names, gathered, strict=True)
+    }
+    return ValidationResult(_scores_from_sums(gathered.sum(dim=0)), scores)
 
 
-def _scores(sums: Tensor) -> ValidationScores:
+def _scores_from_sums(sums: Tensor) -> ValidationScores:
     total = sums.tolist()
     count = total[6] or float("nan")
     return ValidationScores(
@@ -93,7 +97,3 @@ def _scores(sums: Tensor) -> ValidationScores:
         refined_mean_iou=total[5] / count,
         phrases=int(total[6]),
     )
-
-
-def _sums(*columns: Tensor) -> Tensor:
-    return torch.stack([column.sum() for column in columns])

@@ -1,4 +1,4 @@
-"""An exponential average of the trained weights."""
+"""An exponential moving average of the trained weights."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """Follows weights slowly: ``average = decay * average + (1 - decay) * weight`` each step."""
+    """A moving average: ``average = decay * average + (1 - decay) * weight`` after each step."""
 
     def __init__(self, weights: Sequence[nn.Parameter], decay: float) -> None:
         self._weights = list(weights)
@@ -17,20 +17,20 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After step ``step``, counted from 0; early steps forget the start faster."""
+        """Update after step ``step``, counted from 0; in early steps the decay is smaller."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for value, weight in zip(self.averages, self._weights, strict=True):
             value.lerp_(weight, 1 - decay)
 
     @contextmanager
     def average_applied(self) -> Iterator[None]:
-        """The weights are their average inside the block."""
-        kept = [weight.detach().clone() for weight in self._weights]
+        """Replace the weights by their averages inside the block."""
+        originals = [weight.detach().clone() for weight in self._weights]
         self._copy_to_weights(self.averages)
         try:
             yield
         finally:
-            self._copy_to_weights(kept)
+            self._copy_to_weights(originals)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {str(index): value for index, value in enumerate(self.averages)}

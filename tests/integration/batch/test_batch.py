@@ -1,4 +1,4 @@
-"""``flmm batch``: many pictures, one file of results that can be gone on with."""
+"""``flmm batch``: many pictures into one results file that a later run resumes."""
 
 import json
 from pathlib import Path
@@ -40,44 +40,42 @@ def options(head: str) -> list[str]:
     return ["--model", head, "--max-new-tokens", "12", "--together", "3"]
 
 
-def lines(file: str = "results.jsonl") -> list[Line]:
-    """Without how long it took."""
-    found = [json.loads(line) for line in Path(file).read_text().splitlines()]
-    for line in found:
+def read_lines(file: str = "results.jsonl") -> list[Line]:
+    """The results without their timings."""
+    results = [json.loads(line) for line in Path(file).read_text().splitlines()]
+    for line in results:
         line.get("answer", {}).pop("timings", None)
-    return found
+    return results
 
 
 def test_each_picture_of_a_folder_has_the_answer_of_chat(
     pictures: Path, head: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended = in_process(
-        ["batch", "pictures", QUESTION, "--overlays", "drawn", *options(head)], capsys
+        ["batch", "pictures", QUESTION, "--overlays", "overlays", *options(head)], capsys
     )
     assert (ended.code, ended.err) == (0, "")
     assert (
         ended.out
         == "5 pictures, 1 of them with an error in the place of an answer: results.jsonl\n"
     )
-    found = lines()
-    assert [line["task"] for line in found] == [
+    results = read_lines()
+    assert [line["task"] for line in results] == [
         {"image": name, "question": QUESTION}
         for name in ("a.png", "b.png", "bad.jpg", "d.png", "inner/c.png")
     ]
-    assert "damaged" in str(found[2]["error"])
+    assert "damaged" in str(results[2]["error"])
     grounder = flmm.Grounder.from_pretrained(head)
-    for line in found[:2] + found[3:]:
+    for line in results[:2] + results[3:]:
         image = pictures / str(line["task"]["image"])
         alone = dict(grounder.chat(image, QUESTION, max_new_tokens=12).to_dict())
         assert line["answer"]["text"] == alone["text"]
         assert line["answer"]["size"] == alone["size"]
-    drawn = sorted(file.name for file in Path("drawn").iterdir())
-    assert drawn == ["000001-a.png", "000002-b.png", "000004-d.png", "000005-c.png"]
+    overlays = sorted(file.name for file in Path("overlays").iterdir())
+    assert overlays == ["000001-a.png", "000002-b.png", "000004-d.png", "000005-c.png"]
 
 
-def test_list_with_questions_and_phrases_of_its_own(
-    head: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_list_with_questions_and_phrases(head: str, capsys: pytest.CaptureFixture[str]) -> None:
     tasks: list[dict[str, object]] = [
         {"image": "pictures/a.png", "question": "What?"},
         {"image": "pictures/a.png"},
@@ -85,34 +83,34 @@ def test_list_with_questions_and_phrases_of_its_own(
     ]
     Path("list.jsonl").write_text("\n".join(map(json.dumps, tasks)) + "\n\n")
     arguments = ["batch", "list.jsonl", QUESTION, *options(head)]
-    ended = in_process([*arguments, "--out", "found.jsonl", "--json"], capsys)
+    ended = in_process([*arguments, "--out", "out.jsonl", "--json"], capsys)
     assert (ended.code, ended.err) == (0, "")
-    assert json.loads(ended.out) == {"out": "found.jsonl", "pictures": 3, "failed": 0}
-    found = lines("found.jsonl")
-    assert [line["task"] for line in found] == [
+    assert json.loads(ended.out) == {"out": "out.jsonl", "pictures": 3, "failed": 0}
+    results = read_lines("out.jsonl")
+    assert [line["task"] for line in results] == [
         tasks[0],
         {**tasks[1], "question": QUESTION},
         tasks[2],
     ]
-    assert found[2]["answer"]["text"] == "the cat, grass"
+    assert results[2]["answer"]["text"] == "the cat, grass"
 
 
-def test_goes_on_where_it_was_cut_off(head: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted_run_is_resumed(head: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["batch", "pictures", QUESTION, *options(head)]
     assert in_process(arguments, capsys).code == 0
-    whole, results = lines(), Path("results.jsonl")
-    content = results.read_bytes()
+    results, file = read_lines(), Path("results.jsonl")
+    content = file.read_bytes()
     first = content.index(b"\n") + 1
     for kept in (first, first + 20, len(content) - 1, len(content)):
-        results.write_bytes(content[:kept])
+        file.write_bytes(content[:kept])
         ended = in_process(arguments, capsys)
         assert (ended.code, ended.err) == (0, "")
-        assert [line["task"] for line in lines()] == [line["task"] for line in whole]
-        assert results.read_bytes()[:first] == content[:first]
-    assert results.read_bytes() == content
+        assert [line["task"] for line in read_lines()] == [line["task"] for line in results]
+        assert file.read_bytes()[:first] == content[:first]
+    assert file.read_bytes() == content
 
 
-def test_results_of_something_else_are_left_alone(
+def test_results_of_other_tasks_or_models_are_kept(
     head: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert in_process(["batch", "pictures", QUESTION, *options(head)], capsys).code == 0
@@ -148,15 +146,15 @@ def test_bad_line_is_named(line: str, part: str, capsys: pytest.CaptureFixture[s
     [
         (["pictures"], "give a QUESTION"),
         (["nowhere", "q"], "'nowhere' cannot be read"),
-        (["drawn/empty", "q"], "has no picture"),
+        (["empty/folder", "q"], "has no picture"),
         (["pictures", "q", "--out", "pictures"], "cannot be written"),
         (["pictures", "q", "--overlays", "pictures/a.png"], "cannot be made"),
     ],
 )
-def test_what_cannot_be_done_is_said(
+def test_bad_arguments_are_refused(
     arguments: list[str], part: str, head: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("drawn/empty").mkdir(parents=True)
+    Path("empty/folder").mkdir(parents=True)
     ended = in_process(["batch", *arguments, "--model", head], capsys)
     assert ended.code == 2
     assert part in ended.err

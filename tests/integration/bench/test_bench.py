@@ -1,4 +1,4 @@
-"""The benchmark itself, on a model so small that its figures mean nothing."""
+"""`flmm bench` on a tiny model: the shape of its output and relations between its values."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ def test_bench_record() -> None:
         assert row["image_tokens"] == 576
         assert row["map_bytes"] == 20 * 3 * 4 * 576 * 2
         assert (row["time_ratio"] == 1) == (mode == "plain")
-    # Eager attention's matrices are 18 MB, what is recorded is 0.3 MB.
+    # Eager attention's matrices have 18 MB, the recorded maps 0.3 MB.
     assert rows["eager"]["extra_bytes"] > rows["recorded"]["extra_bytes"] + 5e6
     assert content["grounding"]["one_phrase"] < content["grounding"]["all_phrases"]
     assert content["loading"]["weights"] > 1e5

@@ -1,4 +1,4 @@
-"""The command as users run it: what it prints where, how it ends, what it leaves behind."""
+"""The command as users run it: its output, exit code and files."""
 
 import json
 import subprocess
@@ -49,16 +49,16 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def is_refused(ended: Ended, *parts: str) -> bool:
-    """Exit code 2, nothing on standard output, one line that says what to change."""
+    """Exit code 2, nothing on standard output, one line with the remedy on standard error."""
     one_line = ended.err.startswith("flmm: ") and ended.err.count("\n") == 1
     return (ended.code, ended.out) == (2, "") and one_line and all(p in ended.err for p in parts)
 
 
-def left_behind() -> list[str]:
+def list_files() -> list[str]:
     return sorted(path.name for path in Path.cwd().iterdir())
 
 
-def test_the_installed_command_is_this_one() -> None:
+def test_project_installs_this_command() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["scripts"] == {"flmm": "flmm.cli.main:run"}
     assert project["version"] == flmm.__version__
@@ -73,7 +73,7 @@ def test_help_is_quick_and_names_every_command() -> None:
         assert command in ended.out
 
 
-def test_without_arguments_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_arguments_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     ended = in_process([], capsys)
     assert ended.code == 0
     assert "Usage: flmm" in ended.out
@@ -88,7 +88,7 @@ def test_chat_in_a_new_process(models: Models, scene: str) -> None:
     content = json.loads(ended.out)
     assert ended.out.count("\n") == 1
     assert ended.err == ""
-    assert left_behind() == []
+    assert list_files() == []
     assert content["size"] == [40, 60]
     assert (content["model"], content["lmm"]) == (str(models.head), str(models.lmm))
     for phrase in content["phrases"]:
@@ -96,7 +96,7 @@ def test_chat_in_a_new_process(models: Models, scene: str) -> None:
         assert coco.decode(phrase["mask"]).sum() == phrase["area"]
 
 
-def test_chat_prints_the_answer_and_where_the_overlay_is(
+def test_chat_prints_the_answer_and_the_overlay_s_path(
     models: Models, scene: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--model", str(models.head), "--max-new-tokens", "30"]
@@ -104,7 +104,7 @@ def test_chat_prints_the_answer_and_where_the_overlay_is(
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.endswith("Overlay: scene-flmm.png\n")
     assert "score" in ended.out
-    assert left_behind() == ["scene-flmm.png"]
+    assert list_files() == ["scene-flmm.png"]
     with Image.open("scene-flmm.png") as overlay:
         assert overlay.size[0] == 720
 
@@ -116,7 +116,7 @@ def test_segment(models: Models, scene: str, capsys: pytest.CaptureFixture[str])
     content = json.loads(ended.out)
     assert content["text"] == "the cat, grass"
     assert [phrase["text"] for phrase in content["phrases"]] == ["the cat", "grass"]
-    assert left_behind() == ["masks.webp"]
+    assert list_files() == ["masks.webp"]
     ended = in_process([*arguments, "--no-refine"], capsys)
     assert "the cat, grass" in ended.out
 
@@ -125,7 +125,7 @@ def test_attend(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) 
     arguments = ["attend", scene, QUESTION, "--answer", "the cat and the dog"]
     arguments += ["--model", str(models.head)]
     ended = in_process([*arguments, "--word", "dog", "--layer", "1", "--json"], capsys)
-    assert (ended.code, ended.err, left_behind()) == (0, "", [])
+    assert (ended.code, ended.err, list_files()) == (0, "", [])
     content = json.loads(ended.out)
     assert (content["text"], content["layer"], content["head"]) == ("the cat and the dog", 1, None)
     assert [(word["text"], word["start"]) for word in content["words"]] == [("dog", 16)]
@@ -133,14 +133,14 @@ def test_attend(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) 
     ended = in_process(arguments, capsys)
     assert ended.out.startswith("the cat and the dog\n")
     assert ended.out.endswith("Figure: scene-flmm.png\n")
-    assert left_behind() == ["scene-flmm.png"]
+    assert list_files() == ["scene-flmm.png"]
 
 
 def test_think(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -> None:
     question = "What is on the grass?"
     arguments = ["think", scene, question, "--model", str(models.head), "--max-new-tokens", "20"]
     ended = in_process([*arguments, "--locate", "question", "--crop", "mask", "--json"], capsys)
-    assert (ended.code, ended.err, left_behind()) == (0, "", [])
+    assert (ended.code, ended.err, list_files()) == (0, "", [])
     content = json.loads(ended.out)
     assert (content["question"], content["locate"], content["crop"]) == (
         question, "question", "mask",
@@ -148,7 +148,7 @@ def test_think(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -
     assert content["first"]["text"] == question
     assert content["located"] in content["first"]["phrases"]
     ended = in_process([*arguments, "--out", "thought.png"], capsys)
-    assert (ended.code, ended.err, left_behind()) == (0, "", ["thought.png"])
+    assert (ended.code, ended.err, list_files()) == (0, "", ["thought.png"])
     for line in ("Before: ", "Located: ", "After: ", "Figure: thought.png"):
         assert f"\n{line}" in f"\n{ended.out}"
 
@@ -186,11 +186,11 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
         (["think", "a.png", QUESTION, "--crop", "circle"], "--crop"),
     ],
 )
-def test_mistakes_in_the_words(
+def test_bad_usage_is_refused(
     arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert is_refused(in_process(arguments, capsys), part)
-    assert left_behind() == []
+    assert list_files() == []
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_mistakes_in_the_words(
         (["attend", QUESTION, "--answer", "a cat", "--head", "4"], "head 4 is not in 0..3"),
     ],
 )
-def test_mistakes_in_the_values(
+def test_bad_value_is_refused(
     arguments: list[str],
     part: str,
     models: Models,
@@ -223,10 +223,10 @@ def test_mistakes_in_the_values(
     full = [command, scene, first, "--model", str(models.head), *rest]
     ended = in_process(full, capsys)
     assert is_refused(ended, "nobody/no-lmm" if part == "was it" else part), ended
-    assert left_behind() == []
+    assert list_files() == []
 
 
-def test_unknown_and_unfitting_models(
+def test_unknown_or_incompatible_model_is_refused(
     models: Models, scene: str, tmp_path_factory: pytest.TempPathFactory,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -240,10 +240,10 @@ def test_unknown_and_unfitting_models(
     (molmo / "config.json").write_text('{"model_type": "molmo2"}')
     ended = in_process([*chat, "--lmm", str(molmo)], capsys)
     assert is_refused(ended, str(molmo), "only for torchvision, which is not installed")
-    assert left_behind() == []
+    assert list_files() == []
 
 
-def test_the_picture_itself_is_never_overwritten(
+def test_picture_is_never_overwritten(
     models: Models, scene: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = Path(scene).read_bytes()
@@ -252,7 +252,7 @@ def test_the_picture_itself_is_never_overwritten(
     assert Path(scene).read_bytes() == before
 
 
-def test_failures_of_writing_leave_nothing(
+def test_failed_write_leaves_no_file(
     models: Models,
     scene: str,
     capsys: pytest.CaptureFixture[str],
@@ -264,7 +264,7 @@ def test_failures_of_writing_leave_nothing(
     monkeypatch.setattr("flmm.atomic_write.os.replace", fail)
     arguments = ["segment", scene, "a cat", "--model", str(models.head)]
     assert is_refused(in_process(arguments, capsys), "No space left on device")
-    assert left_behind() == []
+    assert list_files() == []
 
 
 def test_damaged_pictures_are_refused_in_a_new_process(scene: str, tmp_path: Path) -> None:
@@ -277,13 +277,15 @@ def test_damaged_pictures_are_refused_in_a_new_process(scene: str, tmp_path: Pat
     assert is_refused(in_new_process("chat", str(short), QUESTION), "is not a picture")
 
 
-def test_failures_of_flmm_end_with_1(scene: str) -> None:
+def test_internal_error_exits_with_1(scene: str) -> None:
     code = (
         "import flmm.pictures.reading, flmm.cli.main\n"
         "def fail(picture): raise RuntimeError('a bug')\n"
         "flmm.pictures.reading.read_picture = fail\n"
         f"flmm.cli.main.run(['chat', {scene!r}, 'Why?'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.endswith("RuntimeError: a bug\n")
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (process.returncode, process.stdout) == (1, "")
+    assert process.stderr.endswith("RuntimeError: a bug\n")

@@ -31,9 +31,9 @@ def test_head_has_the_published_weights(
     assert head.config.base_model_name_or_path == "an/lmm"
     state = torch.load(published, weights_only=True)["state_dict"]
     assert torch.equal(head.state_dict()["layer_weights"], state["text_layer_weights"])
-    again = in_process(arguments, capsys)
-    assert again.code == 2
-    assert again.err == "flmm: --out 'head' is there already; choose a new folder\n"
+    repeated = in_process(arguments, capsys)
+    assert repeated.code == 2
+    assert repeated.err == "flmm: --out 'head' is there already; choose a new folder\n"
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_head_has_the_published_weights(
         (["--sam", "nowhere"], "nowhere"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_wrong_views_or_sam_is_refused(
     published: Path, options: list[str], part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["convert", str(published), "--lmm", "an/lmm", "--sam", "sam", "--out", "head"]

@@ -1,4 +1,4 @@
-"""The model that comes with the package: it is there, it is small, and it finds things."""
+"""Tests of the model that comes with the package: its files, size, answers, masks and quality."""
 
 from pathlib import Path
 
@@ -25,28 +25,28 @@ def embedded() -> Grounder:
     return Grounder.from_pretrained()
 
 
-def test_embedded_model_says_and_shows_what_is_there(embedded: Grounder) -> None:
+def test_embedded_model_describes_and_grounds_the_demo_picture(embedded: Grounder) -> None:
     answer = embedded.chat(DEMO, QUESTION)
     assert answer.text.startswith("There ")
     assert len(answer.phrases) >= 3
     for phrase in answer.phrases:
-        assert phrase.area, f"nothing was found for {phrase.text!r}"
+        assert phrase.area, f"the mask of {phrase.text!r} is empty"
         assert answer.text[phrase.start : phrase.end] == phrase.text
     again = embedded.chat(DEMO, QUESTION)
     assert again.text == answer.text
-    for one, other in zip(again.phrases, answer.phrases, strict=True):
-        assert np.array_equal(one.mask, other.mask)
+    for first, second in zip(answer.phrases, again.phrases, strict=True):
+        assert np.array_equal(first.mask, second.mask)
 
 
 def test_embedded_model_finds_the_ground_below_and_the_backdrop_above(embedded: Grounder) -> None:
-    said = embedded.chat(DEMO, QUESTION)
-    front, back = said.phrases[-2].text, said.phrases[-1].text
-    lower, upper = embedded.segment(DEMO, [front, back]).phrases
-    height = said.size[0]
+    answer = embedded.chat(DEMO, QUESTION)
+    ground, backdrop = answer.phrases[-2].text, answer.phrases[-1].text
+    lower, upper = embedded.segment(DEMO, [ground, backdrop]).phrases
+    height = answer.size[0]
     assert np.nonzero(lower.mask)[0].mean() > height / 2 > np.nonzero(upper.mask)[0].mean()
 
 
-def test_articles_do_not_matter_to_the_embedded_model(embedded: Grounder) -> None:
+def test_articles_do_not_change_the_embedded_models_masks(embedded: Grounder) -> None:
     bare, *others = embedded.segment(DEMO, ["cat", "a cat", "the cat", "The  cat"]).phrases
     assert bare.text == "cat"
     assert bare.area > 1000
@@ -54,7 +54,7 @@ def test_articles_do_not_matter_to_the_embedded_model(embedded: Grounder) -> Non
         assert np.array_equal(other.mask, bare.mask)
 
 
-def test_embedded_model_reads_numbers_when_it_looks_closer(embedded: Grounder) -> None:
+def test_embedded_model_reads_more_numbers_with_think(embedded: Grounder) -> None:
     before = after = 0
     for question in build_tag_questions(8):
         thought = embedded.think(question.picture, question.turn.question)
@@ -70,7 +70,7 @@ def test_embedded_model_is_small(embedded: Grounder) -> None:
 
 
 def test_embedded_model_keeps_its_quality() -> None:
-    # A few scenes for every change; README's figures come from 1,000.
+    # 10 scenes, to be fast; README's figures come from 1,000.
     (report,) = measure(
         PACKAGE / "assets" / "embedded", [(DEFAULT_SETTING, 10)], no_progress, calibration_scenes=4
     )

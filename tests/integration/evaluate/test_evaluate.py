@@ -1,4 +1,4 @@
-"""`flmm evaluate` as researchers run it: killed, on two processes, with damaged data."""
+"""`flmm evaluate`: interrupted, on two processes, with damaged data."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("world"))
 
 
-def test_the_command_prints_the_table_and_cuts_it_again(
+def test_the_command_prints_the_table_and_prints_it_again(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -60,44 +60,44 @@ def test_a_yaml_file_names_the_benchmark(
         ["evaluate", str(file), "--model", str(world.head), "--device", "cpu", "--json"], capsys
     )
     assert (content["dataset"], content["pictures"]) == ("my texts", 2)
-    (made,) = (tmp_path / "flmm-evaluation").iterdir()
-    assert content["out"] == f"flmm-evaluation/{made.name}"
-    assert made.name.startswith("my-texts-together-")
+    (out,) = (tmp_path / "flmm-evaluation").iterdir()
+    assert content["out"] == f"flmm-evaluation/{out.name}"
+    assert out.name.startswith("my-texts-together-")
 
 
-KILLED = """
+KILLED_AT_THIRD_PART = """
 import os, signal, sys
 from flmm.cli.main import run
-replace, seen = os.replace, []
-def deadly(source, target):
+replace, targets = os.replace, []
+def replace_or_die(source, target):
     if "parts" in str(target):
-        seen.append(target)
-        if len(seen) == 3:
+        targets.append(target)
+        if len(targets) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)
-os.replace = deadly
+os.replace = replace_or_die
 run(sys.argv[1:])
 """
 
 
-def test_a_killed_run_goes_on_where_it_stopped(
+def test_a_killed_run_continues_where_it_stopped(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     arguments = world.arguments(out)
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_THIRD_PART, *arguments], check=False)
     assert done.returncode == -signal.SIGKILL
     names = {path.name for path in (out / "parts").iterdir()}
     assert {"000000.parquet", "000001.parquet"} < names
     assert any(name.endswith(".partial") for name in names)
     with pytest.raises(InputError, match="to its end first"):
         build_report(out)
-    measured: list[int] = []
-    prepare = type(world.grounder.adapter).build_prompt
+    calls: list[int] = []
+    build_prompt = type(world.grounder.adapter).build_prompt
 
     def counted(*arguments: object) -> object:
-        measured.append(1)
-        return prepare(*arguments)  # type: ignore[arg-type]
+        calls.append(1)
+        return build_prompt(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(world.grounder.adapter), "build_prompt", counted)
     source = json.loads((out / "run.json").read_text())["source"]
@@ -110,7 +110,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
         PartialState(cpu=True),
         pytest.fail,
     )
-    assert len(measured) == PICTURES - 8
+    assert len(calls) == PICTURES - 8
     assert same_results(out, world.out)
     assert len(list((out / "parts").iterdir())) == 3
 
@@ -124,7 +124,7 @@ def test_two_processes_give_the_table_of_one(world: World, tmp_path: Path) -> No
     assert same_results(out, world.out)
 
 
-NO_ROOM_IN_THE_SECOND = """
+SECOND_PROCESS_CANNOT_WRITE = """
 import os, resource, signal, sys
 if os.environ["RANK"] == "1":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -134,33 +134,32 @@ run()
 """
 
 
-def test_where_one_process_cannot_write_both_say_so(world: World, tmp_path: Path) -> None:
-    both = in_two_processes(*world.arguments(tmp_path / "out"), code=NO_ROOM_IN_THE_SECOND)
-    for ended in both:
-        assert (ended.code, ended.out) == (2, "")
-        assert "000001.parquet' (File too large)" in ended.err.splitlines()[-1]
+def test_both_processes_report_that_one_cannot_write(world: World, tmp_path: Path) -> None:
+    both = in_two_processes(*world.arguments(tmp_path / "out"), code=SECOND_PROCESS_CANNOT_WRITE)
+    for process in both:
+        assert (process.code, process.out) == (2, "")
+        assert "000001.parquet' (File too large)" in process.err.splitlines()[-1]
 
 
-def test_what_cannot_be_read_is_told_and_counted(world: World, tmp_path: Path) -> None:
+def test_unreadable_pictures_are_reported_and_counted(world: World, tmp_path: Path) -> None:
     samples = world.samples[:9]
     samples[1] = replace(samples[1], picture=tmp_path / "gone.jpg")
-    short = tmp_path / "short.jpg"
-    short.write_bytes(samples[2].picture.read_bytes()[:500])
-    samples[2] = replace(samples[2], picture=short)
-    told: list[str] = []
-    report = measure(world.grounder, samples, tmp_path / "out", tell=told.append)
-    assert len(told) == 2
-    assert "gone.jpg" in told[0]
+    truncated = tmp_path / "short.jpg"
+    truncated.write_bytes(samples[2].picture.read_bytes()[:500])
+    samples[2] = replace(samples[2], picture=truncated)
+    messages: list[str] = []
+    report = measure(world.grounder, samples, tmp_path / "out", on_message=messages.append)
+    assert len(messages) == 2
+    assert "gone.jpg" in messages[0]
     assert "7 pictures measured; skipped 2 pictures" in report.counts.summary
     skipped = [row for row in read_rows(tmp_path / "out", SampleRow) if not row.measured]
-    assert [(row.sample, row.told) for row in skipped] == [(1, (told[0],)), (2, (told[1],))]
+    assert [(row.sample, row.told) for row in skipped] == [(1, (messages[0],)), (2, (messages[1],))]
     assert {row.sample for row in read_rows(tmp_path / "out", PhraseRow)} == {0, *range(3, 9)}
-    whole = tmp_path / "nothing"
     with pytest.raises(InputError, match="nothing was measured"):
-        measure(world.grounder, samples[1:3], whole, tell=told.append)
+        measure(world.grounder, samples[1:3], tmp_path / "nothing", on_message=messages.append)
 
 
-def test_a_damaged_part_is_measured_anew(world: World, tmp_path: Path) -> None:
+def test_a_damaged_part_is_measured_again(world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(world.out, out)
     content = part_file(out, 1).read_bytes()
@@ -168,21 +167,22 @@ def test_a_damaged_part_is_measured_anew(world: World, tmp_path: Path) -> None:
     flipped = bytearray(part_file(out, 0).read_bytes())
     flipped[len(flipped) // 4] ^= 255
     part_file(out, 0).write_bytes(flipped)
-    told: list[str] = []
-    measure(world.grounder, world.samples, out, tell=told.append)
-    assert [str(part_file(out, number)) in line for number, line in enumerate(told)] == [True] * 2
+    messages: list[str] = []
+    measure(world.grounder, world.samples, out, on_message=messages.append)
+    names_part = [str(part_file(out, part)) in line for part, line in enumerate(messages)]
+    assert names_part == [True] * 2
     assert same_results(out, world.out)
 
 
 def test_another_run_is_refused(world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(world.out, out)
-    refusal = "its {} is .*; choose another --out"
-    with pytest.raises(InputError, match=refusal.format("protocol")):
+    message = "its {} is .*; choose another --out"
+    with pytest.raises(InputError, match=message.format("protocol")):
         measure(world.grounder, world.samples, out, protocol=ReferringProtocol.ONE_BY_ONE)
-    with pytest.raises(InputError, match=refusal.format("samples")):
+    with pytest.raises(InputError, match=message.format("samples")):
         measure(world.grounder, world.samples[:3], out)
-    with pytest.raises(InputError, match=refusal.format("dataset")):
+    with pytest.raises(InputError, match=message.format("dataset")):
         measure(world.grounder, world.samples, out, name="others")
     other = Grounder.from_pretrained(str(world.head), device="cpu")
     nn.init.normal_(other.head.text_projection.bias)
@@ -219,7 +219,7 @@ def test_a_missing_package_is_named(
         (["plain", "--protocol", "alone"], "'together', 'one-by-one'"),
     ],
 )
-def test_mistakes(
+def test_wrong_arguments_are_reported_in_one_line(
     arguments: list[str], part: str, capsys: pytest.CaptureFixture[str],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rows and tables of every benchmark, and the contact sheet."""
+"""Rows and tables of every benchmark, and the page of worst phrases."""
 
 import shutil
 from html.parser import HTMLParser
@@ -37,7 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("world"))
 
 
-def test_a_row_says_what_segment_finds(world: World, tmp_path: Path) -> None:
+def test_rows_agree_with_segment(world: World, tmp_path: Path) -> None:
     data = write_refcoco(tmp_path / "refcoco")
     samples = read_refcoco(data.folder, data.pictures, "testA", "unc")
     report = measure(
@@ -47,15 +47,15 @@ def test_a_row_says_what_segment_finds(world: World, tmp_path: Path) -> None:
     assert len(rows) == sum(len(sample.texts) for sample in samples) > 10
     size = (96, 96)
     for row, text in zip(rows[:4], samples[0].texts, strict=False):
-        (found,) = world.grounder.segment(row.picture, [text.text]).phrases
+        (segmented,) = world.grounder.segment(row.picture, [text.text]).phrases
         truth = text.phrases[0].mask(size)
         assert (row.text, row.text_identity, row.kind) == (text.text, text.identity, "expression")
         assert (mask_of(row, row.true_mask) == truth).all()
         predicted = mask_of(row, row.predicted_mask)
-        assert (predicted != found.mask).mean() < 0.01
+        assert (predicted != segmented.mask).mean() < 0.01
         assert row.refined_intersection == (predicted & truth).sum()
         assert row.refined_union == (predicted | truth).sum()
-        assert row.score == pytest.approx(found.score, abs=0.01)
+        assert row.score == pytest.approx(segmented.score, abs=0.01)
         assert row.predicted_pixels == predicted.sum()
     (table,) = report.tables
     assert "LISA" in table.title
@@ -65,9 +65,9 @@ def test_a_row_says_what_segment_finds(world: World, tmp_path: Path) -> None:
     assert scores["refined"]["P@0.6"] == pytest.approx(
         100 * sum(iou > 0.6 for iou in ious) / len(ious)
     )
-    decoder = [(row.decoder_intersection or 0) for row in rows]
+    intersections = [(row.decoder_intersection or 0) for row in rows]
     assert scores["mask decoder"]["cIoU"] == pytest.approx(
-        100 * sum(decoder) / sum(row.decoder_union or 0 for row in rows)
+        100 * sum(intersections) / sum(row.decoder_union or 0 for row in rows)
     )
 
 
@@ -84,8 +84,8 @@ def test_both_protocols_are_labelled_and_differ(world: World, tmp_path: Path) ->
     rows = [read_rows(tmp_path / protocol, PhraseRow) for protocol in ReferringProtocol]
     assert [row.text for row in rows[0]] == [row.text for row in rows[1]]
     assert [row.protocol for row in rows[1]] == ["one-by-one"] * len(rows[1])
-    changed = [one.score != other.score for one, other in zip(*rows, strict=True)]
-    assert any(changed)
+    differs = [first.score != second.score for first, second in zip(*rows, strict=True)]
+    assert any(differs)
 
 
 def test_narratives_are_split_by_kind_and_number(world: World, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_narratives_are_split_by_kind_and_number(world: World, tmp_path: Path) -
     assert selector.rows[0].scores["F1"] == pytest.approx(200 * hits / (chosen + wanted))
 
 
-def test_reasoning_leaves_out_what_is_ignored(world: World, tmp_path: Path) -> None:
+def test_reasoning_scores_leave_out_ignored_pixels(world: World, tmp_path: Path) -> None:
     samples = read_reason_seg(write_reason_seg(tmp_path / "reason").folder)
     report = measure(world.grounder, samples, tmp_path / "out", scoring=Scoring.REASON_SEG)
     rows = read_rows(tmp_path / "out", PhraseRow)
@@ -148,20 +148,20 @@ def test_questions_of_visual_chain_of_thought(world: World, tmp_path: Path) -> N
     assert np.isnan(table.rows[0].scores["box@0.5"])
 
 
-def test_conversations_are_in_the_lmms_own_words(world: World, tmp_path: Path) -> None:
+def test_conversation_rows_are_generated_captions(world: World, tmp_path: Path) -> None:
     data = write_grounded_conversations(tmp_path / "gcg", 1)
     samples = read_grounded_conversations(next(data.folder.rglob("*.json")), data.pictures)
     report = measure(world.grounder, samples, tmp_path / "out", scoring=Scoring.CONVERSATION)
-    said = read_rows(tmp_path / "out", GeneratedPhraseRow)
+    generated = read_rows(tmp_path / "out", GeneratedPhraseRow)
     rows = read_rows(tmp_path / "out", PhraseRow)
     answer = world.grounder.chat(samples[0].picture, "What is in the picture?")
-    mine = [row for row in said if row.sample == 0 and row.text_identity == "0"]
-    assert [row.text for row in mine] == [phrase.text for phrase in answer.phrases] != []
-    for row, phrase in zip(mine, answer.phrases, strict=True):
+    caption_rows = [row for row in generated if row.sample == 0 and row.text_identity == "0"]
+    assert [row.text for row in caption_rows] == [phrase.text for phrase in answer.phrases] != []
+    for row, phrase in zip(caption_rows, answer.phrases, strict=True):
         assert row.sentence[row.start : row.end] == row.text
         decoded = coco.decode({"size": [row.height, row.width], "counts": row.mask})
         assert (decoded == phrase.mask).all()
-    assert len(rows) == sum(len(text.phrases) for one in samples for text in one.texts)
+    assert len(rows) == sum(len(text.phrases) for sample in samples for text in sample.texts)
     (table,) = report.tables
     assert set(table.rows[0].scores) == {"mask recall (by word overlap)", "AP50", "mIoU"}
     assert table.note is not None
@@ -170,7 +170,7 @@ def test_conversations_are_in_the_lmms_own_words(world: World, tmp_path: Path) -
 
 
 class Page(HTMLParser):
-    """What a page shows and what it would fetch."""
+    """The tags, marked texts and addresses of an HTML page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,21 +188,19 @@ class Page(HTMLParser):
             self.tags.append("")
 
 
-def test_the_contact_sheet_shows_the_worst_phrases_in_one_file(
-    world: World, tmp_path: Path
-) -> None:
+def test_the_page_of_worst_phrases_is_one_file(world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(world.out, out)
     table = pq.read_table(out / "results.parquet")
     rows = table.to_pylist()
-    said = "<script>x</script> & more"
-    rows[3].update(sentence=said, start=0, end=17, refined_intersection=0, true_pixels=10**6)
+    sentence = "<script>x</script> & more"
+    rows[3].update(sentence=sentence, start=0, end=17, refined_intersection=0, true_pixels=10**6)
     pq.write_table(table.from_pylist(rows, schema=table.schema), out / "results.parquet")
     page = Page()
     page.feed(write_worst_phrases(out, 12).read_text(encoding="utf-8"))
     assert page.tags.count("article") == len(page.marked) == 12
     assert "script" not in page.tags
-    assert page.marked[0] == said[:17]
+    assert page.marked[0] == sentence[:17]
     assert len(page.addresses) == 24
     assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
 

@@ -1,4 +1,4 @@
-"""The whole way from a picture to masks, on random models and on the embedded one."""
+"""``Grounder.chat`` and ``Grounder.segment`` on random models."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from torch import nn
 from flmm.attention.tracing import trace_generation
 from flmm.errors import InputError
 from flmm.grounding import grounder as grounder_module
-from flmm.grounding import mask_predictor as phrase_masks
+from flmm.grounding import mask_predictor as mask_predictor_module
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
@@ -40,13 +40,13 @@ def grounder() -> Grounder:
     return Grounder(LlavaAdapter.build_tiny(), tiny_head(), model="tiny-head")
 
 
-def some_words(grounder: Grounder, image: Image.Image) -> tuple[str, list[str]]:
-    """What the model says of the picture, and phrases of it."""
+def generate_phrases(grounder: Grounder, image: Image.Image) -> tuple[str, list[str]]:
+    """The generated answer's text and phrases."""
     answer = grounder.chat(image, QUESTION, max_new_tokens=40)
     return answer.text, [phrase.text for phrase in answer.phrases]
 
 
-def test_the_lmm_is_untouched(grounder: Grounder) -> None:
+def test_lmm_is_not_changed(grounder: Grounder) -> None:
     adapter = grounder.adapter
     before = checksum(adapter)
     prompt = adapter.build_prompt(picture(), QUESTION)
@@ -61,7 +61,7 @@ def test_the_lmm_is_untouched(grounder: Grounder) -> None:
     assert not any(parameter.requires_grad for parameter in adapter.model.parameters())
 
 
-def test_phrases_are_where_they_say(grounder: Grounder) -> None:
+def test_phrases_have_spans_masks_boxes_and_scores(grounder: Grounder) -> None:
     answer = grounder.chat(picture(60, 40), QUESTION, max_new_tokens=40)
     assert answer.size == (40, 60)
     assert (answer.model, answer.lmm) == ("tiny-head", "tiny-llava")
@@ -80,7 +80,7 @@ def test_phrases_are_where_they_say(grounder: Grounder) -> None:
 
 
 @torch.no_grad()
-def test_masks_are_the_head_s(grounder: Grounder) -> None:
+def test_masks_are_those_of_the_head(grounder: Grounder) -> None:
     image = picture(60, 40)
     answer = grounder.chat(image, QUESTION, max_new_tokens=40)
     adapter, head = grounder.adapter, grounder.head
@@ -102,34 +102,32 @@ def test_masks_are_the_head_s(grounder: Grounder) -> None:
 
 
 def test_empty_masks_have_an_empty_box_and_no_score() -> None:
-    nothing = tiny_head()
-    classifier = nothing.mask_decoder.classifier
+    head = tiny_head()
+    classifier = head.mask_decoder.classifier
     nn.init.zeros_(classifier.weight)
     assert classifier.bias is not None
     nn.init.constant_(classifier.bias, -5)
-    answer = Grounder(LlavaAdapter.build_tiny(), nothing).segment(
-        picture(), ["a cat"], refine=False
-    )
+    answer = Grounder(LlavaAdapter.build_tiny(), head).segment(picture(), ["a cat"], refine=False)
     phrase = answer.phrases[0]
     assert (phrase.area, phrase.box, phrase.score) == (0, (0, 0, 0, 0), 0.0)
 
 
-def test_given_phrases(grounder: Grounder) -> None:
-    text, words = some_words(grounder, picture())
-    answer = grounder.chat(picture(), QUESTION, [words[1], words[0]], max_new_tokens=40)
-    assert [phrase.text for phrase in answer.phrases] == [words[1], words[0]]
+def test_given_phrases_are_grounded_in_their_order(grounder: Grounder) -> None:
+    text, phrases = generate_phrases(grounder, picture())
+    answer = grounder.chat(picture(), QUESTION, [phrases[1], phrases[0]], max_new_tokens=40)
+    assert [phrase.text for phrase in answer.phrases] == [phrases[1], phrases[0]]
     assert answer.text == text
     with pytest.raises(InputError, match=r"'a zeppelin' is not in the text"):
         grounder.chat(picture(), QUESTION, ["a zeppelin"], max_new_tokens=40)
 
 
-def test_noun_chunks_stand_in_for_a_selector() -> None:
-    plain = Grounder(LlavaAdapter.build_tiny(), tiny_head(selector=False))
-    answer = plain.chat(picture(), QUESTION, max_new_tokens=20)
-    same = plain.chat(picture(), QUESTION, max_new_tokens=20, phrase_source="noun_chunks")
-    assert [p.text for p in answer.phrases] == [p.text for p in same.phrases]
+def test_noun_chunks_replace_a_missing_selector() -> None:
+    grounder = Grounder(LlavaAdapter.build_tiny(), tiny_head(selector=False))
+    answer = grounder.chat(picture(), QUESTION, max_new_tokens=20)
+    chunked = grounder.chat(picture(), QUESTION, max_new_tokens=20, phrase_source="noun_chunks")
+    assert [p.text for p in answer.phrases] == [p.text for p in chunked.phrases]
     with pytest.raises(InputError, match="no keyword selector"):
-        plain.chat(picture(), QUESTION, max_new_tokens=20, phrase_source="selector")
+        grounder.chat(picture(), QUESTION, max_new_tokens=20, phrase_source="selector")
 
 
 @pytest.mark.parametrize(
@@ -144,14 +142,14 @@ def test_noun_chunks_stand_in_for_a_selector() -> None:
         ("What is <image>?", None, "stands for the picture"),
     ],
 )
-def test_bad_requests(
+def test_bad_question_or_phrase_is_refused(
     grounder: Grounder, question: str, phrases: list[str] | None, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         grounder.chat(picture(), question, phrases)
 
 
-def test_the_answer_is_cut(grounder: Grounder) -> None:
+def test_answer_is_cut_at_max_new_tokens(grounder: Grounder) -> None:
     long = grounder.chat(picture(), QUESTION, max_new_tokens=12).text
     short = grounder.chat(picture(), QUESTION, max_new_tokens=4).text
     assert long.startswith(short.rstrip("\N{REPLACEMENT CHARACTER}"))
@@ -160,52 +158,52 @@ def test_the_answer_is_cut(grounder: Grounder) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (400, 2), (2, 400)])
-def test_extreme_pictures(grounder: Grounder, size: tuple[int, int]) -> None:
+def test_extreme_picture_sizes(grounder: Grounder, size: tuple[int, int]) -> None:
     answer = grounder.segment(picture(*size), ["a cat", "grass"])
     for phrase in answer.phrases:
         assert phrase.mask.shape == (size[1], size[0])
     assert answer.overlay.width >= 720
 
 
-def test_pictures_are_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = Grounder(LlavaAdapter.build_tiny(), tiny_head())
-    seen: list[tuple[int, ...]] = []
-    encode = fresh.head.refiner.encode
+def test_picture_embeddings_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    grounder = Grounder(LlavaAdapter.build_tiny(), tiny_head())
+    encoded_shapes: list[tuple[int, ...]] = []
+    encode = grounder.head.refiner.encode
 
-    def counted(*pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Tensor:
-        seen.append(pictures[0].shape)
+    def spy_encode(*pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Tensor:
+        encoded_shapes.append(pictures[0].shape)
         return encode(*pictures)
 
-    monkeypatch.setattr(fresh.head.refiner, "encode", counted)
-    first = fresh.segment(picture(), ["a cat"])
-    again = fresh.segment(np.asarray(picture()), ["a cat"])
-    assert len(seen) == 1
+    monkeypatch.setattr(grounder.head.refiner, "encode", spy_encode)
+    first = grounder.segment(picture(), ["a cat"])
+    again = grounder.segment(np.asarray(picture()), ["a cat"])
+    assert len(encoded_shapes) == 1
     assert np.array_equal(first.phrases[0].mask, again.phrases[0].mask)
     # The same bytes in another shape are another picture.
-    fresh.segment(picture(96, 24), ["a cat"])
-    assert len(seen) == 2
+    grounder.segment(picture(96, 24), ["a cat"])
+    assert len(encoded_shapes) == 2
     for seed in range(1, 5):
-        fresh.segment(picture(seed=seed), ["a cat"])
-    fresh.segment(picture(), ["a cat"])
-    assert len(seen) == 7
+        grounder.segment(picture(seed=seed), ["a cat"])
+    grounder.segment(picture(), ["a cat"])
+    assert len(encoded_shapes) == 7
 
 
-def test_segment_puts_each_phrase_in_the_lmm_s_mouth(
+def test_segment_gives_each_phrase_as_the_answer(
     grounder: Grounder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, str | None]] = []
-    prepare_each = grounder.adapter.build_prompts
+    exchanges: list[tuple[str, str | None]] = []
+    build_prompts = grounder.adapter.build_prompts
 
-    def spied(image: Image.Image, texts: Sequence[tuple[str, str | None]]) -> object:
-        asked.extend(texts)
-        return prepare_each(image, texts)
+    def spy_prompts(image: Image.Image, texts: Sequence[tuple[str, str | None]]) -> object:
+        exchanges.extend(texts)
+        return build_prompts(image, texts)
 
-    monkeypatch.setattr(grounder.adapter, "build_prompts", spied)
+    monkeypatch.setattr(grounder.adapter, "build_prompts", spy_prompts)
     phrases = [" the cat on the left ", "{grass} & É猫", "ß"]
     answer = grounder.segment(picture(), phrases)
     assert answer.text == "the cat on the left, {grass} & É猫, ß"
     assert [answer.text[p.start : p.end] for p in answer.phrases] == [p.strip() for p in phrases]
-    assert asked == [
+    assert exchanges == [
         ("Where is the cat on the left?", "The cat on the left"),
         ("Where is {grass} & É猫?", "{grass} & É猫"),
         ("Where is ß?", "SS"),
@@ -213,13 +211,15 @@ def test_segment_puts_each_phrase_in_the_lmm_s_mouth(
     assert [phrase.text for phrase in answer.phrases] == [phrase.strip() for phrase in phrases]
 
 
-def test_segment_in_one_batch_or_alone(grounder: Grounder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segment_does_not_depend_on_the_batch_size(
+    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     phrases = ["the cat", "the small dog on the left", "grass", "a", "sky"]
-    together = grounder.segment(picture(), phrases)
+    large_batch = grounder.segment(picture(), phrases)
     monkeypatch.setattr(grounder_module, "_SEQUENCES_PER_BATCH", 2)
-    monkeypatch.setattr(phrase_masks, "_MAX_LOGITS_PER_PASS", 1)
-    apart = grounder.segment(picture(), phrases)
-    for one, other in zip(together.phrases, apart.phrases, strict=True):
+    monkeypatch.setattr(mask_predictor_module, "_MAX_LOGITS_PER_PASS", 1)
+    small_batches = grounder.segment(picture(), phrases)
+    for one, other in zip(large_batch.phrases, small_batches.phrases, strict=True):
         assert (one.mask != other.mask).mean() < 0.01
         assert one.tokens == other.tokens
 
@@ -227,19 +227,19 @@ def test_segment_in_one_batch_or_alone(grounder: Grounder, monkeypatch: pytest.M
 def test_segment_processes_the_picture_once(
     grounder: Grounder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown: list[int] = []
+    picture_counts: list[int] = []
     process = grounder.adapter.process_pictures
 
-    def counted(pictures: Sequence[Image.Image]) -> Mapping[str, torch.Tensor]:
-        shown.append(len(pictures))
+    def spy_process(pictures: Sequence[Image.Image]) -> Mapping[str, torch.Tensor]:
+        picture_counts.append(len(pictures))
         return process(pictures)
 
-    monkeypatch.setattr(grounder.adapter, "process_pictures", counted)
+    monkeypatch.setattr(grounder.adapter, "process_pictures", spy_process)
     grounder.segment(picture(), [f"cat {number}" for number in range(10)])
-    assert shown == [1]
+    assert picture_counts == [1]
 
 
 @pytest.mark.parametrize("phrases", [[], [""], ["a cat", " "]])
-def test_segment_without_a_phrase(grounder: Grounder, phrases: list[str]) -> None:
+def test_segment_refuses_empty_phrases(grounder: Grounder, phrases: list[str]) -> None:
     with pytest.raises(InputError, match="empty"):
         grounder.segment(picture(), phrases)

@@ -1,4 +1,4 @@
-"""Which heads and LMMs a grounder is made of, and which ones are refused."""
+"""Loading of heads and LMMs, and which ones are refused."""
 
 from pathlib import Path
 
@@ -33,12 +33,15 @@ def test_from_pretrained(folders: tuple[Path, Path]) -> None:
     assert (loaded.model, loaded.lmm) == (str(head), str(lmm))
     assert loaded.head.config.segment_prompt == CONFIG.segment_prompt
     expected = grounder.segment(picture(), ["a cat"], refine=False)
-    found = loaded.segment(picture(), ["a cat"], refine=False)
-    assert np.array_equal(found.phrases[0].mask, expected.phrases[0].mask)
-    half = Grounder.from_pretrained(str(head), lmm=str(lmm), device="cpu", dtype="bfloat16")
-    assert half.adapter.dtype == torch.bfloat16
-    assert next(half.head.parameters()).dtype == torch.float32
-    assert half.segment(picture(), ["a cat"]).phrases[0].mask.shape == (48, 48)
+    answer = loaded.segment(picture(), ["a cat"], refine=False)
+    assert np.array_equal(answer.phrases[0].mask, expected.phrases[0].mask)
+    half_precision = Grounder.from_pretrained(
+        str(head), lmm=str(lmm), device="cpu", dtype="bfloat16"
+    )
+    assert half_precision.adapter.dtype == torch.bfloat16
+    assert next(half_precision.head.parameters()).dtype == torch.float32
+    phrase = half_precision.segment(picture(), ["a cat"]).phrases[0]
+    assert phrase.mask.shape == (48, 48)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_from_pretrained(folders: tuple[Path, Path]) -> None:
         ({"hidden_size": 16}, ""),
     ],
 )
-def test_heads_for_other_sizes_are_refused(
+def test_head_for_other_sizes_is_refused(
     folders: tuple[Path, Path], tmp_path: Path, changes: dict[str, int], message: str
 ) -> None:
     head = save_tiny_head(tmp_path, str(folders[0]), **changes)
@@ -57,11 +60,11 @@ def test_heads_for_other_sizes_are_refused(
         Grounder.from_pretrained(head)
 
 
-def test_other_base_models_are_refused(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+def test_other_base_model_is_refused(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     head = save_tiny_head(tmp_path, "someone/their-lmm")
     with pytest.raises(InputError, match="trained on the LMM 'someone/their-lmm', not on 'a/b'"):
         Grounder.from_pretrained(head, lmm="a/b")
-    # A folder may hold that very model under any name; its sizes fit.
+    # A folder may hold that same model under any name; its sizes fit.
     assert Grounder.from_pretrained(head, lmm=str(folders[0])).lmm == str(folders[0])
     with pytest.raises(InputError, match="does not name its LMM"):
         Grounder.from_pretrained(save_tiny_head(tmp_path / "nameless", ""))
@@ -77,7 +80,7 @@ def test_other_base_models_are_refused(tmp_path: Path, folders: tuple[Path, Path
         ({"head": "/nowhere/at/all"}, "is not a folder"),
     ],
 )
-def test_unknown_choices(options: dict[str, str], message: str) -> None:
+def test_unknown_names_are_refused(options: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Grounder.from_pretrained(
             options.get("head"), device=options.get("device"), dtype=options.get("dtype")

@@ -1,4 +1,4 @@
-"""An answer told while it is said: the same answer, in order."""
+"""``Grounder.stream``: chat's answer, with its events in order."""
 
 import time
 from pathlib import Path
@@ -34,12 +34,12 @@ def embedded() -> Grounder:
 
 
 def text_of(events: list[StreamEvent]) -> str:
-    said = ""
+    text = ""
     for event in events:
         if isinstance(event, TextEvent):
-            assert 0 <= event.start <= len(said)
-            said = said[: event.start] + event.text
-    return said
+            assert 0 <= event.start <= len(text)
+            text = text[: event.start] + event.text
+    return text
 
 
 def phrases_of(events: list[StreamEvent]) -> list[Phrase]:
@@ -51,17 +51,17 @@ def spans(phrases: list[Phrase] | tuple[Phrase, ...]) -> list[tuple[int, int, tu
 
 
 def answer_of(events: list[StreamEvent]) -> Answer:
-    """The last event's answer, after a look at the order of all."""
+    """The last event's answer, after a check of the events' order."""
     assert isinstance(events[-1], AnswerEvent)
     assert not any(isinstance(event, AnswerEvent) for event in events[:-1])
-    for at, event in enumerate(events):
+    for index, event in enumerate(events):
         if isinstance(event, PhraseEvent):
-            assert text_of(events[:at])[: event.phrase.end].endswith(event.phrase.text)
+            assert text_of(events[:index])[: event.phrase.end].endswith(event.phrase.text)
     return events[-1].answer
 
 
 def is_same(answer: Answer, other: Answer) -> bool:
-    """Bit for bit, but for the time that it took."""
+    """Bit for bit, except the timings."""
     pairs = list(zip(answer.phrases, other.phrases, strict=True))
     return (
         (answer.text, answer.model, answer.lmm) == (other.text, other.model, other.lmm)
@@ -73,8 +73,8 @@ def is_same(answer: Answer, other: Answer) -> bool:
 
 @pytest.mark.parametrize("refine", [True, False])
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_the_answer_is_chat_s(grounder: Grounder, question: str, refine: bool) -> None:
-    # Random bytes and broken characters: harder than what any model says.
+def test_answer_equals_that_of_chat(grounder: Grounder, question: str, refine: bool) -> None:
+    # Random bytes and broken characters: harder than what a trained LMM generates.
     expected = grounder.chat(picture(), question, max_new_tokens=40, refine=refine)
     events = list(grounder.stream(picture(), question, max_new_tokens=40, refine=refine))
     answer = answer_of(events)
@@ -83,64 +83,64 @@ def test_the_answer_is_chat_s(grounder: Grounder, question: str, refine: bool) -
     assert spans(phrases_of(events)) == spans(expected.phrases)
     assert len(expected.phrases) > 1
     assert set(answer.timings) == set(expected.timings)
-    for told, whole in zip(phrases_of(events), answer.phrases, strict=True):
-        assert (told.mask != whole.mask).mean() < 0.001
+    for early, final in zip(phrases_of(events), answer.phrases, strict=True):
+        assert (early.mask != final.mask).mean() < 0.001
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 20])
-def test_answers_that_are_cut(grounder: Grounder, limit: int) -> None:
+def test_answer_cut_at_max_new_tokens(grounder: Grounder, limit: int) -> None:
     expected = grounder.chat(picture(), QUESTIONS[0], max_new_tokens=limit)
     events = list(grounder.stream(picture(), QUESTIONS[0], max_new_tokens=limit))
     assert is_same(answer_of(events), expected)
     assert text_of(events) == expected.text
 
 
-def test_given_phrases_and_noun_chunks(embedded: Grounder) -> None:
+def test_order_of_given_phrases_and_noun_chunks(embedded: Grounder) -> None:
     question = "What is in the picture?"
     listed = ["grass", "dog", "is", "is", "pine"]
     expected = embedded.chat(DEMO, question, listed)
     events = list(embedded.stream(DEMO, question, listed))
     assert is_same(answer_of(events), expected)
-    # In the order in which they are said; a part of a word waits for the end.
-    said = sorted(expected.phrases[:-1], key=lambda phrase: phrase.end)
-    assert spans(phrases_of(events)) == spans([*said, expected.phrases[-1]])
+    # In the order of the text; a part of a word waits for the end.
+    in_text_order = sorted(expected.phrases[:-1], key=lambda phrase: phrase.end)
+    assert spans(phrases_of(events)) == spans([*in_text_order, expected.phrases[-1]])
     chunks = list(embedded.stream(DEMO, question, phrase_source="noun_chunks"))
     assert is_same(answer_of(chunks), embedded.chat(DEMO, question, phrase_source="noun_chunks"))
-    first = next(at for at, event in enumerate(chunks) if isinstance(event, PhraseEvent))
+    first = next(index for index, event in enumerate(chunks) if isinstance(event, PhraseEvent))
     assert text_of(chunks[:first]) == expected.text
     with pytest.raises(InputError, match="'a zeppelin' is not in the text"):
         list(embedded.stream(DEMO, question, ["a zeppelin"]))
 
 
-def test_masks_come_while_the_answer_is_said(embedded: Grounder) -> None:
-    """Prints what a phrase waits for its mask; the limit is for machines under load."""
+def test_masks_are_streamed_during_generation(embedded: Grounder) -> None:
+    """Prints the delay from phrase to mask; the limit allows for machines under load."""
     question = "What is in the picture?"
     expected = embedded.chat(DEMO, question)
-    said: list[tuple[int, float]] = []
-    waits: list[float] = []
-    spoken_late = 0
+    text_times: list[tuple[int, float]] = []
+    delays: list[float] = []
+    texts_after_first_mask = 0
     for event in embedded.stream(DEMO, question):
         now = time.perf_counter()
         if isinstance(event, TextEvent):
-            said.append((event.start + len(event.text), now))
-            spoken_late += bool(waits)
+            text_times.append((event.start + len(event.text), now))
+            texts_after_first_mask += bool(delays)
         elif isinstance(event, PhraseEvent):
             end = event.phrase.end
-            waits.append(now - next(when for length, when in said if length >= end))
+            delays.append(now - next(moment for length, moment in text_times if length >= end))
         else:
             assert is_same(event.answer, expected)
-    milliseconds = ", ".join(f"{1000 * wait:.0f}" for wait in waits)
+    milliseconds = ", ".join(f"{1000 * delay:.0f}" for delay in delays)
     print(f"from a phrase's last letter to its mask: {milliseconds} ms")
-    assert len(waits) == len(expected.phrases) >= 4
-    assert spoken_late > 5
-    assert max(waits) < 1
+    assert len(delays) == len(expected.phrases) >= 4
+    assert texts_after_first_mask > 5
+    assert max(delays) < 1
 
 
 @pytest.mark.parametrize(
     ("question", "phrases", "message"),
     [("", None, "question is empty"), ("Why?", [], "list of phrases is empty")],
 )
-def test_mistakes_are_told_at_once(
+def test_bad_arguments_are_refused_at_the_call(
     grounder: Grounder, question: str, phrases: list[str] | None, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -149,11 +149,11 @@ def test_mistakes_are_told_at_once(
         grounder.stream(picture(), "Why?", max_new_tokens=0)
 
 
-def test_streams_take_turns(grounder: Grounder) -> None:
+def test_open_streams_share_the_lmm(grounder: Grounder) -> None:
     expected = grounder.chat(picture(), QUESTIONS[0], max_new_tokens=20)
     streams = [grounder.stream(picture(), QUESTIONS[0], max_new_tokens=20) for _ in range(3)]
-    firsts = [next(stream) for stream in streams]
-    assert all(isinstance(event, TextEvent) for event in firsts)
+    first_events = [next(stream) for stream in streams]
+    assert all(isinstance(event, TextEvent) for event in first_events)
     for stream in streams:
         last = list(stream)[-1]
         assert isinstance(last, AnswerEvent)

@@ -1,4 +1,4 @@
-"""A stream whose reader leaves, or that fails, ends at once and leaves nothing behind."""
+"""A stream that is closed or fails stops at once and leaves no thread, hook or lock."""
 
 import gc
 import subprocess
@@ -25,49 +25,50 @@ def grounder() -> Grounder:
     return Grounder(LlavaAdapter.build_tiny(), tiny_head())
 
 
-def hooks(adapter: LMMAdapter) -> int:
+def count_hooks(adapter: LMMAdapter) -> int:
     return sum(len(module._forward_hooks) for module in adapter.model.modules())
 
 
-class Heard:
-    """Stands in the place where each token of the answer is heard."""
+class CountingDecode:
+    """Replaces ``adapter.decode``, which is called once a token: counts, and calls ``on_token``."""
 
-    def __init__(self, adapter: LMMAdapter, at: Callable[[int], None]) -> None:
+    def __init__(self, adapter: LMMAdapter, on_token: Callable[[int], None]) -> None:
         self.tokens = 0
         self._decode = adapter.decode
-        self._at = at
+        self._on_token = on_token
 
     def __call__(self, token_ids: torch.Tensor) -> str:
         self.tokens += 1
-        self._at(self.tokens)
+        self._on_token(self.tokens)
         return self._decode(token_ids)
 
 
-@pytest.fixture
-def hear(
-    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Callable[[int], None]], Heard]:
-    def put(at: Callable[[int], None]) -> Heard:
-        heard = Heard(grounder.adapter, at)
-        monkeypatch.setattr(grounder.adapter, "decode", heard)
-        return heard
+PatchDecode = Callable[[Callable[[int], None]], CountingDecode]
 
-    return put
+
+@pytest.fixture
+def patch_decode(grounder: Grounder, monkeypatch: pytest.MonkeyPatch) -> PatchDecode:
+    def patch(on_token: Callable[[int], None]) -> CountingDecode:
+        counter = CountingDecode(grounder.adapter, on_token)
+        monkeypatch.setattr(grounder.adapter, "decode", counter)
+        return counter
+
+    return patch
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(grounder: Grounder) -> Iterator[None]:
-    """No thread, hook or setting of a stream outlives it, and the LMM is free."""
+def check_nothing_is_left(grounder: Grounder) -> Iterator[None]:
+    """No thread, hook or setting of a stream outlives it, and the LMM's lock is free."""
     adapter = grounder.adapter
-    # transformers hangs its own hooks on a model when it first runs.
+    # transformers registers its own hooks on a model when it first runs.
     adapter.generate(adapter.build_prompt(picture(), "Why?"), 1)
-    before = hooks(adapter)
+    before = count_hooks(adapter)
     yield
     deadline = time.monotonic() + 5
     while any(thread.name.startswith("flmm") for thread in threading.enumerate()):
         assert time.monotonic() < deadline, threading.enumerate()
         time.sleep(0.01)
-    assert hooks(adapter) == before
+    assert count_hooks(adapter) == before
     assert adapter.text_model.config._attn_implementation == "sdpa"
     free: list[bool] = []
     other = threading.Thread(target=lambda: free.append(adapter.lock.acquire(blocking=False)))
@@ -76,17 +77,14 @@ def nothing_is_left(grounder: Grounder) -> Iterator[None]:
     assert free == [True]
 
 
-Hear = Callable[[Callable[[int], None]], Heard]
-
-
-def test_reading_and_speaking_go_on_together(grounder: Grounder, hear: Hear) -> None:
+def test_events_are_read_during_generation(grounder: Grounder, patch_decode: PatchDecode) -> None:
     first_read = threading.Event()
 
     def wait(token: int) -> None:
-        # Were the answer said before it is read, nobody would ever come to read.
+        # Fails if the whole answer is generated before the first event is read.
         assert token < 8 or first_read.wait(20)
 
-    hear(wait)
+    patch_decode(wait)
     events = grounder.stream(picture(), QUESTIONS[0], max_new_tokens=30)
     assert isinstance(next(events), TextEvent)
     first_read.set()
@@ -102,62 +100,62 @@ def interrupt(events: Iterator[StreamEvent]) -> None:
         events.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
 
 
-def forget(events: Iterator[StreamEvent]) -> None:
-    """Nothing to do: the caller lets go."""
+def drop(events: Iterator[StreamEvent]) -> None:
+    """Does nothing: the caller deletes its reference."""
 
 
-@pytest.mark.parametrize("leave", [close, interrupt, forget])
-def test_a_reader_who_leaves_stops_the_lmm(
-    grounder: Grounder, hear: Hear, leave: Callable[[Iterator[StreamEvent]], None]
+@pytest.mark.parametrize("stop", [close, interrupt, drop])
+def test_closed_stream_stops_the_lmm(
+    grounder: Grounder, patch_decode: PatchDecode, stop: Callable[[Iterator[StreamEvent]], None]
 ) -> None:
-    heard = hear(lambda _: time.sleep(0.01))
+    decode = patch_decode(lambda _: time.sleep(0.01))
     events = grounder.stream(picture(), QUESTIONS[0], max_new_tokens=1000)
     for _ in range(3):
         next(events)
-    before = heard.tokens
-    leave(events)
+    before = decode.tokens
+    stop(events)
     del events
     gc.collect()
-    after = heard.tokens
+    after = decode.tokens
     assert after <= before + 1
     time.sleep(0.1)
-    assert heard.tokens == after
-    # Somebody else's turn, with the answer that it always gives.
+    assert decode.tokens == after
+    # The LMM answers the next request.
     assert grounder.chat(picture(), QUESTIONS[0], max_new_tokens=5).text
 
 
-def test_streams_that_nobody_reads_do_nothing(grounder: Grounder) -> None:
+def test_unread_stream_starts_no_thread(grounder: Grounder) -> None:
     events = grounder.stream(picture(), QUESTIONS[0])
     assert not any(thread.name.startswith("flmm") for thread in threading.enumerate())
     events.close()
     assert list(events) == []
 
 
-def test_failures_reach_the_reader(
-    grounder: Grounder, hear: Hear, monkeypatch: pytest.MonkeyPatch
+def test_errors_are_raised_in_the_reader(
+    grounder: Grounder, patch_decode: PatchDecode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(token: int) -> None:
         if token == 5:
-            raise RuntimeError("a bug while speaking")
+            raise RuntimeError("a bug while generating")
 
-    hear(fail)
+    patch_decode(fail)
     events = grounder.stream(picture(), QUESTIONS[0], max_new_tokens=30)
-    heard: list[StreamEvent] = []
-    with pytest.raises(RuntimeError, match="a bug while speaking"):
-        heard.extend(events)
-    assert any(isinstance(event, TextEvent) for event in heard)
+    received: list[StreamEvent] = []
+    with pytest.raises(RuntimeError, match="a bug while generating"):
+        received.extend(events)
+    assert any(isinstance(event, TextEvent) for event in received)
     assert list(events) == []
     monkeypatch.undo()
 
-    def broken(*_: object) -> torch.Tensor:
+    def fail_decoder(*_: object) -> torch.Tensor:
         raise RuntimeError("a bug while grounding")
 
-    monkeypatch.setattr(grounder.head.mask_decoder, "forward", broken)
+    monkeypatch.setattr(grounder.head.mask_decoder, "forward", fail_decoder)
     with pytest.raises(RuntimeError, match="a bug while grounding"):
         list(grounder.stream(picture(), QUESTIONS[0], max_new_tokens=30))
 
 
-def test_a_program_that_fails_while_it_reads_ends() -> None:
+def test_program_that_fails_while_it_reads_exits() -> None:
     sources = (__file__, tiny_grounding.__file__)
     code = (
         f"import sys; sys.path[:0] = {[str(Path(file).parent) for file in sources]}\n"
@@ -174,8 +172,8 @@ def test_a_program_that_fails_while_it_reads_ends() -> None:
         "    raise KeyboardInterrupt('enough')\n"
     )
     begin = time.monotonic()
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
     )
-    assert "KeyboardInterrupt: enough" in done.stderr
+    assert "KeyboardInterrupt: enough" in completed.stderr
     assert time.monotonic() - begin < 60

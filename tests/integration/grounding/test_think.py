@@ -1,4 +1,4 @@
-"""Visual chain of thought: what is located, what the second look is given, and what it says."""
+"""Visual chain of thought: what is located, the crop, and the second answer."""
 
 import json
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ def grounder() -> Grounder:
 
 
 @pytest.fixture(scope="module")
-def blind() -> Grounder:
-    """A head that finds nothing anywhere."""
+def empty_mask_grounder() -> Grounder:
+    """A head whose masks are all empty."""
     head = tiny_head()
     head.config = type(head.config)(**{**vars(head.config), "refine": False})
     classifier = head.mask_decoder.classifier
@@ -45,51 +45,51 @@ def blind() -> Grounder:
 
 
 def think(
-    grounder: Grounder, plan: ThinkOptions | None = None, question: str = QUESTION
+    grounder: Grounder, options: ThinkOptions | None = None, question: str = QUESTION
 ) -> Thought:
-    options = vars(plan or ThinkOptions())
-    return grounder.think(picture(), question, max_new_tokens=20, **options)
+    fields = vars(options or ThinkOptions())
+    return grounder.think(picture(), question, max_new_tokens=20, **fields)
+
+
+BuiltPrompts = list[tuple[list[Image.Image], str, Prompt]]
 
 
 @pytest.fixture
-def asked(
-    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
-) -> list[tuple[list[Image.Image], str, Prompt]]:
-    """What the LMM is asked."""
-    seen = []
-    prepare = grounder.adapter.build_prompt
+def prompts(grounder: Grounder, monkeypatch: pytest.MonkeyPatch) -> BuiltPrompts:
+    """The pictures, question and prompt of each call of ``build_prompt``."""
+    built: BuiltPrompts = []
+    build_prompt = grounder.adapter.build_prompt
 
-    def spied(pictures: Image.Image | Sequence[Image.Image], question: str) -> Prompt:
-        prompt = prepare(pictures, question)
-        shown = [pictures] if isinstance(pictures, Image.Image) else list(pictures)
-        seen.append((shown, question, prompt))
+    def spy_prompt(pictures: Image.Image | Sequence[Image.Image], question: str) -> Prompt:
+        prompt = build_prompt(pictures, question)
+        listed = [pictures] if isinstance(pictures, Image.Image) else list(pictures)
+        built.append((listed, question, prompt))
         return prompt
 
-    monkeypatch.setattr(grounder.adapter, "build_prompt", spied)
-    return seen
+    monkeypatch.setattr(grounder.adapter, "build_prompt", spy_prompt)
+    return built
 
 
-Questions = list[tuple[list[Image.Image], str, Prompt]]
-
-
-def test_the_second_look_has_the_picture_and_its_part(grounder: Grounder, asked: Questions) -> None:
+def test_second_prompt_has_the_picture_and_its_crop(
+    grounder: Grounder, prompts: BuiltPrompts
+) -> None:
     thought = think(grounder)
-    (first, again) = asked
-    assert (len(first[2].picture_views), len(again[2].picture_views)) == (1, 2)
-    assert (first[1], again[1]) == (QUESTION, QUESTION)
+    (first, second) = prompts
+    assert (len(first[2].picture_views), len(second[2].picture_views)) == (1, 2)
+    assert (first[1], second[1]) == (QUESTION, QUESTION)
     whole = np.asarray(picture())
-    assert np.array_equal(np.asarray(again[0][0]), whole)
+    assert np.array_equal(np.asarray(second[0][0]), whole)
     x0, y0, x1, y1 = thought.box
-    assert np.array_equal(np.asarray(again[0][1]), whole[y0:y1, x0:x1])
+    assert np.array_equal(np.asarray(second[0][1]), whole[y0:y1, x0:x1])
     assert np.array_equal(np.asarray(thought.crop), whole[y0:y1, x0:x1])
-    alone = grounder.adapter.generate(again[2], 20)
+    alone = grounder.adapter.generate(second[2], 20)
     assert thought.answer.text == alone.text
     for phrase in thought.answer.phrases:
         assert phrase.mask.shape == (40, 60)
         assert thought.answer.text[phrase.start : phrase.end] == phrase.text
 
 
-def test_the_first_answer_s_smallest_phrase_is_located(grounder: Grounder) -> None:
+def test_smallest_phrase_of_the_first_answer_is_located(grounder: Grounder) -> None:
     thought = think(grounder)
     expected = grounder.chat(picture(), QUESTION, max_new_tokens=20)
     assert thought.first.text == expected.text
@@ -104,13 +104,13 @@ def test_the_first_answer_s_smallest_phrase_is_located(grounder: Grounder) -> No
 
 
 @torch.no_grad()
-def test_the_question_s_own_words(grounder: Grounder, asked: Questions) -> None:
+def test_phrases_of_the_question_are_located(grounder: Grounder, prompts: BuiltPrompts) -> None:
     thought = think(grounder, ThinkOptions("question"))
     assert thought.first.text == QUESTION
     assert [phrase.text for phrase in thought.first.phrases] == ["the grass"]
     phrase = thought.first.phrases[0]
     assert (phrase.start, phrase.end) == (11, 20)
-    prompt = asked[0][2]
+    prompt = prompts[0][2]
     adapter, head = grounder.adapter, grounder.head
     (trace,) = trace_texts(adapter, [prompt], part="question")
     attention = trace.picture_attention.phrase_maps(phrase.tokens)[None]
@@ -118,22 +118,22 @@ def test_the_question_s_own_words(grounder: Grounder, asked: Questions) -> None:
     embedding = head.refiner.encode(np.asarray(picture()))
     logits = head(attention, states, trace.geometry, embedding).refined_logits[0]
     assert np.array_equal(phrase.mask, (logits > 0).numpy())
-    # Nothing is said before the closer look.
+    # Nothing is generated before the second prompt.
     assert set(thought.first.timings) == {
         "picture", "read", "phrases", "picture embedding", "masks",
     }  # fmt: skip
-    words = think(grounder, ThinkOptions("question", phrase_source="selector")).first.phrases
-    assert [word.text for word in words] == [QUESTION.removesuffix("?")]
+    selected = think(grounder, ThinkOptions("question", phrase_source="selector")).first.phrases
+    assert [phrase.text for phrase in selected] == [QUESTION.removesuffix("?")]
 
 
-def test_a_question_s_expression_is_one_phrase(grounder: Grounder) -> None:
+def test_referring_expression_of_a_question_is_one_phrase(grounder: Grounder) -> None:
     thought = think(
         grounder, ThinkOptions("question"), "What number is on the cat next to the dog?"
     )
     assert [phrase.text for phrase in thought.first.phrases] == ["the cat next to the dog"]
 
 
-def test_margins(grounder: Grounder) -> None:
+def test_margin_enlarges_the_box(grounder: Grounder) -> None:
     tight, wide = (think(grounder, ThinkOptions(margin=margin)) for margin in (0.0, 0.5))
     assert tight.located is not None
     x0, y0, x1, y1 = tight.located.box
@@ -144,7 +144,7 @@ def test_margins(grounder: Grounder) -> None:
         assert (thought.box[2] - thought.box[0], thought.box[3] - thought.box[1]) == (width, height)
 
 
-def test_the_mask_alone(grounder: Grounder) -> None:
+def test_mask_crop_is_grey_outside_the_mask(grounder: Grounder) -> None:
     thought = think(grounder, ThinkOptions(crop="mask"))
     assert thought.located is not None
     x0, y0, x1, y1 = thought.box
@@ -155,12 +155,12 @@ def test_the_mask_alone(grounder: Grounder) -> None:
     assert (~inside).any()
 
 
-def test_a_random_box_is_as_large(grounder: Grounder) -> None:
-    where = think(grounder, ThinkOptions(margin=0.0))
+def test_random_crop_has_the_size_of_the_box(grounder: Grounder) -> None:
+    box_crop = think(grounder, ThinkOptions(margin=0.0))
     boxes = set()
     for seed in range(4):
         thought = think(grounder, ThinkOptions(crop="random", margin=0.0, seed=seed))
-        assert thought.crop.size == where.crop.size
+        assert thought.crop.size == box_crop.crop.size
         assert thought.located is not None
         x0, y0, x1, y1 = thought.box
         assert 0 <= x0 < x1 <= 60
@@ -171,17 +171,20 @@ def test_a_random_box_is_as_large(grounder: Grounder) -> None:
     assert len(boxes) > 1
 
 
-def test_another_first_question(grounder: Grounder, asked: Questions) -> None:
+def test_first_question_replaces_the_question(grounder: Grounder, prompts: BuiltPrompts) -> None:
     thought = think(grounder, ThinkOptions(first_question="Name the thing."))
-    assert [question for _, question, _ in asked] == ["Name the thing.", QUESTION]
+    assert [question for _, question, _ in prompts] == ["Name the thing.", QUESTION]
     assert thought.question == QUESTION
-    named = grounder.chat(picture(), "Name the thing.", max_new_tokens=20)
-    assert thought.first.text == named.text
+    expected = grounder.chat(picture(), "Name the thing.", max_new_tokens=20)
+    assert thought.first.text == expected.text
 
 
 @pytest.mark.parametrize("crop", ["box", "mask", "random"])
-def test_nothing_located(blind: Grounder, crop: str, tmp_path: Path) -> None:
-    thought = blind.think(picture(), QUESTION, crop=crop, max_new_tokens=20)  # type: ignore[arg-type]
+def test_whole_picture_where_nothing_is_located(
+    empty_mask_grounder: Grounder, crop: str, tmp_path: Path
+) -> None:
+    grounder = empty_mask_grounder
+    thought = grounder.think(picture(), QUESTION, crop=crop, max_new_tokens=20)  # type: ignore[arg-type]
     assert thought.located is None
     assert thought.box == (0, 0, 60, 40)
     assert np.array_equal(np.asarray(thought.crop), np.asarray(picture()))
@@ -203,12 +206,12 @@ def test_json_and_figure(grounder: Grounder, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (400, 2), (2, 400)])
-def test_extreme_pictures(grounder: Grounder, size: tuple[int, int]) -> None:
+def test_extreme_picture_sizes(grounder: Grounder, size: tuple[int, int]) -> None:
     thought = grounder.think(picture(*size), QUESTION, max_new_tokens=8)
     assert thought.figure.width > 0
 
 
-def test_lmms_that_take_one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lmm_that_takes_one_picture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter: LMMAdapter = LlavaAdapter.build_tiny()
     adapter.tokenizer.chat_template = (
         "{% for m in messages %}<image>{{ m['content'][-1]['text'] }}{% endfor %} ASSISTANT:"
@@ -234,6 +237,8 @@ def test_lmms_that_take_one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"question": "What is <image>?"}, "stands for the picture"),
     ],
 )
-def test_mistakes(grounder: Grounder, options: dict[str, object], message: str) -> None:
+def test_bad_arguments_are_refused(
+    grounder: Grounder, options: dict[str, object], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         grounder.think(picture(), **{"question": QUESTION, **options})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The report under docs is of the embedded model as it is, and as the code writes it today."""
+"""The committed report: of the present embedded model, with the tables that the code writes."""
 
 import json
 from pathlib import Path
@@ -27,17 +27,19 @@ def embedded_fingerprints() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_a_claim_is_of_the_embedded_model(name: str, embedded_fingerprints: dict[str, str]) -> None:
+def test_results_are_of_the_embedded_model(
+    name: str, embedded_fingerprints: dict[str, str]
+) -> None:
     claim = CLAIMS[name]
     content = json.loads((DOCS / "report" / f"{name}.json").read_text(encoding="utf-8"))
     made_for = content["made for"]
     assert made_for["claim"] == f"{name} {claim.version}"
-    found = {part: made_for[part] for part in embedded_fingerprints}
-    assert found == embedded_fingerprints
+    fingerprints = {part: made_for[part] for part in embedded_fingerprints}
+    assert fingerprints == embedded_fingerprints
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_its_tables_are_those_of_its_results(name: str) -> None:
+def test_tables_match_results(name: str) -> None:
     claim = CLAIMS[name]
     content = json.loads((DOCS / "report" / f"{name}.json").read_text(encoding="utf-8"))
     results = TypeAdapter(claim.results_type).validate_python(content["results"])
@@ -46,12 +48,12 @@ def test_its_tables_are_those_of_its_results(name: str) -> None:
     assert section.startswith(f"## {claim.title}\n\n{tables}\n\n!["), name
 
 
-def test_copies_learned_for_the_budget_that_the_text_states() -> None:
+def test_copies_were_trained_for_the_stated_steps() -> None:
     content = json.loads((DOCS / "report" / "segmentation-token.json").read_text(encoding="utf-8"))
     assert content["results"]["steps"] == STEPS
 
 
-def test_the_page_joins_the_sections(tmp_path: Path) -> None:
+def test_page_joins_the_sections(tmp_path: Path) -> None:
     folder = tmp_path / "report"
     folder.mkdir()
     for name in CLAIMS:

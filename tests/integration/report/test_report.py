@@ -23,8 +23,10 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_claims(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = [one for one in VARIANTS if one == BASELINE or one.name in TESTED_VARIANTS]
-    monkeypatch.setattr("flmm.report.ablations.small_heads.VARIANTS", chosen)
+    variants = [
+        variant for variant in VARIANTS if variant == BASELINE or variant.name in TESTED_VARIANTS
+    ]
+    monkeypatch.setattr("flmm.report.ablations.small_heads.VARIANTS", variants)
     monkeypatch.setattr("flmm.report.ablations.small_heads.EPOCHS", 1)
     monkeypatch.setattr("flmm.report.segmentation_token.measurement.STEPS", 1)
     ended = in_process(["report", *SMALL_SIZES], capsys)
@@ -40,13 +42,13 @@ def test_all_claims(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     results = {claim: json.loads((folder / f"{claim}.json").read_text())["results"]
                for claim in CLAIMS}  # fmt: skip
 
-    talk = results["conversation"]
-    grounding, eager = talk["ways"]
-    assert talk["same_weights"]
-    assert talk["phrases"] > 0
-    assert grounding["same_answers"] == grounding["same_logits"] == talk["answers"]
-    # Other arithmetic is seen: the comparison can tell.
-    assert eager["same_logits"] < talk["answers"]
+    conversation = results["conversation"]
+    grounding, eager = conversation["ways"]
+    assert conversation["same_weights"]
+    assert conversation["phrases"] > 0
+    assert grounding["same_answers"] == grounding["same_logits"] == conversation["answers"]
+    # The comparison detects the other arithmetic of eager attention.
+    assert eager["same_logits"] < conversation["answers"]
 
     scores = {
         (row["kind"], row["part"], row["method"]): row["score"]["cumulative_iou"]["value"]
@@ -62,32 +64,33 @@ def test_all_claims(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     assert len(where["layer_weights"]) == where["layers"]
     assert sum(where["layer_weights"]) == pytest.approx(1)
 
-    lines = {(one["group"], one["name"], one["how"]) for one in results["ablations"]["lines"]}
+    lines = {(line["group"], line["name"], line["how"]) for line in results["ablations"]["lines"]}
     for name in ("LMM attention", "hidden-state similarity", "vision tower's attention"):
         assert ("maps of", name, "no training") in lines
     assert ("merge of tokens", "max", "trained") in lines
 
-    # What is there is not measured again, nor written otherwise.
+    # Existing results are not measured again, and the files stay the same.
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    monkeypatch.setattr("flmm.report.claim.Claim._load_results", _load_or_fail(folder))
+    monkeypatch.setattr("flmm.report.claim.Claim._load_results", _load_or_fail())
     assert in_process(["report", "where", "conversation", *SMALL_SIZES], capsys).code == 0
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def _load_or_fail(_folder: Path) -> object:
+def _load_or_fail() -> object:
+    """Return a `Claim._load_results` that fails if there are no results to load."""
     from flmm.report.claim import Claim
 
-    kept = Claim._load_results
+    load_results = Claim._load_results
 
     def checked(claim: object, out: Path, key: dict[str, str]) -> object:
-        found = kept(claim, out, key)  # type: ignore[arg-type]
-        assert found is not None, "it would be measured again"
-        return found
+        results = load_results(claim, out, key)  # type: ignore[arg-type]
+        assert results is not None, "it would be measured again"
+        return results
 
     return checked
 
 
-def test_any_data_source(capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_source_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
     write_plain(Path("plain"), 6)
     Path("mine.yaml").write_text("{kind: plain, name: mine, file: plain/texts.jsonl}\n")
     options = ["--data", "mine.yaml", *SMALL_SIZES, "--out", "mine"]
@@ -97,7 +100,7 @@ def test_any_data_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Where grounding lives" in Path("mine.md").read_text()
 
 
-def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_data_file_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     ended = in_process(["report", "where", "--data", "missing.yaml"], capsys)
     assert ended.code == 2
     assert "missing.yaml" in ended.err

@@ -1,4 +1,4 @@
-"""``flmm report chain-of-thought``: what is asked, what is looked at again, what is counted."""
+"""``flmm report chain-of-thought``: questions, crops, scores, and unsuitable inputs."""
 
 import json
 from collections.abc import Sequence
@@ -59,30 +59,30 @@ def build_context(grounder: Grounder, folder: Path, scenes: int = 2) -> ReportCo
 
 @pytest.fixture
 def small_masks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is located is small, which a random head's masks are not."""
-    ground = MaskPredictor.predict
+    """Make located masks small, which those of a random head are not."""
+    predict = MaskPredictor.predict
 
-    def cut(masks: MaskPredictor, picture: Image.Image, *rest: Any) -> tuple[Phrase, ...]:
+    def small(predictor: MaskPredictor, picture: Image.Image, *rest: Any) -> tuple[Phrase, ...]:
         inside = np.zeros((picture.height, picture.width), dtype=np.bool_)
         inside[100:140, 200:260] = True
         return tuple(
             replace(phrase, mask=inside, box=(200, 100, 260, 140))
-            for phrase in ground(masks, picture, *rest)
+            for phrase in predict(predictor, picture, *rest)
         )
 
-    monkeypatch.setattr(MaskPredictor, "predict", cut)
+    monkeypatch.setattr(MaskPredictor, "predict", small)
 
 
 @pytest.fixture
 def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random LMM says as much as it may."""
+    """Limit answers: a random LMM generates as many tokens as allowed."""
     monkeypatch.setattr(chain_of_thought, "MAX_NEW_TOKENS", 8)
 
 
 @pytest.fixture
 def question() -> TagQuestion:
-    """Of a scene with several things."""
-    return next(one for one in build_tag_questions(9) if len(one.drawing.scene.things) > 2)
+    """A question about a scene with several things."""
+    return next(tag for tag in build_tag_questions(9) if len(tag.drawing.scene.things) > 2)
 
 
 def test_command(
@@ -114,24 +114,24 @@ def test_crops_match_think(
     grounder: Grounder, question: TagQuestion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts: list[Image.Image] = []
-    said: list[str] = []
-    prepare = grounder.adapter.build_prompt
+    answers: list[str] = []
+    build_prompt = grounder.adapter.build_prompt
 
-    def spied(pictures: Image.Image | Sequence[Image.Image], asked: str) -> Prompt:
-        assert asked == question.turn.question
+    def record_part(pictures: Image.Image | Sequence[Image.Image], text: str) -> Prompt:
+        assert text == question.turn.question
         if not isinstance(pictures, Image.Image):
             whole, part = pictures
             assert np.array_equal(np.asarray(whole), question.drawing.picture)
             parts.append(part)
-        return prepare(pictures, asked)
+        return build_prompt(pictures, text)
 
     with monkeypatch.context() as patched:
-        patched.setattr(grounder.adapter, "build_prompt", spied)
-        patched.setattr(chain_of_thought, "parse_number", said.append)
+        patched.setattr(grounder.adapter, "build_prompt", record_part)
+        patched.setattr(chain_of_thought, "parse_number", answers.append)
         outcome = chain_of_thought.answer_question(grounder, question, 3)
     assert list(outcome.right) == CLOSER_LOOKS
     shown = dict(zip(CLOSER_LOOKS, (np.asarray(part) for part in parts), strict=True))
-    plain, *after = said
+    plain, *after = answers
     texts = dict(zip(CLOSER_LOOKS, after, strict=True))
 
     assert plain == grounder.chat(question.picture, question.turn.question, max_new_tokens=8).text
@@ -159,26 +159,26 @@ def test_crops_match_think(
 def test_scores_are_computed_from_outcomes(
     grounder: Grounder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four questions: one right plainly; boxes from answers help three, random ones none."""
+    """Four questions: one right plainly, three with the answer's box, one with a random box."""
 
-    def answered(_grounder: Grounder, question: TagQuestion, place: int) -> object:
+    def build_outcome(_grounder: Grounder, question: TagQuestion, index: int) -> object:
         right = {way: way == ("truth", "box") for way in CLOSER_LOOKS}
-        right["answer", "box"] = place != 0
-        right["answer", "random"] = place == 3
+        right["answer", "box"] = index != 0
+        right["answer", "random"] = index == 3
         return chain_of_thought.QuestionOutcome(
-            number=question.number if place else 5,
-            plain=place == 3,
+            number=question.number if index else 5,
+            plain=index == 3,
             right=right,
-            nothing={"answer": place == 0, "question": False},
-            right_thing={"answer": place > 1, "question": True},
+            nothing={"answer": index == 0, "question": False},
+            right_thing={"answer": index > 1, "question": True},
         )
 
-    monkeypatch.setattr(chain_of_thought, "answer_question", answered)
-    found = measure(build_context(grounder, tmp_path, scenes=4))
-    assert found.questions == 4
-    assert found.plain.value == 25
-    assert found.plain.low <= 25 <= found.plain.high
-    ways = {(way.locate, way.crop): way for way in found.ways}
+    monkeypatch.setattr(chain_of_thought, "answer_question", build_outcome)
+    results = measure(build_context(grounder, tmp_path, scenes=4))
+    assert results.questions == 4
+    assert results.plain.value == 25
+    assert results.plain.low <= 25 <= results.plain.high
+    ways = {(way.locate, way.crop): way for way in results.ways}
     box = ways["answer", "box"]
     assert (box.right.value, box.gain.value) == (75, 50)
     assert box.over_random is not None
@@ -188,10 +188,12 @@ def test_scores_are_computed_from_outcomes(
     assert ways["answer", "random"].over_random is None
     assert ways["question", "mask"].gain.value == -25
     assert ways["truth", "box"].right == Interval(100, 100, 100)
-    located = {one.locate: (one.nothing.value, one.right_thing.value) for one in found.locating}
+    located = {
+        score.locate: (score.nothing.value, score.right_thing.value) for score in results.locating
+    }
     assert located == {"answer": (25, 50), "question": (0, 100)}
-    numbers = [5, *(one.number for one in build_tag_questions(4)[1:])]
-    assert found.chance == 25 * max(numbers.count(one) for one in numbers)
+    numbers = [5, *(question.number for question in build_tag_questions(4)[1:])]
+    assert results.chance == 25 * max(numbers.count(number) for number in numbers)
 
 
 @pytest.mark.usefixtures("short_answers")
@@ -214,16 +216,16 @@ def test_right_thing_is_located(grounder: Grounder, question: TagQuestion) -> No
     assert blind.right_thing == dict.fromkeys(LOCATE_SOURCES, False)
 
 
-def test_questions() -> None:
+def test_questions_match_their_scenes() -> None:
     questions = build_tag_questions(12)
     assert len(questions) == 12
-    assert [one.turn for one in questions[:3]] == [one.turn for one in build_tag_questions(3)]
-    for one in questions:
-        assert one.turn.answer.endswith(f" is {one.number}.")
-        assert one.turn.question.startswith("What number is on the ")
-        assert parse_number(one.turn.answer) == one.number
-        (thing,) = one.turn.mentions[0].things
-        assert np.array_equal(one.mask, one.drawing.thing_masks[thing])
+    assert [tag.turn for tag in questions[:3]] == [tag.turn for tag in build_tag_questions(3)]
+    for tag in questions:
+        assert tag.turn.answer.endswith(f" is {tag.number}.")
+        assert tag.turn.question.startswith("What number is on the ")
+        assert parse_number(tag.turn.answer) == tag.number
+        (thing,) = tag.turn.mentions[0].things
+        assert np.array_equal(tag.mask, tag.drawing.thing_masks[thing])
 
 
 @pytest.mark.parametrize(
@@ -237,15 +239,15 @@ def test_questions() -> None:
         ("", None),
     ],
 )
-def test_numbers_in_answers(answer: str, number: int | None) -> None:
+def test_numbers_are_parsed(answer: str, number: int | None) -> None:
     assert parse_number(answer) == number
 
 
-def test_intervals() -> None:
+def test_mean_interval_is_that_of_a_binomial_share() -> None:
     assert mean_interval(torch.ones(5)) == Interval(100, 100, 100)
     half = mean_interval(torch.tensor([0.0, 1.0] * 50))
     assert half.value == 50
-    # That of a binomial share, within the resampling's own error.
+    # Up to the error of resampling.
     assert half.low == pytest.approx(40.2, abs=1.5)
     assert half.high == pytest.approx(59.8, abs=1.5)
 
@@ -259,9 +261,8 @@ def other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_other_data_are_refused(other_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_data_are_refused_first(other_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ("--calibration", "2", "--training", "2", "--device", "cpu")
-    # Before anything else is measured.
     named = ["report", "conversation", "chain-of-thought", "--data", str(other_data), *sizes]
     ended = in_process(named, capsys)
     assert ended.code == 2
@@ -270,14 +271,14 @@ def test_other_data_are_refused(other_data: Path, capsys: pytest.CaptureFixture[
 
 
 def test_unsuitable_claims_are_left_out_by_default(grounder: Grounder, other_data: Path) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     data = read_source_data(read_data_source(other_data), other_data.parent, 2, 2, 2)
-    bench = ReportContext(grounder, data, Path("work"), told.append, lambda *_: None)
+    context = ReportContext(grounder, data, Path("work"), messages.append, lambda *_: None)
     left_out = {ClaimName.SEGMENTATION_TOKEN, ClaimName.CHAIN_OF_THOUGHT}
-    assert select_claims(None, bench) == [claim for claim in ClaimName if claim not in left_out]
-    assert select_claims([ClaimName.WHERE], bench) == [ClaimName.WHERE]
+    assert select_claims(None, context) == [claim for claim in ClaimName if claim not in left_out]
+    assert select_claims([ClaimName.WHERE], context) == [ClaimName.WHERE]
     with pytest.raises(InputError, match="have no numbers on tags"):
-        CLAIMS["chain-of-thought"].run(bench, Path("out"))
+        CLAIMS["chain-of-thought"].run(context, Path("out"))
     assert not Path("out").exists()
 
 
@@ -286,13 +287,13 @@ def test_an_lmm_that_takes_one_picture_is_refused(tmp_path: Path) -> None:
     adapter.tokenizer.chat_template = (
         "{% for m in messages %}<image>{{ m['content'][-1]['text'] }}{% endfor %} ASSISTANT:"
     )
-    bench = build_context(Grounder(adapter, tiny_head()), tmp_path)
+    context = build_context(Grounder(adapter, tiny_head()), tmp_path)
     with pytest.raises(InputError, match="'tiny-llava' cannot be shown a picture and a part"):
-        select_claims([ClaimName.CHAIN_OF_THOUGHT], bench)
-    assert ClaimName.CHAIN_OF_THOUGHT not in select_claims(None, bench)
+        select_claims([ClaimName.CHAIN_OF_THOUGHT], context)
+    assert ClaimName.CHAIN_OF_THOUGHT not in select_claims(None, context)
 
 
 def test_claims_that_suit_sticker_scenes(grounder: Grounder, tmp_path: Path) -> None:
-    suited = select_claims(None, build_context(grounder, tmp_path))
-    # Copies learn by the recipe of the embedded LMM, which this one is not.
-    assert suited == [one for one in ClaimName if one != ClaimName.SEGMENTATION_TOKEN]
+    suitable = select_claims(None, build_context(grounder, tmp_path))
+    # Copies are trained by the embedded LMM's recipe, which did not make this LMM.
+    assert suitable == [one for one in ClaimName if one != ClaimName.SEGMENTATION_TOKEN]

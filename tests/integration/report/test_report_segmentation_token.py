@@ -1,4 +1,4 @@
-"""``flmm report segmentation-token``: copies that learn to say <SEG>, and what is refused."""
+"""``flmm report segmentation-token``: trained copies, their scores, and unsuitable inputs."""
 
 import hashlib
 import json
@@ -87,10 +87,10 @@ def test_copies_are_measured_beside_the_frozen_model(
         assert row["talk"]["questions"] == 10
         assert row["talk"]["right"].keys() >= {"follow up", ALL_BUT_WHERE}
         assert row["talk"]["token"].keys() == {*row["talk"]["right"], CAPTION}
-    # One step is too little to ground as the head does, and what cannot say the token does not.
+    # After one step, copies ground worse than the head; the frozen LMM has no token to generate.
     for copy in rows[1:]:
         assert copy["stuff"]["mean_iou"]["value"] < rows[0]["stuff"]["mean_iou"]["value"]
-    assert {one["value"] for one in rows[0]["talk"]["token"].values()} == {0}
+    assert {share["value"] for share in rows[0]["talk"]["token"].values()} == {0}
     words = compute_word_scores(
         sum(
             (
@@ -117,39 +117,40 @@ def test_training_changes_the_copy_alone_and_is_not_repeated(
     before = checksum(adapter.model), checksum(head), len(adapter.tokenizer)
     copy = TokenModel(grounder)
     frozen = (copy.lmm.model.vision_tower, copy.refiner.sam.vision_encoder)
-    learning = (
+    trained = (
         copy.lmm.model.language_model, copy.lmm.model.multi_modal_projector, copy.projection,
         copy.refiner.sam.prompt_encoder, copy.refiner.sam.mask_decoder,
     )  # fmt: skip
-    still, moving = [checksum(one) for one in frozen], [checksum(one) for one in learning]
+    frozen_before = [checksum(module) for module in frozen]
+    trained_before = [checksum(module) for module in trained]
     train(copy, TrainingScheme.LISA, tmp_path, 1, no_progress)
-    assert [checksum(one) for one in frozen] == still
-    assert all(checksum(one) != old for one, old in zip(learning, moving, strict=True))
+    assert [checksum(module) for module in frozen] == frozen_before
+    assert all(checksum(module) != old for module, old in zip(trained, trained_before, strict=True))
     assert (checksum(adapter.model), checksum(head), len(adapter.tokenizer)) == before
     assert adapter.model.config.text_config.vocab_size == before[2]
     assert copy.lmm.config._attn_implementation == adapter.model.config._attn_implementation
 
-    again = TokenModel(grounder)
-    train(again, TrainingScheme.LISA, tmp_path, 1, lambda *_: pytest.fail("it is trained again"))
-    assert checksum(again) == checksum(copy)
+    resumed = TokenModel(grounder)
+    train(resumed, TrainingScheme.LISA, tmp_path, 1, lambda *_: pytest.fail("it is trained again"))
+    assert checksum(resumed) == checksum(copy)
 
 
-def test_answers_with_the_token_are_masks(grounder: Grounder) -> None:
+def test_masks_depend_on_their_own_question_alone(grounder: Grounder) -> None:
     copy = TokenModel(grounder)
     drawing = draw(generate_scene(EVALUATION_SEED + 3))
     picture = Image.fromarray(drawing.picture)
     masks = copy.predict_masks(picture, QUESTIONS)
     assert masks.shape == (2, *drawing.region_ids.shape)
     assert masks.dtype == torch.bool
-    # What else is asked beside a question does not change its mask.
+    # Other questions in the batch do not change a question's mask.
     for question, mask in zip(QUESTIONS, masks, strict=True):
         (alone,) = copy.predict_masks(picture, [question])
         assert (alone != mask).float().mean() < 1e-3
-    # What the token means is up to the words before it.
+    # The token's mask depends on the question.
     assert not torch.equal(masks[0], masks[1])
 
 
-def test_a_copy_learns_from_what_its_adapter_reads(grounder: Grounder) -> None:
+def test_training_tokens_match_the_adapters_prompt(grounder: Grounder) -> None:
     copy = TokenModel(grounder)
     drawing = draw(generate_scene(4), 320)
     turn = append_token_to_phrases(caption_turn(drawing.scene))
@@ -160,26 +161,28 @@ def test_a_copy_learns_from_what_its_adapter_reads(grounder: Grounder) -> None:
     ids = prompt.inputs["input_ids"][0].tolist()
     assert texts.input_ids[0].tolist() == [*ids, find_token_id(copy.tokenizer, END_TOKEN)]
     torch.testing.assert_close(texts.pixel_values, prompt.inputs["pixel_values"])
-    # Without the token, the words are the LMM's own, token by token.
-    said = caption_turn(drawing.scene).answer
-    plain = grounder.adapter.build_prompt(Image.fromarray(drawing.picture), turn.question, said)
-    assert plain.inputs["input_ids"][0].tolist() == [one for one in ids if one != copy.token_id]
-    assert copy.build_adapter().decode(torch.tensor(ids[prompt.answer_start :])) == said
+    # Without the token, the tokens are those of the original LMM.
+    answer = caption_turn(drawing.scene).answer
+    plain = grounder.adapter.build_prompt(Image.fromarray(drawing.picture), turn.question, answer)
+    assert plain.inputs["input_ids"][0].tolist() == [
+        token for token in ids if token != copy.token_id
+    ]
+    assert copy.build_adapter().decode(torch.tensor(ids[prompt.answer_start :])) == answer
 
 
-@pytest.mark.parametrize("way", TrainingScheme)
-def test_batches_have_a_mask_for_every_token(grounder: Grounder, way: TrainingScheme) -> None:
+@pytest.mark.parametrize("scheme", TrainingScheme)
+def test_batches_have_a_mask_for_every_token(grounder: Grounder, scheme: TrainingScheme) -> None:
     copy = TokenModel(grounder)
     drawings = [draw(generate_scene(seed), 320) for seed in (1, 2)]
-    batch = build_token_batch(copy, way, drawings, np.random.default_rng(0))
+    batch = build_token_batch(copy, scheme, drawings, np.random.default_rng(0))
     tokens = batch.texts.input_ids == copy.token_id
     assert int(tokens.sum()) == len(batch.targets)
     counts = tokens.sum(1).tolist()
     phrases = [len(caption_turn(drawing.scene).mentions) for drawing in drawings]
-    assert counts == ([3, 3] if way is TrainingScheme.LISA else [2 + count for count in phrases])
-    # The token is among what must be said.
+    assert counts == ([3, 3] if scheme is TrainingScheme.LISA else [2 + count for count in phrases])
+    # The token is among the training targets.
     assert int((batch.texts.targets == copy.token_id).sum()) == len(batch.targets)
-    # Masks alone teach the LLM, as far as its first layer, and no vision tower.
+    # The mask loss reaches the LLM's first layer, but not the vision tower.
     embeddings = copy.refiner.encode(*batch.pictures)
     copy.lmm.model.language_model.requires_grad_(True)
     states, masks = copy(batch.texts, embeddings, (320, 320), "low")
@@ -189,24 +192,24 @@ def test_batches_have_a_mask_for_every_token(grounder: Grounder, way: TrainingSc
     assert gradient is not None
     assert gradient.abs().max() > 0
     assert all(weight.grad is None for weight in copy.lmm.model.vision_tower.parameters())
-    # Words and masks both count.
-    words = float(answer_loss(copy.lmm, batch.texts, states))
+    # The loss counts both text and masks.
+    text_loss = float(answer_loss(copy.lmm, batch.texts, states))
     right, wrong = (
-        float(compute_token_loss(copy, one))
-        for one in (batch, replace(batch, targets=~batch.targets))
+        float(compute_token_loss(copy, part))
+        for part in (batch, replace(batch, targets=~batch.targets))
     )
-    assert 0 < words < min(right, wrong)
+    assert 0 < text_loss < min(right, wrong)
     assert right != wrong
 
 
 def test_the_token_follows_each_phrase_or_is_the_answer() -> None:
-    told = caption_turn(generate_scene(4))
-    pointed = append_token_to_phrases(told)
-    assert pointed.question == told.question
-    assert pointed.answer.replace(f" {SEG_TOKEN}", "") == told.answer
-    for before, after in zip(told.mentions, pointed.mentions, strict=True):
-        phrase = told.answer[before.start : before.end]
-        assert pointed.answer[after.start : after.end] == f"{phrase} {SEG_TOKEN}"
+    caption = caption_turn(generate_scene(4))
+    with_tokens = append_token_to_phrases(caption)
+    assert with_tokens.question == caption.question
+    assert with_tokens.answer.replace(f" {SEG_TOKEN}", "") == caption.answer
+    for before, after in zip(caption.mentions, with_tokens.mentions, strict=True):
+        phrase = caption.answer[before.start : before.end]
+        assert with_tokens.answer[after.start : after.end] == f"{phrase} {SEG_TOKEN}"
         assert (after.things, after.bands) == (before.things, before.bands)
     where = answer_with_token(band_place_turn(generate_scene(4), 1))
     assert where.answer == f"It is {SEG_TOKEN}."
@@ -223,7 +226,7 @@ def test_data_without_scenes_are_refused(
     assert ended.code == 2
     assert "data 'mine' have no scenes" in ended.err
     assert ended.err.count("\n") == 1
-    # Who asks for no claim by name gets those that the data suit.
+    # Without claims on the command line, those that do not suit the data are left out.
     monkeypatch.setattr("flmm.cli.report.ClaimName", StrEnum("All", {"ONE": "segmentation-token"}))
     ended = in_process(["report", *options], capsys)
     assert ended.code == 0, ended.err
@@ -231,7 +234,7 @@ def test_data_without_scenes_are_refused(
     assert not list(Path("mine").glob("*"))
 
 
-def test_scenes_that_copies_learn_from_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_scenes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.yaml").write_text(
         "{kind: stickers, name: mine, folder: scenes, scenes: 6, first_scene: 7}\n"
     )

@@ -9,13 +9,13 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from browsing import Visit, chromium, pixels, place_in, text_of, visiting
+from browsing import Visit, decode_png, launch_chromium, position_in_mask, text_of, visiting
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
-from serving import data_url, running
+from serving import data_url, run_server
 
 import flmm
 from flmm.answers.palette import phrase_colour
@@ -29,7 +29,7 @@ QUESTION = "What is in the picture?"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with chromium() as browser:
+    with launch_chromium() as browser:
         yield browser
 
 
@@ -37,7 +37,7 @@ def browser() -> Iterator[Browser]:
 def address(browser: Browser) -> Iterator[str]:
     # After the browser, so that no model is loaded where the tests are skipped.
     del browser
-    with running(Grounder.from_pretrained(), ServerSettings(port=0)) as address:
+    with run_server(Grounder.from_pretrained(), ServerSettings(port=0)) as address:
         yield address
 
 
@@ -50,8 +50,8 @@ def visit(browser: Browser, address: str) -> Iterator[Visit]:
 @pytest.fixture(scope="module")
 def expected(address: str) -> tuple[str, list[tuple[str, NDArray[np.bool_]]]]:
     """The answer to the question, and its phrases with their masks."""
-    asked = {"image": URL, "question": QUESTION}
-    answer = httpx.post(f"{address}/v1/ground", json=asked, timeout=60).json()
+    body = {"image": URL, "question": QUESTION}
+    answer = httpx.post(f"{address}/v1/ground", json=body, timeout=60).json()
     phrases = [
         (phrase["text"], np.asarray(coco.decode(phrase["mask"]), dtype=bool))
         for phrase in answer["phrases"]
@@ -59,20 +59,20 @@ def expected(address: str) -> tuple[str, list[tuple[str, NDArray[np.bool_]]]]:
     return answer["text"], phrases
 
 
-def test_words_and_masks_come_while_the_answer_is_said(
+def test_words_and_masks_appear_during_generation(
     visit: Visit, expected: tuple[str, list[tuple[str, NDArray[np.bool_]]]]
 ) -> None:
     text, phrases = expected
     visit.choose_bundled()
-    visit.note_changes()
+    visit.record_changes()
     turn = visit.ask(QUESTION)
     assert text_of(turn.locator(".answer")) == text
     changes = visit.changes()
-    said = [one for one in changes if one.runs and 0 < len(one.text) < len(text)]
-    assert len({one.text for one in said}) > 10
-    assert said[0].at < changes[-1].at - 50
-    # A phrase's mask is there when the next words are, long before the end.
-    first = next(one for one in said if one.masks)
+    partial = [state for state in changes if state.runs and 0 < len(state.text) < len(text)]
+    assert len({state.text for state in partial}) > 10
+    assert partial[0].at < changes[-1].at - 50
+    # A phrase's mask appears no later than the next words, long before the end.
+    first = next(state for state in partial if state.masks)
     assert first.text.startswith(text[: text.index(phrases[0][0]) + len(phrases[0][0])])
     assert len(first.text) < len(text) / 2
     buttons = turn.get_by_role("button")
@@ -85,7 +85,7 @@ def test_words_and_masks_come_while_the_answer_is_said(
     assert text_of(visit.page.locator("#announcement")).startswith(text)
 
 
-def test_pointing_lifts_names_and_asks(
+def test_hover_highlights_a_phrase_and_click_asks_about_it(
     visit: Visit, expected: tuple[str, list[tuple[str, NDArray[np.bool_]]]]
 ) -> None:
     page = visit.page
@@ -99,21 +99,21 @@ def test_pointing_lifts_names_and_asks(
     page.locator("#words").hover()
     assert page.locator(".masked.lifting").count() == 0
 
-    picture, place = page.locator("#frame .masked"), place_in(visit, mask)
-    picture.hover(position=place)  # type: ignore[arg-type]
+    picture, position = page.locator("#frame .masked"), position_in_mask(visit, mask)
+    picture.hover(position=position)  # type: ignore[arg-type]
     assert page.locator("#frame .name").is_visible()
     assert text_of(page.locator("#frame .name")) == name
     assert page.locator(".phrase.lifted").all_text_contents() == [name]
 
     with page.expect_request("**/v1/chat/completions") as waited:
-        picture.click(position=place)  # type: ignore[arg-type]
-    second = visit.finished(1)
+        picture.click(position=position)  # type: ignore[arg-type]
+    second = visit.wait_for_turn(1)
     assert text_of(second.locator(".question")) == f"Where is the {name.removeprefix('a ')}?"
     assert text_of(second.locator(".answer"))
     sent = json.loads(waited.value.post_data or "")
     assert [message["role"] for message in sent["messages"]] == ["user", "assistant", "user"]
     assert sent["messages"][1]["content"] == expected[0]
-    # The first answer's masks come back with its words.
+    # Hovering over the first answer's phrases shows its masks again.
     turn.get_by_role("button").first.hover()
     assert page.locator("#frame .layer").count() == len(expected[1])
 
@@ -126,7 +126,7 @@ def test_keyboard_alone(visit: Visit) -> None:
     assert visit.focused() == "Question"
     page.keyboard.type(QUESTION)
     page.keyboard.press("Enter")
-    turn = visit.finished(0)
+    turn = visit.wait_for_turn(0)
     name = text_of(turn.get_by_role("button").last)
     visit.press_until("Shift+Tab", name)
     assert text_of(page.locator("#fact strong")) == name
@@ -138,7 +138,7 @@ def test_keyboard_alone(visit: Visit) -> None:
     assert visit.focused().startswith("2, ")
     assert page.locator("#frame .layer.lifted").count() == 1
     page.keyboard.press("Enter")
-    assert "Where is the" in text_of(visit.finished(1).locator(".question"))
+    assert "Where is the" in text_of(visit.wait_for_turn(1).locator(".question"))
     assert visit.focused() == "Question"
     visit.press_until("Shift+Tab", "Masks")
     page.keyboard.press("ArrowRight")
@@ -154,10 +154,10 @@ def test_keyboard_alone(visit: Visit) -> None:
 def test_find_a_phrase(visit: Visit) -> None:
     page = visit.page
     visit.choose_bundled()
-    visit.view("Find")
+    visit.choose_view("Find")
     page.get_by_label("Phrase to find").fill("the cat")
     page.keyboard.press("Enter")
-    turn = visit.finished(0)
+    turn = visit.wait_for_turn(0)
     assert turn.get_by_role("button").all_text_contents() == ["the cat"]
     assert page.locator("#frame .layer").count() == 1
 
@@ -175,45 +175,47 @@ def test_attention_of_a_word_layer_by_layer(visit: Visit, address: str) -> None:
     for layer, head in ((None, None), (1, None), (1, 4)):
         for id, value in (("layer", layer), ("head", head)):
             page.locator(f"#{id}").fill("0" if value is None else str(value + 1))
-        asked = {
+        body = {
             "image": URL, "question": QUESTION, "answer": text_of(turn.locator(".answer")),
             "words": [name], "layer": layer, "head": head,
         }  # fmt: skip
-        reply = httpx.post(f"{address}/v1/attend", json=asked, timeout=60).json()
-        wanted = pixels(reply["words"][0]["map"]["png"])
-        canvas = pixels(page.locator("#frame .heat").evaluate("heat => heat.toDataURL()"))
-        rows, columns = wanted.shape
+        reply = httpx.post(f"{address}/v1/attend", json=body, timeout=60).json()
+        expected = decode_png(reply["words"][0]["map"]["png"])
+        canvas = decode_png(page.locator("#frame .heat").evaluate("heat => heat.toDataURL()"))
+        rows, columns = expected.shape
         step = canvas.shape[0] // rows, canvas.shape[1] // columns
         alpha = canvas[step[0] // 2 :: step[0], step[1] // 2 :: step[1], 3]
         assert (
-            np.corrcoef(alpha.ravel(), np.minimum(wanted, np.quantile(wanted, 0.995)).ravel())[0, 1]
+            np.corrcoef(alpha.ravel(), np.minimum(expected, np.quantile(expected, 0.995)).ravel())[
+                0, 1
+            ]
             > 0.98
         )
         shown[layer, head] = alpha
         share = text_of(page.locator("#attention-note"))
-        said = float(share.partition(" %")[0])
-        assert said == pytest.approx(100 * reply["words"][0]["on_picture"], abs=0.1)
+        shown_share = float(share.partition(" %")[0])
+        assert shown_share == pytest.approx(100 * reply["words"][0]["on_picture"], abs=0.1)
     assert not np.array_equal(shown[None, None], shown[1, None])
     assert not np.array_equal(shown[1, 4], shown[1, None])
 
 
-def test_three_ways_side_by_side(visit: Visit) -> None:
+def test_compare_view_shows_three_methods(visit: Visit) -> None:
     page = visit.page
     bodies: list[str] = []
     page.on("request", lambda request: bodies.append(request.post_data or "{}"))
     visit.choose_bundled()
     turn = visit.ask(QUESTION)
     count = turn.get_by_role("button").count()
-    visit.view("Compare")
+    visit.choose_view("Compare")
     panels = page.locator("#comparison figure")
     names = panels.locator("strong").all_text_contents()
     assert names == ["K-means", "Mask decoder", "Refined"]
     for index in range(3):
         panels.nth(index).locator(".layer").nth(count - 1).wait_for()
-    wishes = [json.loads(body).get("grounding") for body in bodies]
-    assert {"method": "kmeans"} in wishes
-    assert {"refine": False} in wishes
-    drawn = panels.locator(".layer").evaluate_all("all => all.map(one => one.toDataURL())")
+    options = [json.loads(body).get("grounding") for body in bodies]
+    assert {"method": "kmeans"} in options
+    assert {"refine": False} in options
+    drawn = panels.locator(".layer").evaluate_all("all => all.map(layer => layer.toDataURL())")
     assert len(set(drawn)) == 3 * count
     turn.get_by_role("button").first.hover()
     assert panels.locator(".layer.lifted").count() == 3
@@ -226,31 +228,31 @@ def test_downloads(
     for button in ("Overlay PNG", "COCO JSON", "Masks ZIP"):
         assert visit.page.get_by_role("button", name=button).is_disabled()
     visit.ask(QUESTION)
-    name, content = visit.downloaded("COCO JSON")
+    name, content = visit.download("COCO JSON")
     assert name == "demo-flmm.json"
     (tmp_path / name).write_bytes(content)
     data = COCO(str(tmp_path / name))
     (image,) = data.loadImgs(data.getImgIds())
     assert (image["file_name"], image["width"], image["height"]) == ("demo.png", 384, 384)
-    found = data.loadAnns(data.getAnnIds())
-    named = [data.loadCats(one["category_id"])[0]["name"] for one in found]
-    assert named == [text for text, _ in expected[1]]
-    masks = [data.annToMask(one).astype(bool) for one in found]
-    for one, mask, (_, wanted) in zip(found, masks, expected[1], strict=True):
-        assert (mask != wanted).mean() < 0.01
-        assert one["area"] == mask.sum()
+    annotations = data.loadAnns(data.getAnnIds())
+    names = [data.loadCats(annotation["category_id"])[0]["name"] for annotation in annotations]
+    assert names == [text for text, _ in expected[1]]
+    masks = [data.annToMask(annotation).astype(bool) for annotation in annotations]
+    for annotation, mask, (_, expected_mask) in zip(annotations, masks, expected[1], strict=True):
+        assert (mask != expected_mask).mean() < 0.01
+        assert annotation["area"] == mask.sum()
 
-    name, content = visit.downloaded("Masks ZIP")
+    name, content = visit.download("Masks ZIP")
     assert name == "demo-masks.zip"
     with zipfile.ZipFile(io.BytesIO(content)) as packed:
         assert packed.testzip() is None
-        assert packed.namelist()[0] == f"01-{named[0].replace(' ', '-')}.png"
+        assert packed.namelist()[0] == f"01-{names[0].replace(' ', '-')}.png"
         for entry, mask in zip(packed.namelist(), masks, strict=True):
             with Image.open(io.BytesIO(packed.read(entry))) as opened:
                 assert opened.mode == "L"
                 assert np.array_equal(np.asarray(opened), mask * np.uint8(255))
 
-    name, content = visit.downloaded("Overlay PNG")
+    name, content = visit.download("Overlay PNG")
     assert name == "demo-flmm.png"
     overlay = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), dtype=float)
     assert overlay.shape[1] == 720
@@ -269,20 +271,20 @@ def test_every_control_has_a_name(visit: Visit) -> None:
     turn = visit.ask(QUESTION)
     turn.get_by_role("button").first.click()
     for view in ("Masks", "Attention", "Compare"):
-        visit.view(view)
+        visit.choose_view(view)
         tree = page.locator("body").aria_snapshot()
         lines = [line.strip("- ").rstrip(":") for line in tree.splitlines()]
         controls = ("button", "radio", "textbox", "combobox", "slider", "img", "group")
-        found = [line for line in lines if line.split(" ")[0] in controls]
-        assert len(found) > 15
-        for line in found:
+        control_lines = [line for line in lines if line.split(" ")[0] in controls]
+        assert len(control_lines) > 15
+        for line in control_lines:
             assert '"' in line, f"{line!r} has no name"
     assert page.locator("html").get_attribute("lang") == "en"
     assert page.get_by_role("status").count() >= 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_all_of_it(browser: Browser, address: str, scheme: str) -> None:
+def test_page_fits_a_phone(browser: Browser, address: str, scheme: str) -> None:
     with visiting(browser, address, 360, 740) as visit:
         page = visit.page
         page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
@@ -291,7 +293,7 @@ def test_a_phone_shows_all_of_it(browser: Browser, address: str, scheme: str) ->
         visit.choose_bundled()
         visit.ask(QUESTION).get_by_role("button").first.click()
         for view in ("Masks", "Attention", "Compare"):
-            visit.view(view)
+            visit.choose_view(view)
             assert page.evaluate(wide) == 360
         dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (dark == "rgb(19, 20, 24)") == (scheme == "dark")

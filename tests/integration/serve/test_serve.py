@@ -1,4 +1,4 @@
-"""Chats over HTTP, asked with OpenAI's own client."""
+"""Chats over HTTP, with OpenAI's own client."""
 
 import json
 import time
@@ -9,7 +9,16 @@ import httpx
 import numpy as np
 import openai
 import pytest
-from serving import MODEL, QUESTION, data_url, decoded, encoded, noise, running, tiny_grounder
+from serving import (
+    MODEL,
+    QUESTION,
+    data_url,
+    decode_mask,
+    encode_picture,
+    noise,
+    run_server,
+    tiny_grounder,
+)
 
 from flmm.answers.answer import Phrase
 from flmm.grounding.grounder import Grounder
@@ -20,18 +29,18 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
 
 PICTURE = noise()
-URL = data_url(encoded(PICTURE))
+URL = data_url(encode_picture(PICTURE))
 
 
 @pytest.fixture(scope="module")
 def grounder() -> Grounder:
-    """The same as the server's, which nobody else may use."""
+    """A grounder equal to the server's, which nobody else may use."""
     return tiny_grounder()
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with running(tiny_grounder(), ServerSettings(port=0)) as address:
+    with run_server(tiny_grounder(), ServerSettings(port=0)) as address:
         yield address
 
 
@@ -40,7 +49,9 @@ def client(address: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0)
 
 
-def asked(text: str = QUESTION, urls: Sequence[str] = (URL,)) -> "ChatCompletionMessageParam":
+def user_message(
+    text: str = QUESTION, urls: Sequence[str] = (URL,)
+) -> "ChatCompletionMessageParam":
     pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     message = {"role": "user", "content": [*pictures, {"type": "text", "text": text}]}
     return cast("ChatCompletionMessageParam", message)
@@ -55,7 +66,7 @@ def test_models(client: openai.OpenAI) -> None:
 
 def test_chat_without_grounding(client: openai.OpenAI, grounder: Grounder) -> None:
     expected = grounder.chat(PICTURE, QUESTION, max_new_tokens=12)
-    answer = client.chat.completions.create(model=MODEL, messages=[asked()], max_tokens=12)
+    answer = client.chat.completions.create(model=MODEL, messages=[user_message()], max_tokens=12)
     choice = answer.choices[0]
     assert choice.message.content == expected.text
     assert choice.finish_reason == "length"
@@ -70,27 +81,28 @@ def test_chat_with_grounding(client: openai.OpenAI, grounder: Grounder, mask_for
     expected = grounder.chat(PICTURE, QUESTION, max_new_tokens=30)
     answer = client.chat.completions.create(
         model=MODEL,
-        messages=[asked()],
+        messages=[user_message()],
         max_completion_tokens=30,
         extra_body={"grounding": {"mask_format": mask_format}},
     )
     message = answer.choices[0].message
     assert message.content == expected.text
-    found = (message.model_extra or {})["grounding"]
-    assert len(found) == len(expected.phrases) > 1
-    for phrase, wanted in zip(found, expected.phrases, strict=True):
-        assert {**phrase, "mask": None} == {**wanted.to_dict(), "mask": None, "picture": 0}
-        assert np.array_equal(decoded(phrase["mask"]), wanted.mask)
+    phrases = (message.model_extra or {})["grounding"]
+    assert len(phrases) == len(expected.phrases) > 1
+    for phrase, expected_phrase in zip(phrases, expected.phrases, strict=True):
+        expected_fields = {**expected_phrase.to_dict(), "mask": None, "picture": 0}
+        assert {**phrase, "mask": None} == expected_fields
+        assert np.array_equal(decode_mask(phrase["mask"]), expected_phrase.mask)
 
 
-def test_streamed_phrases_come_when_their_last_word_is_said(
+def test_streamed_phrases_come_after_their_last_word_and_before_the_end(
     client: openai.OpenAI, grounder: Grounder
 ) -> None:
     expected = grounder.chat(PICTURE, QUESTION, max_new_tokens=30)
     text, early, phrases, reasons = "", 0, [], []
     chunks = client.chat.completions.create(
         model=MODEL,
-        messages=[asked()],
+        messages=[user_message()],
         max_tokens=30,
         stream=True,
         stream_options={"include_usage": True},
@@ -118,50 +130,50 @@ def test_streamed_phrases_come_when_their_last_word_is_said(
         (p.start, p.end) for p in expected.phrases
     ]
     by_start = {phrase["start"]: phrase for phrase in phrases}
-    for wanted in expected.phrases:
-        differing = decoded(by_start[wanted.start]["mask"]) != wanted.mask
+    for expected_phrase in expected.phrases:
+        mask = decode_mask(by_start[expected_phrase.start]["mask"])
+        differing = mask != expected_phrase.mask
         assert differing.mean() < 0.01
 
 
-def test_words_do_not_run_ahead_of_masks(
-    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def ground(*arguments: object) -> tuple[Phrase, ...]:
+def test_streamed_text_waits_for_masks(grounder: Grounder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def predict_slowly(*arguments: object) -> tuple[Phrase, ...]:
         time.sleep(0.2)
-        return own(*arguments)
+        return predict(*arguments)
 
     expected = grounder.chat(PICTURE, QUESTION, max_new_tokens=30).phrases
     assert len(expected) > 2
-    own = cast("Callable[..., tuple[Phrase, ...]]", MaskPredictor.predict)
-    monkeypatch.setattr(MaskPredictor, "predict", ground)
-    text, told = "", []
-    with running(tiny_grounder(), ServerSettings(port=0)) as address:
+    predict = cast("Callable[..., tuple[Phrase, ...]]", MaskPredictor.predict)
+    monkeypatch.setattr(MaskPredictor, "predict", predict_slowly)
+    text, text_lengths = "", []
+    with run_server(tiny_grounder(), ServerSettings(port=0)) as address:
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0)
         chunks = client.chat.completions.create(
-            model=MODEL, messages=[asked()], max_tokens=30, stream=True,
+            model=MODEL, messages=[user_message()], max_tokens=30, stream=True,
             extra_body={"grounding": {}},
         )  # fmt: skip
         for chunk in chunks:
             delta = chunk.choices[0].delta
             text += delta.content or ""
-            told += [len(text)] * len((delta.model_extra or {}).get("grounding", []))
-    assert len(told) == len(expected)
-    # While a mask is made, the words go on to the end of the next phrase, and no further.
-    for said, after_next in zip(told[:-2], expected[2:], strict=True):
-        assert said <= after_next.end
+            num_phrases = len((delta.model_extra or {}).get("grounding", []))
+            text_lengths += [len(text)] * num_phrases
+    assert len(text_lengths) == len(expected)
+    # While a mask is predicted, the text goes on to the end of the next phrase, and no further.
+    for length, after_next in zip(text_lengths[:-2], expected[2:], strict=True):
+        assert length <= after_next.end
 
 
-def test_given_phrases_and_the_number_of_phrases(client: openai.OpenAI, grounder: Grounder) -> None:
-    said = grounder.chat(PICTURE, QUESTION, max_new_tokens=30).phrases
-    wishes: list[tuple[dict[str, object], list[str]]] = [
-        ({"phrases": [said[1].text, "a zeppelin"], "refine": False}, [said[1].text]),
-        ({"max_phrases": 2}, [phrase.text for phrase in said[:2]]),
+def test_given_phrases_and_max_phrases(client: openai.OpenAI, grounder: Grounder) -> None:
+    phrases = grounder.chat(PICTURE, QUESTION, max_new_tokens=30).phrases
+    cases: list[tuple[dict[str, object], list[str]]] = [
+        ({"phrases": [phrases[1].text, "a zeppelin"], "refine": False}, [phrases[1].text]),
+        ({"max_phrases": 2}, [phrase.text for phrase in phrases[:2]]),
     ]
-    for wish, texts in wishes:
+    for grounding, texts in cases:
         for stream in (False, True):
             body = {
-                "model": MODEL, "messages": [asked()], "max_tokens": 30, "grounding": wish,
-                "stream": stream,
+                "model": MODEL, "messages": [user_message()], "max_tokens": 30,
+                "grounding": grounding, "stream": stream,
             }  # fmt: skip
             response = httpx.post(f"{client.base_url}chat/completions", json=body, timeout=60)
             assert response.status_code == 200, response.text
@@ -169,45 +181,45 @@ def test_given_phrases_and_the_number_of_phrases(client: openai.OpenAI, grounder
             assert all(json.dumps(text, ensure_ascii=False) in response.text for text in texts)
 
 
-def test_stop_texts_end_the_answer(client: openai.OpenAI, grounder: Grounder) -> None:
-    whole = grounder.chat(PICTURE, QUESTION, max_new_tokens=30).text
-    stop = whole[9:12]
-    wanted = whole[: whole.index(stop)]
+def test_stop_strings_end_the_answer(client: openai.OpenAI, grounder: Grounder) -> None:
+    full_text = grounder.chat(PICTURE, QUESTION, max_new_tokens=30).text
+    stop = full_text[9:12]
+    expected = full_text[: full_text.index(stop)]
     answer = client.chat.completions.create(
-        model=MODEL, messages=[asked()], max_tokens=30, stop=["never said", stop],
+        model=MODEL, messages=[user_message()], max_tokens=30, stop=["never said", stop],
         extra_body={"grounding": {}},
     )  # fmt: skip
     choice = answer.choices[0]
-    assert (choice.message.content, choice.finish_reason) == (wanted, "stop")
+    assert (choice.message.content, choice.finish_reason) == (expected, "stop")
     for phrase in (choice.message.model_extra or {})["grounding"]:
-        assert wanted[phrase["start"] : phrase["end"]] == phrase["text"]
+        assert expected[phrase["start"] : phrase["end"]] == phrase["text"]
     streamed = client.chat.completions.create(
-        model=MODEL, messages=[asked()], max_tokens=30, stop=stop, stream=True
+        model=MODEL, messages=[user_message()], max_tokens=30, stop=stop, stream=True
     )
     pieces = [chunk.choices[0].delta.content or "" for chunk in streamed]
-    assert "".join(pieces) == wanted
+    assert "".join(pieces) == expected
 
 
-def test_a_seed_draws_the_same_answer(client: openai.OpenAI) -> None:
-    def drawn(seed: int) -> str | None:
+def test_same_seed_samples_the_same_answer(client: openai.OpenAI) -> None:
+    def sample(seed: int) -> str | None:
         answer = client.chat.completions.create(
-            model=MODEL, messages=[asked()], max_tokens=8, temperature=1.5, seed=seed
+            model=MODEL, messages=[user_message()], max_tokens=8, temperature=1.5, seed=seed
         )
         return answer.choices[0].message.content
 
-    assert drawn(1) == drawn(1) != drawn(2)
+    assert sample(1) == sample(1) != sample(2)
 
 
 def test_several_turns_and_pictures(client: openai.OpenAI) -> None:
-    other = data_url(encoded(noise(30, 50, seed=1), "JPEG"), "image/jpeg")
+    other = data_url(encode_picture(noise(30, 50, seed=1), "JPEG"), "image/jpeg")
     messages: list[ChatCompletionMessageParam] = [
         {"role": "system", "content": "You point at things."},
-        asked(urls=(URL, other)),
+        user_message(urls=(URL, other)),
     ]
     first = client.chat.completions.create(
         model=MODEL, messages=messages, max_tokens=20, extra_body={"grounding": {}}
     )
-    # What came is sent back as it is, as people do.
+    # The reply is sent back unchanged, as clients do.
     messages.append(cast("ChatCompletionMessageParam", first.choices[0].message))
     messages.append({"role": "user", "content": "and where?"})
     second = client.chat.completions.create(
@@ -221,12 +233,12 @@ def test_several_turns_and_pictures(client: openai.OpenAI) -> None:
 
 def test_conversation_without_a_picture(client: openai.OpenAI) -> None:
     hello: ChatCompletionMessageParam = {"role": "user", "content": "hello"}
-    wish: dict[str, object] = {"grounding": {}}
-    whole = client.chat.completions.create(
-        model=MODEL, messages=[hello], max_tokens=5, extra_body=wish
+    grounding: dict[str, object] = {"grounding": {}}
+    completion = client.chat.completions.create(
+        model=MODEL, messages=[hello], max_tokens=5, extra_body=grounding
     )
-    assert (whole.choices[0].message.model_extra or {})["grounding"] == []
+    assert (completion.choices[0].message.model_extra or {})["grounding"] == []
     chunks = client.chat.completions.create(
-        model=MODEL, messages=[hello], max_tokens=5, extra_body=wish, stream=True
+        model=MODEL, messages=[hello], max_tokens=5, extra_body=grounding, stream=True
     )
     assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "length"

@@ -1,4 +1,4 @@
-"""Who may ask the server, where it gets pictures from, and how it is started."""
+"""API key, origins, pictures from other hosts, and the start of the server."""
 
 import http.server
 import socket
@@ -12,13 +12,13 @@ import pytest
 from serving import (
     KEY,
     LIMITED,
-    client_of,
-    encoded,
+    create_client,
+    encode_picture,
     error_of,
-    ground,
-    limited,
+    ground_body,
     noise,
-    running,
+    run_limited_server,
+    run_server,
     tiny_grounder,
 )
 
@@ -29,7 +29,7 @@ from flmm.serve.protection.remote_pictures import is_public_address
 from flmm.serve.server import listen
 from flmm.serve.settings import ServerSettings
 
-PNG = encoded(noise())
+PNG = encode_picture(noise())
 
 
 @pytest.fixture(scope="module")
@@ -39,21 +39,21 @@ def grounder() -> Grounder:
 
 @pytest.fixture(scope="module")
 def client(grounder: Grounder) -> Iterator[httpx.Client]:
-    with limited(grounder) as client:
+    with run_limited_server(grounder) as client:
         yield client
 
 
-@pytest.mark.parametrize("given", [None, "wrong", f"{KEY}!", "ü"])
-def test_the_key_is_asked_for(client: httpx.Client, given: str | None) -> None:
-    headers = [] if given is None else [(b"authorization", f"Bearer {given}".encode())]
-    with httpx.Client(base_url=client.base_url) as stranger:
+@pytest.mark.parametrize("key", [None, "wrong", f"{KEY}!", "ü"])
+def test_api_key_is_required(client: httpx.Client, key: str | None) -> None:
+    headers = [] if key is None else [(b"authorization", f"Bearer {key}".encode())]
+    with httpx.Client(base_url=client.base_url) as keyless_client:
         for path in ("/v1/models", "/metrics", "/openapi.json", "/nothing"):
-            response = stranger.get(path, headers=headers)
+            response = keyless_client.get(path, headers=headers)
             assert error_of(response) == (401, "invalid_api_key")
-        assert stranger.get("/healthz").status_code == 200
+        assert keyless_client.get("/healthz").status_code == 200
 
 
-def test_pages_from_elsewhere_may_not_ask(client: httpx.Client) -> None:
+def test_foreign_origins_and_hosts_are_refused(client: httpx.Client) -> None:
     own = str(client.base_url).rstrip("/")
     assert client.get("/v1/models", headers={"origin": own}).status_code == 200
     for origin in ("https://evil.example", "null", "http://localhost:1"):
@@ -71,7 +71,7 @@ def test_pages_from_elsewhere_may_not_ask(client: httpx.Client) -> None:
 
 @contextmanager
 def media_host(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iterator[int]:
-    """A host with pictures; gives its port."""
+    """Run a host with pictures; yield its port."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -88,7 +88,7 @@ def media_host(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) -> 
         thread.join()
 
 
-def give(handler: http.server.BaseHTTPRequestHandler) -> None:
+def serve_picture(handler: http.server.BaseHTTPRequestHandler) -> None:
     if handler.path == "/moved":
         handler.send_response(302)
         handler.send_header("location", "/cat.png")
@@ -104,31 +104,31 @@ def give(handler: http.server.BaseHTTPRequestHandler) -> None:
 def test_pictures_are_fetched_from_allowed_hosts_only(
     grounder: Grounder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with media_host(give) as port:
+    with media_host(serve_picture) as port:
         settings = replace(LIMITED, media_domains=(f"localhost:{port}", "example.org"))
-        with running(grounder, settings) as address, client_of(address) as client:
+        with run_server(grounder, settings) as address, create_client(address) as client:
 
-            def fetched(url: str) -> httpx.Response:
-                return client.post("/v1/ground", json=ground(image=url))
+            def ask_about(url: str) -> httpx.Response:
+                return client.post("/v1/ground", json=ground_body(image=url))
 
             here = f"http://localhost:{port}"
             for url in (
                 "http://other.example/cat.png", "http://localhost:1/cat.png",
                 f"http://127.0.0.1:{port}/cat.png", f"{here}.example.org/cat.png",
             ):  # fmt: skip
-                assert error_of(fetched(url))[0] == 400
-            assert error_of(fetched("http://me@example.org/"))[1] == "invalid_image_url"
-            assert error_of(fetched("ftp://example.org/"))[1] == "invalid_image_url"
-            assert error_of(fetched("http://[::1/"))[1] == "invalid_image_url"
-            assert error_of(fetched(f"{here}/cat.png")) == (400, "media_address_private")
+                assert error_of(ask_about(url))[0] == 400
+            assert error_of(ask_about("http://me@example.org/"))[1] == "invalid_image_url"
+            assert error_of(ask_about("ftp://example.org/"))[1] == "invalid_image_url"
+            assert error_of(ask_about("http://[::1/"))[1] == "invalid_image_url"
+            assert error_of(ask_about(f"{here}/cat.png")) == (400, "media_address_private")
             monkeypatch.setattr(
                 "flmm.serve.protection.remote_pictures.is_public_address", lambda _: True
             )
-            assert fetched(f"{here}/cat.png").status_code == 200
-            assert error_of(fetched(f"{here}/moved")) == (400, "media_not_fetched")
-            assert error_of(fetched(f"{here}/large")) == (400, "media_not_fetched")
-            assert error_of(fetched(f"{here}/page")) == (415, "unsupported_media_type")
-            assert error_of(fetched(f"{here}/a b\r\nX: y"))[0] == 400
+            assert ask_about(f"{here}/cat.png").status_code == 200
+            assert error_of(ask_about(f"{here}/moved")) == (400, "media_not_fetched")
+            assert error_of(ask_about(f"{here}/large")) == (400, "media_not_fetched")
+            assert error_of(ask_about(f"{here}/page")) == (415, "unsupported_media_type")
+            assert error_of(ask_about(f"{here}/a b\r\nX: y"))[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -153,28 +153,28 @@ def test_public_addresses(address: str, public: bool) -> None:
         (["--model", "/no/head"], "/no/head"),
     ],
 )
-def test_mistakes_on_the_command_line(
+def test_wrong_options_end_with_one_line(
     arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         run(["serve", *arguments])
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert ended.value.code == 2
-    assert part in told
-    assert told.count("\n") == 1
+    assert part in message
+    assert message.count("\n") == 1
 
 
-def test_a_missing_package_is_named(
+def test_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("flmm.cli.options.find_spec", lambda name: None if name == "uvicorn" else 1)
     with pytest.raises(SystemExit):
         run(["serve"])
-    told = capsys.readouterr().err
-    assert told == "flmm: this needs uvicorn, not installed here; pip install 'flmm[serve]'\n"
+    message = capsys.readouterr().err
+    assert message == "flmm: this needs uvicorn, not installed here; pip install 'flmm[serve]'\n"
 
 
-def test_a_taken_port_is_told() -> None:
+def test_taken_port_is_reported() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

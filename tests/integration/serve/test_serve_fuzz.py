@@ -1,11 +1,11 @@
-"""Requests that nobody would send; the long version is benchmarks/serve_fuzz.py itself."""
+"""A short run of the fuzz tests of benchmarks/serve_fuzz.py."""
 
 from collections.abc import Iterator
 
 import httpx
 import pytest
 from serve_fuzz import fuzz_api, fuzz_pictures
-from serving import running, tiny_grounder
+from serving import run_server, tiny_grounder
 
 from flmm.serve.openai.replies import ModelList
 from flmm.serve.settings import Limits, ServerSettings
@@ -17,12 +17,12 @@ SETTINGS = ServerSettings(
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with running(tiny_grounder(), SETTINGS) as address:
+    with run_server(tiny_grounder(), SETTINGS) as address:
         yield address
         assert httpx.get(f"{address}/healthz").json()["served"] == 0
 
 
-def test_requests_by_the_description(address: str) -> None:
+def test_generated_requests(address: str) -> None:
     findings = fuzz_api(address, 60, first=0, cases_per_seed=6)
     assert findings.failures == []
     assert findings.done >= 60
@@ -38,7 +38,7 @@ def test_damaged_pictures(address: str) -> None:
     assert findings.statuses[400]
 
 
-def test_what_breaks_is_told_with_its_request(
+def test_failures_are_reported_with_their_request(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -46,10 +46,10 @@ def test_what_breaks_is_told_with_its_request(
 
     with monkeypatch.context() as broken:
         broken.setattr("flmm.serve.protection.picture_reader.PictureReader._check_size", fail)
-        (told,) = fuzz_pictures(address, 1, first=1).failures
-        assert "number 1: 500 for image/" in told
+        (failure,) = fuzz_pictures(address, 1, first=1).failures
+        assert "number 1: 500 for image/" in failure
     with monkeypatch.context() as broken:
-        # A response that the description does not know.
+        # A response that does not fit the schema.
         broken.setattr("flmm.serve.plain.routes._build_answer_reply", lambda *_: ModelList(data=[]))
-        found = fuzz_api(address, 40, first=0, cases_per_seed=10).failures
-        assert any("curl" in told and "schema" in told for told in found)
+        failures = fuzz_api(address, 40, first=0, cases_per_seed=10).failures
+        assert any("curl" in failure and "schema" in failure for failure in failures)

@@ -1,4 +1,4 @@
-"""What the server refuses: each with its own status and code, and nothing broken afterwards."""
+"""What the server refuses: each with its own status and code, and the server still works."""
 
 import contextlib
 import io
@@ -16,21 +16,21 @@ from PIL import Image
 from serving import (
     KEY,
     data_url,
-    encoded,
+    encode_picture,
     error_of,
-    ground,
-    limited,
+    ground_body,
     noise,
+    run_limited_server,
     tiny_grounder,
 )
 
-PNG = encoded(noise())
+PNG = encode_picture(noise())
 URL = data_url(PNG)
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    with limited(tiny_grounder()) as client:
+    with run_limited_server(tiny_grounder()) as client:
         yield client
 
 
@@ -42,7 +42,7 @@ def chat(*urls: str, text: str = "what?", **changes: object) -> dict[str, object
 
 
 def png(width: int, height: int, data: bytes = b"") -> bytes:
-    """A PNG whose header says more than its content has."""
+    """A PNG whose header promises more pixels than its data has."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         check = zlib.crc32(kind + content)
@@ -121,10 +121,10 @@ def test_broken_bodies(client: httpx.Client, body: bytes, status: int, code: str
         ({"image": 5}, "invalid_value", "image"),
     ],
 )
-def test_values(
+def test_wrong_field_values(
     client: httpx.Client, changes: dict[str, object], code: str, param: str | None
 ) -> None:
-    response = client.post("/v1/ground", json=ground(**changes))
+    response = client.post("/v1/ground", json=ground_body(**changes))
     assert error_of(response) == (400, code)
     assert response.json()["error"]["param"] == param
 
@@ -143,13 +143,15 @@ def test_values(
         (PNG, "text/html", 415, "unsupported_media_type"),
         (PNG + archive(), "image/png", 400, "not_only_a_picture"),
         (PNG + b"<script>alert(1)</script>", "image/png", 400, "not_only_a_picture"),
-        (encoded(noise(), "JPEG") + archive(), "image/jpeg", 400, "not_only_a_picture"),
-        (encoded(noise(), "GIF") + b"%PDF-1.4", "image/gif", 400, "not_only_a_picture"),
-        (encoded(noise(), "WEBP") + archive(), "image/webp", 400, "not_only_a_picture"),
+        (encode_picture(noise(), "JPEG") + archive(), "image/jpeg", 400, "not_only_a_picture"),
+        (encode_picture(noise(), "GIF") + b"%PDF-1.4", "image/gif", 400, "not_only_a_picture"),
+        (encode_picture(noise(), "WEBP") + archive(), "image/webp", 400, "not_only_a_picture"),
     ],
 )
-def test_pictures(client: httpx.Client, content: bytes, kind: str, status: int, code: str) -> None:
-    response = client.post("/v1/ground", json=ground(image=data_url(content, kind)))
+def test_refused_pictures(
+    client: httpx.Client, content: bytes, kind: str, status: int, code: str
+) -> None:
+    response = client.post("/v1/ground", json=ground_body(image=data_url(content, kind)))
     assert error_of(response) == (status, code)
     fields = {"question": "what?"}
     response = client.post("/v1/ground", data=fields, files={"image": ("a", content, kind)})
@@ -157,13 +159,13 @@ def test_pictures(client: httpx.Client, content: bytes, kind: str, status: int, 
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
-def test_pictures_that_are_taken(client: httpx.Client, kind: str) -> None:
-    url = data_url(encoded(noise(), kind), f"image/{kind.lower()}")
-    assert client.post("/v1/ground", json=ground(image=url)).status_code == 200
-    moving = io.BytesIO()
-    noise().save(moving, "GIF", save_all=True, append_images=[noise(seed=1)], comment=b";")
-    url = data_url(moving.getvalue(), "image/gif")
-    assert client.post("/v1/ground", json=ground(image=url)).status_code == 200
+def test_accepted_picture_formats(client: httpx.Client, kind: str) -> None:
+    url = data_url(encode_picture(noise(), kind), f"image/{kind.lower()}")
+    assert client.post("/v1/ground", json=ground_body(image=url)).status_code == 200
+    animation = io.BytesIO()
+    noise().save(animation, "GIF", save_all=True, append_images=[noise(seed=1)], comment=b";")
+    url = data_url(animation.getvalue(), "image/gif")
+    assert client.post("/v1/ground", json=ground_body(image=url)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_pictures_that_are_taken(client: httpx.Client, kind: str) -> None:
         ),
     ],
 )  # fmt: skip
-def test_chats(
+def test_refused_chats(
     client: httpx.Client, body: dict[str, object], status: int, code: str, param: str | None
 ) -> None:
     response = client.post("/v1/chat/completions", json=body)
@@ -205,15 +207,15 @@ def test_chats(
 
 
 def test_segment_and_attend_have_limits_too(client: httpx.Client) -> None:
-    wanted = {"image": URL, "phrases": ["cat"] * 4}
-    assert error_of(client.post("/v1/segment", json=wanted)) == (400, "too_many_phrases")
-    look = {"image": URL, "question": "what?", "answer": "a cat", "layer": 50}
-    assert error_of(client.post("/v1/attend", json=look)) == (400, "invalid_value")
-    look = {"image": URL, "question": "what?", "answer": "a cat", "words": ["dog"]}
-    assert error_of(client.post("/v1/attend", json=look)) == (400, "invalid_value")
+    body = {"image": URL, "phrases": ["cat"] * 4}
+    assert error_of(client.post("/v1/segment", json=body)) == (400, "too_many_phrases")
+    attend_body = {"image": URL, "question": "what?", "answer": "a cat", "layer": 50}
+    assert error_of(client.post("/v1/attend", json=attend_body)) == (400, "invalid_value")
+    attend_body = {"image": URL, "question": "what?", "answer": "a cat", "words": ["dog"]}
+    assert error_of(client.post("/v1/attend", json=attend_body)) == (400, "invalid_value")
 
 
-def test_requests_of_other_kinds(client: httpx.Client) -> None:
+def test_wrong_media_types_methods_and_paths(client: httpx.Client) -> None:
     text = client.post("/v1/ground", content="hi", headers={"content-type": "text/plain"})
     assert error_of(text) == (415, "unsupported_media_type")
     assert error_of(client.get("/v1/ground")) == (405, "method_not_allowed")
@@ -226,7 +228,7 @@ def test_requests_of_other_kinds(client: httpx.Client) -> None:
     assert error_of(without)[0] == 400
 
 
-def test_bodies_are_measured_as_they_come(client: httpx.Client) -> None:
+def test_body_size_is_limited_while_it_arrives(client: httpx.Client) -> None:
     sent = 0
 
     def body(length: int) -> Iterator[bytes]:
@@ -239,13 +241,13 @@ def test_bodies_are_measured_as_they_come(client: httpx.Client) -> None:
     headers = {"content-type": "application/json"}
     response = client.post("/v1/ground", content=body(300_000), headers=headers)
     assert error_of(response) == (413, "body_too_large")
-    # Who goes on and on is cut off; whether it still hears why is its own affair.
+    # A body without end is cut off; the client need not get the response.
     with contextlib.suppress(httpx.TransportError):
         client.post("/v1/ground", content=body(100_000_000), headers=headers)
     assert sent < 50_000_000
 
 
-def test_bodies_must_come_in_time(client: httpx.Client) -> None:
+def test_slow_body_is_refused(client: httpx.Client) -> None:
     host, port = str(client.base_url.host), client.base_url.port
     assert port is not None
     with socket.create_connection((host, port), timeout=10) as connection:
@@ -257,17 +259,17 @@ def test_bodies_must_come_in_time(client: httpx.Client) -> None:
         assert b" 408 " in connection.recv(100)
 
 
-def test_a_client_that_goes_away_with_half_its_body(
+def test_disconnect_within_a_body_frees_the_slot(
     client: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = client.base_url
+    url = client.base_url
     head = (
-        f"POST /v1/segment HTTP/1.1\r\nHost: {place.netloc.decode()}\r\n"
+        f"POST /v1/segment HTTP/1.1\r\nHost: {url.netloc.decode()}\r\n"
         f"Authorization: Bearer {KEY}\r\n"
         "Content-Type: application/json\r\nContent-Length: 100\r\n\r\nhalf"
     )
-    with socket.create_connection((place.host, place.port)) as gone:
-        gone.sendall(head.encode())
+    with socket.create_connection((url.host, url.port)) as connection:
+        connection.sendall(head.encode())
         while client.get("/healthz").json()["served"] == 0:
             pass
     while client.get("/healthz").json()["served"]:
@@ -276,23 +278,23 @@ def test_a_client_that_goes_away_with_half_its_body(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-def test_any_bytes_as_a_picture(client: httpx.Client) -> None:
-    """Damaged pictures are the client's mistake, whatever the damage."""
+def test_damaged_pictures_are_client_errors(client: httpx.Client) -> None:
+    """Whatever the damage, the status is 200 or 400."""
     generator = random.Random(0)
     for kind in ("PNG", "JPEG", "WEBP", "GIF"):
-        whole = encoded(noise(24, 16), kind)
+        intact = encode_picture(noise(24, 16), kind)
         for _ in range(6):
-            content = bytearray(whole)
+            content = bytearray(intact)
             for _ in range(generator.randint(1, 8)):
                 content[generator.randrange(len(content))] = generator.randrange(256)
             url = data_url(bytes(content), f"image/{kind.lower()}")
-            wanted = {"image": url, "phrases": ["a"], "refine": False}
-            assert client.post("/v1/segment", json=wanted).status_code in (200, 400)
+            body = {"image": url, "phrases": ["a"], "refine": False}
+            assert client.post("/v1/segment", json=body).status_code in (200, 400)
 
 
 def test_transparent_and_grey_pictures(client: httpx.Client) -> None:
     for mode in ("L", "LA", "P", "RGBA", "1", "I;16"):
         picture = Image.new(mode, (20, 20))
-        url = data_url(encoded(picture))
-        wanted = {"image": url, "phrases": ["a"], "refine": False}
-        assert client.post("/v1/segment", json=wanted).status_code == 200
+        url = data_url(encode_picture(picture))
+        body = {"image": url, "phrases": ["a"], "refine": False}
+        assert client.post("/v1/segment", json=body).status_code == 200

@@ -1,4 +1,4 @@
-"""Many clients at once, clients that go away, and a server that is told to end."""
+"""Many clients at once, clients that disconnect, and a server that is terminated."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from typing import cast
 import httpx
 import pytest
 from PIL import Image
-from serving import data_url, decoded, encoded, error_of, noise, running
+from serving import data_url, decode_mask, encode_picture, error_of, noise, run_server
 from tiny_grounding import save_lmm, save_tiny_head, tiny_head
 from torch import Tensor
 
@@ -28,9 +28,9 @@ from flmm.stopwatch import Stopwatch
 Phrases = list[dict[str, dict[str, object]]]
 
 BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "serve_load.py"
-URL = data_url(encoded(noise()))
+URL = data_url(encode_picture(noise()))
 LONG = 1500
-"""Tokens, which take the tiny model some seconds."""
+"""Tokens; the tiny model needs some seconds for them."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def grounder() -> Grounder:
 @pytest.fixture
 def address(grounder: Grounder) -> Iterator[str]:
     settings = ServerSettings(port=0, queue=4, together=2, limits=Limits(answer_tokens=LONG))
-    with running(grounder, settings) as address:
+    with run_server(grounder, settings) as address:
         yield address
 
 
@@ -60,10 +60,10 @@ def served(address: str) -> int:
     return count
 
 
-def wait_until(true: Callable[[], bool], seconds: float) -> float:
-    """How long it took; fails where it takes longer."""
+def wait_until(condition: Callable[[], bool], seconds: float) -> float:
+    """Return how long it took; fail where it takes longer."""
     began = time.perf_counter()
-    while not true():
+    while not condition():
         assert time.perf_counter() - began < seconds
         time.sleep(0.02)
     return time.perf_counter() - began
@@ -73,20 +73,20 @@ def ask(address: str, body: dict[str, object]) -> httpx.Response:
     return httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60)
 
 
-def test_one_too_many_is_told_to_come_again(address: str) -> None:
+def test_full_queue_refuses_with_retry_after(address: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         admitted = [pool.submit(ask, address, chat(60, stop=["never"])) for _ in range(4)]
         wait_until(lambda: served(address) == 4, 5)
         refused = ask(address, chat(1))
         assert error_of(refused) == (429, "busy")
         assert 1 <= int(refused.headers["retry-after"]) <= 60
-        assert all(one.result().status_code == 200 for one in admitted)
+        assert all(future.result().status_code == 200 for future in admitted)
     assert ask(address, chat(1)).status_code == 200
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("grounding", [None, {}])
-def test_who_goes_frees_a_place_within_a_second(
+def test_disconnect_frees_the_slot_within_a_second(
     address: str, stream: bool, grounding: dict[str, object] | None
 ) -> None:
     body = chat(LONG, stream=stream, grounding=grounding)
@@ -102,89 +102,89 @@ def test_who_goes_frees_a_place_within_a_second(
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{address}/v1/chat/completions", json=body, timeout=0.4)
     wait_until(lambda: served(address) == 0, 1)
-    # The model itself has stopped as well, so that the next one need not wait for it.
+    # The model has stopped as well, so that the next request need not wait for it.
     began = time.perf_counter()
     assert ask(address, chat(1)).status_code == 200
     assert time.perf_counter() - began < 1.5
 
 
-def test_who_goes_while_waiting_is_never_answered(address: str) -> None:
+def test_disconnect_in_the_queue_frees_the_slot(address: str) -> None:
     with ThreadPoolExecutor(2) as pool:
         first = [pool.submit(ask, address, chat(90)) for _ in range(2)]
         wait_until(lambda: served(address) == 2, 5)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{address}/v1/chat/completions", json=chat(LONG), timeout=0.3)
         wait_until(lambda: served(address) <= 2, 1)
-        assert all(one.result().status_code == 200 for one in first)
+        assert all(future.result().status_code == 200 for future in first)
     wait_until(lambda: served(address) == 0, 1)
 
 
-def test_together_each_gets_its_own_answer(grounder: Grounder) -> None:
+def test_batched_answers_equal_those_alone(grounder: Grounder) -> None:
     questions = [f"what is {number} of?" for number in range(6)]
     settings = ServerSettings(port=0, together=6)
-    # Some lie alike, so that their masks are made in one pass.
+    # Some have one geometry, so that their masks are predicted in one pass.
     pictures = [noise(40 + number // 4, 50, seed=number) for number in range(6)]
     expected = [
         grounder.chat(picture, question, max_new_tokens=12).to_dict()
         for picture, question in zip(pictures, questions, strict=True)
     ]
     segments = [grounder.segment(picture, ["a cat"]).to_dict() for picture in pictures]
-    with running(grounder, settings) as address, ThreadPoolExecutor(12) as pool:
+    with run_server(grounder, settings) as address, ThreadPoolExecutor(12) as pool:
 
         def ground(number: int) -> dict[str, object]:
-            url = data_url(encoded(pictures[number]))
+            url = data_url(encode_picture(pictures[number]))
             body = {"image": url, "question": questions[number], "max_tokens": 12}
             return dict(httpx.post(f"{address}/v1/ground", json=body, timeout=60).json())
 
         def segment(number: int) -> dict[str, object]:
-            body = {"image": data_url(encoded(pictures[number])), "phrases": ["a cat"]}
+            body = {"image": data_url(encode_picture(pictures[number])), "phrases": ["a cat"]}
             return dict(httpx.post(f"{address}/v1/segment", json=body, timeout=60).json())
 
         answers = pool.map(ground, range(6))
         segmented = pool.map(segment, range(6))
-        for answer, wanted in zip([*answers, *segmented], [*expected, *segments], strict=True):
-            assert answer["text"] == wanted["text"], answer
-            assert answer["size"] == wanted["size"]
-            found, expected_phrases = (cast(Phrases, one["phrases"]) for one in (answer, wanted))
-            for phrase, other in zip(found, expected_phrases, strict=True):
-                assert (decoded(phrase["mask"]) != decoded(other["mask"])).mean() < 0.01
+        for answer, alone in zip([*answers, *segmented], [*expected, *segments], strict=True):
+            assert answer["text"] == alone["text"], answer
+            assert answer["size"] == alone["size"]
+            phrases, phrases_alone = (cast(Phrases, item["phrases"]) for item in (answer, alone))
+            for phrase, other in zip(phrases, phrases_alone, strict=True):
+                assert (decode_mask(phrase["mask"]) != decode_mask(other["mask"])).mean() < 0.01
         metrics = httpx.get(f"{address}/metrics").text
-    (answered,) = re.findall(r"flmm_requests_together_count (\S+)", metrics)
-    assert float(answered) < 12
+    (num_batches,) = re.findall(r"flmm_requests_together_count (\S+)", metrics)
+    assert float(num_batches) < 12
 
 
-def test_masks_that_fail_are_one_requests_alone(
+def test_mask_failure_ends_one_request_only(
     grounder: Grounder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def embed(masks: MaskPredictor, picture: Image.Image, watch: Stopwatch) -> Tensor | None:
+    def embed(
+        predictor: MaskPredictor, picture: Image.Image, stopwatch: Stopwatch
+    ) -> Tensor | None:
         if picture.tobytes() == noise(seed=3).tobytes():
             raise RuntimeError("a bug")
-        return own(masks, picture, watch)
+        return embed_picture(predictor, picture, stopwatch)
 
-    own = MaskPredictor.embed_picture
+    embed_picture = MaskPredictor.embed_picture
     monkeypatch.setattr(MaskPredictor, "embed_picture", embed)
-    with running(grounder, ServerSettings(port=0)) as address, ThreadPoolExecutor(6) as pool:
+    with run_server(grounder, ServerSettings(port=0)) as address, ThreadPoolExecutor(6) as pool:
 
         def segment(number: int) -> int:
-            body = {"image": data_url(encoded(noise(seed=number))), "phrases": ["a cat"]}
+            body = {"image": data_url(encode_picture(noise(seed=number))), "phrases": ["a cat"]}
             return httpx.post(f"{address}/v1/segment", json=body, timeout=60).status_code
 
         assert list(pool.map(segment, range(6))) == [200, 200, 200, 500, 200, 200]
 
 
-def test_a_failure_is_one_requests_alone(
-    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with running(grounder, ServerSettings(port=0)) as address:
+def test_failure_ends_one_request_only(grounder: Grounder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_server(grounder, ServerSettings(port=0)) as address:
 
         def fail(*_: object) -> None:
             raise RuntimeError("a bug with a secret in it")
 
         with monkeypatch.context() as broken:
             broken.setattr("flmm.serve.workers.chat_job.ChatJob._extract_spans", fail)
-            whole = ask(address, chat(3, grounding={}))
-            assert error_of(whole) == (500, "internal_error")
-            assert "secret" not in whole.text
+            response = ask(address, chat(3, grounding={}))
+            assert error_of(response) == (500, "internal_error")
+            assert "secret" not in response.text
             streamed = ask(address, chat(3, grounding={}, stream=True))
             last = streamed.text.strip().split("\n")[-1].removeprefix("data: ")
             assert json.loads(last)["error"]["code"] == "internal_error"
@@ -197,7 +197,7 @@ def test_a_failure_is_one_requests_alone(
         assert served(address) == 0
 
 
-def test_what_is_begun_is_finished_before_the_end(tmp_path: Path) -> None:
+def test_terminated_server_finishes_running_answers(tmp_path: Path) -> None:
     lmm = save_lmm(tmp_path / "lmm")
     head = save_tiny_head(tmp_path / "head", str(lmm))
     command = [
@@ -207,12 +207,12 @@ def test_what_is_begun_is_finished_before_the_end(tmp_path: Path) -> None:
     environment = {**os.environ, "FLMM_API_KEY": "key"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
-        told = process.stderr.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+$", told)
-        assert found is not None, told
+        line = process.stderr.readline()
+        match = re.search(r"http://127\.0\.0\.1:\d+$", line)
+        assert match is not None, line
         body = {**chat(60, stream=True, grounding={}), "model": str(head)}
         headers = {"authorization": "Bearer key"}
-        url = f"{found.group()}/v1/chat/completions"
+        url = f"{match.group()}/v1/chat/completions"
         assert httpx.post(url, json=body).status_code == 401
         with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as response:
             pieces = response.iter_lines()
@@ -227,7 +227,7 @@ def test_what_is_begun_is_finished_before_the_end(tmp_path: Path) -> None:
 
 
 def test_a_short_load() -> None:
-    """The embedded model, asked by eight clients; the long version is the benchmark itself."""
+    """A short run of the benchmark: the embedded model and eight clients."""
     command = [
         sys.executable, str(BENCHMARK), "--clients", "8", "--seconds", "3", "--rounds", "1", "--",
         "--queue", "16",
@@ -238,7 +238,7 @@ def test_a_short_load() -> None:
     assert result["failed"] == []
     assert result["answered"] >= 8
     assert result["answered_together_mean"] > 1.2
-    # Times and memory are for a quiet machine and more seconds.
+    # Times and memory mean something only on an idle machine and over more seconds.
     for name in ("failed", "freed its place", "come again", "others answered", "told to end"):
         (bar,) = [bar for bar in result["bars"] if name in bar["asked"]]
         assert bar["met"], bar

@@ -1,4 +1,4 @@
-"""flmm over HTTP by plain requests, and what the server says of itself."""
+"""The plain routes, health, metrics and OpenAPI description."""
 
 import base64
 import io
@@ -14,12 +14,12 @@ from serving import (
     MODEL,
     QUESTION,
     data_url,
-    decoded,
-    encoded,
+    decode_mask,
+    encode_picture,
     error_of,
-    filled,
+    fill_polygons,
     noise,
-    running,
+    run_server,
     tiny_grounder,
 )
 
@@ -30,18 +30,18 @@ from flmm.serve.common.mask_formats import mask_to_polygons
 from flmm.serve.settings import ServerSettings
 
 PICTURE = noise()
-URL = data_url(encoded(PICTURE))
+URL = data_url(encode_picture(PICTURE))
 
 
 @pytest.fixture(scope="module")
 def grounder() -> Grounder:
-    """The same as the server's, which nobody else may use."""
+    """A grounder equal to the server's, which nobody else may use."""
     return tiny_grounder()
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with running(tiny_grounder(), ServerSettings(port=0)) as address:
+    with run_server(tiny_grounder(), ServerSettings(port=0)) as address:
         yield address
 
 
@@ -52,7 +52,7 @@ def test_ground(address: str, grounder: Grounder) -> None:
     as_form = httpx.post(
         f"{address}/v1/ground",
         data={key: str(value) for key, value in fields.items()},
-        files={"image": ("scene.png", encoded(PICTURE), "image/png")},
+        files={"image": ("scene.png", encode_picture(PICTURE), "image/png")},
         timeout=60,
     )
     for response in (as_json, as_form):
@@ -72,25 +72,25 @@ def test_segment(address: str, grounder: Grounder) -> None:
     as_form = httpx.post(
         f"{address}/v1/segment",
         data={"phrases": ["the cat", "grass"]},
-        # As curl sends a file whose name says nothing.
-        files={"image": ("scene", encoded(PICTURE), "application/octet-stream")},
+        # As curl sends a file without a known extension.
+        files={"image": ("scene", encode_picture(PICTURE), "application/octet-stream")},
         timeout=60,
     )
     for response in (as_json, as_form):
         content = response.json()
         assert content["text"] == "the cat, grass", content
-        for phrase, wanted in zip(content["phrases"], expected.phrases, strict=True):
-            assert phrase["mask"] == wanted.to_dict()["mask"]
+        for phrase, expected_phrase in zip(content["phrases"], expected.phrases, strict=True):
+            assert phrase["mask"] == expected_phrase.to_dict()["mask"]
 
 
 def test_kmeans_in_place_of_the_head(address: str, grounder: Grounder) -> None:
     square = noise(48, 48)
     (word,) = grounder.attend(square, "Where is cat?", ["Cat"], answer="Cat").words
     inside = compute_kmeans_mask(torch.from_numpy(word.maps).flatten(0, 1)).numpy()
-    sent = {"image": data_url(encoded(square)), "phrases": ["cat"], "method": "kmeans"}
+    sent = {"image": data_url(encode_picture(square)), "phrases": ["cat"], "method": "kmeans"}
     (phrase,) = httpx.post(f"{address}/v1/segment", json=sent, timeout=60).json()["phrases"]
-    mask = decoded(phrase["mask"])
-    # In the middle of an image token the mask is what its cluster says.
+    mask = decode_mask(phrase["mask"])
+    # At the centre of an image token the mask equals its cluster.
     (rows, columns), (height, width) = inside.shape, mask.shape
     down = (np.arange(rows) * 2 + 1) * height // (2 * rows)
     across = (np.arange(columns) * 2 + 1) * width // (2 * columns)
@@ -103,33 +103,33 @@ def test_kmeans_in_place_of_the_head(address: str, grounder: Grounder) -> None:
     ]
     head, kmeans = (answer["phrases"] for answer in answers)
     assert answers[0]["text"] == answers[1]["text"]
-    assert [one["start"] for one in head] == [one["start"] for one in kmeans]
-    assert [one["mask"] for one in head] != [one["mask"] for one in kmeans]
+    assert [phrase["start"] for phrase in head] == [phrase["start"] for phrase in kmeans]
+    assert [phrase["mask"] for phrase in head] != [phrase["mask"] for phrase in kmeans]
     wrong = httpx.post(f"{address}/v1/segment", json={**sent, "method": "sam"}, timeout=60)
     assert error_of(wrong) == (400, "invalid_value")
 
 
 def test_attend(address: str, grounder: Grounder) -> None:
     expected = grounder.attend(PICTURE, QUESTION, ["cat"], answer="the cat on the grass")
-    asked = {
+    body = {
         "image": URL, "question": QUESTION, "words": ["cat"], "answer": "the cat on the grass",
         "layer": 1, "each": True,
     }  # fmt: skip
-    content = httpx.post(f"{address}/v1/attend", json=asked, timeout=60).json()
+    content = httpx.post(f"{address}/v1/attend", json=body, timeout=60).json()
     assert (content["layers"], content["heads"]) == expected.words[0].maps.shape[:2]
     (word,) = content["words"]
     assert (word["text"], word["start"], word["end"]) == ("cat", 4, 7)
-    shown = pixels(word["map"]["png"]) * (word["map"]["most"] / 255)
+    shown = decode_grey_png(word["map"]["png"]) * (word["map"]["most"] / 255)
     assert np.allclose(shown, expected.words[0].map(1), atol=word["map"]["most"] / 255)
     maps = expected.words[0].maps
     most = word["each"]["most"][0][-1]
-    tile = pixels(word["each"]["png"])[: maps.shape[2], -maps.shape[3] :] * (most / 255)
+    tile = decode_grey_png(word["each"]["png"])[: maps.shape[2], -maps.shape[3] :] * (most / 255)
     assert tile.max() == pytest.approx(maps[0, -1].max())
     assert np.allclose(tile, maps[0, -1], atol=most / 255)
     assert np.allclose(word["each"]["on_picture"], maps.sum((2, 3)), atol=1e-4)
 
 
-def pixels(url: str) -> NDArray[np.uint8]:
+def decode_grey_png(url: str) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as opened:
         assert opened.mode == "L"
         return np.asarray(opened)
@@ -152,7 +152,7 @@ def test_health_metrics_and_description(address: str) -> None:
         assert httpx.post(address + path, json=example, timeout=60).status_code == 200
 
 
-def test_responses_can_do_no_harm_in_a_browser(address: str) -> None:
+def test_responses_have_security_headers(address: str) -> None:
     for path in ("/healthz", "/v1/models", "/nothing"):
         headers = httpx.get(address + path).headers
         assert headers["content-security-policy"].startswith("default-src 'none'")
@@ -162,14 +162,14 @@ def test_responses_can_do_no_harm_in_a_browser(address: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_outlines_are_the_mask(seed: int) -> None:
-    # Noise has holes, and pixels that touch by a corner alone.
+def test_polygons_equal_the_mask(seed: int) -> None:
+    # Noise has holes, and decode_grey_png that touch only by a corner.
     mask = np.random.default_rng(seed).random((9, 13)) < (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)[seed]
-    assert np.array_equal(filled(mask_to_polygons(mask), (9, 13)), mask)
-    assert encode_rle(filled(mask_to_polygons(mask), (9, 13))) == encode_rle(mask)
+    assert np.array_equal(fill_polygons(mask_to_polygons(mask), (9, 13)), mask)
+    assert encode_rle(fill_polygons(mask_to_polygons(mask), (9, 13))) == encode_rle(mask)
 
 
-def test_outlines_of_nothing_and_of_a_block() -> None:
+def test_polygons_of_empty_mask_and_block() -> None:
     mask = np.zeros((5, 6), dtype=bool)
     assert mask_to_polygons(mask) == []
     mask[1:4, 2:5] = True

@@ -1,4 +1,4 @@
-"""`flmm train` as a researcher uses it: settings in, a head and its figures out."""
+"""`flmm train`: settings in, a head and its scores out."""
 
 import json
 import signal
@@ -12,28 +12,28 @@ import torch
 from data_formats import FORMATS, Format
 from PIL import Image
 from safetensors.torch import load_file
-from training_place import ONE_THREAD, Place, make_place, same, train
+from training_place import ONE_THREAD, TrainingWorkspace, make_workspace, max_difference, train
 
 import flmm
 from flmm.head.checkpoint import load_head
 
 
 @pytest.fixture
-def place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return make_place(tmp_path, tmp_path_factory)
+def workspace(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingWorkspace:
+    return make_workspace(tmp_path, tmp_path_factory)
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.kind)
-def test_every_format_trains_goes_on_and_makes_a_head_that_works(
-    form: Format, place: Place, capsys: pytest.CaptureFixture[str]
+def test_every_data_format_trains_a_working_head_and_a_rerun_changes_nothing(
+    form: Format, workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    form.write(place.folder / "set")
+    form.write(workspace.folder / "set")
     entry = {
         name: f"set/{value}" if name in ("folder", "file", "pictures") else value
         for name, value in form.entry.items()
     }
     source = {"kind": form.kind, "name": "set", **entry}
-    settings = place.write(train=[source], validation=[source], epochs=1)
+    settings = workspace.write_settings(train=[source], validation=[source], epochs=1)
     ended = train(capsys, settings, "--json")
     assert ended.code == 0, ended.err
     result = json.loads(ended.out)
@@ -42,7 +42,7 @@ def test_every_format_trains_goes_on_and_makes_a_head_that_works(
     again = train(capsys, settings, "--json")
     assert json.loads(again.out)["scores"] == result["scores"], "a finished run has nothing to do"
     picture = next(
-        file for file in sorted((place.folder / "set").rglob("*.*g"))
+        file for file in sorted((workspace.folder / "set").rglob("*.*g"))
         if "panoptic" not in str(file)
     )  # fmt: skip
     grounder = flmm.Grounder.from_pretrained(result["head"], device="cpu")
@@ -52,50 +52,52 @@ def test_every_format_trains_goes_on_and_makes_a_head_that_works(
     assert f"| refined | {result['scores']['refined_cumulative_iou']:.3f} |" in card
 
 
-def test_killed_at_any_moment_it_goes_on_bit_for_bit(
-    place: Place, capsys: pytest.CaptureFixture[str]
+def test_killed_run_resumes_bit_for_bit(
+    workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = place.write(epochs=6)
+    settings = workspace.write_settings(epochs=6)
     command = [sys.executable, "-m", "flmm.cli.main", "train", str(settings)]
     torch.set_num_threads(1)
     killed = subprocess.Popen(command, env=ONE_THREAD, stderr=subprocess.DEVNULL)
-    log = place.folder / "run" / "log.jsonl"
-    until = time.monotonic() + 120
+    log = workspace.folder / "run" / "log.jsonl"
+    deadline = time.monotonic() + 120
     while not (log.exists() and len(log.read_text().splitlines()) >= 4):
         assert killed.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < until
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert train(capsys, settings).code == 0
-    assert train(capsys, settings, "--out", str(place.folder / "whole")).code == 0
-    assert same(place.state("run"), place.state("whole")) == 0
+    assert train(capsys, settings, "--out", str(workspace.folder / "whole")).code == 0
+    assert max_difference(workspace.load_weights("run"), workspace.load_weights("whole")) == 0
     logs = [
         [
             {name: value for name, value in json.loads(line).items() if name != "seconds"}
-            for line in (place.folder / out / "log.jsonl").read_text().splitlines()
+            for line in (workspace.folder / out / "log.jsonl").read_text().splitlines()
         ]
         for out in ("run", "whole")
     ]
     assert logs[0] == logs[1]
-    heads = [load_file(place.folder / out / "head/model.safetensors") for out in ("run", "whole")]
-    assert same(*heads) == 0
+    heads = [
+        load_file(workspace.folder / out / "head/model.safetensors") for out in ("run", "whole")
+    ]
+    assert max_difference(*heads) == 0
 
 
-def test_two_processes_learn_what_one_does(
-    place: Place, capsys: pytest.CaptureFixture[str]
+def test_two_processes_train_the_same_weights_as_one(
+    workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = place.write(batch_size=5, micro_batch_size=1)
+    settings = workspace.write_settings(batch_size=5, micro_batch_size=1)
     ended = train(capsys, settings, "--json")
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
         "-m", "flmm.cli.main", "train", str(settings), "--json",
-        "--out", str(place.folder / "two"),
+        "--out", str(workspace.folder / "two"),
     ]  # fmt: skip
     done = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, check=True)
-    assert same(place.state("run"), place.state("two")) <= 1e-5
-    alone, together = json.loads(ended.out)["scores"], json.loads(done.stdout)["scores"]
-    assert together == pytest.approx(alone, abs=1e-4)
+    assert max_difference(workspace.load_weights("run"), workspace.load_weights("two")) <= 1e-5
+    single, parallel = json.loads(ended.out)["scores"], json.loads(done.stdout)["scores"]
+    assert parallel == pytest.approx(single, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -115,9 +117,11 @@ def test_two_processes_learn_what_one_does(
     ids=str,
 )
 def test_every_ablation_trains_and_its_head_works(
-    switches: dict[str, object], place: Place, capsys: pytest.CaptureFixture[str]
+    switches: dict[str, object], workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = place.write(head={**place.settings["head"], **switches}, epochs=1, validation=[])
+    settings = workspace.write_settings(
+        head={**workspace.settings["head"], **switches}, epochs=1, validation=[]
+    )
     ended = train(capsys, settings, "--json")
     assert ended.code == 0, ended.err
     folder = json.loads(ended.out)["head"]
@@ -131,52 +135,56 @@ def test_every_ablation_trains_and_its_head_works(
     head = load_head(folder)
     assert head.mask_decoder.in_channels == head.config.num_maps
     grounder = flmm.Grounder.from_pretrained(folder, device="cpu")
-    answer = grounder.segment(place.folder / "data" / "0.jpg", ["grass"])
+    answer = grounder.segment(workspace.folder / "data" / "0.jpg", ["grass"])
     assert answer.phrases[0].mask.shape == answer.size
 
 
-def test_a_picture_twice_as_wide_learns_beside_others(
-    place: Place, capsys: pytest.CaptureFixture[str]
+def test_wide_picture_trains_with_little_padding(
+    workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wide = Image.new("RGB", (120, 40), (10, 200, 10))
-    wide.save(place.folder / "data" / "wide.png")
+    wide.save(workspace.folder / "data" / "wide.png")
     line = {
         "image": "wide.png", "text": "Grass.",
         "phrases": [{"start": 0, "end": 5, "segmentation": [[0, 0, 60, 0, 60, 40, 0, 40]]}],
     }  # fmt: skip
-    with (place.folder / "data" / "texts.jsonl").open("a") as stream:
+    with (workspace.folder / "data" / "texts.jsonl").open("a") as stream:
         stream.write(json.dumps(line) + "\n")
-    ended = train(capsys, place.write(epochs=1), "--json")
+    ended = train(capsys, workspace.write_settings(epochs=1), "--json")
     assert json.loads(ended.out)["left_out"] == 0
     assert json.loads(ended.out)["padding"] < 0.1
 
 
-def test_bfloat16_and_an_average(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    ended = train(capsys, place.write(average=0.9, epochs=1), "--mixed-precision", "bf16")
-    assert ended.code == 0, ended.err
-    kept = load_file(place.folder / "run/head/model.safetensors")
-    weights = place.state("run")
-    assert any(not torch.equal(kept[name], weight) for name, weight in weights.items())
-
-
-def test_models_may_lie_beside_the_settings_and_no_needs_no_quotes(
-    place: Place, capsys: pytest.CaptureFixture[str]
+def test_bfloat16_training_saves_averaged_weights(
+    workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for part, folder in (("lmm", place.settings["lmm"]), ("sam", place.settings["sam"])):
-        (place.folder / part).symlink_to(folder)
-    settings = place.write(lmm="lmm", sam="sam", epochs=1)
+    ended = train(
+        capsys, workspace.write_settings(average=0.9, epochs=1), "--mixed-precision", "bf16"
+    )
+    assert ended.code == 0, ended.err
+    saved = load_file(workspace.folder / "run/head/model.safetensors")
+    weights = workspace.load_weights("run")
+    assert any(not torch.equal(saved[name], weight) for name, weight in weights.items())
+
+
+def test_model_paths_are_relative_to_the_settings_and_bare_no_is_accepted(
+    workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part, folder in (("lmm", workspace.settings["lmm"]), ("sam", workspace.settings["sam"])):
+        (workspace.folder / part).symlink_to(folder)
+    settings = workspace.write_settings(lmm="lmm", sam="sam", epochs=1)
     settings.write_text(settings.read_text() + "mixed_precision: no\n")
     ended = train(capsys, settings)
     assert ended.code == 0, ended.err
 
 
-def test_each_validation_source_has_its_table(
-    place: Place, capsys: pytest.CaptureFixture[str]
+def test_each_validation_source_has_its_own_scores(
+    workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held_out = {"kind": "plain", "name": "held-out", "file": "held-out/texts.jsonl"}
-    seen = {"kind": "plain", "name": "seen [b]", "file": "data/texts.jsonl", "limit": 3}
-    settings = place.write(epochs=1, validation=[held_out, seen])
-    shown = train(capsys, settings).out
+    trained_on = {"kind": "plain", "name": "seen [b]", "file": "data/texts.jsonl", "limit": 3}
+    settings = workspace.write_settings(epochs=1, validation=[held_out, trained_on])
+    output = train(capsys, settings).out
     result = json.loads(train(capsys, settings, "--json").out)
     assert list(result["sources"]) == ["held-out", "seen [b]"]
     whole, parts = result["scores"], list(result["sources"].values())
@@ -186,10 +194,16 @@ def test_each_validation_source_has_its_table(
     assert whole["decoder_mean_iou"] == pytest.approx(mean)
     assert parts[0]["decoder_mean_iou"] != parts[1]["decoder_mean_iou"]
     card = Path(result["head"], "README.md").read_text()
-    line = json.loads((place.folder / "run" / "log.jsonl").read_text().splitlines()[-1])
+    line = json.loads((workspace.folder / "run" / "log.jsonl").read_text().splitlines()[-1])
     for name, part in result["sources"].items():
-        assert f"{name}, {part['phrases']} phrases" in shown
+        assert f"{name}, {part['phrases']} phrases" in output
         assert f"| {name}: {part['phrases']} phrases | cIoU | mIoU |" in card
         assert line[f"validation/{name}/decoder_mean_iou"] == part["decoder_mean_iou"]
-    alone = train(capsys, place.write(epochs=1), "--out", str(place.folder / "alone"), "--json")
+    alone = train(
+        capsys,
+        workspace.write_settings(epochs=1),
+        "--out",
+        str(workspace.folder / "alone"),
+        "--json",
+    )
     assert json.loads(alone.out)["sources"]["held-out"] == pytest.approx(parts[0])

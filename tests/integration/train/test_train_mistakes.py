@@ -1,48 +1,50 @@
-"""Data, settings and checkpoints that are wrong: one line, and nothing lost."""
+"""Wrong data, settings and checkpoints: one line of error, and nothing lost."""
 
 import json
 from pathlib import Path
 
 import pytest
 from command import in_process
-from training_place import Place, make_place, refused, train
+from training_place import TrainingWorkspace, error_line, make_workspace, train
 
 ENTRY = {"kind": "plain", "name": "x", "file": "data/texts.jsonl"}
 
 
 @pytest.fixture
-def place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return make_place(tmp_path, tmp_path_factory)
+def workspace(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingWorkspace:
+    return make_workspace(tmp_path, tmp_path_factory)
 
 
-def test_what_cannot_be_read_is_told_counted_and_left_out(
-    place: Place, capsys: pytest.CaptureFixture[str]
+def test_unreadable_pictures_are_reported_counted_and_left_out(
+    workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (place.folder / "data" / "1.jpg").unlink()
-    whole = (place.folder / "data" / "2.jpg").read_bytes()
-    (place.folder / "data" / "2.jpg").write_bytes(whole[: len(whole) // 2])
-    ended = train(capsys, place.write(), "--json")
+    (workspace.folder / "data" / "1.jpg").unlink()
+    whole = (workspace.folder / "data" / "2.jpg").read_bytes()
+    (workspace.folder / "data" / "2.jpg").write_bytes(whole[: len(whole) // 2])
+    ended = train(capsys, workspace.write_settings(), "--json")
     assert ended.code == 0
     assert json.loads(ended.out)["left_out"] == 2
     for name in ("1.jpg", "2.jpg"):
         assert sum(f"{name}'" in line for line in ended.err.splitlines()) == 1
 
 
-def test_nothing_to_learn_from_is_a_mistake(
-    place: Place, capsys: pytest.CaptureFixture[str]
+def test_no_readable_picture_is_an_error(
+    workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for picture in (place.folder / "data").glob("*.jpg"):
+    for picture in (workspace.folder / "data").glob("*.jpg"):
         picture.unlink()
-    assert "none of the 6 pictures can be learned from" in refused(train(capsys, place.write()))
+    assert "none of the 6 pictures can be learned from" in error_line(
+        train(capsys, workspace.write_settings())
+    )
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(
-    place: Place, capsys: pytest.CaptureFixture[str]
+def test_non_finite_loss_ends_the_run_and_keeps_the_checkpoint(
+    workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = place.write(epochs=8)
+    settings = workspace.write_settings(epochs=8)
     ended = train(capsys, settings, "--learning-rate", "1e30")
-    assert "lower learning_rate (1e+30)" in refused(ended)
-    assert all(weight.isfinite().all() for weight in place.state("run").values())
+    assert "lower learning_rate (1e+30)" in error_line(ended)
+    assert all(weight.isfinite().all() for weight in workspace.load_weights("run").values())
 
 
 @pytest.mark.parametrize(
@@ -68,23 +70,28 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(
         ({"device": "cuda:1"}, "choose the GPU with CUDA_VISIBLE_DEVICES"),
     ],
 )
-def test_mistakes_get_one_line(
-    changes: dict[str, object], message: str, place: Place, capsys: pytest.CaptureFixture[str]
+def test_wrong_settings_get_one_line(
+    changes: dict[str, object],
+    message: str,
+    workspace: TrainingWorkspace,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert message in refused(train(capsys, place.write(**changes)))
+    assert message in error_line(train(capsys, workspace.write_settings(**changes)))
 
 
 def test_damaged_settings_and_checkpoints_get_one_line(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = place.write()
+    settings = workspace.write_settings()
     assert train(capsys, settings).code == 0
-    assert "learning_rate was 0.001" in refused(train(capsys, settings, "--learning-rate", "0.01"))
-    checkpoint = place.folder / "run" / "checkpoint.pt"
+    assert "learning_rate was 0.001" in error_line(
+        train(capsys, settings, "--learning-rate", "0.01")
+    )
+    checkpoint = workspace.folder / "run" / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    assert "is damaged; delete it" in refused(train(capsys, settings))
+    assert "is damaged; delete it" in error_line(train(capsys, settings))
     settings.write_text("lmm: [")
-    assert "not YAML" in refused(train(capsys, settings))
+    assert "not YAML" in error_line(train(capsys, settings))
     for text in (
         "lmm: 2020-13-45",
         f"lmm: {'[' * 5000}",
@@ -93,17 +100,17 @@ def test_damaged_settings_and_checkpoints_get_one_line(
         "? [a]\n: b",
     ):
         settings.write_text(text)
-        assert "not YAML" in refused(train(capsys, settings))
+        assert "not YAML" in error_line(train(capsys, settings))
     settings.write_text("- 3")
-    assert "hold no entries" in refused(train(capsys, settings))
-    assert "cannot be read" in refused(train(capsys, place.folder / "none.yaml"))
+    assert "hold no entries" in error_line(train(capsys, settings))
+    assert "cannot be read" in error_line(train(capsys, workspace.folder / "none.yaml"))
 
 
 @pytest.mark.parametrize("command", ["train settings.yaml", "stickers build", "bench train"])
-def test_what_is_not_installed_is_named(
+def test_missing_packages_are_named(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flmm.cli.options.find_spec", lambda _name: None)
-    told = refused(in_process(command.split(), capsys))
-    assert "this needs accelerate" in told
-    assert "pip install 'flmm[train]'" in told
+    message = error_line(in_process(command.split(), capsys))
+    assert "this needs accelerate" in message
+    assert "pip install 'flmm[train]'" in message

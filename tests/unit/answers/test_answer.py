@@ -48,11 +48,11 @@ def answer() -> Answer:
     )
 
 
-def decoded(lengths: CocoRLE) -> NDArray[np.bool_]:
-    return np.asarray(coco.decode(lengths), dtype=np.bool_)
+def decode_rle(rle: CocoRLE) -> NDArray[np.bool_]:
+    return np.asarray(coco.decode(rle), dtype=np.bool_)
 
 
-def test_dict_has_the_contract_s_entries(answer: Answer) -> None:
+def test_dict_has_the_documented_keys(answer: Answer) -> None:
     content = json.loads(json.dumps(answer.to_dict()))
     assert list(content) == ["text", "model", "lmm", "size", "phrases", "timings"]
     assert content["text"] == TEXT
@@ -61,28 +61,28 @@ def test_dict_has_the_contract_s_entries(answer: Answer) -> None:
     for entry, grounded in zip(content["phrases"], answer.phrases, strict=True):
         assert list(entry) == ["text", "start", "end", "score", "box", "area", "mask"]
         assert TEXT[entry["start"] : entry["end"]] == entry["text"] == grounded.text
-        assert np.array_equal(decoded(entry["mask"]), grounded.mask)
+        assert np.array_equal(decode_rle(entry["mask"]), grounded.mask)
         assert entry["mask"]["size"] == [30, 50]
     assert [entry["area"] for entry in content["phrases"]] == [160, 500, 0]
     assert content["phrases"][0]["box"] == [4, 6, 20, 16]
     assert [entry["score"] for entry in content["phrases"]] == [0.9, 0.1235, 0.0]
 
 
-def test_coco_has_a_category_for_each_wording(answer: Answer) -> None:
-    twice = dataclasses.replace(answer, phrases=(*answer.phrases, answer.phrases[0]))
-    content = twice.to_coco("cat.png")
+def test_coco_has_a_category_for_each_distinct_phrase(answer: Answer) -> None:
+    repeated = dataclasses.replace(answer, phrases=(*answer.phrases, answer.phrases[0]))
+    content = repeated.to_coco("cat.png")
     assert content["images"] == [{"id": 1, "width": 50, "height": 30, "file_name": "cat.png"}]
     names = {category["id"]: category["name"] for category in content["categories"]}
     assert list(names.values()) == ["A cat", "<b>grass</b>", "a cat"]
-    for entry, grounded in zip(content["annotations"], twice.phrases, strict=True):
+    for entry, grounded in zip(content["annotations"], repeated.phrases, strict=True):
         assert names[entry["category_id"]] == grounded.text
-        assert np.array_equal(decoded(entry["segmentation"]), grounded.mask)
+        assert np.array_equal(decode_rle(entry["segmentation"]), grounded.mask)
         assert (entry["image_id"], entry["iscrowd"], entry["area"]) == (1, 0, grounded.area)
     assert content["annotations"][0]["bbox"] == [4, 6, 16, 10]
     assert [entry["id"] for entry in content["annotations"]] == [1, 2, 3, 4]
 
 
-def test_values_cannot_be_reassigned(answer: Answer) -> None:
+def test_fields_cannot_be_assigned(answer: Answer) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         answer.text = "something else"  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -90,7 +90,7 @@ def test_values_cannot_be_reassigned(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize("suffix", [*OUTPUT_FORMATS, ".PNG"])
-def test_saves_by_the_ending(answer: Answer, tmp_path: Path, suffix: str) -> None:
+def test_file_suffix_sets_the_format(answer: Answer, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"overlay{suffix}"
     answer.save(str(path))
     with Image.open(path) as saved:
@@ -109,7 +109,7 @@ def test_saves_by_the_ending(answer: Answer, tmp_path: Path, suffix: str) -> Non
         ("x" * 300 + ".png", "cannot write"),
     ],
 )
-def test_bad_destinations(answer: Answer, tmp_path: Path, name: str, message: str) -> None:
+def test_bad_path_is_refused(answer: Answer, tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(InputError, match=message) as caught:
         answer.save(tmp_path / name)
@@ -117,13 +117,13 @@ def test_bad_destinations(answer: Answer, tmp_path: Path, name: str, message: st
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder.png"]
 
 
-def test_unwritable_folders_are_told_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match="is not writable; choose another"):
         check_destination(tmp_path / "overlay.png")
 
 
-def test_a_failure_leaves_what_was_there(
+def test_failed_save_keeps_the_old_file(
     answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -138,21 +138,21 @@ def test_a_failure_leaves_what_was_there(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_formats_with_a_limit_say_so(answer: Answer, tmp_path: Path) -> None:
-    long = dataclasses.replace(
+def test_picture_too_large_for_the_format_is_refused(answer: Answer, tmp_path: Path) -> None:
+    too_wide = dataclasses.replace(
         answer, picture=Image.new("RGB", (17000, 10)), size=(10, 17000), phrases=()
     )
     with pytest.raises(InputError, match=r"WEBP cannot hold 17000 x \d+ pixels; save .* as .png"):
-        long.save(tmp_path / "long.webp")
+        too_wide.save(tmp_path / "long.webp")
     assert not list(tmp_path.iterdir())
 
 
-def test_notebooks_get_escaped_text_and_the_overlay(answer: Answer) -> None:
-    shown = answer._repr_html_()
-    assert "&lt;b&gt;grass&lt;/b&gt;" in shown
-    assert "A cat</span> &amp; <span" in shown
-    assert "<b>" not in shown
-    assert shown.count("<span") == 3
-    assert 'src="data:image/png;base64,' in shown
+def test_notebook_shows_escaped_text_and_the_overlay(answer: Answer) -> None:
+    markup = answer._repr_html_()
+    assert "&lt;b&gt;grass&lt;/b&gt;" in markup
+    assert "A cat</span> &amp; <span" in markup
+    assert "<b>" not in markup
+    assert markup.count("<span") == 3
+    assert 'src="data:image/png;base64,' in markup
     with Image.open(io.BytesIO(answer._repr_png_())) as picture:
         assert picture.size == answer.overlay.size

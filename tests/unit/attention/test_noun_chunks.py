@@ -1,4 +1,4 @@
-"""Noun chunks that may stand for something in the picture."""
+"""Noun chunks that may mean something in the picture."""
 
 import pytest
 
@@ -23,7 +23,7 @@ from flmm.attention.noun_chunks import find_noun_chunks
         ("", []),
     ],
 )
-def test_chunks(text: str, chunks: list[str]) -> None:
-    found = find_noun_chunks(text)
-    assert [text[start:end] for start, end in found] == chunks
-    assert found == sorted(found)
+def test_noun_chunks(text: str, chunks: list[str]) -> None:
+    spans = find_noun_chunks(text)
+    assert [text[start:end] for start, end in spans] == chunks
+    assert spans == sorted(spans)

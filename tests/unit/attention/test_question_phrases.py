@@ -1,4 +1,4 @@
-"""What a question names, and that an expression of several chunks is one phrase."""
+"""Phrases of questions; an expression of several noun chunks is one phrase."""
 
 import pytest
 
@@ -35,7 +35,7 @@ from flmm.stickers.scene import generate_scene
         ("Which animal is on the left?", ["animal"]),
         ("How many red cats are on the sofa?", ["red cats", "the sofa"]),
         ("Whose cat is on the sofa?", ["cat", "the sofa"]),
-        # Two things that are compared or joined stay two.
+        # Two things that are compared or joined are two phrases.
         ("Which is larger, the cat or the dog?", ["the cat", "the dog"]),
         ("Is the cat larger than the dog?", ["the cat", "the dog"]),
         ("What is between the cat and the dog?", ["the cat", "the dog"]),
@@ -45,19 +45,19 @@ from flmm.stickers.scene import generate_scene
         ("", []),
     ],
 )  # fmt: skip
-def test_phrases(question: str, phrases: list[str]) -> None:
+def test_question_phrases(question: str, phrases: list[str]) -> None:
     assert [question[start:end] for start, end in find_question_phrases(question)] == phrases
 
 
-def test_number_questions_name_their_expression() -> None:
-    right = []
+def test_phrase_of_a_number_question_is_its_expression() -> None:
+    correct = []
     for seed in range(EVALUATION_SEED, EVALUATION_SEED + 40):
         scene = generate_scene(seed, tagged=True)
         for index in range(len(scene.things)):
             for expression in referring_expressions(scene, index):
                 question = tag_number_turn(scene, index, expression).question
-                found = [question[start:end] for start, end in find_question_phrases(question)]
-                right.append(found == [expression])
-    assert len(right) > 200
-    # spaCy takes a few kinds ("the left rose") for other words than nouns.
-    assert sum(right) >= 0.99 * len(right)
+                phrases = [question[start:end] for start, end in find_question_phrases(question)]
+                correct.append(phrases == [expression])
+    assert len(correct) > 200
+    # spaCy does not tag a few kinds ("the left rose") as nouns.
+    assert sum(correct) >= 0.99 * len(correct)

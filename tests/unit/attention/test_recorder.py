@@ -1,4 +1,4 @@
-"""Rows of attention, and how the recorder is put in and taken out."""
+"""Attention rows, and starting and stopping the recorder."""
 
 import threading
 
@@ -42,7 +42,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def slow_rows(
     query: Tensor, key: Tensor, additive: Tensor, positions: Tensor, columns: Tensor
 ) -> Tensor:
-    """The whole matrix, keys repeated, one sequence and head at a time."""
+    """Compute the rows from the whole matrix, with repeated keys, head by head."""
     rows = []
     for item in range(B):
         heads = []
@@ -59,13 +59,13 @@ def test_rows_are_those_of_the_whole_matrix(form: str) -> None:
     query, key = random(B, N, Q, D, seed=1), random(B, N_KV, Q, D, seed=2)
     positions = torch.tensor([[8, 4, 7], [6, 8, 8]])
     columns = torch.tensor([[2, 3], [3, 4]])
-    real = torch.ones(B, Q, dtype=torch.bool)
+    unpadded = torch.ones(B, Q, dtype=torch.bool)
     if form != "none":
-        real[0, 0] = False
-        real[1, :3] = False
-    causal = torch.ones(Q, Q).tril().bool() & real[:, None, :]
+        unpadded[0, 0] = False
+        unpadded[1, :3] = False
+    causal = torch.ones(Q, Q).tril().bool() & unpadded[:, None, :]
     additive = torch.zeros(B, Q, Q).masked_fill(~causal, -torch.inf)
-    masks = {"bool": causal[:, None], "float": additive[:, None], "none": None, "padding": real}
+    masks = {"bool": causal[:, None], "float": additive[:, None], "none": None, "padding": unpadded}
     visible = visible_keys(masks[form], positions, Q, key)
     rows = compute_attention_rows(gather_rows(query, positions, 2), key, visible, 0.3, columns)
     expected = slow_rows(query, key, additive, positions, columns)
@@ -82,7 +82,7 @@ def test_rows_of_half_types_are_not_rounded() -> None:
 
 
 class LargestSquare(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The largest matrix, by its shorter side, that any operation makes."""
+    """The shorter side of the largest matrix that any operation returns."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -97,7 +97,7 @@ class LargestSquare(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return output
 
 
-def test_the_whole_matrix_is_never_formed(adapter: LlavaAdapter) -> None:
+def test_whole_attention_matrix_is_never_computed(adapter: LlavaAdapter) -> None:
     prompt = adapter.build_prompt(PICTURE, "what is it? " * 20, "a cat")
     with LargestSquare() as largest:
         trace_text(adapter, prompt)
@@ -109,7 +109,7 @@ def test_the_whole_matrix_is_never_formed(adapter: LlavaAdapter) -> None:
     assert largest.side == prompt.length, "the probe does not see the matrix"
 
 
-def test_eager_models_are_recorded_too(adapter: LlavaAdapter) -> None:
+def test_eager_model_has_the_same_trace_as_sdpa(adapter: LlavaAdapter) -> None:
     prompt = adapter.build_prompt(PICTURE, "what?", "a cat on the grass")
     with_sdpa = trace_text(adapter, prompt)
     adapter.model.set_attn_implementation("eager")
@@ -130,26 +130,26 @@ def test_half_precision_model() -> None:
     assert generated.attention.shape[2] == 3
 
 
-def test_other_threads_are_left_alone(adapter: LlavaAdapter) -> None:
+def test_generation_in_another_thread_is_not_recorded(adapter: LlavaAdapter) -> None:
     prompt = adapter.build_prompt(PICTURE, "what?")
-    said: list[str] = []
-    alone = adapter.generate(prompt, 4).text
-    recording = AttentionRecorder(adapter, prompt.image_token_positions[None])
-    with record(recording, adapter):
-        other = threading.Thread(target=lambda: said.append(adapter.generate(prompt, 4).text))
+    texts: list[str] = []
+    expected = adapter.generate(prompt, 4).text
+    recorder = AttentionRecorder(adapter, prompt.image_token_positions[None])
+    with record(recorder, adapter):
+        other = threading.Thread(target=lambda: texts.append(adapter.generate(prompt, 4).text))
         other.start()
         other.join()
-    assert said == [alone]
-    assert recording.num_recorded == 0
+    assert texts == [expected]
+    assert recorder.num_recorded == 0
 
 
-def test_recordings_wait_for_each_other(adapter: LlavaAdapter) -> None:
+def test_recordings_of_several_threads_run_one_after_another(adapter: LlavaAdapter) -> None:
     prompt = adapter.build_prompt(PICTURE, "what?")
     expected = trace_generation(adapter, prompt, 5)[0].attention
-    found: list[Tensor] = []
+    attentions: list[Tensor] = []
     threads = [
         threading.Thread(
-            target=lambda: found.append(trace_generation(adapter, prompt, 5)[0].attention)
+            target=lambda: attentions.append(trace_generation(adapter, prompt, 5)[0].attention)
         )
         for _ in range(3)
     ]
@@ -157,26 +157,26 @@ def test_recordings_wait_for_each_other(adapter: LlavaAdapter) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 3
-    assert all(attention.equal(expected) for attention in found)
+    assert len(attentions) == 3
+    assert all(attention.equal(expected) for attention in attentions)
 
 
 @pytest.mark.parametrize("option", ["s_aux", "position_bias"])
-def test_attention_that_would_be_recorded_wrongly_is_refused(
+def test_unsupported_attention_option_is_refused(
     adapter: LlavaAdapter, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = adapter.decoder_layers[0].self_attn
     assert isinstance(first, torch.nn.Module)
-    plain = first.forward
+    forward = first.forward
     monkeypatch.setattr(
-        first, "forward", lambda *inputs, **options: plain(*inputs, **options, **{option: 2})
+        first, "forward", lambda *inputs, **options: forward(*inputs, **options, **{option: 2})
     )
     with pytest.raises(InputError, match=option):
         trace_text(adapter, adapter.build_prompt(PICTURE, "what?", "a cat"))
     assert adapter.text_model.config._attn_implementation == "sdpa"
 
 
-def test_attention_outside_the_interface_is_noticed(
+def test_attention_outside_the_interface_is_refused(
     adapter: LlavaAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -197,7 +197,7 @@ def test_no_prompts_give_no_traces(adapter: LlavaAdapter) -> None:
     assert trace_texts(adapter, []) == []
 
 
-def test_empty_answer_beside_a_longer_one(adapter: LlavaAdapter) -> None:
+def test_empty_answer_in_a_batch_with_a_longer_one(adapter: LlavaAdapter) -> None:
     prompts = [adapter.build_prompt(PICTURE, "what?", answer) for answer in ("", "a cat")]
     empty, longer = trace_texts(adapter, prompts)
     assert empty.attention.shape[2] == empty.hidden_states.shape[1] == 0
@@ -206,7 +206,7 @@ def test_empty_answer_beside_a_longer_one(adapter: LlavaAdapter) -> None:
     )
 
 
-def test_traces_carry_no_gradient_graph_but_can_be_trained_on(adapter: LlavaAdapter) -> None:
+def test_trace_can_be_an_input_of_training(adapter: LlavaAdapter) -> None:
     trace = trace_text(adapter, adapter.build_prompt(PICTURE, "what?", "a cat"))
     weight = torch.ones(adapter.layers, requires_grad=True)
     loss = (trace.hidden_states * weight[:, None, None]).sum()
@@ -221,7 +221,7 @@ def test_phrase_outside_the_answer_is_refused(adapter: LlavaAdapter, tokens: lis
         trace.picture_attention.phrase_maps(tokens)
 
 
-def test_phrase_has_its_own_tokens_maps(adapter: LlavaAdapter) -> None:
+def test_phrase_maps_are_the_mean_of_its_tokens(adapter: LlavaAdapter) -> None:
     trace, _ = trace_generation(adapter, adapter.build_prompt(PICTURE, "what?"), 40)
     tokens = [1, 15, 16, 39]
     expected = trace.attention[:, :, tokens].mean(2).flatten(0, 1)
@@ -233,13 +233,12 @@ def test_phrase_has_its_own_tokens_maps(adapter: LlavaAdapter) -> None:
     arrays(np.float32, (3, 7), elements=st.floats(0, 1, width=32)),
     st.sampled_from([1.0, 1e-3, 1e-12]),
 )
-def test_rows_at_two_bytes_are_what_they_were(rows: NDArray[np.float32], scale: float) -> None:
-    wanted = torch.from_numpy(rows) * scale
-    levels, largest = quantize_rows(wanted)
-    assert levels.element_size() == 2
-    again = dequantize_rows(levels, largest)
-    error = (again - wanted).abs().amax(-1)
-    assert bool((error <= 8e-6 * wanted.amax(-1) + 1e-30).all())
+def test_quantization_error_of_rows(rows: NDArray[np.float32], scale: float) -> None:
+    exact = torch.from_numpy(rows) * scale
+    quantized, row_max = quantize_rows(exact)
+    assert quantized.element_size() == 2
+    error = (dequantize_rows(quantized, row_max) - exact).abs().amax(-1)
+    assert bool((error <= 8e-6 * exact.amax(-1) + 1e-30).all())
 
 
 def test_class_token_before_the_patches(adapter: LlavaAdapter) -> None:
@@ -258,21 +257,21 @@ def test_class_token_before_the_patches(adapter: LlavaAdapter) -> None:
     assert with_class.length == without.length + 1
     assert with_class.image_token_positions.equal(without.image_token_positions + 1)
     features = [
-        one.model(**prompt.inputs, output_hidden_states=True).hidden_states[0][
+        lmm.model(**prompt.inputs, output_hidden_states=True).hidden_states[0][
             0, prompt.image_token_positions
         ]
-        for one, prompt in ((full, with_class), (adapter, without))
+        for lmm, prompt in ((full, with_class), (adapter, without))
     ]
     torch.testing.assert_close(features[0], features[1])
     assert trace_text(full, with_class).attention.shape[-2:] == (8, 8)
 
 
-def test_window_hides_what_lies_too_far_back() -> None:
+def test_sliding_window_hides_keys_before_it() -> None:
     key = torch.zeros(2, 1, 5, 4)
     positions = torch.tensor([[2, 4], [1, 3]])
-    near = apply_sliding_window(None, positions, 2, 0, key)
-    assert near.shape == (2, 1, 2, 5)
-    assert near[0, 0, 1].tolist() == [False, False, False, True, True]
+    inside = apply_sliding_window(None, positions, 2, 0, key)
+    assert inside.shape == (2, 1, 2, 5)
+    assert inside[0, 0, 1].tolist() == [False, False, False, True, True]
     causal = torch.arange(5) <= positions[:, None, :, None]
     both = apply_sliding_window(causal, positions, 2, 0, key)
     assert both[1, 0, 0].tolist() == [True, True, False, False, False]

@@ -1,4 +1,4 @@
-"""Phrases and tokens, in any script, at any place."""
+"""Phrases and their tokens, in any script."""
 
 import functools
 
@@ -35,7 +35,7 @@ def byte_level() -> PreTrainedTokenizerFast:
 
 @functools.cache
 def llama_like() -> PreTrainedTokenizerFast:
-    """SentencePiece's way: words begin with "▁", unknown characters fall back to bytes."""
+    """Return a SentencePiece-like tokenizer: words begin with "▁", with byte fallback."""
     pieces = ["<s>", "</s>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces += ["▁", "c", "a", "t", "▁c", "at", "▁cat"]
     tokenizer = Tokenizer(
@@ -64,19 +64,19 @@ def llama_like() -> PreTrainedTokenizerFast:
 
 
 def by_bytes(text: str, token_ids: list[int]) -> Offsets:
-    """Which characters each byte-level token shares a byte with, counted byte by byte."""
+    """Return the characters that each byte-level token shares a byte with, counted byte by byte."""
     alphabet = {piece: byte for byte, piece in _byte_alphabet().items()}
     owner = [index for index, character in enumerate(text) for _ in character.encode()]
-    spans, at = [], 0
+    spans, start = [], 0
     for token in byte_level().convert_ids_to_tokens(token_ids):
         length = len([alphabet[piece] for piece in token])
-        spans.append((owner[at], owner[at + length - 1] + 1))
-        at += length
+        spans.append((owner[start], owner[start + length - 1] + 1))
+        start += length
     return tuple(spans)
 
 
 def _byte_alphabet() -> dict[int, str]:
-    """GPT-2's: printable bytes stand for themselves, the others for characters from 256 on."""
+    """Return GPT-2's alphabet: printable bytes as they are, others as characters from 256 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     table = {byte: chr(byte) for byte in printable}
@@ -85,7 +85,7 @@ def _byte_alphabet() -> dict[int, str]:
 
 @settings(max_examples=80, deadline=None)
 @given(texts)
-def test_offsets_of_tokens_as_the_tokenizer_cuts_them(text: str) -> None:
+def test_offsets_of_the_tokenizers_own_tokens(text: str) -> None:
     token_ids = byte_level()(text, add_special_tokens=False)["input_ids"]
     assert compute_token_offsets(byte_level(), torch.tensor(token_ids), text) == by_bytes(
         text, token_ids
@@ -94,8 +94,8 @@ def test_offsets_of_tokens_as_the_tokenizer_cuts_them(text: str) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(texts)
-def test_offsets_of_tokens_cut_byte_by_byte(text: str) -> None:
-    # A model may say a text in other tokens than its tokenizer would make of it.
+def test_offsets_of_single_byte_tokens(text: str) -> None:
+    # A model may generate a text in other tokens than its tokenizer's.
     alphabet = _byte_alphabet()
     pieces = [alphabet[byte] for byte in text.encode()]
     token_ids = byte_level().convert_tokens_to_ids(pieces)
@@ -118,7 +118,7 @@ def test_offsets_of_any_tokens_lie_in_the_text(token_ids: list[int]) -> None:
     assert starts == sorted(starts)
 
 
-def test_special_tokens_have_no_place() -> None:
+def test_special_tokens_have_empty_spans() -> None:
     ids = byte_level()("a🐈", add_special_tokens=False)["input_ids"]
     pad = byte_level().pad_token_id
     assert isinstance(pad, int)
@@ -126,7 +126,7 @@ def test_special_tokens_have_no_place() -> None:
     assert offsets == ((0, 1), (1, 1), *[(1, 2)] * 4)
 
 
-def test_characters_of_several_tokens_in_a_sentencepiece_vocabulary() -> None:
+def test_sentencepiece_character_of_several_tokens() -> None:
     ids = llama_like()("cat 🐈 cat", add_special_tokens=False)["input_ids"]
     offsets = compute_token_offsets(llama_like(), torch.tensor(ids), "cat 🐈 cat")
     assert make_phrase_span("cat 🐈 cat", 4, 5, offsets).tokens == (2, 3, 4, 5)
@@ -140,20 +140,18 @@ def test_outer_white_space_is_not_counted() -> None:
     ids = byte_level()(" the cat \n", add_special_tokens=False)["input_ids"]
     offsets = compute_token_offsets(byte_level(), torch.tensor(ids), "the cat")
     spans = find_phrase_spans("the cat", ["the", "cat"], offsets)
-    said = [byte_level().decode([ids[at] for at in span.tokens]) for span in spans]
-    assert [text.strip() for text in said if isinstance(text, str)] == ["the", "cat"]
+    decoded = [byte_level().decode([ids[index] for index in span.tokens]) for span in spans]
+    assert [text.strip() for text in decoded if isinstance(text, str)] == ["the", "cat"]
 
 
-def test_other_text_than_the_tokens_say() -> None:
+def test_text_that_the_tokens_do_not_decode_to_raises() -> None:
     with pytest.raises(ValueError, match="dog"):
         compute_token_offsets(byte_level(), torch.tensor([40]), "dog")
 
 
 @settings(max_examples=80, deadline=None)
 @given(texts, st.integers(0, 24), st.integers(1, 8))
-def test_any_part_of_a_text_has_the_tokens_of_its_characters(
-    text: str, start: int, length: int
-) -> None:
+def test_span_has_all_tokens_of_its_characters(text: str, start: int, length: int) -> None:
     part = text[start : start + length]
     if not part:
         return
@@ -162,12 +160,12 @@ def test_any_part_of_a_text_has_the_tokens_of_its_characters(
     first, last = find_mention(text, part)
     assert text[first:last] == part
     span = make_phrase_span(text, first, last, offsets)
-    touching = {
+    overlapping = {
         token
-        for token, (one, other) in enumerate(offsets)
-        if set(range(one, other)) & set(range(first, last))
+        for token, (begin, end) in enumerate(offsets)
+        if set(range(begin, end)) & set(range(first, last))
     }
-    assert set(span.tokens) == touching
+    assert set(span.tokens) == overlapping
     assert span.tokens
 
 
@@ -195,16 +193,16 @@ def test_repeated_phrases_mean_their_next_mention() -> None:
         ("cat_food cat", "cat", 0, 9),
     ],
 )
-def test_locate(text: str, phrase: str, occurrence: int, start: int) -> None:
+def test_find_mention(text: str, phrase: str, occurrence: int, start: int) -> None:
     assert find_mention(text, phrase, occurrence) == (start, start + len(phrase))
 
 
 @pytest.mark.parametrize(
-    ("phrase", "occurrence", "said"),
+    ("phrase", "occurrence", "message"),
     [("dog", 0, "not in the text: 'a cat"), ("cat", 1, r"2 times \(only 1\)"), ("", 0, "''")],
 )
-def test_phrase_that_is_not_there(phrase: str, occurrence: int, said: str) -> None:
-    with pytest.raises(InputError, match=said) as caught:
+def test_missing_phrase_raises_input_error(phrase: str, occurrence: int, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         find_mention("a cat", phrase, occurrence)
     assert repr(phrase) in str(caught.value)
     assert "'a cat'" in str(caught.value)
@@ -212,16 +210,16 @@ def test_phrase_that_is_not_there(phrase: str, occurrence: int, said: str) -> No
 
 
 @given(st.text("ab \u0301", max_size=14), st.text("ab ", min_size=1, max_size=3), st.integers(0, 2))
-def test_settled_mentions_are_those_of_the_whole_text(text: str, phrase: str, which: int) -> None:
-    settled = [find_stable_mention(text[:end], phrase, which) for end in range(len(text) + 1)]
-    found = {mention for mention in settled if mention is not None}
-    if found:
-        assert found == {find_mention(text, phrase, which)}
-    # Once settled, always settled.
-    assert settled == sorted(settled, key=lambda mention: mention is not None)
+def test_stable_mention_is_that_of_the_whole_text(text: str, phrase: str, which: int) -> None:
+    stable = [find_stable_mention(text[:end], phrase, which) for end in range(len(text) + 1)]
+    mentions = {mention for mention in stable if mention is not None}
+    if mentions:
+        assert mentions == {find_mention(text, phrase, which)}
+    # Once stable, it is stable in every longer text.
+    assert stable == sorted(stable, key=lambda mention: mention is not None)
 
 
-def test_a_mention_settles_with_the_character_after_it() -> None:
+def test_mention_is_stable_with_the_character_after_it() -> None:
     assert find_stable_mention("a cat", "cat") is None
     assert find_stable_mention("a cats", "cat") is None
     assert find_stable_mention("a cats, cat.", "cat") == (8, 11)

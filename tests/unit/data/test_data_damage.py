@@ -1,4 +1,4 @@
-"""Whatever is wrong with a data set's files: one line that says what, and never another error."""
+"""Damaged data set files: each error is an `InputError` of one line."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from flmm.data.sample_loader import SampleLoader
 from flmm.errors import InputError
 
 EACH_FILE = pytest.mark.parametrize(
-    ("form", "name"), FILES, ids=lambda one: getattr(one, "kind", one)
+    ("form", "name"), FILES, ids=lambda parameter: getattr(parameter, "kind", parameter)
 )
 MANY = settings(
     max_examples=60,
@@ -41,21 +41,21 @@ WRONG: tuple[object, ...] = (
 
 
 def read_or_refuse(form: Format, folder: Path) -> None:
-    """Reads the whole data set; every complaint must be one line."""
-    told: list[str] = []
+    """Read the whole data set; every message must be one line."""
+    messages: list[str] = []
     try:
-        for _ in SampleLoader(told.append).load(form.read(folder)):
+        for _ in SampleLoader(messages.append).load(form.read(folder)):
             pass
     except InputError as error:
-        told.append(str(error))
-    for line in told:
+        messages.append(str(error))
+    for line in messages:
         assert line.strip()
         assert len(line.splitlines()) == 1
 
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A copy of each format, as it should be."""
+    """Undamaged fixtures by their format's kind."""
     folders = {form.kind: tmp_path_factory.mktemp(form.kind) for form in FORMATS}
     for form in FORMATS:
         form.write(folders[form.kind])
@@ -63,7 +63,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def damaged(copies: dict[str, Path], form: Format, name: str, content: bytes, to: Path) -> Path:
-    """A copy with other content in one file, in a folder of its own."""
+    """Return a new folder with a copy in which one file has other content."""
     folder = to / os.urandom(8).hex()
     shutil.copytree(copies[form.kind], folder, copy_function=os.link)
     (folder / name).unlink()
@@ -74,38 +74,38 @@ def damaged(copies: dict[str, Path], form: Format, name: str, content: bytes, to
 @EACH_FILE
 @given(data=st.data())
 @MANY
-def test_bytes_lost_or_changed(
+def test_lost_or_changed_bytes_are_refused_or_read(
     form: Format, name: str, data: st.DataObject, copies: dict[str, Path], tmp_path: Path
 ) -> None:
     content = bytearray((copies[form.kind] / name).read_bytes())
-    places = st.integers(0, len(content) - 1)
+    positions = st.integers(0, len(content) - 1)
     if data.draw(st.booleans()):
-        content = content[: data.draw(places)]
+        content = content[: data.draw(positions)]
     else:
         for _ in range(data.draw(st.integers(1, 4))):
-            content[data.draw(places)] = data.draw(st.integers(0, 255))
+            content[data.draw(positions)] = data.draw(st.integers(0, 255))
     read_or_refuse(form, damaged(copies, form, name, bytes(content), tmp_path))
 
 
 @EACH_FILE
 @given(data=st.data())
 @MANY
-def test_one_wrong_value(
+def test_one_wrong_value_is_refused_or_read(
     form: Format, name: str, data: st.DataObject, copies: dict[str, Path], tmp_path: Path
 ) -> None:
     content = (copies[form.kind] / name).read_bytes()
     wrong = data.draw(st.sampled_from(WRONG))
 
     def spoil(parsed: object) -> object:
-        """Goes down to any place and puts the wrong value there (or takes it away)."""
+        """Return a copy with the wrong value at a random place, or with a key removed."""
         if isinstance(parsed, dict) and parsed and data.draw(st.integers(0, 9)):
             key = data.draw(st.sampled_from(sorted(parsed)))
             if not data.draw(st.integers(0, 9)):
                 return {other: value for other, value in parsed.items() if other != key}
             return parsed | {key: spoil(parsed[key])}
         if isinstance(parsed, list) and parsed and data.draw(st.integers(0, 9)):
-            place = data.draw(st.integers(0, len(parsed) - 1))
-            return [*parsed[:place], spoil(parsed[place]), *parsed[place + 1 :]]
+            index = data.draw(st.integers(0, len(parsed) - 1))
+            return [*parsed[:index], spoil(parsed[index]), *parsed[index + 1 :]]
         return wrong
 
     if name.endswith(".p"):
@@ -121,7 +121,7 @@ def test_one_wrong_value(
 
 @given(data=st.data())
 @MANY
-def test_damaged_panoptic_picture(
+def test_damaged_panoptic_picture_is_refused_or_read(
     data: st.DataObject, copies: dict[str, Path], tmp_path: Path
 ) -> None:
     name = "panoptic_val2017/000000000200.png"
@@ -137,18 +137,18 @@ def test_damaged_file_is_named(
     form: Format, name: str, damage: str, copies: dict[str, Path], tmp_path: Path
 ) -> None:
     content = (copies[form.kind] / name).read_bytes()
-    other = {
+    contents = {
         "cut": content[: len(content) // 2 + 3],
         "missing": b"",
         "other": pickle.dumps(7) if name.endswith(".p") else b'{"no": 1}',
-        # No byte 0x81 in Windows' Western characters either.
+        # cp1252 has no byte 0x81 either.
         "not UTF-8": b"\x81" + content,
     }
-    folder = damaged(copies, form, name, other[damage], tmp_path)
+    folder = damaged(copies, form, name, contents[damage], tmp_path)
     if damage == "missing":
         (folder / name).unlink()
     if damage == "missing" and form is REASON_SEG:
-        assert len(form.read(folder)) == 2, "ReasonSeg is whatever lies in its folder"
+        assert len(form.read(folder)) == 2, "ReasonSeg reads all files of its folder"
         return
     with pytest.raises(InputError) as caught:
         form.read(folder)
@@ -167,21 +167,21 @@ def test_damaged_file_is_named(
         (NARRATIVES, "panoptic_val2017.json", "categories", "id"),
     ],
 )
-def test_number_of_two_entries(
+def test_two_entries_with_the_same_id_are_refused(
     form: Format, name: str, entries: str, key: str, tmp_path: Path
 ) -> None:
     form.write(tmp_path)
     content = json.loads((tmp_path / name).read_text())
     first, second, *_ = content[entries]
     (tmp_path / name).write_text(json.dumps(content | {entries: [*content[entries], first]}))
-    form.read(tmp_path)  # the same entry twice does no harm
+    form.read(tmp_path)  # equal entries are allowed
     second[key] = first[key]
     (tmp_path / name).write_text(json.dumps(content))
     with pytest.raises(InputError, match=f"two different {entries} have the number {first[key]};"):
         form.read(tmp_path)
 
 
-def test_pickle_that_wants_to_run_something_is_refused(tmp_path: Path) -> None:
+def test_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
             return os.system, (f"touch {tmp_path}/ran",)
@@ -193,16 +193,16 @@ def test_pickle_that_wants_to_run_something_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_pickle_that_asks_for_all_memory_is_refused(tmp_path: Path) -> None:
+def test_pickle_that_allocates_all_memory_is_refused(tmp_path: Path) -> None:
     REFCOCO.write(tmp_path)
-    # Remember the list as number 4,000,000,000, end.
+    # LONG_BINPUT: memoise the list at index 4,000,000,000; STOP.
     (tmp_path / "refs(unc).p").write_bytes(b"\x80\x02]r\x00\x28\x6b\xee.")
     with pytest.raises(InputError, match="no part 'train'; choose one of none"):
         REFCOCO.read(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"phrases": [{"start": 2, "end": 999, "segmentation": []}]}, "line 2.*2..999 is outside"),
         ({"phrases": [{"start": -1, "end": 3, "segmentation": []}]}, "line 2: phrases.0.start"),
@@ -212,83 +212,86 @@ def test_pickle_that_asks_for_all_memory_is_refused(tmp_path: Path) -> None:
         ({"qestion": "What is it?"}, "line 2: qestion: Extra"),
     ],
 )
-def test_wrong_line_is_numbered(change: dict[str, object], told: str, tmp_path: Path) -> None:
+def test_error_names_the_line(change: dict[str, object], message: str, tmp_path: Path) -> None:
     PLAIN.write(tmp_path)
     lines = (tmp_path / PLAIN.file).read_text().splitlines()
     lines[1] = json.dumps(json.loads(lines[1]) | change)
     (tmp_path / PLAIN.file).write_text("\n".join(lines))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         PLAIN.read(tmp_path)
 
 
-def test_missing_and_damaged_pictures_are_told_and_counted(tmp_path: Path) -> None:
+def test_missing_and_damaged_pictures_are_reported_and_counted(tmp_path: Path) -> None:
     PLAIN.write(tmp_path)
     (tmp_path / "0.jpg").unlink()
     (tmp_path / "2.jpg").write_bytes((tmp_path / "2.jpg").read_bytes()[:600])
-    told: list[str] = []
-    reading = SampleLoader(told.append)
-    found = list(reading.load(PLAIN.read(tmp_path)))
-    assert [one.sample.picture.name for one in found] == ["1.jpg"]
-    assert (reading.pictures, reading.skipped_pictures, reading.skipped_texts) == (1, 2, 0)
-    assert len(told) == 2
-    assert "0.jpg" in told[0]
-    assert reading.summary == "1 pictures read; skipped 2 pictures and 0 texts of others"
+    messages: list[str] = []
+    loader = SampleLoader(messages.append)
+    loaded = list(loader.load(PLAIN.read(tmp_path)))
+    assert [sample.sample.picture.name for sample in loaded] == ["1.jpg"]
+    assert (loader.pictures, loader.skipped_pictures, loader.skipped_texts) == (1, 2, 0)
+    assert len(messages) == 2
+    assert "0.jpg" in messages[0]
+    assert loader.summary == "1 pictures read; skipped 2 pictures and 0 texts of others"
 
 
-def test_texts_whose_regions_do_not_fit_are_told_and_counted(tmp_path: Path) -> None:
+def test_texts_whose_regions_do_not_fit_are_reported_and_counted(tmp_path: Path) -> None:
     REFCOCO.write(tmp_path)
     content = json.loads((tmp_path / "instances.json").read_text())
-    first, *others = [one for one in content["annotations"] if one["image_id"] == 100]
-    assert others, "the picture would have no other text"
-    spoilt = [first, *(one for one in content["annotations"] if one["image_id"] == 102)]
-    for annotation in spoilt:
+    first, *others = [item for item in content["annotations"] if item["image_id"] == 100]
+    assert others, "the picture needs another text"
+    damaged_annotations = [
+        first,
+        *(item for item in content["annotations"] if item["image_id"] == 102),
+    ]
+    for annotation in damaged_annotations:
         annotation["segmentation"]["counts"].append(5)
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    told: list[str] = []
-    reading = SampleLoader(told.append)
+    messages: list[str] = []
+    loader = SampleLoader(messages.append)
     samples = REFCOCO.read(tmp_path)
-    (read,) = reading.load(samples)
+    (loaded,) = loader.load(samples)
     assert len(samples) == 2
-    lost = len(samples[0].texts) - len(read.texts)
-    assert lost > 0
-    assert (reading.pictures, reading.skipped_pictures, reading.skipped_texts) == (1, 1, lost)
-    assert len(told) == lost + len(samples[1].texts)
+    skipped = len(samples[0].texts) - len(loaded.texts)
+    assert skipped > 0
+    assert (loader.pictures, loader.skipped_pictures, loader.skipped_texts) == (1, 1, skipped)
+    assert len(messages) == skipped + len(samples[1].texts)
 
 
-def test_segment_that_its_picture_lacks_is_told(tmp_path: Path) -> None:
+def test_segment_missing_in_the_panoptic_picture_is_reported(tmp_path: Path) -> None:
     NARRATIVES.write(tmp_path)
     narratives = json.loads((tmp_path / NARRATIVES.file).read_text())
-    noun = next(one for one in narratives[1]["segments"] if one["noun"])
+    noun = next(segment for segment in narratives[1]["segments"] if segment["noun"])
     noun["segment_ids"] = ["123456"]
     (tmp_path / NARRATIVES.file).write_text(json.dumps(narratives))
-    told: list[str] = []
-    reading = SampleLoader(told.append)
-    list(reading.load(NARRATIVES.read(tmp_path)))
-    assert (reading.pictures, reading.skipped_pictures) == (2, 1)
-    assert "has no segment 123456" in told[0]
+    messages: list[str] = []
+    loader = SampleLoader(messages.append)
+    list(loader.load(NARRATIVES.read(tmp_path)))
+    assert (loader.pictures, loader.skipped_pictures) == (2, 1)
+    assert "has no segment 123456" in messages[0]
 
 
-def test_narrative_that_its_utterances_do_not_make_up_is_told_and_skipped(tmp_path: Path) -> None:
+def test_narrative_without_its_utterance_is_reported_and_skipped(tmp_path: Path) -> None:
     NARRATIVES.write(tmp_path)
     narratives = json.loads((tmp_path / NARRATIVES.file).read_text())
     narratives[0]["segments"][1]["utterance"] = "a\nunicorn"
     (tmp_path / NARRATIVES.file).write_text(json.dumps(narratives))
-    told: list[str] = []
-    reading = SampleLoader(told.append)
-    list(reading.load(NARRATIVES.read(tmp_path)))
-    assert (reading.pictures, reading.skipped_pictures, reading.skipped_texts) == (3, 0, 1)
-    (line,) = told
+    messages: list[str] = []
+    loader = SampleLoader(messages.append)
+    list(loader.load(NARRATIVES.read(tmp_path)))
+    assert (loader.pictures, loader.skipped_pictures, loader.skipped_texts) == (3, 0, 1)
+    (line,) = messages
     assert "skipped text 200-0" in line
     assert r"does not say 'a\nunicorn' after character" in line
 
 
-def test_caption_with_a_phrase_outside_it_is_told_and_skipped(tmp_path: Path) -> None:
+def test_caption_with_a_phrase_outside_it_is_reported_and_skipped(tmp_path: Path) -> None:
     CONVERSATIONS.write(tmp_path)
     conversations = json.loads((tmp_path / CONVERSATIONS.file).read_text())
     next(iter(conversations[1]["groundings"].values()))["token_positives"][1] = 999
     (tmp_path / CONVERSATIONS.file).write_text(json.dumps(conversations))
-    told: list[str] = []
-    reading = SampleLoader(told.append)
-    list(reading.load(CONVERSATIONS.read(tmp_path)))
-    assert (reading.pictures, reading.skipped_pictures) == (2, 1)
-    assert "999 is outside its" in told[0]
+    messages: list[str] = []
+    loader = SampleLoader(messages.append)
+    list(loader.load(CONVERSATIONS.read(tmp_path)))
+    assert (loader.pictures, loader.skipped_pictures) == (2, 1)
+    assert "999 is outside its" in messages[0]

@@ -1,4 +1,4 @@
-"""Readers of the field's data sets on tiny copies of them: what each text means in its picture."""
+"""Readers on fixtures: the texts and the masks of their phrases."""
 
 import json
 from pathlib import Path
@@ -32,8 +32,8 @@ from flmm.stickers.language import caption_turn, list_turn, referring_expression
 _TWO_OF_A_KIND = 5
 
 
-def around(mask: Mask) -> Mask:
-    """(H, W) bool: the box around a mask."""
+def fill_box(mask: Mask) -> Mask:
+    """Return the mask of a mask's box, (H, W) bool."""
     (left, top), _, (right, bottom), _ = box_corners(mask)
     box: Mask = np.zeros_like(mask)
     box[top:bottom, left:right] = True
@@ -43,69 +43,73 @@ def around(mask: Mask) -> Mask:
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.kind)
 def test_every_picture_and_text_is_read(form: Format, tmp_path: Path) -> None:
     form.write(tmp_path)
-    told: list[str] = []
-    reading = SampleLoader(told.append)
+    messages: list[str] = []
+    loader = SampleLoader(messages.append)
     samples = form.read(tmp_path)
-    found = list(reading.load(samples))
-    assert not told
-    assert reading.pictures == len(samples) == len(found) > 1
+    loaded = list(loader.load(samples))
+    assert not messages
+    assert loader.pictures == len(samples) == len(loaded) > 1
     assert len({sample.picture for sample in samples}) == len(samples)
     identities = [text.identity for sample in samples for text in sample.texts]
     assert len(set(identities)) == len(identities)
-    for one in found:
-        for read_text in one.texts:
-            shape = (one.picture.height, one.picture.width)
-            assert read_text.masks.shape == (len(read_text.text.phrases), *shape)
+    for sample in loaded:
+        for text in sample.texts:
+            shape = (sample.picture.height, sample.picture.width)
+            assert text.masks.shape == (len(text.text.phrases), *shape)
 
 
-def test_expressions_mean_their_things(tmp_path: Path) -> None:
+def test_expressions_have_their_things_masks(tmp_path: Path) -> None:
     drawing = REFCOCO.write(tmp_path).drawings[0]
     first, *_ = read_whole(REFCOCO.read(tmp_path))
-    found = {read.text.text: read.masks[0] for read in first.texts}
+    masks = {text.text.text: text.masks[0] for text in first.texts}
     expected = {
         expression: drawing.thing_masks[thing]
         for thing in range(len(drawing.scene.things))
         for expression in referring_expressions(drawing.scene, thing)
     }
-    assert found.keys() == expected.keys()
+    assert masks.keys() == expected.keys()
     for expression, mask in expected.items():
-        assert np.array_equal(found[expression], mask)
+        assert np.array_equal(masks[expression], mask)
 
 
 @pytest.mark.parametrize("form", [NARRATIVES, CONVERSATIONS, PLAIN], ids=lambda form: form.kind)
-def test_captions_mean_their_regions(form: Format, tmp_path: Path) -> None:
+def test_caption_phrases_have_their_regions_masks(form: Format, tmp_path: Path) -> None:
     fixture = form.write(tmp_path)
-    for one, drawing in zip(read_whole(form.read(tmp_path)), fixture.drawings, strict=True):
-        text = one.texts[0]
-        told = caption_turn(drawing.scene)
-        assert text.text.text == told.answer
+    for loaded, drawing in zip(read_whole(form.read(tmp_path)), fixture.drawings, strict=True):
+        text = loaded.texts[0]
+        caption = caption_turn(drawing.scene)
+        assert text.text.text == caption.answer
         spans = [(phrase.start, phrase.end) for phrase in text.text.phrases]
-        assert spans == [(mention.start, mention.end) for mention in told.mentions]
-        for mask, mention in zip(text.masks, told.mentions, strict=True):
+        assert spans == [(mention.start, mention.end) for mention in caption.mentions]
+        for mask, mention in zip(text.masks, caption.mentions, strict=True):
             assert np.array_equal(mask, mention_mask(drawing, mention))
 
 
 def test_narratives_of_one_picture_are_one_sample(tmp_path: Path) -> None:
     drawing = NARRATIVES.write(tmp_path).drawings[0]
     first, *others = NARRATIVES.read(tmp_path)
-    told = [caption_turn(drawing.scene).answer, list_turn(drawing.scene).answer]
-    assert [text.text for text in first.texts] == told
+    answers = [caption_turn(drawing.scene).answer, list_turn(drawing.scene).answer]
+    assert [text.text for text in first.texts] == answers
     assert all(len(sample.texts) == 1 for sample in others)
 
 
-def test_narratives_say_what_is_plural_and_what_is_a_thing(tmp_path: Path) -> None:
+def test_narrative_phrases_are_plural_and_things_as_drawn(tmp_path: Path) -> None:
     fixture = write_panoptic_narratives(tmp_path, first_scene=_TWO_OF_A_KIND)
-    mentions = [mention for one in fixture.drawings for mention in caption_turn(one.scene).mentions]
+    mentions = [
+        mention for drawing in fixture.drawings for mention in caption_turn(drawing.scene).mentions
+    ]
     phrases = [phrase for sample in NARRATIVES.read(tmp_path) for phrase in sample.texts[0].phrases]
-    assert [one.plural for one in phrases] == [len(one.things) > 1 for one in mentions]
-    assert [one.is_thing for one in phrases] == [bool(one.things) for one in mentions]
-    assert len({one.plural for one in phrases}) == 2, "the copy would not show plurals"
+    assert [phrase.plural for phrase in phrases] == [
+        len(mention.things) > 1 for mention in mentions
+    ]
+    assert [phrase.is_thing for phrase in phrases] == [bool(mention.things) for mention in mentions]
+    assert len({phrase.plural for phrase in phrases}) == 2, "the fixture needs both numbers"
 
 
-def test_phrase_over_a_thing_and_stuff_is_neither(tmp_path: Path) -> None:
+def test_phrase_of_a_thing_and_stuff_is_neither(tmp_path: Path) -> None:
     NARRATIVES.write(tmp_path)
     narratives = json.loads((tmp_path / NARRATIVES.file).read_text())
-    nouns = [one for one in narratives[0]["segments"] if one["noun"]]
+    nouns = [segment for segment in narratives[0]["segments"] if segment["noun"]]
     nouns[0]["segment_ids"] += nouns[-1]["segment_ids"]
     nouns[1]["segment_ids"] = ["123456"]
     (tmp_path / NARRATIVES.file).write_text(json.dumps(narratives))
@@ -113,27 +117,27 @@ def test_phrase_over_a_thing_and_stuff_is_neither(tmp_path: Path) -> None:
     assert [phrase.is_thing for phrase in phrases[:3]] == [None, None, False]
 
 
-def test_categories_mean_all_their_regions(tmp_path: Path) -> None:
+def test_categories_have_the_masks_of_all_their_regions(tmp_path: Path) -> None:
     fixture = write_coco(tmp_path, first_scene=_TWO_OF_A_KIND)
-    for one, drawing in zip(read_whole(COCO.read(tmp_path)), fixture.drawings, strict=True):
+    for loaded, drawing in zip(read_whole(COCO.read(tmp_path)), fixture.drawings, strict=True):
         things = drawing.scene.things
-        assert [text.text.text for text in one.texts] == list(
+        assert [text.text.text for text in loaded.texts] == list(
             dict.fromkeys(thing.kind.name for thing in things)
         )
-        for text in one.texts:
-            mine = [
+        for text in loaded.texts:
+            masks = [
                 mask
                 for thing, mask in zip(things, drawing.thing_masks, strict=True)
                 if thing.kind.name == text.text.text
             ]
-            assert np.array_equal(text.masks[0], np.any([around(mask) for mask in mine], axis=0))
-            assert text.text.phrases[0].plural == (len(mine) > 1)
+            assert np.array_equal(text.masks[0], np.any([fill_box(mask) for mask in masks], axis=0))
+            assert text.text.phrases[0].plural == (len(masks) > 1)
             is_first = text.text.text == things[0].kind.name
             crowd = drawing.band_masks[-1] & is_first
             assert np.array_equal(text.ignored_masks[0], crowd)
 
 
-def test_category_with_a_crowd_alone_makes_no_text(tmp_path: Path) -> None:
+def test_category_with_only_a_crowd_gives_no_text(tmp_path: Path) -> None:
     COCO.write(tmp_path)
     content = json.loads((tmp_path / COCO.file).read_text())
     for annotation in content["annotations"]:
@@ -143,26 +147,27 @@ def test_category_with_a_crowd_alone_makes_no_text(tmp_path: Path) -> None:
     assert [sample.picture.stem for sample in COCO.read(tmp_path)] == ["0", "2"]
 
 
-def test_questions_mean_their_boxes_and_keep_their_answers(tmp_path: Path) -> None:
+def test_questions_have_their_boxes_and_answers(tmp_path: Path) -> None:
     fixture = VISCOT.write(tmp_path)
-    for one, drawing in zip(read_whole(VISCOT.read(tmp_path)), fixture.drawings, strict=True):
+    for loaded, drawing in zip(read_whole(VISCOT.read(tmp_path)), fixture.drawings, strict=True):
         for text, thing, mask in zip(
-            one.texts, drawing.scene.things, drawing.thing_masks, strict=True
+            loaded.texts, drawing.scene.things, drawing.thing_masks, strict=True
         ):
             assert text.text.kind == "instruction"
             assert text.text.text == f"What is {thing.place}?"
             assert text.text.answer == thing.kind.name
-            assert np.array_equal(text.masks[0], around(mask))
+            assert np.array_equal(text.masks[0], fill_box(mask))
 
 
-def test_instructions_mean_what_is_painted_last(tmp_path: Path) -> None:
+def test_instructions_have_the_masks_of_the_last_painted_polygons(tmp_path: Path) -> None:
     fixture = REASON_SEG.write(tmp_path)
-    found = read_whole(REASON_SEG.read(tmp_path))
-    assert [one.texts[0].text.kind for one in found] == ["instruction", "expression", "instruction"]
-    for one, drawing in zip(found, fixture.drawings, strict=True):
-        assert "café" in one.texts[0].text.text
+    samples = read_whole(REASON_SEG.read(tmp_path))
+    kinds = [loaded.texts[0].text.kind for loaded in samples]
+    assert kinds == ["instruction", "expression", "instruction"]
+    for loaded, drawing in zip(samples, fixture.drawings, strict=True):
+        assert "café" in loaded.texts[0].text.text
         things = drawing.thing_masks
-        for text in one.texts:
+        for text in loaded.texts:
             assert not (text.masks & text.ignored_masks).any()
             assert text.ignored_masks.any() == (len(things) > 1)
             assert text.masks[0][things[0] & ~text.ignored_masks[0]].all()
@@ -184,12 +189,12 @@ def test_smaller_polygons_are_painted_over_larger_ones() -> None:
         assert np.array_equal(target, ~ignored)
 
 
-def test_folder_without_instructions(tmp_path: Path) -> None:
+def test_folder_without_instructions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no \.json in"):
         read_reason_seg(tmp_path)
 
 
-def test_part_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_part_is_refused(tmp_path: Path) -> None:
     fixture = REFCOCO.write(tmp_path)
     with pytest.raises(InputError, match="no part 'tset'; choose one of 'testA', 'train'"):
         read_refcoco(fixture.folder, fixture.pictures, "tset", "unc")
@@ -198,21 +203,21 @@ def test_part_that_is_not_there(tmp_path: Path) -> None:
 def test_lines_about_one_picture_are_one_sample(tmp_path: Path) -> None:
     PLAIN.write(tmp_path)
     lines = (tmp_path / PLAIN.file).read_text().splitlines()
-    # What Windows makes of it, and a separator that JSON allows inside a text.
+    # A byte order mark and CRLF, as on Windows, and a separator that JSON allows inside a text.
     second = json.dumps({"image": "0.jpg", "text": "A\u2028B", "phrases": []}, ensure_ascii=False)
-    text = "\r\n".join([*lines, second, ""])
-    (tmp_path / PLAIN.file).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    content = "\r\n".join([*lines, second, ""])
+    (tmp_path / PLAIN.file).write_bytes(b"\xef\xbb\xbf" + content.encode())
     first, *others = read_plain(tmp_path / PLAIN.file)
-    assert [one.identity for one in first.texts] == ["line 1", "line 4"]
+    assert [text.identity for text in first.texts] == ["line 1", "line 4"]
     assert first.texts[1].text == "A\u2028B"
     assert len(others) == 2
 
 
-def test_map_of_a_narrative_is_decoded_once(tmp_path: Path) -> None:
+def test_panoptic_picture_of_a_narrative_is_read_once(tmp_path: Path) -> None:
     NARRATIVES.write(tmp_path)
     first, second, *_ = NARRATIVES.read(tmp_path)[0].texts[0].phrases
-    found = first.mask((96, 96))
+    mask = first.mask((96, 96))
     for file in (tmp_path / "panoptic_val2017").iterdir():
         file.unlink()
-    assert not (second.mask((96, 96)) & found).any()
-    assert np.array_equal(first.mask((96, 96)), found)
+    assert not (second.mask((96, 96)) & mask).any()
+    assert np.array_equal(first.mask((96, 96)), mask)

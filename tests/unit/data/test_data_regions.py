@@ -1,4 +1,4 @@
-"""Regions drawn from polygons, run lengths and boxes, and those that cannot be."""
+"""Masks of polygons, run lengths and boxes, and invalid ones."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ INSIDE[1:3, 2:5] = True
 
 
 @pytest.mark.parametrize(
-    ("segmentation", "told"),
+    ("segmentation", "message"),
     [
         ([], "fewer than 3 corners"),
         ([[1.0, 2.0, 3.0, 4.0]], "fewer than 3 corners"),
@@ -40,20 +40,20 @@ INSIDE[1:3, 2:5] = True
     ],
 )
 def test_segmentation_that_does_not_fit_is_refused(
-    segmentation: list[list[float]] | dict[str, object], told: str
+    segmentation: list[list[float]] | dict[str, object], message: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         CocoRegion(segmentation).mask((4, 6))
 
 
-def test_polygons_run_lengths_and_boxes_mean_the_same() -> None:
+def test_polygons_run_lengths_and_boxes_give_the_same_mask() -> None:
     square = CocoRegion([[2.0, 1.0, 5.0, 1.0, 5.0, 3.0, 2.0, 3.0]])
     listed = CocoRegion({"size": [4, 6], "counts": [9, 2, 2, 2, 2, 2, 5]})
     for region in (square, listed, BoxRegion((2.0, 1.0, 5.0, 3.0))):
         assert np.array_equal(region.mask((4, 6)), INSIDE)
 
 
-def test_what_is_outside_the_picture_is_cut_off() -> None:
+def test_regions_are_clipped_at_the_edges() -> None:
     polygon = CocoRegion([[2.0, -3.0, 9.0, -3.0, 9.0, 3.0, 2.0, 3.0]])
     for region in (polygon, BoxRegion((2.0, -3.0, 9.0, 3.0))):
         mask = region.mask((4, 6))
@@ -64,9 +64,9 @@ def test_what_is_outside_the_picture_is_cut_off() -> None:
 @given(
     arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=70)).filter(np.any)
 )
-def test_compressed_run_lengths_come_back(mask: Mask) -> None:
-    found = CocoRegion(dict(encode_rle(mask))).mask((mask.shape[0], mask.shape[1]))
-    assert np.array_equal(found, mask)
+def test_compressed_run_lengths_are_decoded(mask: Mask) -> None:
+    decoded = CocoRegion(dict(encode_rle(mask))).mask((mask.shape[0], mask.shape[1]))
+    assert np.array_equal(decoded, mask)
 
 
 @given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=30))

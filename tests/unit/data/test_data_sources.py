@@ -1,4 +1,4 @@
-"""What a config says of its data, and the sticker world as data."""
+"""Data sources of a config, and sticker scenes as a data set."""
 
 import json
 import re
@@ -37,12 +37,15 @@ COCO_ENTRY = {
 def test_sources_are_read_under_their_names(tmp_path: Path) -> None:
     PLAIN.write(tmp_path / "plain")
     COCO.write(tmp_path / "coco")
-    found = read_sources(check_sources([PLAIN_ENTRY, COCO_ENTRY]), tmp_path)
-    assert {name: len(samples) for name, samples in found.items()} == {"mine": 3, "COCO": 2}
-    assert found["COCO"][0].picture == tmp_path / "coco" / "pictures" / "0.jpg"
+    samples_by_name = read_sources(check_sources([PLAIN_ENTRY, COCO_ENTRY]), tmp_path)
+    assert {name: len(samples) for name, samples in samples_by_name.items()} == {
+        "mine": 3,
+        "COCO": 2,
+    }
+    assert samples_by_name["COCO"][0].picture == tmp_path / "coco" / "pictures" / "0.jpg"
 
 
-def test_absolute_paths_stay(tmp_path: Path) -> None:
+def test_absolute_paths_do_not_use_the_base_folder(tmp_path: Path) -> None:
     PLAIN.write(tmp_path)
     (source,) = check_sources([PLAIN_ENTRY | {"file": str(tmp_path / "texts.jsonl")}])
     assert len(source.read(Path("nowhere"))) == 3
@@ -54,7 +57,7 @@ def test_source_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (None, "valid list"),
         ([], "at least 1 item"),
@@ -69,13 +72,13 @@ def test_source_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ([PLAIN_ENTRY, PLAIN_ENTRY], "two entries have the name 'mine'"),
     ],
 )
-def test_wrong_config_is_told_in_one_line(content: object, told: str) -> None:
-    with pytest.raises(InputError, match=f"^data: .*{told}") as caught:
+def test_error_of_a_wrong_config_is_one_line(content: object, message: str) -> None:
+    with pytest.raises(InputError, match=f"^data: .*{message}") as caught:
         check_sources(content)
     assert "\n" not in str(caught.value)
 
 
-def test_sources_do_not_change() -> None:
+def test_sources_are_frozen() -> None:
     (source,) = check_sources([PLAIN_ENTRY])
     with pytest.raises(ValidationError, match="frozen"):
         source.limit = 3
@@ -91,16 +94,16 @@ def test_sticker_scenes_are_drawn_with_their_texts(tmp_path: Path) -> None:
     samples = stickers(3).read(tmp_path)
     assert [sample.picture.name for sample in samples] == ["4.png", "5.png", "6.png"]
     plurals = set()
-    for one, seed in zip(read_whole(samples), (4, 5, 6), strict=True):
+    for loaded, seed in zip(read_whole(samples), (4, 5, 6), strict=True):
         scene = generate_scene(seed)
         drawing = draw(scene)
-        assert np.array_equal(np.asarray(one.picture), drawing.picture)
-        told = caption_turn(scene)
-        first, *others = one.texts
-        assert (first.text.kind, first.text.question) == ("caption", told.question)
-        assert first.text.text == told.answer
+        assert np.array_equal(np.asarray(loaded.picture), drawing.picture)
+        caption = caption_turn(scene)
+        first, *others = loaded.texts
+        assert (first.text.kind, first.text.question) == ("caption", caption.question)
+        assert first.text.text == caption.answer
         for phrase, mask, mention in zip(
-            first.text.phrases, first.masks, told.mentions, strict=True
+            first.text.phrases, first.masks, caption.mentions, strict=True
         ):
             assert (phrase.start, phrase.end) == (mention.start, mention.end)
             assert np.array_equal(mask, mention_mask(drawing, mention))
@@ -113,21 +116,21 @@ def test_sticker_scenes_are_drawn_with_their_texts(tmp_path: Path) -> None:
             for expression in referring_expressions(scene, index)
         ]
         turns += [band_place_turn(scene, index) for index in range(len(scene.bands))]
-        for read, turn in zip(others, turns, strict=True):
-            assert read.text.kind == "expression"
-            assert turn.answer.startswith(read.text.text)
-            expression = read.text.text[0].lower() + read.text.text[1:]
-            assert read.text.question == SEGMENT_QUESTION.format(phrase=expression)
-            assert np.array_equal(read.masks[0], mention_mask(drawing, turn.mentions[0]))
+        for other, turn in zip(others, turns, strict=True):
+            assert other.text.kind == "expression"
+            assert turn.answer.startswith(other.text.text)
+            expression = other.text.text[0].lower() + other.text.text[1:]
+            assert other.text.question == SEGMENT_QUESTION.format(phrase=expression)
+            assert np.array_equal(other.masks[0], mention_mask(drawing, turn.mentions[0]))
     assert len(plurals) == 2
 
 
-def test_sticker_scenes_are_drawn_once_and_what_is_missing_later(tmp_path: Path) -> None:
+def test_sticker_scenes_are_drawn_only_where_files_are_missing(tmp_path: Path) -> None:
     stickers(2).read(tmp_path)
     files = sorted((tmp_path / "drawn").iterdir())
     assert [file.name for file in files] == ["4-regions-2.png", "4.png", "5-regions-2.png", "5.png"]
     before = {file: file.stat().st_mtime_ns for file in files}
-    # As if the first run had been cut off before the second scene was whole.
+    # As after a run that was interrupted before the second scene was complete.
     (tmp_path / "drawn" / "5-regions-2.png").unlink()
     read_whole(stickers(3, limit=2).read(tmp_path))
     after = {file: file.stat().st_mtime_ns for file in sorted((tmp_path / "drawn").iterdir())}
@@ -135,18 +138,18 @@ def test_sticker_scenes_are_drawn_once_and_what_is_missing_later(tmp_path: Path)
     assert [after[file] == before[file] for file in files] == [True, True, False, False]
 
 
-def test_stickers_in_a_place_that_is_no_folder(tmp_path: Path) -> None:
+def test_stickers_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "drawn").write_text("")
     with pytest.raises(InputError, match="cannot make the folder"):
         stickers(1).read(tmp_path)
 
 
-def blocks(language: str) -> list[str]:
+def code_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", DOCS, re.DOTALL)
 
 
-def test_entries_in_the_docs_are_right() -> None:
-    entries = [json.loads(block) for block in blocks("json")]
+def test_entries_in_the_docs_are_valid() -> None:
+    entries = [json.loads(block) for block in code_blocks("json")]
     sources = [
         source
         for entry in entries
@@ -159,16 +162,16 @@ def test_entries_in_the_docs_are_right() -> None:
     }  # fmt: skip
 
 
-def test_example_of_the_plain_form_in_the_docs_is_right(
+def test_example_of_the_plain_format_in_the_docs_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (lines,) = blocks("jsonl")
+    (lines,) = code_blocks("jsonl")
     (tmp_path / "my-data" / "dogs").mkdir(parents=True)
     (tmp_path / "my-data" / "texts.jsonl").write_text(lines)
     for name in ("cat.jpg", "dogs/two.png"):
         Image.new("RGB", (120, 100)).save(tmp_path / "my-data" / name)
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks("python")
+    (code,) = code_blocks("python")
     exec(code, {})
     assert capsys.readouterr().out.splitlines() == [
         "A cat on grass. (2, 100, 120)",
@@ -176,5 +179,5 @@ def test_example_of_the_plain_form_in_the_docs_is_right(
         "2 pictures read; skipped 0 pictures and 0 texts of others",
     ]
     first = read_plain(Path("my-data/texts.jsonl"))[0].texts[0]
-    said = [first.text[phrase.start : phrase.end] for phrase in first.phrases]
-    assert said == ["A cat", "grass"]
+    phrases = [first.text[phrase.start : phrase.end] for phrase in first.phrases]
+    assert phrases == ["A cat", "grass"]

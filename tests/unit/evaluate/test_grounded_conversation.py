@@ -36,7 +36,7 @@ Mask = NDArray[np.bool_]
 
 
 def random_masks(seed: int, count: int = 20) -> tuple[Tensor, Tensor, Tensor]:
-    """Predicted, true and ignored, some of them empty."""
+    """Return predicted, true and ignored masks, some of them empty."""
     generator = torch.Generator().manual_seed(seed)
     target = torch.rand(count, 6, 7, generator=generator) > 0.5
     flips = torch.rand(count, 1, 1, generator=generator)
@@ -54,9 +54,9 @@ def slow_counts(predicted: Tensor, target: Tensor, ignored: Tensor) -> tuple[int
         for column in range(target.shape[1]):
             if ignored[row, column]:
                 continue
-            one, other = bool(predicted[row, column]), bool(target[row, column])
-            intersection += one and other
-            union += one or other
+            is_predicted, is_true = bool(predicted[row, column]), bool(target[row, column])
+            intersection += is_predicted and is_true
+            union += is_predicted or is_true
     return intersection, union
 
 
@@ -101,7 +101,7 @@ def test_unknown_kinds_are_neither_things_nor_stuff() -> None:
 
 
 def slow_box_iou(first: Sequence[int], second: Sequence[int]) -> float:
-    """Counts the pixels of both boxes."""
+    """Return the IoU of the boxes' sets of pixels."""
     pixels = [
         {(x, y) for x in range(box[0], box[2]) for y in range(box[1], box[3])}
         for box in (first, second)
@@ -117,26 +117,26 @@ def test_box_iou_and_accuracy() -> None:
     boxes[1, 40:] = boxes[0, 40:] + torch.tensor([0, 0, 1, 0])
     boxes[0, 0] = boxes[1, 0] = boxes[0, 1] = 0
     slow = [slow_box_iou(*pair) for pair in zip(boxes[0].tolist(), boxes[1].tolist(), strict=True)]
-    found = box_iou(boxes[0], boxes[1])
-    assert found.tolist() == pytest.approx(slow)
+    ious = box_iou(boxes[0], boxes[1])
+    assert ious.tolist() == pytest.approx(slow)
     share = sum(1 for iou in slow if iou > 0.5) / len(slow)
-    assert box_accuracy(found) == pytest.approx(share)
+    assert box_accuracy(ious) == pytest.approx(share)
     assert 0.2 < share < 0.8
 
 
-def test_a_box_iou_of_exactly_half_is_no_hit() -> None:
+def test_box_iou_of_exactly_half_does_not_count() -> None:
     half = box_iou(torch.tensor([[0, 0, 4, 2]]), torch.tensor([[0, 0, 4, 4]]))
     assert half.tolist() == [0.5]
     assert box_accuracy(half) == 0
 
 
 def slow_f1(chosen: Sequence[tuple[int, int]], wanted: Sequence[tuple[int, int]]) -> float:
-    right = [span for span in chosen if any(span == other for other in wanted)]
-    precision, recall = len(right) / len(chosen), len(right) / len(wanted)
-    return 2 * precision * recall / (precision + recall) if right else 0.0
+    hits = [span for span in chosen if any(span == other for other in wanted)]
+    precision, recall = len(hits) / len(chosen), len(hits) / len(wanted)
+    return 2 * precision * recall / (precision + recall) if hits else 0.0
 
 
-def test_span_f1_wants_both_ends() -> None:
+def test_span_f1_needs_exact_start_and_end() -> None:
     source = random.Random(0)
     total, everything = SpanCounts(0, 0, 0), ([], [])  # type: ignore[var-annotated]
     for text in range(30):
@@ -152,34 +152,36 @@ def test_span_f1_wants_both_ends() -> None:
     assert math.isnan(count_spans([], []).f1)
 
 
-def random_conversations(seed: int, pictures: int = 12) -> list[tuple[CaptionPair, list[Mask]]]:
-    """Conversations with their masks, said ones before true ones."""
+def random_caption_pairs(seed: int, pictures: int = 12) -> list[tuple[CaptionPair, list[Mask]]]:
+    """Return caption pairs with their masks, predicted ones before true ones."""
     source = np.random.default_rng(seed)
     nouns = ("dog", "tall tree", "house", "red car")
-    made = []
+    pairs = []
     for _ in range(pictures):
         true = [_blob(source) for _ in range(int(source.integers(1, 5)))]
         texts = [str(source.choice(nouns)) for _ in true]
-        said, said_texts = [], []
+        predicted, predicted_texts = [], []
         for mask, text in zip(true, texts, strict=True):
             if source.random() < 0.7:
-                said.append(mask ^ (source.random(mask.shape) < source.choice([0.02, 0.1, 0.3])))
-                said_texts.append(f"The {text}" if source.random() < 0.7 else "a cloud")
+                predicted.append(
+                    mask ^ (source.random(mask.shape) < source.choice([0.02, 0.1, 0.3]))
+                )
+                predicted_texts.append(f"The {text}" if source.random() < 0.7 else "a cloud")
         for _ in range(int(source.integers(0, 3))):
-            said.append(_blob(source))
-            said_texts.append(str(source.choice(nouns)))
-        scores = source.permutation(1000)[: len(said)] / 1000
-        conversation = CaptionPair(
+            predicted.append(_blob(source))
+            predicted_texts.append(str(source.choice(nouns)))
+        scores = source.permutation(1000)[: len(predicted)] / 1000
+        pair = CaptionPair(
             tuple(
                 PredictedPhrase(text, encode_rle(mask), float(score))
-                for text, mask, score in zip(said_texts, said, scores, strict=True)
+                for text, mask, score in zip(predicted_texts, predicted, scores, strict=True)
             ),
             tuple(
                 TruePhrase(text, encode_rle(mask)) for text, mask in zip(texts, true, strict=True)
             ),
         )
-        made.append((conversation, [*said, *true]))
-    return made
+        pairs.append((pair, [*predicted, *true]))
+    return pairs
 
 
 def _blob(source: np.random.Generator) -> Mask:
@@ -189,45 +191,45 @@ def _blob(source: np.random.Generator) -> Mask:
     return mask
 
 
-def slow_ious(conversation: CaptionPair, masks: Sequence[Mask]) -> dict[tuple[int, int], float]:
-    said, true = masks[: len(conversation.predicted)], masks[len(conversation.predicted) :]
+def slow_ious(pair: CaptionPair, masks: Sequence[Mask]) -> dict[tuple[int, int], float]:
+    predicted, true = masks[: len(pair.predicted)], masks[len(pair.predicted) :]
     return {
-        (i, j): slow_iou(int((one & other).sum()), int((one | other).sum()))
-        for i, one in enumerate(said)
-        for j, other in enumerate(true)
+        (i, j): slow_iou(int((first & second).sum()), int((first | second).sum()))
+        for i, first in enumerate(predicted)
+        for j, second in enumerate(true)
     }
 
 
-def slow_pairs(ious: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
-    """Highest first, each mask once."""
-    taken: list[tuple[int, int]] = []
+def slow_matches(ious: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
+    """Match masks one to one, the highest IoU first."""
+    matches: list[tuple[int, int]] = []
     for pair in sorted(ious, key=lambda pair: -ious[pair]):
-        if ious[pair] > 0 and all(pair[0] != i and pair[1] != j for i, j in taken):
-            taken.append(pair)
-    return taken
+        if ious[pair] > 0 and all(pair[0] != i and pair[1] != j for i, j in matches):
+            matches.append(pair)
+    return matches
 
 
-def slow_average_precision(conversations: Sequence[tuple[CaptionPair, list[Mask]]]) -> float:
-    """Phrases from the surest down; precision at 101 recalls, each the best from there on."""
+def slow_average_precision(pairs: Sequence[tuple[CaptionPair, list[Mask]]]) -> float:
+    """Rank phrases by score; average the best precision at or above each of 101 recalls."""
     order = sorted(
         (-phrase.score, picture, number)
-        for picture, (one, _) in enumerate(conversations)
-        for number, phrase in enumerate(one.predicted)
+        for picture, (caption_pair, _) in enumerate(pairs)
+        for number, phrase in enumerate(caption_pair.predicted)
     )
-    ious = [slow_ious(*pair) for pair in conversations]
-    taken: set[tuple[int, int]] = set()
-    wanted = sum(len(one.true) for one, _ in conversations)
-    points, right = [], 0
+    ious = [slow_ious(*pair) for pair in pairs]
+    matched: set[tuple[int, int]] = set()
+    num_true = sum(len(caption_pair.true) for caption_pair, _ in pairs)
+    points, hits = [], 0
     for rank, (_, picture, number) in enumerate(order, 1):
         free = [
             (ious[picture][number, other], other)
-            for other in range(len(conversations[picture][0].true))
-            if (picture, other) not in taken and ious[picture][number, other] >= 0.5
+            for other in range(len(pairs[picture][0].true))
+            if (picture, other) not in matched and ious[picture][number, other] >= 0.5
         ]
         if free:
-            taken.add((picture, max(free)[1]))
-            right += 1
-        points.append((right / wanted, right / rank))
+            matched.add((picture, max(free)[1]))
+            hits += 1
+        points.append((hits / num_true, hits / rank))
     best = [
         max((precision for recall, precision in points if recall >= step / 100), default=0.0)
         for step in range(101)
@@ -237,32 +239,31 @@ def slow_average_precision(conversations: Sequence[tuple[CaptionPair, list[Mask]
 
 @pytest.mark.parametrize("seed", range(4))
 def test_conversation_scores(seed: int) -> None:
-    drawn = random_conversations(seed)
-    found = wanted = 0
+    pairs = random_caption_pairs(seed)
+    num_matched = num_true = 0
     means = []
-    for conversation, masks in drawn:
-        ious = slow_ious(conversation, masks)
-        paired = [ious[pair] for pair in slow_pairs(ious)]
-        means.append(sum(paired) / len(paired) if paired else 0.0)
-        fitting = {
+    for pair, masks in pairs:
+        ious = slow_ious(pair, masks)
+        matched_ious = [ious[match] for match in slow_matches(ious)]
+        means.append(sum(matched_ious) / len(matched_ious) if matched_ious else 0.0)
+        same_text_ious = {
             (i, j): iou
             for (i, j), iou in ious.items()
-            if iou >= 0.5
-            and conversation.predicted[i].text.removeprefix("The ") == conversation.true[j].text
+            if iou >= 0.5 and pair.predicted[i].text.removeprefix("The ") == pair.true[j].text
         }
-        found += len(slow_pairs(fitting))
-        wanted += len(conversation.true)
-    scores = score_grounded_conversations([conversation for conversation, _ in drawn])
+        num_matched += len(slow_matches(same_text_ious))
+        num_true += len(pair.true)
+    scores = score_grounded_conversations([pair for pair, _ in pairs])
     assert scores.mean_iou == pytest.approx(100 * sum(means) / len(means))
-    assert scores.mask_recall == pytest.approx(100 * found / wanted)
-    assert scores.average_precision_at_0_5 == pytest.approx(100 * slow_average_precision(drawn))
+    assert scores.mask_recall == pytest.approx(100 * num_matched / num_true)
+    assert scores.average_precision_at_0_5 == pytest.approx(100 * slow_average_precision(pairs))
     assert 5 < scores.average_precision_at_0_5 < 95
 
 
-def test_nothing_said_and_nothing_true() -> None:
+def test_scores_without_predicted_or_true_phrases() -> None:
     mask = encode_rle(np.ones((4, 4), dtype=np.bool_))
-    silent = CaptionPair((), (TruePhrase("a dog", mask),))
-    scores = score_grounded_conversations([silent])
+    without_predictions = CaptionPair((), (TruePhrase("a dog", mask),))
+    scores = score_grounded_conversations([without_predictions])
     assert tuple(vars(scores).values()) == (0, 0, 0)
     assert math.isnan(mask_recall([CaptionPair((PredictedPhrase("a dog", mask, 1.0),), ())]))
 
@@ -281,11 +282,11 @@ def test_word_overlap(first: str, second: str, overlap: float) -> None:
     assert word_overlap(first, second) == word_overlap(second, first) == overlap
 
 
-def test_boxes_of_masks_are_what_comprehension_compares() -> None:
+def test_boxes_of_masks_for_referring_comprehension() -> None:
     predicted, target, _ = random_masks(2)
     for mask, box in zip(predicted, mask_boxes(predicted).tolist(), strict=True):
         inside = mask.nonzero().tolist()
-        rows, columns = [place[0] for place in inside], [place[1] for place in inside]
+        rows, columns = [pixel[0] for pixel in inside], [pixel[1] for pixel in inside]
         slow = [min(columns), min(rows), max(columns) + 1, max(rows) + 1] if inside else [0] * 4
         assert box == slow
     assert 0 < box_accuracy(box_iou(mask_boxes(predicted), mask_boxes(target))) <= 1

@@ -1,3 +1,5 @@
+"""Metrics of masks, beside simple implementations on sets of pixels."""
+
 import math
 
 import pytest
@@ -34,7 +36,7 @@ def slow_ious(predicted: Tensor, target: Tensor) -> list[float]:
     return [len(a & b) / len(a | b) for a, b in pairs]
 
 
-def test_ious_are_those_of_sets_of_pixels(masks: tuple[Tensor, Tensor]) -> None:
+def test_ious_match_sets_of_pixels(masks: tuple[Tensor, Tensor]) -> None:
     ious = slow_ious(*masks)
     overlap = compute_overlap(*masks)
     assert overlap.iou.tolist() == pytest.approx(ious)
@@ -80,14 +82,14 @@ def test_narrative_scores_split_by_kind(masks: tuple[Tensor, Tensor]) -> None:
     assert scores.singulars == pytest.approx(sum(singular) / len(singular))
 
 
-def test_kind_without_phrases_is_not_a_number(masks: tuple[Tensor, Tensor]) -> None:
+def test_score_of_a_kind_without_phrases_is_nan(masks: tuple[Tensor, Tensor]) -> None:
     everything = torch.ones(20, dtype=torch.bool)
     scores = narrative_scores(compute_overlap(*masks), everything, everything)
     assert math.isnan(scores.stuff)
     assert not math.isnan(scores.things)
 
 
-def test_two_empty_masks_agree_and_one_does_not() -> None:
+def test_iou_of_two_empty_masks_is_1_and_of_one_is_0() -> None:
     empty, full = torch.zeros(1, 2, 2, dtype=torch.bool), torch.ones(1, 2, 2, dtype=torch.bool)
     assert compute_overlap(empty, empty).iou.tolist() == [1.0]
     assert compute_overlap(full, empty).iou.tolist() == [0.0]
@@ -102,7 +104,7 @@ def test_pictures_of_different_sizes_are_joined(masks: tuple[Tensor, Tensor]) ->
     assert torch.equal(Overlap.concatenate(parts).iou, compute_overlap(predicted, target).iou)
 
 
-def test_wrong_masks_are_the_users_mistake(masks: tuple[Tensor, Tensor]) -> None:
+def test_wrong_masks_are_refused(masks: tuple[Tensor, Tensor]) -> None:
     predicted, target = masks
     with pytest.raises(InputError, match="true ones"):
         compute_overlap(predicted[:3], target)

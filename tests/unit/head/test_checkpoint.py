@@ -27,24 +27,24 @@ def one_line(error: "pytest.ExceptionInfo[InputError]") -> str:
     return message
 
 
-def test_saved_head_comes_back_the_same(tmp_path: Path) -> None:
+def test_loaded_head_equals_the_saved_one(tmp_path: Path) -> None:
     head = tiny_head(selector=True)
     save_head(head, tmp_path)
-    # Another seed: all but the vision encoder, which is not saved, must come from the file.
+    # Another seed, so that all but the vision encoder, which is not saved, is from the file.
     sam = tiny_sam(seed=1)
     sam.vision_encoder.load_state_dict(head.refiner.sam.vision_encoder.state_dict())
-    again = load_head(tmp_path, sam)
-    assert again.config == head.config
-    assert not again.training
+    loaded = load_head(tmp_path, sam)
+    assert loaded.config == head.config
+    assert not loaded.training
     given = inputs(head, PADDED)
     for before, after in zip(
         vars(head(given.attention, given.hidden_states, PADDED, given.image_embeddings)).values(),
-        vars(again(given.attention, given.hidden_states, PADDED, given.image_embeddings)).values(),
+        vars(loaded(given.attention, given.hidden_states, PADDED, given.image_embeddings)).values(),
         strict=True,
     ):
         assert torch.equal(before, after)
     assert torch.equal(
-        head.keyword_logits(given.hidden_states[1]), again.keyword_logits(given.hidden_states[1])
+        head.keyword_logits(given.hidden_states[1]), loaded.keyword_logits(given.hidden_states[1])
     )
 
 
@@ -61,12 +61,12 @@ def test_refiner_inside_the_heads_folder_is_found(tmp_path: Path) -> None:
     head = tiny_head(refiner_name_or_path="refiner")
     save_head(head, tmp_path)
     head.refiner.sam.save_pretrained(tmp_path / "refiner")
-    again = load_head(tmp_path)
+    loaded = load_head(tmp_path)
     for name, tensor in head.state_dict().items():
-        assert torch.equal(tensor, again.state_dict()[name]), name
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
 
 
-def test_failed_save_leaves_the_old_head_whole(
+def test_failed_save_does_not_change_the_old_head(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
@@ -99,7 +99,7 @@ def test_failed_save_leaves_the_old_head_whole(
         ),
     ],
 )
-def test_damaged_config_is_the_users_mistake(saved: Path, content: str | None, reason: str) -> None:
+def test_damaged_config_raises_input_error(saved: Path, content: str | None, reason: str) -> None:
     path = saved / "config.json"
     path.unlink()
     if content is not None:
@@ -110,7 +110,7 @@ def test_damaged_config_is_the_users_mistake(saved: Path, content: str | None, r
 
 
 @pytest.mark.parametrize("damage", ["missing", "garbage", "truncated"])
-def test_damaged_weights_are_the_users_mistake(saved: Path, damage: str) -> None:
+def test_damaged_weights_raise_input_error(saved: Path, damage: str) -> None:
     path = saved / "model.safetensors"
     whole = path.read_bytes()
     path.unlink()
@@ -149,7 +149,7 @@ def test_wrong_refiner_is_refused(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["./none", "/none/at/all", "someone/head", "not a repo name!"])
-def test_missing_head_is_the_users_mistake(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_head_raises_input_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=name.replace(".", r"\.")) as caught:
         load_head(name)
@@ -157,7 +157,7 @@ def test_missing_head_is_the_users_mistake(name: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", ["someone/head", "not a repo name!"])
-def test_upload_without_network_is_the_users_mistake(
+def test_upload_without_network_raises_input_error(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nothing listens on port 9 of this machine.
@@ -168,7 +168,7 @@ def test_upload_without_network_is_the_users_mistake(
     one_line(caught)
 
 
-def test_unwritable_folder_is_the_users_mistake(tmp_path: Path) -> None:
+def test_unwritable_folder_raises_input_error(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(InputError, match="taken") as caught:
         save_head(tiny_head(), tmp_path / "taken")
@@ -207,7 +207,7 @@ def test_head_of_another_lmm_is_refused() -> None:
         one_line(caught)
 
 
-def test_decoder_alone_is_not_a_head(tmp_path: Path) -> None:
+def test_folder_without_config_is_refused(tmp_path: Path) -> None:
     save_file(MaskDecoder(6, 4, 3).state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(InputError, match=r"config\.json"):
         load_head(tmp_path)

@@ -1,4 +1,4 @@
-"""The converter of the authors' checkpoints: what it reads, what it refuses. Numbers: parity/."""
+"""Conversion of the authors' checkpoints; its numbers are tested in parity/."""
 
 import pickle
 import sys
@@ -34,7 +34,7 @@ def test_checkpoint_without_vision_encoder_takes_the_given_sam() -> None:
         assert torch.equal(tensor, expected[name]), name
 
 
-def test_every_name_of_sam_is_translated() -> None:
+def test_every_weight_of_sam_is_renamed() -> None:
     state = {
         name.removeprefix("sam.model."): tensor
         for name, tensor in official_state().items()
@@ -56,7 +56,7 @@ def test_file_is_read_and_training_state_ignored(tmp_path: Path) -> None:
     assert torch.equal(read_official_state_dict(path)["text_proj.bias"], state["text_proj.bias"])
 
 
-def test_trainers_logs_are_read_as_inert_stand_ins(
+def test_code_of_the_trainers_logs_is_not_executed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = ModuleType("mmengine.logging.history_buffer")
@@ -84,11 +84,11 @@ class Malicious:
         return eval, (f"open({str(self.victim)!r}, 'w').close()",)
 
 
-@pytest.mark.parametrize("place", ["state_dict", "meta"])
-def test_malicious_pickle_is_refused_unexecuted(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("key", ["state_dict", "meta"])
+def test_malicious_pickle_is_refused_and_not_executed(tmp_path: Path, key: str) -> None:
     victim, path = tmp_path / "executed", tmp_path / "head.pth"
     content = {"state_dict": official_state(), "meta": {}}
-    content[place]["evil"] = Malicious(victim)  # type: ignore[assignment]
+    content[key]["evil"] = Malicious(victim)  # type: ignore[assignment]
     torch.save(content, path)
     with pytest.raises(InputError, match=r"eval.*not a tensor") as caught:
         convert_official_checkpoint(path, sam=tiny_sam())
@@ -96,7 +96,7 @@ def test_malicious_pickle_is_refused_unexecuted(tmp_path: Path, place: str) -> N
     assert not victim.exists()
 
 
-def test_bare_malicious_pickle_is_refused_unexecuted(tmp_path: Path) -> None:
+def test_plain_malicious_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
     victim, path = tmp_path / "executed", tmp_path / "head.pth"
     path.write_bytes(pickle.dumps(Malicious(victim)))
     with pytest.raises(InputError, match=r"torch\.save"):
@@ -105,21 +105,21 @@ def test_bare_malicious_pickle_is_refused_unexecuted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": 3}, {"state_dict": {"a": "text"}}])
-def test_file_without_tensors_is_the_users_mistake(tmp_path: Path, content: object) -> None:
+def test_file_without_tensors_raises_input_error(tmp_path: Path, content: object) -> None:
     path = tmp_path / "head.pth"
     torch.save(content, path)
     with pytest.raises(InputError, match="state_dict"):
         convert_official_checkpoint(path, sam=tiny_sam())
 
 
-def test_missing_file_is_the_users_mistake(tmp_path: Path) -> None:
+def test_missing_file_raises_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.pth") as caught:
         convert_official_checkpoint(tmp_path / "none.pth")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "named"),
+    ("name", "message"),
     [
         ("text_layer_weights", "text_layer_weights"),
         ("text_proj.weight", "text_proj.weight"),
@@ -129,13 +129,13 @@ def test_missing_file_is_the_users_mistake(tmp_path: Path) -> None:
         ("sam.model.mask_decoder.iou_token.weight", "mask_decoder lacks 1 weights (iou_token"),
     ],
 )
-def test_missing_weight_is_named(name: str, named: str) -> None:
+def test_missing_weight_is_named(name: str, message: str) -> None:
     state = official_state()
     del state[name]
     with pytest.raises(InputError) as caught:
         convert_official_checkpoint(state, sam=tiny_sam())
     assert "\n" not in str(caught.value)
-    assert named in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_unknown_weight_of_the_mask_head_is_named() -> None:

@@ -24,14 +24,14 @@ def run(head: GroundingHead, given: Inputs, geometry: ImageGeometry = SQUARE) ->
 @pytest.mark.parametrize(
     ("geometry", "decoded"), [(SQUARE, (16, 16)), (PADDED, (11, 16)), (CROPPED, (16, 16))]
 )
-def test_shapes(geometry: ImageGeometry, decoded: tuple[int, int]) -> None:
+def test_output_shapes(geometry: ImageGeometry, decoded: tuple[int, int]) -> None:
     head = tiny_head()
     output = run(head, inputs(head, geometry), geometry)
     assert output.mask_logits.shape == (4, *decoded)
     assert output.refined_logits.shape == (4, *geometry.picture)
 
 
-def test_all_phrases_at_once_are_as_one_at_a_time() -> None:
+def test_phrases_in_one_batch_equal_single_phrases() -> None:
     head = tiny_head()
     given = inputs(head)
     together = run(head, given)
@@ -67,7 +67,7 @@ def test_text_prompt_is_the_layer_weighted_sum_of_hidden_states() -> None:
             torch.testing.assert_close(prompt[token], head.text_projection(mixed))
 
 
-def test_training_step_changes_what_is_trained_and_nothing_else() -> None:
+def test_training_step_changes_only_trainable_weights() -> None:
     head = tiny_head()
     geometry = PADDED
     given = inputs(head, geometry)
@@ -91,7 +91,7 @@ def test_training_step_changes_what_is_trained_and_nothing_else() -> None:
     changed = {
         name for name, tensor in head.state_dict().items() if not torch.equal(tensor, before[name])
     }
-    # A key's bias shifts all scores of a softmax alike, so its gradient is zero but for rounding.
+    # A key's bias shifts all scores of a softmax alike, so its gradient is only rounding error.
     assert {name for name in trained ^ changed if not name.endswith("k_proj.bias")} == set()
     assert {"layer_weights", "text_projection.weight", "mask_decoder.classifier.weight"} < changed
     assert any(name.startswith("refiner.sam.prompt_encoder.mask_embed") for name in changed)
@@ -121,7 +121,7 @@ def test_selector_scores_every_token() -> None:
         tiny_head().keyword_logits(torch.randn(2, 7, 10))
 
 
-def test_wrong_inputs_are_the_users_mistake() -> None:
+def test_wrong_inputs_raise_input_error() -> None:
     head = tiny_head()
     given = inputs(head)
     with pytest.raises(InputError, match=r"4 phrases.*3"):
@@ -138,7 +138,7 @@ def test_wrong_inputs_are_the_users_mistake() -> None:
     "change",
     [{"layers": 0}, {"heads": -1}, {"views": True}, {"merge": "median"}, {"selector_threshold": 2}],
 )
-def test_wrong_config_is_the_users_mistake(change: dict[str, int | str]) -> None:
+def test_wrong_config_raises_input_error(change: dict[str, int | str]) -> None:
     with pytest.raises(InputError, match=next(iter(change))):
         replace(CONFIG, **change)  # type: ignore[arg-type]
 
@@ -157,7 +157,7 @@ def test_merge_is_layer_by_layer() -> None:
     assert torch.equal(largest[4], torch.maximum(attention[1, 1, 1], attention[1, 1, 4]))
 
 
-def test_phrase_without_tokens_is_the_users_mistake() -> None:
+def test_phrase_without_tokens_raises_input_error() -> None:
     with pytest.raises(InputError, match="no token"):
         merge_token_maps(torch.rand(2, 3, 0, 4, 6))
 
@@ -173,7 +173,7 @@ def test_phrase_without_tokens_is_the_users_mistake() -> None:
         "masks/kmeans.py",
     ],
 )
-def test_importing_the_head_leaves_slow_packages_out(module: str) -> None:
+def test_head_modules_do_not_import_slow_packages(module: str) -> None:
     source = (Path(flmm.__path__[0]) / module).read_text()
     names = {
         name

@@ -1,4 +1,4 @@
-"""Finding families and loading models from folders, and what users are told when it fails."""
+"""Listing families, loading models from folders, and the errors when that fails."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def test_families_are_listed_without_torch() -> None:
     assert "LlavaAdapter" in done.stdout.split()
 
 
-def test_each_family_says_what_its_class_says() -> None:
+def test_listed_families_equal_their_classes() -> None:
     for family in list_families():
         assert load_adapter_class(family).model_types == family.model_types
         assert load_adapter_class(family).hub_ids == family.hub_ids
@@ -60,14 +60,14 @@ def test_saved_model_comes_back(folder: Path) -> None:
     assert loaded.name == str(folder)
     original = LlavaAdapter.build_tiny()
     original.model.to(torch.float16).to(torch.float32)  # type: ignore[arg-type]
-    said = loaded.generate(loaded.build_prompt(PICTURE, "what is it?"), 6)
+    generation = loaded.generate(loaded.build_prompt(PICTURE, "what is it?"), 6)
     expected = original.generate(original.build_prompt(PICTURE, "what is it?"), 6)
-    assert said.token_ids.equal(expected.token_ids)
-    assert said.text == expected.text
+    assert generation.token_ids.equal(expected.token_ids)
+    assert generation.text == expected.text
     assert (loaded.layers, loaded.heads, loaded.hidden_size) == (3, 4, 32)
 
 
-def test_type_can_be_chosen(folder: Path) -> None:
+def test_dtype_can_be_chosen(folder: Path) -> None:
     assert load_lmm(str(folder), Placement(dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
@@ -83,7 +83,7 @@ def test_legacy_chat_template_is_read(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "message"),
     [
         (
             '{"model_type": "bert"}',
@@ -96,10 +96,10 @@ def test_legacy_chat_template_is_read(folder: Path, tmp_path: Path) -> None:
         (None, "without config.json"),
     ],
 )
-def test_unusable_folder(tmp_path: Path, config: str | None, told: str) -> None:
+def test_unusable_folder(tmp_path: Path, config: str | None, message: str) -> None:
     if config is not None:
         (tmp_path / "config.json").write_text(config)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         load_lmm(str(tmp_path))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -123,30 +123,32 @@ def test_missing_file(folder: Path, tmp_path: Path, missing: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def changed(folder: Path, to: Path, name: str, **settings: object) -> None:
-    """The model of ``folder`` in ``to``, with other ``settings`` in one of its JSON files."""
+def copy_with_settings(folder: Path, target: Path, name: str, **settings: object) -> None:
+    """Copy a model's folder, with changed ``settings`` in its JSON file ``name``."""
     for file in folder.iterdir():
         if file.name != name:
-            (to / file.name).symlink_to(file)
+            (target / file.name).symlink_to(file)
     values = json.loads((folder / name).read_text())
-    (to / name).write_text(json.dumps(values | settings))
+    (target / name).write_text(json.dumps(values | settings))
 
 
 def test_image_token_that_the_tokenizer_lacks(folder: Path, tmp_path: Path) -> None:
-    changed(folder, tmp_path, "config.json", image_token_index=99999)
+    copy_with_settings(folder, tmp_path, "config.json", image_token_index=99999)
     with pytest.raises(InputError, match="image token"):
         load_lmm(str(tmp_path))
 
 
 def test_processor_of_another_size(folder: Path, tmp_path: Path) -> None:
-    changed(folder, tmp_path, "preprocessor_config.json", crop_size={"height": 28, "width": 28})
+    copy_with_settings(
+        folder, tmp_path, "preprocessor_config.json", crop_size={"height": 28, "width": 28}
+    )
     adapter = load_lmm(str(tmp_path))
     with pytest.raises(InputError, match="crop_size"):
         adapter.build_prompt(PICTURE, "what?")
 
 
 def test_padding_processor_is_used_as_such(folder: Path, tmp_path: Path) -> None:
-    changed(
+    copy_with_settings(
         folder,
         tmp_path,
         "preprocessor_config.json",
@@ -160,7 +162,7 @@ def test_padding_processor_is_used_as_such(folder: Path, tmp_path: Path) -> None
 
 
 def test_squashing_processor_of_another_family(folder: Path, tmp_path: Path) -> None:
-    changed(
+    copy_with_settings(
         folder,
         tmp_path,
         "preprocessor_config.json",
@@ -178,24 +180,24 @@ def test_layers_on_several_devices(folder: Path) -> None:
         *(f"model.language_model.{part}" for part in ("layers.0", "layers.2", "norm")),
         "model.language_model.rotary_emb", "lm_head",
     ]  # fmt: skip
-    aside = ["model.vision_tower", "model.language_model.layers.1"]
-    parts = dict.fromkeys(names, "cpu") | dict.fromkeys(aside, "disk")
-    spread = load_lmm(str(folder), Placement(device_map=parts, dtype=torch.float32))
+    offloaded = ["model.vision_tower", "model.language_model.layers.1"]
+    device_map = dict.fromkeys(names, "cpu") | dict.fromkeys(offloaded, "disk")
+    spread = load_lmm(str(folder), Placement(device_map=device_map, dtype=torch.float32))
     assert next(spread.decoder_layers[1].parameters()).device.type == "meta"
     whole = load_lmm(str(folder))
-    for one in (spread, whole):
-        assert one.device.type == "cpu"
-    found, expected = (
-        trace_generation(one, one.build_prompt(PICTURE, "what is it?"), 5)[0]
-        for one in (spread, whole)
+    for adapter in (spread, whole):
+        assert adapter.device.type == "cpu"
+    trace, expected = (
+        trace_generation(adapter, adapter.build_prompt(PICTURE, "what is it?"), 5)[0]
+        for adapter in (spread, whole)
     )
-    assert found.token_ids.equal(expected.token_ids)
-    torch.testing.assert_close(found.attention, expected.attention, rtol=0, atol=2e-5)
+    assert trace.token_ids.equal(expected.token_ids)
+    torch.testing.assert_close(trace.attention, expected.attention, rtol=0, atol=2e-5)
 
 
 @pytest.fixture
 def wider_folder(folder: Path, tmp_path: Path) -> Path:
-    """With widths that four bits come in: blocks of 64, which some processors need whole."""
+    """The model with widths of 64, the block size of 4-bit weights, which some CPUs need whole."""
     target = tmp_path / "wider"
     shutil.copytree(folder, target)
     file = target / "config.json"
@@ -214,16 +216,16 @@ def test_weights_of_four_bits(wider_folder: Path) -> None:
         load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32
     )
     for placement in (Placement("cpu", None, None, config), Placement(quantization_config=config)):
-        small = load_lmm(str(wider_folder), placement)
-        kinds = {type(module).__name__ for module in small.decoder_layers.modules()}
+        quantized = load_lmm(str(wider_folder), placement)
+        kinds = {type(module).__name__ for module in quantized.decoder_layers.modules()}
         assert "Linear4bit" in kinds
         assert "Linear" not in kinds
-        trace, text = trace_generation(small, small.build_prompt(PICTURE, "what is it?"), 4)
-        assert text == small.generate(small.build_prompt(PICTURE, "what is it?"), 4).text
+        trace, text = trace_generation(quantized, quantized.build_prompt(PICTURE, "what is it?"), 4)
+        assert text == quantized.generate(quantized.build_prompt(PICTURE, "what is it?"), 4).text
         assert trace.attention.shape == (3, 4, 4, 8, 8)
 
 
-def test_package_that_is_not_there(folder: Path) -> None:
+def test_missing_package(folder: Path) -> None:
     with pytest.raises(InputError, match=r"cannot be loaded: .*EETQ") as caught:
         load_lmm(str(folder), Placement(quantization_config=EetqConfig()))
     assert "\n" not in str(caught.value)
@@ -234,7 +236,7 @@ def test_device_and_device_map_exclude_each_other() -> None:
         Placement(device="cpu", device_map="auto")
 
 
-def test_grounder_hands_the_placement_on() -> None:
+def test_grounder_passes_the_placement() -> None:
     grounder = Grounder.from_pretrained(device_map={"": "cpu"}, dtype="float16")
     assert grounder.adapter.dtype == torch.float16
     with pytest.raises(InputError, match="leave one out"):

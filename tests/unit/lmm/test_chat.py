@@ -1,4 +1,4 @@
-"""Chats as text and as tokens."""
+"""Chats rendered as text and encoded as tokens."""
 
 import pytest
 from PIL import Image
@@ -17,7 +17,7 @@ STRINGS = """{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ '\n' + m.con
 THOUGHTFUL = """{% for m in messages %}{% if m.role == 'assistant' %}assistant:<think/>\
 {{ m.content }}{% else %}user:{{ m.content }}{% endif %}{% endfor %}\
 {% if add_generation_prompt %}assistant:{% endif %}"""
-BLIND = "{% for m in messages %}{{ m.role }}{% endfor %}"
+WITHOUT_CONTENT = "{% for m in messages %}{{ m.role }}{% endfor %}"
 TEMPLATES = {"none": None, "parts": PARTS, "strings": STRINGS, "thoughtful": THOUGHTFUL}
 
 
@@ -27,11 +27,11 @@ def tokenizer_with(template: str | None) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def rendered(
+def render(
     tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None = None
 ) -> RenderedChat:
-    asked = Message("user", question, (Image.new("RGB", (2, 2)),))
-    return render_chat(tokenizer, "<image>", [asked], answer, "tiny")
+    message = Message("user", question, (Image.new("RGB", (2, 2)),))
+    return render_chat(tokenizer, "<image>", [message], answer, "tiny")
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -50,35 +50,35 @@ def test_question_and_answer_are_found_in_every_template(
     name: str, question: str, answer: str
 ) -> None:
     tokenizer = tokenizer_with(TEMPLATES[name])
-    chat = rendered(tokenizer, question, answer)
+    chat = render(tokenizer, question, answer)
     assert chat.answer_span is not None
     assert chat.text[slice(*chat.answer_span)] == answer
     assert chat.text.endswith(answer)
     assert chat.text[slice(*chat.question_span)] == question
     assert chat.text.count("<image>") == 1
-    opening = rendered(tokenizer, question)
+    opening = render(tokenizer, question)
     assert chat.text.startswith(opening.text)
     assert chat.question_span[0] >= opening.text.index("<image>") + len("<image>")
     encoded = encode_chat(tokenizer, chat, "<image>", ["<image>"])
     assert encoded.answer_offsets is not None
-    said = [answer[start:end] for start, end in encoded.answer_offsets]
-    assert said[0].startswith(answer[0])
+    texts = [answer[start:end] for start, end in encoded.answer_offsets]
+    assert texts[0].startswith(answer[0])
     assert encoded.answer_start + len(encoded.answer_offsets) == len(encoded.token_ids)
-    asked = encoded.token_ids[encoded.question_start :][: len(encoded.question_offsets)]
-    assert question in tokenizer.decode(asked)
+    question_ids = encoded.token_ids[encoded.question_start :][: len(encoded.question_offsets)]
+    assert question in tokenizer.decode(question_ids)
 
 
 def test_prompt_without_template_is_that_of_llava() -> None:
-    chat = rendered(tokenizer_with(None), "what?", "a cat")
+    chat = render(tokenizer_with(None), "what?", "a cat")
     assert chat.text == "USER: <image>\nwhat? ASSISTANT: a cat"
 
 
-def test_first_token_is_not_written_twice() -> None:
+def test_bos_token_is_not_added_twice() -> None:
     tokenizer = tokenizer_with(STRINGS)
-    encoded = encode_chat(tokenizer, rendered(tokenizer, "what?"), "<image>", ["<image>"])
+    encoded = encode_chat(tokenizer, render(tokenizer, "what?"), "<image>", ["<image>"])
     assert encoded.token_ids.count(tokenizer.bos_token_id) == 1
 
 
 def test_template_without_the_picture_is_refused() -> None:
     with pytest.raises(InputError, match="chat_template"):
-        rendered(tokenizer_with(BLIND), "what?")
+        render(tokenizer_with(WITHOUT_CONTENT), "what?")

@@ -1,4 +1,4 @@
-"""LMMs that no file was written for: read where transformers says enough, else told what lacks."""
+"""LMMs without a family file: loaded by the generic adapter, or refused with what is missing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,8 +29,8 @@ def save(adapter: LMMAdapter, folder: Path, processor: type[ProcessorMixin] | No
         adapter.tokenizer.save_pretrained(folder)
         adapter.image_processor.save_pretrained(folder)
     else:
-        make = cast(Callable[..., ProcessorMixin], processor)
-        whole = make(
+        build = cast(Callable[..., ProcessorMixin], processor)
+        saved = build(
             adapter.image_processor,
             adapter.tokenizer,
             patch_size=4,
@@ -38,17 +38,17 @@ def save(adapter: LMMAdapter, folder: Path, processor: type[ProcessorMixin] | No
             image_token="<image>",
             num_additional_image_tokens=1,
         )
-        whole.save_pretrained(folder)
+        saved.save_pretrained(folder)
     return str(folder)
 
 
 @pytest.fixture
 def no_families(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if nobody had written a file for any family."""
+    """Hide every family file."""
     monkeypatch.setattr(flmm.lmm.auto, "list_families", lambda: ())
 
 
-def test_unknown_family_is_read_like_its_own_processor_does(tmp_path: Path) -> None:
+def test_unknown_family_is_loaded(tmp_path: Path) -> None:
     tiny = GenericAdapter.build_tiny()
     loaded = load_lmm(save(tiny, tmp_path, LlavaProcessor))
     assert isinstance(loaded, GenericAdapter)
@@ -59,35 +59,37 @@ def test_unknown_family_is_read_like_its_own_processor_does(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("no_families")
-def test_known_family_reads_the_same_without_its_file(tmp_path: Path) -> None:
+def test_known_family_gets_the_same_prompt_without_its_file(tmp_path: Path) -> None:
     tiny = LlavaAdapter.build_tiny()
     loaded = load_lmm(save(tiny, tmp_path, LlavaProcessor))
     assert isinstance(loaded, GenericAdapter)
-    ours, theirs = (one.build_prompt(PICTURE, "what?", "a cat") for one in (loaded, tiny))
-    assert ours.picture_views[0][0].geometry == theirs.picture_views[0][0].geometry
-    assert ours.image_token_positions.equal(theirs.image_token_positions)
-    assert torch.equal(ours.inputs["input_ids"], theirs.inputs["input_ids"])
+    prompt, expected = (
+        adapter.build_prompt(PICTURE, "what?", "a cat") for adapter in (loaded, tiny)
+    )
+    assert prompt.picture_views[0][0].geometry == expected.picture_views[0][0].geometry
+    assert prompt.image_token_positions.equal(expected.image_token_positions)
+    assert torch.equal(prompt.inputs["input_ids"], expected.inputs["input_ids"])
 
 
 @pytest.mark.usefixtures("no_families")
 @pytest.mark.parametrize(
-    ("family", "processor", "told"),
+    ("family", "processor", "reason"),
     [
         (LlavaNextAdapter, LlavaNextProcessor, "it cuts pictures up"),
         (LlavaAdapter, None, "its own processor"),
         (Gemma3Adapter, None, "its own processor"),
     ],
 )
-def test_what_is_missing_is_told(
+def test_error_names_what_is_missing(
     tmp_path: Path,
     family: type[LMMAdapter],
     processor: type[ProcessorMixin] | None,
-    told: str,
+    reason: str,
 ) -> None:
     tiny = family.build_tiny()
     kind = tiny.model.config.model_type
     with pytest.raises(
-        InputError, match=rf"{told}.*write src/flmm/lmm/families/{kind}\.py"
+        InputError, match=rf"{reason}.*write src/flmm/lmm/families/{kind}\.py"
     ) as caught:
         load_lmm(save(tiny, tmp_path, processor))
     assert "\n" not in str(caught.value)
@@ -114,25 +116,27 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["lfm2_vl", "lfm3_vl", "molmo2"])
 def test_processors_that_need_torchvision(tmp_path: Path, kind: str) -> None:
     (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
-    told = rf"only for torchvision, which is not installed.*write src/flmm/lmm/families/{kind}\.py"
-    with pytest.raises(InputError, match=told) as caught:
+    message = (
+        rf"only for torchvision, which is not installed.*write src/flmm/lmm/families/{kind}\.py"
+    )
+    with pytest.raises(InputError, match=message) as caught:
         load_lmm(str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "message"),
     [
         ("lfm2_vl", "only for torchvision, and none for PIL"),
-        # Nothing of it is known to be missing, so its weights are looked for.
+        # No processor is known to be missing, so the weights are loaded, and missing.
         ("lfm3_vl", "cannot be loaded: .*model.safetensors"),
     ],
 )
-def test_torchvision_is_not_called_missing_where_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, told: str
+def test_installed_torchvision_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, message: str
 ) -> None:
     monkeypatch.setattr("flmm.lmm.generic.is_torchvision_available", lambda: True)
     (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         load_lmm(str(tmp_path))
     assert "not installed" not in str(caught.value)

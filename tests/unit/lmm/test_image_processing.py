@@ -1,4 +1,4 @@
-"""Where image processors put a picture, against what they really make of it."""
+"""The geometry of preprocessing steps, compared with what image processors really make."""
 
 import numpy as np
 import pytest
@@ -34,15 +34,15 @@ PADDED = LlavaImageProcessorPil(
 )
 
 
-def made(processor: PilBackend, picture: Image.Image) -> NDArray[np.float64]:
-    """(H, W, 3): the processor's canvas."""
+def process(processor: PilBackend, picture: Image.Image) -> NDArray[np.float64]:
+    """Return the processor's (H, W, 3) canvas."""
     values = processor(picture, return_tensors="np", do_rescale=False, do_normalize=False)
     pixels = values["pixel_values"][0]
     return np.asarray(pixels, dtype=np.float64).transpose(1, 2, 0)
 
 
-def placed(picture: Image.Image, geometry: ImageGeometry) -> NDArray[np.float64]:
-    """(H, W, 3): the picture resized and pasted as the geometry says, on black."""
+def paste(picture: Image.Image, geometry: ImageGeometry) -> NDArray[np.float64]:
+    """Return (H, W, 3): the picture resized and pasted on black as the geometry says."""
     height, width = geometry.resized
     resized = picture.resize((width, height), Image.Resampling.BICUBIC)
     canvas = Image.new("RGB", (geometry.canvas[1], geometry.canvas[0]))
@@ -65,12 +65,12 @@ def test_geometry_rebuilds_the_canvas_pixel_by_pixel(name: str, width: int, heig
             steps.compute_geometry((height, width), patch_size=4)
         return
     geometry = steps.compute_geometry((height, width), patch_size=4)
-    np.testing.assert_array_equal(placed(picture, geometry), made(WHOLE_PIXELS[name], picture))
+    np.testing.assert_array_equal(paste(picture, geometry), process(WHOLE_PIXELS[name], picture))
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_padded_picture_lies_where_the_geometry_says(width: int, height: int) -> None:
-    canvas = made(PADDED, Image.new("RGB", (width, height), (255, 255, 255)))[..., 0]
+    canvas = process(PADDED, Image.new("RGB", (width, height), (255, 255, 255)))[..., 0]
     geometry = PreprocessingSteps.from_image_processor(PADDED).compute_geometry(
         (height, width), patch_size=4
     )

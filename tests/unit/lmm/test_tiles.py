@@ -1,4 +1,4 @@
-"""Views of tiled pictures, and one view's maps on another's grid."""
+"""Views of tiled pictures, and resampling one view's maps to another's grid."""
 
 import pytest
 import torch
@@ -36,7 +36,8 @@ def test_coarse_view_stands_before_or_after_the_tiles() -> None:
 
 
 def test_padding_rows_are_left_out_and_newlines_skipped() -> None:
-    # A picture twice as broad as high on 2 × 2 tiles of 4 × 4 cells: a quarter above and below.
+    # A picture twice as broad as high on 2 × 2 tiles of 4 × 4 cells: a quarter is padding above,
+    # a quarter below.
     coarse, fine = any_resolution_views((50, 100), [[16, 16]], 8, 4, None)
     assert coarse.geometry.grid == (4, 4)
     assert fine.geometry == ImageGeometry((50, 100), (8, 16), (0, 0), (8, 16), (4, 8))
@@ -46,7 +47,7 @@ def test_padding_rows_are_left_out_and_newlines_skipped() -> None:
     )
 
 
-def test_too_many_cells_are_made_fewer() -> None:
+def test_too_many_cells_are_resized_to_fewer() -> None:
     _, fine = any_resolution_views((64, 64), [[32, 32]], 8, 4, 4)
     assert fine.geometry.grid == (8, 8)
     assert fine.geometry.canvas == (32, 32)
@@ -57,17 +58,17 @@ def test_picture_of_which_nothing_is_left_is_refused() -> None:
         any_resolution_views((1, 4000), [[16, 16]], 8, 4, None)
 
 
-def test_maps_of_a_whole_view_are_enlarged_as_torch_enlarges() -> None:
+def test_maps_of_a_whole_view_are_resampled_as_torch_does() -> None:
     maps = torch.rand(3, 2, 5, 4, 4)
     coarse = stretched_geometry((30, 50), (16, 16), (4, 4))
     fine = stretched_geometry((30, 50), (32, 48), (8, 12))
     expected = functional.interpolate(maps.flatten(0, 1), (8, 12), mode="bilinear")
-    brought = resample_to_grid(maps, coarse, fine)
-    torch.testing.assert_close(brought, expected.reshape(3, 2, 5, 8, 12))
+    resampled = resample_to_grid(maps, coarse, fine)
+    torch.testing.assert_close(resampled, expected.reshape(3, 2, 5, 8, 12))
 
 
-def test_maps_are_brought_to_where_the_picture_lies() -> None:
-    # The source shows the picture in its middle rows, the target fills its canvas with it.
+def test_maps_are_resampled_to_where_the_picture_lies() -> None:
+    # The picture is in the source's middle rows, and on the whole canvas of the target.
     source = ImageGeometry((10, 20), (10, 20), (5, 0), (20, 20), (4, 4))
     target = stretched_geometry((10, 20), (10, 20), (2, 4))
     maps = torch.arange(16.0).reshape(1, 4, 4)

@@ -18,17 +18,17 @@ def maps_of(region: Tensor, seed: int = 0) -> Tensor:
     return 0.02 * (region + 0.1 * noise)
 
 
-def test_finds_the_attended_region(region: Tensor) -> None:
+def test_mask_is_the_attended_region(region: Tensor) -> None:
     mask = compute_kmeans_mask(maps_of(region))
     assert mask.dtype == torch.bool
     assert torch.equal(mask, region)
 
 
-def test_brighter_cluster_wins_even_when_it_is_the_larger(region: Tensor) -> None:
+def test_mask_is_the_cluster_with_more_attention_even_if_larger(region: Tensor) -> None:
     assert torch.equal(compute_kmeans_mask(maps_of(~region)), ~region)
 
 
-def test_one_loud_head_does_not_outvote_the_rest(region: Tensor) -> None:
+def test_head_with_large_values_has_no_more_weight_than_others(region: Tensor) -> None:
     maps = maps_of(region)
     maps[0] = 0
     maps[0, 0, :] = 50.0
@@ -40,11 +40,11 @@ def test_same_maps_give_the_same_mask() -> None:
     assert torch.equal(compute_kmeans_mask(maps), compute_kmeans_mask(maps))
 
 
-def test_flat_attention_finds_nothing() -> None:
+def test_uniform_attention_gives_an_empty_mask() -> None:
     assert not compute_kmeans_mask(torch.full((3, 4, 5), 0.2)).any()
 
 
 @pytest.mark.parametrize("maps", [torch.ones(4, 5), torch.full((2, 4, 5), float("nan"))])
-def test_wrong_attention_is_the_users_mistake(maps: Tensor) -> None:
+def test_wrong_attention_raises_input_error(maps: Tensor) -> None:
     with pytest.raises(InputError, match="finite"):
         compute_kmeans_mask(maps)

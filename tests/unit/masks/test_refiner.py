@@ -42,11 +42,11 @@ def test_pictures_of_any_size_are_encoded_together(refiner: MaskRefiner) -> None
     torch.testing.assert_close(together[1:], refiner.encode(second), atol=1e-4, rtol=1e-4)
 
 
-def test_encoding_leaves_no_graph(refiner: MaskRefiner) -> None:
+def test_embeddings_require_no_gradient(refiner: MaskRefiner) -> None:
     assert not refiner.encode(picture(32, 48)).requires_grad
 
 
-def test_wrong_pictures_are_the_users_mistake(refiner: MaskRefiner) -> None:
+def test_wrong_pictures_raise_input_error(refiner: MaskRefiner) -> None:
     with pytest.raises(InputError, match="float64"):
         refiner.encode(picture(32, 48).astype(np.float64))
     with pytest.raises(InputError, match=r"\(32, 48\)"):
@@ -65,7 +65,7 @@ def test_embeddings_of_another_sam_are_refused(
 def test_phrases_of_mixed_length_come_back_in_order(
     refiner: MaskRefiner, text_prompts: list[Tensor]
 ) -> None:
-    # A square picture has no border, the one thing that the phrases of a picture share.
+    # A square picture has no border, the value of which depends on all of a picture's phrases.
     logits = torch.randn(4, 16, 16)
     embeddings = refiner.encode(picture(*SQUARE.picture))
     together = refiner(logits, text_prompts, SQUARE, embeddings)
@@ -75,7 +75,7 @@ def test_phrases_of_mixed_length_come_back_in_order(
 
 
 @pytest.mark.parametrize("geometry", [PADDED, CROPPED])
-def test_phrases_of_several_pictures_are_as_those_of_each(
+def test_phrases_of_several_pictures_equal_those_of_each(
     refiner: MaskRefiner,
     mask_logits: Tensor,
     text_prompts: list[Tensor],
@@ -83,21 +83,21 @@ def test_phrases_of_several_pictures_are_as_those_of_each(
 ) -> None:
     embeddings = refiner.encode(picture(32, 48), picture(32, 48, seed=1))
     owner = torch.tensor([1, 0, 0, 1])
-    mask_logits[0] -= 30  # a border value that the other picture must not see
+    mask_logits[0] -= 30  # a border value that must not reach the other picture
     together = refiner(mask_logits, text_prompts, geometry, embeddings, owner)
     assert together.shape == (4, 32, 48)
     for index in (0, 1):
-        mine = (owner == index).nonzero().flatten()
+        phrases = (owner == index).nonzero().flatten()
         alone = refiner(
-            mask_logits[mine],
-            [text_prompts[phrase] for phrase in mine.tolist()],
+            mask_logits[phrases],
+            [text_prompts[phrase] for phrase in phrases.tolist()],
             geometry,
             embeddings[[index]],
         )
-        torch.testing.assert_close(together[mine], alone, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(together[phrases], alone, atol=1e-4, rtol=1e-4)
 
 
-def test_low_resolution_is_sams_own_before_upsampling(
+def test_low_resolution_logits_are_those_before_upsampling(
     refiner: MaskRefiner, mask_logits: Tensor, text_prompts: list[Tensor]
 ) -> None:
     embeddings = refiner.encode(picture(*SQUARE.picture))
@@ -108,7 +108,7 @@ def test_low_resolution_is_sams_own_before_upsampling(
     torch.testing.assert_close(refiner(mask_logits, text_prompts, SQUARE, embeddings), expected)
 
 
-def test_low_resolution_is_cut_to_the_picture(
+def test_low_resolution_logits_are_cropped_to_the_picture(
     refiner: MaskRefiner, mask_logits: Tensor, text_prompts: list[Tensor]
 ) -> None:
     embeddings = refiner.encode(picture(32, 48))
@@ -116,15 +116,15 @@ def test_low_resolution_is_cut_to_the_picture(
     assert low.shape == (4, 21, 32)
 
 
-def test_empty_mask_is_boxed_as_the_whole_picture(text_prompts: list[Tensor]) -> None:
+def test_box_of_an_empty_mask_is_the_whole_picture(text_prompts: list[Tensor]) -> None:
     refiner = MaskRefiner(tiny_sam(), use_mask=False).eval()
     embeddings = refiner.encode(picture(32, 48))
-    nothing = refiner(torch.full((4, 11, 16), -5.0), text_prompts, PADDED, embeddings)
-    everything = refiner(torch.full((4, 11, 16), 5.0), text_prompts, PADDED, embeddings)
+    empty = refiner(torch.full((4, 11, 16), -5.0), text_prompts, PADDED, embeddings)
+    full = refiner(torch.full((4, 11, 16), 5.0), text_prompts, PADDED, embeddings)
     corner = torch.full((4, 11, 16), -5.0)
     corner[:, :3, :3] = 5.0
-    assert torch.equal(nothing, everything)
-    assert not torch.allclose(nothing, refiner(corner, text_prompts, PADDED, embeddings))
+    assert torch.equal(empty, full)
+    assert not torch.allclose(empty, refiner(corner, text_prompts, PADDED, embeddings))
 
 
 def test_gradients_reach_prompts_but_not_the_vision_encoder(
@@ -153,7 +153,7 @@ def test_every_trainable_weight_gets_a_gradient(
         assert parameter.requires_grad == (parameter.grad is not None), name
 
 
-def test_no_prompt_at_all_is_sams_own_guess(mask_logits: Tensor) -> None:
+def test_refiner_without_prompts_gives_all_phrases_the_same_mask(mask_logits: Tensor) -> None:
     refiner = MaskRefiner(tiny_sam(), use_mask=False, use_box=False, use_text=False)
     embeddings = refiner.encode(picture(32, 48))
     refined = refiner(mask_logits, [], PADDED, embeddings)
@@ -161,7 +161,7 @@ def test_no_prompt_at_all_is_sams_own_guess(mask_logits: Tensor) -> None:
     assert torch.equal(refined[0], refined[3])
 
 
-def test_missing_sam_is_the_users_mistake() -> None:
+def test_missing_sam_raises_input_error() -> None:
     with pytest.raises(InputError, match="no-such-folder") as caught:
         load_sam("./no-such-folder")
     assert "\n" not in str(caught.value)

@@ -9,13 +9,13 @@ from flmm.masks.selector import KeywordSelector, select_phrases, select_stable_p
 
 
 def offsets(text: str) -> list[tuple[int, int]]:
-    """One token a word, with the blank before it, and one for each other character."""
+    """Return the offsets of one token a word, with the space before it, and one a sign."""
     return [match.span() for match in re.finditer(r"\s?\w+|[^\w\s]", text)]
 
 
-def phrases(text: str, chosen: set[str], threshold: float = 0.3) -> list[str]:
+def phrases(text: str, keywords: set[str], threshold: float = 0.3) -> list[str]:
     spans = offsets(text)
-    logits = torch.tensor([4.0 if text[a:b].strip() in chosen else -4.0 for a, b in spans])
+    logits = torch.tensor([4.0 if text[a:b].strip() in keywords else -4.0 for a, b in spans])
     return [text[a:b] for a, b in select_phrases(text, spans, logits, threshold)]
 
 
@@ -24,7 +24,7 @@ def test_neighbouring_words_become_one_phrase() -> None:
     assert phrases(text, {"small", "cat", "the", "mat"}) == ["small cat", "the mat"]
 
 
-def test_punctuation_parts_phrases() -> None:
+def test_punctuation_separates_phrases() -> None:
     assert phrases("a cat, dog (bird)", {"cat", "dog", "bird", ","}) == ["cat", "dog", "bird"]
 
 
@@ -36,8 +36,7 @@ def test_nothing_selected_gives_nothing() -> None:
 def test_words_score_is_the_mean_of_its_tokens() -> None:
     text = "giraffe"
     spans = [(0, 3), (3, 7)]
-    chances = torch.tensor([0.8, 0.3])
-    logits = chances.logit()
+    logits = torch.tensor([0.8, 0.3]).logit()
     assert select_phrases(text, spans, logits, threshold=0.54) == [(0, 7)]
     assert select_phrases(text, spans, logits, threshold=0.56) == []
 
@@ -49,7 +48,7 @@ def test_hyphens_and_apostrophes_stay_inside_a_word() -> None:
     assert [text[a:b] for a, b in select_phrases(text, spans, logits)] == ["dog's ice-cream"]
 
 
-def test_tokens_without_text_are_passed_over() -> None:
+def test_tokens_without_text_are_ignored() -> None:
     assert select_phrases("cat", [(0, 0), (0, 3), (3, 3)], torch.tensor([-9.0, 4.0, -9.0])) == [
         (0, 3)
     ]
@@ -60,7 +59,7 @@ def test_offsets_count_code_points() -> None:
     assert select_phrases(text, [(0, 1), (1, 9)], torch.tensor([4.0, 4.0])) == [(2, 9)]
 
 
-def test_offsets_and_logits_must_pair() -> None:
+def test_offsets_and_logits_of_different_length_raise() -> None:
     with pytest.raises(ValueError, match="argument"):
         select_phrases("cat", [(0, 3)], torch.zeros(2))
 
@@ -80,38 +79,38 @@ def test_selector_learns_from_hidden_states() -> None:
 
 
 @given(st.lists(st.tuples(st.text("ab'- ,", min_size=1, max_size=4), st.booleans()), max_size=12))
-def test_what_is_settled_stays(tokens: list[tuple[str, bool]]) -> None:
-    """Each beginning of a text settles phrases of the whole text, and no other."""
+def test_stable_phrases_are_the_first_of_the_whole_text(tokens: list[tuple[str, bool]]) -> None:
     spans = []
     text = ""
-    for said, _ in tokens:
-        spans.append((len(text), len(text) + len(said)))
-        text += said
-    logits = torch.tensor([4.0 if chosen else -4.0 for _, chosen in tokens])
-    whole = select_phrases(text, spans, logits)
-    told = 0
+    for token, _ in tokens:
+        spans.append((len(text), len(text) + len(token)))
+        text += token
+    logits = torch.tensor([4.0 if selected else -4.0 for _, selected in tokens])
+    phrases = select_phrases(text, spans, logits)
+    num_stable = 0
     for count in range(len(tokens) + 1):
-        for known in range(max(count - 2, 0), count + 1):
-            beginning = text[: spans[count - 1][1] if count else 0]
-            settled = select_stable_phrases(beginning, spans[:count], logits[:known])
-            assert settled == whole[: len(settled)]
-        assert len(settled) >= told
-        told = len(settled)
+        for num_logits in range(max(count - 2, 0), count + 1):
+            prefix = text[: spans[count - 1][1] if count else 0]
+            stable = select_stable_phrases(prefix, spans[:count], logits[:num_logits])
+            assert stable == phrases[: len(stable)]
+        assert len(stable) >= num_stable
+        num_stable = len(stable)
 
 
-def test_phrases_settle_with_the_next_word() -> None:
+def test_phrase_is_stable_after_the_next_word() -> None:
     text = "There is a small cat on the mat"
     spans = offsets(text)
     logits = torch.tensor([4.0 if text[a:b].strip() in ("small", "cat") else -4.0
                            for a, b in spans])  # fmt: skip
 
-    def settled(words: int, known: int) -> list[tuple[int, int]]:
-        return select_stable_phrases(text[: spans[words - 1][1]], spans[:words], logits[:known])
+    def stable(words: int, num_logits: int) -> list[tuple[int, int]]:
+        end = spans[words - 1][1]
+        return select_stable_phrases(text[:end], spans[:words], logits[:num_logits])
 
-    assert settled(5, 5) == []  # "cat" may become "cats"
-    assert settled(6, 6) == []  # "on" may become "ones"
-    assert settled(7, 5) == []  # nobody knows yet whether "on" is a part of it
-    assert settled(7, 6) == [(11, 20)]
+    assert stable(5, 5) == []  # "cat" may become "cats"
+    assert stable(6, 6) == []  # "on" may become "ones"
+    assert stable(7, 5) == []  # "on" has no logit yet, so it may belong to the phrase
+    assert stable(7, 6) == [(11, 20)]
     comma = "a cat, a"
     first = offsets(comma)[:3]
     assert select_stable_phrases(comma[:6], first, torch.tensor([4.0, 4.0])) == [(0, 5)]

@@ -22,7 +22,7 @@ def decoder() -> MaskDecoder:
         ((64, 64), (64, 64)), ((24, 72), (24, 72)), ((70, 96), (70, 96)),
     ],
 )  # fmt: skip
-def test_longer_side_is_enlarged_to_64_and_never_shrunk(
+def test_longer_side_is_upsampled_to_64_and_never_downsampled(
     grid: tuple[int, int], size: tuple[int, int]
 ) -> None:
     decoder = MaskDecoder(2, base_channels=2)
@@ -35,7 +35,7 @@ def test_scale_of_a_map_does_not_matter(decoder: MaskDecoder) -> None:
     torch.testing.assert_close(decoder(attention * scales), decoder(attention))
 
 
-def test_phrases_do_not_see_each_other(decoder: MaskDecoder) -> None:
+def test_phrases_are_decoded_independently(decoder: MaskDecoder) -> None:
     attention = torch.rand(3, 6, 5, 7)
     alone = torch.cat([decoder(attention[phrase : phrase + 1]) for phrase in range(3)])
     torch.testing.assert_close(decoder(attention), alone)
@@ -54,7 +54,7 @@ def test_half_precision_attention_is_summed_exactly(decoder: MaskDecoder) -> Non
 
 
 @pytest.mark.parametrize("grid", [(24, 24), (5, 7), (7, 5), (49, 13), (70, 81), (1, 1), (1, 9)])
-def test_enlarging_convolution_is_the_steps_one_by_one(grid: tuple[int, int]) -> None:
+def test_upsampling_convolution_equals_its_separate_steps(grid: tuple[int, int]) -> None:
     convolution = UpsamplingConvolution(6, 4, longer_side=20, pad_multiple=8).double()
     maps = torch.rand(2, 6, *grid, dtype=torch.float64)
     scale = max(20 / max(grid), 1) * (1 + 1e-9)
@@ -66,7 +66,7 @@ def test_enlarging_convolution_is_the_steps_one_by_one(grid: tuple[int, int]) ->
     torch.testing.assert_close(convolution(maps), expected, atol=1e-5, rtol=0)
 
 
-def test_projecting_before_doubling_is_projecting_after() -> None:
+def test_projection_before_upsampling_equals_projection_after() -> None:
     stage = UpStage(8, 4)
     scramble(stage)
     coarse, skipped = torch.randn(2, 8, 3, 5), torch.randn(2, 4, 6, 10)
@@ -83,7 +83,7 @@ def test_every_weight_is_trained(decoder: MaskDecoder) -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_wrong_number_of_maps_is_the_users_mistake(decoder: MaskDecoder) -> None:
+def test_wrong_number_of_maps_raises_input_error(decoder: MaskDecoder) -> None:
     with pytest.raises(InputError, match=r"\(1, 5, 4, 4\).*6"):
         decoder(torch.rand(1, 5, 4, 4))
 

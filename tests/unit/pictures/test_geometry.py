@@ -16,21 +16,21 @@ from flmm.pictures.geometry import (
 from flmm.types import ImageGeometry
 
 
-def test_padding_is_cut_as_the_published_heads_saw() -> None:
+def test_padding_is_cropped_as_in_the_published_heads() -> None:
     geometry = ImageGeometry((64, 96), (64, 96), (16, 0), (96, 96), (12, 12))
     rows = torch.arange(64.0)[:, None].expand(64, 64)
-    cut = crop_to_picture(rows, geometry)
-    assert cut.shape == (43, 64)
-    assert cut[:, 0].tolist() == list(range(10, 53))
+    cropped = crop_to_picture(rows, geometry)
+    assert cropped.shape == (43, 64)
+    assert cropped[:, 0].tolist() == list(range(10, 53))
 
 
-def test_picture_that_fills_the_canvas_is_not_cut() -> None:
+def test_picture_that_fills_the_canvas_is_not_cropped() -> None:
     logits = torch.randn(2, 16, 16)
     assert torch.equal(crop_to_picture(logits, SQUARE), logits)
     assert torch.equal(crop_to_picture(logits, CROPPED), logits)
 
 
-def test_left_padding_is_cut_from_columns() -> None:
+def test_left_padding_is_cropped_from_columns() -> None:
     geometry = ImageGeometry((80, 51), (96, 61), (0, 17), (96, 96), (12, 12))
     columns = torch.arange(64.0).expand(64, 64)
     assert crop_to_picture(columns, geometry)[0].tolist() == list(range(11, 52))
@@ -45,18 +45,18 @@ def test_cropped_part_gets_a_negative_logit() -> None:
     torch.testing.assert_close(picture, expected)
 
 
-def test_padded_picture_is_resized_whole() -> None:
+def test_padded_picture_is_resized_completely() -> None:
     picture = resize_to_picture(torch.full((1, 11, 16), 5.0), PADDED)
     torch.testing.assert_close(picture, torch.full((1, 32, 48), 5.0))
 
 
-def test_resize_takes_pixel_centres() -> None:
+def test_resize_interpolates_between_pixel_centres() -> None:
     geometry = ImageGeometry((1, 4), (1, 2), (0, 0), (1, 2), (1, 2))
     picture = resize_to_picture(torch.tensor([[[0.0, 1.0]]]), geometry)
     torch.testing.assert_close(picture, torch.tensor([[[0.0, 0.25, 0.75, 1.0]]]))
 
 
-def test_outside_is_each_phrases_own_and_at_most_minus_one() -> None:
+def test_background_logit_is_each_phrases_minimum_and_at_most_minus_one() -> None:
     logits = torch.tensor([[[3.0, 2.0]], [[-7.0, 2.0]]])
     assert background_logit(logits).tolist() == [-1.0, -7.0]
 
@@ -81,23 +81,23 @@ def test_any_geometry_gives_logits_of_the_whole_picture(
 ) -> None:
     top, left = (round(share[axis] * (canvas[axis] - resized[axis])) for axis in (0, 1))
     geometry = ImageGeometry(picture, resized, (top, left), canvas, (1, 1))
-    cut = crop_to_picture(torch.ones(1, *size), geometry)
-    assert cut.numel() > 0
-    placed = place_on_picture(cut, geometry, picture, torch.tensor([-2.0]))
+    cropped = crop_to_picture(torch.ones(1, *size), geometry)
+    assert cropped.numel() > 0
+    placed = place_on_picture(cropped, geometry, picture, torch.tensor([-2.0]))
     assert placed.shape == (1, *picture)
     assert set(placed.round(decimals=4).flatten().tolist()) <= {-2.0, 1.0}
     assert placed.amax() > 0
 
 
 @given(st.integers(0, 2**12 - 1))
-def test_box_is_that_of_a_slow_search(bits: int) -> None:
+def test_mask_box_agrees_with_numpy(bits: int) -> None:
     mask = torch.tensor([bool(bits >> index & 1) for index in range(12)]).view(3, 4)
     rows, columns = np.nonzero(mask.numpy())
     expected = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) if len(rows) else None
     assert mask_box(mask) == expected
 
 
-def test_boxes_of_many_masks_at_once() -> None:
+def test_boxes_of_several_masks() -> None:
     masks = torch.zeros(2, 5, 6, dtype=torch.bool)
     masks[1, 1:4, 2] = True
     assert mask_boxes(masks).tolist() == [[0, 0, 0, 0], [2, 1, 3, 4]]

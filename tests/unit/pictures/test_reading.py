@@ -1,4 +1,4 @@
-"""Every sort of picture file that a user may hand in, and every sort that is none."""
+"""Reading of picture files in all formats, and of files that are not pictures."""
 
 import struct
 import zlib
@@ -25,7 +25,7 @@ def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(values)
 
 
-def refusal(picture: str | Path) -> str:
+def error_message(picture: str | Path) -> str:
     with pytest.raises(InputError) as caught:
         read_picture(picture)
     message = str(caught.value)
@@ -72,7 +72,7 @@ def test_other_arrays_are_refused(array: np.ndarray[tuple[int, ...], np.dtype[np
 def test_exif_rotation_is_applied(tmp_path: Path, orientation: int) -> None:
     upright = Image.new("RGB", (32, 16), WHITE)
     upright.paste(RED, (0, 0, 8, 8))
-    # What a camera stores: the upright picture turned the other way round.
+    # What a camera stores: the upright picture with the inverse of the EXIF rotation.
     stored = {
         1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
         4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
@@ -88,7 +88,7 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int) -> None:
     assert np.array_equal(np.asarray(picture), np.asarray(upright))
 
 
-def test_transparency_lies_on_white(tmp_path: Path) -> None:
+def test_transparency_becomes_white(tmp_path: Path) -> None:
     layer = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
     layer.putpixel((1, 0), (255, 0, 0, 128))
     layer.save(tmp_path / "alpha.png")
@@ -97,7 +97,7 @@ def test_transparency_lies_on_white(tmp_path: Path) -> None:
     assert colour(picture, 1) == (255, 127, 127)
 
 
-def test_transparency_of_palettes_and_greys_lies_on_white(tmp_path: Path) -> None:
+def test_transparency_of_palettes_and_greys_becomes_white(tmp_path: Path) -> None:
     palette = Image.new("P", (2, 1), 0)
     palette.putpalette([255, 0, 0, 0, 0, 255])
     palette.putpixel((1, 0), 1)
@@ -107,7 +107,7 @@ def test_transparency_of_palettes_and_greys_lies_on_white(tmp_path: Path) -> Non
     assert colour(read_picture(Image.new("LA", (1, 1), (0, 0)))) == WHITE
 
 
-def test_cmyk(tmp_path: Path) -> None:
+def test_cmyk_pictures(tmp_path: Path) -> None:
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "ink.tiff")
     assert colour(read_picture(tmp_path / "ink.tiff")) == RED
     Image.new("CMYK", (8, 8), (0, 0, 0, 0)).save(tmp_path / "paper.jpg")
@@ -117,7 +117,7 @@ def test_cmyk(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "suffix"), [("I;16", "png"), ("I;16", "tiff"), ("I", "tiff"), ("I", "pgm")]
 )
-def test_16_bits(tmp_path: Path, mode: str, suffix: str) -> None:
+def test_16_bit_pictures(tmp_path: Path, mode: str, suffix: str) -> None:
     values = np.array([[0, 257 * 100, 65535]], dtype=np.uint16 if mode == "I;16" else np.int32)
     image = Image.fromarray(values)
     assert image.mode == mode
@@ -128,7 +128,7 @@ def test_16_bits(tmp_path: Path, mode: str, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(("values", "white"), [((0.0, 0.4, 1.0), 255), ((0.0, 102.0, 255.0), 255)])
-def test_fractions(values: tuple[float, ...], white: int) -> None:
+def test_float_pictures(values: tuple[float, ...], white: int) -> None:
     picture = read_picture(Image.fromarray(np.array([values], dtype=np.float32)))
     assert [colour(picture, x)[0] for x in range(3)] == [0, 102, white]
 
@@ -139,7 +139,7 @@ def test_other_modes(mode: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
-def test_animations_show_their_first_frame(tmp_path: Path, suffix: str) -> None:
+def test_first_frame_of_an_animation_is_read(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (6, 4), shade) for shade in (RED, GREEN, BLUE)]
     path = tmp_path / f"moving.{suffix}"
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=50)
@@ -154,73 +154,75 @@ def test_extreme_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
     assert read_picture(tmp_path / "odd.png").size == size
 
 
-def test_missing_folder_and_empty(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "none.png") == (
+def test_missing_file_folder_and_empty_file(tmp_path: Path) -> None:
+    assert error_message(tmp_path / "none.png") == (
         f"there is no picture '{tmp_path / 'none.png'}'; check the path"
     )
-    assert "is a folder; give a picture file" in refusal(str(tmp_path))
+    assert "is a folder; give a picture file" in error_message(str(tmp_path))
     (tmp_path / "empty.png").touch()
-    assert "empty.png' is empty (0 bytes)" in refusal(tmp_path / "empty.png")
+    assert "empty.png' is empty (0 bytes)" in error_message(tmp_path / "empty.png")
 
 
 @pytest.mark.parametrize("name", ["bad\nname.png", "nul\0.png", "x" * 300])
-def test_odd_names(tmp_path: Path, name: str) -> None:
-    assert name[:3] in refusal(str(tmp_path / name))
+def test_unusual_file_names(tmp_path: Path, name: str) -> None:
+    assert name[:3] in error_message(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(
     "content",
     [b"just words", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"<svg/>", b"\x89PNG"],
 )
-def test_not_an_image(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_pictures(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "words.png"
     path.write_bytes(content)
-    assert refusal(path) == (
+    assert error_message(path) == (
         f"'{path}' is not a picture that flmm can read; give a PNG, JPEG, WebP, GIF or TIFF file"
     )
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tiff", "avif"])
 @pytest.mark.parametrize("kept", [0.5, 0.9])
-def test_truncated(tmp_path: Path, suffix: str, kept: float) -> None:
+def test_truncated_files(tmp_path: Path, suffix: str, kept: float) -> None:
     path = tmp_path / f"short.{suffix}"
     noise(64, 64).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
-    assert f"short.{suffix}' " in refusal(path)
+    assert f"short.{suffix}' " in error_message(path)
 
 
-def test_damaged_inside(tmp_path: Path) -> None:
+def test_file_with_damaged_content(tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
     noise(64, 64).save(path)
     content = bytearray(path.read_bytes())
     content[200:400] = bytes(200)
     path.write_bytes(bytes(content))
-    assert "broken.png' " in refusal(path)
+    assert "broken.png' " in error_message(path)
 
 
-def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_without_read_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     path = tmp_path / "secret.png"
     noise(4, 4).save(path)
     monkeypatch.setattr(Image, "open", deny)
-    assert refusal(path) == f"'{path}' cannot be read (Permission denied); check the file"
+    assert error_message(path) == f"'{path}' cannot be read (Permission denied); check the file"
 
 
-def test_strips_are_refused_whose_square_no_memory_holds(tmp_path: Path) -> None:
+def test_picture_with_a_side_over_the_limit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "strip.png"
     noise(16_001, 1).save(path)
-    assert refusal(path) == (f"'{path}' has 16001 x 1 pixels; cut it to sides of at most 16000")
+    assert error_message(path) == (
+        f"'{path}' has 16001 x 1 pixels; cut it to sides of at most 16000"
+    )
     noise(2, 16_000).save(path)
     assert read_picture(path).size == (2, 16_000)
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [9_000, 12_000, 40_000])
-def test_bombs_are_refused_by_their_header(tmp_path: Path, side: int) -> None:
-    """Nothing but a header is there, so decoding it would be told as damage."""
+def test_decompression_bomb_is_refused_by_its_header(tmp_path: Path, side: int) -> None:
+    """The file has a header only, so decoding it would be reported as damage."""
     assert side**2 > MAX_PIXELS
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     path = tmp_path / "bomb.png"
@@ -228,6 +230,6 @@ def test_bombs_are_refused_by_their_header(tmp_path: Path, side: int) -> None:
         file.write(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(header)) + b"IHDR" + header)
         file.write(struct.pack(">I", zlib.crc32(b"IHDR" + header)))
         file.write(struct.pack(">I", 4) + b"IDAT" + b"\x78\x9c\x03\x00" + struct.pack(">I", 0))
-    message = refusal(path)
+    message = error_message(path)
     assert f"bomb.png' has {'too many' if side > 13_000 else side}" in message
     assert "64 million pixels" in message

@@ -1,4 +1,4 @@
-"""The report's comparisons against slow definitions, its intervals, and what it keeps on disk."""
+"""The report's overlaps and maps against slow references, intervals, tables on disk."""
 
 from pathlib import Path
 
@@ -29,15 +29,15 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 def test_threshold_overlaps_match_each_mask() -> None:
     maps = random(3, 9, 7)
-    # A value that is a level itself is not above it.
+    # A value equal to a threshold is not above it.
     maps[0, 0, :3] = torch.tensor([0.0, THRESHOLDS[4], 1.0])
-    truth, known = random(9, 7, seed=1) > 0.6, random(9, 7, seed=2) > 0.2
-    found = threshold_overlaps(maps, truth, known)
-    for number, one in enumerate(maps):
-        for place, level in enumerate(THRESHOLDS):
-            mask = (one > torch.tensor(level)) & known
-            assert found.intersection[number, place] == (mask & truth).sum()
-            assert found.union[number, place] == (mask | (truth & known)).sum()
+    truth, valid = random(9, 7, seed=1) > 0.6, random(9, 7, seed=2) > 0.2
+    overlap = threshold_overlaps(maps, truth, valid)
+    for map_index, values in enumerate(maps):
+        for index, threshold in enumerate(THRESHOLDS):
+            mask = (values > torch.tensor(threshold)) & valid
+            assert overlap.intersection[map_index, index] == (mask & truth).sum()
+            assert overlap.union[map_index, index] == (mask | (truth & valid)).sum()
 
 
 def test_best_map_is_chosen_at_its_best_threshold() -> None:
@@ -45,40 +45,40 @@ def test_best_map_is_chosen_at_its_best_threshold() -> None:
     truth[2:5, 3:6] = True
     noise = normalise_by_max(random(8, 8))
     exact = torch.where(truth, 0.62, 0.55)
-    choice = ThresholdSearch()
-    choice.add(threshold_overlaps(torch.stack([noise, exact]), truth, torch.ones_like(truth)))
-    chosen = choice.best_thresholds()
-    assert chosen is not None
-    assert chosen.best_index(range(2)) == 1
-    assert chosen.scores[1] == 1
-    assert 0.55 <= chosen.thresholds[1] < 0.62
+    search = ThresholdSearch()
+    search.add(threshold_overlaps(torch.stack([noise, exact]), truth, torch.ones_like(truth)))
+    best = search.best_thresholds()
+    assert best is not None
+    assert best.best_index(range(2)) == 1
+    assert best.scores[1] == 1
+    assert 0.55 <= best.thresholds[1] < 0.62
     assert ThresholdSearch().best_thresholds() is None
 
 
 def test_candidates_are_the_mean_the_layers_and_the_heads() -> None:
     attention = random(6, 4, 4)
-    found = candidate_maps(attention, 3, GEOMETRY, (12, 12))
-    assert found.shape == (1 + 2 + 6, 12, 12)
-    assert torch.allclose(found.amax((1, 2)), torch.ones(9))
+    maps = candidate_maps(attention, 3, GEOMETRY, (12, 12))
+    assert maps.shape == (1 + 2 + 6, 12, 12)
+    assert torch.allclose(maps.amax((1, 2)), torch.ones(9))
     for layer in range(2):
-        heads = found[3 + 3 * layer : 6 + 3 * layer]
-        assert torch.allclose(found[1 + layer], normalise_by_max(heads.mean(0)))
-    assert torch.allclose(found[0], normalise_by_max(found[3:].mean(0)))
+        heads = maps[3 + 3 * layer : 6 + 3 * layer]
+        assert torch.allclose(maps[1 + layer], normalise_by_max(heads.mean(0)))
+    assert torch.allclose(maps[0], normalise_by_max(maps[3:].mean(0)))
 
 
 def test_similarity_is_the_mean_cosine_scaled() -> None:
     phrase, image = random(2, 3, 5) - 0.5, random(2, 4, 6, 5, seed=1) - 0.5
-    found = similarity_maps(phrase, image)
+    maps = similarity_maps(phrase, image)
     for layer in range(2):
-        slow = torch.zeros(4, 6)
+        expected = torch.zeros(4, 6)
         for row in range(4):
             for column in range(6):
                 for token in range(3):
-                    slow[row, column] += torch.cosine_similarity(
+                    expected[row, column] += torch.cosine_similarity(
                         phrase[layer, token], image[layer, row, column], dim=0
                     )
-        slow = (slow - slow.min()) / (slow.max() - slow.min())
-        assert torch.allclose(found[layer], slow, atol=1e-5)
+        expected = (expected - expected.min()) / (expected.max() - expected.min())
+        assert torch.allclose(maps[layer], expected, atol=1e-5)
 
 
 def build_table(iou: list[float], pictures: list[int]) -> OverlapTable:
@@ -97,7 +97,7 @@ def test_scores_and_their_intervals() -> None:
     (score,) = table.compute_scores(table.select_rows("caption"))
     assert score.phrases == 4
     assert score.cumulative_iou.value == pytest.approx(50)
-    # Of two pictures, the resamples are one of them twice, or both.
+    # A resample of two pictures has one of them twice, or both.
     assert (score.mean_iou.low, score.mean_iou.high) == pytest.approx((30, 70))
     (things,) = table.compute_scores(table.select_rows(None, "things"))
     assert things.mean_iou.value == pytest.approx(40)
@@ -112,15 +112,15 @@ def test_table_is_saved_and_loaded(tmp_path: Path) -> None:
     table = build_table([0.2, 0.4], [0, 1])
     file = tmp_path / "rows.safetensors"
     table.save(file)
-    again = OverlapTable.load(file)
-    assert again is not None
-    assert torch.equal(again.intersection, table.intersection)
+    loaded = OverlapTable.load(file)
+    assert loaded is not None
+    assert torch.equal(loaded.intersection, table.intersection)
     file.write_bytes(file.read_bytes()[:-5])
     assert OverlapTable.load(file) is None
     assert OverlapTable.load(tmp_path / "nothing") is None
 
 
-def test_a_source_too_small_is_refused(tmp_path: Path) -> None:
+def test_source_data_are_split_and_too_few_are_refused(tmp_path: Path) -> None:
     from flmm.data.fixtures import write_plain
 
     write_plain(tmp_path, 5)
@@ -130,15 +130,15 @@ def test_a_source_too_small_is_refused(tmp_path: Path) -> None:
     pictures = [sample.picture for part in (data.measured, data.calibration, data.training)
                 for sample in part]  # fmt: skip
     assert len(set(pictures)) == 5
-    with pytest.raises(InputError, match="has 5 pictures; the first 5 are there to choose"):
+    with pytest.raises(InputError, match="has 5 pictures; calibration and training take"):
         read_source_data(source, Path(), 10, 3, 2)
 
 
 def test_share_interval_resamples_pictures() -> None:
-    found = share_interval([[True, True, True], [], [False], [True, False]])
-    assert found is not None
-    assert found.value == pytest.approx(100 * 4 / 6)
-    assert found.low < found.value < found.high
-    # Each picture is as good as all others: which ones are drawn makes no difference.
+    share = share_interval([[True, True, True], [], [False], [True, False]])
+    assert share is not None
+    assert share.value == pytest.approx(100 * 4 / 6)
+    assert share.low < share.value < share.high
+    # All pictures have the same share, so that all resamples have it.
     assert share_interval([[True, False]] * 5) == Interval(50, 50, 50)
     assert share_interval([[], []]) is None

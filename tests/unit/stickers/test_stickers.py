@@ -1,4 +1,4 @@
-"""The embedded world: drawn the same every time, masks exact, words true."""
+"""Tests of the embedded world: drawings are reproducible, masks exact, texts true."""
 
 import re
 import shutil
@@ -36,7 +36,7 @@ from flmm.stickers.scene import MAX_THINGS, PLACES, Scene, Thing, generate_scene
 seeds = st.integers(0, 2**32)
 
 
-def test_world_is_as_large_as_promised() -> None:
+def test_world_has_the_promised_number_of_kinds() -> None:
     assert len(KINDS) >= 120
     assert len({kind.name for kind in KINDS}) == len(KINDS)
     assert len(GROUNDS) >= 6
@@ -60,7 +60,7 @@ def test_different_seeds_draw_different_pictures() -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(seeds)
-def test_masks_tile_the_picture_and_every_region_is_seen(seed: int) -> None:
+def test_masks_tile_the_picture_and_every_thing_is_visible(seed: int) -> None:
     drawing = draw(generate_scene(seed), 192)
     masks = np.concatenate([drawing.band_masks, drawing.thing_masks])
     assert (masks.sum(0) == 1).all()
@@ -92,11 +92,11 @@ def test_place_is_the_ninth_that_holds_the_centre(x: float, y: float, place: str
 
 @settings(max_examples=60, deadline=None)
 @given(seeds)
-def test_captions_name_all_that_is_there_and_nothing_else(seed: int) -> None:
+def test_captions_name_everything_in_the_scene_and_nothing_else(seed: int) -> None:
     scene = generate_scene(seed)
-    there = {kind.name for kind in scene.kinds} | {band.name for band in scene.bands}
+    scene_names = {kind.name for kind in scene.kinds} | {band.name for band in scene.bands}
     for turn in (caption_turn(scene), list_turn(scene)):
-        assert find_names(turn.answer) == there
+        assert find_names(turn.answer) == scene_names
         things = [index for mention in turn.mentions for index in mention.things]
         bands = [index for mention in turn.mentions for index in mention.bands]
         assert sorted(things) == list(range(len(scene.things)))
@@ -113,9 +113,9 @@ def test_captions_name_all_that_is_there_and_nothing_else(seed: int) -> None:
 @given(seeds)
 def test_referring_expressions_mean_one_thing_only(seed: int) -> None:
     scene = generate_scene(seed)
-    found = [set(referring_expressions(scene, index)) for index in range(len(scene.things))]
-    for index, expressions in enumerate(found):
-        others = set().union(*found[:index], *found[index + 1 :])
+    by_thing = [set(referring_expressions(scene, index)) for index in range(len(scene.things))]
+    for index, expressions in enumerate(by_thing):
+        others = set().union(*by_thing[:index], *by_thing[index + 1 :])
         assert not expressions & others
 
 
@@ -132,73 +132,72 @@ def test_small_and_large_follow_from_the_sizes() -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(seeds)
-def test_answers_follow_from_the_facts(seed: int) -> None:
+def test_answers_are_true(seed: int) -> None:
     scene = generate_scene(seed)
     turn = ask_random_question(scene, np.random.default_rng(seed))
     kinds = {kind.name for kind in scene.kinds}
     bands = {band.name for band in scene.bands}
-    asked = find_names(turn.question)
+    names = find_names(turn.question)
     if turn.task == "is there":
-        assert turn.answer.startswith("Yes" if asked <= kinds | bands else "No")
-    if turn.task == "how many" and asked:
-        (name,) = asked
+        assert turn.answer.startswith("Yes" if names <= kinds | bands else "No")
+    if turn.task == "how many" and names:
+        (name,) = names
         count = sum(thing.kind.name == name for thing in scene.things)
         word = ("no", "one", "two", "three")[count]
         assert re.search(rf"\b{word}\b", turn.answer)
     if turn.task == "which":
-        assert find_names(turn.answer) < asked
+        assert find_names(turn.answer) < names
     for mention in turn.mentions:
         assert 0 <= mention.start < mention.end <= len(turn.answer)
 
 
-def test_where_answers_say_the_place_or_what_is_behind() -> None:
+def test_where_is_answered_with_the_place_or_what_is_behind() -> None:
     scene = generate_scene(2)
     thing = scene.things[0]
     expressions = referring_expressions(scene, 0)
-    plain = thing_place_turn(scene, 0, expressions[0])
-    assert plain.answer == f"The {thing.kind.name} is {thing.place}."
+    turn = thing_place_turn(scene, 0, expressions[0])
+    assert turn.answer == f"The {thing.kind.name} is {thing.place}."
     for index, thing in enumerate(scene.things):
         behind = scene.find_band_behind(thing)
-        placed = thing_place_turn(scene, index, f"the {thing.kind.name} {thing.place}").answer
-        between = "is in front of" if behind is scene.backdrop else "is on"
-        start = f"The {thing.kind.name} {thing.place} {between} "
-        assert placed.startswith(start)
-        assert placed.endswith(f"{behind.name}.")
+        answer = thing_place_turn(scene, index, f"the {thing.kind.name} {thing.place}").answer
+        verb = "is in front of" if behind is scene.backdrop else "is on"
+        assert answer.startswith(f"The {thing.kind.name} {thing.place} {verb} ")
+        assert answer.endswith(f"{behind.name}.")
     assert band_place_turn(scene, 0).answer == f"The {scene.bands[0].name} is at the top."
 
 
-def test_mention_mask_is_the_union_of_what_the_words_mean() -> None:
+def test_masks_of_a_captions_mentions_cover_the_picture() -> None:
     drawing = draw(generate_scene(3), 96)
     turn = caption_turn(drawing.scene)
-    whole = sum(mention_mask(drawing, mention).sum() for mention in turn.mentions)
-    assert whole == 96 * 96
+    area = sum(mention_mask(drawing, mention).sum() for mention in turn.mentions)
+    assert area == 96 * 96
 
 
-def test_names_are_found_once_each_and_the_longest_first() -> None:
+def test_find_names_prefers_long_names_and_whole_words() -> None:
     text = "Two cats and a soccer ball on a wood floor; no bus, three strawberries."
     assert find_names(text) == {"cat", "soccer ball", "wood floor", "bus", "strawberry"}
     assert find_names("category scattered") == set()
     assert all(place == place.strip() for row in PLACES for place in row)
 
 
-def test_follow_ups_lean_on_what_was_said() -> None:
+def test_follow_ups_refer_to_the_first_answer() -> None:
     random = np.random.default_rng(0)
-    seen = set()
+    questions = set()
     for seed in range(300):
         scene = generate_scene(seed)
         first, second = generate_conversation(scene, random)
         if " it?" not in second.question:
             continue
-        seen.add(second.question)
+        questions.add(second.question)
         (index,) = {thing for mention in first.mentions for thing in mention.things}
         if second.question == "Where is it?":
             assert second.answer == f"It is {scene.things[index].place}."
         if second.answer.startswith("It"):
             assert second.mentions[0].things == (index,)
-    assert seen == {"Where is it?", "What is next to it?", "What is behind it?"}
+    assert questions == {"Where is it?", "What is next to it?", "What is behind it?"}
 
 
-def test_numbers_are_asked_of_things_that_bear_one() -> None:
+def test_numbers_are_asked_of_tagged_things_only() -> None:
     random = np.random.default_rng(0)
     for seed in range(40):
         turn = ask_tag_number(generate_scene(seed, tagged=True), random)
@@ -211,48 +210,47 @@ def test_numbers_are_asked_of_things_that_bear_one() -> None:
         assert turn.question == f"What number is on {turn.answer[mention.start : mention.end]}?"
 
 
-def test_tags_belong_to_their_things() -> None:
-    tagged, plain = generate_scene(2, tagged=True), generate_scene(2, tagged=False)
-    one, other = draw(tagged), draw(plain)
-    changed = (one.picture != other.picture).any(-1)
+def test_tags_lie_within_their_things_masks() -> None:
+    tagged, plain = draw(generate_scene(2, tagged=True)), draw(generate_scene(2, tagged=False))
+    changed = (tagged.picture != plain.picture).any(-1)
     assert changed.any()
-    assert not (changed & ~one.thing_masks.any(0)).any()
+    assert not (changed & ~tagged.thing_masks.any(0)).any()
 
 
-def test_absent_expressions_mean_nothing_that_is_there() -> None:
+def test_absent_expressions_mean_nothing_in_the_scene() -> None:
     for seed in range(60):
         drawing = draw(generate_scene(seed), 48)
-        (said,) = absent_protocol(drawing, seed)
+        (text,) = absent_protocol(drawing, seed)
         scene = drawing.scene
-        there = {kind.name for kind in scene.kinds} | {band.name for band in scene.bands}
-        assert find_names(said.turn.answer)
-        assert not find_names(said.turn.answer) & there
-        assert not mention_mask(drawing, said.turn.mentions[0]).any()
+        scene_names = {kind.name for kind in scene.kinds} | {band.name for band in scene.bands}
+        assert find_names(text.turn.answer)
+        assert not find_names(text.turn.answer) & scene_names
+        assert not mention_mask(drawing, text.turn.mentions[0]).any()
 
 
-def test_looks_vary_and_shapes_stay_nearly_the_same() -> None:
-    usual, varied = (
+def test_augmentation_changes_colours_and_hardly_any_shapes() -> None:
+    plain, augmented = (
         draw(generate_scene(3), 192),
         draw(generate_scene(3), 192, DrawingStyle(augmentation_seed=1)),
     )
     again = draw(generate_scene(3), 192, DrawingStyle(augmentation_seed=1))
-    np.testing.assert_array_equal(varied.picture, again.picture)
-    assert np.abs(usual.picture.astype(int) - varied.picture).mean() > 3
-    for one, other in zip(usual.thing_masks, varied.thing_masks, strict=True):
-        assert (one & other).sum() > 0.7 * (one | other).sum()
+    np.testing.assert_array_equal(augmented.picture, again.picture)
+    assert np.abs(plain.picture.astype(int) - augmented.picture).mean() > 3
+    for before, after in zip(plain.thing_masks, augmented.thing_masks, strict=True):
+        assert (before & after).sum() > 0.7 * (before | after).sum()
 
 
-def test_settings_are_drawn_as_they_say(tmp_path: Path) -> None:
+def test_settings_change_background_size_and_number_of_things(tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), (10, 200, 30)).save(tmp_path / "green.png")
     drawing = photograph_setting(tmp_path).draw(7)
     assert (drawing.picture[drawing.band_masks.any(0)] == (10, 200, 30)).all(-1).mean() > 0.9
     np.testing.assert_array_equal(drawing.region_ids, DEFAULT_SETTING.draw(7).region_ids)
     assert LARGER_SETTING.draw(7).picture.shape == (543, 543, 3)
-    most = max(len(LARGER_SETTING.draw(seed).scene.things) for seed in range(12))
-    assert most > MAX_THINGS
+    max_things = max(len(LARGER_SETTING.draw(seed).scene.things) for seed in range(12))
+    assert max_things > MAX_THINGS
 
 
-def test_settings_say_what_is_missing(tmp_path: Path) -> None:
+def test_settings_name_missing_and_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"lacks 127 of 127 stickers, such as 1f408.png \(cat\)"):
         artwork_setting(tmp_path)
     with pytest.raises(InputError, match=r"has no \.jpg or \.png file"):

@@ -24,8 +24,8 @@ def slow_cross_entropy(logits: Tensor, targets: Tensor) -> list[float]:
         for x, t in zip(
             logits[phrase].flatten().tolist(), targets[phrase].flatten().tolist(), strict=True
         ):
-            chance = 1 / (1 + math.exp(-x))
-            total -= t * math.log(chance) + (1 - t) * math.log(1 - chance)
+            probability = 1 / (1 + math.exp(-x))
+            total -= t * math.log(probability) + (1 - t) * math.log(1 - probability)
         losses.append(total / logits[phrase].numel())
     return losses
 
@@ -37,23 +37,23 @@ def slow_dice(logits: Tensor, targets: Tensor) -> list[float]:
         for x, t in zip(
             logits[phrase].flatten().tolist(), targets[phrase].flatten().tolist(), strict=True
         ):
-            chance = 1 / (1 + math.exp(-x))
-            overlap, predicted, true = overlap + chance * t, predicted + chance, true + t
+            probability = 1 / (1 + math.exp(-x))
+            overlap, predicted, true = overlap + probability * t, predicted + probability, true + t
         losses.append(1 - (2 * overlap + 1) / (predicted + true + 1))
     return losses
 
 
-def test_cross_entropy_is_the_formula(logits: Tensor, targets: Tensor) -> None:
+def test_cross_entropy_equals_a_plain_python_loop(logits: Tensor, targets: Tensor) -> None:
     losses = binary_cross_entropy_loss(logits, targets, "none")
     assert losses.tolist() == pytest.approx(slow_cross_entropy(logits, targets), rel=1e-5)
 
 
-def test_dice_is_the_formula(logits: Tensor, targets: Tensor) -> None:
+def test_dice_equals_a_plain_python_loop(logits: Tensor, targets: Tensor) -> None:
     losses = dice_loss(logits, targets, "none")
     assert losses.tolist() == pytest.approx(slow_dice(logits, targets), rel=1e-5)
 
 
-def test_mask_loss_is_their_sum_and_reductions_are_over_phrases(
+def test_mask_loss_is_the_sum_of_both_and_reduces_over_phrases(
     logits: Tensor, targets: Tensor
 ) -> None:
     expected = [
@@ -67,7 +67,7 @@ def test_mask_loss_is_their_sum_and_reductions_are_over_phrases(
     assert mask_loss(logits, targets, "sum").item() == pytest.approx(sum(expected), rel=1e-5)
 
 
-def test_right_answer_costs_nothing_and_wrong_one_much() -> None:
+def test_right_mask_has_zero_loss_and_wrong_mask_a_large_one() -> None:
     truth = torch.zeros(1, 8, 8)
     truth[:, 2:5, 3:6] = 1
     right = 100 * (truth - 0.5)
@@ -75,16 +75,16 @@ def test_right_answer_costs_nothing_and_wrong_one_much() -> None:
     assert mask_loss(-right, truth).item() > 10
 
 
-def test_nothing_to_find_and_nothing_found_costs_nothing() -> None:
-    nothing = torch.zeros(1, 8, 8)
-    assert dice_loss(nothing - 100, nothing).item() == pytest.approx(0, abs=1e-6)
+def test_empty_prediction_of_an_empty_mask_has_zero_dice_loss() -> None:
+    empty = torch.zeros(1, 8, 8)
+    assert dice_loss(empty - 100, empty).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_half_precision_is_summed_in_float() -> None:
+def test_bfloat16_logits_are_summed_in_float32() -> None:
     logits = torch.zeros(1, 200, 200, dtype=torch.bfloat16)
-    wide = torch.full((1, 200, 200), 0.5)
-    expected = mask_loss(logits.float(), wide)
-    torch.testing.assert_close(mask_loss(logits, wide), expected)
+    targets = torch.full((1, 200, 200), 0.5)
+    expected = mask_loss(logits.float(), targets)
+    torch.testing.assert_close(mask_loss(logits, targets), expected)
 
 
 def test_extreme_logits_have_finite_gradients() -> None:

@@ -1,1 +1,1 @@
-"""One file for each published data set format: from its files to samples."""
+"""Readers of published data sets, one file a format: from its files to samples."""

@@ -1,8 +1,7 @@
-"""COCO's own form, which most annotation tools write: an instances JSON and a folder of pictures.
+"""COCO's format, which most annotation tools write: an instances JSON and a folder of pictures.
 
 Read are ``images[].id, file_name``, ``annotations[].id, image_id, category_id, segmentation,
-iscrowd`` and ``categories[].id, name`` (and ``isthing``, where a file has it); the rest is passed
-over.
+iscrowd`` and ``categories[].id, name`` (and ``isthing``, where a file has it); the rest is ignored.
 """
 
 from collections import defaultdict
@@ -35,7 +34,7 @@ class CocoAnnotation(TypedDict):
 
 
 class CocoCategory(TypedDict):
-    """What regions are."""
+    """A category of regions."""
 
     id: int
     name: Annotated[str, Field(min_length=1)]
@@ -54,11 +53,11 @@ INSTANCES_SCHEMA = TypeAdapter(CocoInstances)
 
 
 def read_coco(file: Path, pictures: Path) -> list[Sample]:
-    """Every picture with a text for each category in it.
+    """Return every picture, with a text for each category in it.
 
     The text is the category's name, as an expression; its phrase means all the category's regions
-    together, and what a crowd's region covers is ignored. A category of which a picture has a
-    crowd alone makes no text there.
+    together, and crowd regions are ignored. A category of which a picture has only crowd regions
+    gives no text.
 
     Args:
         file: the instances JSON.
@@ -68,20 +67,22 @@ def read_coco(file: Path, pictures: Path) -> list[Sample]:
         One sample a picture that has a text, in the file's order.
 
     Raises:
-        InputError: the file is missing, damaged or of another form, two entries have one number,
-            an annotation names a picture or a category that is not there, or there is none.
+        InputError: the file is missing, damaged or of another form, two entries have the same id,
+            an annotation's picture or category is missing, or there is no text.
     """
     content = read_json(file, INSTANCES_SCHEMA)
     names = index_by_id(
-        file, "images", ((one["id"], one["file_name"]) for one in content["images"])
+        file, "images", ((image["id"], image["file_name"]) for image in content["images"])
     )
     categories = index_by_id(
-        file, "categories", ((one["id"], one) for one in content["categories"])
+        file, "categories", ((category["id"], category) for category in content["categories"])
     )
     annotations = index_by_id(
-        file, "annotations", ((one["id"], one) for one in content["annotations"])
+        file,
+        "annotations",
+        ((annotation["id"], annotation) for annotation in content["annotations"]),
     )
-    of_picture: dict[int, dict[int, list[CocoAnnotation]]] = {
+    by_picture: dict[int, dict[int, list[CocoAnnotation]]] = {
         image: defaultdict(list) for image in names
     }
     for annotation in annotations.values():
@@ -91,14 +92,14 @@ def read_coco(file: Path, pictures: Path) -> list[Sample]:
                 f"{str(file)!r}: annotation {annotation['id']} names picture {image} and category"
                 f" {category}, of which the file lacks one; export it again"
             )
-        of_picture[image][category].append(annotation)
+        by_picture[image][category].append(annotation)
     samples = []
-    for image, of_category in of_picture.items():
-        made = (
-            _text(f"{image}-{category}", categories[category], found)
-            for category, found in of_category.items()
+    for image, by_category in by_picture.items():
+        category_texts = (
+            _category_text(f"{image}-{category}", categories[category], category_annotations)
+            for category, category_annotations in by_category.items()
         )
-        texts = tuple(text for text in made if text is not None)
+        texts = tuple(text for text in category_texts if text is not None)
         if texts:
             samples.append(Sample(pictures / names[image], texts))
     if not samples:
@@ -106,9 +107,15 @@ def read_coco(file: Path, pictures: Path) -> list[Sample]:
     return samples
 
 
-def _text(text_id: str, category: CocoCategory, found: list[CocoAnnotation]) -> GroundedText | None:
+def _category_text(
+    text_id: str, category: CocoCategory, annotations: list[CocoAnnotation]
+) -> GroundedText | None:
     single, crowds = (
-        tuple(CocoRegion(one["segmentation"]) for one in found if one.get("iscrowd", 0) == is_crowd)
+        tuple(
+            CocoRegion(annotation["segmentation"])
+            for annotation in annotations
+            if annotation.get("iscrowd", 0) == is_crowd
+        )
         for is_crowd in (0, 1)
     )
     if not single:

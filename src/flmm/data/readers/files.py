@@ -1,4 +1,4 @@
-"""JSON and pickles of data sets, with messages that say which file and where in it."""
+"""Checked reading of JSON and pickles; errors name the file and the place in it."""
 
 import io
 import pickle
@@ -15,10 +15,10 @@ Content = TypeVar("Content")
 Key = TypeVar("Key", bound=Hashable)
 
 
-# The unpickler in C trusts the file's numbers: one flipped bit may ask for all memory there is.
-# This one in Python takes about four times as long, some seconds for all of RefCOCO.
+# The unpickler in C trusts the file's numbers: one flipped bit may allocate all memory. The one in
+# Python takes about four times as long, some seconds for all of RefCOCO.
 class _RestrictedUnpickler(pickle._Unpickler):
-    """Admits containers, numbers and strings alone: whatever names a class or a function fails."""
+    """An unpickler of containers, numbers and strings only; classes and functions are refused."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise InputError(
@@ -32,12 +32,12 @@ class _RestrictedUnpickler(pickle._Unpickler):
 def read_json(
     file: Path, schema: TypeAdapter[Content], encodings: Sequence[str] = ("utf-8",)
 ) -> Content:
-    """The file's content, checked; ``encodings`` are tried one after the other.
+    """Read a JSON file and check it; ``encodings`` are tried one after the other.
 
     Raises:
-        InputError: it is missing, cut short, or not of that kind; says where.
+        InputError: it is missing, cut short, or does not fit the schema; says where.
     """
-    content = _bytes(file)
+    content = _read_bytes(file)
     for encoding in encodings:
         try:
             return schema.validate_json(content.decode(encoding))
@@ -49,14 +49,14 @@ def read_json(
 
 
 def read_plain_pickle(file: Path, schema: TypeAdapter[Content]) -> Content:
-    """A pickle of containers, numbers and strings, checked; nothing in it is run.
+    """Read a pickle of containers, numbers and strings and check it; no code in it runs.
 
     Raises:
-        InputError: it is missing, cut short, not of that kind, or wants to run something.
+        InputError: it is missing, cut short, does not fit the schema, or names code to run.
     """
     try:
         # The published files are Python 2's, whose strings are bytes.
-        content = _RestrictedUnpickler(io.BytesIO(_bytes(file)), encoding="latin1").load()
+        content = _RestrictedUnpickler(io.BytesIO(_read_bytes(file)), encoding="latin1").load()
         return schema.validate_python(content)
     except InputError as error:
         raise InputError(f"pickle {str(file)!r} is refused: {error}") from error
@@ -74,10 +74,10 @@ def read_plain_pickle(file: Path, schema: TypeAdapter[Content]) -> Content:
 def read_json_line(
     line: str, line_number: int, file: Path, schema: TypeAdapter[Content]
 ) -> Content:
-    """One line of a JSONL file, checked.
+    """Parse and check one line of a JSONL file.
 
     Raises:
-        InputError: it is no JSON or not of that kind; names the line.
+        InputError: it is not JSON or does not fit the schema; names the line.
     """
     try:
         return schema.validate_json(line)
@@ -90,30 +90,30 @@ def read_json_line(
 def index_by_id(
     file: Path, entry_name: str, entries: Iterable[tuple[Key, Content]]
 ) -> dict[Key, Content]:
-    """The entries by their numbers; one that is there twice in the same words counts once.
+    """Return the entries by their ids; equal entries with one id count once.
 
     Raises:
-        InputError: two different entries have one number.
+        InputError: two different entries have the same id.
     """
-    known: dict[Key, Content] = {}
+    by_id: dict[Key, Content] = {}
     for key, entry in entries:
-        if known.setdefault(key, entry) != entry:
+        if by_id.setdefault(key, entry) != entry:
             raise InputError(
                 f"{str(file)!r}: two different {entry_name} have the number {key!r};"
                 " give each its own"
             )
-    return known
+    return by_id
 
 
 def describe_first_error(error: ValidationError) -> str:
-    """The first mistake in one line, with its place: pydantic lists all of them over many lines."""
-    mistake = error.errors(include_url=False)[0]
-    place = ".".join(map(str, mistake["loc"]))
+    """Return the first error in one line, with its location; pydantic's text has many lines."""
+    first = error.errors(include_url=False)[0]
+    location = ".".join(map(str, first["loc"]))
     others = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return " ".join(f"{place + ': ' if place else ''}{mistake['msg']}{others}".split())
+    return " ".join(f"{location + ': ' if location else ''}{first['msg']}{others}".split())
 
 
-def _bytes(file: Path) -> bytes:
+def _read_bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except (OSError, ValueError) as error:

@@ -1,15 +1,14 @@
 """GranD-f for grounded conversation generation (GCG): captions whose phrases have masks.
 
-Read are the files of the form that GLaMM's authors annotated and made from Open-PSG,
-``GranDf_HA_GCG_train.json``, ``OpenPsgGCG_train.json`` and ``OpenPsgGCG_val.json``: a list of
+Supported are the files that GLaMM's authors annotated or made from Open-PSG:
+``GranDf_HA_GCG_train.json``, ``OpenPsgGCG_train.json`` and ``OpenPsgGCG_val.json``, each a list of
 
     {"file_name": "1.jpg", "caption": "A cat on grass.",
      "groundings": {"A cat": {"token_positives": [0, 5], "rle_masks": [{"size": …, "counts": …}]}}}
 
-``token_positives`` are the phrase's start and end in characters of the caption (-1, -1 where it was
-not found there). The parts made from RefCOCOg and Flickr30k have forms of their own, and the
-``…_gcg_coco_…_gt.json`` of val and test do not say which words a mask belongs to; they are not
-read.
+``token_positives`` are the phrase's start and end in characters of the caption (-1, -1: not found
+there). Not supported: the parts made from RefCOCOg and Flickr30k, which have other formats,
+and the ``…_gcg_coco_…_gt.json`` of val and test, which do not say which words a mask belongs to.
 """
 
 from collections import defaultdict
@@ -39,13 +38,13 @@ _NOT_FOUND = (-1, -1)
 
 
 def read_grounded_conversations(file: Path, pictures: Path) -> list[Sample]:
-    """Every caption of one file; those about one picture are the texts of one sample.
+    """Return every caption of one file; those about one picture are the texts of one sample.
 
     Phrases that were not found in their caption, or have no mask, are left out; a caption with a
-    phrase outside it is told and skipped when it is drawn.
+    phrase outside it is reported and skipped when the sample is loaded.
 
     Args:
-        file: one of those named above.
+        file: a supported file.
         pictures: the folder that its file names are relative to: ``GranDf_HA_images/train`` or
             ``coco_2017``.
 
@@ -62,7 +61,7 @@ def read_grounded_conversations(file: Path, pictures: Path) -> list[Sample]:
         texts[conversation["file_name"]].append(text)
     if not texts:
         raise InputError(f"{str(file)!r} has no caption; download it again")
-    return [Sample(pictures / picture, tuple(said)) for picture, said in texts.items()]
+    return [Sample(pictures / picture, tuple(captions)) for picture, captions in texts.items()]
 
 
 def _text(text_id: str, conversation: _Conversation) -> GroundedText:

@@ -55,19 +55,19 @@ _PANOPTIC = TypeAdapter(_Panoptic)
 def read_panoptic_narratives(
     folder: Path, pictures: Path, part: Literal["train", "val"]
 ) -> list[Sample]:
-    """Every narrative of a part; those of one picture are the texts of one sample.
+    """Return every narrative of a part; those of one picture are the texts of one sample.
 
     A noun's segments are its phrase's regions; the phrase is a thing (or stuff) when they all are.
-    A narrative that its utterances do not make up is told and skipped when it is drawn.
+    A narrative without one of its utterances is reported and skipped when the sample is loaded.
 
     Args:
         folder: with ``png_coco_{part}2017.json``, ``panoptic_{part}2017.json`` and the folder
             ``panoptic_{part}2017`` of PNGs.
         pictures: COCO's ``{part}2017``.
-        part: which.
+        part: "train" or "val".
 
     Raises:
-        InputError: a file is missing, damaged or of another form, two entries have one number, or
+        InputError: a file is missing, damaged or of another form, two entries have the same id, or
             a narrative's picture is not in the panoptic file.
     """
     narratives_file = folder / f"png_coco_{part}2017.json"
@@ -75,10 +75,14 @@ def read_panoptic_narratives(
     panoptic_file = folder / f"panoptic_{part}2017.json"
     panoptic = read_json(panoptic_file, _PANOPTIC)
     annotations = index_by_id(
-        panoptic_file, "annotations", ((one["image_id"], one) for one in panoptic["annotations"])
+        panoptic_file,
+        "annotations",
+        ((annotation["image_id"], annotation) for annotation in panoptic["annotations"]),
     )
     categories = index_by_id(
-        panoptic_file, "categories", ((one["id"], one["isthing"]) for one in panoptic["categories"])
+        panoptic_file,
+        "categories",
+        ((category["id"], category["isthing"]) for category in panoptic["categories"]),
     )
     texts: dict[int, list[GroundedText]] = defaultdict(list)
     for number, narrative in enumerate(narratives):
@@ -99,30 +103,36 @@ def read_panoptic_narratives(
         except InputError as error:
             text = invalid_text(f"{image}-{number}", "caption", str(error))
         texts[image].append(text)
-    return [Sample(pictures / f"{image:012d}.jpg", tuple(told)) for image, told in texts.items()]
+    return [
+        Sample(pictures / f"{image:012d}.jpg", tuple(captions)) for image, captions in texts.items()
+    ]
 
 
 def _text(
     text_id: str, narrative: _Narrative, panoptic: Path, are_things: Mapping[int, int | None]
 ) -> GroundedText:
-    """The caption, its grounded utterances looked up one after the other."""
+    """Return the caption with a phrase for each utterance that has segments."""
     caption = narrative["caption"]
     phrases = []
-    at = 0
+    position = 0
     for utterance in narrative["segments"]:
-        said, segments = utterance["utterance"], utterance["segment_ids"]
-        start = caption.find(said, at)
+        text, segments = utterance["utterance"], utterance["segment_ids"]
+        start = caption.find(text, position)
         if start < 0:
-            raise InputError(f"the narrative does not say {said!r} after character {at}")
-        at = start + len(said)
-        if segments and said:
+            raise InputError(f"the narrative does not say {text!r} after character {position}")
+        position = start + len(text)
+        if segments and text:
             regions = tuple(PanopticRegion(panoptic, segment) for segment in segments)
             flags = {are_things.get(segment) for segment in segments}
             flag = flags.pop() if len(flags) == 1 else None
             is_thing = None if flag is None else bool(flag)
             phrases.append(
                 GroundedPhrase(
-                    start, at, regions, plural=utterance.get("plural", False), is_thing=is_thing
+                    start,
+                    position,
+                    regions,
+                    plural=utterance.get("plural", False),
+                    is_thing=is_thing,
                 )
             )
     return GroundedText(text_id, "caption", caption, tuple(phrases))

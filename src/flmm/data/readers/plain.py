@@ -1,4 +1,4 @@
-"""The form that anyone can write: JSONL, a text about a picture a line.
+"""flmm's own format: JSONL, one text about a picture a line.
 
     {"image": "cat.jpg", "text": "A cat on grass.", "question": "What is it?",
      "phrases": [{"start": 0, "end": 5, "segmentation": [[10, 10, 90, 10, 90, 80]]}]}
@@ -19,19 +19,19 @@ from flmm.data.readers.files import read_json_line
 from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample
 from flmm.errors import InputError
 
-# A name that this form does not have is one that somebody misspelt.
-_EXACTLY = ConfigDict(extra="forbid")
+# An unknown key is a misspelt one.
+_FORBID_EXTRA = ConfigDict(extra="forbid")
 
 
 class _Phrase(TypedDict):
-    __pydantic_config__ = _EXACTLY  # type: ignore[misc]
+    __pydantic_config__ = _FORBID_EXTRA  # type: ignore[misc]
     start: Annotated[int, Field(ge=0)]
     end: Annotated[int, Field(ge=1)]
     segmentation: list[list[float]] | dict[str, object]
 
 
 class _Line(TypedDict):
-    __pydantic_config__ = _EXACTLY  # type: ignore[misc]
+    __pydantic_config__ = _FORBID_EXTRA  # type: ignore[misc]
     image: str
     text: Annotated[str, Field(min_length=1)]
     phrases: list[_Phrase]
@@ -42,13 +42,13 @@ _LINE = TypeAdapter(_Line)
 
 
 def read_plain(file: Path) -> list[Sample]:
-    """Every line's picture and text; lines about the same picture are the texts of one sample.
+    """Return every line's picture and text; lines about one picture are the texts of one sample.
 
     Raises:
         InputError: the file is missing or empty, or a line is not of the form; names the line.
     """
     try:
-        # Editors on Windows begin a file with a mark that says UTF-8.
+        # Editors on Windows write a byte order mark.
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise InputError(f"{str(file)!r} cannot be read as UTF-8 text ({error})") from error
@@ -58,8 +58,8 @@ def read_plain(file: Path) -> list[Sample]:
             continue
         content = read_json_line(line, number, file, _LINE)
         phrases = tuple(
-            GroundedPhrase(one["start"], one["end"], (CocoRegion(one["segmentation"]),))
-            for one in content["phrases"]
+            GroundedPhrase(phrase["start"], phrase["end"], (CocoRegion(phrase["segmentation"]),))
+            for phrase in content["phrases"]
         )
         try:
             text = GroundedText(
@@ -70,4 +70,4 @@ def read_plain(file: Path) -> list[Sample]:
         texts[content["image"]].append(text)
     if not texts:
         raise InputError(f"{str(file)!r} has no line; write one JSON object a line")
-    return [Sample(file.parent / image, tuple(said)) for image, said in texts.items()]
+    return [Sample(file.parent / image, tuple(of_image)) for image, of_image in texts.items()]

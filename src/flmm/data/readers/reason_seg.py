@@ -1,4 +1,4 @@
-"""ReasonSeg: pictures, each with a JSON of instructions and the polygons that they mean."""
+"""ReasonSeg: pictures, each with a JSON of instructions and the polygons of their target."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,25 +32,25 @@ _INSTRUCTIONS = TypeAdapter(_Instructions)
 
 @dataclass(frozen=True)
 class PaintedRegion:
-    """The pixels that keep one label when all polygons are painted, the largest first."""
+    """The pixels of one label after all polygons are painted, the largest first."""
 
     polygons: tuple[tuple[str, tuple[float, ...]], ...]
     """(label, x0, y0, x1, y1, …)."""
     label: _Label
 
     def mask(self, size: Size) -> Mask:
-        drawn = [(CocoRegion([ring]).mask(size), label) for label, ring in self.polygons]
-        drawn.sort(key=lambda one: -int(one[0].sum()))
-        whole: Mask = np.zeros(size, dtype=np.bool_)
-        for mask, label in drawn:
-            whole[mask] = label == self.label
-        return whole
+        painted = [(CocoRegion([ring]).mask(size), label) for label, ring in self.polygons]
+        painted.sort(key=lambda mask_and_label: -int(mask_and_label[0].sum()))
+        region: Mask = np.zeros(size, dtype=np.bool_)
+        for mask, label in painted:
+            region[mask] = label == self.label
+        return region
 
 
 def read_reason_seg(folder: Path) -> list[Sample]:
-    """Every picture of a part's folder with its instructions; what "ignore" marks is not measured.
+    """Return every picture of a part's folder with its instructions; "ignore" marks ignored pixels.
 
-    A sentence is a question to the LMM; a few words are an expression.
+    A sentence is an instruction, a question to the LMM; a few words are an expression.
 
     Raises:
         InputError: there is no JSON in the folder, or one is damaged or of another form.
@@ -68,11 +68,11 @@ def read_reason_seg(folder: Path) -> list[Sample]:
         )
         target, ignored = (PaintedRegion(polygons, label) for label in ("target", "ignore"))
         texts = []
-        for number, said in enumerate(content["text"]):
-            phrase = GroundedPhrase(0, len(said), (target,), (ignored,))
+        for number, text in enumerate(content["text"]):
+            phrase = GroundedPhrase(0, len(text), (target,), (ignored,))
             kind: Literal["instruction", "expression"] = (
                 "instruction" if content["is_sentence"] else "expression"
             )
-            texts.append(GroundedText(f"{file.stem}-{number}", kind, said, (phrase,)))
+            texts.append(GroundedText(f"{file.stem}-{number}", kind, text, (phrase,)))
         samples.append(Sample(file.with_suffix(".jpg"), tuple(texts)))
     return samples

@@ -13,7 +13,7 @@ from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample
 from flmm.errors import InputError
 
 SplitBy = Literal["unc", "umd", "google"]
-"""Who divided the expressions: UNC for RefCOCO and RefCOCO+, UMD or Google for RefCOCOg."""
+"""Who split the data: UNC for RefCOCO and RefCOCO+, UMD or Google for RefCOCOg."""
 
 
 class _Sentence(TypedDict):
@@ -33,33 +33,38 @@ _REFERENCES = TypeAdapter(list[_Reference])
 
 
 def read_refcoco(folder: Path, pictures: Path, part: str, split_by: SplitBy) -> list[Sample]:
-    """Every picture of a part ("train", "val", "testA", "testB", "test") with its expressions.
+    """Return every picture of a part ("train", "val", "testA", "testB", "test") with expressions.
 
     Args:
-        folder: of one of the three data sets, with ``refs(split_by).p`` and ``instances.json``.
+        folder: one of the three data sets, with ``refs(split_by).p`` and ``instances.json``.
         pictures: COCO's train2014.
-        part: as the references name it.
-        split_by: which references.
+        part: a ``split`` of the references.
+        split_by: which of the references files.
 
     Returns:
-        One sample a picture, in the file's order; each expression is a text of one phrase, but
-        one without a character is left out.
+        One sample a picture, in the file's order; each expression is a text of one phrase, empty
+        ones are left out.
 
     Raises:
         InputError: a file is missing, damaged or of another form, a reference has no annotation,
-            two entries have one number, or there is no such part.
+            two entries have the same id, or there is no such part.
     """
     file = folder / f"refs({split_by}).p"
     references = read_plain_pickle(file, _REFERENCES)
     instances_file = folder / "instances.json"
     instances = read_json(instances_file, INSTANCES_SCHEMA)
     names = index_by_id(
-        instances_file, "images", ((one["id"], one["file_name"]) for one in instances["images"])
+        instances_file,
+        "images",
+        ((image["id"], image["file_name"]) for image in instances["images"]),
     )
     regions = index_by_id(
         instances_file,
         "annotations",
-        ((one["id"], CocoRegion(one["segmentation"])) for one in instances["annotations"]),
+        (
+            (annotation["id"], CocoRegion(annotation["segmentation"]))
+            for annotation in instances["annotations"]
+        ),
     )
     index_by_id(
         file,
@@ -80,15 +85,13 @@ def read_refcoco(folder: Path, pictures: Path, part: str, split_by: SplitBy) -> 
                 " that instances.json lacks; take both files from one release"
             )
         for sentence in reference["sentences"]:
-            said = sentence["sent"]
-            if not said:
+            expression = sentence["sent"]
+            if not expression:
                 continue
-            phrase = GroundedPhrase(0, len(said), (regions[reference["ann_id"]],))
-            identity = str(sentence["sent_id"])
-            texts[reference["image_id"]].append(
-                GroundedText(identity, "expression", said, (phrase,))
-            )
+            phrase = GroundedPhrase(0, len(expression), (regions[reference["ann_id"]],))
+            text = GroundedText(str(sentence["sent_id"]), "expression", expression, (phrase,))
+            texts[reference["image_id"]].append(text)
     if not texts:
         known = ", ".join(sorted({repr(reference["split"]) for reference in references})) or "none"
         raise InputError(f"{str(file)!r} has no part {part!r}; choose one of {known}")
-    return [Sample(pictures / names[image], tuple(said)) for image, said in texts.items()]
+    return [Sample(pictures / names[image], tuple(of_image)) for image, of_image in texts.items()]

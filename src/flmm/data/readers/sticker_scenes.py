@@ -1,4 +1,4 @@
-"""The embedded world as a data set: scenes drawn once, with captions and referring expressions."""
+"""Sticker scenes as a data set: drawn once, with captions and referring expressions."""
 
 import io
 from pathlib import Path
@@ -23,19 +23,19 @@ from flmm.stickers.scene import Scene, generate_scene
 
 
 def read_sticker_scenes(folder: Path, scenes: int, first_scene: int) -> list[Sample]:
-    """Scenes ``first_scene`` … ``first_scene + scenes - 1``, always the same ones.
+    """Return the scenes of seeds ``first_scene`` to ``first_scene + scenes - 1``, deterministic.
 
-    Each has its caption as the recipe of the embedded head asks for it, and as expressions all
-    that mean one thing, or the stuff, with the question that the recipe asks there. (What the
-    recipe's answers say after the expression, the frozen LMM has not read yet when it reads the
-    expression.)
+    Each has its caption, with the question of the embedded head's recipe, and all expressions
+    that mean one thing or one region of stuff, with the recipe's question too. (The recipe's
+    answers go on after the expression; the LMM is causal, so that text does not change what is
+    recorded of the expression.)
 
     Args:
-        folder: where ``{scene}.png`` and ``{scene}-regions-{WORLD_VERSION}.png`` are, or are drawn
-            to where they are not yet. A run that was cut off goes on where it was.
+        folder: of ``{scene}.png`` and ``{scene}-regions-{SCENE_VERSION}.png``; missing ones are
+            drawn, so an interrupted run continues.
         scenes: how many.
-        first_scene: the seed of the first. The embedded model was trained on those from 0 on; from
-            ``flmm.stickers.dataset.EVALUATION_SEED`` on, training never used any.
+        first_scene: the seed of the first. The embedded model was trained on scenes from 0 on;
+            those from ``flmm.stickers.dataset.EVALUATION_SEED`` on were never trained on.
 
     Raises:
         InputError: the folder cannot be written.
@@ -52,16 +52,16 @@ def read_sticker_scenes(folder: Path, scenes: int, first_scene: int) -> list[Sam
 def _sample(folder: Path, seed: int) -> Sample:
     scene = generate_scene(seed)
     picture, regions = folder / f"{seed}.png", folder / f"{seed}-regions-{SCENE_VERSION}.png"
-    # The regions are written last: where they are, the picture is.
+    # The regions are written last: if they exist, the picture does.
     if not regions.exists():
         drawing = draw(scene)
         colours = np.zeros((*drawing.region_ids.shape, 3), dtype=np.uint8)
         colours[..., 0] = drawing.region_ids
         write_file_atomically(picture, _png(drawing.picture))
         write_file_atomically(regions, _png(colours))
-    told = caption_turn(scene)
-    texts = [GroundedText(f"{seed}-caption", "caption", told.answer,
-                          _phrases(scene, told, regions), told.question)]  # fmt: skip
+    caption = caption_turn(scene)
+    texts = [GroundedText(f"{seed}-caption", "caption", caption.answer,
+                          _phrases(scene, caption, regions), caption.question)]  # fmt: skip
     turns = [
         thing_place_turn(scene, index, expression)
         for index in range(len(scene.things))
@@ -69,10 +69,12 @@ def _sample(folder: Path, seed: int) -> Sample:
     ]
     turns += [band_place_turn(scene, index) for index in range(len(scene.bands))]
     for number, turn in enumerate(turns):
-        # The first thing that such an answer says is the expression.
+        # These answers begin with the expression.
         phrase = _phrases(scene, turn, regions)[0]
-        said = turn.answer[: phrase.end]
-        texts.append(GroundedText(f"{seed}-{number}", "expression", said, (phrase,), turn.question))
+        expression = turn.answer[: phrase.end]
+        texts.append(
+            GroundedText(f"{seed}-{number}", "expression", expression, (phrase,), turn.question)
+        )
     return Sample(picture, tuple(texts))
 
 
@@ -81,13 +83,13 @@ def _phrases(scene: Scene, turn: Turn, regions: Path) -> tuple[GroundedPhrase, .
 
 
 def _phrase(scene: Scene, mention: Mention, regions: Path) -> GroundedPhrase:
-    # As `Drawing.owner` numbers them: the bands first, then the things.
-    owners = [*mention.bands, *(len(scene.bands) + thing for thing in mention.things)]
+    # As in `Drawing.region_ids`: the bands first, then the things.
+    region_ids = [*mention.bands, *(len(scene.bands) + thing for thing in mention.things)]
     return GroundedPhrase(
         mention.start,
         mention.end,
-        tuple(PanopticRegion(regions, owner) for owner in owners),
-        plural=len(owners) > 1,
+        tuple(PanopticRegion(regions, region) for region in region_ids),
+        plural=len(region_ids) > 1,
         is_thing=bool(mention.things),
     )
 

@@ -1,4 +1,4 @@
-"""Visual CoT's benchmark: questions, their answers, and the box that one must look at.
+"""Visual CoT's benchmark: questions, their answers, and the box that each is about.
 
 Each JSON of the benchmark is a list of entries
 
@@ -8,8 +8,8 @@ Each JSON of the benchmark is a list of entries
                        {"from": "gpt", "value": "[0.542, 0.686, 0.592, 0.786]"},
                        {"from": "human", "value": "<image>"}, {"from": "gpt", "value": "window"}]}
 
-Read are the question, the answer, and the box behind ``###``: x0, y0, x1, y1 in pixels of the
-picture as it is. (The second turn's box is of the picture padded to a square.)
+Read are the question, the answer, and the box after ``###``: x0, y0, x1, y1 in pixels of the
+original picture. (The second turn's box is of the picture padded to a square.)
 """
 
 import re
@@ -43,9 +43,9 @@ _BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
 
 
 def read_viscot(file: Path, pictures: Path) -> list[Sample]:
-    """Every question of one JSON of the benchmark; those about one picture make one sample.
+    """Return every question of one JSON; those about one picture are the texts of one sample.
 
-    A question is an instruction: one phrase over all of it, which means the box.
+    A question is an instruction; its one phrase is the whole question and means the box.
 
     Args:
         file: such as ``viscot_benchmark/benchmark/gqa.json``.
@@ -57,11 +57,11 @@ def read_viscot(file: Path, pictures: Path) -> list[Sample]:
     texts: dict[str, list[GroundedText]] = defaultdict(list)
     entries = read_json(file, _ENTRIES)
     for number, entry in enumerate(entries):
-        picture, marked = entry["image"]
-        name, _, behind = marked.rpartition("###")
-        box = _BOX.fullmatch(behind)
-        asked, _, _, answered = (turn["value"] for turn in entry["conversations"])
-        question = asked.replace(_IMAGE_MARK, "").replace(_BOX_REQUEST, "").strip()
+        picture, picture_and_box = entry["image"]
+        name, _, box_text = picture_and_box.rpartition("###")
+        box = _BOX.fullmatch(box_text)
+        prompt, _, _, answer = (turn["value"] for turn in entry["conversations"])
+        question = prompt.replace(_IMAGE_MARK, "").replace(_BOX_REQUEST, "").strip()
         if name != picture or box is None or not question:
             raise InputError(
                 f"{str(file)!r}: entry {number} has no question, or its second image is not"
@@ -70,8 +70,8 @@ def read_viscot(file: Path, pictures: Path) -> list[Sample]:
         x0, y0, x1, y1 = map(float, box.groups())
         phrase = GroundedPhrase(0, len(question), (BoxRegion((x0, y0, x1, y1)),))
         texts[picture].append(
-            GroundedText(f"{number}", "instruction", question, (phrase,), answer=answered)
+            GroundedText(f"{number}", "instruction", question, (phrase,), answer=answer)
         )
     if not texts:
         raise InputError(f"{str(file)!r} has no entry; download it again")
-    return [Sample(pictures / picture, tuple(asked)) for picture, asked in texts.items()]
+    return [Sample(pictures / picture, tuple(questions)) for picture, questions in texts.items()]

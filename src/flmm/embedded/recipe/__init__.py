@@ -1,1 +1,1 @@
-"""How the embedded model is made: world → LMM → segmenter (SAM) → head, each resumable."""
+"""The recipe of the embedded model: scenes → LMM → SAM → head, each stage resumable."""

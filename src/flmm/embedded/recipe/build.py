@@ -1,4 +1,4 @@
-"""The whole recipe: world → LMM → SAM → head → one folder that `Grounder` loads."""
+"""The whole recipe: scenes → LMM → SAM → head → one folder that `Grounder` loads."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +7,13 @@ import torch
 from transformers import PreTrainedTokenizerFast
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from flmm.embedded.recipe import head_training as head_recipe
-from flmm.embedded.recipe import lmm_architecture as language_model
-from flmm.embedded.recipe import lmm_training as lessons
-from flmm.embedded.recipe import sam_training as segmenter
-from flmm.embedded.recipe import vision_warm_up
+from flmm.embedded.recipe import (
+    head_training,
+    lmm_architecture,
+    lmm_training,
+    sam_training,
+    vision_warm_up,
+)
 from flmm.embedded.recipe.hardware import scale_steps
 from flmm.head.checkpoint import save_head
 from flmm.lmm.auto import load_lmm
@@ -22,9 +24,9 @@ from flmm.stickers.dataset import build_dataset
 
 @dataclass(frozen=True)
 class TrainingBudget:
-    """How long each stage trains, in steps of two cores, and on how many drawn scenes.
+    """The number of drawn scenes, and of each stage's steps on two cores.
 
-    A GPU takes fewer steps, from as many pictures in all (`machine.TIMES_AS_MANY`).
+    A GPU takes fewer steps with larger batches (`hardware.BATCH_SIZE_FACTOR`).
     """
 
     scenes: int = 32_000
@@ -38,12 +40,12 @@ class TrainingBudget:
 def build_model(
     folder: Path, budget: TrainingBudget, on_progress: ProgressCallback = no_progress
 ) -> Path:
-    """Make the embedded model under `folder`; a second call goes on where the first one stopped.
+    """Build the embedded model under `folder`; a second call resumes where the first one stopped.
 
-    Stages whose result is there already are skipped; `watch` is shown the others' steps and losses.
+    Stages whose result exists are skipped; `on_progress` gets the steps and losses of the others.
     Returns the folder with `lmm` and `head`.
     """
-    world = build_dataset(folder / "world", budget.scenes, on_progress=on_progress)
+    dataset = build_dataset(folder / "world", budget.scenes, on_progress=on_progress)
     checkpoints, result = folder / "checkpoints", folder / "embedded"
     if not (result / "lmm" / "config.json").exists():
         train_lmm(folder, budget, on_progress)
@@ -52,9 +54,9 @@ def build_model(
     adapter = load_lmm(str(result / "lmm"))
     sam = load_sam(result / "head" / "sam")
     torch.manual_seed(2)
-    head = head_recipe.build_head(adapter, sam)
-    head_recipe.train(
-        adapter, head, world, checkpoints, scale_steps(budget.head_steps), on_progress
+    head = head_training.build_head(adapter, sam)
+    head_training.train(
+        adapter, head, dataset, checkpoints, scale_steps(budget.head_steps), on_progress
     )
     save_head(head.to("cpu", torch.float16), result / "head")
     return result
@@ -63,21 +65,23 @@ def build_model(
 def train_lmm(
     folder: Path, budget: TrainingBudget, on_progress: ProgressCallback = no_progress
 ) -> None:
-    """The LMM alone: vision warm-up, then captions and answers; saved in half precision."""
-    world = build_dataset(folder / "world", budget.scenes, on_progress=on_progress)
+    """Train the LMM: vision warm-up, then captions and answers; saved in half precision."""
+    dataset = build_dataset(folder / "world", budget.scenes, on_progress=on_progress)
     torch.manual_seed(0)
     tokenizer = _load_or_build_tokenizer(folder / "checkpoints" / "tokenizer")
-    lmm = language_model.build_lmm(tokenizer)
+    lmm = lmm_architecture.build_lmm(tokenizer)
     classifier = vision_warm_up.LabelClassifier(lmm)
     checkpoints = folder / "checkpoints"
     vision_warm_up.warm_up(
-        classifier, world, checkpoints, scale_steps(budget.lmm_warm_up_steps), on_progress
+        classifier, dataset, checkpoints, scale_steps(budget.lmm_warm_up_steps), on_progress
     )
-    lesson = lessons.LMMWithClassifier(lmm, classifier)
-    lessons.train(lesson, tokenizer, world, checkpoints, scale_steps(budget.lmm_steps), on_progress)
+    model = lmm_training.LMMWithClassifier(lmm, classifier)
+    lmm_training.train(
+        model, tokenizer, dataset, checkpoints, scale_steps(budget.lmm_steps), on_progress
+    )
     target = folder / "embedded" / "lmm"
     tokenizer.save_pretrained(target)
-    side = language_model.IMAGE_SIZE
+    side = lmm_architecture.IMAGE_SIZE
     LlavaImageProcessorPil(
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},
@@ -89,9 +93,9 @@ def train_lmm(
 
 
 def _load_or_build_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The run's own: words that the world learns to say later must not renumber its tokens."""
+    """Return the run's tokenizer: words that are added later must not renumber its tokens."""
     if not (folder / "tokenizer.json").exists():
-        language_model.build_tokenizer().save_pretrained(folder)
+        lmm_architecture.build_tokenizer().save_pretrained(folder)
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
     return tokenizer
 
@@ -99,12 +103,14 @@ def _load_or_build_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 def train_sam(
     folder: Path, budget: TrainingBudget, on_progress: ProgressCallback = no_progress
 ) -> None:
-    """SAM alone: dense warm-up, then prompts; saved in half precision."""
-    world = build_dataset(folder / "world", budget.scenes, on_progress=on_progress)
+    """Train SAM: dense warm-up, then prompts; saved in half precision."""
+    dataset = build_dataset(folder / "world", budget.scenes, on_progress=on_progress)
     torch.manual_seed(1)
-    sam = segmenter.build_sam()
+    sam = sam_training.build_sam()
     checkpoints = folder / "checkpoints"
-    segmenter.warm_up(sam, world, checkpoints, scale_steps(budget.sam_warm_up_steps), on_progress)
-    segmenter.train(sam, world, checkpoints, scale_steps(budget.sam_steps), on_progress)
+    sam_training.warm_up(
+        sam, dataset, checkpoints, scale_steps(budget.sam_warm_up_steps), on_progress
+    )
+    sam_training.train(sam, dataset, checkpoints, scale_steps(budget.sam_steps), on_progress)
     target = folder / "embedded" / "head" / "sam"
     sam.cpu().half().save_pretrained(target)  # type: ignore[no-untyped-call]

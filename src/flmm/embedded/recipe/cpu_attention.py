@@ -1,7 +1,7 @@
-"""Attention for training on a processor: in bfloat16 where that is fast, a picture at a time.
+"""Attention for training on CPUs: in bfloat16 where that is fast, one picture at a time.
 
-torch's own attention takes twice as long for such small heads: it hardly gains from bfloat16, and
-the scores of a whole batch leave the processor's cache.
+torch's attention takes twice as long for such small heads: it hardly gains from bfloat16, and the
+scores of a whole batch do not fit the CPU's cache.
 """
 
 import torch
@@ -16,37 +16,37 @@ ATTENTION_NAME = "flmm_recipe"
 
 
 class _AttentionFunction(torch.autograd.Function):
-    """softmax(q·kᵀ + bias)·v for (B, H, L, D), whose scale is in the queries already."""
+    """softmax(q·kᵀ + bias)·v for (B, H, L, D); the queries are scaled already."""
 
     @staticmethod
     def forward(
         context: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None
     ) -> Tensor:
         result = torch.empty_like(query)
-        shares = query.new_empty(*query.shape[:3], key.shape[2])
+        weights = query.new_empty(*query.shape[:3], key.shape[2])
         for row in range(len(query)):
-            turned = key[row].transpose(-1, -2)
+            transposed_key = key[row].transpose(-1, -2)
             if bias is None:
-                scores = torch.bmm(query[row], turned)
+                scores = torch.bmm(query[row], transposed_key)
             else:
-                scores = torch.baddbmm(bias[row], query[row], turned)
-            torch.softmax(scores, -1, out=shares[row])
-            torch.bmm(shares[row], value[row], out=result[row])
-        context.save_for_backward(query, key, value, shares)
+                scores = torch.baddbmm(bias[row], query[row], transposed_key)
+            torch.softmax(scores, -1, out=weights[row])
+            torch.bmm(weights[row], value[row], out=result[row])
+        context.save_for_backward(query, key, value, weights)
         return result.to(query.dtype)
 
     @staticmethod
     def backward(context: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        query, key, value, shares = context.saved_tensors  # type: ignore[attr-defined]
-        of_query, of_key, of_value = (torch.empty_like(one) for one in (query, key, value))
+        query, key, value, weights = context.saved_tensors  # type: ignore[attr-defined]
+        query_grad, key_grad, value_grad = (torch.empty_like(part) for part in (query, key, value))
         for row in range(len(query)):
-            share, above = shares[row], gradient[row].contiguous()
-            torch.bmm(share.transpose(-1, -2), above, out=of_value[row])
-            of_share = torch.bmm(above, value[row].transpose(-1, -2))
-            of_score = torch._softmax_backward_data(of_share, share, -1, share.dtype)
-            torch.bmm(of_score, key[row], out=of_query[row])
-            torch.bmm(of_score.transpose(-1, -2), query[row], out=of_key[row])
-        return of_query, of_key, of_value, None
+            weight, output_grad = weights[row], gradient[row].contiguous()
+            torch.bmm(weight.transpose(-1, -2), output_grad, out=value_grad[row])
+            weight_grad = torch.bmm(output_grad, value[row].transpose(-1, -2))
+            score_grad = torch._softmax_backward_data(weight_grad, weight, -1, weight.dtype)
+            torch.bmm(score_grad, key[row], out=query_grad[row])
+            torch.bmm(score_grad.transpose(-1, -2), query[row], out=key_grad[row])
+        return query_grad, key_grad, value_grad, None
 
 
 def cpu_attention_forward(
@@ -58,22 +58,25 @@ def cpu_attention_forward(
     scaling: float,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """As `transformers` calls it: (B, H, L, D) each, an additive (B, 1, L, L) mask or None."""
+    """Compute attention with the signature of `transformers`.
+
+    Query, key and value are (B, H, L, D); the mask is additive, (B, 1, L, L), or None.
+    """
     return _compute_attention(query * scaling, key, value, attention_mask).transpose(1, 2), None
 
 
 def _compute_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    number = torch.bfloat16 if FAST_BFLOAT16 else query.dtype
-    bias = None if mask is None else mask.to(number)
-    parts = (one.to(number).contiguous() for one in (query, key, value))
+    dtype = torch.bfloat16 if FAST_BFLOAT16 else query.dtype
+    bias = None if mask is None else mask.to(dtype)
+    parts = (part.to(dtype).contiguous() for part in (query, key, value))
     result: Tensor = _AttentionFunction.apply(*parts, bias)  # type: ignore[no-untyped-call]
     return result.to(query.dtype)
 
 
 def use_cpu_attention(model: nn.Module) -> None:
-    """Make a `transformers` model use this attention; its configuration on disk does not change.
+    """Make a `transformers` model use this attention; its saved configuration does not change.
 
-    On a GPU torch's own is faster.
+    Does nothing on a GPU, where torch's attention is faster.
     """
     if ON_GPU:
         return
@@ -82,7 +85,7 @@ def use_cpu_attention(model: nn.Module) -> None:
 
 
 class _SamCpuAttention(SamVisionAttention):
-    """That of a block of SAM's vision encoder without relative positions."""
+    """The attention of a block of SAM's vision encoder without relative positions."""
 
     def forward(  # type: ignore[override]
         self, hidden_states: Tensor, output_attentions: bool = False
@@ -100,9 +103,9 @@ class _SamCpuAttention(SamVisionAttention):
 
 
 def use_cpu_attention_in_sam(sam: SamModel) -> None:
-    """Make SAM's vision encoder, whose attention `transformers` does not let one choose, use it.
+    """Make SAM's vision encoder use this attention, which `transformers` has no option for.
 
-    On a GPU torch's own is faster.
+    Does nothing on a GPU, where torch's attention is faster.
     """
     if ON_GPU:
         return

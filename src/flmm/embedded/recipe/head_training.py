@@ -1,6 +1,6 @@
-"""The embedded head: trained on the frozen LMM's traces of captions, answers and expressions.
+"""Training of the embedded head on the frozen LMM's traces of captions, answers and expressions.
 
-Some expressions mean nothing in the picture.
+Some expressions mean nothing in the picture, and their target is an empty mask.
 """
 
 from collections.abc import Sequence
@@ -47,38 +47,39 @@ _SAME_KIND_PROBABILITY = 0.5
 
 @dataclass(frozen=True)
 class HeadBatch(TensorDataclass):
-    """What the head sees of a few pictures' phrases, and what it should say."""
+    """The head's inputs and targets for the P phrases of B pictures."""
 
     pixel_values: Tensor
-    """(B, 3, S, S): the pictures as SAM's vision encoder reads them."""
+    """(B, 3, S, S): the input of SAM's vision encoder."""
     attention: Tensor
-    """(P, M*N, h, w)"""
+    """(P, M*N, h, w): attention maps of M layers and N heads, merged over a phrase's tokens."""
     hidden_states: tuple[Tensor, ...]
-    """P tensors (M, T, D)"""
+    """P tensors (M, T, D): those of a phrase's T tokens."""
     picture_indices: Tensor
+    """(P,): index of each phrase's picture."""
     targets: Tensor
     """(P, H, W) bool."""
     geometry: ImageGeometry
     answer_hidden_states: Tensor
-    """(M, T, D): the hidden states of all answers' tokens."""
+    """(M, T, D): those of all answers' T tokens."""
     groundable: Tensor
-    """(T,) float: which of them belong to a phrase."""
+    """(T,) float: 1 for tokens that belong to a phrase, else 0."""
 
 
 def sample_expression_turn(drawing: Drawing, random: np.random.Generator) -> Turn:
-    """Where a thing or some stuff is; the answer begins with a referring expression.
+    """Sample a question for the place of a thing or stuff; its answer begins with an expression.
 
-    Half of the things are asked for among others of their kind, where there are any.
+    Half of the things are chosen among those with others of their kind, if there are any.
     """
     scene = drawing.scene
     if random.random() < 0.2:
         return band_place_turn(scene, int(random.integers(len(scene.bands))))
     index = int(random.integers(len(scene.things)))
     if random.random() < _SAME_KIND_PROBABILITY:
-        several = [
-            i for i, one in enumerate(scene.things) if len(scene.things_of_kind(one.kind)) > 1
+        repeated = [
+            i for i, thing in enumerate(scene.things) if len(scene.things_of_kind(thing.kind)) > 1
         ]
-        index = several[int(random.integers(len(several)))] if several else index
+        index = repeated[int(random.integers(len(repeated)))] if repeated else index
     expressions = referring_expressions(scene, index)
     if not expressions:
         return band_place_turn(scene, int(random.integers(len(scene.bands))))
@@ -86,17 +87,19 @@ def sample_expression_turn(drawing: Drawing, random: np.random.Generator) -> Tur
 
 
 def _sample_turns(drawing: Drawing, random: np.random.Generator) -> tuple[Turn, ...]:
-    """A caption or list, and some shorter texts."""
-    told = caption_turn(drawing.scene) if random.random() < 0.7 else list_turn(drawing.scene)
-    asked = ask_random_question(drawing.scene, random)
-    referred = [
+    """Sample a caption or list, and some shorter texts; all have phrases."""
+    description = caption_turn(drawing.scene) if random.random() < 0.7 else list_turn(drawing.scene)
+    answer = ask_random_question(drawing.scene, random)
+    expressions = [
         expression_turn(choose_absent_expression(drawing.scene, random))
         if random.random() < _ABSENT_PROBABILITY
         else sample_expression_turn(drawing, random)
         for _ in range(_EXPRESSIONS)
     ]
     number = ask_tag_number(drawing.scene, random) if random.random() < 0.5 else None
-    return tuple(turn for turn in (told, asked, *referred, number) if turn and turn.mentions)
+    return tuple(
+        turn for turn in (description, answer, *expressions, number) if turn and turn.mentions
+    )
 
 
 def _trace_batch(
@@ -105,7 +108,7 @@ def _trace_batch(
     drawings: Sequence[Drawing],
     random: np.random.Generator,
 ) -> HeadBatch:
-    """Run the frozen LMM over texts about some pictures and gather what the head needs."""
+    """Run the frozen LMM on texts about some pictures; return the head's inputs and targets."""
     turns = [_sample_turns(drawing, random) for drawing in drawings]
     prompts = [
         prompt
@@ -116,10 +119,10 @@ def _trace_batch(
     ]
     with torch.no_grad():
         traces = trace_texts(adapter, prompts)
-    asked = ((index, turn) for index, texts in enumerate(turns) for turn in texts)
-    attention, hidden, owners, targets = [], [], [], []
+    indexed_turns = ((index, turn) for index, texts in enumerate(turns) for turn in texts)
+    attention, hidden, picture_indices, targets = [], [], [], []
     answers, groundable = [], []
-    for (index, turn), prompt, trace in zip(asked, prompts, traces, strict=True):
+    for (index, turn), prompt, trace in zip(indexed_turns, prompts, traces, strict=True):
         offsets = prompt.answer_offsets
         assert offsets is not None
         labels = torch.zeros(len(trace.token_ids))
@@ -129,9 +132,9 @@ def _trace_batch(
             labels[tokens] = 1
             attention.append(trace.picture_attention.phrase_maps(span.tokens))
             hidden.append(trace.hidden_states[:, tokens])
-            owners.append(index)
+            picture_indices.append(index)
             targets.append(torch.from_numpy(mention_mask(drawings[index], mention)))
-        # Whether a word can be grounded is asked of what the LMM says; it would not say this.
+        # The keyword selector runs on generated text, where absent expressions do not occur.
         if any(mention.things or mention.bands for mention in turn.mentions):
             answers.append(trace.hidden_states)
             groundable.append(labels)
@@ -139,7 +142,7 @@ def _trace_batch(
         torch.stack([head.refiner.preprocess(drawing.picture) for drawing in drawings]),
         torch.stack(attention),
         tuple(hidden),
-        torch.tensor(owners),
+        torch.tensor(picture_indices),
         torch.stack(targets),
         traces[0].geometry,
         torch.cat(answers, dim=1),
@@ -148,7 +151,7 @@ def _trace_batch(
 
 
 def head_loss(head: GroundingHead, batch: HeadBatch, embeddings: Tensor) -> Tensor:
-    """BCE + Dice of decoder and refiner (paper section 3.4), and the keyword selector's BCE."""
+    """Return BCE + Dice of decoder and refiner (paper section 3.4) plus the selector's BCE."""
     output = head(
         batch.attention,
         batch.hidden_states,
@@ -157,21 +160,21 @@ def head_loss(head: GroundingHead, batch: HeadBatch, embeddings: Tensor) -> Tens
         batch.picture_indices,
         resolution="low",
     )
-    truth = batch.targets.float()[:, None]
+    true_masks = batch.targets.float()[:, None]
 
     def target(logits: Tensor) -> Tensor:
-        return functional.interpolate(truth, logits.shape[-2:], mode="area")[:, 0]
+        return functional.interpolate(true_masks, logits.shape[-2:], mode="area")[:, 0]
 
-    keyword = head.keyword_logits(batch.answer_hidden_states)
+    keyword_logits = head.keyword_logits(batch.answer_hidden_states)
     return (
         mask_loss(output.mask_logits, target(output.mask_logits))
         + mask_loss(output.refined_logits, target(output.refined_logits))
-        + functional.binary_cross_entropy_with_logits(keyword, batch.groundable)
+        + functional.binary_cross_entropy_with_logits(keyword_logits, batch.groundable)
     )
 
 
 def build_head(adapter: LMMAdapter, sam: SamModel) -> GroundingHead:
-    """The untrained head for the embedded LMM."""
+    """Build the untrained head for the embedded LMM."""
     config = HeadConfig(
         layers=adapter.layers, heads=adapter.heads, hidden_size=adapter.hidden_size,
         base_channels=32, selector=True, selector_width=64,
@@ -182,7 +185,7 @@ def build_head(adapter: LMMAdapter, sam: SamModel) -> GroundingHead:
 
 
 class _TrainableParts(nn.Module):
-    """The head's trainable parts, so that checkpoints leave the frozen vision encoder out."""
+    """The head's trainable parts, to keep the frozen vision encoder out of checkpoints."""
 
     def __init__(self, head: GroundingHead) -> None:
         super().__init__()
@@ -198,7 +201,7 @@ def train(
     adapter: LMMAdapter, head: GroundingHead, dataset: SceneDataset, folder: Path, steps: int,
     on_progress: ProgressCallback = no_progress,
 ) -> None:  # fmt: skip
-    """Train the head in place; the LMM and SAM's vision encoder stay as they are."""
+    """Train the head in place; the LMM and SAM's vision encoder stay frozen."""
     head.to(DEVICE)
 
     def batches(step: int) -> list[HeadBatch]:
@@ -207,8 +210,8 @@ def train(
             dataset.drawing(int(i))
             for i in random.integers(dataset.count, size=2 * _MICRO_BATCH_SIZE)
         ]
-        parts = drawings[:_MICRO_BATCH_SIZE], drawings[_MICRO_BATCH_SIZE:]
-        return [_trace_batch(adapter, head, part, random) for part in parts]
+        halves = drawings[:_MICRO_BATCH_SIZE], drawings[_MICRO_BATCH_SIZE:]
+        return [_trace_batch(adapter, head, half, random) for half in halves]
 
     def loss(batch: HeadBatch) -> Tensor:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The embedded LMM as it is before it learns: a tokenizer, a CLIP-style ViT and a small Llama."""
+"""The untrained embedded LMM: a tokenizer, a CLIP-style ViT and a small Llama."""
 
 from collections.abc import Sequence
 
@@ -32,11 +32,11 @@ CHAT_TEMPLATE = (
 
 IMAGE_SIZE, PATCH_SIZE = 160, 8
 SMALL_IMAGE_SIZE = 96
-"""Of the pictures that it learns from at first: 144 image tokens cost a third of 400."""
+"""Side of the first training pictures: 144 image tokens cost a third of 400."""
 
 
 def build_tokenizer(vocabulary_size: int = 1200) -> PreTrainedTokenizerFast:
-    """A byte-level BPE over the world's words; any Unicode text round-trips."""
+    """Train a byte-level BPE on texts about scenes; it encodes any Unicode text without loss."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -64,13 +64,14 @@ def build_tokenizer(vocabulary_size: int = 1200) -> PreTrainedTokenizerFast:
 
 
 def find_token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    number = tokenizer.convert_tokens_to_ids(token)
-    assert isinstance(number, int)
-    return number
+    """Return the id of a token."""
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(token_id, int)
+    return token_id
 
 
 def build_lmm(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
-    """The untrained model, about 3.7 M parameters."""
+    """Build the untrained model, about 3.7 M parameters."""
     vision = CLIPVisionConfig(
         hidden_size=192, intermediate_size=640, num_hidden_layers=4, num_attention_heads=6,
         image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, projection_dim=192,
@@ -97,20 +98,23 @@ def preprocess_pictures(
     pictures: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]],
     image_size: int = IMAGE_SIZE,
 ) -> Tensor:
-    """Square uint8 pictures as the image processor gives them, (B, 3, side, side) in -1..1."""
-    small = [
+    """Resize and normalise square uint8 pictures as the image processor does.
+
+    Return (B, 3, S, S) in -1..1 with S the `image_size`.
+    """
+    resized = [
         np.asarray(
             Image.fromarray(picture).resize((image_size, image_size), Image.Resampling.BICUBIC)
         )
         for picture in pictures
     ]
-    stacked = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2)
+    stacked = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
     return stacked.float().div_(127.5).sub_(1)
 
 
 def compute_patch_features(lmm: LlavaForConditionalGeneration, pixel_values: Tensor) -> Tensor:
-    """(B, 3, S, S) → (B, S/8 · S/8, width): what the projector sees; S may be any size."""
+    """Return the projector's input: (B, 3, S, S) → (B, S/8 · S/8, width), for any S."""
     tower = lmm.model.vision_tower
-    other = pixel_values.shape[-1] != tower.config.image_size
-    states: Tensor = tower(pixel_values, interpolate_pos_encoding=other).last_hidden_state
+    interpolate = pixel_values.shape[-1] != tower.config.image_size
+    states: Tensor = tower(pixel_values, interpolate_pos_encoding=interpolate).last_hidden_state
     return states[:, 1:]

@@ -1,7 +1,7 @@
-"""What the LMM learns: captions, answers and follow-ups, in words alone; it never sees a mask.
+"""Training of the LMM on captions, answers and follow-ups; it never sees a mask.
 
-Pictures are small at first and then of full size; some come with a part of them as a second
-picture, as visual chain of thought shows it.
+Pictures are small at first, then of full size; some have a crop as a second picture, as in visual
+chain of thought.
 """
 
 from pathlib import Path
@@ -42,10 +42,10 @@ from flmm.stickers.questions import (
 from flmm.stickers.scene import MAX_THINGS, Scene
 
 _MICRO_BATCH_SIZE = 8 * BATCH_SIZE_FACTOR
-# A picture and a part of it have twice the image tokens.
+# A picture with a crop has twice the image tokens.
 _CLOSER_LOOK_BATCH_SIZE = 5 * BATCH_SIZE_FACTOR
-# A caption is many words, an answer has one or two that count: with three answers a caption the LLM
-# learned to name what is there long before it learned to look for what a question names.
+# A caption has many informative words, an answer one or two: with three answers per caption, the
+# LMM learned to caption long before it learned to look for what a question names.
 _QUESTIONS = 7
 _SMALL_IMAGES_UNTIL = 0.55
 _CLOSER_LOOKS_FROM, _CLOSER_LOOK_EVERY = 0.3, 3
@@ -54,13 +54,13 @@ _NUMBER_CROP_BATCH_SIZE = 32 * BATCH_SIZE_FACTOR
 _MASKED_GREY = 127
 
 LMMBatch = tuple[TextBatch | Tensor, Tensor]
-"""Texts, and the labels of each view of their pictures; or parts of pictures, and their labels."""
+"""Texts with the labels of each view of their pictures, or crops with their labels."""
 
 
 class LMMWithClassifier(nn.Module):
-    """The whole model, and beside it the warm-up's classifier, so that the tower forgets nothing.
+    """The LMM with the warm-up's classifier.
 
-    With the texts' loss alone, the vision tower unlearned the kinds before the LLM asked for them.
+    With the text loss alone, the vision tower forgot the kinds before the LLM used them.
     """
 
     def __init__(self, lmm: LlavaForConditionalGeneration, classifier: LabelClassifier) -> None:
@@ -69,19 +69,22 @@ class LMMWithClassifier(nn.Module):
         self.classifier = classifier
 
     def loss(self, batch: LMMBatch) -> Tensor:
+        """Return the text loss plus 0.3 times the classifier's; for crops, the classifier's."""
         texts, labels = batch
         if isinstance(texts, Tensor):
             return self.classifier.loss(self.classifier.patch_features(texts), labels)
         patches = self.classifier.patch_features(texts.pixel_values)
-        kinds = self.classifier.loss(patches, labels)
-        return text_loss(self.lmm, texts, patches) + 0.3 * kinds
+        label_loss = self.classifier.loss(patches, labels)
+        return text_loss(self.lmm, texts, patches) + 0.3 * label_loss
 
 
 def crop_closer_look(
     drawing: Drawing, index: int, random: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """The part of a picture around a thing, cut as `flmm think` cuts it, from masks as good as
-    a head's."""
+    """Return the crop around a thing as `flmm think` makes it, here from the true mask.
+
+    In 30 % of the crops all but the thing is grey.
+    """
     mask = torch.from_numpy(drawing.thing_masks[index])
     box = mask_box(mask)
     assert box is not None
@@ -104,25 +107,25 @@ def _sample_texts(drawing: Drawing, random: np.random.Generator) -> list[Convers
 
 
 def _sample_hard_questions(scene: Scene, random: np.random.Generator) -> list[Turn | None]:
-    """More of what asks most of its looking: which of several things is meant, and how many."""
+    """Return more of the hardest questions: where a thing is, and how many there are."""
     return [ask_where(scene, random), ask_where(scene, random), ask_how_many(scene, random)]
 
 
 def _sample_closer_look(
     drawing: Drawing, random: np.random.Generator
 ) -> tuple[NDArray[np.uint8], list[Conversation], Tensor]:
-    """A closer look, what is asked with it (mostly the number that it shows), and its labels."""
+    """Return a crop, conversations with it (mostly about the number that it shows), its labels."""
     scene = drawing.scene
-    numbered = [
+    tagged = [
         index
         for index, thing in enumerate(scene.things)
         if thing.tag_number is not None and referring_expressions(scene, index)
     ]
     texts: list[Conversation] = [(ask_random_question(scene, random),)]
-    if not numbered:
+    if not tagged:
         index = int(random.integers(len(scene.things)))
     else:
-        index = numbered[int(random.integers(len(numbered)))]
+        index = tagged[int(random.integers(len(tagged)))]
         expressions = referring_expressions(scene, index)
         for expression in random.permutation(expressions)[:_NUMBER_QUESTIONS]:
             texts.append((tag_number_turn(scene, index, str(expression)),))
@@ -134,45 +137,46 @@ def train(
     folder: Path, steps: int,
     on_progress: ProgressCallback = no_progress,
 ) -> None:  # fmt: skip
-    """Teach the whole model captions, lists, answers and follow-ups."""
-    plan = Curriculum(dataset, 2, steps, ((0.06, 1), (0.12, 2), (0.2, 3), (1.0, MAX_THINGS)))
+    """Train the whole model on captions, lists, answers and follow-ups."""
+    curriculum = Curriculum(dataset, 2, steps, ((0.06, 1), (0.12, 2), (0.2, 3), (1.0, MAX_THINGS)))
     use_cpu_attention(model.lmm)
 
     def batches(step: int) -> list[LMMBatch]:
-        indices, random = plan.sample(step, 2 * _MICRO_BATCH_SIZE)
+        indices, random = curriculum.sample(step, 2 * _MICRO_BATCH_SIZE)
         side = SMALL_IMAGE_SIZE if step < _SMALL_IMAGES_UNTIL * steps else IMAGE_SIZE
-        parts = [whole(indices[:_MICRO_BATCH_SIZE], random, side), numbers(random)]
+        parts = [whole_pictures(indices[:_MICRO_BATCH_SIZE], random, side), number_crops(random)]
         if step >= _CLOSER_LOOKS_FROM * steps and step % _CLOSER_LOOK_EVERY == 0:
-            return [*parts, looks(random, side)]
-        return [*parts, whole(indices[_MICRO_BATCH_SIZE:], random, side)]
+            return [*parts, closer_looks(random, side)]
+        return [*parts, whole_pictures(indices[_MICRO_BATCH_SIZE:], random, side)]
 
-    def whole(indices: list[int], random: np.random.Generator, side: int) -> LMMBatch:
+    def whole_pictures(indices: list[int], random: np.random.Generator, side: int) -> LMMBatch:
         drawings = [dataset.drawing(index) for index in indices]
         pixels = preprocess_pictures([drawing.picture for drawing in drawings], side)
         texts = [_sample_texts(drawing, random) for drawing in drawings]
         return pack_conversations(tokenizer, pixels, texts), scene_labels(
-            [one.scene for one in drawings]
+            [drawing.scene for drawing in drawings]
         )
 
-    def numbers(random: np.random.Generator) -> LMMBatch:
+    def number_crops(random: np.random.Generator) -> LMMBatch:
         drawings = [
             dataset.drawing(int(index))
-            for index in random.choice(plan.tagged_scenes, _NUMBER_CROP_BATCH_SIZE)
+            for index in random.choice(curriculum.tagged_scenes, _NUMBER_CROP_BATCH_SIZE)
         ]
-        crops, labels = zip(*(crop_number(one, random) for one in drawings), strict=True)
+        crops, labels = zip(*(crop_number(drawing, random) for drawing in drawings), strict=True)
         return preprocess_pictures(crops, CROP_SIZE), torch.stack(labels)
 
-    def looks(random: np.random.Generator, side: int) -> LMMBatch:
+    def closer_looks(random: np.random.Generator, side: int) -> LMMBatch:
         drawings = [
             dataset.drawing(int(index))
-            for index in random.choice(plan.tagged_scenes, _CLOSER_LOOK_BATCH_SIZE)
+            for index in random.choice(curriculum.tagged_scenes, _CLOSER_LOOK_BATCH_SIZE)
         ]
-        closer, texts, near = zip(
+        crops, texts, crop_labels = zip(
             *(_sample_closer_look(drawing, random) for drawing in drawings), strict=True
         )
-        pairs = zip((drawing.picture for drawing in drawings), closer, strict=True)
+        pairs = zip((drawing.picture for drawing in drawings), crops, strict=True)
         pixels = preprocess_pictures([view for pair in pairs for view in pair], side)
-        labels = torch.stack([scene_labels([one.scene for one in drawings]), torch.stack(near)], 1)
+        picture_labels = scene_labels([drawing.scene for drawing in drawings])
+        labels = torch.stack([picture_labels, torch.stack(crop_labels)], 1)
         return pack_conversations(tokenizer, pixels, texts), labels.flatten(0, 1)
 
     train_stage(

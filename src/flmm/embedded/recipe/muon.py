@@ -1,7 +1,7 @@
-"""Muon, on two cores or a GPU, and in bfloat16 only where the processor has it.
+"""The Muon optimizer, for two cores or a GPU; in bfloat16 only where the hardware has it.
 
-torch's own Muon always orthogonalises in bfloat16, which other processors emulate: on such a
-machine one step took longer than the gradient of the whole batch (33 times float32's time).
+torch's Muon always orthogonalises in bfloat16; on CPUs that emulate it, one step took longer than
+the gradient of the whole batch (33 times float32's time).
 """
 
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ _THREAD_POOL = ThreadPoolExecutor(2)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """(n, a, b) → about the nearest matrices with all singular values 1 (Newton-Schulz)."""
+    """Return about the nearest matrices with all singular values 1 (Newton-Schulz), (n, a, b)."""
     wide = matrices.shape[1] <= matrices.shape[2]
     result = matrices if wide else matrices.mT
     result = result / result.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
@@ -36,21 +36,21 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 def _group_parameters(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Those with a gradient, in parts that are updated in one go.
+    """Return the parameters with a gradient, in groups that are updated together.
 
-    A GPU waits for its orders, so all of one shape are; two cores have one each in turn.
+    On a GPU, where kernel launches dominate, all of one shape are a group; on CPUs, each alone.
     """
-    parts: dict[object, list[nn.Parameter]] = {}
-    for number, parameter in enumerate(parameters):
+    groups: dict[object, list[nn.Parameter]] = {}
+    for index, parameter in enumerate(parameters):
         if parameter.grad is not None:
-            parts.setdefault(parameter.shape if ON_GPU else number, []).append(parameter)
-    return list(parts.values())
+            groups.setdefault(parameter.shape if ON_GPU else index, []).append(parameter)
+    return list(groups.values())
 
 
 class Muon(Optimizer):
-    """Momentum whose update is orthogonalised and scaled to AdamW's usual size.
+    """Momentum with orthogonalised updates, scaled to AdamW's usual size.
 
-    For matrices inside the network; embeddings, norms and biases want AdamW.
+    For matrices inside the network; embeddings, norms and biases need AdamW.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update the parameters; return the closure's loss, if there is one."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
             parameters = cast(list[nn.Parameter], group["params"])
@@ -74,18 +75,18 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def _update(self, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:
-        look_ahead = []
+        nesterov_updates = []
         for parameter in parameters:
             assert parameter.grad is not None
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
             average = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-            look_ahead.append(parameter.grad.lerp(average, group["momentum"]))
-        # An update of root mean square 0.2 lets AdamW's learning rates be used as they are.
+            nesterov_updates.append(parameter.grad.lerp(average, group["momentum"]))
+        # Updates with a root mean square of 0.2 need the same learning rates as AdamW.
         scale = 0.2 * max(parameters[0].shape) ** 0.5
         for parameter, update in zip(
-            parameters, orthogonalise(torch.stack(look_ahead)), strict=True
+            parameters, orthogonalise(torch.stack(nesterov_updates)), strict=True
         ):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update, alpha=-group["lr"] * scale)

@@ -1,4 +1,4 @@
-"""Many conversations about one picture in one row, so that its image tokens are read once."""
+"""Packing: many conversations about one picture in one row, after one copy of its image tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,18 +25,19 @@ from flmm.stickers.language import Conversation
 
 @dataclass(frozen=True)
 class TextBatch(TensorDataclass):
-    """Pictures, each followed by several conversations that do not see one another."""
+    """B pictures, each followed by several conversations that do not attend to each other."""
 
     pixel_values: Tensor
-    """(B·V, 3, S, S): the V views of each picture, one after the other."""
+    """(B·V, 3, S, S): the V views of the first picture, then those of the next."""
     views_per_picture: int
     input_ids: Tensor
-    """(B, L)"""
+    """(B, L)."""
     position_ids: Tensor
+    """(B, L): each conversation counts on from the image tokens."""
     attention_mask: Tensor
-    """(B, 1, L, L) bool: who may look at whom."""
+    """(B, 1, L, L) bool: whether a query (row) may attend to a key (column)."""
     targets: Tensor
-    """(B, L): the next token where it belongs to an answer, else -100."""
+    """(B, L): the next token if it belongs to an answer, else -100."""
 
 
 def pack_conversations(
@@ -45,10 +46,10 @@ def pack_conversations(
     conversations: Sequence[Sequence[Conversation]],
     patch_size: int = PATCH_SIZE,
 ) -> TextBatch:
-    """Lay each picture's conversations after one copy of its image tokens.
+    """Pack each picture's conversations behind one copy of its image tokens.
 
-    `pixels` are (B·V, 3, S, S) for B pictures' conversations; `patch` is the side of the LMM's
-    patches.
+    `pixel_values` are (B·V, 3, S, S) for the conversations of B pictures; `patch_size` is the side
+    of the LMM's patches.
     """
     views = len(pixel_values) // len(conversations)
     image_tokens = views * (pixel_values.shape[-1] // patch_size) ** 2
@@ -71,9 +72,9 @@ def pack_conversations(
         )  # fmt: skip
         for branch, turns in enumerate(texts, 1):
             count = 0
-            for number, turn in enumerate(turns):
+            for turn_index, turn in enumerate(turns):
                 question = [*tokenizer.encode(turn.question, add_special_tokens=False), assistant]
-                if number:
+                if turn_index:
                     question = [user, *question]
                 answer = [*tokenizer.encode(turn.answer, add_special_tokens=False), end]
                 ids += question + answer
@@ -87,10 +88,10 @@ def pack_conversations(
     def stack(column: int, fill: int) -> Tensor:
         return torch.tensor([row[column] + [fill] * (longest - len(row[column])) for row in rows])
 
-    branch_of = stack(2, -1)
+    branch_ids = stack(2, -1)
     causal = torch.ones(longest, longest, dtype=torch.bool).tril()
-    same = branch_of[:, :, None] == branch_of[:, None, :]
-    mask = causal & (same | (branch_of[:, None, :] == 0))
+    same = branch_ids[:, :, None] == branch_ids[:, None, :]
+    mask = causal & (same | (branch_ids[:, None, :] == 0))
     return TextBatch(
         pixel_values, views, stack(0, padding), stack(1, 0), mask[:, None], stack(3, -100)
     )
@@ -99,17 +100,17 @@ def pack_conversations(
 def text_loss(
     lmm: LlavaForConditionalGeneration, batch: TextBatch, patch_features: Tensor
 ) -> Tensor:
-    """Mean cross entropy of the answers' tokens; `patches` are the vision tower's states."""
+    """Return the answers' mean cross entropy; `patch_features` are the vision tower's."""
     return answer_loss(lmm, batch, compute_last_hidden_states(lmm, batch, patch_features))
 
 
 def compute_last_hidden_states(
     lmm: LlavaForConditionalGeneration, batch: TextBatch, patch_features: Tensor
 ) -> Tensor:
-    """(B, L, width) of the last layer; `patches` are the vision tower's states."""
+    """Return the last layer's (B, L, width); `patch_features` are the vision tower's."""
     model = lmm.model
     embeddings = model.language_model.embed_tokens(batch.input_ids)
-    first = 2
+    first = 2  # after the begin and user tokens
     image = model.multi_modal_projector(patch_features)
     image = image.reshape(len(batch.input_ids), -1, image.shape[-1]).to(embeddings.dtype)
     embeddings = torch.cat(
@@ -129,7 +130,7 @@ def compute_last_hidden_states(
 
 
 def answer_loss(lmm: LlavaForConditionalGeneration, batch: TextBatch, hidden: Tensor) -> Tensor:
-    """Mean cross entropy of the answers' tokens, from (B, L, width) of the last layer."""
-    wanted = batch.targets >= 0
-    logits = lmm.lm_head(hidden[wanted]).float()
-    return functional.cross_entropy(logits, batch.targets[wanted])
+    """Return the answers' mean cross entropy; `hidden` is the last layer's (B, L, width)."""
+    in_answer = batch.targets >= 0
+    logits = lmm.lm_head(hidden[in_answer]).float()
+    return functional.cross_entropy(logits, batch.targets[in_answer])

@@ -1,8 +1,8 @@
-"""The embedded SAM: transformers' own, small, trained to cut out whatever a prompt points at.
+"""Architecture and training of the embedded SAM, a small `SamModel` of transformers.
 
-First the vision encoder alone learns dense targets that name no kind (thing or not, which way to
-the thing's centre, edges): prompted with a good mask from the start, it would never learn to look.
-Then all of it learns from points, boxes and coarse masks, which often lack the mask.
+First the vision encoder is trained on dense targets without kinds (thing or not, offset to the
+thing's centre, edges): with a good mask prompt from the start, it would learn to ignore the
+picture. Then all of it is trained with points, boxes and coarse masks; many prompts have no mask.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ _MAX_REGIONS = 4
 
 
 def build_sam() -> SamModel:
-    """The untrained SAM, about 1.5 M parameters, for pictures of 256 pixels."""
+    """Build the untrained SAM, about 1.5 M parameters, for pictures of 256 pixels."""
     vision = SamVisionConfig(
         hidden_size=128, output_channels=HIDDEN_SIZE, num_hidden_layers=4, num_attention_heads=4,
         image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, mlp_dim=384, window_size=8,
@@ -56,17 +56,17 @@ def build_sam() -> SamModel:
     sam = SamModel(
         SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
     )
-    # Made from a configuration, transformers' SAM has one random place code for pictures and
-    # another for prompts, both so fine (half the width, where Meta's SAM has 1) that neighbouring
-    # places look unrelated: no prompt could ever point at anything.
-    place = sam.shared_image_embedding
-    torch.nn.init.normal_(place.positional_embedding)
-    sam.prompt_encoder.shared_embedding = place
+    # Built from a configuration, transformers' SAM has two different random positional embeddings,
+    # for pictures and for prompts, with frequencies so high (scale of half the width, where Meta's
+    # SAM has 1) that neighbouring positions look unrelated: no prompt could point at anything.
+    embedding = sam.shared_image_embedding
+    torch.nn.init.normal_(embedding.positional_embedding)
+    sam.prompt_encoder.shared_embedding = embedding
     return sam
 
 
 class DensePredictor(nn.Module):
-    """The vision encoder with a read-out of 4x4 values a patch and target, for the warm-up."""
+    """The vision encoder with a linear layer, 4x4 values per patch and target, for the warm-up."""
 
     NUM_TARGETS = 4
 
@@ -76,35 +76,38 @@ class DensePredictor(nn.Module):
         self.read_out = nn.Conv2d(HIDDEN_SIZE, self.NUM_TARGETS * 16, 1)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3, S, S) → (B, 4, S/2, S/2): thing, offset down, offset across, edge."""
+        """Predict thing, offset down, offset across, edge: (B, 3, S, S) → (B, 4, S/2, S/2)."""
         embedding = self.vision_encoder(pixel_values).last_hidden_state
         return functional.pixel_shuffle(self.read_out(embedding), 4)
 
 
 def _downsample_masks(masks: NDArray[np.bool_] | Tensor) -> Tensor:
-    """(n, h, w) to coverage in 0..1 at SAM's low resolution, (n, 128, 128)."""
-    whole = torch.as_tensor(masks).float()[:, None]
-    return functional.interpolate(whole, (MASK_SIZE, MASK_SIZE), mode="area")[:, 0]
+    """Return (n, h, w) masks as coverage in 0..1 at SAM's low resolution, (n, 128, 128)."""
+    coverage = torch.as_tensor(masks).float()[:, None]
+    return functional.interpolate(coverage, (MASK_SIZE, MASK_SIZE), mode="area")[:, 0]
 
 
 def dense_targets(drawing: Drawing) -> Tensor:
-    """(4, 128, 128): thing or not, offsets to its centre in quarters of the side, edges."""
+    """Return the warm-up's targets, (4, 128, 128).
+
+    They are: thing or not, offsets down and across to its centre in quarters of the side, edges.
+    """
     things = _downsample_masks(drawing.thing_masks)
     thing = things.amax(0)
-    which = things.argmax(0)
-    centres = torch.tensor([(thing.y, thing.x) for thing in drawing.scene.things])[which]
-    line = (torch.arange(MASK_SIZE) + 0.5) / MASK_SIZE
-    place = torch.stack(torch.meshgrid(line, line, indexing="ij"), -1)
-    offsets = ((centres - place) * 4).permute(2, 0, 1)
-    owner = drawing.region_ids
-    edge = np.zeros(owner.shape, dtype=np.bool_)
-    edge[1:] |= owner[1:] != owner[:-1]
-    edge[:, 1:] |= owner[:, 1:] != owner[:, :-1]
+    thing_index = things.argmax(0)
+    centres = torch.tensor([(thing.y, thing.x) for thing in drawing.scene.things])[thing_index]
+    coordinates = (torch.arange(MASK_SIZE) + 0.5) / MASK_SIZE
+    positions = torch.stack(torch.meshgrid(coordinates, coordinates, indexing="ij"), -1)
+    offsets = ((centres - positions) * 4).permute(2, 0, 1)
+    ids = drawing.region_ids
+    edge = np.zeros(ids.shape, dtype=np.bool_)
+    edge[1:] |= ids[1:] != ids[:-1]
+    edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
     return torch.cat([thing[None], offsets, _downsample_masks(edge[None])])
 
 
 def dense_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """BCE + Dice on things, L1 on offsets inside things, BCE on edges."""
+    """Return BCE + Dice on things, L1 on offsets inside things, BCE on edges."""
     thing = target[:, 0]
     inside = (thing > 0.5)[:, None]
     offsets = (predicted[:, 1:3] - target[:, 1:3]).abs() * inside
@@ -116,17 +119,19 @@ def dense_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PromptBatch(TensorDataclass):
-    """Pictures with a few prompted regions each; one group of regions shares its prompts' form."""
+    """Pictures with R prompted regions, all with the same type of prompt."""
 
     pixel_values: Tensor
     picture_indices: Tensor
+    """(R,): index of each region's picture."""
     targets: Tensor
     """(R, 128, 128) coverage in 0..1."""
     mask_logits: Tensor
     """(R, 1, 128, 128) coarse mask logits."""
     has_mask: Tensor
+    """(R,) bool: whether the mask logits are part of the prompt."""
     boxes: Tensor
-    """(R, 1, 4) in SAM's pixels, shaken."""
+    """(R, 1, 4) in SAM's pixels, with noise."""
     points: Tensor
     """(R, 1, 1, 2) in SAM's pixels, inside the region."""
     prompt_type: str
@@ -134,25 +139,28 @@ class PromptBatch(TensorDataclass):
 
 
 def _simulate_mask_logits(region: Tensor, random: torch.Generator) -> Tensor:
-    """What a coarse stage might say of a region: shifted, blurred, shrunk or grown, wobbly."""
+    """Return a region's mask logits as a decoder might predict them.
+
+    The mask is blurred, shifted, shrunk or grown, and noisy.
+    """
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=random))
 
     cells = int(uniform(10, 40))
-    wobble = torch.randn(1, 1, 10, 10, generator=random)
-    wobble = functional.interpolate(wobble, region.shape[-2:], mode="bilinear")[0, 0]
+    noise = torch.randn(1, 1, 10, 10, generator=random)
+    noise = functional.interpolate(noise, region.shape[-2:], mode="bilinear")[0, 0]
     shift = (int(uniform(-4, 5)), int(uniform(-4, 5)))
     coarse = functional.interpolate(region[None, None], (cells, cells), mode="area")
     blurred = functional.interpolate(coarse, region.shape[-2:], mode="bilinear")[0, 0]
-    blurred = blurred.roll(shift, (0, 1)) + uniform(0, 0.25) * wobble
+    blurred = blurred.roll(shift, (0, 1)) + uniform(0, 0.25) * noise
     return (blurred - uniform(0.3, 0.6)) * uniform(4, 14)
 
 
 def _sample_prompts(
     drawing: Drawing, random: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Targets, coarse masks, boxes and points of a few regions of a picture."""
+    """Return targets, coarse mask logits, boxes and points of at most 4 regions of a picture."""
     things, bands = _downsample_masks(drawing.thing_masks), _downsample_masks(drawing.band_masks)
     bands = bands[bands.sum((1, 2)) > 100]
     things = things[torch.randperm(len(things), generator=random)[: _MAX_REGIONS - 1]]
@@ -166,15 +174,15 @@ def _sample_prompts(
         )
         extent = (box[2:] - box[:2]).repeat(2)
         box = box + torch.randn(4, generator=random) * 0.07 * extent
-        chosen = int(torch.randint(len(rows), (1,), generator=random))
+        pixel = int(torch.randint(len(rows), (1,), generator=random))
         boxes.append((box * (IMAGE_SIZE / MASK_SIZE)).clamp(0, IMAGE_SIZE))
-        points.append(torch.stack([columns[chosen], rows[chosen]]) * (IMAGE_SIZE / MASK_SIZE))
+        points.append(torch.stack([columns[pixel], rows[pixel]]) * (IMAGE_SIZE / MASK_SIZE))
     masks = torch.stack([_simulate_mask_logits(target, random) for target in targets])
     return targets, masks, torch.stack(boxes), torch.stack(points)
 
 
 def predict_masks(sam: SamModel, batch: PromptBatch) -> tuple[Tensor, Tensor]:
-    """Logits (R, 128, 128) and predicted IoU (R,) of the prompted regions."""
+    """Return mask logits, (R, 128, 128), and predicted IoU, (R,), of the prompted regions."""
     embeddings = sam.vision_encoder(batch.pixel_values).last_hidden_state[batch.picture_indices]
     points = batch.points if batch.prompt_type != "box" else None
     # Positions are sines of large angles: in bfloat16 corners and points would jump by pixels.
@@ -186,8 +194,8 @@ def predict_masks(sam: SamModel, batch: PromptBatch) -> tuple[Tensor, Tensor]:
             input_masks=batch.mask_logits,
         )
         positions = sam.get_image_wide_positional_embeddings()  # type: ignore[no-untyped-call]
-    without = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-    dense = torch.where(batch.has_mask[:, None, None, None], dense, without)
+    no_mask = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+    dense = torch.where(batch.has_mask[:, None, None, None], dense, no_mask)
     logits, iou = sam.mask_decoder(
         image_embeddings=embeddings,
         image_positional_embeddings=positions.expand(len(embeddings), -1, -1, -1),
@@ -199,11 +207,11 @@ def predict_masks(sam: SamModel, batch: PromptBatch) -> tuple[Tensor, Tensor]:
 
 
 def segment_loss(sam: SamModel, batch: PromptBatch) -> Tensor:
-    """BCE + Dice on the mask, squared error on the predicted IoU."""
+    """Return BCE + Dice on the mask plus the squared error of the predicted IoU."""
     logits, iou = predict_masks(sam, batch)
-    found, there = logits.detach() > 0, batch.targets > 0.5
-    true = (found & there).sum((1, 2)) / (found | there).sum((1, 2)).clamp(min=1)
-    return mask_loss(logits, batch.targets) + functional.mse_loss(iou, true)
+    masks, targets = logits.detach() > 0, batch.targets > 0.5
+    true_iou = (masks & targets).sum((1, 2)) / (masks | targets).sum((1, 2)).clamp(min=1)
+    return mask_loss(logits, batch.targets) + functional.mse_loss(iou, true_iou)
 
 
 def warm_up(
@@ -213,7 +221,7 @@ def warm_up(
     steps: int,
     on_progress: ProgressCallback = no_progress,
 ) -> None:
-    """Teach the vision encoder to see things, where their centres are, and edges."""
+    """Train the vision encoder on the dense targets."""
     preprocess = MaskRefiner(sam).preprocess
     sam.requires_grad_(True)
     use_cpu_attention_in_sam(sam)
@@ -222,8 +230,8 @@ def warm_up(
     def batches(step: int) -> list[tuple[Tensor, Tensor]]:
         indices = _sample_indices(dataset, 3, step, 4 * _MICRO_BATCH_SIZE)
         drawings = [dataset.drawing(i) for i in indices]
-        pixels = torch.stack([preprocess(d.picture) for d in drawings])
-        targets = torch.stack([dense_targets(d) for d in drawings])
+        pixels = torch.stack([preprocess(drawing.picture) for drawing in drawings])
+        targets = torch.stack([dense_targets(drawing) for drawing in drawings])
         return list(
             zip(
                 torch.split(pixels, _MICRO_BATCH_SIZE),
@@ -251,7 +259,7 @@ def train(
     steps: int,
     on_progress: ProgressCallback = no_progress,
 ) -> None:
-    """Teach the whole SAM to follow points, boxes and coarse masks."""
+    """Train the whole SAM with points, boxes and coarse masks as prompts."""
     preprocess = MaskRefiner(sam).preprocess
     sam.requires_grad_(True)
     use_cpu_attention_in_sam(sam)
@@ -262,26 +270,28 @@ def train(
         drawings = [
             dataset.drawing(i) for i in _sample_indices(dataset, 4, step, 4 * _MICRO_BATCH_SIZE)
         ]
-        forms = ("box", "point", "both", "box")
+        prompt_types = ("box", "point", "both", "box")
         return [
-            pack(drawings[i * _MICRO_BATCH_SIZE : (i + 1) * _MICRO_BATCH_SIZE], form, random)
-            for i, form in enumerate(forms)
+            pack(drawings[i * _MICRO_BATCH_SIZE : (i + 1) * _MICRO_BATCH_SIZE], prompt_type, random)
+            for i, prompt_type in enumerate(prompt_types)
         ]
 
-    def pack(drawings: Sequence[Drawing], form: str, random: torch.Generator) -> PromptBatch:
+    def pack(drawings: Sequence[Drawing], prompt_type: str, random: torch.Generator) -> PromptBatch:
         parts = [_sample_prompts(drawing, random) for drawing in drawings]
-        targets, masks, boxes, points = (torch.cat([p[k] for p in parts]) for k in range(4))
-        owners = torch.repeat_interleave(torch.tensor([len(p[0]) for p in parts]))
+        targets, masks, boxes, points = (torch.cat([part[k] for part in parts]) for k in range(4))
+        counts = torch.tensor([len(part[0]) for part in parts])
         return PromptBatch(
-            torch.stack([preprocess(d.picture) for d in drawings]),
-            owners,
+            torch.stack([preprocess(drawing.picture) for drawing in drawings]),
+            torch.repeat_interleave(counts),
             targets,
             masks[:, None],
             torch.rand(len(targets), generator=random) < 0.4,
             boxes[:, None],
             points[:, None, None],
-            form,
+            prompt_type,
         )
 
-    fit = TrainingStage("segmenter", sam, steps, batches, lambda b: segment_loss(sam, b), 1e-3)
-    train_stage(fit, folder, on_progress)
+    stage = TrainingStage(
+        "segmenter", sam, steps, batches, lambda batch: segment_loss(sam, batch), 1e-3
+    )
+    train_stage(stage, folder, on_progress)

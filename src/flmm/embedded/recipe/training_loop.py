@@ -1,4 +1,4 @@
-"""The one training loop of the recipe: resumable, with progress, the same for every stage."""
+"""The training loop of all stages of the recipe: resumable, with progress."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +23,7 @@ from flmm.progress import ProgressCallback, no_progress
 Batch = TypeVar("Batch")
 
 _MAX_INLINE_BYTES = 2**16
-"""Bytes."""
+"""Size up to which a tensor is sent by value."""
 
 _CHECKPOINT_EVERY = 100
 _WARM_UP_SHARE = 0.03
@@ -33,17 +33,18 @@ class TensorDataclass:
     """A dataclass whose tensors can be moved to a device."""
 
     def to(self, device: torch.device) -> Self:
+        """Return a copy with all tensors on a device."""
         moved: Self = replace(self, **send_to_device(vars(self), device))  # type: ignore[type-var]
         return moved
 
 
 @dataclass(frozen=True)
 class TrainingStage(Generic[Batch]):
-    """One stage of training.
+    """The module, batches and settings of one stage of training.
 
-    `batches(step)` gives the step's micro-batches (small ones stay in the processor's cache) and
-    must depend on the step alone, so that a resumed run sees what an uninterrupted one would. It
-    runs in another process; tensors and `Movable`s of a batch are moved to where the module learns.
+    `batches(step)` returns the step's micro-batches (small ones fit the CPU's cache) and must
+    depend on the step alone, so that a resumed run gets the same as an uninterrupted one. It runs
+    in another process; tensors and `TensorDataclass`es of a batch are moved to the module's device.
     """
 
     name: str
@@ -57,7 +58,7 @@ class TrainingStage(Generic[Batch]):
 
 
 class _Steps(Dataset[Sequence[Batch]]):
-    """Each step's micro-batches."""
+    """The micro-batches of each step."""
 
     def __init__(self, batches: Callable[[int], Sequence[Batch]]) -> None:
         self._batches = batches
@@ -67,7 +68,7 @@ class _Steps(Dataset[Sequence[Batch]]):
 
 
 def _prefetch_batches(stage: TrainingStage[Batch], first_step: int) -> Iterable[Sequence[Batch]]:
-    """The micro-batches of the steps from `first` on, prepared ahead by other processes."""
+    """Return the micro-batches from `first_step` on, prepared in advance by other processes."""
     return DataLoader(
         _Steps(stage.batches),
         batch_size=None,
@@ -79,7 +80,7 @@ def _prefetch_batches(stage: TrainingStage[Batch], first_step: int) -> Iterable[
 
 
 def _send_small_tensors_by_value(_worker: int) -> None:
-    """A file of shared memory for each of a batch's hundreds of tensors took a third of a step."""
+    """Avoid a shared-memory file per tensor: a batch has hundreds, which took a third of a step."""
     ForkingPickler.register(Tensor, _reduce_tensor)
 
 
@@ -89,25 +90,28 @@ def _reduce_tensor(tensor: Tensor) -> tuple[Callable[..., Tensor], tuple[object,
     return torch.from_numpy, (tensor.numpy(),)
 
 
-def _optimizers(fit: TrainingStage[Batch]) -> list[Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for embeddings, biases, norms and the rest."""
+def _build_optimizers(stage: TrainingStage[Batch]) -> list[Optimizer]:
+    """Return Muon for the matrices inside blocks, and AdamW for all other parameters."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for name, parameter in fit.module.named_parameters():
+    for name, parameter in stage.module.named_parameters():
         if not parameter.requires_grad:
             continue
         inner = parameter.ndim == 2 and ".layers." in name and "embedding" not in name
         (matrices if inner else others).append(parameter)
     optimizers: list[Optimizer] = [
-        AdamW(others, fit.learning_rate, betas=(0.9, 0.98), weight_decay=fit.weight_decay)
+        AdamW(others, stage.learning_rate, betas=(0.9, 0.98), weight_decay=stage.weight_decay)
     ]
     if matrices:
-        optimizers.append(Muon(matrices, fit.learning_rate, fit.weight_decay, momentum=0.95))
+        optimizers.append(Muon(matrices, stage.learning_rate, stage.weight_decay, momentum=0.95))
     return optimizers
 
 
 def learning_rate_factor(progress: float) -> float:
-    """Linear warm-up over the first 3 %, then a cosine to 2 %; `progress` in 0..1."""
+    """Return the learning rate's factor: linear warm-up over 3 %, then a cosine to 2 %.
+
+    `progress` and the result are in 0..1.
+    """
     if progress < _WARM_UP_SHARE:
         return max(progress / _WARM_UP_SHARE, 0.02)
     return 0.02 + 0.98 * 0.5 * (
@@ -116,37 +120,36 @@ def learning_rate_factor(progress: float) -> float:
 
 
 def save_atomically(state: object, file: Path) -> None:
-    """`torch.save` that leaves either the old file or the whole new one."""
-    with atomic_write(file) as place:
-        torch.save(state, place)
+    """Save with `torch.save`; the file is either the old one or the complete new one."""
+    with atomic_write(file) as partial:
+        torch.save(state, partial)
 
 
 def train_stage(
     stage: TrainingStage[Batch], folder: Path, on_progress: ProgressCallback = no_progress
 ) -> None:
-    """Train `fit.module` in place, going on from the checkpoint in `folder` if there is one.
+    """Train `stage.module` in place, resuming from the checkpoint in `folder` if there is one.
 
-    `watch` is shown each step, and the stage's name with its loss.
-
-    Raises FloatingPointError when the loss stops being a number; the last checkpoint stays.
+    `on_progress` gets each step, and the stage's name with its mean loss. Raises FloatingPointError
+    when the loss is not finite; the last checkpoint stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{stage.name}.pt"
     stage.module.to(DEVICE)
-    optimizers = _optimizers(stage)
+    optimizers = _build_optimizers(stage)
     torch.set_num_threads(1)
-    first = 0
+    first_step = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         stage.module.load_state_dict(state["module"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        first = state["step"]
-    if first >= stage.steps:
+        first_step = state["step"]
+    if first_step >= stage.steps:
         return
     parameters = [p for p in stage.module.parameters() if p.requires_grad]
 
-    def learn(batch: Batch, count: int) -> Tensor:
+    def backward(batch: Batch, count: int) -> Tensor:
         batch = send_to_device(batch, DEVICE)
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=FAST_BFLOAT16):
             loss = stage.loss(batch) / count
@@ -154,22 +157,22 @@ def train_stage(
         return loss.detach()
 
     with ThreadPoolExecutor(NUM_THREADS) as workers:
-        mean = 0.0
-        for step, batches in enumerate(_prefetch_batches(stage, first), first):
-            share = learning_rate_factor(step / stage.steps)
+        mean_loss = 0.0
+        for step, batches in enumerate(_prefetch_batches(stage, first_step), first_step):
+            factor = learning_rate_factor(step / stage.steps)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = stage.learning_rate * share
+                    group["lr"] = stage.learning_rate * factor
                 optimizer.zero_grad(set_to_none=True)
-            losses = list(workers.map(learn, batches, [len(batches)] * len(batches)))
-            value = torch.stack(losses).sum().item()
-            if not math.isfinite(value):
-                raise FloatingPointError(f"{stage.name}: loss {value} at step {step}")
+            losses = list(workers.map(backward, batches, [len(batches)] * len(batches)))
+            loss = torch.stack(losses).sum().item()
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"{stage.name}: loss {loss} at step {step}")
             torch.nn.utils.clip_grad_norm_(parameters, stage.clip)
             for optimizer in optimizers:
                 optimizer.step()
-            mean = value if step == first else 0.98 * mean + 0.02 * value
-            on_progress(step + 1, stage.steps, f"{stage.name}: loss {mean:.4f}")
+            mean_loss = loss if step == first_step else 0.98 * mean_loss + 0.02 * loss
+            on_progress(step + 1, stage.steps, f"{stage.name}: loss {mean_loss:.4f}")
             if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == stage.steps:
                 saved = {
                     "module": stage.module.state_dict(),

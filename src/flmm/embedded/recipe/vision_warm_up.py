@@ -1,7 +1,7 @@
-"""The vision tower's first lessons: which kinds, stuff and numbers are in a picture (labels only).
+"""Warm-up of the vision tower: classify the kinds, stuff and numbers in a picture.
 
-Most of it are small pictures around one thing, a sixteenth of a whole picture's cost with a label
-that is nearly as clear; then come whole pictures.
+First it is trained on crops around one thing, which cost a sixteenth of a whole picture and have
+nearly as clear labels; then on whole pictures.
 """
 
 from collections.abc import Sequence
@@ -39,52 +39,55 @@ _WHOLE_PICTURES_FROM = 0.7
 
 
 class LabelClassifier(nn.Module):
-    """The vision tower with a linear classifier on every patch, pooled over the best few."""
+    """The vision tower with a linear classifier of patches, pooled over the 4 highest logits."""
 
     def __init__(self, lmm: LlavaForConditionalGeneration) -> None:
         super().__init__()
-        self.lmm = (lmm,)  # in a tuple: its other parts are no part of this module
+        self.lmm = (lmm,)  # in a tuple, so that its other parts are not part of this module
         self.vision_tower = lmm.model.vision_tower
         self.classifier = nn.Linear(self.vision_tower.config.hidden_size, len(LABELS))
         nn.init.constant_(self.classifier.bias, -3.0)
 
     def patch_features(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3, S, S) → (B, h·w, width): the patches' states, as the projector sees them."""
+        """Return the projector's input: (B, 3, S, S) → (B, h·w, width)."""
         return compute_patch_features(self.lmm[0], pixel_values)
 
     def loss(self, patch_features: Tensor, labels: Tensor) -> Tensor:
-        """BCE of the pooled logits against (B, labels): 1 there, 0 not there, -1 not asked."""
+        """Return 10 times the BCE of the pooled logits; labels are (B, labels).
+
+        A label is 1 if present, 0 if absent, -1 if left out of the loss.
+        """
         logits = self.classifier(patch_features).float().topk(4, dim=1).values.mean(1)
-        every = functional.binary_cross_entropy_with_logits(
+        losses = functional.binary_cross_entropy_with_logits(
             logits, labels.clamp(min=0), reduction="none"
         )
-        asked = labels >= 0
-        return 10 * (every * asked).sum() / asked.sum()
+        known = labels >= 0
+        return 10 * (losses * known).sum() / known.sum()
 
 
 def scene_labels(scenes: Sequence[Scene]) -> Tensor:
-    """(B, labels): the kinds of thing and stuff of scenes; numbers are too small to be asked."""
-    target = torch.zeros(len(scenes), len(LABELS))
-    target[:, _NUMBER_LABELS] = -1
+    """Return the labels of scenes, (B, labels); numbers are -1, being too small to read."""
+    labels = torch.zeros(len(scenes), len(LABELS))
+    labels[:, _NUMBER_LABELS] = -1
     for row, scene in enumerate(scenes):
-        for name in (*(k.name for k in scene.kinds), *(b.name for b in scene.bands)):
-            target[row, _LABEL_INDEX[name]] = 1
-    return target
+        for name in (*(kind.name for kind in scene.kinds), *(band.name for band in scene.bands)):
+            labels[row, _LABEL_INDEX[name]] = 1
+    return labels
 
 
 def crop_number(drawing: Drawing, random: np.random.Generator) -> tuple[NDArray[np.uint8], Tensor]:
-    """A part of a picture around the tag of one of its things, and the part's labels.
+    """Return a crop around the tag of one of a picture's things, and the crop's labels.
 
-    The digit is as large as in a closer look, or up to four times as large: large ones are learned
-    first, and without them small ones never were.
+    The digit is one to four times as large as in a closer look: large digits are learned first, and
+    without them small ones were never learned.
     """
     scene = drawing.scene
-    numbered = [index for index, thing in enumerate(scene.things) if thing.tag_number is not None]
-    index = numbered[int(random.integers(len(numbered)))]
+    tagged = [index for index, thing in enumerate(scene.things) if thing.tag_number is not None]
+    index = tagged[int(random.integers(len(tagged)))]
     thing = scene.things[index]
     side = float(np.exp(random.uniform(np.log(0.06), np.log(0.25))))
-    reach = max(side / 2 - TAG_SIDE, 0)
-    centre = np.array([thing.x, thing.y]) + random.uniform(-reach, reach, 2)
+    max_offset = max(side / 2 - TAG_SIDE, 0)
+    centre = np.array([thing.x, thing.y]) + random.uniform(-max_offset, max_offset, 2)
     size = drawing.picture.shape[0]
     pixels = round(side * size)
     left, top = np.clip(np.round(centre * size - pixels / 2).astype(int), 0, size - pixels)
@@ -93,10 +96,10 @@ def crop_number(drawing: Drawing, random: np.random.Generator) -> tuple[NDArray[
 
 
 def closer_look_labels(scene: Scene, index: int) -> Tensor:
-    """(labels,) of a closer look at one of a scene's things: only the number is asked."""
+    """Return the labels, (labels,), of a closer look at a thing: only numbers are not -1."""
     labels = torch.full((len(LABELS),), -1.0)
     labels[_NUMBER_LABELS] = 0
-    # Tags of other things may be seen, or not.
+    # Tags of other things may lie in the crop or not.
     for thing in scene.things:
         if thing.tag_number is not None:
             labels[_LABEL_INDEX[str(thing.tag_number)]] = -1
@@ -108,7 +111,7 @@ def closer_look_labels(scene: Scene, index: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _CropWindow:
-    """A square part of a picture, in fractions of its side."""
+    """A square crop of a picture, in fractions of its side."""
 
     left: float
     top: float
@@ -125,39 +128,39 @@ class _CropWindow:
 
 
 def crop_around_thing(drawing: Drawing, random: np.random.Generator) -> tuple[Drawing, Tensor]:
-    """A part of a picture around one of its things, and the part's labels.
+    """Return a crop around one of a picture's things, as a drawing, and its labels.
 
-    Two thirds have the scale at which the LMM sees whole pictures; the others are as near as a
-    closer look comes, near enough to read numbers.
+    Two thirds have the scale of whole pictures in the LMM; the others that of a closer look, large
+    enough to read numbers.
     """
     scene = drawing.scene
     thing = scene.things[int(random.integers(len(scene.things)))]
-    near = random.random() < 0.33
-    side = thing.size * random.uniform(0.6, 1.1) if near else random.uniform(0.4, 0.6)
-    reach = max(side * 0.3, 0.02)
-    centre = np.array([thing.x, thing.y]) + random.uniform(-reach, reach, 2)
+    is_close = random.random() < 0.33
+    side = thing.size * random.uniform(0.6, 1.1) if is_close else random.uniform(0.4, 0.6)
+    max_offset = max(side * 0.3, 0.02)
+    centre = np.array([thing.x, thing.y]) + random.uniform(-max_offset, max_offset, 2)
     left, top = np.clip(centre - side / 2, 0, 1 - side)
     window = _CropWindow(float(left), float(top), float(side))
     size = drawing.picture.shape[0]
     rows = slice(round(window.top * size), round((window.top + window.side) * size))
     columns = slice(round(window.left * size), round((window.left + window.side) * size))
-    owner = drawing.region_ids[rows, columns]
+    region_ids = drawing.region_ids[rows, columns]
 
     labels = torch.zeros(len(LABELS))
-    labels[_NUMBER_LABELS] = 0 if near else -1
+    labels[_NUMBER_LABELS] = 0 if is_close else -1
     for other in scene.things:
         index = _LABEL_INDEX[other.kind.name]
         if window.contains(other.x, other.y):
             labels[index] = 1
         elif window.overlaps(other.x, other.y, other.size / 2) and labels[index] == 0:
             labels[index] = -1
-        if near and other.tag_number is not None and window.overlaps(other.x, other.y, 0.03):
+        if is_close and other.tag_number is not None and window.overlaps(other.x, other.y, 0.03):
             inside = window.overlaps(other.x, other.y, -0.02)
             labels[_LABEL_INDEX[str(other.tag_number)]] = 1 if inside else -1
-    for number, band in enumerate(scene.bands):
-        share = (owner == number).mean()
+    for index, band in enumerate(scene.bands):
+        share = (region_ids == index).mean()
         labels[_LABEL_INDEX[band.name]] = 1 if share > 0.06 else -1 if share else 0
-    return Drawing(drawing.picture[rows, columns], owner, scene), labels
+    return Drawing(drawing.picture[rows, columns], region_ids, scene), labels
 
 
 def warm_up(
@@ -167,21 +170,21 @@ def warm_up(
     steps: int,
     on_progress: ProgressCallback = no_progress,
 ) -> None:
-    """Teach the vision tower which kinds of thing and stuff, and which numbers, it sees."""
-    plan = Curriculum(dataset, 1, steps, ((1.0, MAX_THINGS),))
+    """Train the vision tower to classify kinds of thing and stuff, and numbers."""
+    curriculum = Curriculum(dataset, 1, steps, ((1.0, MAX_THINGS),))
     use_cpu_attention(classifier.vision_tower)
 
     def batches(step: int) -> list[tuple[Tensor, Tensor]]:
-        whole = step >= _WHOLE_PICTURES_FROM * steps
-        count = _MICRO_BATCH_SIZE if whole else 4 * _MICRO_BATCH_SIZE
-        indices, random = plan.sample(step, count)
-        if whole:
+        use_whole_pictures = step >= _WHOLE_PICTURES_FROM * steps
+        count = _MICRO_BATCH_SIZE if use_whole_pictures else 4 * _MICRO_BATCH_SIZE
+        indices, random = curriculum.sample(step, count)
+        if use_whole_pictures:
             pixels = preprocess_pictures([dataset.picture(i) for i in indices], SMALL_IMAGE_SIZE)
             labels = scene_labels([dataset.scene(i) for i in indices])
         else:
             crops = [crop_around_thing(dataset.drawing(i), random) for i in indices]
             pixels = preprocess_pictures([crop.picture for crop, _ in crops], CROP_SIZE)
-            labels = torch.stack([one for _, one in crops])
+            labels = torch.stack([crop_labels for _, crop_labels in crops])
         return list(zip(torch.chunk(pixels, 2), torch.chunk(labels, 2), strict=True))
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:

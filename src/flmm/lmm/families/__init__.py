@@ -1,1 +1,1 @@
-"""One file for each LMM family: its adapter, found by listing this folder."""
+"""The LMM families: one file with one adapter each, found by listing this folder."""

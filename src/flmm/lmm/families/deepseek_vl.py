@@ -34,8 +34,8 @@ class DeepseekVLAdapter(LMMAdapter):
         vision = self.model.config.vision_config
         canvas = int(vision.image_size)
         side = canvas // int(vision.patch_size)
-        smallest = int(self.image_processor.to_dict()["min_size"])
-        geometry = letterboxed_geometry(picture.size, canvas, smallest, (side, side))
+        min_size = int(self.image_processor.to_dict()["min_size"])
+        geometry = letterboxed_geometry(picture.size, canvas, min_size, (side, side))
         return PictureLayout(self.image_token * (side * side), (grid_view(geometry),))
 
     @classmethod

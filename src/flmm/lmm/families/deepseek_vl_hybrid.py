@@ -1,4 +1,4 @@
-"""DeepSeek-VL 7B: SAM's tower on a large canvas and SigLIP's on a small one, one grid of tokens."""
+"""DeepSeek-VL 7B: SAM's tower on a large canvas, SigLIP's on a small one, one grid of tokens."""
 
 from typing import ClassVar, Self
 
@@ -39,10 +39,10 @@ class DeepseekVLHybridAdapter(LMMAdapter):
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         config = self.model.config
         side = int(config.vision_config.image_size) // int(config.vision_config.patch_size)
-        # The small canvas is made from the large one, where the picture lies in whole pixels.
+        # The small canvas is resized from the large one, where the geometry is in whole pixels.
         canvas = int(config.high_res_vision_config.image_size)
-        smallest = int(self.image_processor.to_dict()["min_size"])
-        geometry = letterboxed_geometry(picture.size, canvas, smallest, (side, side))
+        min_size = int(self.image_processor.to_dict()["min_size"])
+        geometry = letterboxed_geometry(picture.size, canvas, min_size, (side, side))
         return PictureLayout(self.image_token * (side * side), (grid_view(geometry),))
 
     @classmethod

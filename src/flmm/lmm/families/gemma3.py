@@ -1,4 +1,4 @@
-"""Gemma 3: one view of 256 pooled tokens that attend to one another both ways."""
+"""Gemma 3: one view of 256 pooled tokens with bidirectional attention to one another."""
 
 import math
 from typing import ClassVar, Self
@@ -26,7 +26,7 @@ START_OF_IMAGE, END_OF_IMAGE = "<start_of_image>", "<end_of_image>"
 
 
 class Gemma3Adapter(LMMAdapter):
-    """Gemma 3 with pictures; most of its layers look back through a sliding window only."""
+    """Gemma 3 with pictures; most of its layers have sliding window attention."""
 
     model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
     hub_ids: ClassVar[tuple[str, ...]] = ("google/gemma-3-4b-it",)
@@ -70,7 +70,7 @@ class Gemma3Adapter(LMMAdapter):
 
         def build() -> Gemma3ForConditionalGeneration:
             model = Gemma3ForConditionalGeneration(config)
-            # transformers leaves zeros here, and a model that sees nothing.
+            # transformers initialises this with zeros, which would erase the pictures.
             nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.3)
             return model
 

@@ -1,4 +1,4 @@
-"""Gemma 4: a grid of the picture's own shape, cells pooled three by three."""
+"""Gemma 4: a grid of the picture's shape, patches pooled three by three."""
 
 from typing import ClassVar, Self
 
@@ -37,8 +37,8 @@ class Gemma4Adapter(LMMAdapter):
         grid = (rows // pool, columns // pool)
         view = grid_view(stretched_geometry(picture.size, (rows * patch, columns * patch), grid))
         begin, end = (
-            self.tokenizer.convert_ids_to_tokens(int(number))
-            for number in (config.boi_token_id, config.eoi_token_id)
+            self.tokenizer.convert_ids_to_tokens(int(token_id))
+            for token_id in (config.boi_token_id, config.eoi_token_id)
         )
         return PictureLayout(f"{begin}{self.image_token * (grid[0] * grid[1])}{end}", (view,))
 

@@ -47,7 +47,7 @@ class Glm4vAdapter(DynamicResolutionAdapter):
 def tiny_tokenizer_and_config(
     make_config: Callable[..., Config], grouped_queries: bool
 ) -> tuple[PreTrainedTokenizerFast, Config]:
-    """A tokenizer, and the configuration of a tiny model, of which GLM has two classes."""
+    """Build a tiny model's tokenizer and its configuration, in one of GLM's two classes."""
     tokenizer = tiny_tokenizer("<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>")
     config = make_config(
         vision_config=Glm4vVisionConfig(

@@ -26,7 +26,7 @@ FAKE_IMAGE_TOKEN, GLOBAL_IMAGE_TOKEN = "<fake_token_around_image>", "<global-img
 
 
 class Idefics3Adapter(LMMAdapter):
-    """Idefics3, whose cells are shuffled together."""
+    """Idefics3, whose patches are merged by pixel shuffle."""
 
     model_types: ClassVar[tuple[str, ...]] = ("idefics3",)
     hub_ids: ClassVar[tuple[str, ...]] = (
@@ -77,7 +77,7 @@ class Idefics3Adapter(LMMAdapter):
 
 
 def tile_marker_tokens() -> list[str]:
-    """The special tokens around the tiles of a small picture."""
+    """Return the special tokens around the tiles of a picture of at most 4 × 4 tiles."""
     numbers = [(row, column) for row in range(1, 5) for column in range(1, 5)]
     return [
         FAKE_IMAGE_TOKEN,

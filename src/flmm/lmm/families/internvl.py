@@ -21,7 +21,7 @@ from flmm.lmm.tiny_models import find_token_id, random_model, tiny_text_config, 
 
 
 class InternVLAdapter(LMMAdapter):
-    """InternVL, whose cells are shuffled together two by two."""
+    """InternVL, whose patches are merged two by two by pixel shuffle."""
 
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)
     hub_ids: ClassVar[tuple[str, ...]] = (
@@ -46,8 +46,8 @@ class InternVLAdapter(LMMAdapter):
                 picture.size, (tile, tile), settings["min_patches"], settings["max_patches"]
             )
         views = tiled_views(picture.size, tile, side, rows, columns, coarse_first=False)
-        context = self.image_token * (tiles * side * side)
-        return PictureLayout(f"<img>{context}</img>", views)
+        cells = self.image_token * (tiles * side * side)
+        return PictureLayout(f"<img>{cells}</img>", views)
 
     @classmethod
     def build_tiny(cls, grouped_queries: bool = False) -> Self:

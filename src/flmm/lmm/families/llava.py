@@ -1,4 +1,4 @@
-"""LLaVA 1.5 and its relatives: transformers' ``LlavaForConditionalGeneration``.
+"""LLaVA 1.5 and similar models: transformers' ``LlavaForConditionalGeneration``.
 
 One square view of the picture, CLIP or SigLIP as vision encoder, any decoder-only LLM.
 """
@@ -29,7 +29,7 @@ from flmm.lmm.tiny_models import (
 
 
 class LlavaAdapter(LMMAdapter):
-    """LLaVA: ``h·w`` image tokens row by row in the place of one ``<image>``."""
+    """LLaVA: ``h·w`` image tokens, row by row, in place of one ``<image>``."""
 
     model_types: ClassVar[tuple[str, ...]] = ("llava",)
     hub_ids: ClassVar[tuple[str, ...]] = (
@@ -68,12 +68,12 @@ class LlavaAdapter(LMMAdapter):
                 f"LMM {name!r} drops a class token that SigLIP does not have;"
                 " set vision_feature_select_strategy to 'full' in its config.json"
             )
-        _ = self.image_token
+        _ = self.image_token  # Raises InputError if the tokenizer lacks it.
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         geometry = self._preprocessing_steps.compute_geometry(picture.size, self._patch_size)
-        made = tuple(picture.inputs["pixel_values"].shape[-2:])
-        assert made == geometry.canvas, f"{geometry} is not what the image processor made: {made}"
+        canvas = tuple(picture.inputs["pixel_values"].shape[-2:])
+        assert canvas == geometry.canvas, f"{geometry}, but the image processor made {canvas}"
         if geometry.canvas != self._canvas_size:
             raise InputError(
                 f"LMM {self.name!r}: its image processor makes {geometry.canvas} pixels but its"

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT (LLaVA 1.6): a coarse view and tiles of the picture's own shape."""
+"""LLaVA-NeXT (LLaVA 1.6): a coarse view, and tiles that fit the picture's shape."""
 
 from typing import ClassVar, Self
 
@@ -46,18 +46,18 @@ class LlavaNextAdapter(LMMAdapter):
     @classmethod
     def build_tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image>")
-        shapes = [[16, 32], [32, 16], [32, 32], [48, 16], [16, 48]]
+        resolutions = [[16, 32], [32, 16], [32, 32], [48, 16], [16, 48]]
         config = LlavaNextConfig(
             vision_config=CLIPVisionConfig(**tiny_vision_config(16, 4)),
             text_config=LlamaConfig(**tiny_text_config(tokenizer, grouped_queries)),
             image_token_index=find_token_id(tokenizer, "<image>"),
-            image_grid_pinpoints=shapes,
+            image_grid_pinpoints=resolutions,
             vision_feature_layer=-1,
         )
         model = random_model(lambda: LlavaNextForConditionalGeneration(config))
         processor = LlavaNextImageProcessorPil(
             size={"shortest_edge": 16},
             crop_size={"height": 16, "width": 16},
-            image_grid_pinpoints=shapes,
+            image_grid_pinpoints=resolutions,
         )
         return cls(model, tokenizer, processor, name="tiny-llava-next")

@@ -1,4 +1,4 @@
-"""LLaVA-OneVision: LLaVA-NeXT's views for one picture, one padded square each for several."""
+"""LLaVA-OneVision: LLaVA-NeXT's views for a single picture, one padded square each for several."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
@@ -30,7 +30,7 @@ from flmm.lmm.tiny_models import (
 
 
 class LlavaOnevisionAdapter(LMMAdapter):
-    """LLaVA-OneVision; a conversation of several pictures shows each as one padded square."""
+    """LLaVA-OneVision; of several pictures in a conversation, each is one padded square."""
 
     model_types: ClassVar[tuple[str, ...]] = ("llava_onevision",)
     hub_ids: ClassVar[tuple[str, ...]] = (
@@ -55,16 +55,16 @@ class LlavaOnevisionAdapter(LMMAdapter):
         if len(picture.inputs["image_sizes"]) > 1:
             view = grid_view(square_padded_geometry(picture.size, tile, (side, side)))
             return PictureLayout(self.image_token * (side * side + 1), (view, view))
-        most_tiles = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
-        shapes = config.image_grid_pinpoints
-        views = any_resolution_views(picture.size, shapes, tile, side, most_tiles)
+        max_tiles = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
+        resolutions = config.image_grid_pinpoints
+        views = any_resolution_views(picture.size, resolutions, tile, side, max_tiles)
         # The last row's newline follows its last cell.
         return PictureLayout(self.image_token * (int(views[-1].token_positions.max()) + 2), views)
 
     @classmethod
     def build_tiny(cls, grouped_queries: bool = False) -> Self:
         tokenizer = tiny_tokenizer("<image>", "<video>")
-        shapes = [[16 * rows, 16 * columns] for rows in (1, 2, 3) for columns in (1, 2, 3)]
+        resolutions = [[16 * rows, 16 * columns] for rows in (1, 2, 3) for columns in (1, 2, 3)]
         config = LlavaOnevisionConfig(
             vision_config=SiglipVisionConfig(
                 **tiny_vision_config(16, 4),
@@ -73,11 +73,11 @@ class LlavaOnevisionAdapter(LMMAdapter):
             text_config=Qwen2Config(**tiny_text_config(tokenizer, grouped_queries)),
             image_token_index=find_token_id(tokenizer, "<image>"),
             video_token_index=find_token_id(tokenizer, "<video>"),
-            image_grid_pinpoints=shapes,
+            image_grid_pinpoints=resolutions,
             vision_aspect_ratio="anyres_max_4",
         )
         model = random_model(lambda: LlavaOnevisionForConditionalGeneration(config))
         processor = LlavaOnevisionImageProcessorPil(
-            size={"height": 16, "width": 16}, image_grid_pinpoints=shapes
+            size={"height": 16, "width": 16}, image_grid_pinpoints=resolutions
         )
         return cls(model, tokenizer, processor, name="tiny-llava-onevision")

@@ -1,4 +1,4 @@
-"""Ovis2: the whole picture, then tiles, in words of a visual vocabulary."""
+"""Ovis2: a coarse view, then tiles, encoded with a visual vocabulary."""
 
 import math
 from typing import ClassVar, Self
@@ -42,11 +42,11 @@ class Ovis2Adapter(LMMAdapter):
         vision = self.model.config.vision_config
         tile = int(vision.image_size)
         side = math.ceil(tile // int(vision.patch_size) / int(vision.hidden_stride))
-        rows, columns = (int(number) for number in picture.inputs["grids"][picture.index])
+        rows, columns = (int(count) for count in picture.inputs["grids"][picture.index])
         views = tiled_views(picture.size, tile, side, rows, columns, coarse_first=True)
-        start, whole, next_column, next_row, end = INDICATOR_TOKENS
+        start, grid, next_column, next_row, end = INDICATOR_TOKENS
         cells = self.image_token * (side * side)
-        text = f"{start}{cells}{whole}"
+        text = f"{start}{cells}{grid}"
         if rows * columns > 1:
             text += next_row.join([next_column.join([cells] * columns)] * rows)
         return PictureLayout(text + end, views)

@@ -1,4 +1,4 @@
-"""PaliGemma 1 and 2: the picture, a task and its answer; no conversation."""
+"""PaliGemma 1 and 2: pictures, one question and its answer; no conversation."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Self
@@ -27,7 +27,7 @@ from flmm.lmm.tiny_models import (
 
 
 class PaliGemmaAdapter(LMMAdapter):
-    """PaliGemma, whose pictures and question see one another both ways, the answer only back."""
+    """PaliGemma: bidirectional attention in pictures and question, causal in the answer."""
 
     model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
     hub_ids: ClassVar[tuple[str, ...]] = ("google/paligemma2-3b-mix-224",)

@@ -20,7 +20,7 @@ from flmm.lmm.tiny_models import find_token_id, random_model, tiny_text_config, 
 
 
 class Qwen25VLAdapter(DynamicResolutionAdapter):
-    """Qwen2.5-VL; its vision tower attends in windows, which is none of the recorder's business."""
+    """Qwen2.5-VL; its vision tower has window attention, which is not recorded."""
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
     hub_ids: ClassVar[tuple[str, ...]] = (

@@ -20,7 +20,7 @@ from flmm.lmm.tiny_models import find_token_id, random_model, tiny_text_config, 
 
 
 class Qwen35Adapter(DynamicResolutionAdapter):
-    """Qwen3.5, a hybrid: most layers of its LLM have linear attention, without rows to record."""
+    """Qwen3.5, a hybrid LLM: most layers have linear attention, which cannot be recorded."""
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_5",)
     hub_ids: ClassVar[tuple[str, ...]] = ("Qwen/Qwen3.5-9B", "Qwen/Qwen3.5-27B")

@@ -20,7 +20,7 @@ from flmm.lmm.tiny_models import find_token_id, random_model, tiny_text_config, 
 
 
 class Qwen3VLAdapter(DynamicResolutionAdapter):
-    """Qwen3-VL; layers of the vision tower also feed the LLM's first layers."""
+    """Qwen3-VL; the LLM's first layers also take features of inner vision layers (DeepStack)."""
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl",)
     hub_ids: ClassVar[tuple[str, ...]] = (

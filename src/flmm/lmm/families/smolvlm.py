@@ -1,4 +1,4 @@
-"""SmolVLM and SmolVLM2: Idefics3's tiles around a smaller LLM."""
+"""SmolVLM and SmolVLM2: Idefics3's tiles with a smaller LLM."""
 
 from typing import ClassVar, Self
 
@@ -19,7 +19,7 @@ from flmm.lmm.tiny_models import (
 
 
 class SmolVLMAdapter(Idefics3Adapter):
-    """SmolVLM."""
+    """SmolVLM and SmolVLM2."""
 
     model_types: ClassVar[tuple[str, ...]] = ("smolvlm",)
     hub_ids: ClassVar[tuple[str, ...]] = ("HuggingFaceTB/SmolVLM2-2.2B-Instruct",)

@@ -1,4 +1,4 @@
-"""Draws ``ablations.Ablations``: a line a way, grouped by what is compared."""
+"""The figure of ``AblationResults``: one row for each variant, grouped by what is compared."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,28 +25,28 @@ _BASELINE_NAMES = {
 
 
 def draw_scores(results: AblationResults, file: Path) -> None:
-    """Writes the figure."""
+    """Draw one panel for each group of variants."""
     groups = [(group, _group_scores(results, group)) for group in _GROUP_ORDER]
     groups = [(group, lines) for group, lines in groups if len(lines) > 1]
     halves = (groups[:2], groups[2:])
     heights = [[len(lines) + 1.6 for _, lines in half] for half in halves]
-    with open_figure(file, 0.21 * max(map(sum, heights)) + 0.5) as drawn:
-        columns = drawn.subfigures(1, 2)
+    with open_figure(file, 0.21 * max(map(sum, heights)) + 0.5) as figure:
+        columns = figure.subfigures(1, 2)
         assert isinstance(columns, np.ndarray)
         left, right = columns
-        for part, half, ratios in zip((left, right), halves, heights, strict=True):
-            grid = part.subplots(
+        for column, half, ratios in zip((left, right), halves, heights, strict=True):
+            grid = column.subplots(
                 len(half), 1, squeeze=False, sharex=True, gridspec_kw={"height_ratios": ratios}
             )
             for axes, (group, lines) in zip(grid[:, 0], half, strict=True):
                 _draw_panel(axes, group, lines)
             grid[-1, 0].set_xlabel("cIoU (%)")
         handles, names = left.axes[0].get_legend_handles_labels()
-        drawn.legend(handles, names, loc="outside lower center", ncols=2)
+        figure.legend(handles, names, loc="outside lower center", ncols=2)
 
 
 def _group_scores(results: AblationResults, group: str) -> list[AblationScore]:
-    """A group's, with the baseline under the name that it has there."""
+    """Return a group's scores, including the baseline under the group's name for it."""
     members = [line for line in results.lines if line.group == group]
     trained = [line for line in members if line.how == "trained"]
     others = [line for line in members if line.how != "trained"]
@@ -62,13 +62,13 @@ def _draw_panel(axes: "Axes", group: str, scores: list[AblationScore]) -> None:
     for shift, part in ((-0.16, "things"), (0.16, "stuff")):
         colour = PART_COLOURS[part]
         labelled = False
-        for place, line in enumerate(scores):
+        for row, line in enumerate(scores):
             score = line.things if part == "things" else line.stuff
             if score is None:
                 continue
-            one = score.cumulative_iou
+            iou = score.cumulative_iou
             axes.errorbar(
-                one.value, place + shift, xerr=[[one.value - one.low], [one.high - one.value]],
+                iou.value, row + shift, xerr=[[iou.value - iou.low], [iou.high - iou.value]],
                 fmt="o" if part == "things" else "s", markersize=4.5, color=colour, elinewidth=1.2,
                 fillstyle=fills[line.how], markerfacecoloralt="white",
                 label=None if labelled else f"{part} (n = {score.phrases:,})",
@@ -77,10 +77,8 @@ def _draw_panel(axes: "Axes", group: str, scores: list[AblationScore]) -> None:
         anchor = base.things if part == "things" else base.stuff
         if anchor is not None:
             axes.axvline(anchor.cumulative_iou.value, color=colour, linewidth=0.8, linestyle=":")
-    shown = [
-        f"{line.name}" + ("" if line.how == "trained" else f" · {line.how}") for line in scores
-    ]
-    axes.set_yticks(range(len(scores)), shown, fontsize=7)
+    labels = [line.name + ("" if line.how == "trained" else f" · {line.how}") for line in scores]
+    axes.set_yticks(range(len(scores)), labels, fontsize=7)
     axes.set_ylim(len(scores) - 0.5, -0.5)
     axes.set_xlim(0, 100)
     axes.set_title(group[0].upper() + group[1:], fontsize=8)
@@ -89,7 +87,7 @@ def _draw_panel(axes: "Axes", group: str, scores: list[AblationScore]) -> None:
 
 
 def draw_figures(results: AblationResults, _context: ReportContext, out: Path) -> dict[str, str]:
-    """A panel a group."""
+    """Draw the claim's figure; return its caption by file name."""
     draw_scores(results, out / "ablations.png")
     return {
         "ablations.png": "Ablations: cIoU with 95 % intervals over pictures. Filled: small heads"

@@ -1,4 +1,4 @@
-"""What matters in the head, and whether anything else than attention would do."""
+"""Scores of variants of the head, and of other maps than attention."""
 
 from dataclasses import dataclass, replace
 
@@ -33,7 +33,7 @@ _PROMPT_SWITCHES = {
 
 @dataclass(frozen=True)
 class AblationScore:
-    """One way's scores."""
+    """Scores of one variant."""
 
     group: str
     name: str
@@ -56,7 +56,7 @@ class AblationResults:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """All that is measured on each picture, in the order of the lines."""
+    """What is measured on each picture, in the order of the result's lines."""
 
     labels: list[tuple[str, str, str]]
     """(group, name, how)."""
@@ -65,44 +65,46 @@ class _Comparison:
 
 
 def measure(context: ReportContext) -> AblationResults:
-    """Trains the small heads, then measures all ways on the same pictures.
+    """Train the small heads, then measure all variants on the same pictures.
 
     Raises:
-        InputError: there is no picture to learn from.
+        InputError: there is no picture to train on.
     """
     training = len(context.data.training)
     if not training:
         raise InputError("there is no picture to learn from; give --training 96, say")
     sources = MapSources(context)
-    decoders = SmallHeadTrainer(context, sources)
-    heads = [(variant, decoders.train(variant)) for variant in decoders.available_variants()]
-    untrained = [one for one in _UNTRAINED_SOURCES if one in sources.available]
-    names = [("maps of", one.value, "no training") for one in untrained]
-    names += [("refiner's prompts", name, "switched") for name in _PROMPT_SWITCHES]
-    names += [(variant.group, variant.name, "trained") for variant, _ in heads]
-    ways = _Comparison(names, heads, untrained)
+    trainer = SmallHeadTrainer(context, sources)
+    heads = [(variant, trainer.train(variant)) for variant in trainer.available_variants()]
+    untrained = [source for source in _UNTRAINED_SOURCES if source in sources.available]
+    labels = [("maps of", source.value, "no training") for source in untrained]
+    labels += [("refiner's prompts", name, "switched") for name in _PROMPT_SWITCHES]
+    labels += [(variant.group, variant.name, "trained") for variant, _ in heads]
+    comparison = _Comparison(labels, heads, untrained)
 
-    def rows(extracted: ExtractedPicture) -> OverlapTable:
-        return compute_overlaps(extracted, _predict_masks(context, sources, ways, extracted))
+    def measure_picture(extracted: ExtractedPicture) -> OverlapTable:
+        return compute_overlaps(extracted, _predict_masks(context, sources, comparison, extracted))
 
-    what = f"ablations 1 {names} {context.fingerprint_samples(context.data.training)}"
-    found = measure_overlaps(context, what, context.data.measured[:_MAX_PICTURES], rows)
+    cache_name = f"ablations 1 {labels} {context.fingerprint_samples(context.data.training)}"
+    samples = context.data.measured[:_MAX_PICTURES]
+    overlaps = measure_overlaps(context, cache_name, samples, measure_picture)
     scores = {
-        part: found.compute_scores(chosen)
-        if (chosen := found.select_rows(None, part)).any()
+        part: overlaps.compute_scores(rows)
+        if (rows := overlaps.select_rows(None, part)).any()
         else None
         for part in PARTS
     }
     lines = []
-    for place, name in enumerate(names):
+    for index, label in enumerate(labels):
         things, stuff = (
-            None if (some := scores[part]) is None else some[place] for part in ("things", "stuff")
+            None if (of_part := scores[part]) is None else of_part[index]
+            for part in ("things", "stuff")
         )
-        whole = scores["all"]
-        assert whole is not None
-        lines.append(AblationScore(*name, things, stuff, whole[place]))
+        all_scores = scores["all"]
+        assert all_scores is not None
+        lines.append(AblationScore(*label, things, stuff, all_scores[index]))
     steps = EPOCHS * -(-training // BATCH_SIZE)
-    return AblationResults(found.num_pictures, training, steps, tuple(lines))
+    return AblationResults(overlaps.num_pictures, training, steps, tuple(lines))
 
 
 @torch.no_grad()
@@ -112,34 +114,35 @@ def _predict_masks(
     comparison: _Comparison,
     extracted: ExtractedPicture,
 ) -> Tensor:
-    """(P, ways, H, W) bool."""
+    """Predict every variant's masks, (P, variants, H, W) bool."""
     columns = [
         map_sources.predict_best_masks(source, extracted) for source in comparison.untrained_sources
     ]
     head = context.grounder.head
     refiner = head.refiner
-    own = (refiner.use_mask, refiner.use_box, refiner.use_text)
+    trained_switches = (refiner.use_mask, refiner.use_box, refiner.use_text)
     for switches in _PROMPT_SWITCHES.values():
-        refiner.use_mask, refiner.use_box, refiner.use_text = switches or own
+        refiner.use_mask, refiner.use_box, refiner.use_text = switches or trained_switches
         decoded, refined = predict_head_masks(head, extracted.features)
         columns.append(decoded if switches is None else refined)
-    refiner.use_mask, refiner.use_box, refiner.use_text = own
-    for variant, trained in comparison.heads:
+    refiner.use_mask, refiner.use_box, refiner.use_text = trained_switches
+    for variant, small_head in comparison.heads:
         phrases = tuple(
-            replace(phrase, attention=one)
-            for one, phrase in zip(
+            replace(phrase, attention=maps)
+            for maps, phrase in zip(
                 map_sources.get_maps(variant.map_source, extracted),
                 extracted.features.phrases,
                 strict=True,
             )
         )
-        decoded, refined = predict_head_masks(trained, replace(extracted.features, phrases=phrases))
+        features = replace(extracted.features, phrases=phrases)
+        decoded, refined = predict_head_masks(small_head, features)
         columns.append(refined if variant.refined else decoded)
     return torch.stack(columns, 1)
 
 
 def render_tables(results: AblationResults) -> str:
-    """One table, by group."""
+    """Return one table of all variants."""
     heading = (
         f"cIoU of all phrases of {results.pictures} pictures, captions and expressions together."
         f' "Trained" ones are small heads, each from the same {results.training} pictures in'
@@ -151,7 +154,7 @@ def render_tables(results: AblationResults) -> str:
         ' "Switched" is the model\'s own head, which learned with all three prompts, given fewer.'
         " The vision tower's attention knows no words: it is that of the one patch whose hidden"
         ' state is most like the phrase\'s. "No training" cuts the best single map at its best'
-        " level, both chosen on other pictures."
+        " threshold, both chosen on other pictures."
     )
     rows = [
         [

@@ -1,4 +1,4 @@
-"""Small heads that learn from the same few pictures for the same few steps, to compare ways."""
+"""Small heads trained on the same few pictures for the same few steps, to compare variants."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,14 +27,14 @@ _MAP_CHOICE_PICTURES = 32
 
 @dataclass(frozen=True)
 class Variant:
-    """One way, beside the paper's."""
+    """One variant of the head."""
 
     group: str
-    """What it is compared within."""
+    """Name of the comparison."""
     name: str
     map_source: MapSource = MapSource.ATTENTION
     map_reduction: int = 1
-    """Only one of so many maps is kept, the most useful ones."""
+    """Keep the most useful of the maps, one of ``map_reduction``."""
     normalise: bool = True
     upsample_input: int = 64
     refined: bool = False
@@ -50,7 +50,7 @@ VARIANTS = (
     Variant("merge of tokens", "max", MapSource.MAX_ATTENTION),
     Variant("maps divided by their sum", "no", normalise=False),
     Variant("input enlarged to", "32", upsample_input=32),
-    Variant("input enlarged to", "16", upsample_input=16),
+    Variant("input enlarged to", "not enlarged", upsample_input=1),
     Variant("maps kept", "1/2", map_reduction=2),
     Variant("maps kept", "1/4", map_reduction=4),
     Variant("maps kept", "1/8", map_reduction=8),
@@ -71,7 +71,7 @@ class _DatasetWithSelectedMaps:
         return len(self._pictures)
 
     def get(self, indices: Sequence[int]) -> list[TrainingExample]:
-        return [_select_maps(one, self._config) for one in self._pictures.get(indices)]
+        return [_select_maps(picture, self._config) for picture in self._pictures.get(indices)]
 
 
 def _select_maps(picture: TrainingExample, config: HeadConfig) -> TrainingExample:
@@ -83,66 +83,68 @@ def _select_maps(picture: TrainingExample, config: HeadConfig) -> TrainingExampl
 
 
 class SmallHeadTrainer:
-    """Trains the variants, going on where it was."""
+    """Trains the variants; an interrupted training is resumed."""
 
     def __init__(self, context: ReportContext, map_sources: MapSources) -> None:
-        self._bench = context
+        self._context = context
         self._map_sources = map_sources
         self._pictures_by_source: dict[MapSource, CachedDataset] = {}
 
     def available_variants(self) -> list[Variant]:
-        """Those that this LMM offers the maps for."""
-        return [one for one in VARIANTS if one.map_source in self._map_sources.available]
+        """Return the variants whose maps this LMM has."""
+        available = self._map_sources.available
+        return [variant for variant in VARIANTS if variant.map_source in available]
 
     def train(self, variant: Variant) -> GroundingHead:
-        """The variant's head, ready for use."""
-        bench = self._bench
+        """Train the variant's head; return it in evaluation mode."""
+        context = self._context
         pictures = self._training_pictures(variant.map_source)
         config = self._head_config(variant, pictures)
         head = self._build_head(config)
         key = {
             "variant": repr(variant), "maps": repr(config.kept_maps),
-            "budget": f"{EPOCHS}, {BATCH_SIZE}, {LEARNING_RATE}", **bench.cache_key,
-            "training": bench.fingerprint_samples(bench.data.training),
+            "budget": f"{EPOCHS}, {BATCH_SIZE}, {LEARNING_RATE}", **context.cache_key,
+            "training": context.fingerprint_samples(context.data.training),
         }  # fmt: skip
-        out = bench.work_folder / f"decoder-{key_digest(key)}"
+        out = context.work_folder / f"decoder-{key_digest(key)}"
         out.mkdir(parents=True, exist_ok=True)
         settings = TrainingSettings(
-            lmm=bench.grounder.lmm, out=out, train=(bench.data.source,), protocol=PROTOCOL,
+            lmm=context.grounder.lmm, out=out, train=(context.data.source,), protocol=PROTOCOL,
             epochs=EPOCHS, batch_size=BATCH_SIZE, micro_batch_size=BATCH_SIZE,
             learning_rate=LEARNING_RATE,
         )  # fmt: skip
 
         def on_progress(done: int, total: int, how: str) -> None:
-            bench.on_progress(done, total, f"{variant.group}: {variant.name}, {how}")
+            context.on_progress(done, total, f"{variant.group}: {variant.name}, {how}")
 
-        accelerator = Accelerator(cpu=bench.grounder.adapter.device.type == "cpu")
-        none = CachedDataset(pictures.cache, [])
+        accelerator = Accelerator(cpu=context.grounder.adapter.device.type == "cpu")
+        no_validation = CachedDataset(pictures.cache, [])
         fit(
             TrainingRun(settings, accelerator, head,
-                _DatasetWithSelectedMaps(pictures, config), none,
+                _DatasetWithSelectedMaps(pictures, config), no_validation,
                 {}, lambda _scores, _step: None, on_progress)
         )  # fmt: skip
         return head.eval()
 
     def _head_config(self, variant: Variant, pictures: CachedDataset) -> HeadConfig:
-        whole = replace(self._bench.picture_extractor.feature_extractor.head.config, selector=False)
-        some = pictures.get(range(min(_MAP_CHOICE_PICTURES, len(pictures))))
-        count = len(some[0].features.phrases[0].attention)
-        kept: tuple[int, ...] | None = None if count == whole.num_lmm_maps else tuple(range(count))
+        extractor = self._context.picture_extractor.feature_extractor
+        base = replace(extractor.head.config, selector=False)
+        examples = pictures.get(range(min(_MAP_CHOICE_PICTURES, len(pictures))))
+        count = len(examples[0].features.phrases[0].attention)
+        kept: tuple[int, ...] | None = None if count == base.num_lmm_maps else tuple(range(count))
         if variant.map_reduction > 1:
-            kept = select_best_maps(score_maps(some), max(count // variant.map_reduction, 1))
+            kept = select_best_maps(score_maps(examples), max(count // variant.map_reduction, 1))
         return replace(
-            whole, kept_maps=kept, merge="mean", normalise=variant.normalise,
+            base, kept_maps=kept, merge="mean", normalise=variant.normalise,
             upsample_input=variant.upsample_input, refine=variant.refined, use_mask=True,
             use_box=variant.use_box, use_text=variant.use_text,
         )  # fmt: skip
 
     def _build_head(self, config: HeadConfig) -> GroundingHead:
-        grounder = self._bench.grounder
+        grounder = self._context.grounder
         sam = grounder.head.refiner.sam
         if config.refine:
-            # The head's own SAM has learned from all prompts already.
+            # The head's SAM was already trained with all prompts.
             sam = load_untrained_sam(find_model(grounder.model))
         torch.manual_seed(0)
         return GroundingHead(config, sam).to(grounder.adapter.device)
@@ -150,36 +152,36 @@ class SmallHeadTrainer:
     def _training_pictures(self, source: MapSource) -> CachedDataset:
         if source in self._pictures_by_source:
             return self._pictures_by_source[source]
-        bench = self._bench
-        samples = bench.data.training
+        context = self._context
+        samples = context.data.training
         entries = CacheKey.build(
-            bench.grounder.adapter,
-            bench.picture_extractor.feature_extractor.head,
+            context.grounder.adapter,
+            context.picture_extractor.feature_extractor.head,
             PROTOCOL,
             CachePrecision.FLOAT16,
         ).entries
-        key = CacheKey({**entries, "maps": source.value, "levels": key_digest(bench.cache_key)})
-        folder = bench.work_folder / f"features-{key_digest(dict(key.entries))}"
-        cache = FeatureCache(folder, key, CachePrecision.FLOAT16, bench.on_message, no_progress)
+        key = CacheKey({**entries, "maps": source.value, "levels": key_digest(context.cache_key)})
+        folder = context.work_folder / f"features-{key_digest(dict(key.entries))}"
+        cache = FeatureCache(folder, key, CachePrecision.FLOAT16, context.on_message, no_progress)
         digests = [sample_digest(sample) for sample in samples]
-        missing = [number for number, one in enumerate(digests) if one not in cache]
+        missing = [index for index, digest in enumerate(digests) if digest not in cache]
         done = 0
         for first in range(0, len(missing), _PICTURES_PER_SHARD):
-            numbers = missing[first : first + _PICTURES_PER_SHARD]
+            indices = missing[first : first + _PICTURES_PER_SHARD]
             cache.write_shard(
-                {digests[seen.index]: self._training_example(seen, source)
-                 for seen in bench.picture_extractor.extract(samples, numbers)}
+                {digests[extracted.index]: self._training_example(extracted, source)
+                 for extracted in context.picture_extractor.extract(samples, indices)}
             )  # fmt: skip
-            done += len(numbers)
-            bench.on_progress(done, len(missing), f"features: {source.value}")
+            done += len(indices)
+            context.on_progress(done, len(missing), f"features: {source.value}")
         self._pictures_by_source[source] = CachedDataset(cache, digests)
         return self._pictures_by_source[source]
 
     def _training_example(self, extracted: ExtractedPicture, source: MapSource) -> TrainingExample:
         maps = self._map_sources.get_maps(source, extracted)
         phrases = tuple(
-            PhraseFeatures(one, phrase.hidden_states)
-            for one, phrase in zip(maps, extracted.features.phrases, strict=True)
+            PhraseFeatures(phrase_maps, phrase.hidden_states)
+            for phrase_maps, phrase in zip(maps, extracted.features.phrases, strict=True)
         )
         features = replace(extracted.features, phrases=phrases, answers=())
         return TrainingExample(features, extracted.masks, extracted.ignored_masks)

@@ -1,1 +1,1 @@
-"""The claim that a closer look helps."""
+"""The claim that a crop of the located region improves answers."""

@@ -1,4 +1,4 @@
-"""Draws ``chain_of_thought.ChainOfThought``: right numbers in every way, and some questions."""
+"""The figures of ``ChainOfThoughtResults``: right numbers with every crop, and examples."""
 
 import textwrap
 from collections.abc import Sequence
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 NUM_EXAMPLES = 3
 _SOURCE_COLOURS = {"answer": PALETTE[1], "question": PALETTE[0], "truth": PALETTE[2]}
 _LINE_LENGTH, _BOLD_LINE_LENGTH = 40, 32
-"""In a line of an example's words."""
+"""Characters in a line of an example's text."""
 
 
 def draw_scores(results: ChainOfThoughtResults, file: Path) -> None:
-    """A line a way to look again, below the plain answers."""
+    """Draw one row for each way to crop, below the plain answers."""
     names = ["no closer look"]
-    with open_figure(file, 2.9) as drawn:
-        axes = drawn.subplots()
+    with open_figure(file, 2.9) as figure:
+        axes = figure.subplots()
         _draw_score(axes, 0, results.plain, ALL_COLOUR)
-        for place, way in enumerate(results.ways, 1):
+        for row, way in enumerate(results.ways, 1):
             names.append(CROP_LABELS[way.crop])
             colour = _SOURCE_COLOURS[way.locate]
-            _draw_score(axes, place, way.right, colour, hollow=way.crop == "random")
+            _draw_score(axes, row, way.right, colour, hollow=way.crop == "random")
             axes.annotate(
-                f"{way.gain.value:+.0f}", (1, place), xycoords=("axes fraction", "data"),
+                f"{way.gain.value:+.0f}", (1, row), xycoords=("axes fraction", "data"),
                 ha="right", va="center", fontsize=7.5, color=colour,
             )  # fmt: skip
         axes.annotate(
@@ -67,7 +67,7 @@ def draw_scores(results: ChainOfThoughtResults, file: Path) -> None:
         axes.set_xlabel(f"right numbers (% of {results.questions:,})")
         draw_grid(axes, "x")
         axes.spines["left"].set_visible(False)
-        drawn.legend(loc="outside lower center", ncols=len(_SOURCE_COLOURS))
+        figure.legend(loc="outside lower center", ncols=len(_SOURCE_COLOURS))
 
 
 def _draw_score(axes: "Axes", row: int, score: Interval, colour: str, hollow: bool = False) -> None:
@@ -85,9 +85,9 @@ def _draw_score(axes: "Axes", row: int, score: Interval, colour: str, hollow: bo
 def draw_examples(
     questions: Sequence[TagQuestion], thoughts: Sequence[Thought], file: Path
 ) -> None:
-    """A column a question: the picture with what was located, the part, and what was said."""
-    with open_figure(file, 6.2, photographs=True) as drawn:
-        grid = drawn.subplots(2, len(questions), squeeze=False)
+    """Draw one column for each question: picture, located region, crop and both answers."""
+    with open_figure(file, 6.2, photographs=True) as figure:
+        grid = figure.subplots(2, len(questions), squeeze=False)
         for column, question, thought in zip(grid.T, questions, thoughts, strict=True):
             _draw_picture(column[0], thought)
             _draw_crop(column[1], question, thought)
@@ -120,21 +120,23 @@ def _draw_picture(axes: "Axes", thought: Thought) -> None:
 def _draw_crop(axes: "Axes", question: TagQuestion, thought: Thought) -> None:
     axes.imshow(np.asarray(thought.crop))
     lines = []
-    for when, said in (("before", thought.first.text), ("after", thought.answer.text)):
-        mark = "right" if parse_number(said) == question.number else "wrong"
-        lines.append(textwrap.fill(f"{when} ({mark}): {said}", _LINE_LENGTH))
+    for when, text in (("before", thought.first.text), ("after", thought.answer.text)):
+        mark = "right" if parse_number(text) == question.number else "wrong"
+        lines.append(textwrap.fill(f"{when} ({mark}): {text}", _LINE_LENGTH))
     axes.set_xlabel("\n".join(lines), fontsize=7)
 
 
 def draw_figures(
     results: ChainOfThoughtResults, context: ReportContext, out: Path
 ) -> dict[str, str]:
-    """Right numbers in every way, and some questions."""
+    """Draw the claim's figures; return their captions by file name."""
     draw_scores(results, out / "chain-of-thought.png")
     questions = build_tag_questions(min(results.questions, NUM_EXAMPLES), first_scene_seed(context))
     thoughts = [
-        context.grounder.think(one.picture, one.turn.question, max_new_tokens=MAX_NEW_TOKENS)
-        for one in questions
+        context.grounder.think(
+            question.picture, question.turn.question, max_new_tokens=MAX_NEW_TOKENS
+        )
+        for question in questions
     ]
     draw_examples(questions, thoughts, out / "chain-of-thought-examples.png")
     return {

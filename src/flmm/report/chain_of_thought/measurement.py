@@ -1,4 +1,4 @@
-"""A closer look helps: numbers that are too small to read, read in a part that was located."""
+"""Answers with visual chain of thought: numbers too small to read, read in a located crop."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -32,32 +32,32 @@ from flmm.report.markdown import markdown_table
 from flmm.report.overlaps import Interval, mean_interval
 
 RegionSource = Literal["answer", "question", "truth"]
-"""Whose mask is looked at again: as ``thinking.Locate``, or the true one."""
+"""Where the mask to crop around is from: a ``LocateSource``, or the true mask."""
 
 LOCATE_SOURCES: tuple[LocateSource, ...] = ("answer", "question")
 CROP_MODES: tuple[CropMode, ...] = ("box", "mask", "random")
 MIN_RIGHT_IOU = 0.5
-"""From this IoU on, a located mask is of the right thing."""
+"""A located mask with at least this IoU is of the right thing."""
 MAX_NEW_TOKENS = 64
-"""Of each answer at most."""
+"""Each answer has at most so many tokens."""
 
 
 @dataclass(frozen=True)
 class CloserLookScore:
-    """One way to look again, in percent of all questions."""
+    """Scores of one way to crop, in percent of all questions."""
 
     locate: RegionSource
     crop: CropMode
     right: Interval
     gain: Interval
-    """In points over the plain answers to the same questions."""
+    """Percentage points over the plain answers to the same questions."""
     over_random: Interval | None
-    """In points over random boxes of the same size; None where there are none."""
+    """Percentage points over random boxes of the same size; None if there are none."""
 
 
 @dataclass(frozen=True)
 class LocatingScore:
-    """What one way to locate found, in percent of all questions."""
+    """Results of locating from one source, in percent of all questions."""
 
     locate: LocateSource
     nothing: Interval
@@ -69,32 +69,32 @@ class ChainOfThoughtResults:
     """The claim's results."""
 
     questions: int
-    """One a scene."""
+    """Number of questions, one a scene."""
     chance: float
-    """Percent: how often the most frequent number is right."""
+    """Percent of questions whose right number is the most frequent one."""
     plain: Interval
-    """Percent of right numbers without a closer look."""
+    """Percent of right numbers in plain answers, without a crop."""
     ways: tuple[CloserLookScore, ...]
     locating: tuple[LocatingScore, ...]
 
 
 @dataclass(frozen=True)
 class QuestionOutcome:
-    """One question, answered in every way."""
+    """Results of one question, answered plainly and with every crop."""
 
     number: int
     plain: bool
-    """Whether the answer has the right number."""
+    """Whether the plain answer has the right number."""
     right: dict[tuple[RegionSource, CropMode], bool]
     nothing: dict[LocateSource, bool]
     right_thing: dict[LocateSource, bool]
 
 
 def check(context: ReportContext) -> None:
-    """Whether there is something to ask, and an LMM that can look twice.
+    """Check that the data have tags and the LMM takes two pictures.
 
     Raises:
-        InputError: the data are no sticker scenes, or the LMM cannot be shown two pictures.
+        InputError: the data are no sticker scenes, or the LMM takes only one picture.
     """
     if not isinstance(context.data.source, StickersSource):
         raise InputError(
@@ -106,14 +106,16 @@ def check(context: ReportContext) -> None:
 
 
 def measure(context: ReportContext) -> ChainOfThoughtResults:
-    """Asks for every number plainly, and after every kind of closer look."""
+    """Ask for every number plainly and with every crop, and compute the scores."""
     questions = build_tag_questions(len(context.data.measured), first_scene_seed(context))
     outcomes = []
-    for place, question in enumerate(questions):
-        outcomes.append(answer_question(context.grounder, question, place))
-        context.on_progress(place + 1, len(questions), "chain-of-thought")
+    for index, question in enumerate(questions):
+        outcomes.append(answer_question(context.grounder, question, index))
+        context.on_progress(index + 1, len(questions), "chain-of-thought")
     plain = _to_tensor(outcome.plain for outcome in outcomes)
-    right = {way: _to_tensor(one.right[way] for one in outcomes) for way in outcomes[0].right}
+    right = {
+        way: _to_tensor(outcome.right[way] for outcome in outcomes) for way in outcomes[0].right
+    }
     ways = tuple(
         CloserLookScore(
             locate, crop, mean_interval(marks), mean_interval(marks - plain),
@@ -130,34 +132,34 @@ def measure(context: ReportContext) -> ChainOfThoughtResults:
         )
         for locate in LOCATE_SOURCES
     )
-    ((_, most),) = Counter(outcome.number for outcome in outcomes).most_common(1)
-    chance = 100 * most / len(outcomes)
+    ((_, highest_count),) = Counter(outcome.number for outcome in outcomes).most_common(1)
+    chance = 100 * highest_count / len(outcomes)
     return ChainOfThoughtResults(len(outcomes), chance, mean_interval(plain), ways, locating)
 
 
 def first_scene_seed(context: ReportContext) -> int:
-    """Its seed, after which the first measured picture is named."""
+    """Return the first measured scene's seed, which is the name of its picture file."""
     return int(context.data.measured[0].picture.stem)
 
 
 def _to_tensor(outcomes: Iterable[bool]) -> Tensor:
-    """(n,) float64: 1 for yes, 0 for no."""
+    """Return (n,) float64: 1 for true, 0 for false."""
     return torch.tensor(list(outcomes), dtype=torch.float64)
 
 
 def answer_question(grounder: Grounder, question: TagQuestion, seed: int) -> QuestionOutcome:
-    """The question in every way; ``seed`` is that of its random crops."""
+    """Answer the question plainly and with every crop; ``seed`` is of its random crops."""
     picture, text = question.picture, question.turn.question
     right: dict[tuple[RegionSource, CropMode], bool] = {}
     nothing: dict[LocateSource, bool] = {}
     right_thing: dict[LocateSource, bool] = {}
 
-    def look_again(located: Phrase | None, crop: CropMode) -> bool:
-        # As `Grounder.think` does once something is located: it need not be located again.
+    def is_right_with_crop(located: Phrase | None, crop: CropMode) -> bool:
+        # As in `Grounder.think`, but without locating again.
         part, _ = crop_to_phrase(picture, located, ThinkOptions(crop=crop, seed=seed))
         prompt = grounder.adapter.build_prompt([picture, part], text)
-        said = grounder.adapter.generate(prompt, MAX_NEW_TOKENS).text
-        return parse_number(said) == question.number
+        answer = grounder.adapter.generate(prompt, MAX_NEW_TOKENS).text
+        return parse_number(answer) == question.number
 
     plain = False
     for locate in LOCATE_SOURCES:
@@ -168,20 +170,20 @@ def answer_question(grounder: Grounder, question: TagQuestion, seed: int) -> Que
         right_thing[locate] = _locates_right_thing(thought.located, question)
         right[locate, "box"] = parse_number(thought.answer.text) == question.number
         for crop in CROP_MODES[1:]:
-            right[locate, crop] = look_again(thought.located, crop)
-    right["truth", "box"] = look_again(_ground_truth_phrase(question), "box")
+            right[locate, crop] = is_right_with_crop(thought.located, crop)
+    right["truth", "box"] = is_right_with_crop(_ground_truth_phrase(question), "box")
     return QuestionOutcome(question.number, plain, right, nothing, right_thing)
 
 
 def _locates_right_thing(located: Phrase | None, question: TagQuestion) -> bool:
     if located is None:
         return False
-    found, truth = (torch.from_numpy(mask)[None] for mask in (located.mask, question.mask))
-    return compute_overlap(found, truth).iou.item() >= MIN_RIGHT_IOU
+    mask, truth = (torch.from_numpy(mask)[None] for mask in (located.mask, question.mask))
+    return compute_overlap(mask, truth).iou.item() >= MIN_RIGHT_IOU
 
 
 def _ground_truth_phrase(question: TagQuestion) -> Phrase:
-    """The true mask as if it were located."""
+    """Return the true mask as a located phrase."""
     mention = question.turn.mentions[0]
     box = mask_box(torch.from_numpy(question.mask))
     assert box is not None, "things do not hide each other"
@@ -198,7 +200,7 @@ CROP_LABELS = {"box": "its box", "mask": "its box, the rest grey", "random": "a 
 
 
 def render_tables(results: ChainOfThoughtResults) -> str:
-    """Right numbers, and what was located."""
+    """Return tables of right numbers and of located things."""
     heading = (
         f'{results.questions:,} questions such as "What number is on the cat?", one a scene that'
         " the model never saw. The number, from 1 to 9, is on a tag that is too small to read where"
@@ -221,14 +223,14 @@ def render_tables(results: ChainOfThoughtResults) -> str:
     ]  # fmt: skip
     titles = ["looked at again", "located from", "right numbers", "gain over the plain answer",
               "gain over a random box"]  # fmt: skip
-    found = [
-        [REGION_SOURCE_LABELS[one.locate], str(one.nothing), str(one.right_thing)]
-        for one in results.locating
+    located_rows = [
+        [REGION_SOURCE_LABELS[score.locate], str(score.nothing), str(score.right_thing)]
+        for score in results.locating
     ]
-    located = ["located from", "nothing located", f"the right thing (IoU ≥ {MIN_RIGHT_IOU})"]
-    return f"{heading}\n\n{markdown_table(titles, rows)}\n\n{markdown_table(located, found)}"
+    located_titles = ["located from", "nothing located", f"the right thing (IoU ≥ {MIN_RIGHT_IOU})"]
+    tables = (markdown_table(titles, rows), markdown_table(located_titles, located_rows))
+    return "\n\n".join([heading, *tables])
 
 
 def _format_gain(gain: Interval) -> str:
-    """A gain with its sign."""
     return f"{gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"

@@ -1,7 +1,4 @@
-"""Questions about numbers on tags that are too small to read without a closer look.
-
-Letters: ``H W`` picture size.
-"""
+"""Questions about numbers on tags that are too small for the LMM to read in the whole picture."""
 
 import re
 from collections.abc import Iterator
@@ -25,14 +22,14 @@ _WORD_PATTERN = re.compile(rf"\b(?:{'|'.join(_NUMBER_WORDS)})\b")
 
 @dataclass(frozen=True)
 class TagQuestion:
-    """What number is on one of the scene's things?"""
+    """A question about the number on one of the scene's things."""
 
     drawing: Drawing
     turn: Turn
 
     @property
     def picture(self) -> Image.Image:
-        """RGB."""
+        """The scene's picture, RGB."""
         return Image.fromarray(self.drawing.picture)
 
     @property
@@ -45,28 +42,28 @@ class TagQuestion:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """(H, W) bool: the thing that the question means."""
+        """(H, W) bool, at the picture's size: the thing that the question is about."""
         return mention_mask(self.drawing, self.turn.mentions[0])
 
 
 def build_tag_questions(num_questions: int, first_seed: int = EVALUATION_SEED) -> list[TagQuestion]:
-    """One question for each of so many scenes from the first on, always the same ones.
+    """Build one question a scene, deterministically, for scenes from ``first_seed`` on.
 
-    Scenes of which no tagged thing can be told from the others are passed over.
+    Scenes without a tagged thing that an expression can identify are skipped.
     """
 
-    def asked() -> Iterator[TagQuestion]:
+    def generate() -> Iterator[TagQuestion]:
         for seed in count(first_seed):
             scene = generate_scene(seed, tagged=True)
             turn = ask_tag_number(scene, np.random.default_rng(seed))
             if turn is not None:
                 yield TagQuestion(draw(scene), turn)
 
-    return list(islice(asked(), num_questions))
+    return list(islice(generate(), num_questions))
 
 
 def parse_number(answer: str) -> int | None:
-    """The number that an answer gives: the last one in it, in digits or else in words."""
+    """Return the last number in an answer, in digits or else in words; None without one."""
     digits: list[str] = _DIGITS_PATTERN.findall(answer)
     if digits:
         return int(digits[-1])

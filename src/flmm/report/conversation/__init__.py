@@ -1,1 +1,1 @@
-"""The claim that conversation is untouched."""
+"""The claim that grounding does not change answers."""

@@ -1,4 +1,4 @@
-"""Conversation is untouched: the same answers, to the last bit, with grounding and without."""
+"""Comparison of answers and logits with grounding and without, bit by bit."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,14 +24,14 @@ _MAX_NEW_TOKENS = 64
 
 @dataclass(frozen=True)
 class RunComparison:
-    """One way of looking on, beside the LMM alone."""
+    """One way to record attention, compared with the LMM alone."""
 
     way: str
     same_answers: int
     same_logits: int
-    """Answers of which every logit of every token is the same, bit by bit."""
+    """Answers with bit-identical logits of every token."""
     differences: tuple[float, ...]
-    """Of each answer the largest, over all logits until a token differs."""
+    """Largest logit difference of each answer, up to the first token that differs."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class ConversationResults:
     answers: int
     tokens: int
     phrases: int
-    """That were grounded on the way."""
+    """Number of grounded phrases."""
     same_weights: bool
-    """Whether every byte of the LMM's weights was the same after all of it."""
+    """Whether every byte of the LMM's weights was the same afterwards."""
     ways: tuple[RunComparison, ...]
 
 
@@ -52,96 +52,97 @@ class ConversationResults:
 class _GeneratedAnswer:
     text: str
     logits: Tensor
-    """(tokens, V), from which each token was chosen."""
+    """(tokens, vocabulary), from which each token was chosen."""
 
 
 def measure(context: ReportContext) -> ConversationResults:
-    """Asks everything three times: alone, with grounding, and with attention given away.
+    """Generate every answer three times: LMM alone, with grounding, with ``output_attentions``.
 
     Raises:
-        InputError: there is no picture to ask about.
+        InputError: no picture can be read.
     """
     grounder = context.grounder
     adapter = grounder.adapter
-    before = _weights_digest(adapter.model)
-    exchanges = list(_read_questions(context))
-    if not exchanges:
+    digest = _weights_digest(adapter.model)
+    questions = list(_read_questions(context))
+    if not questions:
         raise InputError("no picture can be read; check the data")
     plain_tokens = phrases = 0
-    found: dict[str, list[tuple[bool, float]]] = {way: [] for way in _RUN_NAMES}
-    for number, (picture, question) in enumerate(exchanges):
+    comparisons: dict[str, list[tuple[bool, float]]] = {name: [] for name in _RUN_NAMES}
+    for number, (picture, question) in enumerate(questions, 1):
         plain = _generate(adapter, picture, question)
         plain_tokens += len(plain.logits)
-        with _record_logits(adapter) as heard:
+        with _record_logits(adapter) as logits:
             answer = grounder.chat(picture, question, max_new_tokens=_MAX_NEW_TOKENS)
+        grounded = _GeneratedAnswer(answer.text, torch.stack(logits))
         phrases += len(answer.phrases)
         with eager_attention(adapter):
             eager = _generate(adapter, picture, question)
-        for way, said in zip(
-            _RUN_NAMES, (_GeneratedAnswer(answer.text, torch.stack(heard)), eager), strict=True
-        ):
-            found[way].append((said.text == plain.text, _max_logit_difference(plain, said)))
-        context.on_progress(number + 1, len(exchanges), "conversation")
+        for name, other in zip(_RUN_NAMES, (grounded, eager), strict=True):
+            same_text = other.text == plain.text
+            comparisons[name].append((same_text, _max_logit_difference(plain, other)))
+        context.on_progress(number, len(questions), "conversation")
     ways = tuple(
         RunComparison(
-            way, sum(same for same, _ in results), sum(not gap for _, gap in results),
-            tuple(gap for _, gap in results),
+            name, sum(same for same, _ in results),
+            sum(not difference for _, difference in results),
+            tuple(difference for _, difference in results),
         )
-        for way, results in found.items()
+        for name, results in comparisons.items()
     )  # fmt: skip
-    pictures = len({id(picture) for picture, _ in exchanges})
-    same = _weights_digest(adapter.model) == before
-    return ConversationResults(pictures, len(exchanges), plain_tokens, phrases, same, ways)
+    pictures = len({id(picture) for picture, _ in questions})
+    same = _weights_digest(adapter.model) == digest
+    return ConversationResults(pictures, len(questions), plain_tokens, phrases, same, ways)
 
 
 _RUN_NAMES = ("flmm (records and grounds)", "transformers' output_attentions")
 
 
 def _read_questions(context: ReportContext) -> Iterator[tuple[Image.Image, str]]:
-    """Some of what each picture's texts answer."""
+    """Yield pictures with the first 3 different questions of each."""
     caption = context.grounder.head.config.caption_prompt or DEFAULT_CAPTION_PROMPT
-    for read in SampleLoader(context.on_message).load(context.data.measured[:_MAX_PICTURES]):
-        asked = dict.fromkeys(text.text.question or caption for text in read.texts)
-        for question in list(asked)[:_QUESTIONS_PER_PICTURE]:
-            yield read.picture, question
+    for sample in SampleLoader(context.on_message).load(context.data.measured[:_MAX_PICTURES]):
+        questions = dict.fromkeys(text.text.question or caption for text in sample.texts)
+        for question in list(questions)[:_QUESTIONS_PER_PICTURE]:
+            yield sample.picture, question
 
 
 def _generate(adapter: LMMAdapter, picture: Image.Image, question: str) -> _GeneratedAnswer:
-    """What the LMM says as transformers generates it."""
-    with _record_logits(adapter) as heard:
-        said = adapter.generate(adapter.build_prompt(picture, question), _MAX_NEW_TOKENS)
-    return _GeneratedAnswer(said.text, torch.stack(heard))
+    """Generate an answer with the LMM alone."""
+    with _record_logits(adapter) as logits:
+        generation = adapter.generate(adapter.build_prompt(picture, question), _MAX_NEW_TOKENS)
+    return _GeneratedAnswer(generation.text, torch.stack(logits))
 
 
 @contextmanager
 def _record_logits(adapter: LMMAdapter) -> Iterator[list[Tensor]]:
-    """Collects the (V,) logits that each token is chosen from."""
+    """Collect the (vocabulary,) logits that each token is chosen from."""
     logits: list[Tensor] = []
 
-    def hear(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+    def append_logits(_module: nn.Module, _inputs: object, output: Tensor) -> None:
         logits.append(output[0, -1].detach().cpu().clone())
 
     head = adapter.model.get_output_embeddings()  # type: ignore[no-untyped-call]
     assert isinstance(head, nn.Module)
     with ExitStack() as stack:
-        handle = head.register_forward_hook(hear)
+        handle = head.register_forward_hook(append_logits)
         stack.callback(handle.remove)
         yield logits
 
 
 def _max_logit_difference(plain: _GeneratedAnswer, other: _GeneratedAnswer) -> float:
-    """The largest difference of logits, as far as both chose the same tokens before."""
+    """Return the largest logit difference, up to the first token that differs."""
     count = min(len(plain.logits), len(other.logits))
-    mine, theirs = plain.logits[:count], other.logits[:count]
-    changed = (mine.argmax(1) != theirs.argmax(1)).nonzero()
-    last = int(changed[0]) + 1 if len(changed) else count
-    if torch.equal(mine[:last], theirs[:last]):
+    first, second = plain.logits[:count], other.logits[:count]
+    changed = (first.argmax(1) != second.argmax(1)).nonzero()
+    end = int(changed[0]) + 1 if len(changed) else count
+    if torch.equal(first[:end], second[:end]):
         return 0.0
-    return float((mine[:last].double() - theirs[:last].double()).abs().max())
+    return float((first[:end].double() - second[:end].double()).abs().max())
 
 
 def _weights_digest(module: nn.Module) -> str:
-    """Of every byte of every weight."""
+    """Return a digest of every byte of every weight."""
     digest = blake2b(digest_size=16)
     for name, weight in module.named_parameters():
         flat = weight.detach().cpu().contiguous().view(-1)
@@ -150,7 +151,7 @@ def _weights_digest(module: nn.Module) -> str:
 
 
 def render_tables(results: ConversationResults) -> str:
-    """Answers, logits, weights."""
+    """Return a table of equal answers and logits, and whether the weights are the same."""
     weights = "the same, byte by byte" if results.same_weights else "**not the same any more**"
     rows = [
         [

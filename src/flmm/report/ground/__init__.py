@@ -1,1 +1,1 @@
-"""The claim that frozen LMMs ground."""
+"""The claim that attention of frozen LMMs yields masks."""

@@ -1,4 +1,4 @@
-"""Draws ``ground.Ground``: scores with intervals, and examples."""
+"""The figures of ``GroundResults``: scores with intervals, and examples."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,31 +30,31 @@ _KIND_TITLES = {"caption": "Captions", "expression": "Expressions", "instruction
 
 
 def draw_scores(results: GroundResults, file: Path) -> None:
-    """A panel a kind of text, a line a method."""
+    """Draw one panel for each kind of text, with one row for each method."""
     kinds = [kind for kind in TEXT_KINDS if any(row.kind == kind for row in results.rows)]
-    with open_figure(file, 2.7) as drawn:
-        grid = drawn.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    with open_figure(file, 2.7) as figure:
+        grid = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
         for axes, kind in zip(grid, kinds, strict=True):
             _draw_panel(axes, results, kind)
         grid[0].set_yticks(range(len(METHODS)), METHODS)
         grid[0].invert_yaxis()
         handles, names = grid[0].get_legend_handles_labels()
-        drawn.legend(handles, names, loc="outside lower center", ncols=len(names))
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
 
 
 def _draw_panel(axes: "Axes", results: GroundResults, kind: str) -> None:
     rows = [row for row in results.rows if row.kind == kind]
     parts = [part for part in ("things", "stuff") if any(row.part == part for row in rows)]
     parts = parts or ["all"]
-    for place, part in enumerate(parts):
-        shift = 0.3 * (place - (len(parts) - 1) / 2)
+    for part_index, part in enumerate(parts):
+        shift = 0.3 * (part_index - (len(parts) - 1) / 2)
         members = [row for row in rows if row.part == part]
         for index, row in enumerate(members):
             score = row.score.cumulative_iou
             axes.errorbar(
                 score.value, METHODS.index(row.method) + shift,
                 xerr=[[score.value - score.low], [score.high - score.value]],
-                fmt="os"[place], markersize=5.5, color=PART_COLOURS[part], elinewidth=1.4,
+                fmt="os"[part_index], markersize=5.5, color=PART_COLOURS[part], elinewidth=1.4,
                 markerfacecolor=PART_COLOURS[part] if row.method in TRAINED_METHODS else "white",
                 label=f"{part} (cIoU)" if not index else None,
             )  # fmt: skip
@@ -75,33 +75,33 @@ def _draw_panel(axes: "Axes", results: GroundResults, kind: str) -> None:
 
 
 def draw_examples(mask_function: MaskFunction, context: ReportContext, file: Path) -> None:
-    """A row a phrase: the picture, its mean map, every method's mask."""
+    """Draw one row for each phrase: the picture, the mean map, every method's mask."""
     samples = context.data.measured
     rows: list[tuple[ExtractedPicture, int]] = []
-    for seen in context.picture_extractor.extract(
+    for extracted in context.picture_extractor.extract(
         samples, range(min(len(samples), 2 * _NUM_EXAMPLES))
     ):
-        place = len(rows)
-        if place == _NUM_EXAMPLES:
+        row_index = len(rows)
+        if row_index == _NUM_EXAMPLES:
             break
-        rows.append((seen, _choose_phrase(seen, place)))
+        rows.append((extracted, _choose_phrase(extracted, row_index)))
     titles = ("picture", "attention (mean)", *METHODS[1:])
-    with open_figure(file, 0.98 * len(rows) + 0.25, photographs=True) as drawn:
-        grid = drawn.subplots(len(rows), len(titles), squeeze=False)
-        for line, (seen, phrase) in zip(grid, rows, strict=True):
-            _draw_example(line, seen, phrase, mask_function(seen)[phrase].numpy())
+    with open_figure(file, 0.98 * len(rows) + 0.25, photographs=True) as figure:
+        grid = figure.subplots(len(rows), len(titles), squeeze=False)
+        for axes_row, (extracted, phrase) in zip(grid, rows, strict=True):
+            _draw_example(axes_row, extracted, phrase, mask_function(extracted)[phrase].numpy())
         for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title, fontsize=7.5, loc="center", pad=4)
 
 
 def _choose_phrase(extracted: "ExtractedPicture", row_index: int) -> int:
-    """A phrase of the picture: of captions and of expressions in turn, of things mostly."""
+    """Return a phrase's index: kinds of text alternate, and four of five rows prefer things."""
     kinds = list(dict.fromkeys(extracted.kinds))
     kind = kinds[row_index % len(kinds)]
-    wanted = row_index % 5 != 4
-    members = [number for number, one in enumerate(extracted.kinds) if one == kind]
-    fitting = [number for number in members if extracted.is_thing[number] in (wanted, None)]
-    return (fitting or members)[row_index % len(fitting or members)]
+    prefers_thing = row_index % 5 != 4
+    members = [index for index, member in enumerate(extracted.kinds) if member == kind]
+    preferred = [index for index in members if extracted.is_thing[index] in (prefers_thing, None)]
+    return (preferred or members)[row_index % len(preferred or members)]
 
 
 def _draw_example(
@@ -120,7 +120,7 @@ def _draw_example(
             geometry.picture,
         )
     )[0].numpy()
-    # Small enough for a figure of many pictures.
+    # Pictures are small in the figure: show every n-th pixel.
     step = max(max(picture.shape) // 192, 1)
     axes_row[0].imshow(picture[::step, ::step])
     label = _wrap_text(extracted.phrase_texts[phrase])
@@ -146,25 +146,25 @@ def _wrap_text(text: str) -> str:
 def _colour_errors(
     picture: NDArray[np.uint8], mask: NDArray[np.bool_], truth: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """The picture in grey; right, too much and missing in colours."""
+    """Return the picture in grey, with right, surplus and missing mask pixels in colours."""
     grey = np.repeat(picture.mean(2, keepdims=True), 3, 2) * 0.55 + 100
-    for where, colour in ((mask & truth, PHRASE_COLOURS[2]), (mask & ~truth, PHRASE_COLOURS[7]),
+    for region, colour in ((mask & truth, PHRASE_COLOURS[2]), (mask & ~truth, PHRASE_COLOURS[7]),
                           (truth & ~mask, PHRASE_COLOURS[1])):  # fmt: skip
-        grey[where] = 0.35 * grey[where] + 0.65 * np.array(colour)
+        grey[region] = 0.35 * grey[region] + 0.65 * np.array(colour)
     return grey.clip(0, 255).astype(np.uint8)
 
 
 def draw_figures(results: GroundResults, context: ReportContext, out: Path) -> dict[str, str]:
-    """Scores, and some phrases as every method sees them."""
+    """Draw the claim's figures; return their captions by file name."""
     draw_scores(results, out / "ground.png")
-    shown = {
+    captions = {
         "ground.png": "cIoU of masks from the frozen LMM's attention; bars: 95 % intervals over"
         " pictures. Filled: trained on that attention; hollow: no training."
     }
-    masks, _ = build_mask_function(context)
-    draw_examples(masks, context, out / "ground-examples.png")
-    shown["ground-examples.png"] = (
+    mask_function, _ = build_mask_function(context)
+    draw_examples(mask_function, context, out / "ground-examples.png")
+    captions["ground-examples.png"] = (
         "The first measured pictures' phrases: what each method makes of the same attention."
         " Green: right; orange: too much; blue: missing."
     )
-    return shown
+    return captions

@@ -1,4 +1,4 @@
-"""Frozen LMMs ground: masks without training, and what the head makes of the same attention."""
+"""Masks from a frozen LMM's attention, without training and with the trained head."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ TRAINED_METHODS = METHODS[4:]
 
 @dataclass(frozen=True)
 class MethodScore:
-    """One method on one kind of text, and on things, stuff or all."""
+    """Score of one method on one kind of text, and on things, stuff or all."""
 
     kind: str
     part: str
@@ -37,80 +37,80 @@ class GroundResults:
     pictures: int
     calibration: int
     best_head: dict[str, tuple[int, int]]
-    """Layer and head that were chosen, by kind of text."""
+    """Layer and head that the calibration pictures choose, by kind of text."""
     rows: tuple[MethodScore, ...]
 
 
 MaskFunction = Callable[[ExtractedPicture], Tensor]
-"""(P, methods, H, W) bool of a picture, in the order of ``METHODS``."""
+"""From a picture to its phrases' masks, (P, methods, H, W) bool, in the order of ``METHODS``."""
 
 
 def build_mask_function(context: ReportContext) -> tuple[MaskFunction, dict[str, tuple[int, int]]]:
-    """How each method makes its masks, and the heads that were chosen, by kind of text."""
-    heads = context.grounder.adapter.heads
-    chosen = calibrate_thresholds(context, "attention", attention_map_function(context))
-    best = {kind: find_best_head(levels, heads) for kind, levels in chosen.items()}
+    """Return a function that predicts every method's masks, and the best heads by kind of text."""
+    num_heads = context.grounder.adapter.heads
+    thresholds = calibrate_thresholds(context, "attention", attention_map_function(context))
+    best = {kind: find_best_head(of_kind, num_heads) for kind, of_kind in thresholds.items()}
 
-    def masks(extracted: ExtractedPicture) -> Tensor:
+    def predict_masks(extracted: ExtractedPicture) -> Tensor:
         geometry = extracted.features.geometry
-        refined_of = predict_head_masks(context.grounder.head, extracted.features)
-        found = []
+        head_masks = predict_head_masks(context.grounder.head, extracted.features)
+        masks = []
         for phrase, (kind, decoded, refined) in enumerate(
-            zip(extracted.kinds, *refined_of, strict=True)
+            zip(extracted.kinds, *head_masks, strict=True)
         ):
             attention = extracted.attention[phrase]
-            candidates = candidate_maps(attention, heads, geometry, geometry.picture)
+            candidates = candidate_maps(attention, num_heads, geometry, geometry.picture)
             single = best[kind].map_index
             clusters = resize_maps_to_picture(
                 compute_kmeans_mask(attention).float()[None], geometry, geometry.picture
             )[0]
-            found.append(
+            masks.append(
                 torch.stack(
                     [
                         torch.ones_like(decoded),
-                        candidates[0] > chosen[kind].thresholds[0],
-                        candidates[single] > chosen[kind].thresholds[single],
+                        candidates[0] > thresholds[kind].thresholds[0],
+                        candidates[single] > thresholds[kind].thresholds[single],
                         clusters > 0.5,
                         decoded,
                         refined,
                     ]
                 )
             )
-        return torch.stack(found)
+        return torch.stack(masks)
 
-    return masks, {kind: (one.layer, one.head) for kind, one in best.items()}
+    return predict_masks, {kind: (found.layer, found.head) for kind, found in best.items()}
 
 
 def measure(context: ReportContext) -> GroundResults:
-    """Every method's masks against the true ones, at the pictures' own size."""
-    masks, best = build_mask_function(context)
+    """Score every method's masks, at the pictures' own size."""
+    predict_masks, best = build_mask_function(context)
 
-    def rows(extracted: ExtractedPicture) -> OverlapTable:
-        return compute_overlaps(extracted, masks(extracted))
+    def measure_picture(extracted: ExtractedPicture) -> OverlapTable:
+        return compute_overlaps(extracted, predict_masks(extracted))
 
     samples = context.data.measured
-    found = measure_overlaps(context, "ground 1", samples, rows)
-    lines: list[MethodScore] = []
+    overlaps = measure_overlaps(context, "ground 1", samples, measure_picture)
+    rows: list[MethodScore] = []
     for kind in find_text_kinds(samples):
         for part in PARTS:
-            phrases = found.select_rows(kind, part)
+            phrases = overlaps.select_rows(kind, part)
             if phrases.any():
-                lines.extend(
+                rows.extend(
                     MethodScore(kind, part, method, score)
-                    for method, score in zip(METHODS, found.compute_scores(phrases), strict=True)
+                    for method, score in zip(METHODS, overlaps.compute_scores(phrases), strict=True)
                 )
-    return GroundResults(found.num_pictures, len(context.data.calibration), best, tuple(lines))
+    return GroundResults(overlaps.num_pictures, len(context.data.calibration), best, tuple(rows))
 
 
 def render_tables(results: GroundResults) -> str:
-    """One table a kind of text."""
+    """Return one table for each kind of text."""
     blocks = [
         f"{results.pictures} pictures. Without training: the mean of all heads' maps, the best"
-        " single head (both cut at a level; head and levels are chosen on"
-        f" {results.calibration} other pictures), and K-means with two clusters. Trained: the"
+        " single head (both cut at a threshold; head and thresholds are chosen"
+        f" on {results.calibration} other pictures), and K-means with two clusters. Trained: the"
         " head's mask decoder, and its masks refined with SAM. The LMM is the same frozen one."
     ]
-    for kind, described in TEXT_KINDS.items():
+    for kind, description in TEXT_KINDS.items():
         rows = [row for row in results.rows if row.kind == kind]
         parts = [part for part in PARTS if any(row.part == part for row in rows)]
         if not rows:
@@ -126,8 +126,7 @@ def render_tables(results: GroundResults) -> str:
             if method == "best single head":
                 layer, head = results.best_head[kind]
                 name = f"best single head (layer {layer}, head {head})"
-            lines.append(
-                [name, *(str(one) for s in scores for one in (s.cumulative_iou, s.mean_iou))]
-            )
-        blocks.append(f"**{described}**\n\n{markdown_table(titles, lines)}")
+            cells = [str(iou) for score in scores for iou in (score.cumulative_iou, score.mean_iou)]
+            lines.append([name, *cells])
+        blocks.append(f"**{description}**\n\n{markdown_table(titles, lines)}")
     return "\n\n".join(blocks)

@@ -1,1 +1,1 @@
-"""The claim about what a segmentation token costs."""
+"""The claim about the cost of a segmentation token."""

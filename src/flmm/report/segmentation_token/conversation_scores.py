@@ -1,4 +1,4 @@
-"""How an LMM talks about sticker scenes: what its captions name, what it answers right."""
+"""Scores of an LMM's captions and answers about sticker scenes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,23 +13,22 @@ from flmm.stickers.scene import generate_scene
 
 TASKS = ("where", "what", "how many", "is there", "which", "follow up")
 ALL_BUT_WHERE = "all but where"
-"""All tasks together, without the one whose questions segmenting copies learn to answer with the
-token."""
+"""All tasks but "where", whose questions copies learn to answer with the token."""
 CAPTION = "caption"
 
 
 @dataclass(frozen=True)
 class ConversationScores:
-    """How one model talks, in percent."""
+    """Scores of one model's captions and answers, in percent."""
 
     named: Interval
-    """Share of the things and stuff that are there which greedy captions name."""
+    """Share of a scene's things and stuff that greedy captions name."""
     absent: Interval | None
-    """Share of the things that captions name which are not there; None where they name none."""
+    """Share of the named things that are not in the scene; None if no thing is named."""
     right: dict[str, Interval]
-    """Share of questions answered right (``is_right``), by task and for ``BUT_WHERE``."""
+    """Share of questions answered right (``is_correct``), by task and for ``ALL_BUT_WHERE``."""
     token: dict[str, Interval]
-    """Share of answers with the token, by task, for ``BUT_WHERE`` and for captions."""
+    """Share of answers with the token, by task, for ``ALL_BUT_WHERE`` and for captions."""
     questions: int
 
 
@@ -39,14 +38,13 @@ def measure_conversation(
     token_id: int | None,
     on_progress: Callable[[int, int], None],
 ) -> ConversationScores:
-    """Greedy captions and answers for every scene.
+    """Generate a caption and answers for every scene, greedily, and score them.
 
     Args:
         adapter: the model.
-        seeds: of the scenes.
-        token: the special token that is looked for in what it says, which is no word of it; None
-            for a model that has none.
-        watch: shown (done, all).
+        scene_seeds: one a scene.
+        token_id: the special token to count in generated texts; None for a model without one.
+        on_progress: called with (done, total) scenes.
     """
     named: list[list[bool]] = []
     absent: list[list[bool]] = []
@@ -55,27 +53,31 @@ def measure_conversation(
     for number, seed in enumerate(scene_seeds):
         drawing = draw(generate_scene(seed))
         scene = drawing.scene
-        spoken = generate_answers(adapter, drawing, seed)
-        _, said = next(spoken)
-        names = find_names(said.text)
+        generations = generate_answers(adapter, drawing, seed)
+        _, caption = next(generations)
+        names = find_names(caption.text)
         kinds = {kind.name for kind in scene.kinds}
-        there = kinds | {band.name for band in scene.bands}
-        named.append([name in names for name in sorted(there)])
+        present = kinds | {band.name for band in scene.bands}
+        named.append([name in names for name in sorted(present)])
         absent.append([name not in kinds for name in sorted(names - set(STUFF))])
         right.append({})
-        tokens.append({CAPTION: [_contains_token(said, token_id)]})
-        for turn, said in spoken:
+        tokens.append({CAPTION: [_contains_token(caption, token_id)]})
+        for turn, answer in generations:
             groups = (turn.task,) if turn.task == "where" else (turn.task, ALL_BUT_WHERE)
             for group in groups:
-                right[-1].setdefault(group, []).append(is_correct(turn, said.text))
-                tokens[-1].setdefault(group, []).append(_contains_token(said, token_id))
+                right[-1].setdefault(group, []).append(is_correct(turn, answer.text))
+                tokens[-1].setdefault(group, []).append(_contains_token(answer, token_id))
         on_progress(number + 1, len(scene_seeds))
-    whole = share_interval(named)
-    assert whole is not None
-    asked = sum(len(of_task) for picture in right for task, of_task in picture.items()
+    named_share = share_interval(named)
+    assert named_share is not None
+    num_questions = sum(len(marks) for picture in right for task, marks in picture.items()
                 if task != ALL_BUT_WHERE)  # fmt: skip
     return ConversationScores(
-        whole, share_interval(absent), _task_intervals(right), _task_intervals(tokens), asked
+        named_share,
+        share_interval(absent),
+        _task_intervals(right),
+        _task_intervals(tokens),
+        num_questions,
     )
 
 
@@ -84,9 +86,9 @@ def _contains_token(generation: Generation, token_id: int | None) -> bool:
 
 
 def _task_intervals(outcomes: Sequence[dict[str, list[bool]]]) -> dict[str, Interval]:
-    """The tasks that were asked at all, in the order of tables."""
-    found = {
+    """Return the intervals of tasks that occur, in the order of the tables."""
+    intervals = {
         task: share_interval([picture.get(task, []) for picture in outcomes])
         for task in (*TASKS, ALL_BUT_WHERE, CAPTION)
     }
-    return {task: interval for task, interval in found.items() if interval is not None}
+    return {task: interval for task, interval in intervals.items() if interval is not None}

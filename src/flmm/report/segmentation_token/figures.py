@@ -1,4 +1,4 @@
-"""Draws ``segmentation_token.SegmentationToken``: masks on the left, conversation on the right."""
+"""The figure of ``SegmentationTokenResults``: masks on the left, conversation on the right."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _Series = tuple[str, str, str, list[Interval | None]]
-"""Name, colour, marker, and a value for each model."""
+"""Name, colour, marker, and an interval for each model."""
 
 
 def draw_scores(results: SegmentationTokenResults, file: Path) -> None:
-    """Writes the figure."""
+    """Draw the scores of masks beside those of conversation."""
     rows = results.rows
     masks: list[_Series] = [
         (
@@ -29,7 +29,7 @@ def draw_scores(results: SegmentationTokenResults, file: Path) -> None:
         ),
         ("stuff (cIoU)", PART_COLOURS["stuff"], "s", [_cumulative_iou(row.stuff) for row in rows]),
     ]
-    talk: list[_Series] = [
+    conversation: list[_Series] = [
         ("captions: named", PALETTE[2], "D", [row.talk.named for row in rows]),
         ("questions: right", PALETTE[3], "^", [row.talk.right.get(ALL_BUT_WHERE) for row in rows]),
         (
@@ -40,13 +40,13 @@ def draw_scores(results: SegmentationTokenResults, file: Path) -> None:
         ),
     ]
     names = [row.name.replace(", ", "\n") for row in rows]
-    with open_figure(file, 2.6) as drawn:
-        left, right = drawn.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [1, 1.3]})
+    with open_figure(file, 2.6) as figure:
+        left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [1, 1.3]})
         _draw_panel(left, "Grounding", masks)
-        _draw_panel(right, "Conversation", talk)
+        _draw_panel(right, "Conversation", conversation)
         left.set_yticks(range(len(names)), names)
         left.set_ylim(len(names) - 0.5, -0.5)
-        # The LMM that stays as it was, set apart from those that were trained.
+        # Shade the frozen LMM's row, apart from those of trained copies.
         frozen = [row.name for row in rows].index(FROZEN_MODEL)
         for axes in (left, right):
             axes.axhspan(frozen - 0.5, frozen + 0.5, color=LIGHT_GREY, alpha=0.4, zorder=0)
@@ -57,13 +57,13 @@ def _cumulative_iou(score: Score | None) -> Interval | None:
 
 
 def _draw_panel(axes: "Axes", title: str, series: list[_Series]) -> None:
-    for place, (name, colour, marker, values) in enumerate(series):
-        shift = 0.22 * (place - (len(series) - 1) / 2)
-        shown = [(row + shift, one) for row, one in enumerate(values) if one is not None]
+    for index, (name, colour, marker, values) in enumerate(series):
+        shift = 0.22 * (index - (len(series) - 1) / 2)
+        points = [(row + shift, value) for row, value in enumerate(values) if value is not None]
         axes.errorbar(
-            [one.value for _, one in shown], [row for row, _ in shown],
-            xerr=[[one.value - one.low for _, one in shown],
-                  [one.high - one.value for _, one in shown]],
+            [score.value for _, score in points], [row for row, _ in points],
+            xerr=[[score.value - score.low for _, score in points],
+                  [score.high - score.value for _, score in points]],
             fmt=marker, markersize=5.5, color=colour, elinewidth=1.4, label=name,
         )  # fmt: skip
     axes.set_xlim(-3, 103)
@@ -78,7 +78,7 @@ def _draw_panel(axes: "Axes", title: str, series: list[_Series]) -> None:
 def draw_figures(
     results: SegmentationTokenResults, _context: ReportContext, out: Path
 ) -> dict[str, str]:
-    """Masks beside conversation."""
+    """Draw the claim's figure; return its caption by file name."""
     draw_scores(results, out / "segmentation-token.png")
     return {
         "segmentation-token.png": "What training an LMM to segment gives, and what it takes. Left:"

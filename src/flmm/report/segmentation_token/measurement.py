@@ -1,7 +1,7 @@
-"""What a segmentation token costs: the LMM frozen under its head, beside copies that say ``<SEG>``.
+"""The cost of a segmentation token: the frozen LMM with its head, beside trained copies.
 
-The usual way to a grounding LMM trains it. Here it is done with the same LMM and pictures as the
-head, and both sides of the bargain are measured: masks, and conversation.
+Most grounding LMMs are trained to generate a segmentation token. Here copies of the head's LMM are,
+on the head's training pictures; masks and conversation of both are measured.
 """
 
 from collections.abc import Callable
@@ -37,17 +37,17 @@ from flmm.report.segmentation_token.token_model import (
 from flmm.stickers.dataset import EVALUATION_SEED
 
 STEPS = TrainingBudget().head_steps
-"""Of two cores: those that the head's recipe takes, from the same pictures."""
+"""Training steps on two cores: as many as the head's recipe takes."""
 FROZEN_MODEL = "frozen LMM + head"
 
 
 @dataclass(frozen=True)
 class ModelScores:
-    """One model."""
+    """Scores of one model."""
 
     name: str
     things: Score | None
-    """Of one referring expression at a time."""
+    """Of masks of one referring expression at a time; None without phrases, as for stuff."""
     stuff: Score | None
     talk: ConversationScores
 
@@ -62,11 +62,11 @@ class SegmentationTokenResults:
 
 
 def check(context: ReportContext) -> None:
-    """The copies learn by the embedded LMM's recipe, and are asked about what scenes hold.
+    """Check that copies can be trained, and measured on these data.
 
     Raises:
-        InputError: the data are no sticker scenes or such that copies learn from, or the LMM is of
-            another make.
+        InputError: the data are no sticker scenes, or scenes of the training; or the LMM was not
+            made by the embedded LMM's recipe.
     """
     if not isinstance(context.data.source, StickersSource):
         raise InputError(
@@ -86,46 +86,46 @@ def check(context: ReportContext) -> None:
 
 
 def _scene_seeds(context: ReportContext) -> list[int]:
-    """Of the measured scenes, after which their pictures are named."""
+    """Return the measured scenes' seeds, which are the names of their picture files."""
     return [int(sample.picture.stem) for sample in context.data.measured]
 
 
 def measure(context: ReportContext) -> SegmentationTokenResults:
-    """Trains the copies, then measures all three models on the same scenes."""
-    copies = [_train_copy(context, way) for way in TrainingScheme]
+    """Train the copies, then measure all three models on the same scenes."""
+    copies = [_train_copy(context, scheme) for scheme in TrainingScheme]
 
-    def rows(extracted: ExtractedPicture) -> OverlapTable:
+    def measure_picture(extracted: ExtractedPicture) -> OverlapTable:
         questions = [exchange.question for exchange in extracted.picture_exchanges.exchanges]
         _, refined = predict_head_masks(context.grounder.head, extracted.features)
-        found = [
+        copied = [
             copy.predict_masks(extracted.picture_exchanges.picture, questions) for copy in copies
         ]
-        return compute_overlaps(extracted, torch.stack([refined, *found], 1))
+        return compute_overlaps(extracted, torch.stack([refined, *copied], 1))
 
     expressions = [
         replace(sample, texts=tuple(text for text in sample.texts if text.kind == "expression"))
         for sample in context.data.measured
     ]
     overlaps = measure_overlaps(
-        context, f"segmentation-token 1 {_training_budget()}", expressions, rows
+        context, f"segmentation-token 1 {_training_budget()}", expressions, measure_picture
     )
     parts = [
-        overlaps.compute_scores(chosen)
-        if (chosen := overlaps.select_rows("expression", part)).any()
+        overlaps.compute_scores(selected)
+        if (selected := overlaps.select_rows("expression", part)).any()
         else None
         for part in ("things", "stuff")
     ]
-    names = [FROZEN_MODEL, *(f"copy, {way}" for way in TrainingScheme)]
-    found = []
-    for place, name in enumerate(names):
-        things, stuff = (None if scores is None else scores[place] for scores in parts)
-        adapter = copies[place - 1].build_adapter() if place else context.grounder.adapter
-        token = copies[place - 1].token_id if place else None
-        talk = measure_conversation(
-            adapter, _scene_seeds(context), token, _progress_callback(context, name)
+    names = [FROZEN_MODEL, *(f"copy, {scheme}" for scheme in TrainingScheme)]
+    rows = []
+    for index, name in enumerate(names):
+        things, stuff = (None if scores is None else scores[index] for scores in parts)
+        adapter = copies[index - 1].build_adapter() if index else context.grounder.adapter
+        token_id = copies[index - 1].token_id if index else None
+        conversation = measure_conversation(
+            adapter, _scene_seeds(context), token_id, _progress_callback(context, name)
         )
-        found.append(ModelScores(name, things, stuff, talk))
-    return SegmentationTokenResults(overlaps.num_pictures, STEPS, tuple(found))
+        rows.append(ModelScores(name, things, stuff, conversation))
+    return SegmentationTokenResults(overlaps.num_pictures, STEPS, tuple(rows))
 
 
 def _train_copy(context: ReportContext, scheme: TrainingScheme) -> TokenModel:
@@ -153,7 +153,7 @@ def _progress_callback(context: ReportContext, name: str) -> Callable[[int, int]
 
 
 def render_tables(results: SegmentationTokenResults) -> str:
-    """Masks and captions; answers; where the token is said."""
+    """Return tables of masks and captions, of right answers, and of answers with the token."""
     rows = results.rows
     heading = (
         f"{results.pictures} pictures. F-LMM leaves the LMM as it is; the usual way trains it to"
@@ -186,9 +186,9 @@ def render_tables(results: SegmentationTokenResults) -> str:
     right = [
         [row.name, *(_interval_cell(row.talk.right.get(task)) for task in tasks)] for row in rows
     ]
-    places = (*tasks, CAPTION)
+    texts = (*tasks, CAPTION)
     token = [
-        [row.name, *(_interval_cell(row.talk.token.get(place)) for place in places)] for row in rows
+        [row.name, *(_interval_cell(row.talk.token.get(text)) for text in texts)] for row in rows
     ]
     return "\n\n".join(
         [
@@ -197,7 +197,7 @@ def render_tables(results: SegmentationTokenResults) -> str:
             f"**questions answered right, of {rows[0].talk.questions:,}**",
             markdown_table(["", *tasks], right),
             f"**answers with `{SEG_TOKEN}` in them**",
-            markdown_table(["", *places], token),
+            markdown_table(["", *texts], token),
         ]
     )
 

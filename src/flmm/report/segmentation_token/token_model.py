@@ -1,8 +1,8 @@
-"""Copies of the embedded LMM that learn to say ``<SEG>``, of which SAM makes masks.
+"""Copies of the embedded LMM trained to generate ``<SEG>`` tokens that prompt SAM for masks.
 
-LISA's way to a grounding LMM (Lai et al. 2024, arXiv 2308.00692, section 3.1): the last layer's
-state of that token, through a small MLP, is all that prompts SAM's mask decoder. Both vision
-encoders stay frozen; all else learns, from words and masks together. What is copied stays as it is.
+As in LISA (Lai et al. 2024, arXiv 2308.00692, section 3.1), SAM's mask decoder is prompted only
+with the last layer's state of that token, through a small MLP. Both vision encoders stay frozen;
+all else is trained, on text and masks together. The copied LMM does not change.
 
 Letters: ``B`` pictures, ``L`` tokens, ``K`` ``<SEG>`` tokens, ``D`` LLM width, ``C`` SAM's width,
 ``e`` side of SAM's image embedding, ``H W`` picture size.
@@ -56,15 +56,15 @@ from flmm.user_input import find_model
 
 SEG_TOKEN = "<SEG>"
 TRAINING_SCENES = TrainingBudget().scenes
-"""Copies learn from scenes 0 … SCENES - 1, as the embedded LMM and head did."""
+"""Training uses scenes 0 … TRAINING_SCENES - 1, as that of the embedded LMM and head."""
 BATCH_SIZE, LEARNING_RATE = 4, 1e-3
-"""The embedded head's own, on two cores."""
+"""Those of the embedded head's recipe, on two cores."""
 _MICRO_BATCH_SIZE = BATCH_SIZE // 2 * BATCH_SIZE_FACTOR
 _TEXTS_PER_PICTURE = 3
 
 
 class TrainingScheme(StrEnum):
-    """What a copy learns from."""
+    """The texts that a copy is trained on."""
 
     LISA = "LISA's way"
     """Referring expressions alone, each answered with the token."""
@@ -74,7 +74,7 @@ class TrainingScheme(StrEnum):
 
 @dataclass(frozen=True)
 class TokenBatch(TensorDataclass):
-    """Pictures, what is asked about them and answered, and what each token shall mean."""
+    """Pictures, their conversations, and the true mask of each ``<SEG>`` token."""
 
     texts: TextBatch
     pictures: tuple[NDArray[np.uint8], ...]
@@ -84,12 +84,12 @@ class TokenBatch(TensorDataclass):
 
 
 class TokenModel(nn.Module):
-    """A copy of an LMM with the token, its MLP, and the head's SAM as it was before the head.
+    """A copy of an LMM with the token, its MLP, and SAM as it was before the head was trained.
 
-    On the CPU, in float32; it learns on a GPU where there is one.
+    On the CPU, in float32; training uses a GPU if there is one.
 
     Args:
-        grounder: whose LMM was made by the embedded LMM's recipe (``can_be_copied``).
+        grounder: whose LMM was made by the embedded LMM's recipe (``supports_copying``).
 
     Raises:
         InputError: the head's SAM cannot be read.
@@ -102,14 +102,14 @@ class TokenModel(nn.Module):
         assert isinstance(tokenizer, PreTrainedTokenizerFast)
         assert isinstance(lmm, LlavaForConditionalGeneration)
         lmm.to("cpu", torch.float32)  # type: ignore[arg-type]
-        # It swallows the blank before it, so that the words around it keep the tokens they had.
+        # lstrip takes in the blank before it, so that the words around it keep their tokens.
         tokenizer.add_tokens(
             [AddedToken(SEG_TOKEN, lstrip=True, special=True)], special_tokens=True
         )
         lmm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         embedding = lmm.get_input_embeddings()
         assert isinstance(embedding, nn.Embedding)
-        # As likely as a word is on average; a random one might be said everywhere at first.
+        # The mean makes it as likely as an average word; a random one may be generated everywhere.
         embedding.weight.data[-1] = embedding.weight.data[:-1].mean(0)
         self.lmm = lmm
         self.tokenizer = tokenizer
@@ -124,7 +124,7 @@ class TokenModel(nn.Module):
         )
 
     def build_adapter(self) -> LlavaAdapter:
-        """The copy for talking to; it learns no more."""
+        """Build an adapter for generation with the copy."""
         original = self._source_adapter
         return LlavaAdapter(
             self.lmm, self.tokenizer, original.image_processor, f"copy of {original.name}"
@@ -133,24 +133,24 @@ class TokenModel(nn.Module):
     def pack_texts(
         self, pictures: Sequence[NDArray[np.uint8]], texts: Sequence[Sequence[Conversation]]
     ) -> TextBatch:
-        """Each picture, as the LMM's image processor gives it, and its conversations."""
-        shown = self._source_adapter.process_pictures(
+        """Process pictures with the LMM's image processor and tokenize their conversations."""
+        inputs = self._source_adapter.process_pictures(
             [Image.fromarray(picture) for picture in pictures]
         )
         vision = self.lmm.config.vision_config
         assert isinstance(vision, CLIPVisionConfig)
         assert isinstance(vision.patch_size, int)
-        return pack_conversations(self.tokenizer, shown["pixel_values"], texts, vision.patch_size)
+        return pack_conversations(self.tokenizer, inputs["pixel_values"], texts, vision.patch_size)
 
     def forward(
         self, texts: TextBatch, embeddings: Tensor, picture_size: Size, resolution: MaskResolution
     ) -> tuple[Tensor, Tensor]:
-        """The last layer's states, and a mask for each of the texts' tokens, at least one.
+        """Compute the last layer's states and a mask for each ``<SEG>`` token, at least one.
 
         Args:
             texts: of B pictures.
             embeddings: (B, C, e, e), from the refiner's ``encode``.
-            picture: the pictures' size.
+            picture_size: (H, W).
             resolution: of the masks.
 
         Returns:
@@ -161,7 +161,7 @@ class TokenModel(nn.Module):
         states = compute_last_hidden_states(self.lmm, texts, patches)
         rows, columns = torch.nonzero(texts.input_ids == self.token_id, as_tuple=True)
         prompts = self.projection(states[rows, columns])[:, None]
-        # There is no mask to refine, and SAM sees the whole picture, not the LMM's canvas.
+        # No mask prompt; SAM gets the whole picture, not the LMM's canvas.
         no_mask = torch.zeros(len(rows), 1, 1, device=states.device)
         geometry = ImageGeometry(picture_size, picture_size, (0, 0), picture_size, (1, 1))
         masks: Tensor = self.refiner(no_mask, list(prompts), geometry, embeddings, rows, resolution)
@@ -169,11 +169,11 @@ class TokenModel(nn.Module):
 
     @torch.no_grad()
     def predict_masks(self, picture: Image.Image, questions: Sequence[str]) -> Tensor:
-        """(P, H, W) bool: what the copy points at when it answers each question with the token."""
+        """Predict (P, H, W) bool: the token's mask in an answer to each question."""
         pixels = np.asarray(picture.convert("RGB"))
         answer = AnswerBuilder().add_text("It is ").add_mention(SEG_TOKEN).add_text(".")
         texts = self.pack_texts(
-            [pixels], [[(answer.build_turn("where", one),) for one in questions]]
+            [pixels], [[(answer.build_turn("where", question),) for question in questions]]
         )
         size = (picture.height, picture.width)
         _, logits = self(texts, self.refiner.encode(pixels), size, "picture")
@@ -181,9 +181,9 @@ class TokenModel(nn.Module):
 
 
 def supports_copying(grounder: Grounder) -> bool:
-    """Whether its LMM is of the kind that the recipe makes: a LLaVA with the recipe's tokens."""
-    known = grounder.adapter.tokenizer.get_vocab()
-    return isinstance(grounder.adapter, LlavaAdapter) and known.keys() >= set(SPECIAL_TOKENS)
+    """Return whether the LMM is one of the embedded recipe's: a LLaVA with its special tokens."""
+    vocabulary = grounder.adapter.tokenizer.get_vocab()
+    return isinstance(grounder.adapter, LlavaAdapter) and vocabulary.keys() >= set(SPECIAL_TOKENS)
 
 
 def train(
@@ -193,9 +193,9 @@ def train(
     steps: int,
     on_progress: ProgressCallback,
 ) -> None:
-    """Trains the copy in place, going on from the checkpoint in the folder if there is one.
+    """Train the copy in place, resuming from the folder's checkpoint if there is one.
 
-    Each step's pictures are those that the embedded head's recipe has at that step.
+    Each step's pictures are those of the embedded head's recipe at that step.
     """
 
     def batches(step: int) -> list[TokenBatch]:
@@ -209,24 +209,24 @@ def train(
             for part in (drawings[:_MICRO_BATCH_SIZE], drawings[_MICRO_BATCH_SIZE:])
         ]
 
-    usual, threads = model.lmm.config._attn_implementation, torch.get_num_threads()
-    trained = _TrainableModules(model)
+    attention, threads = model.lmm.config._attn_implementation, torch.get_num_threads()
+    modules = _TrainableModules(model)
     use_cpu_attention(model.lmm)
     model.to(DEVICE)
     try:
         train_stage(
-            TrainingStage(scheme.name.lower(), trained, steps, batches,
-                lambda one: compute_token_loss(model, one), LEARNING_RATE),
+            TrainingStage(scheme.name.lower(), modules, steps, batches,
+                lambda batch: compute_token_loss(model, batch), LEARNING_RATE),
             folder, on_progress,
         )  # fmt: skip
     finally:
         model.cpu()
         torch.set_num_threads(threads)
-        model.lmm.set_attn_implementation(usual)
+        model.lmm.set_attn_implementation(attention)
 
 
 class _TrainableModules(nn.Module):
-    """What learns of a copy, so that checkpoints leave the frozen vision encoders out."""
+    """The trained modules of a copy, so that checkpoints omit the frozen vision encoders."""
 
     def __init__(self, model: TokenModel) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ def build_token_batch(
     drawings: Sequence[Drawing],
     random: np.random.Generator,
 ) -> TokenBatch:
-    """Three texts a picture: expressions, the first of them a caption in GLaMM's way."""
+    """Build three texts a picture: expressions, the first a caption in GLaMM's way."""
     texts: list[list[Conversation]] = []
     targets: list[Tensor] = []
     for drawing in drawings:
@@ -266,30 +266,30 @@ def build_token_batch(
 
 
 def answer_with_token(turn: Turn) -> Turn:
-    """The question, answered with the token, which means what the answer's first phrase did."""
-    meant = turn.mentions[0]
+    """Answer the question with the token, which gets the mask of the answer's first phrase."""
+    mention = turn.mentions[0]
     answer = (
         AnswerBuilder()
         .add_text("It is ")
-        .add_mention(SEG_TOKEN, meant.things, meant.bands)
+        .add_mention(SEG_TOKEN, mention.things, mention.bands)
         .add_text(".")
     )
     return answer.build_turn(turn.task, turn.question)
 
 
 def append_token_to_phrases(turn: Turn) -> Turn:
-    """The same answer with the token after each phrase."""
-    answer, done = AnswerBuilder(), 0
+    """Insert the token after each phrase of the answer."""
+    answer, end = AnswerBuilder(), 0
     for mention in turn.mentions:
-        answer.add_text(turn.answer[done : mention.start])
+        answer.add_text(turn.answer[end : mention.start])
         phrase = f"{turn.answer[mention.start : mention.end]} {SEG_TOKEN}"
         answer.add_mention(phrase, mention.things, mention.bands)
-        done = mention.end
-    return answer.add_text(turn.answer[done:]).build_turn(turn.task, turn.question)
+        end = mention.end
+    return answer.add_text(turn.answer[end:]).build_turn(turn.task, turn.question)
 
 
 def compute_token_loss(model: TokenModel, batch: TokenBatch) -> Tensor:
-    """Cross-entropy of the answers' tokens, and BCE + Dice of the masks (LISA, section 3.2)."""
+    """Compute the answers' cross-entropy plus BCE + Dice of the masks (LISA, section 3.2)."""
     embeddings = model.refiner.encode(*batch.pictures)
     height, width = batch.targets.shape[1:]
     states, masks = model(batch.texts, embeddings, (height, width), "low")

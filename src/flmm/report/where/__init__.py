@@ -1,1 +1,1 @@
-"""The claim about where grounding lives."""
+"""The claim about which layers and heads ground."""

@@ -1,4 +1,4 @@
-"""Draws ``where.Where``: a heat map for each kind of phrase, and the learned layer weights."""
+"""The figure of ``WhereResults``: heat maps of layers and heads, and the learned layer weights."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,36 +14,38 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 _MAX_LABELLED_CELLS = 80
-"""Up to so many, each cell says its number."""
+"""A heat map with at most so many cells shows their values."""
 _KIND_TITLES = {"caption": "Captions", "expression": "Referring", "instruction": "Questions"}
 
 
 def draw_heatmaps(results: WhereResults, file: Path) -> None:
-    """Writes the figure."""
+    """Draw a heat map for each panel, and the layer weights."""
     panels = [panel for panel in results.panels if panel.part != "all"] or list(results.panels)
     layers, heads = len(panels[0].heads), len(panels[0].heads[0])
     height = 2.3 if layers <= 8 else 3.2
     highest = max(
-        score.cumulative_iou.value for one in panels for row in one.heads for score in row
+        score.cumulative_iou.value for panel in panels for row in panel.heads for score in row
     )
-    highest = max(highest, *(layer.cumulative_iou.value for one in panels for layer in one.layers))
+    highest = max(
+        highest, *(layer.cumulative_iou.value for panel in panels for layer in panel.layers)
+    )
     rows = -(-len(panels) // 2)
-    with open_figure(file, height * rows + 0.2) as drawn:
-        grid = drawn.subplots(
+    with open_figure(file, height * rows + 0.2) as figure:
+        grid = figure.subplots(
             rows, 3, squeeze=False, gridspec_kw={"width_ratios": [heads + 1, heads + 1, 3.2]}
         )
-        shown = None
-        for place, axes in enumerate(grid[:, :2].flat):
-            if place >= len(panels):
+        heatmap = None
+        for index, axes in enumerate(grid[:, :2].flat):
+            if index >= len(panels):
                 axes.set_visible(False)
                 continue
-            shown = _draw_heatmap(axes, panels[place], highest)
+            heatmap = _draw_heatmap(axes, panels[index], highest)
         for row in range(1, rows):
             grid[row, 2].set_visible(False)
         _draw_layer_weights(grid[0, 2], results)
-        assert shown is not None
-        bar = drawn.colorbar(
-            shown, ax=grid[-1, 2] if rows > 1 else grid[0, 1], label="cIoU (%)",
+        assert heatmap is not None
+        bar = figure.colorbar(
+            heatmap, ax=grid[-1, 2] if rows > 1 else grid[0, 1], label="cIoU (%)",
             fraction=0.9 if rows > 1 else 0.05, aspect=14, location="left" if rows > 1 else "right",
         )  # fmt: skip
         bar.outline.set_visible(False)
@@ -53,14 +55,14 @@ def _draw_heatmap(axes: "Axes", panel: Panel, max_score: float) -> "AxesImage":
     single = np.array([[score.cumulative_iou.value for score in row] for row in panel.heads])
     means = np.array([[score.cumulative_iou.value] for score in panel.layers])
     layers, heads = single.shape
-    # A column of nothing stands between the heads and their mean.
+    # An empty column between the heads and their mean.
     gap = np.full((layers, 1), np.nan)
-    whole = np.concatenate([single, gap, means], 1)
-    shown = axes.imshow(
-        whole, cmap=heatmap_colours(), vmin=0, vmax=max_score, aspect="auto", origin="lower"
+    cells = np.concatenate([single, gap, means], 1)
+    heatmap = axes.imshow(
+        cells, cmap=heatmap_colours(), vmin=0, vmax=max_score, aspect="auto", origin="lower"
     )
-    if whole.size <= _MAX_LABELLED_CELLS:
-        for (layer, column), value in np.ndenumerate(whole):
+    if cells.size <= _MAX_LABELLED_CELLS:
+        for (layer, column), value in np.ndenumerate(cells):
             if not np.isnan(value):
                 colour = "white" if value < 0.6 * max_score else DARK_GREY
                 axes.text(column, layer, f"{value:.0f}", ha="center", va="center",
@@ -84,7 +86,7 @@ def _draw_heatmap(axes: "Axes", panel: Panel, max_score: float) -> "AxesImage":
     axes.set_ylabel("layer")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    return shown
+    return heatmap
 
 
 def _draw_layer_weights(axes: "Axes", results: WhereResults) -> None:
@@ -100,7 +102,7 @@ def _draw_layer_weights(axes: "Axes", results: WhereResults) -> None:
 
 
 def draw_figures(results: WhereResults, _context: ReportContext, out: Path) -> dict[str, str]:
-    """The heat map."""
+    """Draw the claim's figure; return its caption by file name."""
     draw_heatmaps(results, out / "where.png")
     return {
         "where.png": "cIoU of each head's map alone (rows: layers, the first at the bottom;"

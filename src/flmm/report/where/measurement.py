@@ -1,4 +1,4 @@
-"""Where grounding lives: how well each layer and head of the frozen LMM shows what words mean."""
+"""Scores of masks from each layer and head of the frozen LMM's attention."""
 
 from dataclasses import dataclass
 
@@ -22,20 +22,20 @@ from flmm.report.thresholds import comparison_size, find_best_head, resize_masks
 
 @dataclass(frozen=True)
 class Panel:
-    """One kind of text, and things, stuff or all of its phrases."""
+    """Scores on one kind of text, for things, stuff or all of its phrases."""
 
     kind: str
     part: str
     everything: Score
-    """Of the whole picture."""
+    """Of a mask of the whole picture."""
     mean: Score
     """Of the mean of all heads' maps."""
     layers: tuple[Score, ...]
-    """Of each layer's mean map, from the first on."""
+    """Of each layer's mean map, from the first layer on."""
     heads: tuple[tuple[Score, ...], ...]
-    """Of each layer's heads."""
+    """Of each head's map, by layer."""
     best: tuple[int, int]
-    """The layer and head that the calibration pictures choose, for this kind of text."""
+    """Layer and head that the calibration pictures choose for this kind of text."""
 
 
 @dataclass(frozen=True)
@@ -45,51 +45,49 @@ class WhereResults:
     pictures: int
     calibration: int
     layers: int
-    """Of the LMM; rows of maps are as many times its views."""
+    """Of the LMM; each panel has this many rows for each of its views."""
     layer_weights: tuple[float, ...]
     """The head's learned softmax weights of the hidden states, one a layer."""
     panels: tuple[Panel, ...]
 
 
 def measure(context: ReportContext) -> WhereResults:
-    """Cuts every head's and every layer's map at its best level."""
+    """Score every head's and every layer's map at its best threshold."""
     candidates = attention_map_function(context)
-    chosen = calibrate_thresholds(context, "attention", candidates)
+    thresholds = calibrate_thresholds(context, "attention", candidates)
 
-    def rows(extracted: ExtractedPicture) -> OverlapTable:
+    def measure_picture(extracted: ExtractedPicture) -> OverlapTable:
         picture = extracted.features.geometry.picture
-        frame = comparison_size(picture)
-        masks, known = (
-            resize_masks(extracted.masks, frame),
-            ~resize_masks(extracted.ignored_masks, frame),
-        )
-        # Pixels of the frame as pixels of the picture, so that large pictures weigh more in cIoU.
-        scale = frame[0] * frame[1] / (picture[0] * picture[1])
-        whole = torch.ones(1, *frame, dtype=torch.bool)
-        both = [
+        size = comparison_size(picture)
+        masks = resize_masks(extracted.masks, size)
+        valid = ~resize_masks(extracted.ignored_masks, size)
+        # Count in pixels of the picture, so that large pictures weigh more in cIoU.
+        scale = size[0] * size[1] / (picture[0] * picture[1])
+        whole = torch.ones(1, *size, dtype=torch.bool)
+        overlaps = [
             compute_phrase_overlap(
                 torch.cat([
                     whole,
-                    apply_thresholds(candidates(extracted, phrase), chosen[kind].thresholds),
+                    apply_thresholds(candidates(extracted, phrase), thresholds[kind].thresholds),
                 ]),
-                masks[phrase], known[phrase], scale,
+                masks[phrase], valid[phrase], scale,
             )
             for phrase, kind in enumerate(extracted.kinds)
         ]  # fmt: skip
-        shared, together = torch.stack(both, 1)
-        return OverlapTable.from_picture(extracted, Overlap(shared, together))
+        intersections, unions = torch.stack(overlaps, 1)
+        return OverlapTable.from_picture(extracted, Overlap(intersections, unions))
 
     samples = context.data.measured
-    found = measure_overlaps(context, "where 1", samples, rows)
+    table = measure_overlaps(context, "where 1", samples, measure_picture)
     heads = context.grounder.adapter.heads
     panels = []
     for kind in find_text_kinds(samples):
-        layers = (len(chosen[kind].thresholds) - 1) // (1 + heads)
-        best = find_best_head(chosen[kind], heads)
+        layers = (len(thresholds[kind].thresholds) - 1) // (1 + heads)
+        best = find_best_head(thresholds[kind], heads)
         for part in PARTS:
-            phrases = found.select_rows(kind, part)
+            phrases = table.select_rows(kind, part)
             if phrases.any():
-                everything, mean, *scores = found.compute_scores(phrases)
+                everything, mean, *scores = table.compute_scores(phrases)
                 single = scores[layers:]
                 panels.append(
                     Panel(
@@ -103,21 +101,21 @@ def measure(context: ReportContext) -> WhereResults:
                 )  # fmt: skip
     weights = context.grounder.head.layer_weights.detach().softmax(0).tolist()
     return WhereResults(
-        found.num_pictures, len(context.data.calibration),
+        table.num_pictures, len(context.data.calibration),
         context.grounder.adapter.layers, tuple(weights), tuple(panels),
     )  # fmt: skip
 
 
 def render_tables(results: WhereResults) -> str:
-    """Layers against each other, and the best heads."""
+    """Return tables of all layers and the best heads."""
     heading = (
         f"Each head's map (and the mean of each layer's) is scaled to a maximum of 1, enlarged and"
-        f" cut at the level that suits it best, which {results.calibration} other pictures choose;"
-        f" cIoU on {results.pictures} pictures. No weight is trained here but the layer weights,"
-        " which the head learned for its refiner's text prompts."
+        f" cut at the threshold that suits it best, which {results.calibration} other pictures"
+        f" choose; cIoU on {results.pictures} pictures. No weight is trained here but the layer"
+        " weights, which the head learned for its refiner's text prompts."
     )
     blocks = [heading]
-    for kind, described in TEXT_KINDS.items():
+    for kind, description in TEXT_KINDS.items():
         panels = [panel for panel in results.panels if panel.kind == kind]
         if not panels:
             continue
@@ -132,7 +130,7 @@ def render_tables(results: WhereResults) -> str:
              *(str(panel.heads[layer][head].cumulative_iou) for panel in panels)]
         )  # fmt: skip
         titles = [f"{panel.part}, {panel.mean.phrases:,} phrases" for panel in panels]
-        blocks.append(f"**{described}**\n\n" + markdown_table([f"cIoU: {kind}", *titles], rows))
+        blocks.append(f"**{description}**\n\n" + markdown_table([f"cIoU: {kind}", *titles], rows))
     weights = ", ".join(f"{weight:.3f}" for weight in results.layer_weights)
     blocks.append(f"Learned layer weights (softmax), from the first layer on: {weights}.")
     return "\n\n".join(blocks)

@@ -1,1 +1,1 @@
-"""What the OpenAI and the plain surface share: schemas, mask formats, responses."""
+"""Schemas, mask formats and responses that the OpenAI and the plain routes share."""

@@ -1,4 +1,4 @@
-"""A question, with what was said before it."""
+"""A question and the messages before it."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from flmm.lmm.prompt import Message
 
 @dataclass(frozen=True)
 class Conversation:
-    """A question, with what was said before."""
+    """A question and the messages before it."""
 
     history: tuple[Message, ...]
     question: Message
 
     @property
     def pictures(self) -> tuple[Image.Image, ...]:
-        """All, in their order."""
+        """The pictures of all messages, in order."""
         return tuple(
             picture for message in (*self.history, self.question) for picture in message.pictures
         )

@@ -1,4 +1,4 @@
-"""A mask in the form that a client wants.
+"""Masks in the formats that clients may ask for.
 
 Letters: ``H W`` picture size.
 """
@@ -19,7 +19,7 @@ Point = tuple[int, int]
 
 
 def build_phrase_reply(phrase: Phrase, picture_index: int, mask_format: MaskFormat) -> PhraseReply:
-    """A phrase as clients are told of it; ``picture``: which of the conversation's."""
+    """Return a phrase's reply; ``picture_index`` counts the conversation's pictures from 0."""
     return PhraseReply(
         text=phrase.text,
         start=phrase.start,
@@ -35,7 +35,7 @@ def build_phrase_reply(phrase: Phrase, picture_index: int, mask_format: MaskForm
 def format_mask(
     mask: NDArray[np.bool_], mask_format: MaskFormat
 ) -> RunLengthMask | PolygonMask | PngMask:
-    """An (H, W) bool mask."""
+    """Return an (H, W) bool mask in that format."""
     height, width = mask.shape
     if mask_format == "polygon":
         return PolygonMask(size=(height, width), polygons=mask_to_polygons(mask))
@@ -45,67 +45,70 @@ def format_mask(
 
 
 def encode_png_url(image: Image.Image) -> str:
-    """A picture as a data URL."""
+    """Return a picture as a PNG data URL."""
     content = io.BytesIO()
     image.save(content, "PNG")
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
 
 
 def mask_to_polygons(mask: NDArray[np.bool_]) -> list[list[int]]:
-    """The rings of pixel edges that part an (H, W) bool mask from the rest.
+    """Return the closed rings of pixel edges around an (H, W) bool mask.
 
-    Each is [x0, y0, x1, y1, …], with corners only, and closed. Inside of an odd number of rings is
-    the mask, exactly; so a hole is a ring in a ring.
+    Each is [x0, y0, x1, y1, …], corners only. A point is in the mask exactly if it is inside an odd
+    number of rings, so a hole is a ring in a ring.
     """
-    onward = _edge_graph(mask)
+    next_points = _edge_graph(mask)
     rings = []
-    while onward:
-        first = next(iter(onward))
+    while next_points:
+        first = next(iter(next_points))
         ring = [first]
-        while (point := _take_next_point(onward, ring)) != first:
+        while (point := _take_next_point(next_points, ring)) != first:
             ring.append(point)
         rings.append([value for corner in _drop_collinear(ring) for value in corner])
     return rings
 
 
 def _edge_graph(mask: NDArray[np.bool_]) -> dict[Point, list[Point]]:
-    """From each point of the border to the next ones, the mask always on the right."""
+    """Map each point of the border to the next ones; the mask is always on the right."""
     padded = np.pad(mask, 1)
-    onward: dict[Point, list[Point]] = {}
+    next_points: dict[Point, list[Point]] = {}
     down = padded[1:, 1:-1].astype(np.int8) - padded[:-1, 1:-1]
     across = padded[1:-1, 1:].astype(np.int8) - padded[1:-1, :-1]
     for (y, x), step in _nonzero_steps(down):
         start, end = ((x, y), (x + 1, y)) if step > 0 else ((x + 1, y), (x, y))
-        onward.setdefault(start, []).append(end)
+        next_points.setdefault(start, []).append(end)
     for (y, x), step in _nonzero_steps(across):
         start, end = ((x, y + 1), (x, y)) if step > 0 else ((x, y), (x, y + 1))
-        onward.setdefault(start, []).append(end)
-    return onward
+        next_points.setdefault(start, []).append(end)
+    return next_points
 
 
 def _nonzero_steps(steps: NDArray[np.int8]) -> list[tuple[tuple[int, int], int]]:
     rows, columns = np.nonzero(steps)
-    places = zip(rows.tolist(), columns.tolist(), strict=True)
-    return list(zip(places, steps[rows, columns].tolist(), strict=True))
+    positions = zip(rows.tolist(), columns.tolist(), strict=True)
+    return list(zip(positions, steps[rows, columns].tolist(), strict=True))
 
 
 def _take_next_point(next_points: dict[Point, list[Point]], ring: list[Point]) -> Point:
-    """The next point; where two pixels touch by a corner, the ring stays with its own."""
-    here = ring[-1]
-    choices = next_points[here]
-    chosen = choices[0]
-    if len(choices) > 1:
-        before = ring[-2] if len(ring) > 1 else here
-        turn = (before[1] - here[1], here[0] - before[0])
-        chosen = next((p for p in choices if (p[0] - here[0], p[1] - here[1]) == turn), chosen)
-    choices.remove(chosen)
-    if not choices:
-        del next_points[here]
-    return chosen
+    """Remove and return the point after the ring's last one.
+
+    Where two pixels touch only by a corner, the ring turns to stay with its own pixel.
+    """
+    last = ring[-1]
+    candidates = next_points[last]
+    point = candidates[0]
+    if len(candidates) > 1:
+        before = ring[-2] if len(ring) > 1 else last
+        turn = (before[1] - last[1], last[0] - before[0])
+        point = next((p for p in candidates if (p[0] - last[0], p[1] - last[1]) == turn), point)
+    candidates.remove(point)
+    if not candidates:
+        del next_points[last]
+    return point
 
 
 def _drop_collinear(ring: list[Point]) -> list[Point]:
-    """Without the points on straight lines."""
+    """Return the ring without points inside straight lines."""
     return [
         point
         for before, point, after in zip(

@@ -1,4 +1,4 @@
-"""What /openapi.json says of requests, and the parts of its examples."""
+"""Request schemas, error responses and example values of /openapi.json."""
 
 import base64
 import io
@@ -12,13 +12,13 @@ from pydantic.json_schema import models_json_schema
 _STATUS_DESCRIPTIONS = {
     400: "The request is not understood, or exceeds a limit.",
     401: "The API key is missing or wrong.",
-    403: "Pages of another origin may not ask.",
+    403: "Requests from pages of another origin are refused.",
     404: "There is no such model or path.",
     405: "The path does not take this method.",
     408: "The body took too long to arrive.",
     413: "The body has too many bytes.",
-    415: "The body or the picture is of a type that is not taken.",
-    429: "Too many requests wait; Retry-After says when to come again.",
+    415: "The body or the picture is of a type that is not supported.",
+    429: "Too many requests wait; Retry-After says when to try again.",
     500: "flmm failed.",
 }
 _ERROR = {
@@ -41,13 +41,13 @@ ERROR_RESPONSES: dict[int | str, dict[str, object]] = {
     status: {"description": text, "content": {"application/json": {"schema": _ERROR}}}
     for status, text in _STATUS_DESCRIPTIONS.items()
 }
-"""In every route: OpenAI's error object."""
+"""Error responses of every route, with OpenAI's error object."""
 
 _REF_TEMPLATE = "#/components/schemas/{model}"
 
 
 def build_request_schemas(models: Sequence[type[BaseModel]]) -> dict[str, JsonValue]:
-    """The requests' JSON schemas, for the description's components."""
+    """Return the JSON schemas of request models, for OpenAPI's components."""
     _, schemas = models_json_schema(
         [(model, "validation") for model in models], ref_template=_REF_TEMPLATE
     )
@@ -63,6 +63,7 @@ def _example_picture() -> str:
 def describe_body(
     model: type[BaseModel], example: JsonValue, multipart: bool = True
 ) -> dict[str, object]:
+    """Return the OpenAPI description of a route's body: JSON, and multipart if supported."""
     schema = {"$ref": _REF_TEMPLATE.format(model=model.__name__)}
     content: dict[str, object] = {"application/json": {"schema": schema, "example": example}}
     if multipart:

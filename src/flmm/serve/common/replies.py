@@ -1,4 +1,4 @@
-"""Fields that replies of both surfaces have."""
+"""Reply models that the OpenAI and the plain routes share."""
 
 from pydantic import BaseModel, ConfigDict, Field
 

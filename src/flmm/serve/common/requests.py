@@ -1,4 +1,4 @@
-"""Fields that requests of both surfaces have."""
+"""Request models that the OpenAI and the plain routes share."""
 
 from typing import Annotated, Literal
 
@@ -12,52 +12,54 @@ StopString = Annotated[str, Field(min_length=1, max_length=200)]
 PositiveCount = Annotated[int, Field(ge=1, le=1_000_000)]
 Temperature = Annotated[float, Field(ge=0, le=2, description="0 takes the likeliest token.")]
 METHOD_DESCRIPTION = (
-    "kmeans clusters the attention maps in place of the head, to compare with; nothing trained."
+    "kmeans clusters the attention maps instead of using the head: an untrained baseline."
 )
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class StrictModel(BaseModel):
-    """Nothing is guessed, nothing is left over."""
+    """A model that converts no types and refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
 class Grounding(StrictModel):
-    """Which words of the answer are grounded, and how."""
+    """Which phrases of the answer are grounded, and how."""
 
     phrases: list[Text] | None = Field(
         default=None,
         min_length=1,
-        description="As they stand in the answer; those that it does not say are left out."
-        " Without, the model chooses.",
+        description="As they stand in the answer; those that are not in it are left out."
+        " By default the model chooses.",
     )
     refine: bool = Field(default=True, description="False leaves out the refiner: faster, coarser.")
     method: MaskMethod = Field(default="head", description=METHOD_DESCRIPTION)
     mask_format: MaskFormat = "rle"
     max_phrases: PositiveCount | None = Field(
-        default=None, description="The first so many are grounded."
+        default=None, description="At most this many are grounded, the first ones."
     )
 
 
 class GenerationOptions(StrictModel):
-    """What every request for an answer may set."""
+    """Generation options of every request for an answer."""
 
-    max_tokens: PositiveCount | None = Field(default=None, description="The answer is cut there.")
+    max_tokens: PositiveCount | None = Field(
+        default=None, description="At most this many are generated."
+    )
     temperature: Temperature | None = None
-    seed: Seed | None = Field(default=None, description="The same seed draws the same answer.")
+    seed: Seed | None = Field(default=None, description="The same seed samples the same answer.")
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = Field(
         default=None, description="The answer ends before any of these."
     )
 
     @property
     def max_new_tokens(self) -> int | None:
-        """Where the answer is cut."""
+        """At most this many tokens are generated; None leaves it to the server."""
         return self.max_tokens
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """The texts before which the answer ends."""
+        """The strings before which the answer ends."""
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)

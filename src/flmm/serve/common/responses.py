@@ -1,4 +1,4 @@
-"""Waiting for the model only as long as the client waits for us."""
+"""Responses that cancel their job when the client disconnects."""
 
 import asyncio
 import json
@@ -21,22 +21,22 @@ Result = TypeVar("Result")
 _log = logging.getLogger("flmm.serve")
 
 
-class ClientDisconnected(Exception):  # noqa: N818 - it went of its own accord
-    """Nobody waits for the response any more."""
+class ClientDisconnected(Exception):  # noqa: N818 - not an error
+    """The client closed the connection before its response was complete."""
 
 
 async def run_while_connected(
     receive: Receive, work: Coroutine[None, None, Result], cancel: Callable[[], None]
 ) -> Result:
-    """What the work gives; when the client goes first, or the server ends, ``cancel`` is called.
+    """Return what ``work`` returns; call ``cancel`` if the client or the server stops it before.
 
     Raises:
-        ClientGone: the client went.
+        ClientDisconnected: the client closed the connection.
     """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_wait_for_disconnect(receive))
+    disconnected = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientDisconnected
         return task.result()
@@ -44,7 +44,7 @@ async def run_while_connected(
         if not task.done():
             cancel()
         task.cancel()
-        gone.cancel()
+        disconnected.cancel()
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
@@ -58,22 +58,22 @@ async def respond_when_finished(
     event_type: type[FinishedEvent],
     build_reply: Callable[[FinishedEvent], BaseModel],
 ) -> Response:
-    """The whole answer as one response."""
+    """Return the whole answer as one JSON response."""
     try:
-        end = await run_while_connected(request.receive, job.wait_for(event_type), job.cancel)
+        event = await run_while_connected(request.receive, job.wait_for(event_type), job.cancel)
     except ClientDisconnected:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    content = await job.run_in_thread(lambda: build_reply(end).model_dump_json())
+    content = await job.run_in_thread(lambda: build_reply(event).model_dump_json())
     return Response(content, media_type="application/json")
 
 
 class EventStreamResponse(Response):
-    """Server-sent events: one for each of a job's, as OpenAI's clients read them.
+    """Server-sent events for the events of a job, as OpenAI's clients read them.
 
     Args:
-        running: the job.
-        first: sent at once.
-        replies: what is sent for an event of the job.
+        job: whose events are sent.
+        first_chunk: sent at once.
+        build_chunks: returns what is sent for an event.
     """
 
     media_type = "text/event-stream"
@@ -112,14 +112,14 @@ class EventStreamResponse(Response):
             if isinstance(event, JobFailed):
                 yield json.dumps(_to_api_error(event.error).to_dict())
                 return
-            write = partial(self._serialize, event)
+            serialize = partial(self._serialize, event)
             has_masks = isinstance(event, PhraseFound)
-            for data in await self._job.run_in_thread(write) if has_masks else write():
+            for data in await self._job.run_in_thread(serialize) if has_masks else serialize():
                 yield data
         yield "[DONE]"
 
     def _serialize(self, event: JobEvent) -> list[str]:
-        return [reply.model_dump_json() for reply in self._build_chunks(event)]
+        return [chunk.model_dump_json() for chunk in self._build_chunks(event)]
 
 
 def _to_api_error(error: Exception) -> APIError:

@@ -1,4 +1,4 @@
-"""From the messages of a chat to what the model is asked."""
+"""Conversion of a chat's messages to a conversation with pictures."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -17,20 +17,20 @@ from flmm.serve.openai.requests import (
 )
 
 ReadPicture = Callable[[str, str], Image.Image]
-"""Makes a picture of a URL; the second is the field's name."""
+"""Returns a URL's picture; the second argument is the field's name, for errors."""
 Role = Literal["system", "user", "assistant"]
 
 
 def read_conversation(
     messages: Sequence[ChatMessage], max_pictures: int, read_picture: ReadPicture
 ) -> Conversation:
-    """The messages with their pictures.
+    """Return the messages with their pictures.
 
     A message's pictures come before its text, wherever they stood in it.
 
     Raises:
-        Problem: there are more than ``most`` pictures, the last message is no user's, a text is
-            empty, or ``read`` refuses a picture.
+        APIError: there are more than ``max_pictures`` pictures, the last message is not the
+            user's, a text is empty, or ``read_picture`` refuses a picture.
     """
     if not isinstance(messages[-1], UserMessage):
         raise APIError(
@@ -39,15 +39,21 @@ def read_conversation(
             f"the last message is the {messages[-1].role}'s; end with the user's",
             "messages",
         )
-    shown = sum(isinstance(part, ImagePart) for message in messages for part in message.content)
-    if shown > max_pictures:
+    num_pictures = sum(
+        isinstance(part, ImagePart) for message in messages for part in message.content
+    )
+    if num_pictures > max_pictures:
         raise APIError(
-            400, "too_many_images", f"{shown} pictures; send {max_pictures} at most", "messages"
+            400,
+            "too_many_images",
+            f"{num_pictures} pictures; send {max_pictures} at most",
+            "messages",
         )
-    read_all = [
-        _convert_message(one, f"messages[{at}]", read_picture) for at, one in enumerate(messages)
+    *history, question = [
+        _convert_message(message, f"messages[{index}]", read_picture)
+        for index, message in enumerate(messages)
     ]
-    return Conversation(tuple(read_all[:-1]), read_all[-1])
+    return Conversation(tuple(history), question)
 
 
 def _convert_message(message: ChatMessage, field_name: str, read_picture: ReadPicture) -> Message:
@@ -59,8 +65,8 @@ def _convert_message(message: ChatMessage, field_name: str, read_picture: ReadPi
     else:
         text = "\n".join(part.text for part in content if isinstance(part, TextPart))
         pictures = tuple(
-            read_picture(part.image_url.url, f"{field_name}.content[{at}].image_url.url")
-            for at, part in enumerate(content)
+            read_picture(part.image_url.url, f"{field_name}.content[{index}].image_url.url")
+            for index, part in enumerate(content)
             if isinstance(part, ImagePart)
         )
     text = text.strip()

@@ -1,4 +1,4 @@
-"""The replies to OpenAI clients, field by field."""
+"""Reply models of the OpenAI routes."""
 
 from typing import Annotated, Literal
 
@@ -7,11 +7,11 @@ from pydantic import Field
 from flmm.serve.common.replies import PhraseReply, ReplyModel, is_none
 
 GroundedPhrases = Annotated[list[PhraseReply] | None, Field(exclude_if=is_none)]
-"""Left out where no grounding is asked for."""
+"""Omitted where no grounding is requested."""
 
 
 class Usage(ReplyModel):
-    prompt_tokens: int = Field(description="The pictures' tokens are among them.")
+    prompt_tokens: int = Field(description="The pictures' tokens are included.")
     completion_tokens: int
     total_tokens: int
 

@@ -1,4 +1,4 @@
-"""The body of POST /v1/chat/completions, field by field."""
+"""Request models of POST /v1/chat/completions."""
 
 from typing import Annotated, Literal
 
@@ -21,7 +21,7 @@ class TextPart(StrictModel):
 class ImageUrl(StrictModel):
     url: str = Field(description="data:image/png;base64,… (PNG, JPEG, WebP or GIF).")
     detail: Literal["auto", "low", "high"] | None = Field(
-        default=None, description="Taken, and not used: the model has one resolution."
+        default=None, description="Accepted and ignored: the model has one resolution."
     )
 
 
@@ -46,7 +46,7 @@ class UserMessage(StrictModel):
 
 
 class AssistantMessage(StrictModel):
-    """What this server said before, as it came; its grounding is not used."""
+    """An earlier answer of this server, as it was sent; its grounding is ignored."""
 
     role: Literal["assistant"]
     content: Text | list[TextPart]
@@ -68,12 +68,12 @@ class ResponseFormat(StrictModel):
 
 
 class ChatRequest(GenerationOptions):
-    """OpenAI's, with ``grounding``. Fields that can only have one value here are taken with it."""
+    """OpenAI's chat request with ``grounding``; some of OpenAI's fields accept one value only."""
 
-    model: str = Field(description="What /v1/models names.")
+    model: str = Field(description="A model's id, from /v1/models.")
     messages: list[ChatMessage] = Field(min_length=1)
     grounding: Grounding | None = Field(
-        default=None, description="Given, the message carries its phrases and their masks."
+        default=None, description="If given, the message has its phrases and their masks."
     )
     max_completion_tokens: PositiveCount | None = None
     stream: bool | None = None

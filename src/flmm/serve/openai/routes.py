@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions and GET /v1/models, as OpenAI's clients know them."""
+"""POST /v1/chat/completions and GET /v1/models, for OpenAI's clients."""
 
 import time
 import uuid
@@ -65,10 +65,10 @@ CHAT_BODY = describe_body(
 
 
 def create_openai_router(service: Service) -> APIRouter:
-    """The routes, for one service."""
+    """Return the OpenAI routes of a service."""
     router = APIRouter(tags=["OpenAI"])
     started = int(time.time())
-    listed = ModelReply(id=service.pipeline.head_name, created=started)
+    model_reply = ModelReply(id=service.pipeline.head_name, created=started)
 
     @router.post(
         "/v1/chat/completions",
@@ -79,8 +79,8 @@ def create_openai_router(service: Service) -> APIRouter:
     async def chat_completions(request: Request) -> Response:
         """Answer the last message of a conversation about pictures.
 
-        With `grounding`, the message carries the answer's phrases and their masks. With `stream`,
-        events come as the answer is said, each phrase in its own as soon as it is complete.
+        With `grounding`, the message has the answer's phrases and their masks. With `stream`,
+        events come while the answer is generated, each phrase in its own as soon as it is complete.
         """
         with service.admit() as slot:
             body = await read_json(request, ChatRequest, service.limits)
@@ -92,51 +92,50 @@ def create_openai_router(service: Service) -> APIRouter:
                     f" {service.pipeline.head_name!r}",
                     "model",
                 )
-            watch = Stopwatch()
+            stopwatch = Stopwatch()
 
             def prepare() -> ChatInputs:
-                with watch.stage("picture"):
-                    most, read = service.limits.pictures, service.picture_reader.read_url
-                    asked = read_conversation(body.messages, most, read)
-                    return service.prepare_chat(asked, body, body.grounding, bool(body.stream))
+                with stopwatch.stage("picture"):
+                    conversation = read_conversation(
+                        body.messages, service.limits.pictures, service.picture_reader.read_url
+                    )
+                    return service.prepare_chat(
+                        conversation, body, body.grounding, bool(body.stream)
+                    )
 
-            question = await service.run_in_thread(prepare)
-            replies = _ReplyBuilder.from_request(body, question)
-            running = service.submit_chat(question, slot, watch)
+            inputs = await service.run_in_thread(prepare)
+            replies = _ReplyBuilder.from_request(body, inputs)
+            job = service.submit_chat(inputs, slot, stopwatch)
         if body.stream:
             return EventStreamResponse(
-                running,
-                replies.build_delta_chunk(ChoiceDelta(role="assistant")),
-                replies.build_chunks,
+                job, replies.build_delta_chunk(ChoiceDelta(role="assistant")), replies.build_chunks
             )
-        return await respond_when_finished(
-            request, running, AnswerFinished, replies.build_completion
-        )
+        return await respond_when_finished(request, job, AnswerFinished, replies.build_completion)
 
     @router.get("/v1/models", responses=ERROR_RESPONSES)
     async def models() -> ModelList:
-        """The one model of this server."""
-        return ModelList(data=[listed])
+        """List the one model of this server."""
+        return ModelList(data=[model_reply])
 
     @router.get("/v1/models/{model:path}", responses=ERROR_RESPONSES)
     async def model_named(model: str) -> ModelReply:
-        """A model by its id."""
-        if model != listed.id:
+        """Return the model with that id."""
+        if model != model_reply.id:
             raise APIError(404, "model_not_found", f"there is no model {model[:200]!r}", "model")
-        return listed
+        return model_reply
 
     return router
 
 
 @dataclass(frozen=True)
 class _ReplyBuilder:
-    """From a job's events to what a client is told."""
+    """Builds the replies to one request from the events of its job."""
 
     id: str
     created: int
     model: str
     mask_format: MaskFormat | None
-    """None where no grounding is asked for."""
+    """None where no grounding is requested."""
     prompt_tokens: int
     include_usage: bool
 
@@ -152,37 +151,36 @@ class _ReplyBuilder:
             include_usage=options is not None and options.include_usage,
         )
 
-    def build_completion(self, end: AnswerFinished) -> Completion:
-        """The answer in one."""
+    def build_completion(self, event: AnswerFinished) -> Completion:
+        """Return the whole answer as one reply."""
         grounding = None
         if self.mask_format is not None:
-            grounding = [self._phrase(located) for located in end.phrases]
-        message = AssistantReply(content=end.text, grounding=grounding)
+            grounding = [self._build_phrase(located) for located in event.phrases]
+        message = AssistantReply(content=event.text, grounding=grounding)
         return Completion(
             id=self.id,
             created=self.created,
             model=self.model,
-            choices=[Choice(message=message, finish_reason=end.finish_reason)],
-            usage=self._usage(end),
+            choices=[Choice(message=message, finish_reason=event.finish_reason)],
+            usage=self._build_usage(event),
         )
 
     def build_chunks(self, event: JobEvent) -> list[BaseModel]:
-        """An event of a streamed answer."""
+        """Return the chunks for an event of a streamed answer."""
         if isinstance(event, TextDelta):
             return [self.build_delta_chunk(ChoiceDelta(content=event.text))]
         if isinstance(event, PhraseFound):
-            return [
-                self.build_delta_chunk(ChoiceDelta(grounding=[self._phrase(event.located_phrase)]))
-            ]
+            phrase = self._build_phrase(event.located_phrase)
+            return [self.build_delta_chunk(ChoiceDelta(grounding=[phrase]))]
         assert isinstance(event, AnswerFinished)
         last = ChunkChoice(delta=ChoiceDelta(), finish_reason=event.finish_reason)
         chunks: list[BaseModel] = [self._build_chunk([last])]
         if self.include_usage:
-            chunks.append(self._build_chunk([], self._usage(event)))
+            chunks.append(self._build_chunk([], self._build_usage(event)))
         return chunks
 
     def build_delta_chunk(self, delta: ChoiceDelta) -> ChatCompletionChunk:
-        """What is new."""
+        """Return a chunk with that delta."""
         return self._build_chunk([ChunkChoice(delta=delta)])
 
     def _build_chunk(
@@ -192,12 +190,12 @@ class _ReplyBuilder:
             id=self.id, created=self.created, model=self.model, choices=choices, usage=usage
         )
 
-    def _phrase(self, located: LocatedPhrase) -> PhraseReply:
+    def _build_phrase(self, located: LocatedPhrase) -> PhraseReply:
         return build_phrase_reply(located.phrase, located.picture_index, self.mask_format or "rle")
 
-    def _usage(self, end: AnswerFinished) -> Usage:
+    def _build_usage(self, event: AnswerFinished) -> Usage:
         return Usage(
             prompt_tokens=self.prompt_tokens,
-            completion_tokens=end.num_tokens,
-            total_tokens=self.prompt_tokens + end.num_tokens,
+            completion_tokens=event.num_tokens,
+            total_tokens=self.prompt_tokens + event.num_tokens,
         )

@@ -1,4 +1,4 @@
-"""The web page: a few files that come with the package, and what they need to know."""
+"""Routes of the web page: its static files, bundled pictures and configuration."""
 
 import gzip
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ _TITLES = {
     "sea.png": "The sea at sunset",
     "snow.png": "Snow at night",
 }
-"""Of the bundled pictures, in the order in which they are offered."""
+"""Titles of the bundled pictures, in the order in which the page shows them."""
 _MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml", ".png": "image/png",
 }  # fmt: skip
 _COLOUR_CYCLES = 5
-"""After so many the colours stay as dark as they are."""
-# No script but the page's own files, no request but to this server, and no text made markup: even
-# a mistake of ours cannot let the model's words run.
+"""After this many cycles of the palette, colours get no darker."""
+# Only scripts of the page's own files, only requests to this server, no text parsed as markup: even
+# a bug in the page cannot run the model's text as code.
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -51,22 +51,22 @@ class BundledPicture(BaseModel):
 
 
 class PhraseColour(BaseModel):
-    """A phrase's colour, and that of its number on it."""
+    """A phrase's colour, and the colour of the number on it."""
 
     fill: str
     ink: str
 
 
 class PageConfig(BaseModel):
-    """What the page asks first."""
+    """What the page loads first."""
 
     pictures: list[BundledPicture]
     colours: list[PhraseColour]
-    """Of the phrases, in their order; from the last set on they repeat."""
+    """Of the phrases, in order; after the last cycle, that one repeats."""
     repeat: int
-    """How many colours a set has."""
+    """How many colours a cycle has."""
     heat: list[str]
-    """From nothing to the most."""
+    """Heatmap colours, from zero to the maximum."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class _StaticFile:
     @classmethod
     def read(cls, path: Path) -> "_StaticFile":
         content = path.read_bytes()
-        tag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
-        return cls(_MEDIA_TYPES[path.suffix], content, gzip.compress(content, mtime=0), tag)
+        etag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
+        return cls(_MEDIA_TYPES[path.suffix], content, gzip.compress(content, mtime=0), etag)
 
     def to_response(self, request: Request) -> Response:
         headers = {
@@ -101,16 +101,18 @@ class _StaticFile:
 
 
 def create_page_router() -> APIRouter:
-    """The page at ``/``, and its files below ``/page/``; they are read once."""
+    """Return the routes of the page at ``/`` and its files below ``/page/``, read once."""
     router = APIRouter(include_in_schema=False)
     paths = [*_STATIC.iterdir(), *(_PICTURES / name for name in _TITLES)]
     files = {path.name: _StaticFile.read(path) for path in paths if path.suffix in _MEDIA_TYPES}
-    about = PageConfig(
+    config = PageConfig(
         pictures=[
             BundledPicture(name=name, title=title, url=f"/page/{name}")
             for name, title in _TITLES.items()
         ],
-        colours=[_colour(index) for index in range(len(PHRASE_COLOURS) * _COLOUR_CYCLES)],
+        colours=[
+            _build_phrase_colour(index) for index in range(len(PHRASE_COLOURS) * _COLOUR_CYCLES)
+        ],
         repeat=len(PHRASE_COLOURS),
         heat=[to_hex(colour) for colour in HEATMAP_COLOURS],
     )
@@ -121,7 +123,7 @@ def create_page_router() -> APIRouter:
 
     @router.get("/page/about")
     async def page_config() -> PageConfig:
-        return about
+        return config
 
     @router.get("/page/{name}")
     async def file(name: str, request: Request) -> Response:
@@ -132,6 +134,6 @@ def create_page_router() -> APIRouter:
     return router
 
 
-def _colour(index: int) -> PhraseColour:
+def _build_phrase_colour(index: int) -> PhraseColour:
     colour = phrase_colour(index)
     return PhraseColour(fill=to_hex(colour), ink=to_hex(contrasting_text_colour(colour)))

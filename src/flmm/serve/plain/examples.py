@@ -1,4 +1,4 @@
-"""The plain routes' bodies for /openapi.json, with examples that can be sent as they are."""
+"""The plain routes' bodies in /openapi.json; the examples can be sent as they are."""
 
 from flmm.serve.common.openapi import EXAMPLE_PICTURE, EXAMPLE_QUESTION, describe_body
 from flmm.serve.plain.requests import AttendRequest, GroundRequest, SegmentRequest

@@ -1,4 +1,4 @@
-"""The replies of the plain routes, field by field."""
+"""Reply models of the plain routes."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from flmm.serve.common.replies import PhraseReply, ReplyModel, is_none
 
 
 class AnswerReply(ReplyModel):
-    """The same as from the command line and in Python."""
+    """An answer, with the same fields as on the command line and in Python."""
 
     text: str
     model: str
@@ -19,19 +19,19 @@ class AnswerReply(ReplyModel):
 
 
 class MapReply(ReplyModel):
-    """A map of attention."""
+    """One attention map."""
 
     png: str = Field(description="data:image/png;base64,…, 8-bit grey; 255 is `most`.")
     most: float = Field(description="The largest value: a share of the head's attention.")
 
 
 class MapsReply(ReplyModel):
-    """The maps of all layers and heads; each in its own scale, so that faint ones are seen."""
+    """The maps of all layers and heads, each scaled to its own maximum: faint ones are visible."""
 
     png: str = Field(
         description="data:image/png;base64,…, 8-bit grey: a row of maps a layer, a column a head."
     )
-    most: list[list[float]] = Field(description="What 255 stands for: of each layer, each head's.")
+    most: list[list[float]] = Field(description="The value of 255, for each layer and each head.")
     on_picture: list[list[float]] = Field(
         description="The share of each head's attention that is on the picture, in each layer."
     )

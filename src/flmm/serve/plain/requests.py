@@ -1,4 +1,4 @@
-"""The bodies of the plain routes, field by field."""
+"""Request models of the plain routes."""
 
 from typing import Annotated
 
@@ -17,13 +17,13 @@ from flmm.serve.common.requests import (
 
 
 class PictureRequest(StrictModel):
-    """What every plain route takes."""
+    """Fields of every plain request."""
 
     image: str = Field(description="data:image/png;base64,…, or the file of a multipart body.")
 
 
 class MaskRequest(PictureRequest):
-    """What routes take that answer with masks."""
+    """Fields of requests that are answered with masks."""
 
     refine: bool = Field(default=True, description="False leaves out the refiner: faster, coarser.")
     method: MaskMethod = Field(default="head", description=METHOD_DESCRIPTION)
@@ -39,7 +39,7 @@ class GroundRequest(MaskRequest, GenerationOptions):
 
     @property
     def grounding(self) -> Grounding:
-        """The same wishes as a chat's."""
+        """The options as those of a chat."""
         return Grounding(
             phrases=self.phrases,
             refine=self.refine,
@@ -50,28 +50,28 @@ class GroundRequest(MaskRequest, GenerationOptions):
 
 
 class SegmentRequest(MaskRequest):
-    """Phrases that are looked for in a picture."""
+    """Phrases to segment in a picture."""
 
     phrases: list[Text] = Field(min_length=1)
 
 
 class AttendRequest(PictureRequest):
-    """A question about a picture, and the words whose attention is wanted."""
+    """A question about a picture, and the words whose attention maps are returned."""
 
     question: Text
     words: list[Text] | None = Field(
         default=None,
         min_length=1,
-        description="Words or phrases of the answer, as they stand there; without, all words.",
+        description="Words or phrases of the answer, as they stand there; by default all words.",
     )
     answer: Text | None = Field(
-        default=None, description="Put in the model's mouth; without, it says its own."
+        default=None, description="Used as the answer; by default the model generates one."
     )
     layer: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
-        default=None, description="From 0; without, the mean over all layers."
+        default=None, description="From 0; by default the mean over all layers."
     )
     head: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
-        default=None, description="From 0; without, the mean over all heads."
+        default=None, description="From 0; by default the mean over all heads."
     )
     each: bool = Field(default=False, description="Adds every layer's and head's map of each word.")
     max_tokens: PositiveCount | None = None

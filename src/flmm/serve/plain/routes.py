@@ -1,4 +1,4 @@
-"""Plain routes, for clients that know nothing of OpenAI's: JSON or multipart."""
+"""POST /v1/ground, /v1/segment and /v1/attend, with JSON or multipart bodies."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ Inputs = TypeVar("Inputs")
 
 
 def create_plain_router(service: Service) -> APIRouter:
-    """The routes, for one service."""
+    """Return the plain routes of a service."""
     router = APIRouter(tags=["plain"])
 
     @router.post(
@@ -57,15 +57,17 @@ def create_plain_router(service: Service) -> APIRouter:
         responses=ERROR_RESPONSES,
     )
     async def ground(request: Request) -> Response:
-        """Ask about a picture and see where the answer's words are in it."""
+        """Answer a question about a picture, with masks of the answer's phrases."""
 
         def prepare(body: GroundRequest, picture: Image.Image) -> ChatInputs:
             message = Message("user", check_text("question", body.question), (picture,))
             return service.prepare_chat(Conversation((), message), body, body.grounding, False)
 
-        begun = await _submit_request(request, service, GroundRequest, prepare, service.submit_chat)
+        submitted = await _submit_request(
+            request, service, GroundRequest, prepare, service.submit_chat
+        )
         return await respond_when_finished(
-            request, begun.job, AnswerFinished, partial(_build_answer_reply, service, begun)
+            request, submitted.job, AnswerFinished, partial(_build_answer_reply, service, submitted)
         )
 
     @router.post(
@@ -75,16 +77,16 @@ def create_plain_router(service: Service) -> APIRouter:
         responses=ERROR_RESPONSES,
     )
     async def segment(request: Request) -> Response:
-        """Find what each phrase refers to in a picture."""
+        """Segment what each phrase refers to in a picture."""
 
         def prepare(body: SegmentRequest, picture: Image.Image) -> SegmentInputs:
             return service.prepare_segment(picture, body.phrases, body.refine, body.method)
 
-        begun = await _submit_request(
+        submitted = await _submit_request(
             request, service, SegmentRequest, prepare, service.submit_segment
         )
         return await respond_when_finished(
-            request, begun.job, AnswerFinished, partial(_build_answer_reply, service, begun)
+            request, submitted.job, AnswerFinished, partial(_build_answer_reply, service, submitted)
         )
 
     @router.post(
@@ -94,28 +96,28 @@ def create_plain_router(service: Service) -> APIRouter:
         responses=ERROR_RESPONSES,
     )
     async def attend(request: Request) -> Response:
-        """See where in the picture the model looks with each word of its answer."""
+        """Show where in the picture the model's attention is with each word of an answer."""
 
         def prepare(body: AttendRequest, picture: Image.Image) -> AttendInputs:
             question, words, answer = body.question, body.words, body.answer
             return service.prepare_attend(picture, question, words, answer, body.max_tokens)
 
-        begun = await _submit_request(
+        submitted = await _submit_request(
             request, service, AttendRequest, prepare, service.submit_attend
         )
-        reply = partial(build_attention_reply, begun.body)
-        return await respond_when_finished(request, begun.job, AttendFinished, reply)
+        reply = partial(build_attention_reply, submitted.body)
+        return await respond_when_finished(request, submitted.job, AttendFinished, reply)
 
     return router
 
 
 @dataclass(frozen=True)
 class _SubmittedRequest(Generic[Body]):
-    """A request that the model has or waits for."""
+    """A request whose job is in the model queue."""
 
     body: Body
     picture_size: Size
-    """Of the picture."""
+    """(height, width)."""
     job: RunningJob
 
 
@@ -126,34 +128,34 @@ async def _submit_request(
     prepare_inputs: Callable[[Body, Image.Image], Inputs],
     submit: Callable[[Inputs, Slot, Stopwatch], RunningJob],
 ) -> _SubmittedRequest[Body]:
-    """Reads a request, decodes its picture and puts what ``ready`` makes of both in the queue."""
+    """Read a request, decode its picture, and queue what ``prepare_inputs`` returns for both."""
     with service.admit() as slot:
-        sent = await _read_request(request, service, model)
-        watch = Stopwatch()
+        received = await _read_request(request, service, model)
+        stopwatch = Stopwatch()
 
         def prepare() -> tuple[Inputs, Size]:
-            with watch.stage("picture"):
-                picture = sent.read_picture(service)
-                return prepare_inputs(sent.body, picture), (picture.height, picture.width)
+            with stopwatch.stage("picture"):
+                picture = received.read_picture(service)
+                return prepare_inputs(received.body, picture), (picture.height, picture.width)
 
-        made, size = await service.run_in_thread(prepare)
-        return _SubmittedRequest(sent.body, size, submit(made, slot, watch))
+        inputs, size = await service.run_in_thread(prepare)
+        return _SubmittedRequest(received.body, size, submit(inputs, slot, stopwatch))
 
 
 @dataclass(frozen=True)
 class _ReceivedRequest(Generic[Body]):
-    """A request, with its picture's file where that came apart."""
+    """A request's body, with the picture's file if it was sent as multipart."""
 
     body: Body
     file: tuple[str, bytes] | None = None
     """Media type and content."""
 
     def read_picture(self, service: Service) -> Image.Image:
-        """Decodes it."""
+        """Return the decoded picture."""
         if self.file is None:
             return service.picture_reader.read_url(self.body.image, "image")
-        kind, content = self.file
-        return service.picture_reader.read_bytes(content, kind, "image")
+        media_type, content = self.file
+        return service.picture_reader.read_bytes(content, media_type, "image")
 
 
 async def _read_request(
@@ -163,30 +165,30 @@ async def _read_request(
         return _ReceivedRequest(await read_json(request, model, service.limits))
     fields, file = await read_multipart(request, service.limits)
     content = await file.read()
-    kind = parse_media_type(file.content_type)
-    # curl and others that do not know a file's type say so in these words.
-    if kind in ("", "application/octet-stream"):
-        kind = guess_media_type(content)
+    media_type = parse_media_type(file.content_type)
+    # curl and other clients send one of these if they do not know a file's type.
+    if media_type in ("", "application/octet-stream"):
+        media_type = guess_media_type(content)
     for name in ("phrases", "words", "stop"):
         if isinstance(fields.get(name), str):
             fields[name] = [fields[name]]
-    given: dict[str, JsonValue] = {**fields, "image": "multipart"}
-    return _ReceivedRequest(validate(given, model, strict=False), (kind, content))
+    values: dict[str, JsonValue] = {**fields, "image": "multipart"}
+    return _ReceivedRequest(validate(values, model, strict=False), (media_type, content))
 
 
 def _build_answer_reply(
     service: Service,
     submitted: _SubmittedRequest[GroundRequest] | _SubmittedRequest[SegmentRequest],
-    end: AnswerFinished,
+    event: AnswerFinished,
 ) -> AnswerReply:
     return AnswerReply(
-        text=end.text,
+        text=event.text,
         model=service.pipeline.head_name,
         lmm=service.pipeline.lmm_name,
         size=submitted.picture_size,
         phrases=[
             build_phrase_reply(located.phrase, located.picture_index, submitted.body.mask_format)
-            for located in end.phrases
+            for located in event.phrases
         ],
-        timings={stage: round(seconds, 4) for stage, seconds in end.timings.items()},
+        timings={stage: round(seconds, 4) for stage, seconds in event.timings.items()},
     )

@@ -1,1 +1,1 @@
-"""What every request meets first: keys, limits on bodies and prompts, pictures from elsewhere."""
+"""API keys, limits on bodies and prompts, and safe reading of pictures."""

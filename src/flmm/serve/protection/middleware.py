@@ -1,4 +1,4 @@
-"""What every request meets first: who may ask, from where, and how much at most."""
+"""The middleware that checks every request's host, origin, API key and body size."""
 
 import asyncio
 import hmac
@@ -13,7 +13,7 @@ from flmm.serve.settings import ServerSettings
 
 PUBLIC_PATHS = frozenset({"/healthz", "/"})
 PUBLIC_PREFIX = "/page/"
-"""Asked without a key, as all below the folder: they say and do nothing that needs one."""
+"""With ``PUBLIC_PATHS``: served without a key, since they reveal nothing."""
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
@@ -28,7 +28,7 @@ _HEADERS = {
 _REQUEST_TIMEOUT = 408
 _DRAIN_SECONDS = 5.0
 _MAX_DRAIN_BODIES = 2
-"""How many times the largest body is read and thrown away, so that a client hears why."""
+"""How many times the largest allowed body is read of a refused one: see ``_drain``."""
 
 
 class ProtectionMiddleware:
@@ -37,7 +37,7 @@ class ProtectionMiddleware:
     Args:
         app: what is protected.
         settings: the server's.
-        seen: is told of each response's path and status.
+        on_response: called with each response's path and status.
     """
 
     def __init__(
@@ -53,20 +53,19 @@ class ProtectionMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _RequestGuard(
-            scope["path"], receive, send, self._max_body_bytes, self._on_response
-        )
+        guard = _RequestGuard(scope["path"], receive, send, self._max_body_bytes, self._on_response)
         try:
             self._check(scope)
-        except APIError as problem:
-            await problem.to_response()(scope, exchange.receive, exchange.send)
+        except APIError as error:
+            await error.to_response()(scope, guard.receive, guard.send)
             return
-        await self._app(scope, exchange.receive, exchange.send)
+        await self._app(scope, guard.receive, guard.send)
 
     def _check(self, scope: Scope) -> None:
+        """Raise APIError where host, origin, key or content-length is refused."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        # A page elsewhere can point a name of its own at this machine, and so read our answers.
+        # DNS rebinding: a foreign page could resolve its own host to this machine and read answers.
         if self._is_local and not is_loopback(_without_port(host)):
             raise APIError(
                 403, "host_not_allowed", f"this server answers on localhost only, not as {host!r}"
@@ -77,10 +76,10 @@ class ProtectionMiddleware:
                 403, "origin_not_allowed", f"pages of {origin!r} may not ask this server"
             )
         path = scope["path"]
-        is_open = path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX)
-        if self._key is not None and not is_open:
-            given = headers.get("authorization", "").removeprefix("Bearer ").encode()
-            if not hmac.compare_digest(given, self._key):
+        is_public = path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX)
+        if self._key is not None and not is_public:
+            given_key = headers.get("authorization", "").removeprefix("Bearer ").encode()
+            if not hmac.compare_digest(given_key, self._key):
                 raise APIError(
                     401,
                     "invalid_api_key",
@@ -93,7 +92,7 @@ class ProtectionMiddleware:
 
 
 class _RequestGuard:
-    """One request and its response."""
+    """One request and its response: limits the body, and sets the response's headers."""
 
     def __init__(
         self,
@@ -130,16 +129,16 @@ class _RequestGuard:
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
-            # uvicorn ends a connection that met a failure of ours, so the client is told.
+            # uvicorn closes the connection after a server error; the header tells the client.
             if not self._is_body_complete or message["status"] >= 500:
                 headers["connection"] = "close"
             self._on_response(self._path, message["status"])
         await self._send(message)
 
     async def _drain(self) -> None:
-        """Reads what is left of a body that was refused.
+        """Read what is left of a refused body, up to limits of bytes and time.
 
-        A connection that is closed on unread data takes the response with it.
+        If a connection is closed with unread data, the client may not get the response.
         """
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
@@ -153,14 +152,14 @@ class _RequestGuard:
 
 
 def body_too_large_error(max_bytes: int) -> APIError:
-    """The refusal of a body of more bytes."""
+    """Return the error for a body of more bytes."""
     return APIError(
         413, "body_too_large", f"the body is larger than {max_bytes} bytes; send smaller pictures"
     )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that host."""
+    """Return whether only this machine reaches that host."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Pictures as clients send them: data URLs, files, and URLs of allowed hosts."""
+"""Reading of pictures that clients send: data URLs, files, and URLs of allowed hosts."""
 
 import binascii
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ PILLOW_FORMATS = {
     "image/webp": "WEBP",
     "image/gif": "GIF",
 }
-"""The media types that are taken, and Pillow's names of them."""
+"""The accepted media types, and Pillow's names of them."""
 
-# With which other files begin that a program may find behind a picture.
+# First bytes of other files, which a program may find behind a picture.
 _FOREIGN_SIGNATURES = (
     b"PK\x03\x04", b"PK\x05\x06", b"%PDF-", b"Rar!\x1a\x07", b"7z\xbc\xaf\x27\x1c", b"\x7fELF",
     b"<html", b"<script", b"<svg", b"<?php", b"<!doctype",
@@ -28,22 +28,22 @@ _FOREIGN_SIGNATURES = (
 
 @dataclass(frozen=True)
 class PictureReader:
-    """Reads what clients send, within the server's limits."""
+    """Reads pictures within the server's limits."""
 
     settings: ServerSettings
 
     def read_url(self, url: str, param: str) -> Image.Image:
-        """The picture of a data URL, or of an allowed host.
+        """Return the picture of a data URL, or of an allowed host's URL.
 
         Raises:
-            Problem: it is neither, or no picture that is taken.
+            APIError: it is neither, or not a picture of an accepted type.
         """
         if url[:5].lower() != "data:":
             limit = self.settings.limits.body_bytes
-            kind, content = fetch(url, self.settings.media_domains, limit, param)
-            return self.read_bytes(content, kind, param)
+            media_type, content = fetch(url, self.settings.media_domains, limit, param)
+            return self.read_bytes(content, media_type, param)
         header, comma, encoded = url[5:].partition(",")
-        kind, _, encoding = header.lower().partition(";")
+        media_type, _, encoding = header.lower().partition(";")
         if not comma or encoding != "base64":
             raise APIError(
                 400, "invalid_image_url", "the data URL is not data:TYPE;base64,…", param
@@ -54,13 +54,14 @@ class PictureReader:
             raise APIError(
                 400, "invalid_base64", f"the data URL's base64 is broken ({error})", param
             ) from error
-        return self.read_bytes(content, kind, param)
+        return self.read_bytes(content, media_type, param)
 
     def read_bytes(self, content: bytes, media_type: str, param: str) -> Image.Image:
-        """The picture in a file of that media type.
+        """Return the picture in a file of that media type.
 
         Raises:
-            Problem: the type is not taken, or the content is something else, too large or damaged.
+            APIError: the type is not accepted, or the content is something else, too large or
+                damaged.
         """
         if media_type not in PILLOW_FORMATS:
             raise APIError(
@@ -86,45 +87,45 @@ class PictureReader:
 
     def _check_size(self, picture: Image.Image, param: str) -> None:
         width, height = picture.size
-        most = self.settings.limits.pixels
-        longest = max_side(most)
-        wish = None
-        if width * height > most:
-            wish = f"one of at most {most}"
+        max_pixels = self.settings.limits.pixels
+        longest = max_side(max_pixels)
+        remedy = None
+        if width * height > max_pixels:
+            remedy = f"one of at most {max_pixels}"
         elif max(width, height) > longest:
-            wish = f"one with sides of at most {longest}"
-        if wish is not None:
+            remedy = f"one with sides of at most {longest}"
+        if remedy is not None:
             raise APIError(
                 400,
                 "image_too_large",
-                f"the picture has {width} x {height} pixels; send {wish}",
+                f"the picture has {width} x {height} pixels; send {remedy}",
                 param,
             )
 
 
 def guess_media_type(content: bytes) -> str:
-    """The media type by a file's first bytes."""
-    signs = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+    """Return the media type by a file's first bytes; if they are unknown, PNG's."""
+    signatures = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "image/webp"
-    found = [kind for sign, kind in signs.items() if content.startswith(sign)]
-    return found[0] if found else next(iter(PILLOW_FORMATS))
+    matches = [kind for first, kind in signatures.items() if content.startswith(first)]
+    return matches[0] if matches else next(iter(PILLOW_FORMATS))
 
 
 def _find_trailing_file(content: bytes, pillow_format: str) -> str | None:
-    """What stands behind the picture's end and is no part of it."""
+    """Return a name for foreign data behind the picture's end; None if there is none."""
     end = _find_end(content, pillow_format)
     tail = content[end:]
     if pillow_format != "JPEG":
         return f"{len(tail)} bytes" if tail.strip(b"\0") else None
     # Cameras write depth maps and small films behind their JPEGs.
     lower = tail.lower()
-    found = next((sign for sign in _FOREIGN_SIGNATURES if sign.lower() in lower), None)
-    return None if found is None else repr(found.decode("latin-1"))
+    signature = next((first for first in _FOREIGN_SIGNATURES if first.lower() in lower), None)
+    return None if signature is None else repr(signature.decode("latin-1"))
 
 
 def _find_end(content: bytes, pillow_format: str) -> int:
-    """Where the picture ends, in bytes."""
+    """Return the offset of the picture's end."""
     if pillow_format == "PNG":
         return _find_after(content, b"IEND", 8)
     if pillow_format == "WEBP":
@@ -136,29 +137,29 @@ def _find_end(content: bytes, pillow_format: str) -> int:
 
 
 def _find_after(content: bytes, marker: bytes, length: int) -> int:
-    at = content.find(marker)
-    return len(content) if at < 0 else at + length
+    offset = content.find(marker)
+    return len(content) if offset < 0 else offset + length
 
 
 def _find_gif_end(content: bytes) -> int:
-    """GIF89a: header, blocks of sub-blocks, and a trailer."""
-    at = 13 + _colour_table_bytes(content[10:11])
-    while at < len(content):
-        sign = content[at]
-        if sign == 0x3B:
-            return at + 1
-        if sign == 0x2C:
-            at += 10 + _colour_table_bytes(content[at + 9 : at + 10]) + 1
-        elif sign == 0x21:
-            at += 2
+    """Return the end of a GIF89a: header, blocks of sub-blocks, and a trailer."""
+    offset = 13 + _colour_table_bytes(content[10:11])
+    while offset < len(content):
+        block_type = content[offset]
+        if block_type == 0x3B:
+            return offset + 1
+        if block_type == 0x2C:
+            offset += 10 + _colour_table_bytes(content[offset + 9 : offset + 10]) + 1
+        elif block_type == 0x21:
+            offset += 2
         else:
-            return at
-        while at < len(content) and content[at]:
-            at += content[at] + 1
-        at += 1
+            return offset
+        while offset < len(content) and content[offset]:
+            offset += content[offset] + 1
+        offset += 1
     return len(content)
 
 
 def _colour_table_bytes(flags: bytes) -> int:
-    """Bytes of a GIF's table of colours."""
+    """Return the size of a GIF's colour table."""
     return 3 * 2 ** ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0

@@ -7,37 +7,37 @@ from flmm.serve.errors import APIError
 from flmm.serve.settings import Limits
 
 _DEFAULT_MAX_TOKENS = 256
-"""Of an answer, where a request does not say."""
+"""Of an answer, where a request sets none."""
 _MAX_CHARACTERS_PER_TOKEN = 64
-"""Texts longer than this many letters for each token allowed are not worth counting."""
+"""Texts with more characters for each allowed token are refused without tokenizing them."""
 
 
 @dataclass(frozen=True)
 class PromptLimits:
-    """The server's limits, and the model's."""
+    """The limits of the server and of the model on one request."""
 
     limits: Limits
     context_length: int
-    """Tokens that the model takes, those of its answer among them."""
+    """The most tokens that the model takes, prompt and answer together."""
 
     def resolve_max_tokens(self, requested: int | None) -> int:
-        """How many tokens an answer has at most.
+        """Return how many tokens an answer may have.
 
         Raises:
-            Problem: more are wanted than the limit.
+            APIError: more are requested than the limit.
         """
-        most = self.limits.answer_tokens
-        if requested is not None and requested > most:
+        max_tokens = self.limits.answer_tokens
+        if requested is not None and requested > max_tokens:
             raise APIError(
                 400,
                 "too_many_tokens",
-                f"max_tokens is {requested}; give {most} at most",
+                f"max_tokens is {requested}; give {max_tokens} at most",
                 "max_tokens",
             )
-        return requested or min(most, _DEFAULT_MAX_TOKENS)
+        return requested or min(max_tokens, _DEFAULT_MAX_TOKENS)
 
     def check_phrase_count(self, count: int, param: str) -> None:
-        """Raises Problem where more phrases are asked for than are grounded at once."""
+        """Raise APIError if a request asks for more phrases than the limit."""
         if count > self.limits.phrases:
             raise APIError(
                 400,
@@ -47,20 +47,20 @@ class PromptLimits:
             )
 
     def check_text_lengths(self, texts: Sequence[str]) -> None:
-        """Raises Problem where the texts are too long to be worth counting their tokens."""
-        most = min(self.limits.prompt_tokens, self.context_length)
-        if sum(map(len, texts)) > most * _MAX_CHARACTERS_PER_TOKEN:
-            raise _prompt_too_long_error(most, "more")
+        """Raise APIError if the texts are too long to be tokenized."""
+        max_tokens = min(self.limits.prompt_tokens, self.context_length)
+        if sum(map(len, texts)) > max_tokens * _MAX_CHARACTERS_PER_TOKEN:
+            raise _prompt_too_long_error(max_tokens, "more")
 
     def check_context_length(self, length: int, requested: int | None) -> int:
-        """How many tokens the answer may have, after a prompt of that length.
+        """Return how many tokens an answer may have after a prompt of ``length`` tokens.
 
         Raises:
-            Problem: the prompt has more than the limit, or leaves less room than is wanted.
+            APIError: the prompt exceeds the limit, or leaves fewer than ``requested`` tokens.
         """
         if length > self.limits.prompt_tokens:
             raise _prompt_too_long_error(self.limits.prompt_tokens, str(length))
-        # One token more is fed back than is said.
+        # The answer's last token is fed back as well, which generates one token more.
         room = self.context_length - length - 1
         if room < (requested or 1):
             raise APIError(

@@ -1,4 +1,4 @@
-"""Pictures from other hosts: only from those that the server's owner named, and only directly."""
+"""Download of pictures from allowed hosts, at public addresses and without redirects."""
 
 import http.client
 import socket
@@ -12,7 +12,7 @@ from flmm.serve.errors import APIError
 from flmm.serve.protection.request_bodies import parse_media_type
 
 _TIMEOUT_SECONDS = 10.0
-"""For all of it."""
+"""For the whole download."""
 _CHUNK = 2**16
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
@@ -20,14 +20,14 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 def fetch(
     url: str, allowed_domains: Sequence[str], max_bytes: int, param: str
 ) -> tuple[str, bytes]:
-    """A file's media type and content.
+    """Return a file's media type and content.
 
     The host's address is looked up once, checked, and then connected to, so that no second look-up
-    can lead elsewhere. Redirects are not followed.
+    can return another address. Redirects are not followed.
 
     Raises:
-        Problem: the host is not allowed or its address is private, or it does not give the file
-            in time and within its size.
+        APIError: the host is not allowed or its address is private, or the file does not arrive
+            in time or is larger than ``max_bytes``.
     """
     parts = _parse_url(url, allowed_domains, param)
     deadline = time.monotonic() + _TIMEOUT_SECONDS
@@ -84,10 +84,10 @@ def _parse_url(url: str, allowed_domains: Sequence[str], param: str) -> SplitRes
 
 def _resolve_public_address(host: str, port: int, param: str) -> str:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        address_infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise APIError(400, "media_not_found", f"there is no host {host!r}", param) from error
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = [str(info[4][0]) for info in address_infos]
     if not addresses or not all(map(is_public_address, addresses)):
         raise APIError(
             400, "media_address_private", f"the host {host!r} has a private address", param
@@ -96,13 +96,13 @@ def _resolve_public_address(host: str, port: int, param: str) -> str:
 
 
 def is_public_address(address: str) -> bool:
-    """Whether an IP address is of the open internet."""
-    found = ip_address(address.partition("%")[0])
-    if isinstance(found, IPv6Address):
-        inner = found.ipv4_mapped or found.sixtofour or (found.teredo or (None, None))[1]
-        if inner is not None:
-            return is_public_address(str(inner))
-    return found.is_global and not found.is_multicast and not found.is_reserved
+    """Return whether an IP address is reachable from the whole internet."""
+    parsed = ip_address(address.partition("%")[0])
+    if isinstance(parsed, IPv6Address):
+        embedded = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo or (None, None))[1]
+        if embedded is not None:
+            return is_public_address(str(embedded))
+    return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
 
 
 def _wrap_tls(connection: socket.socket, parts: SplitResult) -> socket.socket:
@@ -121,11 +121,11 @@ def _read_content(
 ) -> bytes:
     content = bytearray()
     while True:
-        left = deadline - time.monotonic()
-        if left <= 0:
+        seconds_left = deadline - time.monotonic()
+        if seconds_left <= 0:
             raise _fetch_error(url, f"it takes more than {_TIMEOUT_SECONDS:g} seconds", param)
-        connection.settimeout(left)
-        # read1 comes back with what is there, so that a slow host cannot hold us for long.
+        connection.settimeout(seconds_left)
+        # read1 returns what has arrived, so that the deadline holds for a slow host too.
         chunk = response.read1(_CHUNK)
         if not chunk:
             return bytes(content)

@@ -1,4 +1,4 @@
-"""From a request's bytes to a checked request."""
+"""Reading and validation of request bodies."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -17,26 +17,28 @@ from flmm.serve.settings import Limits
 Body = TypeVar("Body", bound=BaseModel)
 
 _UNION_MEMBER_NAMES = ("constrained-str", "list[", "str")
-"""pydantic's names of what a text or a list of parts may be."""
+"""Prefixes of pydantic's names for the members of a union of texts and lists."""
 _MAX_FORM_FIELDS = 200
 """Of a multipart body."""
 
 
 def parse_media_type(header: str | None) -> str:
-    """Without its parameters."""
+    """Return a Content-Type in lower case and without its parameters."""
     return (header or "").partition(";")[0].strip().lower()
 
 
 async def read_json(request: Request, model: type[Body], limits: Limits) -> Body:
-    """The request's JSON.
+    """Return the request's JSON as a model.
 
     Raises:
-        Problem: it is no JSON, none that the model allows, or exceeds a limit.
+        APIError: it is not JSON, does not fit the model, or exceeds a limit.
     """
-    kind = parse_media_type(request.headers.get("content-type"))
-    if kind != "application/json":
+    media_type = parse_media_type(request.headers.get("content-type"))
+    if media_type != "application/json":
         raise APIError(
-            415, "unsupported_media_type", f"the body's type is {kind!r}; send application/json"
+            415,
+            "unsupported_media_type",
+            f"the body's type is {media_type!r}; send application/json",
         )
     content = await _read_body(request, limits)
     return validate(parse_json(content, limits), model)
@@ -57,10 +59,10 @@ def _body_too_slow_error(limits: Limits) -> APIError:
 
 
 def parse_json(content: bytes, limits: Limits) -> JsonValue:
-    """Strict JSON: UTF-8, without NaN and Infinity.
+    """Parse strict JSON: UTF-8, without NaN and Infinity.
 
     Raises:
-        Problem: it is none, or too deep, or has too many values.
+        APIError: it is not that, is nested too deep, or has too many values.
     """
     try:
         content.decode()
@@ -68,7 +70,7 @@ def parse_json(content: bytes, limits: Limits) -> JsonValue:
         raise APIError(
             400, "invalid_utf8", f"the body is not UTF-8 at byte {error.start}; send UTF-8"
         ) from error
-    # Counted before anything is made of them; a data URL has no more than one of these.
+    # Counted before parsing; a data URL contains at most one of these.
     if sum(content.count(sign) for sign in (b",", b"[", b"{")) > limits.json_values:
         raise APIError(
             400, "too_many_values", f"the JSON has more than {limits.json_values} values"
@@ -93,25 +95,25 @@ def _json_too_deep_error(limits: Limits) -> APIError:
 
 
 def _depths(value: JsonValue) -> Iterator[int]:
-    left = [(value, 0)]
-    while left:
-        inner, depth = left.pop()
+    stack = [(value, 0)]
+    while stack:
+        inner, depth = stack.pop()
         yield depth
         if isinstance(inner, dict | list):
             parts = inner.values() if isinstance(inner, dict) else inner
-            left.extend((part, depth + 1) for part in parts)
+            stack.extend((part, depth + 1) for part in parts)
 
 
 def validate(value: object, model: type[Body], strict: bool = True) -> Body:
-    """The value as the model wants it.
+    """Return the value as a model.
 
     Raises:
-        Problem: it does not; the message names the field.
+        APIError: it does not fit; the message names the field.
     """
     try:
         return model.model_validate(value, strict=strict)
     except ValidationError as error:
-        # Of a union's members, the one that came furthest says what was meant.
+        # Of a union's members, the deepest error is of the member that was meant.
         first = max(error.errors(include_url=False, include_input=False), key=_specificity)
         param = _field_path(first["loc"])
         if first["type"] == "extra_forbidden":
@@ -121,9 +123,9 @@ def validate(value: object, model: type[Body], strict: bool = True) -> Body:
                 f"unknown field {param!r}; /openapi.json lists what there is",
                 param,
             ) from error
-        place = f"{param}: " if param else ""
+        prefix = f"{param}: " if param else ""
         reason = " ".join(first["msg"].removeprefix("Value error, ").split())
-        raise APIError(400, "invalid_value", f"{place}{reason}", param) from error
+        raise APIError(400, "invalid_value", f"{prefix}{reason}", param) from error
 
 
 def _specificity(error: ErrorDetails) -> tuple[int, bool]:
@@ -131,7 +133,7 @@ def _specificity(error: ErrorDetails) -> tuple[int, bool]:
 
 
 def _field_path(location: Sequence[str | int]) -> str | None:
-    """Such as "messages[0].content", without pydantic's names of a union's members."""
+    """Return "messages[0].content" and the like, without pydantic's names of union members."""
     path = ""
     before: str | int = ""
     for part in location:
@@ -146,10 +148,10 @@ def _field_path(location: Sequence[str | int]) -> str | None:
 async def read_multipart(
     request: Request, limits: Limits
 ) -> tuple[dict[str, JsonValue], UploadFile]:
-    """A multipart body: its fields, of which those that come again are lists, and the image.
+    """Return a multipart body's fields, repeated ones as lists, and its image file.
 
     Raises:
-        Problem: it is none, or has no file, or several.
+        APIError: it is not multipart, or has no image file, or several files.
     """
     try:
         async with asyncio.timeout(limits.body_seconds):

@@ -1,1 +1,1 @@
-"""The model queue, its jobs, and the thread that makes masks."""
+"""The model queue, its jobs, and the thread that predicts masks."""

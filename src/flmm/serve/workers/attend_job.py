@@ -1,4 +1,4 @@
-"""Where the model looks with its words, one request after the other."""
+"""Jobs that compute the attention maps of words, one request after the other."""
 
 import time
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from flmm.stopwatch import Stopwatch
 
 @dataclass(frozen=True)
 class AttendInputs:
-    """What is looked at, and with which words."""
+    """A picture, a question about it, and the words whose attention is computed."""
 
     picture: Image.Image
     question: str
     words: Sequence[str] | None
-    """None for all."""
+    """None for all words of the answer."""
     answer: str | None
-    """None lets the model say its own."""
+    """None lets the model generate one."""
     max_new_tokens: int
 
 
 class AttendJob(Job):
-    """One request's words. A look that has begun is not stopped."""
+    """One request's attention maps. Once it runs, it is not stopped."""
 
     def __init__(
         self, inputs: AttendInputs, slot: Slot, on_event: EventCallback, stopwatch: Stopwatch
@@ -43,14 +43,14 @@ class AttendJob(Job):
 
     def _run(self, context: WorkerContext) -> None:
         self.stopwatch.timings["queue"] = time.perf_counter() - self.slot.admitted_at
-        look = self._inputs
-        found = attend(
+        inputs = self._inputs
+        view = attend(
             context.pipeline,
-            look.picture,
-            look.question,
-            look.words,
-            look.answer,
-            look.max_new_tokens,
+            inputs.picture,
+            inputs.question,
+            inputs.words,
+            inputs.answer,
+            inputs.max_new_tokens,
         )
-        self.stopwatch.timings.update(found.timings)
-        self.finish(AttendFinished(found, self.stopwatch.timings), context.metrics)
+        self.stopwatch.timings.update(view.timings)
+        self.finish(AttendFinished(view, self.stopwatch.timings), context.metrics)

@@ -1,4 +1,4 @@
-"""A question about pictures: the model speaks, and phrases are grounded as they are complete."""
+"""Jobs that answer a question about pictures and ground phrases as soon as they are complete."""
 
 import time
 from collections import Counter
@@ -45,27 +45,27 @@ class PhraseRequest:
     refine: bool
     method: MaskMethod
     max_phrases: int
-    """The first so many."""
+    """At most this many are grounded, the first ones."""
 
 
 @dataclass(frozen=True)
 class ChatInputs:
-    """What the model is asked."""
+    """What an answer is generated from."""
 
     prompt: Prompt
     pictures: Sequence[Image.Image]
-    """The prompt's."""
+    """The prompt's pictures."""
     max_new_tokens: int
     sampling_params: SamplingParams
     stop_strings: Sequence[str]
     phrase_request: PhraseRequest | None
     """None grounds nothing."""
     stream: bool
-    """Whether each phrase is told as soon as it is complete."""
+    """Whether each phrase is sent as soon as it is complete."""
 
 
 class ChatJob(Job):
-    """One question, answered among others; a ``flmm.attention.batched_generation.Listener``."""
+    """One question, answered in a batch; a ``GenerationListener`` of ``flmm.attention``."""
 
     def __init__(
         self,
@@ -91,12 +91,12 @@ class ChatJob(Job):
         )
         self._text = ""
         self._token_times: list[float] = []
-        """When each token was said."""
+        """When each token was generated."""
         self._streamed_spans: list[PhraseSpan] = []
         self._located_phrases: dict[PhraseSpan, LocatedPhrase] = {}
         self._started_at = 0.0
         self._is_only_job = False
-        """Whether nobody else's answer is said at the same time."""
+        """Whether the batch has no other job."""
 
     @classmethod
     def run_batch(cls, jobs: Sequence[Self], context: WorkerContext) -> None:
@@ -108,7 +108,7 @@ class ChatJob(Job):
         trace_generation_batch(context.pipeline.adapter, jobs)
 
     def on_step(self, step: GenerationStep) -> bool:
-        """A token was said; whether the answer shall go on."""
+        """Handle a generated token; return whether generation goes on."""
         goes_on = False
 
         def handle_step() -> None:
@@ -128,16 +128,15 @@ class ChatJob(Job):
             and self._phrase_request is not None
             and self._phrase_request.refine
         ):
-            # Not at once, so that the first token goes out before anything else is begun.
+            # Not at the first token, so that this is sent before anything else starts.
             self._embed_picture()
         metrics.answer_tokens.inc()
         self._token_times.append(now)
-        stops = self._inputs.stop_strings
+        stop_strings = self._inputs.stop_strings
         text = step.text.rstrip(_INCOMPLETE_CHARACTER)
-        stop = find_stop_string(text, stops)
-        self._emit_text(
-            text[: len(text) - partial_stop_length(text, stops) if stop is None else stop]
-        )
+        stop = find_stop_string(text, stop_strings)
+        end = len(text) - partial_stop_length(text, stop_strings) if stop is None else stop
+        self._emit_text(text[:end])
         if self._streaming_extractor is not None:
             self._ground_streamed(self._streaming_extractor.update(step, self._text), step)
         return stop is None
@@ -149,26 +148,26 @@ class ChatJob(Job):
 
     def _ground_streamed(self, spans: Sequence[PhraseSpan], step: GenerationStep) -> None:
         assert self._phrase_request is not None
-        chosen = spans[: self._phrase_request.max_phrases - len(self._streamed_spans)]
-        if not chosen:
+        new_spans = spans[: self._phrase_request.max_phrases - len(self._streamed_spans)]
+        if not new_spans:
             return
-        self._streamed_spans.extend(chosen)
-        self._request_masks(chosen, step.trace())
+        self._streamed_spans.extend(new_spans)
+        self._request_masks(new_spans, step.trace())
         if self._is_only_job:
-            # A mask takes as long as several words, longer still beside them: words that ran ahead
-            # would gain nothing, since the answer is whole with its last mask.
+            # A mask takes as long as several tokens, and longer while these are generated: to go on
+            # at once gains nothing, since the answer is complete only with its last mask.
             self._context.mask_batcher.wait_until_empty()
 
     def on_end(self, token_ids: Tensor, trace: Trace | None) -> None:
-        """All tokens are said."""
+        """Ground the remaining phrases, and finish the job."""
         self.run_guarded(lambda: self._handle_end(token_ids, trace), self._context.metrics)
 
     def _handle_end(self, token_ids: Tensor, trace: Trace | None) -> None:
         self.stopwatch.timings["generate"] = time.perf_counter() - self._started_at
         adapter = self._context.pipeline.adapter
-        whole = adapter.decode(token_ids)
-        stop = find_stop_string(whole, self._inputs.stop_strings)
-        text = whole[:stop]
+        full_text = adapter.decode(token_ids)
+        stop = find_stop_string(full_text, self._inputs.stop_strings)
+        text = full_text[:stop]
         self._emit_text(text)
         is_cut = stop is None and len(token_ids) >= self.max_new_tokens
         spans: list[PhraseSpan] = []
@@ -179,37 +178,37 @@ class ChatJob(Job):
         def finish(_: Sequence[Phrase] = ()) -> None:
             located = tuple(self._located_phrases[span] for span in spans)
             reason: FinishReason = "length" if is_cut else "stop"
-            finished = AnswerFinished(text, located, reason, len(token_ids), self.stopwatch.timings)
-            self.finish(finished, self._context.metrics)
+            event = AnswerFinished(text, located, reason, len(token_ids), self.stopwatch.timings)
+            self.finish(event, self._context.metrics)
 
         if trace is None or not spans:
             finish()
             return
         self._request_masks([span for span in spans if span not in self._streamed_spans], trace)
-        # Done after all those before it.
+        # Runs after all earlier tasks, since tasks are done in order.
         self._put_mask_task(self._inputs.pictures[0], (), finish, refine=False)
 
     def _extract_spans(
         self, trace: Trace, text: str, phrase_request: PhraseRequest
     ) -> list[PhraseSpan]:
-        """The answer's phrases, those that were told early among them."""
+        """Return the answer's phrases, including those that are already streamed."""
         offsets = compute_token_offsets(phrase_request.extractor.tokenizer, trace.token_ids, text)
-        choice = phrase_request.extractor
-        if choice.phrases is not None:
-            choice = replace(choice, phrases=_select_mentioned(text, choice.phrases))
+        extractor = phrase_request.extractor
+        if extractor.phrases is not None:
+            extractor = replace(extractor, phrases=_select_mentioned(text, extractor.phrases))
         others = [
             span
-            for span in choice.extract(trace, text, offsets)
+            for span in extractor.extract(trace, text, offsets)
             if span not in self._streamed_spans
         ]
-        chosen = [
+        spans = [
             *self._streamed_spans,
             *others[: phrase_request.max_phrases - len(self._streamed_spans)],
         ]
-        return sorted(chosen, key=lambda span: (span.start, span.end))
+        return sorted(spans, key=lambda span: (span.start, span.end))
 
     def _embed_picture(self) -> None:
-        # Of several, the one that a phrase is in is known only with the phrase.
+        # Which of several pictures a phrase is in is known only with the phrase.
         if len(self._inputs.pictures) == 1:
             self._put_mask_task(self._inputs.pictures[0], (), lambda _: None)
 
@@ -217,11 +216,12 @@ class ChatJob(Job):
         by_picture: dict[int, list[PhraseSpan]] = {}
         for span in spans:
             by_picture.setdefault(_most_attended_picture(span, trace), []).append(span)
-        for index, chosen in by_picture.items():
-            alone = replace(trace, picture_attentions=(trace.picture_attentions[index],))
-            said = [(span, alone) for span in chosen]
+        for index, picture_spans in by_picture.items():
+            picture_trace = replace(trace, picture_attentions=(trace.picture_attentions[index],))
             self._put_mask_task(
-                self._inputs.pictures[index], said, partial(self._handle_masks, index, chosen)
+                self._inputs.pictures[index],
+                [(span, picture_trace) for span in picture_spans],
+                partial(self._handle_masks, index, picture_spans),
             )
 
     def _put_mask_task(
@@ -231,12 +231,12 @@ class ChatJob(Job):
         on_masks: Callable[[Sequence[Phrase]], None],
         refine: bool = True,
     ) -> None:
-        wish = self._phrase_request
-        assert wish is not None
-        order = MaskTask(
-            self, picture, traced_phrases, refine and wish.refine, wish.method, on_masks
+        request = self._phrase_request
+        assert request is not None
+        task = MaskTask(
+            self, picture, traced_phrases, refine and request.refine, request.method, on_masks
         )
-        self._context.mask_batcher.put(order)
+        self._context.mask_batcher.put(task)
 
     def _handle_masks(
         self, picture_index: int, spans: Sequence[PhraseSpan], phrases: Sequence[Phrase]
@@ -253,21 +253,21 @@ class ChatJob(Job):
 
 
 def _select_mentioned(text: str, phrases: Sequence[str]) -> list[str]:
-    """Those that the text says, each as often as it says it."""
-    times: Counter[str] = Counter()
-    found = []
+    """Return the phrases that the text contains, each at most as often as it contains it."""
+    counts: Counter[str] = Counter()
+    mentioned = []
     for phrase in phrases:
         try:
-            find_mention(text, phrase, times[phrase])
+            find_mention(text, phrase, counts[phrase])
         except InputError:
             continue
-        times[phrase] += 1
-        found.append(phrase)
-    return found
+        counts[phrase] += 1
+        mentioned.append(phrase)
+    return mentioned
 
 
 def _most_attended_picture(span: PhraseSpan, trace: Trace) -> int:
-    """The picture to which the phrase's tokens attend most."""
+    """Return the index of the picture to which the phrase's tokens attend most."""
     if len(trace.picture_attentions) == 1:
         return 0
     shares = [float(picture.token_maps(span.tokens).sum()) for picture in trace.picture_attentions]

@@ -1,4 +1,4 @@
-"""What the model's threads tell the server while they answer."""
+"""Events that the model's threads send while they run a job."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from flmm.answers.answer import Phrase
 from flmm.grounding.attention_view import AttentionView
 
 FinishReason = Literal["stop", "length"]
-"""Why an answer ended: by itself or a stop text, or by its limit of tokens."""
+"""Why an answer ended: by itself or at a stop string, or at its limit of tokens."""
 
 
 @dataclass(frozen=True)
 class LocatedPhrase:
-    """A phrase, and in which of the conversation's pictures its mask is."""
+    """A phrase, and the index of the conversation's picture in which its mask is."""
 
     phrase: Phrase
     picture_index: int
@@ -21,21 +21,21 @@ class LocatedPhrase:
 
 @dataclass(frozen=True)
 class TextDelta:
-    """The answer goes on."""
+    """The next piece of the answer's text."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class PhraseFound:
-    """A phrase is complete, and this is where it is."""
+    """A phrase of the answer has its mask."""
 
     located_phrase: LocatedPhrase
 
 
 @dataclass(frozen=True)
 class AnswerFinished:
-    """The answer is complete; nothing follows."""
+    """The answer is complete; the last event."""
 
     text: str
     phrases: tuple[LocatedPhrase, ...]
@@ -46,7 +46,7 @@ class AnswerFinished:
 
 @dataclass(frozen=True)
 class AttendFinished:
-    """The maps are there; nothing follows."""
+    """The attention maps are computed; the last event."""
 
     view: AttentionView
     timings: dict[str, float]
@@ -54,15 +54,15 @@ class AttendFinished:
 
 @dataclass(frozen=True)
 class JobFailed:
-    """There will be no answer; nothing follows."""
+    """The job failed; the last event."""
 
     error: Exception
 
 
 FinalEvent = AnswerFinished | AttendFinished | JobFailed
-"""After one of these nothing follows."""
+"""The last event of a job."""
 
 JobEvent = TextDelta | PhraseFound | FinalEvent
 
 EventCallback = Callable[[JobEvent], None]
-"""Takes a job's events; called from any thread."""
+"""Receives a job's events; called from any thread."""

@@ -1,4 +1,4 @@
-"""The base class of the jobs that the model queue runs, and what it gives them."""
+"""The base class of the jobs that the model queue runs, and what they run with."""
 
 import threading
 import time
@@ -18,39 +18,39 @@ from flmm.stopwatch import Stopwatch
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What the model's threads work with."""
+    """What jobs run with."""
 
     pipeline: Pipeline
     metrics: Metrics
     mask_batcher: MaskBatcher
-    """So that masks are made while the model goes on to speak."""
+    """Predicts masks while the LMM goes on generating."""
 
 
 class Slot:
-    """A place among the requests that are served or wait; given back once."""
+    """A request's place among those that are served or wait."""
 
     def __init__(self, on_release: Callable[[], None]) -> None:
         self.admitted_at = time.perf_counter()
         self._on_release: Callable[[], None] | None = on_release
 
     def release(self) -> None:
-        """Lets another request in."""
-        give_back, self._on_release = self._on_release, None
-        if give_back is not None:
-            give_back()
+        """Give the place to another request; only the first call counts."""
+        on_release, self._on_release = self._on_release, None
+        if on_release is not None:
+            on_release()
 
 
 def _ignore_event(_event: JobEvent) -> None:
-    """Hears the events of a job that has ended."""
+    """Ignore the events of a job that has ended."""
 
 
 class Job(ABC):
     """A request, ready for the model.
 
     Args:
-        slot: given back when the job is done.
-        tell: takes its events; called from any thread.
-        watch: is told of every stage.
+        slot: released when the job ends.
+        on_event: called with its events, from any thread.
+        stopwatch: times its stages.
     """
 
     num_tokens: int = 1
@@ -60,35 +60,35 @@ class Job(ABC):
         self.slot = slot
         self.stopwatch = stopwatch
         self.is_cancelled = False
-        """Nobody waits for it any more; set from any thread."""
+        """Whether nobody waits for it any more; set from any thread."""
         self._on_event = on_event
         self._finish_lock = threading.Lock()
 
     @classmethod
     @abstractmethod
     def run_batch(cls, jobs: Sequence[Self], context: WorkerContext) -> None:
-        """Runs the LMM for all of them; whatever happens, each is ended, now or by the mask
-        desk."""
+        """Run the LMM for all jobs; each one is finished in any case, here or by the mask
+        batcher."""
 
     def emit(self, event: JobEvent) -> None:
-        """Hands an event on, unless nobody waits."""
+        """Pass an event on, unless the job is cancelled."""
         if not self.is_cancelled:
             self._on_event(event)
 
     def finish(self, event: FinalEvent | None, metrics: Metrics) -> None:
-        """The last event, or none where nobody waits; only the first call counts."""
+        """End the job with its last event, None if it is cancelled; only the first call counts."""
         if not self._finish_lock.acquire(blocking=False):
             return
         metrics.request_seconds.observe(time.perf_counter() - self.slot.admitted_at)
-        # Who hears of the end may ask again at once, and shall find a place.
+        # Before the event: its receiver may send the next request at once, and needs a slot.
         self.slot.release()
         if event is not None:
             self.emit(event)
-        # Who listens holds the job: without this, its tensors would wait for the garbage collector.
+        # Breaks a reference cycle, so that the job's tensors are freed at once.
         self._on_event = _ignore_event
 
     def run_guarded(self, work: Callable[[], None], metrics: Metrics) -> None:
-        """Does a part of the job; a failure is this job's alone."""
+        """Run a part of the job; an exception ends this job only."""
         if self.is_cancelled:
             self.finish(None, metrics)
             return

@@ -1,4 +1,4 @@
-"""Where masks are ordered: one thread makes them, those that wait together in one pass."""
+"""A thread that predicts masks; tasks that wait at the same time run in one pass."""
 
 import threading
 from collections import deque
@@ -20,18 +20,18 @@ _PHRASES_PER_BATCH = 8
 
 
 class MaskTaskOwner(Protocol):
-    """Whose phrases they are."""
+    """The job that a mask task belongs to."""
 
     stopwatch: Stopwatch
     is_cancelled: bool
 
     def run_guarded(self, work: Callable[[], None], metrics: Metrics) -> None:
-        """Does a part of the customer's work; what it raises is its own affair."""
+        """Run a part of the owner's work; an exception ends this owner only."""
 
 
 @dataclass(frozen=True, eq=False)
 class MaskTask:
-    """Phrases that wait for their masks; without any, the picture is only made ready for them."""
+    """Phrases that wait for their masks; without phrases, the picture is only embedded."""
 
     owner: MaskTaskOwner
     picture: Image.Image
@@ -39,15 +39,15 @@ class MaskTask:
     refine: bool
     method: MaskMethod
     on_masks: Callable[[Sequence[Phrase]], None]
-    """Called in the order of the orders, with a mask for each phrase."""
+    """Called with a mask for each phrase; the tasks' calls come in the order of ``put``."""
 
 
 class MaskBatcher:
-    """Takes orders from any thread.
+    """Runs mask tasks in a thread of its own; all methods may be called from any thread.
 
     Args:
-        masks: nobody else uses it meanwhile.
-        metrics: handed to the customers' guards.
+        predictor: nobody else may use it meanwhile.
+        metrics: passed to the owners' ``run_guarded``.
     """
 
     def __init__(self, predictor: MaskPredictor, metrics: Metrics) -> None:
@@ -61,78 +61,78 @@ class MaskBatcher:
         self._thread.start()
 
     def put(self, task: MaskTask) -> None:
-        """The order is done as soon as it can be."""
+        """Queue a task."""
         with self._changed:
             self._tasks.append(task)
             self._changed.notify()
 
     @property
     def has_backlog(self) -> bool:
-        """Whether more waits than the next pass will do."""
+        """Whether more phrases wait than the next batch takes."""
         with self._changed:
-            return sum(len(order.traced_phrases) for order in self._tasks) > _PHRASES_PER_BATCH
+            return sum(len(task.traced_phrases) for task in self._tasks) > _PHRASES_PER_BATCH
 
     def wait_until_empty(self) -> None:
-        """Comes back when no order waits: the last are being done, or have been."""
+        """Wait until no task is queued; the last ones may still run."""
         with self._changed:
             self._taken.wait_for(lambda: not self._tasks)
 
     def close(self) -> None:
-        """Comes back when all orders are done."""
+        """Finish all tasks, and stop the thread."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
         self._thread.join()
 
     def _run_loop(self) -> None:
-        while orders := self._next_batch():
-            found = self._predict_together(orders)
-            for order in orders:
-                self._deliver(order, found.get(order))
+        while tasks := self._next_batch():
+            phrases = self._predict_together(tasks)
+            for task in tasks:
+                self._deliver(task, phrases.get(task))
 
     def _next_batch(self) -> list[MaskTask]:
-        """The orders that are done next; none when the desk is closed and empty."""
+        """Return the tasks that run next; none when the batcher is closed and empty."""
         with self._changed:
             while not self._tasks and not self._is_closing:
                 self._changed.wait()
-            taken: list[MaskTask] = []
-            phrases = 0
-            while self._tasks and phrases < _PHRASES_PER_BATCH:
-                taken.append(self._tasks.popleft())
-                phrases += len(taken[-1].traced_phrases)
+            batch: list[MaskTask] = []
+            num_phrases = 0
+            while self._tasks and num_phrases < _PHRASES_PER_BATCH:
+                batch.append(self._tasks.popleft())
+                num_phrases += len(batch[-1].traced_phrases)
             self._taken.notify_all()
-            return taken
+            return batch
 
     def _predict_together(self, tasks: Iterable[MaskTask]) -> dict[MaskTask, Sequence[Phrase]]:
-        """What can be made in one pass: the head's masks on pictures that lie alike."""
-        alike: dict[tuple[ImageGeometry, bool], list[MaskTask]] = {}
-        for order in tasks:
-            if order.traced_phrases and order.method == "head" and not order.owner.is_cancelled:
-                key = (order.traced_phrases[0][1].geometry, order.refine)
-                alike.setdefault(key, []).append(order)
-        found: dict[MaskTask, Sequence[Phrase]] = {}
-        for group in alike.values():
+        """Return what one pass can predict: the head's masks on pictures of one geometry."""
+        groups: dict[tuple[ImageGeometry, bool], list[MaskTask]] = {}
+        for task in tasks:
+            if task.traced_phrases and task.method == "head" and not task.owner.is_cancelled:
+                key = (task.traced_phrases[0][1].geometry, task.refine)
+                groups.setdefault(key, []).append(task)
+        phrases: dict[MaskTask, Sequence[Phrase]] = {}
+        for group in groups.values():
             if len(group) > 1:
-                found.update(self._predict_batch(group))
-        return found
+                phrases.update(self._predict_batch(group))
+        return phrases
 
     def _predict_batch(self, group: Sequence[MaskTask]) -> dict[MaskTask, Sequence[Phrase]]:
         try:
-            shown = [
+            pictures = [
                 PicturePhrases(
-                    order.traced_phrases,
-                    self._predictor.embed_picture(order.picture, order.owner.stopwatch),
+                    task.traced_phrases,
+                    self._predictor.embed_picture(task.picture, task.owner.stopwatch),
                 )
-                if order.refine
-                else PicturePhrases(order.traced_phrases)
-                for order in group
+                if task.refine
+                else PicturePhrases(task.traced_phrases)
+                for task in group
             ]
-            with ExitStack() as watches:
-                for order in group:
-                    watches.enter_context(order.owner.stopwatch.stage("masks"))
-                return dict(zip(group, self._predictor.predict_batch(shown), strict=True))
+            with ExitStack() as stages:
+                for task in group:
+                    stages.enter_context(task.owner.stopwatch.stage("masks"))
+                return dict(zip(group, self._predictor.predict_batch(pictures), strict=True))
         except Exception:
-            # Done again one by one, it is the failure of one of them.
+            # The tasks then run one by one, so that only the one at fault fails.
             return {}
 
     def _deliver(self, task: MaskTask, phrases: Sequence[Phrase] | None) -> None:
@@ -142,11 +142,11 @@ class MaskBatcher:
         task.owner.run_guarded(work, self._metrics)
 
     def _predict_alone(self, task: MaskTask) -> Sequence[Phrase]:
-        watch = task.owner.stopwatch
+        stopwatch = task.owner.stopwatch
         if not task.traced_phrases:
             if task.refine:
-                self._predictor.embed_picture(task.picture, watch)
+                self._predictor.embed_picture(task.picture, stopwatch)
             return ()
         return self._predictor.predict(
-            task.picture, task.traced_phrases, task.refine, watch, task.method
+            task.picture, task.traced_phrases, task.refine, stopwatch, task.method
         )

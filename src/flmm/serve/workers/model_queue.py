@@ -1,4 +1,4 @@
-"""One model, one thread that runs it, and a bounded queue of those who want it."""
+"""The thread that runs the model, and the bounded queue of its jobs."""
 
 import logging
 import math
@@ -12,13 +12,13 @@ from flmm.serve.workers.events import JobFailed
 from flmm.serve.workers.job import Job, Slot, WorkerContext
 
 _MAX_BATCH_TOKENS = 32_768
-"""Of the padded prompts of all requests that are answered at once: their memory."""
+"""Of a batch, padding included: limits its memory."""
 _POLL_SECONDS = 0.01
 _log = logging.getLogger("flmm.serve")
 
 
 class QueueFullError(Exception):
-    """The queue is full."""
+    """No slot is free; ``retry_after`` estimates in how many seconds one will be."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"come again in {retry_after} seconds")
@@ -26,12 +26,12 @@ class QueueFullError(Exception):
 
 
 class ModelQueue:
-    """Runs jobs; those that wait at the same time run together where they are of one kind.
+    """Runs jobs; those that wait at the same time and are of one type run in one batch.
 
     Args:
-        workshop: for the jobs.
-        capacity: requests that are served or wait.
-        together: requests that run at once, at most.
+        context: for the jobs.
+        capacity: the most requests that are served or wait.
+        max_batch_size: the most jobs in a batch.
     """
 
     def __init__(self, context: WorkerContext, capacity: int, max_batch_size: int) -> None:
@@ -43,20 +43,21 @@ class ModelQueue:
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._batch_seconds = 1.0
-        """What a group lately took."""
+        """Moving average of a batch's duration."""
         self._thread = threading.Thread(target=self._run_loop, name="flmm-model", daemon=True)
         self._thread.start()
 
     def admit(self) -> Slot:
-        """A place for a request.
+        """Return a slot for a request.
 
         Raises:
-            Busy: there is none.
+            QueueFullError: all slots are taken.
         """
         with self._changed:
             if self.num_admitted >= self.capacity or self.is_closing:
-                groups = math.ceil(self.num_admitted / self._max_batch_size)
-                raise QueueFullError(min(max(math.ceil(groups * self._batch_seconds), 1), 60))
+                num_batches = math.ceil(self.num_admitted / self._max_batch_size)
+                seconds = math.ceil(num_batches * self._batch_seconds)
+                raise QueueFullError(min(max(seconds, 1), 60))
             self._change_num_admitted(1)
         return Slot(self._release_slot)
 
@@ -69,13 +70,13 @@ class ModelQueue:
         self.context.metrics.admitted_requests.set(self.num_admitted)
 
     def put(self, job: Job) -> None:
-        """Lets a job run as soon as it can."""
+        """Queue a job."""
         with self._changed:
             self._waiting.append(job)
             self._changed.notify()
 
     def cancel(self, job: Job) -> None:
-        """Nobody waits for the job any more: it stops with the token that it is at."""
+        """Cancel a job; a chat that runs stops after its current token."""
         job.is_cancelled = True
         with self._changed:
             if job in self._waiting:
@@ -83,7 +84,7 @@ class ModelQueue:
         job.finish(None, self.context.metrics)
 
     def close(self) -> None:
-        """Lets nobody in any more, and comes back when all who are in are done."""
+        """Admit no more requests, finish the queued jobs and stop both threads."""
         with self._changed:
             self.is_closing = True
             self._changed.notify()
@@ -104,29 +105,29 @@ class ModelQueue:
             self._batch_seconds += 0.2 * (time.perf_counter() - began - self._batch_seconds)
 
     def _next_batch(self) -> list[Job]:
-        """The jobs that run next; none when the queue is closed and empty."""
+        """Return the jobs that run next; none when the queue is closed and empty."""
         with self._changed:
             while not self._waiting and not self.is_closing:
                 self._changed.wait()
-            # While earlier answers wait for their masks, a small group would only make more of
-            # them wait; those that come meanwhile cost little more than it does.
+            # While earlier answers wait for their masks, a small batch would only add to these;
+            # jobs that arrive meanwhile join it at little cost.
             while (
                 len(self._waiting) < self._max_batch_size
                 and self.context.mask_batcher.has_backlog
                 and not self.is_closing
             ):
                 self._changed.wait(_POLL_SECONDS)
-            group: list[Job] = []
+            batch: list[Job] = []
             longest = 1
             for job in list(self._waiting):
                 longest = max(longest, job.num_tokens)
-                fits = len(group) < self._max_batch_size and (
-                    not group or longest * (len(group) + 1) <= _MAX_BATCH_TOKENS
+                fits = len(batch) < self._max_batch_size and (
+                    not batch or longest * (len(batch) + 1) <= _MAX_BATCH_TOKENS
                 )
                 if not fits:
                     break
-                if not group or type(job) is type(group[0]):
-                    group.append(job)
+                if not batch or type(job) is type(batch[0]):
+                    batch.append(job)
                     self._waiting.remove(job)
             self.context.metrics.waiting_requests.set(len(self._waiting))
-            return group
+            return batch

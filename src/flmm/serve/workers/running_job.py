@@ -25,7 +25,7 @@ async def run_in_executor(executor: Executor, work: Callable[[], Result]) -> Res
 
 
 class RunningJob:
-    """A job in the queue, heard from the event loop."""
+    """A job in the model queue, whose events are received in the event loop."""
 
     def __init__(
         self, queue: ModelQueue, executor: Executor, create_job: Callable[[EventCallback], Job]
@@ -41,15 +41,15 @@ class RunningJob:
         self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     def cancel(self) -> None:
-        """Nobody waits any more."""
+        """Cancel the job."""
         self._queue.cancel(self._job)
 
     async def run_in_thread(self, work: Callable[[], Result]) -> Result:
-        """Runs what puts masks into words beside the event loop: large ones take their time."""
+        """Run work that encodes masks outside the event loop, since it takes time."""
         return await run_in_executor(self._executor, work)
 
     async def events(self) -> AsyncIterator[JobEvent]:
-        """All events, up to the last one."""
+        """Yield all events, up to the last one."""
         while True:
             event = await self._events.get()
             yield event
@@ -57,10 +57,10 @@ class RunningJob:
                 return
 
     async def wait_for(self, event_type: type[FinishedEvent]) -> FinishedEvent:
-        """The end, of the kind that such a job has.
+        """Return the job's last event, which is of that type.
 
         Raises:
-            Exception: what went wrong.
+            Exception: what the job failed with.
         """
         async for event in self.events():
             if isinstance(event, JobFailed):

@@ -1,4 +1,4 @@
-"""Phrases looked for in a picture, together with those of other requests."""
+"""Jobs that segment phrases of a picture, in one batch with those of other requests."""
 
 import time
 from collections.abc import Sequence
@@ -23,18 +23,18 @@ _SEQUENCES_PER_BATCH = 16
 
 @dataclass(frozen=True)
 class SegmentInputs:
-    """Phrases of a picture."""
+    """A picture and the phrases to segment in it."""
 
     picture: Image.Image
     phrases: Sequence[str]
     prompts: Sequence[Prompt]
-    """One a phrase."""
+    """One for each phrase."""
     refine: bool
     method: MaskMethod
 
 
 class SegmentJob(Job):
-    """One request's phrases."""
+    """The segmentation of one request's phrases."""
 
     def __init__(
         self, inputs: SegmentInputs, slot: Slot, on_event: EventCallback, stopwatch: Stopwatch
@@ -55,24 +55,24 @@ class SegmentJob(Job):
             if all(job.is_cancelled for job in jobs):
                 break
             traces.extend(trace_texts(adapter, prompts[first : first + _SEQUENCES_PER_BATCH]))
-        done = 0
+        offset = 0
         for job in jobs:
             job.stopwatch.timings["read"] = time.perf_counter() - began
             count = len(job._inputs.prompts)
-            job._request_masks(traces[done : done + count], context)
-            done += count
+            job._request_masks(traces[offset : offset + count], context)
+            offset += count
 
     def _request_masks(self, traces: Sequence[Trace], context: WorkerContext) -> None:
-        wanted = self._inputs
-        text, said = join_traced_phrases(wanted.phrases, traces)
+        inputs = self._inputs
+        text, traced_phrases = join_traced_phrases(inputs.phrases, traces)
 
-        def on_masks(found: Sequence[Phrase]) -> None:
-            context.metrics.phrases.inc(len(found))
-            located = tuple(LocatedPhrase(phrase, 0) for phrase in found)
+        def on_masks(phrases: Sequence[Phrase]) -> None:
+            context.metrics.phrases.inc(len(phrases))
+            located = tuple(LocatedPhrase(phrase, 0) for phrase in phrases)
             self.finish(
                 AnswerFinished(text, located, "stop", 0, self.stopwatch.timings), context.metrics
             )
 
         context.mask_batcher.put(
-            MaskTask(self, wanted.picture, said, wanted.refine, wanted.method, on_masks)
+            MaskTask(self, inputs.picture, traced_phrases, inputs.refine, inputs.method, on_masks)
         )

@@ -1,15 +1,15 @@
-"""Texts before which an answer ends."""
+"""Search for stop strings, before which an answer ends."""
 
 from collections.abc import Sequence
 
 
 def find_stop_string(text: str, stop_strings: Sequence[str]) -> int | None:
-    """Where the first of them begins."""
+    """Return where the first stop string begins; None if there is none."""
     return min((at for stop in stop_strings if (at := text.find(stop)) >= 0), default=None)
 
 
 def partial_stop_length(text: str, stop_strings: Sequence[str]) -> int:
-    """How many letters at the end may be the beginning of one of them."""
+    """Return how many characters at the end may be the beginning of a stop string."""
     return max(
         (
             count
