@@ -23,7 +23,7 @@ def find_embedded_models() -> dict[str, Path]:
     return {f"embedded:{folder.name}": folder for folder in folders}
 
 
-def find_model(name: str) -> str:
+def resolve_model(name: str) -> str:
     """Return the folder of an embedded model ("embedded:head"); other names unchanged.
 
     Raises:
@@ -39,7 +39,7 @@ def find_model(name: str) -> str:
     return str(models[name])
 
 
-def find_device(device: "str | torch.device | None") -> "torch.device":
+def resolve_device(device: "str | torch.device | None") -> "torch.device":
     """Return the device, tested; None means the GPU if there is one, else the CPU.
 
     Raises:
@@ -59,7 +59,7 @@ def find_device(device: "str | torch.device | None") -> "torch.device":
     return torch_device
 
 
-def find_dtype(dtype: "str | torch.dtype | None") -> "torch.dtype | None":
+def parse_dtype(dtype: "str | torch.dtype | None") -> "torch.dtype | None":
     """Return the dtype; None leaves the choice to the LMM's adapter.
 
     Raises:

@@ -132,8 +132,8 @@ def test_model_is_restored_after_any_exception(
     assert during[0] != before, "nothing was being recorded"
     assert attention_implementations(adapter.model) == before
     assert count_forward_hooks(adapter) == num_hooks
-    assert adapter.lock.acquire(blocking=False)
-    adapter.lock.release()
+    assert adapter.recording_lock.acquire(blocking=False)
+    adapter.recording_lock.release()
 
 
 def test_only_the_language_model_is_switched(adapter: LMMAdapter) -> None:

@@ -15,26 +15,26 @@ COMMAND = (sys.executable, "-c", "from flmm.cli.main import run; run()")
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     code: int
     out: str
     err: str
 
 
-def in_process(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> Ended:
+def run_in_process(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> CommandResult:
     with pytest.raises(SystemExit) as ended:
         run(arguments)
     output = capsys.readouterr()
     assert ended.value.code is None or isinstance(ended.value.code, int)
-    return Ended(ended.value.code or 0, output.out, output.err)
+    return CommandResult(ended.value.code or 0, output.out, output.err)
 
 
-def in_new_process(*arguments: str) -> Ended:
+def run_in_new_process(*arguments: str) -> CommandResult:
     process = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
-    return Ended(process.returncode, process.stdout, process.stderr)
+    return CommandResult(process.returncode, process.stdout, process.stderr)
 
 
-def in_two_processes(*arguments: str, code: str = COMMAND[-1]) -> list[Ended]:
+def run_in_two_processes(*arguments: str, code: str = COMMAND[-1]) -> list[CommandResult]:
     """Run two gloo processes without a launcher; ``code`` runs the command."""
     with socket.socket() as free_socket:
         free_socket.bind(("127.0.0.1", 0))
@@ -56,6 +56,6 @@ def in_two_processes(*arguments: str, code: str = COMMAND[-1]) -> list[Ended]:
         for process in processes:
             process.kill()
     return [
-        Ended(process.returncode, *output)
+        CommandResult(process.returncode, *output)
         for process, output in zip(processes, outputs, strict=True)
     ]

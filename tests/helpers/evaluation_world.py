@@ -27,7 +27,7 @@ PICTURES = 11
 
 
 @dataclass(frozen=True)
-class World:
+class EvaluationSetup:
     """A head and a benchmark on disk, and the folder of an uninterrupted run."""
 
     head: Path
@@ -62,7 +62,7 @@ def measure(
     return build_report(out)
 
 
-def make_world(folder: Path) -> World:
+def make_setup(folder: Path) -> EvaluationSetup:
     lmm = save_lmm(folder / "lmm")
     head = save_tiny_head(folder / "head", str(lmm))
     write_plain(folder / "plain", PICTURES)
@@ -70,7 +70,7 @@ def make_world(folder: Path) -> World:
     grounder = Grounder.from_pretrained(str(head), device="cpu")
     out = folder / "out"
     measure(grounder, read_plain(texts), out)
-    return World(head, texts, out, grounder)
+    return EvaluationSetup(head, texts, out, grounder)
 
 
 def same_results(first: Path, second: Path) -> bool:

@@ -60,14 +60,14 @@ def tiny_head(seed: int = 0, **changes: bool | str) -> GroundingHead:
     return head.eval()
 
 
-def picture(
+def random_picture(
     height: int, width: int, seed: int = 0
 ) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
-class Inputs:
+class HeadInputs:
     """A head's inputs for four phrases of 1, 3, 2 and 1 tokens."""
 
     attention: Tensor
@@ -75,14 +75,14 @@ class Inputs:
     image_embeddings: Tensor
 
 
-def inputs(head: GroundingHead, geometry: ImageGeometry = SQUARE, seed: int = 0) -> Inputs:
+def head_inputs(head: GroundingHead, geometry: ImageGeometry = SQUARE, seed: int = 0) -> HeadInputs:
     generator = torch.Generator().manual_seed(seed)
     config = head.config
-    return Inputs(
+    return HeadInputs(
         torch.rand(4, config.num_maps, *geometry.grid, generator=generator),
         [
             torch.randn(config.layers, tokens, config.hidden_size, generator=generator)
             for tokens in (1, 3, 2, 1)
         ],
-        head.refiner.encode(picture(*geometry.picture, seed=seed)),
+        head.refiner.encode(random_picture(*geometry.picture, seed=seed)),
     )

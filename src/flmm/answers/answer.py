@@ -194,7 +194,7 @@ def save_image(image: Image.Image, path: str | Path) -> None:
         InputError: the suffix is none of ``OUTPUT_FORMATS``, its format cannot hold a picture this
             large, or the file cannot be written.
     """
-    kind = check_destination(path)
+    kind = check_output_path(path)
     content = io.BytesIO()
     try:
         image.save(content, kind, quality=92)
@@ -206,7 +206,7 @@ def save_image(image: Image.Image, path: str | Path) -> None:
     write_file_atomically(Path(path), content.getvalue())
 
 
-def check_destination(path: str | Path) -> str:
+def check_output_path(path: str | Path) -> str:
     """Check that an overlay can be saved there, before the work is done.
 
     Returns:

@@ -65,7 +65,7 @@ def gather_rows(tensor: Tensor, positions: Tensor | None, dim: int) -> Tensor:
     return tensor.gather(dim, index.expand(shape))
 
 
-def visible_keys(
+def compute_visible_keys(
     mask: Tensor | None, positions: Tensor | None, num_queries: int, key: Tensor
 ) -> Tensor | None:
     """Return which keys the rows attend to by the model's mask: (B, 1 or N, R, K); None for all."""

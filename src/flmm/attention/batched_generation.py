@@ -60,7 +60,7 @@ def trace_generation_batch(adapter: LMMAdapter, listeners: Sequence[GenerationLi
             sequence.add_token(token)
         return [sequence.finished for sequence in sequences]
 
-    with adapter.lock, nullcontext() if recorder is None else record(recorder, adapter):
+    with adapter.recording_lock, nullcontext() if recorder is None else record(recorder, adapter):
         # A token's row is recorded when the token is fed back, so generate one more.
         longest = max(listener.max_new_tokens for listener in listeners) + 1
         samplings = [listener.sampling_params for listener in listeners]

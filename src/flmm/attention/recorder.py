@@ -25,9 +25,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from flmm.attention.attention_rows import (
     apply_sliding_window,
     compute_attention_rows,
+    compute_visible_keys,
     gather_rows,
     quantize_rows,
-    visible_keys,
 )
 from flmm.attention.trace import RecordedRows, RowBlock
 from flmm.errors import InputError
@@ -148,7 +148,7 @@ class AttentionRecorder:
         # The layers of a model may be on different devices.
         positions = None if self._positions is None else self._positions.to(key.device)
         dropped = max(self._num_tokens_seen[layer] - key.shape[2], 0)
-        visible = visible_keys(mask, positions, queries, key)
+        visible = compute_visible_keys(mask, positions, queries, key)
         if sliding_window is not None and (mask is None or mask.ndim != 4):
             last = self._num_tokens_seen[layer] - 1 if positions is None else positions
             visible = apply_sliding_window(visible, last, sliding_window, dropped, key)
@@ -217,7 +217,7 @@ def record(recorder: AttentionRecorder, adapter: LMMAdapter) -> Iterator[Attenti
     Only the LLM's configuration is changed, not the vision tower's. Holds ``adapter.lock``, so that
     only one recorder is active at a time.
     """
-    with adapter.lock, torch.no_grad(), ExitStack() as undo:
+    with adapter.recording_lock, torch.no_grad(), ExitStack() as undo:
         for config in _text_configs(adapter):
             undo.callback(setattr, config, "_attn_implementation", config._attn_implementation)
             config._attn_implementation = _register_attention(config._attn_implementation)

@@ -11,7 +11,7 @@ from flmm.bench.models import LLMSize
 from flmm.head.model import GroundingHead, HeadConfig
 from flmm.types import ImageGeometry
 
-PHRASES = 8
+NUM_PHRASES = 8
 _GRID, _PICTURE, _TOKENS = 24, 672, 2
 
 
@@ -53,10 +53,10 @@ def measure(size: LLMSize, device: str, repeats: int) -> GroundingCost:
             torch.cuda.synchronize(device)
         return time.perf_counter() - begin
 
-    time_grounding(PHRASES)
-    pairs = [(time_grounding(1), time_grounding(PHRASES)) for _ in range(repeats)]
+    time_grounding(NUM_PHRASES)
+    pairs = [(time_grounding(1), time_grounding(NUM_PHRASES)) for _ in range(repeats)]
     return GroundingCost(
         statistics.median(single for single, _ in pairs),
         statistics.median(batch for _, batch in pairs),
-        statistics.median(batch / (PHRASES * single) for single, batch in pairs),
+        statistics.median(batch / (NUM_PHRASES * single) for single, batch in pairs),
     )

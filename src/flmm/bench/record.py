@@ -55,7 +55,7 @@ class ChatSetting:
 
 
 @dataclass(frozen=True)
-class ModeCost:
+class ChatCost:
     """The cost of one mode; ratio and difference are to plain chat in the same run."""
 
     mode: Mode
@@ -111,7 +111,7 @@ def measure_peak(setting: ChatSetting, mode: Mode) -> int:
 
 def measure(
     setting: ChatSetting, repeats: int, on_message: Callable[[str], None]
-) -> list[ModeCost]:
+) -> list[ChatCost]:
     """Time every mode in turn, ``repeats`` times, then measure peak memory as often.
 
     Peak memory is measured in a new process each time; the median is taken, as it varies by tens of
@@ -147,7 +147,7 @@ def measure(
             else None
         )
         costs.append(
-            ModeCost(mode, statistics.median(seconds[mode]), statistics.median(ratios), extra)
+            ChatCost(mode, statistics.median(seconds[mode]), statistics.median(ratios), extra)
         )
     return costs
 

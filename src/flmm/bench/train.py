@@ -31,15 +31,15 @@ from flmm.head.model import GroundingHead, HeadConfig
 from flmm.lmm.base import LMMAdapter
 from flmm.pictures.geometry import crop_to_picture
 from flmm.progress import no_progress
-from flmm.train.batch_loss import masked_loss
+from flmm.train.batch_loss import sum_masked_loss
 from flmm.train.compression import CachePrecision
 from flmm.train.dataset import TrainingDataset, UncachedDataset, build_targets
 from flmm.train.feature_cache import (
     CachedDataset,
     CacheKey,
     FeatureCache,
+    digest_sample,
     fill_cache,
-    sample_digest,
 )
 from flmm.train.fit import TrainingRun, fit
 from flmm.train.settings import TrainingSettings
@@ -49,7 +49,7 @@ TrainingMethod = Literal["authors", "uncached", "cached"]
 without a cache; flmm with a cache, including the time to fill it."""
 
 
-def large_sam() -> SamModel:
+def build_large_sam() -> SamModel:
     """Return a random SAM of the paper's size, ViT-L."""
     vision = {
         "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "mlp_dim": 4096,
@@ -58,7 +58,7 @@ def large_sam() -> SamModel:
     return SamModel(SamConfig(vision_config=vision))
 
 
-def small_sam() -> SamModel:
+def build_small_sam() -> SamModel:
     """Return a tiny random SAM for 128-pixel pictures, to test the benchmark itself."""
     side = 128
     vision = {
@@ -78,8 +78,8 @@ class TrainingSize:
     base_channels: int
 
 
-REAL_SIZES = TrainingSize(HALF_BILLION, large_sam, 64)
-SMALL_SIZES = TrainingSize(SMALL, small_sam, 4)
+REAL_SIZES = TrainingSize(HALF_BILLION, build_large_sam, 64)
+SMALL_SIZES = TrainingSize(SMALL, build_small_sam, 4)
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _train_cached(bench: _BenchmarkInputs) -> None:
     cache = FeatureCache(bench.folder / "cache", key, CachePrecision.FLOAT16, print, no_progress)
     for _ in fill_cache(cache, dataset, range(len(dataset))):
         pass
-    digests = [sample_digest(sample) for sample in bench.samples]
+    digests = [digest_sample(sample) for sample in bench.samples]
     _run_training(bench, head, CachedDataset(cache, digests), "cached")
 
 
@@ -248,5 +248,5 @@ def _compute_picture_loss(
         ]
     )
     masks, ignored = (target.to(decoded) for target in build_targets(*loaded))
-    loss = masked_loss(decoded, masks, ignored) + masked_loss(refined, masks, ignored)
+    loss = sum_masked_loss(decoded, masks, ignored) + sum_masked_loss(refined, masks, ignored)
     return loss / len(prompts)

@@ -13,7 +13,7 @@ from flmm.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from flmm.bench.record import ChatSetting, ModeCost
+    from flmm.bench.record import ChatCost, ChatSetting
 
 app = typer.Typer(help="Measure what flmm costs on this machine, on random LMMs of real sizes.")
 
@@ -57,14 +57,14 @@ def record(
     from flmm.bench import ground, load
     from flmm.bench.models import HALF_BILLION, SMALL, ImageTokens
     from flmm.bench.record import ChatSetting, measure
-    from flmm.user_input import find_device, find_dtype
+    from flmm.user_input import parse_dtype, resolve_device
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    torch_device = find_device(device)
+    torch_device = resolve_device(device)
     if torch_device.type not in ("cpu", "cuda"):
         raise InputError(f"--device is {str(torch_device)!r}; the benchmark knows cpu and cuda")
     device_name, sizes = str(torch_device), HALF_BILLION if size == "0.5B" else SMALL
-    torch_dtype = find_dtype(dtype) or (torch.float32 if device_name == "cpu" else torch.bfloat16)
+    torch_dtype = parse_dtype(dtype) or (torch.float32 if device_name == "cpu" else torch.bfloat16)
     layouts: dict[ImageTokenCount, ImageTokens] = {
         ImageTokenCount.ONE_VIEW: 576,
         ImageTokenCount.TILES: 2880,
@@ -98,7 +98,7 @@ def record(
     console.print(_chat_table(chats))
     console.print()
     console.print(
-        f"{ground.PHRASES} phrases in a batch: {grounding.all_phrases:.2f} s, one"
+        f"{ground.NUM_PHRASES} phrases in a batch: {grounding.all_phrases:.2f} s, one"
         f" {grounding.one_phrase:.2f} s; ÷ as many single ones {grounding.ratio:.2f}"
     )
     peak = (
@@ -128,11 +128,11 @@ def train(
     from transformers.utils.logging import disable_progress_bar
 
     from flmm.bench.train import REAL_SIZES, SMALL_SIZES, measure
-    from flmm.user_input import find_device
+    from flmm.user_input import resolve_device
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     sizes = REAL_SIZES if size == "0.5B" else SMALL_SIZES
-    costs = measure(sizes, pictures, epochs, str(find_device(device)), print_message)
+    costs = measure(sizes, pictures, epochs, str(resolve_device(device)), print_message)
     if as_json:
         print_json(
             {"pictures": pictures, "epochs": epochs, "ways": [asdict(cost) for cost in costs]}
@@ -144,7 +144,7 @@ def train(
     Console(highlight=False).print(table)
 
 
-def _chat_table(chats: "list[tuple[ChatSetting, list[ModeCost]]]") -> "Table":
+def _chat_table(chats: "list[tuple[ChatSetting, list[ChatCost]]]") -> "Table":
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))

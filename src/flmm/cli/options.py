@@ -83,13 +83,13 @@ def find_output_path(image: Path, out: Path | None, as_json: bool) -> Path | Non
     Raises:
         InputError: it cannot be written there, or would replace the picture itself.
     """
-    from flmm.answers.answer import check_destination
+    from flmm.answers.answer import check_output_path
 
     if out is None:
         if as_json:
             return None
         out = Path(f"{image.stem}-flmm.png")
-    check_destination(out)
+    check_output_path(out)
     if out.exists() and out.samefile(image):
         raise InputError(f"--out {str(out)!r} is the picture itself; choose another file")
     return out

@@ -73,8 +73,8 @@ def serve(
         host=host,
         port=port,
         api_key=api_key,
-        queue=queue,
-        together=together,
+        queue_capacity=queue,
+        max_batch_size=together,
         media_domains=tuple(allow_media_domains or ()),
         limits=limits,
     )

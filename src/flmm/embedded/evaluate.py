@@ -22,7 +22,12 @@ from flmm.embedded.evaluate_masks import (
     measure_masks,
     score_absent_expression,
 )
-from flmm.embedded.evaluate_words import WordCounts, WordScores, compute_word_scores, count_words
+from flmm.embedded.evaluate_text import (
+    TextCounts,
+    TextScores,
+    compute_text_scores,
+    count_text_results,
+)
 from flmm.embedded.evaluation_settings import DEFAULT_SETTING, EvaluationSetting
 from flmm.embedded.protocols import TextProtocol, caption_protocol, expression_protocol
 from flmm.head.checkpoint import load_head
@@ -46,7 +51,7 @@ class EvaluationReport:
     name: str
     scenes: int
     has_stuff: bool
-    words: WordScores
+    words: TextScores
     captions: dict[str, MaskScores]
     references: dict[str, MaskScores]
     absent_refused: float | None
@@ -58,7 +63,7 @@ class EvaluationReport:
 class _SceneResult:
     """The results of one scene."""
 
-    words: WordCounts
+    words: TextCounts
     captions: MaskOverlaps
     expressions: MaskOverlaps
     absent_score: float | None
@@ -101,7 +106,7 @@ def _measure_scene(
     adapter, head = _load(folder)
     drawing = setting.draw(seed)
     return _SceneResult(
-        count_words(adapter, head, drawing, seed, has_stuff=setting.has_stuff),
+        count_text_results(adapter, head, drawing, seed, has_stuff=setting.has_stuff),
         measure_masks(adapter, head, calibrations.captions, drawing, seed, caption_protocol),
         measure_masks(adapter, head, calibrations.expressions, drawing, seed, expression_protocol),
         score_absent_expression(adapter, head, drawing, seed) if setting.has_stuff else None,
@@ -163,7 +168,7 @@ def measure(
 
 def _build_report(setting: EvaluationSetting, parts: Sequence[_SceneResult]) -> EvaluationReport:
     has_stuff = setting.has_stuff
-    words: WordCounts = sum((part.words for part in parts), Counter())
+    words: TextCounts = sum((part.words for part in parts), Counter())
     refused = [
         part.absent_score < PRESENCE_THRESHOLD for part in parts if part.absent_score is not None
     ]
@@ -171,7 +176,7 @@ def _build_report(setting: EvaluationSetting, parts: Sequence[_SceneResult]) -> 
         setting.name,
         len(parts),
         has_stuff,
-        compute_word_scores(words),
+        compute_text_scores(words),
         compute_mask_scores(MaskOverlaps.concatenate([part.captions for part in parts]), has_stuff),
         compute_mask_scores(
             MaskOverlaps.concatenate([part.expressions for part in parts]), has_stuff

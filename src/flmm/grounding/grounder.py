@@ -20,14 +20,14 @@ from flmm.grounding.phrase_extraction import PhraseSource
 from flmm.grounding.pipeline import Pipeline
 from flmm.grounding.referring import build_referring_prompts, join_traced_phrases
 from flmm.grounding.streaming import AnswerStream, StreamEvent
-from flmm.head.checkpoint import check_compatible, find_lmm, load_head
+from flmm.head.checkpoint import check_compatible, load_head, resolve_lmm
 from flmm.head.model import GroundingHead
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.placement import DeviceMap, Placement
 from flmm.pictures.reading import PictureLike, read_picture
 from flmm.stopwatch import Stopwatch
-from flmm.user_input import EMBEDDED_HEAD, check_phrases, find_device, find_dtype, find_model
+from flmm.user_input import EMBEDDED_HEAD, check_phrases, parse_dtype, resolve_device, resolve_model
 
 _SEQUENCES_PER_BATCH = 8
 
@@ -87,11 +87,11 @@ class Grounder:
         """
         name = str(head or EMBEDDED_HEAD)
         if device_map is None:
-            device = find_device(device)
-        placement = Placement(device, find_dtype(dtype), device_map, quantization_config)
-        trained = load_head(find_model(name), revision=revision)
-        lmm, lmm_revision = find_lmm(name, trained.config, lmm)
-        adapter = load_lmm(find_model(lmm), placement, lmm_revision)
+            device = resolve_device(device)
+        placement = Placement(device, parse_dtype(dtype), device_map, quantization_config)
+        trained = load_head(resolve_model(name), revision=revision)
+        lmm, lmm_revision = resolve_lmm(name, trained.config, lmm)
+        adapter = load_lmm(resolve_model(lmm), placement, lmm_revision)
         return cls(adapter, trained, model=name, lmm=lmm)
 
     def chat(

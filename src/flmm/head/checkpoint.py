@@ -158,7 +158,7 @@ def check_compatible(config: HeadConfig, adapter: LMMAdapter) -> None:
         )
 
 
-def find_lmm(head: str, config: HeadConfig, lmm: str | None) -> tuple[str, str | None]:
+def resolve_lmm(head: str, config: HeadConfig, lmm: str | None) -> tuple[str, str | None]:
     """Return the name and revision of the LMM for a head; ``lmm`` is the user's choice.
 
     Raises:
@@ -201,7 +201,7 @@ def push_head_to_hub(head: GroundingHead, repo_id: str, private: bool = False) -
     try:
         with tempfile.TemporaryDirectory() as folder:
             save_head(head, folder)
-            card = model_card(head.config)
+            card = build_model_card(head.config)
             (Path(folder) / "README.md").write_text(card, encoding="utf-8")
             url = HfApi().create_repo(repo_id, private=private, exist_ok=True)
             HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
@@ -248,7 +248,7 @@ def _load_weights(head: GroundingHead, path: Path) -> None:
     head.load_state_dict(weights, strict=False)
 
 
-def model_card(config: HeadConfig, results: str = "") -> str:
+def build_model_card(config: HeadConfig, results: str = "") -> str:
     """Return the README of a head's folder or repository; ``results`` is Markdown."""
     base_model = (
         f"base_model: {config.base_model_name_or_path}\n" if config.base_model_name_or_path else ""

@@ -72,7 +72,7 @@ class LMMAdapter(FrozenModel, ABC):
         self.image_processor = image_processor
         self.name = name
         self.revision = revision
-        self.lock = threading.RLock()
+        self.recording_lock = threading.RLock()
         """Held while recording, since the recorder changes the model's configuration."""
         self.picture_features = PictureFeatureCache(model)
 

@@ -99,15 +99,15 @@ class PromptBatch:
     inputs: Mapping[str, Tensor]
     left_padding: tuple[int, ...]
     """The number of padding tokens before each prompt."""
-    features: BaseModelOutputWithPooling | None = None
+    image_features: BaseModelOutputWithPooling | None = None
     """The vision tower's features; None without pictures, or if ``inputs`` has the pixels."""
 
     @property
     def model_inputs(self) -> Mapping[str, object]:
         """The keyword arguments of the model's ``forward`` and ``generate``."""
-        if self.features is None:
+        if self.image_features is None:
             return self.inputs
-        return {**self.inputs, "mm_encoder_outputs": {"image": self.features}}
+        return {**self.inputs, "mm_encoder_outputs": {"image": self.image_features}}
 
     @property
     def image_token_positions(self) -> Tensor:

@@ -51,13 +51,15 @@ class Service:
         self.limits = settings.limits
         self.metrics = Metrics()
         self.picture_reader = PictureReader(settings)
-        predictor = MaskPredictor(grounder.head, max_cached_pictures=settings.together)
+        predictor = MaskPredictor(grounder.head, max_cached_pictures=settings.max_batch_size)
         self.pipeline = Pipeline(
             grounder.adapter, grounder.head, predictor, grounder.model, grounder.lmm
         )
         mask_batcher = MaskBatcher(predictor, self.metrics)
         self.worker_context = WorkerContext(self.pipeline, self.metrics, mask_batcher)
-        self.queue = ModelQueue(self.worker_context, settings.queue, settings.together)
+        self.queue = ModelQueue(
+            self.worker_context, settings.queue_capacity, settings.max_batch_size
+        )
         self._executor = ThreadPoolExecutor(_NUM_EXECUTOR_THREADS, "flmm-reading")
         text_config = grounder.adapter.text_model.config
         longest = getattr(text_config, "max_position_embeddings", self.limits.prompt_tokens)

@@ -32,9 +32,9 @@ class ServerSettings:
     """0 for any free port."""
     api_key: str | None = field(default=None, repr=False)
     """Required from every request except for the page and for health; None requires nothing."""
-    queue: int = 64
+    queue_capacity: int = 64
     """The most requests that are served or wait; one more is refused with status 429."""
-    together: int = 16
+    max_batch_size: int = 16
     """The most requests in a batch."""
     media_domains: tuple[str, ...] = ()
     """Hosts ("example.org", "example.org:8443") that pictures may be fetched from."""

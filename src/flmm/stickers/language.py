@@ -20,7 +20,7 @@ LIST_QUESTIONS = ("List what you see.", "Name everything in the picture.")
 SEGMENT_QUESTION = "Where is {phrase}?"
 
 IN_FRONT_OF, ON, ABSENT = " is in front of", " is on", " is not in the picture"
-SUPERWORDS = (
+MULTIWORD_TOKENS = (
     *(f"{verb} {place}" for verb in ("", " is") for row in PLACES for place in row),
     IN_FRONT_OF, ON, ABSENT,
 )  # fmt: skip

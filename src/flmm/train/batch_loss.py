@@ -79,13 +79,13 @@ def _mask_sums(
     )
     masks = torch.cat([picture.masks for picture in pictures]).to(device).float()
     ignored = torch.cat([picture.ignored_masks for picture in pictures]).to(device).float()
-    decoder = masked_loss(output.mask_logits, masks, ignored)
+    decoder = sum_masked_loss(output.mask_logits, masks, ignored)
     if not head.config.refine:
         return decoder, decoder.new_zeros(())
-    return decoder, masked_loss(output.refined_logits, masks, ignored)
+    return decoder, sum_masked_loss(output.refined_logits, masks, ignored)
 
 
-def masked_loss(logits: Tensor, masks: Tensor, ignored: Tensor) -> Tensor:
+def sum_masked_loss(logits: Tensor, masks: Tensor, ignored: Tensor) -> Tensor:
     """Return the sum over phrases of BCE + Dice, where ignored pixels add nothing.
 
     Args:

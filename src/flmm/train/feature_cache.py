@@ -85,7 +85,7 @@ class CacheKey:
         )
 
 
-def sample_digest(sample: Sample) -> str:
+def digest_sample(sample: Sample) -> str:
     """Return a digest of a picture's path, file size, texts and regions."""
     try:
         size = sample.picture.stat().st_size
@@ -220,7 +220,7 @@ def fill_cache(
         batch = indices[first : first + _BATCH_SIZE]
         for index, picture in zip(batch, dataset.get_or_none(batch), strict=True):
             if picture is not None:
-                pending[sample_digest(dataset.samples[index])] = picture
+                pending[digest_sample(dataset.samples[index])] = picture
         if len(pending) >= _PICTURES_PER_SHARD:
             cache.write_shard(pending)
             pending = {}

@@ -22,7 +22,7 @@ from flmm.progress import ProgressCallback
 from flmm.train.dataset import UncachedDataset
 from flmm.train.map_selection import score_maps, select_best_maps
 from flmm.train.settings import HeadSettings, TrainingSettings
-from flmm.user_input import find_dtype, find_model
+from flmm.user_input import parse_dtype, resolve_model
 
 MAPS_FILE_NAME = "maps.json"
 _MAPS = TypeAdapter(tuple[int, ...])
@@ -34,8 +34,8 @@ def load_frozen_lmm(settings: TrainingSettings, device: torch.device) -> LMMAdap
     Raises:
         InputError: it cannot be found or read.
     """
-    placement = Placement(device, find_dtype(settings.dtype))
-    return load_lmm(find_model(settings.lmm), placement, settings.lmm_revision)
+    placement = Placement(device, parse_dtype(settings.dtype))
+    return load_lmm(resolve_model(settings.lmm), placement, settings.lmm_revision)
 
 
 def build_head(
@@ -58,7 +58,7 @@ def build_head(
         refiner_name_or_path=settings.sam,
         **switches,
     )
-    sam = load_sam(find_model(settings.sam))
+    sam = load_sam(resolve_model(settings.sam))
     torch.manual_seed(settings.seed)
     return GroundingHead(config, sam)
 
@@ -83,7 +83,7 @@ def layer_map_indices(settings: HeadSettings, adapter: LMMAdapter) -> tuple[int,
     )
 
 
-def choose_maps(
+def load_or_select_maps(
     settings: TrainingSettings,
     count: int,
     make_dataset: Callable[[], UncachedDataset],

@@ -14,7 +14,7 @@ from flmm.data.sample import Sample
 from flmm.data.sources import read_sources
 from flmm.distributed import run_on_all_processes
 from flmm.errors import InputError
-from flmm.head.checkpoint import model_card, save_head
+from flmm.head.checkpoint import build_model_card, save_head
 from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
 from flmm.progress import ProgressCallback, no_progress
@@ -23,15 +23,20 @@ from flmm.train.feature_cache import (
     CachedDataset,
     CacheKey,
     FeatureCache,
+    digest_sample,
     fill_cache,
-    sample_digest,
 )
 from flmm.train.fit import MessageCallback, TrainingRun, fit
-from flmm.train.model_setup import build_head, choose_maps, layer_map_indices, load_frozen_lmm
+from flmm.train.model_setup import (
+    build_head,
+    layer_map_indices,
+    load_frozen_lmm,
+    load_or_select_maps,
+)
 from flmm.train.settings import TrainingSettings
 from flmm.train.tracking import check_tracker, track_run
 from flmm.train.validation import ValidationResult, ValidationScores
-from flmm.user_input import find_device
+from flmm.user_input import resolve_device
 
 HEAD_FOLDER = "head"
 
@@ -123,7 +128,7 @@ def _train(
     def save_best(scores: ValidationResult | None, step: int) -> None:
         folder = settings.out / HEAD_FOLDER
         save_head(head, folder)
-        card = model_card(head.config, _results_section(settings, scores, step))
+        card = build_model_card(head.config, _results_section(settings, scores, step))
         write_file_atomically(folder / "README.md", card.encode())
 
     source_sizes = {name: len(source) for name, source in validation.items()}
@@ -146,7 +151,7 @@ def _create_accelerator(settings: TrainingSettings) -> Accelerator:
             f"device is {settings.device!r}; training knows cpu and cuda: choose the GPU with"
             " CUDA_VISIBLE_DEVICES"
         )
-    find_device(settings.device)
+    resolve_device(settings.device)
     try:
         accelerator = Accelerator(
             cpu=settings.device == "cpu",
@@ -191,7 +196,7 @@ def _build_trainable_head(
             extractor = FeatureExtractor(adapter, all_maps_head)
             return UncachedDataset(samples, extractor, settings.protocol, on_message)
 
-        kept_maps = choose_maps(
+        kept_maps = load_or_select_maps(
             settings, settings.head.heads, make_calibration_dataset, accelerator, on_progress
         )
     head = run_on_all_processes(lambda: build_head(settings, adapter, kept_maps))
@@ -222,7 +227,7 @@ def _build_cached_datasets(
     main_cache = run_on_all_processes(lambda: open_cache() if accelerator.is_main_process else None)
     cache = run_on_all_processes(lambda: main_cache or open_cache())
     digests = {
-        name: [sample_digest(sample) for sample in dataset.samples]
+        name: [digest_sample(sample) for sample in dataset.samples]
         for name, dataset in datasets.items()
     }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import in_process
+from command import run_in_process
 from PIL import Image
 from tiny_grounding import save_lmm, save_tiny_head
 
@@ -51,7 +51,7 @@ def read_lines(file: str = "results.jsonl") -> list[Line]:
 def test_each_picture_of_a_folder_has_the_answer_of_chat(
     pictures: Path, head: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ended = in_process(
+    ended = run_in_process(
         ["batch", "pictures", QUESTION, "--overlays", "overlays", *options(head)], capsys
     )
     assert (ended.code, ended.err) == (0, "")
@@ -83,7 +83,7 @@ def test_list_with_questions_and_phrases(head: str, capsys: pytest.CaptureFixtur
     ]
     Path("list.jsonl").write_text("\n".join(map(json.dumps, tasks)) + "\n\n")
     arguments = ["batch", "list.jsonl", QUESTION, *options(head)]
-    ended = in_process([*arguments, "--out", "out.jsonl", "--json"], capsys)
+    ended = run_in_process([*arguments, "--out", "out.jsonl", "--json"], capsys)
     assert (ended.code, ended.err) == (0, "")
     assert json.loads(ended.out) == {"out": "out.jsonl", "pictures": 3, "failed": 0}
     results = read_lines("out.jsonl")
@@ -97,13 +97,13 @@ def test_list_with_questions_and_phrases(head: str, capsys: pytest.CaptureFixtur
 
 def test_interrupted_run_is_resumed(head: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["batch", "pictures", QUESTION, *options(head)]
-    assert in_process(arguments, capsys).code == 0
+    assert run_in_process(arguments, capsys).code == 0
     results, file = read_lines(), Path("results.jsonl")
     content = file.read_bytes()
     first = content.index(b"\n") + 1
     for kept in (first, first + 20, len(content) - 1, len(content)):
         file.write_bytes(content[:kept])
-        ended = in_process(arguments, capsys)
+        ended = run_in_process(arguments, capsys)
         assert (ended.code, ended.err) == (0, "")
         assert [line["task"] for line in read_lines()] == [line["task"] for line in results]
         assert file.read_bytes()[:first] == content[:first]
@@ -113,10 +113,10 @@ def test_interrupted_run_is_resumed(head: str, capsys: pytest.CaptureFixture[str
 def test_results_of_other_tasks_or_models_are_kept(
     head: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert in_process(["batch", "pictures", QUESTION, *options(head)], capsys).code == 0
+    assert run_in_process(["batch", "pictures", QUESTION, *options(head)], capsys).code == 0
     content = Path("results.jsonl").read_bytes()
     for question, model in (("Another?", head), (QUESTION, "embedded:head")):
-        ended = in_process(["batch", "pictures", question, "--model", model], capsys)
+        ended = run_in_process(["batch", "pictures", question, "--model", model], capsys)
         assert ended.code == 2
         assert "line 1, is no result of this work and model; choose another file" in ended.err
     assert Path("results.jsonl").read_bytes() == content
@@ -135,7 +135,7 @@ def test_results_of_other_tasks_or_models_are_kept(
 )
 def test_bad_line_is_named(line: str, part: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("list.jsonl").write_text('{"image": "a.png", "question": "q"}\n' + line)
-    ended = in_process(["batch", "list.jsonl"], capsys)
+    ended = run_in_process(["batch", "list.jsonl"], capsys)
     assert ended.code == 2
     assert part in ended.err
     assert ended.err.count("\n") == 1
@@ -155,7 +155,7 @@ def test_bad_arguments_are_refused(
     arguments: list[str], part: str, head: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("empty/folder").mkdir(parents=True)
-    ended = in_process(["batch", *arguments, "--model", head], capsys)
+    ended = run_in_process(["batch", *arguments, "--model", head], capsys)
     assert ended.code == 2
     assert part in ended.err
     assert ended.err.count("\n") == 1

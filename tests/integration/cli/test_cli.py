@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import Ended, in_new_process, in_process
+from command import CommandResult, run_in_new_process, run_in_process
 from PIL import Image
 from pycocotools import mask as coco
 from tiny_grounding import save_lmm, save_tiny_head
@@ -48,7 +48,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def is_refused(ended: Ended, *parts: str) -> bool:
+def is_refused(ended: CommandResult, *parts: str) -> bool:
     """Exit code 2, nothing on standard output, one line with the remedy on standard error."""
     one_line = ended.err.startswith("flmm: ") and ended.err.count("\n") == 1
     return (ended.code, ended.out) == (2, "") and one_line and all(p in ended.err for p in parts)
@@ -66,7 +66,7 @@ def test_project_installs_this_command() -> None:
 
 def test_help_is_quick_and_names_every_command() -> None:
     begin = time.perf_counter()
-    ended = in_new_process("--help")
+    ended = run_in_new_process("--help")
     print(f"flmm --help: {time.perf_counter() - begin:.2f} s")
     assert (ended.code, ended.err) == (0, "")
     for command in ("chat", "segment", "attend", "think", "models"):
@@ -74,14 +74,14 @@ def test_help_is_quick_and_names_every_command() -> None:
 
 
 def test_without_arguments_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    ended = in_process([], capsys)
+    ended = run_in_process([], capsys)
     assert ended.code == 0
     assert "Usage: flmm" in ended.out
-    assert in_process(["--version"], capsys).out == f"flmm {flmm.__version__}\n"
+    assert run_in_process(["--version"], capsys).out == f"flmm {flmm.__version__}\n"
 
 
 def test_chat_in_a_new_process(models: Models, scene: str) -> None:
-    ended = in_new_process(
+    ended = run_in_new_process(
         "chat", scene, QUESTION, "--model", str(models.head), "--max-new-tokens", "30", "--json"
     )
     assert ended.code == 0, ended.err
@@ -100,7 +100,7 @@ def test_chat_prints_the_answer_and_the_overlay_s_path(
     models: Models, scene: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--model", str(models.head), "--max-new-tokens", "30"]
-    ended = in_process(["chat", scene, QUESTION, *options], capsys)
+    ended = run_in_process(["chat", scene, QUESTION, *options], capsys)
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.endswith("Overlay: scene-flmm.png\n")
     assert "score" in ended.out
@@ -111,26 +111,26 @@ def test_chat_prints_the_answer_and_the_overlay_s_path(
 
 def test_segment(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["segment", scene, "the cat", "grass", "--model", str(models.head)]
-    ended = in_process([*arguments, "--json", "--out", "masks.webp"], capsys)
+    ended = run_in_process([*arguments, "--json", "--out", "masks.webp"], capsys)
     assert ended.code == 0
     content = json.loads(ended.out)
     assert content["text"] == "the cat, grass"
     assert [phrase["text"] for phrase in content["phrases"]] == ["the cat", "grass"]
     assert list_files() == ["masks.webp"]
-    ended = in_process([*arguments, "--no-refine"], capsys)
+    ended = run_in_process([*arguments, "--no-refine"], capsys)
     assert "the cat, grass" in ended.out
 
 
 def test_attend(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["attend", scene, QUESTION, "--answer", "the cat and the dog"]
     arguments += ["--model", str(models.head)]
-    ended = in_process([*arguments, "--word", "dog", "--layer", "1", "--json"], capsys)
+    ended = run_in_process([*arguments, "--word", "dog", "--layer", "1", "--json"], capsys)
     assert (ended.code, ended.err, list_files()) == (0, "", [])
     content = json.loads(ended.out)
     assert (content["text"], content["layer"], content["head"]) == ("the cat and the dog", 1, None)
     assert [(word["text"], word["start"]) for word in content["words"]] == [("dog", 16)]
     assert np.shape(content["words"][0]["map"]) == tuple(content["grid"])
-    ended = in_process(arguments, capsys)
+    ended = run_in_process(arguments, capsys)
     assert ended.out.startswith("the cat and the dog\n")
     assert ended.out.endswith("Figure: scene-flmm.png\n")
     assert list_files() == ["scene-flmm.png"]
@@ -139,7 +139,7 @@ def test_attend(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) 
 def test_think(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -> None:
     question = "What is on the grass?"
     arguments = ["think", scene, question, "--model", str(models.head), "--max-new-tokens", "20"]
-    ended = in_process([*arguments, "--locate", "question", "--crop", "mask", "--json"], capsys)
+    ended = run_in_process([*arguments, "--locate", "question", "--crop", "mask", "--json"], capsys)
     assert (ended.code, ended.err, list_files()) == (0, "", [])
     content = json.loads(ended.out)
     assert (content["question"], content["locate"], content["crop"]) == (
@@ -147,18 +147,18 @@ def test_think(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -
     )  # fmt: skip
     assert content["first"]["text"] == question
     assert content["located"] in content["first"]["phrases"]
-    ended = in_process([*arguments, "--out", "thought.png"], capsys)
+    ended = run_in_process([*arguments, "--out", "thought.png"], capsys)
     assert (ended.code, ended.err, list_files()) == (0, "", ["thought.png"])
     for line in ("Before: ", "Located: ", "After: ", "Figure: thought.png"):
         assert f"\n{line}" in f"\n{ended.out}"
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
-    ended = in_process(["models"], capsys)
+    ended = run_in_process(["models"], capsys)
     assert ended.code == 0
     assert max(map(len, ended.out.splitlines())) <= 80
     assert "thisisiron/Ovis2-1B-hf" in ended.out
-    content = json.loads(in_process(["models", "--json"], capsys).out)
+    content = json.loads(run_in_process(["models", "--json"], capsys).out)
     by_type = {family["model_types"][0]: family for family in content["families"]}
     assert by_type["llava"]["adapter"] == "LlavaAdapter"
     assert "end to end" in by_type["llava"]["verified"]
@@ -189,7 +189,7 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_usage_is_refused(
     arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert is_refused(in_process(arguments, capsys), part)
+    assert is_refused(run_in_process(arguments, capsys), part)
     assert list_files() == []
 
 
@@ -221,7 +221,7 @@ def test_bad_value_is_refused(
 ) -> None:
     command, first, *rest = arguments
     full = [command, scene, first, "--model", str(models.head), *rest]
-    ended = in_process(full, capsys)
+    ended = run_in_process(full, capsys)
     assert is_refused(ended, "nobody/no-lmm" if part == "was it" else part), ended
     assert list_files() == []
 
@@ -231,14 +231,16 @@ def test_unknown_or_incompatible_model_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     chat = ["chat", scene, QUESTION]
-    assert is_refused(in_process([*chat, "--model", "nobody/no-head"], capsys), "nobody/no-head")
-    assert is_refused(in_process([*chat, "--model", "/no/folder"], capsys), "/no/folder")
-    assert is_refused(in_process([*chat, "--model", str(models.lmm)], capsys), "config.json")
+    assert is_refused(
+        run_in_process([*chat, "--model", "nobody/no-head"], capsys), "nobody/no-head"
+    )
+    assert is_refused(run_in_process([*chat, "--model", "/no/folder"], capsys), "/no/folder")
+    assert is_refused(run_in_process([*chat, "--model", str(models.lmm)], capsys), "config.json")
     other = save_tiny_head(tmp_path_factory.mktemp("other"), str(models.lmm), layers=5)
-    assert is_refused(in_process([*chat, "--model", str(other)], capsys), "5 layers")
+    assert is_refused(run_in_process([*chat, "--model", str(other)], capsys), "5 layers")
     molmo = tmp_path_factory.mktemp("molmo")
     (molmo / "config.json").write_text('{"model_type": "molmo2"}')
-    ended = in_process([*chat, "--lmm", str(molmo)], capsys)
+    ended = run_in_process([*chat, "--lmm", str(molmo)], capsys)
     assert is_refused(ended, str(molmo), "only for torchvision, which is not installed")
     assert list_files() == []
 
@@ -248,7 +250,7 @@ def test_picture_is_never_overwritten(
 ) -> None:
     before = Path(scene).read_bytes()
     arguments = ["chat", scene, QUESTION, "--model", str(models.head), "--out", scene]
-    assert is_refused(in_process(arguments, capsys), "is the picture itself")
+    assert is_refused(run_in_process(arguments, capsys), "is the picture itself")
     assert Path(scene).read_bytes() == before
 
 
@@ -263,18 +265,18 @@ def test_failed_write_leaves_no_file(
 
     monkeypatch.setattr("flmm.atomic_write.os.replace", fail)
     arguments = ["segment", scene, "a cat", "--model", str(models.head)]
-    assert is_refused(in_process(arguments, capsys), "No space left on device")
+    assert is_refused(run_in_process(arguments, capsys), "No space left on device")
     assert list_files() == []
 
 
 def test_damaged_pictures_are_refused_in_a_new_process(scene: str, tmp_path: Path) -> None:
     short = tmp_path / "short.png"
     short.write_bytes(Path(scene).read_bytes()[:2000])
-    assert is_refused(in_new_process("chat", str(short), QUESTION), "short.png' is damaged")
+    assert is_refused(run_in_new_process("chat", str(short), QUESTION), "short.png' is damaged")
     short.write_bytes(b"")
-    assert is_refused(in_new_process("segment", str(short), "cat"), "is empty (0 bytes)")
+    assert is_refused(run_in_new_process("segment", str(short), "cat"), "is empty (0 bytes)")
     short.write_bytes(b"hello")
-    assert is_refused(in_new_process("chat", str(short), QUESTION), "is not a picture")
+    assert is_refused(run_in_new_process("chat", str(short), QUESTION), "is not a picture")
 
 
 def test_internal_error_exits_with_1(scene: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import in_process
+from command import run_in_process
 from PIL import Image
 from torch import nn
 
@@ -214,7 +214,7 @@ def test_evaluate_command_measures_all_given_settings(
     quick = partial(measure, calibration_scenes=1)
     monkeypatch.setattr("flmm.embedded.evaluate.measure", quick)
     options = ["--model", str(built / "embedded"), "--scenes", "1", "--processes", "1", "--json"]
-    ended = in_process(
+    ended = run_in_process(
         ["stickers", "evaluate", *options, "--artwork", str(STICKER_FOLDER), "--larger"], capsys
     )
     assert ended.code == 0, ended.err
@@ -222,7 +222,7 @@ def test_evaluate_command_measures_all_given_settings(
     assert own["references"] == same["references"]
     assert larger["name"] == "2x larger scenes"
     assert "flmm: 1 of 1: choosing thresholds" in ended.err
-    ended = in_process(["stickers", "evaluate", *options, "--photographs", str(built)], capsys)
+    ended = run_in_process(["stickers", "evaluate", *options, "--photographs", str(built)], capsys)
     assert ended.code == 2
     assert "has no .jpg or .png file" in ended.err
     assert ended.err.count("\n") == 1

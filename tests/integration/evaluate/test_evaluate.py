@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from accelerate import PartialState
-from command import in_two_processes
-from evaluation_world import PICTURES, World, command, make_world, measure, same_results
+from command import run_in_two_processes
+from evaluation_world import PICTURES, EvaluationSetup, command, make_setup, measure, same_results
 from torch import nn
 
 from flmm.cli.main import run as run_command
@@ -26,12 +26,12 @@ from flmm.grounding.grounder import Grounder
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
+def world(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSetup:
+    return make_setup(tmp_path_factory.mktemp("world"))
 
 
 def test_the_command_prints_the_table_and_prints_it_again(
-    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: EvaluationSetup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     first = command(world.arguments(out), capsys)
@@ -48,7 +48,7 @@ def test_the_command_prints_the_table_and_prints_it_again(
 
 
 def test_a_yaml_file_names_the_benchmark(
-    world: World,
+    world: EvaluationSetup,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -81,7 +81,7 @@ run(sys.argv[1:])
 
 
 def test_a_killed_run_continues_where_it_stopped(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: EvaluationSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     arguments = world.arguments(out)
@@ -115,9 +115,9 @@ def test_a_killed_run_continues_where_it_stopped(
     assert len(list((out / "parts").iterdir())) == 3
 
 
-def test_two_processes_give_the_table_of_one(world: World, tmp_path: Path) -> None:
+def test_two_processes_give_the_table_of_one(world: EvaluationSetup, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first, second = in_two_processes(*world.arguments(out))
+    first, second = run_in_two_processes(*world.arguments(out))
     assert (first.code, second.code) == (0, 0)
     assert second.out == ""
     assert json.loads(first.out)["tables"] == build_report(world.out).to_dict()["tables"]
@@ -134,14 +134,20 @@ run()
 """
 
 
-def test_both_processes_report_that_one_cannot_write(world: World, tmp_path: Path) -> None:
-    both = in_two_processes(*world.arguments(tmp_path / "out"), code=SECOND_PROCESS_CANNOT_WRITE)
+def test_both_processes_report_that_one_cannot_write(
+    world: EvaluationSetup, tmp_path: Path
+) -> None:
+    both = run_in_two_processes(
+        *world.arguments(tmp_path / "out"), code=SECOND_PROCESS_CANNOT_WRITE
+    )
     for process in both:
         assert (process.code, process.out) == (2, "")
         assert "000001.parquet' (File too large)" in process.err.splitlines()[-1]
 
 
-def test_unreadable_pictures_are_reported_and_counted(world: World, tmp_path: Path) -> None:
+def test_unreadable_pictures_are_reported_and_counted(
+    world: EvaluationSetup, tmp_path: Path
+) -> None:
     samples = world.samples[:9]
     samples[1] = replace(samples[1], picture=tmp_path / "gone.jpg")
     truncated = tmp_path / "short.jpg"
@@ -159,7 +165,7 @@ def test_unreadable_pictures_are_reported_and_counted(world: World, tmp_path: Pa
         measure(world.grounder, samples[1:3], tmp_path / "nothing", on_message=messages.append)
 
 
-def test_a_damaged_part_is_measured_again(world: World, tmp_path: Path) -> None:
+def test_a_damaged_part_is_measured_again(world: EvaluationSetup, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(world.out, out)
     content = part_file(out, 1).read_bytes()
@@ -174,7 +180,7 @@ def test_a_damaged_part_is_measured_again(world: World, tmp_path: Path) -> None:
     assert same_results(out, world.out)
 
 
-def test_another_run_is_refused(world: World, tmp_path: Path) -> None:
+def test_another_run_is_refused(world: EvaluationSetup, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(world.out, out)
     message = "its {} is .*; choose another --out"

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from evaluation_world import World, command, make_world, mask_of, measure
+from evaluation_world import EvaluationSetup, command, make_setup, mask_of, measure
 from pycocotools import mask as coco
 
 from flmm.data.exchanges import ReferringProtocol
@@ -33,11 +33,11 @@ from flmm.stickers.dataset import EVALUATION_SEED
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
+def world(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSetup:
+    return make_setup(tmp_path_factory.mktemp("world"))
 
 
-def test_rows_agree_with_segment(world: World, tmp_path: Path) -> None:
+def test_rows_agree_with_segment(world: EvaluationSetup, tmp_path: Path) -> None:
     data = write_refcoco(tmp_path / "refcoco")
     samples = read_refcoco(data.folder, data.pictures, "testA", "unc")
     report = measure(
@@ -71,7 +71,7 @@ def test_rows_agree_with_segment(world: World, tmp_path: Path) -> None:
     )
 
 
-def test_both_protocols_are_labelled_and_differ(world: World, tmp_path: Path) -> None:
+def test_both_protocols_are_labelled_and_differ(world: EvaluationSetup, tmp_path: Path) -> None:
     data = write_refcoco(tmp_path / "refcoco")
     samples = read_refcoco(data.folder, data.pictures, "testA", "unc")
     reports = [
@@ -88,7 +88,7 @@ def test_both_protocols_are_labelled_and_differ(world: World, tmp_path: Path) ->
     assert any(differs)
 
 
-def test_narratives_are_split_by_kind_and_number(world: World, tmp_path: Path) -> None:
+def test_narratives_are_split_by_kind_and_number(world: EvaluationSetup, tmp_path: Path) -> None:
     data = write_panoptic_narratives(tmp_path / "png", first_scene=3)
     samples = read_panoptic_narratives(data.folder, data.pictures, "val")
     report = measure(world.grounder, samples, tmp_path / "out")
@@ -114,7 +114,7 @@ def test_narratives_are_split_by_kind_and_number(world: World, tmp_path: Path) -
     assert selector.rows[0].scores["F1"] == pytest.approx(200 * hits / (chosen + wanted))
 
 
-def test_reasoning_scores_leave_out_ignored_pixels(world: World, tmp_path: Path) -> None:
+def test_reasoning_scores_leave_out_ignored_pixels(world: EvaluationSetup, tmp_path: Path) -> None:
     samples = read_reason_seg(write_reason_seg(tmp_path / "reason").folder)
     report = measure(world.grounder, samples, tmp_path / "out", scoring=Scoring.REASON_SEG)
     rows = read_rows(tmp_path / "out", PhraseRow)
@@ -136,7 +136,7 @@ def test_reasoning_scores_leave_out_ignored_pixels(world: World, tmp_path: Path)
     assert {row.name for row in table.rows} >= {"refined, long (questions)"}
 
 
-def test_questions_of_visual_chain_of_thought(world: World, tmp_path: Path) -> None:
+def test_questions_of_visual_chain_of_thought(world: EvaluationSetup, tmp_path: Path) -> None:
     data = write_viscot(tmp_path / "viscot")
     samples = read_viscot(next(data.folder.rglob("*.json")), data.pictures)
     report = measure(world.grounder, samples, tmp_path / "out")
@@ -148,7 +148,7 @@ def test_questions_of_visual_chain_of_thought(world: World, tmp_path: Path) -> N
     assert np.isnan(table.rows[0].scores["box@0.5"])
 
 
-def test_conversation_rows_are_generated_captions(world: World, tmp_path: Path) -> None:
+def test_conversation_rows_are_generated_captions(world: EvaluationSetup, tmp_path: Path) -> None:
     data = write_grounded_conversations(tmp_path / "gcg", 1)
     samples = read_grounded_conversations(next(data.folder.rglob("*.json")), data.pictures)
     report = measure(world.grounder, samples, tmp_path / "out", scoring=Scoring.CONVERSATION)
@@ -188,7 +188,7 @@ class Page(HTMLParser):
             self.tags.append("")
 
 
-def test_the_page_of_worst_phrases_is_one_file(world: World, tmp_path: Path) -> None:
+def test_the_page_of_worst_phrases_is_one_file(world: EvaluationSetup, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(world.out, out)
     table = pq.read_table(out / "results.parquet")

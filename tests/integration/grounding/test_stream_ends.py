@@ -71,7 +71,9 @@ def check_nothing_is_left(grounder: Grounder) -> Iterator[None]:
     assert count_hooks(adapter) == before
     assert adapter.text_model.config._attn_implementation == "sdpa"
     free: list[bool] = []
-    other = threading.Thread(target=lambda: free.append(adapter.lock.acquire(blocking=False)))
+    other = threading.Thread(
+        target=lambda: free.append(adapter.recording_lock.acquire(blocking=False))
+    )
     other.start()
     other.join()
     assert free == [True]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import in_process
+from command import run_in_process
 from PIL import Image
 
 from flmm.data.fixtures import write_plain
@@ -29,7 +29,7 @@ def test_all_claims(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     monkeypatch.setattr("flmm.report.ablations.small_heads.VARIANTS", variants)
     monkeypatch.setattr("flmm.report.ablations.small_heads.EPOCHS", 1)
     monkeypatch.setattr("flmm.report.segmentation_token.measurement.STEPS", 1)
-    ended = in_process(["report", *SMALL_SIZES], capsys)
+    ended = run_in_process(["report", *SMALL_SIZES], capsys)
     assert ended.code == 0, ended.err
     assert ended.out == "docs/report.md\n"
     page = Path("docs/report.md").read_text()
@@ -72,7 +72,7 @@ def test_all_claims(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     # Existing results are not measured again, and the files stay the same.
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     monkeypatch.setattr("flmm.report.claim.Claim._load_results", _load_or_fail())
-    assert in_process(["report", "where", "conversation", *SMALL_SIZES], capsys).code == 0
+    assert run_in_process(["report", "where", "conversation", *SMALL_SIZES], capsys).code == 0
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
@@ -94,14 +94,14 @@ def test_data_source_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
     write_plain(Path("plain"), 6)
     Path("mine.yaml").write_text("{kind: plain, name: mine, file: plain/texts.jsonl}\n")
     options = ["--data", "mine.yaml", *SMALL_SIZES, "--out", "mine"]
-    ended = in_process(["report", "where", "ground", *options], capsys)
+    ended = run_in_process(["report", "where", "ground", *options], capsys)
     assert ended.code == 0, ended.err
     assert json.loads(Path("mine/where.json").read_text())["made for"]["data"] == "mine"
     assert "Where grounding lives" in Path("mine.md").read_text()
 
 
 def test_missing_data_file_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    ended = in_process(["report", "where", "--data", "missing.yaml"], capsys)
+    ended = run_in_process(["report", "where", "--data", "missing.yaml"], capsys)
     assert ended.code == 2
     assert "missing.yaml" in ended.err
     assert ended.err.count("\n") == 1

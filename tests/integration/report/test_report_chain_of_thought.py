@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command import in_process
+from command import run_in_process
 from PIL import Image
 from tiny_grounding import tiny_head
 from torch import nn
@@ -90,7 +90,7 @@ def test_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     sizes = ("--scenes", "2", "--calibration", "1", "--training", "1", "--device", "cpu")
-    ended = in_process(["report", "chain-of-thought", *sizes, "--out", "made"], capsys)
+    ended = run_in_process(["report", "chain-of-thought", *sizes, "--out", "made"], capsys)
     assert ended.code == 0, ended.err
     page = Path("made.md").read_text()
     for name in ("chain-of-thought", "chain-of-thought-examples"):
@@ -264,7 +264,7 @@ def other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_other_data_are_refused_first(other_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ("--calibration", "2", "--training", "2", "--device", "cpu")
     named = ["report", "conversation", "chain-of-thought", "--data", str(other_data), *sizes]
-    ended = in_process(named, capsys)
+    ended = run_in_process(named, capsys)
     assert ended.code == 2
     assert "data 'mine' have no numbers on tags" in ended.err.splitlines()[-1]
     assert not Path("docs/report/conversation.json").exists()

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import in_process
+from command import run_in_process
 from PIL import Image
 from tiny_grounding import save_lmm, save_tiny_head
 from torch import nn
 
 from flmm.data.fixtures import write_plain
-from flmm.embedded.evaluate_words import compute_word_scores, count_words
+from flmm.embedded.evaluate_text import compute_text_scores, count_text_results
 from flmm.embedded.recipe.lmm_architecture import END_TOKEN, find_token_id
 from flmm.embedded.recipe.packing import answer_loss
 from flmm.errors import InputError
@@ -67,7 +67,7 @@ def test_copies_are_measured_beside_the_frozen_model(
     grounder: Grounder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flmm.report.segmentation_token.measurement.STEPS", 1)
-    ended = in_process(["report", "segmentation-token", *SMALL_SIZES], capsys)
+    ended = run_in_process(["report", "segmentation-token", *SMALL_SIZES], capsys)
     assert ended.code == 0, ended.err
     assert ended.out == "docs/report.md\n"
     folder = Path("docs/report")
@@ -91,10 +91,10 @@ def test_copies_are_measured_beside_the_frozen_model(
     for copy in rows[1:]:
         assert copy["stuff"]["mean_iou"]["value"] < rows[0]["stuff"]["mean_iou"]["value"]
     assert {share["value"] for share in rows[0]["talk"]["token"].values()} == {0}
-    words = compute_word_scores(
+    words = compute_text_scores(
         sum(
             (
-                count_words(
+                count_text_results(
                     grounder.adapter,
                     grounder.head,
                     draw(generate_scene(seed)),
@@ -222,13 +222,13 @@ def test_data_without_scenes_are_refused(
     write_plain(Path("plain"), 6)
     Path("mine.yaml").write_text("{kind: plain, name: mine, file: plain/texts.jsonl}\n")
     options = ["--data", "mine.yaml", *SMALL_SIZES, "--out", "mine"]
-    ended = in_process(["report", "segmentation-token", *options], capsys)
+    ended = run_in_process(["report", "segmentation-token", *options], capsys)
     assert ended.code == 2
     assert "data 'mine' have no scenes" in ended.err
     assert ended.err.count("\n") == 1
     # Without claims on the command line, those that do not suit the data are left out.
     monkeypatch.setattr("flmm.cli.report.ClaimName", StrEnum("All", {"ONE": "segmentation-token"}))
-    ended = in_process(["report", *options], capsys)
+    ended = run_in_process(["report", *options], capsys)
     assert ended.code == 0, ended.err
     assert "segmentation-token: left out (data 'mine' have no scenes" in ended.err
     assert not list(Path("mine").glob("*"))
@@ -238,7 +238,7 @@ def test_training_scenes_are_refused(capsys: pytest.CaptureFixture[str]) -> None
     Path("mine.yaml").write_text(
         "{kind: stickers, name: mine, folder: scenes, scenes: 6, first_scene: 7}\n"
     )
-    ended = in_process(
+    ended = run_in_process(
         ["report", "segmentation-token", "--data", "mine.yaml", *SMALL_SIZES], capsys
     )
     assert ended.code == 2

@@ -79,7 +79,7 @@ def browser() -> Iterator[Browser]:
 def address(browser: Browser, lm_head: FixedAnswerHead) -> Iterator[str]:
     del browser
     settings = ServerSettings(
-        port=0, api_key=KEY, queue=1, limits=Limits(pixels=200_000, body_seconds=60)
+        port=0, api_key=KEY, queue_capacity=1, limits=Limits(pixels=200_000, body_seconds=60)
     )
     with run_server(build_grounder(lm_head), settings) as address:
         yield address

@@ -40,7 +40,9 @@ def grounder() -> Grounder:
 
 @pytest.fixture
 def address(grounder: Grounder) -> Iterator[str]:
-    settings = ServerSettings(port=0, queue=4, together=2, limits=Limits(answer_tokens=LONG))
+    settings = ServerSettings(
+        port=0, queue_capacity=4, max_batch_size=2, limits=Limits(answer_tokens=LONG)
+    )
     with run_server(grounder, settings) as address:
         yield address
 
@@ -75,7 +77,7 @@ def ask(address: str, body: dict[str, object]) -> httpx.Response:
 
 def test_full_queue_refuses_with_retry_after(address: str) -> None:
     with ThreadPoolExecutor(4) as pool:
-        admitted = [pool.submit(ask, address, chat(60, stop=["never"])) for _ in range(4)]
+        admitted = [pool.submit(ask, address, chat(400, stop=["never"])) for _ in range(4)]
         wait_until(lambda: served(address) == 4, 5)
         refused = ask(address, chat(1))
         assert error_of(refused) == (429, "busy")
@@ -121,7 +123,7 @@ def test_disconnect_in_the_queue_frees_the_slot(address: str) -> None:
 
 def test_batched_answers_equal_those_alone(grounder: Grounder) -> None:
     questions = [f"what is {number} of?" for number in range(6)]
-    settings = ServerSettings(port=0, together=6)
+    settings = ServerSettings(port=0, max_batch_size=6)
     # Some have one geometry, so that their masks are predicted in one pass.
     pictures = [noise(40 + number // 4, 50, seed=number) for number in range(6)]
     expected = [

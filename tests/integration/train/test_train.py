@@ -12,7 +12,7 @@ import torch
 from data_formats import FORMATS, Format
 from PIL import Image
 from safetensors.torch import load_file
-from training_place import ONE_THREAD, TrainingWorkspace, make_workspace, max_difference, train
+from training_workspace import ONE_THREAD, TrainingWorkspace, make_workspace, max_difference, train
 
 import flmm
 from flmm.head.checkpoint import load_head

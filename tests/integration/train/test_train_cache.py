@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from training_place import (
+from training_workspace import (
     ONE_THREAD,
     TrainingWorkspace,
     error_line,

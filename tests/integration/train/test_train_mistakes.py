@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from command import in_process
-from training_place import TrainingWorkspace, error_line, make_workspace, train
+from command import run_in_process
+from training_workspace import TrainingWorkspace, error_line, make_workspace, train
 
 ENTRY = {"kind": "plain", "name": "x", "file": "data/texts.jsonl"}
 
@@ -111,6 +111,6 @@ def test_missing_packages_are_named(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flmm.cli.options.find_spec", lambda _name: None)
-    message = error_line(in_process(command.split(), capsys))
+    message = error_line(run_in_process(command.split(), capsys))
     assert "this needs accelerate" in message
     assert "pip install 'flmm[train]'" in message

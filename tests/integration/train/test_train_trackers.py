@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from command import in_new_process
+from command import run_in_new_process
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from training_place import TrainingWorkspace, error_line, make_workspace, train
+from training_workspace import TrainingWorkspace, error_line, make_workspace, train
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_tracker_that_fails_to_start_ends_the_run(
 ) -> None:
     install(tmp_path, "wandb", "def init(**_): raise SystemError('no key\\nis configured')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"), prepend=":")
-    ended = in_new_process("train", str(workspace.write_settings()), "--tracker", "wandb")
+    ended = run_in_new_process("train", str(workspace.write_settings()), "--tracker", "wandb")
     assert "tracker 'wandb' does not start (no key); mend that" in error_line(ended)
 
 
@@ -105,13 +105,13 @@ def test_trackers_print_to_stderr_and_a_rerun_resumes_their_run(
     install(tmp_path, "trackio", PRINTING_TRACKER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"), prepend=":")
     settings = workspace.write_settings(epochs=1)
-    ended = in_new_process("train", str(settings), "--tracker", "trackio", "--json")
+    ended = run_in_new_process("train", str(settings), "--tracker", "trackio", "--json")
     assert ended.code == 0, ended.err
     assert json.loads(ended.out)["steps"] == 2
     assert ended.err.count("logging") == 3
     assert "finishing" in ended.err
     # A second call resumes the same run.
-    again = in_new_process("train", str(settings), "--tracker", "trackio", "--json")
+    again = run_in_new_process("train", str(settings), "--tracker", "trackio", "--json")
     (start_line,) = (line for line in ended.err.splitlines() if line.startswith("beginning"))
     assert start_line.endswith(" allow")
     assert start_line in again.err.splitlines()
@@ -128,7 +128,7 @@ def test_installed_trackers_save_one_resumable_run(
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.chdir(tmp_path)
     settings = workspace.write_settings(epochs=1)
-    ended = in_new_process("train", str(settings), "--tracker", tracker, "--json")
+    ended = run_in_new_process("train", str(settings), "--tracker", tracker, "--json")
     assert ended.code == 0, ended.err
     assert json.loads(ended.out)["steps"] == 2
     patterns = {"wandb": "run/wandb/offline-run-*/*.wandb", "trackio": "trackio/flmm.db"}
@@ -136,7 +136,7 @@ def test_installed_trackers_save_one_resumable_run(
     assert not (tmp_path / "wandb").exists()
     # A second call resumes the same run.
     run_id = (tmp_path / "run" / "tracker-run").read_text()
-    again = in_new_process("train", str(settings), "--tracker", tracker, "--json")
+    again = run_in_new_process("train", str(settings), "--tracker", tracker, "--json")
     assert again.code == 0, again.err
     run_patterns = {
         "wandb": f"run/wandb/offline-run-*-{run_id}/*.wandb",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-from flmm.answers.answer import OUTPUT_FORMATS, Answer, Phrase, check_destination
+from flmm.answers.answer import OUTPUT_FORMATS, Answer, Phrase, check_output_path
 from flmm.answers.json_types import CocoRLE
 from flmm.errors import InputError
 
@@ -120,7 +120,7 @@ def test_bad_path_is_refused(answer: Answer, tmp_path: Path, name: str, message:
 def test_unwritable_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match="is not writable; choose another"):
-        check_destination(tmp_path / "overlay.png")
+        check_output_path(tmp_path / "overlay.png")
 
 
 def test_failed_save_keeps_the_old_file(

@@ -16,10 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from flmm.attention.attention_rows import (
     apply_sliding_window,
     compute_attention_rows,
+    compute_visible_keys,
     dequantize_rows,
     gather_rows,
     quantize_rows,
-    visible_keys,
 )
 from flmm.attention.recorder import AttentionRecorder, record
 from flmm.attention.tracing import trace_generation, trace_text, trace_texts
@@ -66,7 +66,7 @@ def test_rows_are_those_of_the_whole_matrix(form: str) -> None:
     causal = torch.ones(Q, Q).tril().bool() & unpadded[:, None, :]
     additive = torch.zeros(B, Q, Q).masked_fill(~causal, -torch.inf)
     masks = {"bool": causal[:, None], "float": additive[:, None], "none": None, "padding": unpadded}
-    visible = visible_keys(masks[form], positions, Q, key)
+    visible = compute_visible_keys(masks[form], positions, Q, key)
     rows = compute_attention_rows(gather_rows(query, positions, 2), key, visible, 0.3, columns)
     expected = slow_rows(query, key, additive, positions, columns)
     torch.testing.assert_close(rows, expected, rtol=0, atol=1e-6)

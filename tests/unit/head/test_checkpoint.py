@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_head import CONFIG, PADDED, inputs, tiny_head, tiny_sam
+from tiny_head import CONFIG, PADDED, head_inputs, tiny_head, tiny_sam
 
 from flmm.errors import InputError
 from flmm.head.checkpoint import check_compatible, load_head, push_head_to_hub, save_head
@@ -36,7 +36,7 @@ def test_loaded_head_equals_the_saved_one(tmp_path: Path) -> None:
     loaded = load_head(tmp_path, sam)
     assert loaded.config == head.config
     assert not loaded.training
-    given = inputs(head, PADDED)
+    given = head_inputs(head, PADDED)
     for before, after in zip(
         vars(head(given.attention, given.hidden_states, PADDED, given.image_embeddings)).values(),
         vars(loaded(given.attention, given.hidden_states, PADDED, given.image_embeddings)).values(),

@@ -4,7 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_head import CONFIG, CROPPED, PADDED, SQUARE, Inputs, inputs, picture, tiny_head, tiny_sam
+from tiny_head import (
+    CONFIG,
+    CROPPED,
+    PADDED,
+    SQUARE,
+    HeadInputs,
+    head_inputs,
+    random_picture,
+    tiny_head,
+    tiny_sam,
+)
 
 import flmm
 from flmm.attention.merge import merge_token_maps
@@ -14,7 +24,7 @@ from flmm.train.losses import mask_loss
 from flmm.types import ImageGeometry
 
 
-def run(head: GroundingHead, given: Inputs, geometry: ImageGeometry = SQUARE) -> HeadOutput:
+def run(head: GroundingHead, given: HeadInputs, geometry: ImageGeometry = SQUARE) -> HeadOutput:
     output: HeadOutput = head(
         given.attention, given.hidden_states, geometry, given.image_embeddings
     )
@@ -26,19 +36,19 @@ def run(head: GroundingHead, given: Inputs, geometry: ImageGeometry = SQUARE) ->
 )
 def test_output_shapes(geometry: ImageGeometry, decoded: tuple[int, int]) -> None:
     head = tiny_head()
-    output = run(head, inputs(head, geometry), geometry)
+    output = run(head, head_inputs(head, geometry), geometry)
     assert output.mask_logits.shape == (4, *decoded)
     assert output.refined_logits.shape == (4, *geometry.picture)
 
 
 def test_phrases_in_one_batch_equal_single_phrases() -> None:
     head = tiny_head()
-    given = inputs(head)
+    given = head_inputs(head)
     together = run(head, given)
     for phrase in range(4):
         alone = run(
             head,
-            Inputs(
+            HeadInputs(
                 given.attention[[phrase]], [given.hidden_states[phrase]], given.image_embeddings
             ),
         )
@@ -51,7 +61,7 @@ def test_phrases_in_one_batch_equal_single_phrases() -> None:
 @pytest.mark.parametrize("switch", ["use_mask", "use_box", "use_text"])
 def test_each_prompt_changes_the_refined_mask_only(switch: str) -> None:
     with_all, without = tiny_head(), tiny_head(**{switch: False})
-    given = inputs(with_all)
+    given = head_inputs(with_all)
     before, after = run(with_all, given), run(without, given)
     assert torch.equal(before.mask_logits, after.mask_logits)
     assert (before.refined_logits - after.refined_logits).abs().max() > 1e-3
@@ -59,7 +69,7 @@ def test_each_prompt_changes_the_refined_mask_only(switch: str) -> None:
 
 def test_text_prompt_is_the_layer_weighted_sum_of_hidden_states() -> None:
     head = tiny_head()
-    states = inputs(head).hidden_states
+    states = head_inputs(head).hidden_states
     weights = head.layer_weights.exp() / head.layer_weights.exp().sum()
     for prompt, state in zip(head.text_prompts(states), states, strict=True):
         for token in range(state.shape[1]):
@@ -70,14 +80,14 @@ def test_text_prompt_is_the_layer_weighted_sum_of_hidden_states() -> None:
 def test_training_step_changes_only_trainable_weights() -> None:
     head = tiny_head()
     geometry = PADDED
-    given = inputs(head, geometry)
+    given = head_inputs(head, geometry)
     before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in head.parameters() if p.requires_grad], lr=1e-2)
     output = head(
         given.attention,
         given.hidden_states,
         geometry,
-        head.refiner.encode(picture(32, 48), picture(32, 48, seed=1)),
+        head.refiner.encode(random_picture(32, 48), random_picture(32, 48, seed=1)),
         torch.tensor([0, 1, 1, 0]),
         resolution="low",
     )
@@ -101,7 +111,7 @@ def test_training_step_changes_only_trainable_weights() -> None:
 
 def test_bfloat16_autocast_is_close_to_float32() -> None:
     head = tiny_head()
-    given = inputs(head)
+    given = head_inputs(head)
     exact = run(head, given).mask_logits
     with torch.autocast("cpu", torch.bfloat16):
         output = run(head, given)
@@ -111,7 +121,7 @@ def test_bfloat16_autocast_is_close_to_float32() -> None:
 
 def test_whole_head_runs_in_bfloat16() -> None:
     head = tiny_head().to(torch.bfloat16)
-    assert run(head, inputs(head)).refined_logits.isfinite().all()
+    assert run(head, head_inputs(head)).refined_logits.isfinite().all()
 
 
 def test_selector_scores_every_token() -> None:
@@ -123,7 +133,7 @@ def test_selector_scores_every_token() -> None:
 
 def test_wrong_inputs_raise_input_error() -> None:
     head = tiny_head()
-    given = inputs(head)
+    given = head_inputs(head)
     with pytest.raises(InputError, match=r"4 phrases.*3"):
         run(head, replace(given, hidden_states=given.hidden_states[:3]))
     with pytest.raises(InputError, match="at least one"):

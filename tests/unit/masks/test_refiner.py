@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny_head import CROPPED, PADDED, SQUARE, picture, tiny_sam
+from tiny_head import CROPPED, PADDED, SQUARE, random_picture, tiny_sam
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,21 +36,21 @@ def test_picture_is_resized_normalised_and_padded(refiner: MaskRefiner) -> None:
 
 
 def test_pictures_of_any_size_are_encoded_together(refiner: MaskRefiner) -> None:
-    first, second = picture(32, 48), picture(40, 20, seed=1)
+    first, second = random_picture(32, 48), random_picture(40, 20, seed=1)
     together = refiner.encode(first, second)
     assert together.shape == (2, 16, 8, 8)
     torch.testing.assert_close(together[1:], refiner.encode(second), atol=1e-4, rtol=1e-4)
 
 
 def test_embeddings_require_no_gradient(refiner: MaskRefiner) -> None:
-    assert not refiner.encode(picture(32, 48)).requires_grad
+    assert not refiner.encode(random_picture(32, 48)).requires_grad
 
 
 def test_wrong_pictures_raise_input_error(refiner: MaskRefiner) -> None:
     with pytest.raises(InputError, match="float64"):
-        refiner.encode(picture(32, 48).astype(np.float64))
+        refiner.encode(random_picture(32, 48).astype(np.float64))
     with pytest.raises(InputError, match=r"\(32, 48\)"):
-        refiner.encode(picture(32, 48)[..., 0])
+        refiner.encode(random_picture(32, 48)[..., 0])
     with pytest.raises(InputError, match="at least one"):
         refiner.encode()
 
@@ -67,7 +67,7 @@ def test_phrases_of_mixed_length_come_back_in_order(
 ) -> None:
     # A square picture has no border, the value of which depends on all of a picture's phrases.
     logits = torch.randn(4, 16, 16)
-    embeddings = refiner.encode(picture(*SQUARE.picture))
+    embeddings = refiner.encode(random_picture(*SQUARE.picture))
     together = refiner(logits, text_prompts, SQUARE, embeddings)
     for phrase in range(4):
         alone = refiner(logits[[phrase]], [text_prompts[phrase]], SQUARE, embeddings)
@@ -81,7 +81,7 @@ def test_phrases_of_several_pictures_equal_those_of_each(
     text_prompts: list[Tensor],
     geometry: ImageGeometry,
 ) -> None:
-    embeddings = refiner.encode(picture(32, 48), picture(32, 48, seed=1))
+    embeddings = refiner.encode(random_picture(32, 48), random_picture(32, 48, seed=1))
     owner = torch.tensor([1, 0, 0, 1])
     mask_logits[0] -= 30  # a border value that must not reach the other picture
     together = refiner(mask_logits, text_prompts, geometry, embeddings, owner)
@@ -100,7 +100,7 @@ def test_phrases_of_several_pictures_equal_those_of_each(
 def test_low_resolution_logits_are_those_before_upsampling(
     refiner: MaskRefiner, mask_logits: Tensor, text_prompts: list[Tensor]
 ) -> None:
-    embeddings = refiner.encode(picture(*SQUARE.picture))
+    embeddings = refiner.encode(random_picture(*SQUARE.picture))
     low = refiner(mask_logits, text_prompts, SQUARE, embeddings, resolution="low")
     assert low.shape == (4, 32, 32)
     sams_input = functional.interpolate(low[:, None], (64, 64), mode="bilinear")
@@ -111,14 +111,14 @@ def test_low_resolution_logits_are_those_before_upsampling(
 def test_low_resolution_logits_are_cropped_to_the_picture(
     refiner: MaskRefiner, mask_logits: Tensor, text_prompts: list[Tensor]
 ) -> None:
-    embeddings = refiner.encode(picture(32, 48))
+    embeddings = refiner.encode(random_picture(32, 48))
     low = refiner(mask_logits, text_prompts, PADDED, embeddings, resolution="low")
     assert low.shape == (4, 21, 32)
 
 
 def test_box_of_an_empty_mask_is_the_whole_picture(text_prompts: list[Tensor]) -> None:
     refiner = MaskRefiner(tiny_sam(), use_mask=False).eval()
-    embeddings = refiner.encode(picture(32, 48))
+    embeddings = refiner.encode(random_picture(32, 48))
     empty = refiner(torch.full((4, 11, 16), -5.0), text_prompts, PADDED, embeddings)
     full = refiner(torch.full((4, 11, 16), 5.0), text_prompts, PADDED, embeddings)
     corner = torch.full((4, 11, 16), -5.0)
@@ -130,7 +130,7 @@ def test_box_of_an_empty_mask_is_the_whole_picture(text_prompts: list[Tensor]) -
 def test_gradients_reach_prompts_but_not_the_vision_encoder(
     refiner: MaskRefiner, mask_logits: Tensor, text_prompts: list[Tensor]
 ) -> None:
-    embeddings = refiner.encode(picture(32, 48))
+    embeddings = refiner.encode(random_picture(32, 48))
     mask_logits.requires_grad_()
     text_prompts[2].requires_grad_()
     refiner(mask_logits, text_prompts, PADDED, embeddings, resolution="low").sum().backward()
@@ -147,7 +147,7 @@ def test_every_trainable_weight_gets_a_gradient(
     unused: str, mask_logits: Tensor, text_prompts: list[Tensor]
 ) -> None:
     refiner = MaskRefiner(tiny_sam(), **{unused: False})
-    embeddings = refiner.encode(picture(32, 48))
+    embeddings = refiner.encode(random_picture(32, 48))
     refiner(mask_logits, text_prompts, PADDED, embeddings).sum().backward()
     for name, parameter in refiner.named_parameters():
         assert parameter.requires_grad == (parameter.grad is not None), name
@@ -155,7 +155,7 @@ def test_every_trainable_weight_gets_a_gradient(
 
 def test_refiner_without_prompts_gives_all_phrases_the_same_mask(mask_logits: Tensor) -> None:
     refiner = MaskRefiner(tiny_sam(), use_mask=False, use_box=False, use_text=False)
-    embeddings = refiner.encode(picture(32, 48))
+    embeddings = refiner.encode(random_picture(32, 48))
     refined = refiner(mask_logits, [], PADDED, embeddings)
     assert refined.shape == (4, 32, 48)
     assert torch.equal(refined[0], refined[3])

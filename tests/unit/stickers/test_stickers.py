@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional
 
-from flmm.embedded.evaluate_words import find_names
+from flmm.embedded.evaluate_text import find_names
 from flmm.embedded.evaluation_settings import (
     DEFAULT_SETTING,
     LARGER_SETTING,

@@ -13,7 +13,7 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llava.configuration_llava import LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
-from flmm.stickers.language import SUPERWORDS
+from flmm.stickers.language import MULTIWORD_TOKENS
 from flmm.stickers.questions import build_tokenizer_texts
 
 IMAGE_TOKEN, USER_TOKEN, ASSISTANT_TOKEN = "<image>", "<|user|>", "<|assistant|>"
@@ -47,7 +47,7 @@ def build_tokenizer(vocabulary_size: int = 1200) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(build_tokenizer_texts(), trainer)
-    tokenizer.add_tokens([AddedToken(words, normalized=False) for words in SUPERWORDS])
+    tokenizer.add_tokens([AddedToken(words, normalized=False) for words in MULTIWORD_TOKENS])
     wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=BEGIN_TOKEN,

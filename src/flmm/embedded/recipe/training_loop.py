@@ -54,7 +54,7 @@ class TrainingStage(Generic[Batch]):
     loss: Callable[[Batch], Tensor]
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
 
 
 class _Steps(Dataset[Sequence[Batch]]):
@@ -168,7 +168,7 @@ def train_stage(
             loss = torch.stack(losses).sum().item()
             if not math.isfinite(loss):
                 raise FloatingPointError(f"{stage.name}: loss {loss} at step {step}")
-            torch.nn.utils.clip_grad_norm_(parameters, stage.clip)
+            torch.nn.utils.clip_grad_norm_(parameters, stage.max_grad_norm)
             for optimizer in optimizers:
                 optimizer.step()
             mean_loss = loss if step == first_step else 0.98 * mean_loss + 0.02 * loss

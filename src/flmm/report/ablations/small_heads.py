@@ -15,11 +15,11 @@ from flmm.report.context import ReportContext, key_digest
 from flmm.report.extraction import PROTOCOL, ExtractedPicture
 from flmm.train.compression import CachePrecision
 from flmm.train.dataset import TrainingExample
-from flmm.train.feature_cache import CachedDataset, CacheKey, FeatureCache, sample_digest
+from flmm.train.feature_cache import CachedDataset, CacheKey, FeatureCache, digest_sample
 from flmm.train.fit import TrainingRun, fit
 from flmm.train.map_selection import score_maps, select_best_maps
 from flmm.train.settings import TrainingSettings
-from flmm.user_input import find_model
+from flmm.user_input import resolve_model
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 4, 2, 1e-3
 _MAP_CHOICE_PICTURES = 32
@@ -145,7 +145,7 @@ class SmallHeadTrainer:
         sam = grounder.head.refiner.sam
         if config.refine:
             # The head's SAM was already trained with all prompts.
-            sam = load_untrained_sam(find_model(grounder.model))
+            sam = load_untrained_sam(resolve_model(grounder.model))
         torch.manual_seed(0)
         return GroundingHead(config, sam).to(grounder.adapter.device)
 
@@ -163,7 +163,7 @@ class SmallHeadTrainer:
         key = CacheKey({**entries, "maps": source.value, "levels": key_digest(context.cache_key)})
         folder = context.work_folder / f"features-{key_digest(dict(key.entries))}"
         cache = FeatureCache(folder, key, CachePrecision.FLOAT16, context.on_message, no_progress)
-        digests = [sample_digest(sample) for sample in samples]
+        digests = [digest_sample(sample) for sample in samples]
         missing = [index for index, digest in enumerate(digests) if digest not in cache]
         done = 0
         for first in range(0, len(missing), _PICTURES_PER_SHARD):

@@ -52,7 +52,7 @@ from flmm.stickers.language import AnswerBuilder, Conversation, Turn, caption_tu
 from flmm.stickers.scene import generate_scene
 from flmm.train.losses import mask_loss
 from flmm.types import ImageGeometry, Size
-from flmm.user_input import find_model
+from flmm.user_input import resolve_model
 
 SEG_TOKEN = "<SEG>"
 TRAINING_SCENES = TrainingBudget().scenes
@@ -115,7 +115,7 @@ class TokenModel(nn.Module):
         self.tokenizer = tokenizer
         self.token_id = find_token_id(tokenizer, SEG_TOKEN)
         self._source_adapter = adapter
-        sam = load_untrained_sam(find_model(grounder.model))
+        sam = load_untrained_sam(resolve_model(grounder.model))
         self.refiner = MaskRefiner(sam, use_mask=False, use_box=False)
         width = adapter.hidden_size
         torch.manual_seed(0)

@@ -36,12 +36,12 @@ _NAME_PATTERN = re.compile("|".join(rf"\b{re.escape(form)}\b" for form, _ in _NA
 _NAME_BY_FORM = dict(_NAME_FORMS)
 
 
-WordCounts = Counter[str]
+TextCounts = Counter[str]
 """Counts by event; only this file knows the keys."""
 
 
 @dataclass(frozen=True)
-class WordScores:
+class TextScores:
     """Shares in 0..1; None for what was not asked."""
 
     named_things: float
@@ -100,16 +100,16 @@ def generate_answers(
     yield second, adapter.generate(prompt, _ANSWER_TOKENS)
 
 
-def count_words(
+def count_text_results(
     adapter: LMMAdapter, head: GroundingHead, drawing: Drawing, seed: int, *, has_stuff: bool
-) -> WordCounts:
+) -> TextCounts:
     """Count what the LMM's caption and answers have right; `seed` chooses the questions.
 
     With a photograph in place of stuff (not `has_stuff`), only the things that the caption names
     are counted: what else the picture shows is unknown.
     """
     scene = drawing.scene
-    counts: WordCounts = Counter()
+    counts: TextCounts = Counter()
     answers = generate_answers(adapter, drawing, seed)
     true_caption, caption = next(answers)
     named = find_names(caption.text)
@@ -150,7 +150,7 @@ def _select_spans(
     )
 
 
-def compute_word_scores(counts: WordCounts) -> WordScores:
+def compute_text_scores(counts: TextCounts) -> TextScores:
     """Return the shares that summed counts give."""
 
     def share(parts: Sequence[str], wholes: Sequence[str]) -> float | None:
@@ -162,7 +162,7 @@ def compute_word_scores(counts: WordCounts) -> WordScores:
 
     tasks = sorted(name.removeprefix("asked ") for name in counts if name.startswith("asked "))
     spans = SpanCounts(*(counts[f"spans {name}"] for name in ("hit", "chosen", "wanted")))
-    return WordScores(
+    return TextScores(
         share(["things named"], ["things there"]) or 0.0,
         share(["stuff named"], ["stuff there"]),
         share(["things named", "stuff named"], ["things there", "stuff there"]) or 0.0,

@@ -9,7 +9,7 @@ from typing import TypedDict
 import pytest
 import torch
 import yaml
-from command import Ended, in_process
+from command import CommandResult, run_in_process
 from tiny_grounding import save_lmm, tiny_head
 
 from flmm.data.fixtures import write_plain
@@ -70,11 +70,11 @@ def make_workspace(folder: Path, temporary: pytest.TempPathFactory) -> TrainingW
     return TrainingWorkspace(folder, {**settings, **training})  # type: ignore[typeddict-item]
 
 
-def train(capsys: pytest.CaptureFixture[str], settings: Path, *flags: str) -> Ended:
-    return in_process(["train", str(settings), *flags], capsys)
+def train(capsys: pytest.CaptureFixture[str], settings: Path, *flags: str) -> CommandResult:
+    return run_in_process(["train", str(settings), *flags], capsys)
 
 
-def error_line(ended: Ended) -> str:
+def error_line(ended: CommandResult) -> str:
     """Return the error message of a command that failed."""
     assert ended.code == 2
     lines = [line for line in ended.err.splitlines() if "loss" not in line.split(":")[-1][:6]]
