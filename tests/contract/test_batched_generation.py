@@ -8,7 +8,7 @@ import torch
 from contract_helpers import noise_picture
 from torch import Tensor
 
-from flmm.attention.batched_generation import trace_generation_batch
+from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import GenerationStep, trace_generation
 from flmm.errors import InputError

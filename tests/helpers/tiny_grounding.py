@@ -8,7 +8,8 @@ from torch import nn
 from transformers import SamConfig, SamModel
 
 from flmm.head.checkpoint import save_head
-from flmm.head.model import GroundingHead, HeadConfig
+from flmm.head.config import HeadConfig
+from flmm.head.model import GroundingHead
 from flmm.lmm.families.llava import LlavaAdapter
 
 CONFIG = HeadConfig(

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel
 
-from flmm.head.model import GroundingHead, HeadConfig
+from flmm.head.config import HeadConfig
+from flmm.head.model import GroundingHead
 from flmm.types import ImageGeometry
 
 CONFIG = HeadConfig(layers=2, heads=3, hidden_size=10, base_channels=4, stages=3, upsample_input=16)

@@ -17,7 +17,7 @@ ARCHITECTURE = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text(encod
 SHARED = "shared files"
 FOLDERS = (
     SHARED, "pictures", "lmm", "attention", "masks", "head", "answers", "grounding", "stickers",
-    "data", "evaluate", "train", "batch", "embedded", "bench", "report", "serve", "cli",
+    "data", "evaluate", "train", "batch", "embedded_model", "bench", "report", "serve", "cli",
 )  # fmt: skip
 """From left to right; ``docs/architecture.md`` says what each is for. The files beside the folders
 come first."""

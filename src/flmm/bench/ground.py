@@ -8,7 +8,8 @@ import torch
 from transformers import SamConfig, SamModel
 
 from flmm.bench.models import LLMSize
-from flmm.head.model import GroundingHead, HeadConfig
+from flmm.head.config import HeadConfig
+from flmm.head.model import GroundingHead
 from flmm.types import ImageGeometry
 
 NUM_PHRASES = 8

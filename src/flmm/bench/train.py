@@ -27,7 +27,8 @@ from flmm.data.features import FeatureExtractor
 from flmm.data.readers.sticker_scenes import read_sticker_scenes
 from flmm.data.sample import Sample
 from flmm.data.sources import StickersSource
-from flmm.head.model import GroundingHead, HeadConfig
+from flmm.head.config import HeadConfig
+from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
 from flmm.pictures.geometry import crop_to_picture
 from flmm.progress import no_progress

@@ -20,7 +20,7 @@ def build(
 ) -> None:
     """Train the embedded model from scratch; called again, go on where it stopped."""
     require_packages("train", "accelerate")
-    from flmm.embedded.recipe.build import TrainingBudget, build_model
+    from flmm.embedded_model.recipe.build import TrainingBudget, build_model
 
     with show_progress() as on_progress:
         folder = build_model(out, TrainingBudget(), on_progress)
@@ -49,14 +49,14 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead.")] = False,
 ) -> None:
     """Measure captions, answers and masks on scenes that training never saw."""
-    from flmm.embedded.evaluate import measure
-    from flmm.embedded.evaluation_settings import (
+    from flmm.embedded_model.evaluate import measure
+    from flmm.embedded_model.evaluation_settings import (
         DEFAULT_SETTING,
         LARGER_SETTING,
         artwork_setting,
         photograph_setting,
     )
-    from flmm.embedded.evaluation_tables import print_reports
+    from flmm.embedded_model.evaluation_tables import print_reports
     from flmm.user_input import EMBEDDED_MODEL_FOLDER
 
     settings = [DEFAULT_SETTING, *(artwork_setting(folder) for folder in artwork or ())]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flmm.data.sample import GroundedText
-from flmm.head.model import HeadConfig
-from flmm.head.prompts import DEFAULT_CAPTION_PROMPT, build_segment_exchange
+from flmm.head.config import HeadConfig
+from flmm.head.prompt_templates import DEFAULT_CAPTION_PROMPT, build_segment_exchange
 
 _SEPARATOR = "; "
 

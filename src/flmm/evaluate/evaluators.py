@@ -23,7 +23,7 @@ from flmm.evaluate.rows import GeneratedPhraseRow, PhraseRow, SampleResult, Samp
 from flmm.grounding.grounder import Grounder
 from flmm.grounding.mask_predictor import max_phrases_per_pass
 from flmm.head.model import GroundingHead
-from flmm.head.prompts import DEFAULT_CAPTION_PROMPT
+from flmm.head.prompt_templates import DEFAULT_CAPTION_PROMPT
 from flmm.masks.selector import select_phrases
 from flmm.pictures.geometry import mask_box, resize_to_picture
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from flmm.answers.answer import Answer, Phrase
-from flmm.attention.batched_generation import trace_generation_batch
+from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import GenerationStep, trace_generation
 from flmm.grounding.mask_predictor import MaskPredictor

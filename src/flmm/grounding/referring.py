@@ -6,8 +6,8 @@ from PIL import Image
 
 from flmm.attention.trace import Trace
 from flmm.grounding.mask_predictor import TracedPhrase
-from flmm.head.model import HeadConfig
-from flmm.head.prompts import build_segment_exchange
+from flmm.head.config import HeadConfig
+from flmm.head.prompt_templates import build_segment_exchange
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.types import PhraseSpan

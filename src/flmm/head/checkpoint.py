@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import SamModel
 
 from flmm.errors import InputError
-from flmm.head.model import GroundingHead, HeadConfig
+from flmm.head.config import HeadConfig
+from flmm.head.model import GroundingHead
 from flmm.head.weights import find_mismatch
 from flmm.lmm.base import LMMAdapter
 from flmm.masks.refiner import load_sam

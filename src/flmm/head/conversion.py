@@ -15,7 +15,8 @@ from transformers import SamModel
 
 from flmm.attention.merge import MergeMethod
 from flmm.errors import InputError
-from flmm.head.model import GroundingHead, HeadConfig
+from flmm.head.config import HeadConfig
+from flmm.head.model import GroundingHead
 from flmm.head.official_weight_names import (
     StateDict,
     infer_mask_decoder_sizes,

@@ -1,4 +1,4 @@
-"""The grounding head, which is all that is trained, and its configuration.
+"""The grounding head, which is all that is trained.
 
 attention maps -> mask decoder -> crop to the picture -> mask refiner (paper section 3).
 
@@ -14,98 +14,13 @@ import torch
 from torch import Tensor, nn
 from transformers import SamModel
 
-from flmm.attention.merge import MergeMethod
 from flmm.errors import InputError
+from flmm.head.config import HeadConfig
 from flmm.masks.refiner import MaskRefiner, MaskResolution
-from flmm.masks.selector import DEFAULT_THRESHOLD, KeywordSelector
+from flmm.masks.selector import KeywordSelector
 from flmm.masks.unet import MaskDecoder
 from flmm.pictures.geometry import crop_to_picture, resize_to_picture
 from flmm.types import ImageGeometry
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """The configuration of a head: its sizes, options, and the frozen models it was trained on."""
-
-    layers: int
-    heads: int
-    hidden_size: int
-    views: int = 1
-    """Sets of maps a phrase; 2 for a tiled LMM: its coarse and its fine view."""
-    base_channels: int = 64
-    stages: int = 4
-    upsample_input: int = 64
-    merge: MergeMethod = "mean"
-    kept_maps: tuple[int, ...] | None = None
-    """Which of the ``views * layers * heads`` maps the decoder gets, ascending; None for all."""
-    normalise: bool = True
-    """Whether each map is divided by its sum before decoding."""
-    refine: bool = True
-    """Whether SAM refines the decoder's masks; if not, the decoder's masks are the result."""
-    use_mask: bool = True
-    use_box: bool = True
-    use_text: bool = True
-    selector: bool = False
-    selector_width: int = 256
-    selector_threshold: float = DEFAULT_THRESHOLD
-    segment_prompt: str = ""
-    """The question whose given answer is a phrase to segment; empty for flmm's default.
-
-    If it has "the {phrase}", question and answer have the phrase with the article "the", whether or
-    not the phrase was given with an article.
-    """
-    caption_prompt: str = ""
-    """The question whose given answer is a caption, to train or evaluate on; empty for flmm's
-    default."""
-    base_model_name_or_path: str = ""
-    base_model_revision: str | None = None
-    refiner_name_or_path: str = "facebook/sam-vit-large"
-    """The SAM: a hub id, a folder, or a folder inside the head's folder."""
-
-    def __post_init__(self) -> None:
-        for name in (
-            "layers", "heads", "hidden_size", "views", "base_channels", "stages", "upsample_input",
-            "selector_width",
-        ):  # fmt: skip
-            size = getattr(self, name)
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise InputError(f"head {name} is {size!r}; give a positive whole number")
-        if self.kept_maps is not None:
-            # A list when read from JSON.
-            object.__setattr__(self, "kept_maps", tuple(self.kept_maps))
-            _check_kept_maps(self.kept_maps, self.num_lmm_maps)
-        if self.merge not in ("mean", "max"):
-            raise InputError(f"head merge is {self.merge!r}; choose 'mean' or 'max'")
-        if not 0 <= self.selector_threshold <= 1:
-            raise InputError(f"selector_threshold is {self.selector_threshold}; give one in 0..1")
-
-    @property
-    def num_lmm_maps(self) -> int:
-        """Maps a phrase that the LMM gives: views * layers * heads."""
-        return self.views * self.layers * self.heads
-
-    @property
-    def num_maps(self) -> int:
-        """Maps a phrase that the decoder gets."""
-        return self.num_lmm_maps if self.kept_maps is None else len(self.kept_maps)
-
-    def select_maps(self, attention: Tensor) -> Tensor:
-        """Return the maps that the decoder gets: (num_lmm_maps, h, w) to (num_maps, h, w)."""
-        return attention if self.kept_maps is None else attention[list(self.kept_maps)]
-
-
-def _check_kept_maps(kept_maps: tuple[int, ...], num_maps: int) -> None:
-    if any(isinstance(index, bool) or not isinstance(index, int) for index in kept_maps):
-        raise InputError(f"head kept_maps is {kept_maps}; give whole numbers")
-    if (
-        not kept_maps
-        or list(kept_maps) != sorted(set(kept_maps))
-        or not 0 <= kept_maps[0] <= kept_maps[-1] < num_maps
-    ):
-        raise InputError(
-            f"head kept_maps is {list(kept_maps)}; give different numbers in 0..{num_maps - 1},"
-            " ascending"
-        )
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from flmm.serve.errors import (
     handle_unexpected_error,
 )
 from flmm.serve.monitoring import create_monitoring_router
-from flmm.serve.openai.requests import ChatRequest
+from flmm.serve.openai.request_models import ChatRequest
 from flmm.serve.openai.routes import create_openai_router
 from flmm.serve.page.routes import create_page_router
-from flmm.serve.plain.requests import AttendRequest, GroundRequest, SegmentRequest
+from flmm.serve.plain.request_models import AttendRequest, GroundRequest, SegmentRequest
 from flmm.serve.plain.routes import create_plain_router
 from flmm.serve.protection.middleware import ProtectionMiddleware
 from flmm.serve.service import Service

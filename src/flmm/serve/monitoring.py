@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field
 
 from flmm.serve.common.openapi import ERROR_RESPONSES
-from flmm.serve.common.replies import ReplyModel
+from flmm.serve.common.response_models import ReplyModel
 from flmm.serve.service import Service
 
 

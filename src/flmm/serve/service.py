@@ -12,11 +12,11 @@ from flmm.grounding.pipeline import Pipeline
 from flmm.grounding.referring import build_referring_prompts
 from flmm.lmm.batched_generation import SamplingParams
 from flmm.serve.common.conversation import Conversation
-from flmm.serve.common.requests import GenerationOptions, Grounding
+from flmm.serve.common.request_models import GenerationOptions, Grounding
 from flmm.serve.errors import APIError
 from flmm.serve.metrics import Metrics
-from flmm.serve.protection.picture_reader import PictureReader
 from flmm.serve.protection.prompt_limits import PromptLimits
+from flmm.serve.protection.uploaded_pictures import PictureReader
 from flmm.serve.settings import ServerSettings
 from flmm.serve.workers.attend_job import AttendInputs, AttendJob
 from flmm.serve.workers.chat_job import ChatInputs, ChatJob, PhraseRequest

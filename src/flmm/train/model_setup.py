@@ -13,7 +13,8 @@ from flmm.atomic_write import write_file_atomically
 from flmm.data.readers.files import read_json
 from flmm.distributed import run_on_all_processes
 from flmm.errors import InputError
-from flmm.head.model import GroundingHead, HeadConfig
+from flmm.head.config import HeadConfig
+from flmm.head.model import GroundingHead
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.placement import Placement

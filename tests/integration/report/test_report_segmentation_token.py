@@ -16,9 +16,9 @@ from tiny_grounding import save_lmm, save_tiny_head
 from torch import nn
 
 from flmm.data.fixtures import write_plain
-from flmm.embedded.evaluate_text import compute_text_scores, count_text_results
-from flmm.embedded.recipe.lmm_architecture import END_TOKEN, find_token_id
-from flmm.embedded.recipe.packing import answer_loss
+from flmm.embedded_model.evaluate_text import compute_text_scores, count_text_results
+from flmm.embedded_model.recipe.lmm_architecture import END_TOKEN, find_token_id
+from flmm.embedded_model.recipe.packing import answer_loss
 from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
 from flmm.progress import no_progress

@@ -7,7 +7,7 @@ import pytest
 from serve_fuzz import fuzz_api, fuzz_pictures
 from serving import run_server, tiny_grounder
 
-from flmm.serve.openai.replies import ModelList
+from flmm.serve.openai.response_models import ModelList
 from flmm.serve.settings import Limits, ServerSettings
 
 SETTINGS = ServerSettings(
@@ -45,7 +45,7 @@ def test_failures_are_reported_with_their_request(
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as broken:
-        broken.setattr("flmm.serve.protection.picture_reader.PictureReader._check_size", fail)
+        broken.setattr("flmm.serve.protection.uploaded_pictures.PictureReader._check_size", fail)
         (failure,) = fuzz_pictures(address, 1, first=1).failures
         assert "number 1: 500 for image/" in failure
     with monkeypatch.context() as broken:

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional
 
-from flmm.embedded.evaluate_text import find_names
-from flmm.embedded.evaluation_settings import (
+from flmm.embedded_model.evaluate_text import find_names
+from flmm.embedded_model.evaluation_settings import (
     DEFAULT_SETTING,
     LARGER_SETTING,
     artwork_setting,
     photograph_setting,
 )
-from flmm.embedded.protocols import absent_protocol
+from flmm.embedded_model.protocols import absent_protocol
 from flmm.errors import InputError
 from flmm.stickers.draw import DrawingStyle, draw, load_sticker, mention_mask
 from flmm.stickers.kinds import BACKDROPS, GROUNDS, KINDS, STICKER_FOLDER

@@ -8,7 +8,8 @@ from accelerate import Accelerator
 
 from flmm.data.features import PhraseFeatures
 from flmm.head.checkpoint import load_untrained_sam
-from flmm.head.model import GroundingHead, HeadConfig
+from flmm.head.config import HeadConfig
+from flmm.head.model import GroundingHead
 from flmm.progress import no_progress
 from flmm.report.ablations.map_sources import MapSource, MapSources
 from flmm.report.context import ReportContext, key_digest

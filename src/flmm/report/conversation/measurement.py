@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flmm.bench.record import eager_attention
 from flmm.data.sample_loader import SampleLoader
 from flmm.errors import InputError
-from flmm.head.prompts import DEFAULT_CAPTION_PROMPT
+from flmm.head.prompt_templates import DEFAULT_CAPTION_PROMPT
 from flmm.lmm.base import LMMAdapter
 from flmm.report.context import ReportContext
 from flmm.report.markdown import markdown_table

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flmm.embedded.evaluate_text import find_names, generate_answers, is_correct
+from flmm.embedded_model.evaluate_text import find_names, generate_answers, is_correct
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.generation import Generation
 from flmm.report.overlaps import Interval, share_interval

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from flmm.data.sources import StickersSource
-from flmm.embedded.recipe.build import TrainingBudget
-from flmm.embedded.recipe.hardware import scale_steps
+from flmm.embedded_model.recipe.build import TrainingBudget
+from flmm.embedded_model.recipe.hardware import scale_steps
 from flmm.errors import InputError
 from flmm.report.context import ReportContext, key_digest
 from flmm.report.extraction import ExtractedPicture, predict_head_masks

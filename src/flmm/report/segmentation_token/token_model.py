@@ -25,22 +25,22 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.configuration_clip import CLIPVisionConfig
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
-from flmm.embedded.recipe.build import TrainingBudget
-from flmm.embedded.recipe.cpu_attention import use_cpu_attention
-from flmm.embedded.recipe.hardware import BATCH_SIZE_FACTOR, DEVICE
-from flmm.embedded.recipe.head_training import sample_expression_turn
-from flmm.embedded.recipe.lmm_architecture import (
+from flmm.embedded_model.recipe.build import TrainingBudget
+from flmm.embedded_model.recipe.cpu_attention import use_cpu_attention
+from flmm.embedded_model.recipe.hardware import BATCH_SIZE_FACTOR, DEVICE
+from flmm.embedded_model.recipe.head_training import sample_expression_turn
+from flmm.embedded_model.recipe.lmm_architecture import (
     SPECIAL_TOKENS,
     compute_patch_features,
     find_token_id,
 )
-from flmm.embedded.recipe.packing import (
+from flmm.embedded_model.recipe.packing import (
     TextBatch,
     answer_loss,
     compute_last_hidden_states,
     pack_conversations,
 )
-from flmm.embedded.recipe.training_loop import TensorDataclass, TrainingStage, train_stage
+from flmm.embedded_model.recipe.training_loop import TensorDataclass, TrainingStage, train_stage
 from flmm.grounding.grounder import Grounder
 from flmm.head.checkpoint import load_untrained_sam
 from flmm.lmm.families.llava import LlavaAdapter

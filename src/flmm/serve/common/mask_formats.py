@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flmm.answers.answer import Phrase, encode_rle
-from flmm.serve.common.replies import PhraseReply, PngMask, PolygonMask, RunLengthMask
-from flmm.serve.common.requests import MaskFormat
+from flmm.serve.common.request_models import MaskFormat
+from flmm.serve.common.response_models import PhraseReply, PngMask, PolygonMask, RunLengthMask
 
 Point = tuple[int, int]
 """(x, y)."""

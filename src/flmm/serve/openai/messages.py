@@ -8,7 +8,7 @@ from PIL import Image
 from flmm.lmm.prompt import Message
 from flmm.serve.common.conversation import Conversation
 from flmm.serve.errors import APIError
-from flmm.serve.openai.requests import (
+from flmm.serve.openai.request_models import (
     AssistantMessage,
     ChatMessage,
     ImagePart,

@@ -15,12 +15,13 @@ from flmm.serve.common.openapi import (
     EXAMPLE_QUESTION,
     describe_body,
 )
-from flmm.serve.common.replies import PhraseReply
-from flmm.serve.common.requests import MaskFormat
+from flmm.serve.common.request_models import MaskFormat
+from flmm.serve.common.response_models import PhraseReply
 from flmm.serve.common.responses import EventStreamResponse, respond_when_finished
 from flmm.serve.errors import APIError
 from flmm.serve.openai.messages import read_conversation
-from flmm.serve.openai.replies import (
+from flmm.serve.openai.request_models import ChatRequest
+from flmm.serve.openai.response_models import (
     AssistantReply,
     ChatCompletionChunk,
     Choice,
@@ -31,7 +32,6 @@ from flmm.serve.openai.replies import (
     ModelReply,
     Usage,
 )
-from flmm.serve.openai.requests import ChatRequest
 from flmm.serve.protection.request_bodies import read_json
 from flmm.serve.service import Service
 from flmm.serve.workers.chat_job import ChatInputs

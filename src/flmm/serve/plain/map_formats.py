@@ -9,8 +9,8 @@ from PIL import Image
 
 from flmm.grounding.attention_view import WordAttention
 from flmm.serve.common.mask_formats import encode_png_url
-from flmm.serve.plain.replies import AttendedWordReply, AttentionReply, MapReply, MapsReply
-from flmm.serve.plain.requests import AttendRequest
+from flmm.serve.plain.request_models import AttendRequest
+from flmm.serve.plain.response_models import AttendedWordReply, AttentionReply, MapReply, MapsReply
 from flmm.serve.workers.events import AttendFinished
 
 

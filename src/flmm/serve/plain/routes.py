@@ -17,20 +17,20 @@ from flmm.serve.common.openapi import ERROR_RESPONSES
 from flmm.serve.common.responses import respond_when_finished
 from flmm.serve.plain.examples import ATTEND_BODY, GROUND_BODY, SEGMENT_BODY
 from flmm.serve.plain.map_formats import build_attention_reply
-from flmm.serve.plain.replies import AnswerReply, AttentionReply
-from flmm.serve.plain.requests import (
+from flmm.serve.plain.request_models import (
     AttendRequest,
     GroundRequest,
     PictureRequest,
     SegmentRequest,
 )
-from flmm.serve.protection.picture_reader import guess_media_type
+from flmm.serve.plain.response_models import AnswerReply, AttentionReply
 from flmm.serve.protection.request_bodies import (
     parse_media_type,
     read_json,
     read_multipart,
     validate,
 )
+from flmm.serve.protection.uploaded_pictures import guess_media_type
 from flmm.serve.service import Service
 from flmm.serve.workers.attend_job import AttendInputs
 from flmm.serve.workers.chat_job import ChatInputs

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from flmm.answers.answer import Phrase
-from flmm.attention.batched_generation import trace_generation_batch
+from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.spans import compute_token_offsets, find_mention
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import GenerationStep

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import flmm
-from flmm.embedded.evaluate import measure
-from flmm.embedded.evaluation_settings import DEFAULT_SETTING
+from flmm.embedded_model.evaluate import measure
+from flmm.embedded_model.evaluation_settings import DEFAULT_SETTING
 from flmm.grounding.grounder import Grounder
 from flmm.progress import no_progress
 from flmm.report.chain_of_thought.tag_questions import build_tag_questions, parse_number

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
-from flmm.embedded.recipe.cpu_attention import use_cpu_attention
-from flmm.embedded.recipe.curriculum import Curriculum
-from flmm.embedded.recipe.hardware import BATCH_SIZE_FACTOR
-from flmm.embedded.recipe.lmm_architecture import (
+from flmm.embedded_model.recipe.cpu_attention import use_cpu_attention
+from flmm.embedded_model.recipe.curriculum import Curriculum
+from flmm.embedded_model.recipe.hardware import BATCH_SIZE_FACTOR
+from flmm.embedded_model.recipe.lmm_architecture import (
     SMALL_IMAGE_SIZE,
     compute_patch_features,
     preprocess_pictures,
 )
-from flmm.embedded.recipe.training_loop import TrainingStage, train_stage
+from flmm.embedded_model.recipe.training_loop import TrainingStage, train_stage
 from flmm.progress import ProgressCallback, no_progress
 from flmm.stickers.dataset import SceneDataset
 from flmm.stickers.draw import TAG_SIDE, Drawing

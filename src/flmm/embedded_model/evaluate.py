@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-from flmm.embedded.evaluate_masks import (
+from flmm.embedded_model.evaluate_masks import (
     Calibration,
     MaskOverlaps,
     MaskScores,
@@ -22,14 +22,14 @@ from flmm.embedded.evaluate_masks import (
     measure_masks,
     score_absent_expression,
 )
-from flmm.embedded.evaluate_text import (
+from flmm.embedded_model.evaluate_text import (
     TextCounts,
     TextScores,
     compute_text_scores,
     count_text_results,
 )
-from flmm.embedded.evaluation_settings import DEFAULT_SETTING, EvaluationSetting
-from flmm.embedded.protocols import TextProtocol, caption_protocol, expression_protocol
+from flmm.embedded_model.evaluation_settings import DEFAULT_SETTING, EvaluationSetting
+from flmm.embedded_model.protocols import TextProtocol, caption_protocol, expression_protocol
 from flmm.head.checkpoint import load_head
 from flmm.head.model import GroundingHead
 from flmm.lmm.auto import load_lmm

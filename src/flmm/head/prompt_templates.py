@@ -2,7 +2,7 @@
 
 import re
 
-from flmm.head.model import HeadConfig
+from flmm.head.config import HeadConfig
 
 DEFAULT_SEGMENT_PROMPT = "Where is {phrase} in the picture?"
 DEFAULT_CAPTION_PROMPT = "What is in the picture?"

@@ -10,7 +10,7 @@ from torch.autograd.function import FunctionCtx
 from transformers import AttentionInterface, SamModel
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
-from flmm.embedded.recipe.hardware import FAST_BFLOAT16, ON_GPU
+from flmm.embedded_model.recipe.hardware import FAST_BFLOAT16, ON_GPU
 
 ATTENTION_NAME = "flmm_recipe"
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
-from flmm.embedded.recipe.lmm_architecture import (
+from flmm.embedded_model.recipe.lmm_architecture import (
     ASSISTANT_TOKEN,
     BEGIN_TOKEN,
     END_TOKEN,
@@ -19,7 +19,7 @@ from flmm.embedded.recipe.lmm_architecture import (
     USER_TOKEN,
     find_token_id,
 )
-from flmm.embedded.recipe.training_loop import TensorDataclass
+from flmm.embedded_model.recipe.training_loop import TensorDataclass
 from flmm.stickers.language import Conversation
 
 

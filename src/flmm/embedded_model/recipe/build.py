@@ -7,14 +7,14 @@ import torch
 from transformers import PreTrainedTokenizerFast
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from flmm.embedded.recipe import (
+from flmm.embedded_model.recipe import (
     head_training,
     lmm_architecture,
     lmm_training,
     sam_training,
     vision_warm_up,
 )
-from flmm.embedded.recipe.hardware import scale_steps
+from flmm.embedded_model.recipe.hardware import scale_steps
 from flmm.head.checkpoint import save_head
 from flmm.lmm.auto import load_lmm
 from flmm.masks.refiner import load_sam

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from flmm.serve.common.requests import (
+from flmm.serve.common.request_models import (
     GenerationOptions,
     Grounding,
     PositiveCount,

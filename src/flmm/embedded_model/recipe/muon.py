@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flmm.embedded.recipe.hardware import FAST_BFLOAT16, ON_GPU
+from flmm.embedded_model.recipe.hardware import FAST_BFLOAT16, ON_GPU
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5

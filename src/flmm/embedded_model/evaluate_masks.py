@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flmm.attention.spans import make_phrase_span
 from flmm.attention.tracing import trace_texts
-from flmm.embedded.protocols import SceneTurn, TextProtocol, absent_protocol
+from flmm.embedded_model.protocols import SceneTurn, TextProtocol, absent_protocol
 from flmm.evaluate.metrics import Overlap, average_recall, compute_overlap, cumulative_iou, mean_iou
 from flmm.grounding.mask_predictor import mask_score
 from flmm.head.model import GroundingHead

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from flmm.grounding.mask_predictor import MaskMethod
-from flmm.serve.common.requests import (
+from flmm.serve.common.request_models import (
     METHOD_DESCRIPTION,
     GenerationOptions,
     Grounding,

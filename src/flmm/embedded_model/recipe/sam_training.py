@@ -21,9 +21,9 @@ from transformers.models.sam.configuration_sam import (
     SamVisionConfig,
 )
 
-from flmm.embedded.recipe.cpu_attention import use_cpu_attention_in_sam
-from flmm.embedded.recipe.hardware import BATCH_SIZE_FACTOR, DEVICE
-from flmm.embedded.recipe.training_loop import TensorDataclass, TrainingStage, train_stage
+from flmm.embedded_model.recipe.cpu_attention import use_cpu_attention_in_sam
+from flmm.embedded_model.recipe.hardware import BATCH_SIZE_FACTOR, DEVICE
+from flmm.embedded_model.recipe.training_loop import TensorDataclass, TrainingStage, train_stage
 from flmm.masks.refiner import MaskRefiner
 from flmm.progress import ProgressCallback, no_progress
 from flmm.stickers.dataset import SceneDataset

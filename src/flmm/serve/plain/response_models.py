@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flmm.serve.common.replies import PhraseReply, ReplyModel, is_none
+from flmm.serve.common.response_models import PhraseReply, ReplyModel, is_none
 
 
 class AnswerReply(ReplyModel):

@@ -16,8 +16,8 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from flmm.atomic_write import atomic_write
-from flmm.embedded.recipe.hardware import DEVICE, FAST_BFLOAT16, NUM_THREADS, NUM_WORKERS
-from flmm.embedded.recipe.muon import Muon
+from flmm.embedded_model.recipe.hardware import DEVICE, FAST_BFLOAT16, NUM_THREADS, NUM_WORKERS
+from flmm.embedded_model.recipe.muon import Muon
 from flmm.progress import ProgressCallback, no_progress
 
 Batch = TypeVar("Batch")

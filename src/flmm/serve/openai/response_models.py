@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from flmm.serve.common.replies import PhraseReply, ReplyModel, is_none
+from flmm.serve.common.response_models import PhraseReply, ReplyModel, is_none
 
 GroundedPhrases = Annotated[list[PhraseReply] | None, Field(exclude_if=is_none)]
 """Omitted where no grounding is requested."""

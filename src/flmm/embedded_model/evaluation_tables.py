@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flmm.embedded.evaluate import EvaluationReport
+from flmm.embedded_model.evaluate import EvaluationReport
 
 
 def print_reports(reports: Sequence[EvaluationReport], as_json: bool) -> None:

@@ -13,13 +13,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
-from flmm.embedded.recipe.cpu_attention import use_cpu_attention
-from flmm.embedded.recipe.curriculum import Curriculum
-from flmm.embedded.recipe.hardware import BATCH_SIZE_FACTOR
-from flmm.embedded.recipe.lmm_architecture import IMAGE_SIZE, SMALL_IMAGE_SIZE, preprocess_pictures
-from flmm.embedded.recipe.packing import TextBatch, pack_conversations, text_loss
-from flmm.embedded.recipe.training_loop import TrainingStage, train_stage
-from flmm.embedded.recipe.vision_warm_up import (
+from flmm.embedded_model.recipe.cpu_attention import use_cpu_attention
+from flmm.embedded_model.recipe.curriculum import Curriculum
+from flmm.embedded_model.recipe.hardware import BATCH_SIZE_FACTOR
+from flmm.embedded_model.recipe.lmm_architecture import (
+    IMAGE_SIZE,
+    SMALL_IMAGE_SIZE,
+    preprocess_pictures,
+)
+from flmm.embedded_model.recipe.packing import TextBatch, pack_conversations, text_loss
+from flmm.embedded_model.recipe.training_loop import TrainingStage, train_stage
+from flmm.embedded_model.recipe.vision_warm_up import (
     CROP_SIZE,
     LabelClassifier,
     closer_look_labels,

@@ -14,16 +14,16 @@ from command import run_in_process
 from PIL import Image
 from torch import nn
 
-from flmm.embedded.evaluate import measure
-from flmm.embedded.evaluation_settings import DEFAULT_SETTING, photograph_setting
-from flmm.embedded.evaluation_tables import print_reports
-from flmm.embedded.recipe import cpu_attention, head_training, lmm_architecture, sam_training
-from flmm.embedded.recipe.build import TrainingBudget, build_model
-from flmm.embedded.recipe.lmm_training import crop_closer_look
-from flmm.embedded.recipe.muon import orthogonalise
-from flmm.embedded.recipe.packing import pack_conversations, text_loss
-from flmm.embedded.recipe.training_loop import TrainingStage, train_stage
-from flmm.embedded.recipe.vision_warm_up import LABELS, crop_around_thing, crop_number
+from flmm.embedded_model.evaluate import measure
+from flmm.embedded_model.evaluation_settings import DEFAULT_SETTING, photograph_setting
+from flmm.embedded_model.evaluation_tables import print_reports
+from flmm.embedded_model.recipe import cpu_attention, head_training, lmm_architecture, sam_training
+from flmm.embedded_model.recipe.build import TrainingBudget, build_model
+from flmm.embedded_model.recipe.lmm_training import crop_closer_look
+from flmm.embedded_model.recipe.muon import orthogonalise
+from flmm.embedded_model.recipe.packing import pack_conversations, text_loss
+from flmm.embedded_model.recipe.training_loop import TrainingStage, train_stage
+from flmm.embedded_model.recipe.vision_warm_up import LABELS, crop_around_thing, crop_number
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
@@ -212,7 +212,7 @@ def test_evaluate_command_measures_all_given_settings(
     built: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick = partial(measure, calibration_scenes=1)
-    monkeypatch.setattr("flmm.embedded.evaluate.measure", quick)
+    monkeypatch.setattr("flmm.embedded_model.evaluate.measure", quick)
     options = ["--model", str(built / "embedded"), "--scenes", "1", "--processes", "1", "--json"]
     ended = run_in_process(
         ["stickers", "evaluate", *options, "--artwork", str(STICKER_FOLDER), "--larger"], capsys

@@ -16,10 +16,11 @@ from transformers import SamModel
 
 from flmm.attention.spans import make_phrase_span
 from flmm.attention.tracing import trace_texts
-from flmm.embedded.protocols import expression_turn
-from flmm.embedded.recipe.hardware import BATCH_SIZE_FACTOR, DEVICE
-from flmm.embedded.recipe.training_loop import TensorDataclass, TrainingStage, train_stage
-from flmm.head.model import GroundingHead, HeadConfig
+from flmm.embedded_model.protocols import expression_turn
+from flmm.embedded_model.recipe.hardware import BATCH_SIZE_FACTOR, DEVICE
+from flmm.embedded_model.recipe.training_loop import TensorDataclass, TrainingStage, train_stage
+from flmm.head.config import HeadConfig
+from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
 from flmm.progress import ProgressCallback, no_progress
 from flmm.stickers.dataset import SceneDataset
