@@ -93,11 +93,13 @@ def eager_attention(adapter: LMMAdapter) -> Iterator[None]:
         if isinstance(config := getattr(module, "config", None), PreTrainedConfig)
     }
     before = {key: config._attn_implementation for key, config in configs.items()}
-    for config in configs.values():
-        config._attn_implementation = "eager"
-    yield
-    for key, config in configs.items():
-        config._attn_implementation = before[key]
+    try:
+        for config in configs.values():
+            config._attn_implementation = "eager"
+        yield
+    finally:
+        for key, config in configs.items():
+            config._attn_implementation = before[key]
 
 
 def measure_peak(setting: ChatSetting, mode: Mode) -> int:

@@ -122,7 +122,7 @@ def _train(
     datasets: dict[str, TrainingDataset] = dict(uncached)
     if settings.cache is not None:
         datasets = _build_cached_datasets(
-            settings, settings.cache, uncached, accelerator, messages, on_progress
+            settings, settings.cache, uncached, accelerator, messages.on_message, on_progress
         )
 
     def save_best(scores: ValidationResult | None, step: int) -> None:

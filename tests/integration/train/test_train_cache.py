@@ -1,5 +1,6 @@
 """Training from a feature cache: the same head, also when the cache is damaged."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -54,9 +55,10 @@ def test_cached_training_gives_the_same_weights(
     content[-1] ^= 1
     shard.write_bytes(content)
     shutil.rmtree(workspace.folder / "again")
-    repaired = train(capsys, settings, *again)
+    repaired = train(capsys, settings, *again, "--json")
     assert repaired.code == 0
     assert "is damaged; its pictures are made anew" in repaired.err
+    assert json.loads(repaired.out)["left_out"] == 0, "a damaged shard leaves no picture out"
     assert max_difference(workspace.load_weights("cached"), workspace.load_weights("again")) == 0
 
 
