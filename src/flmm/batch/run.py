@@ -42,7 +42,11 @@ def run_tasks(
         for task in in_batch:
             try:
                 picture = read_picture(folder / task.image)
-                if task.phrases is not None:
+                if task.text is not None:
+                    outcomes[task] = grounder.ground(
+                        picture, task.text, task.phrases, question=task.question, refine=refine
+                    )
+                elif task.phrases is not None:
                     outcomes[task] = grounder.segment(picture, task.phrases, refine=refine)
                 elif task.question is not None:
                     questions[task] = picture, task.question

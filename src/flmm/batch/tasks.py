@@ -16,14 +16,17 @@ _PICTURE_SUFFIXES = frozenset(
 
 
 class Task(BaseModel):
-    """One picture with a question about it or phrases to segment in it."""
+    """One picture with a question about it, a text to ground or phrases to segment in it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     image: _NonEmptyText
     """As in the list: relative to the list's folder, or absolute."""
     question: _NonEmptyText | None = None
+    """With ``text``, what the text answers."""
+    text: _NonEmptyText | None = None
     phrases: Annotated[tuple[_NonEmptyText, ...], Field(min_length=1, strict=False)] | None = None
+    """With ``text``, which of its phrases are grounded."""
 
 
 _TASK_ADAPTER = TypeAdapter(Task)
@@ -34,8 +37,9 @@ def read_tasks(source: Path, question: str | None) -> tuple[Path, list[Task]]:
 
     Args:
         source: a folder, with ``question`` for each of its pictures, in the order of their names;
-            or a list, a JSON object a line with ``image`` and either ``question`` or ``phrases``.
-        question: needed for a folder; in a list, for lines that have neither.
+            or a list, a JSON object a line with ``image`` and one of ``question``,
+            ``text`` and ``phrases`` (with a text, also the others).
+        question: needed for a folder; in a list, for lines that have none of them.
 
     Raises:
         InputError: there is no task, or a line is not of that form; names the line.
@@ -72,10 +76,13 @@ def read_tasks(source: Path, question: str | None) -> tuple[Path, list[Task]]:
 
 
 def _fill_in_question(task: Task, question: str | None, line_number: int, file: Path) -> Task:
+    if task.text is not None:
+        return task
     if task.question is None and task.phrases is None and question is not None:
         return task.model_copy(update={"question": question})
     if (task.question is None) == (task.phrases is None):
         raise InputError(
-            f"{str(file)!r}, line {line_number}: give either question or phrases with the image"
+            f"{str(file)!r}, line {line_number}: give either question or phrases with the image,"
+            " or a text"
         )
     return task

@@ -1,6 +1,6 @@
 """``flmm chat``: an answer about a picture, with the masks of its phrases."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -14,6 +14,8 @@ from flmm.cli.options import (
     MaxNewTokensOption,
     ModelOption,
     OutOption,
+    PhraseOption,
+    PhrasesFromOption,
     RefineOption,
     find_output_path,
     load_grounder,
@@ -24,24 +26,8 @@ from flmm.user_input import check_phrases, check_text
 def chat(
     image: ImageArgument,
     question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
-    phrase: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--phrase",
-            metavar="TEXT",
-            show_default=False,
-            help="Ground this part of the answer, exactly as it stands there; may be repeated.",
-        ),
-    ] = None,
-    phrases_from: Annotated[
-        Literal["selector", "noun_chunks"] | None,
-        typer.Option(
-            "--phrases-from",
-            metavar="SOURCE",
-            show_default=False,
-            help="Who chooses phrases: selector (part of the head) or noun_chunks (spaCy).",
-        ),
-    ] = None,
+    phrase: PhraseOption = None,
+    phrases_from: PhrasesFromOption = None,
     max_new_tokens: MaxNewTokensOption = 256,
     refine: RefineOption = True,
     model: ModelOption = None,

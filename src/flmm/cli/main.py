@@ -22,6 +22,7 @@ from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, print_message
 from flmm.cli.convert import convert
 from flmm.cli.evaluate import evaluate
+from flmm.cli.ground import ground
 from flmm.cli.models import models
 from flmm.cli.report import report
 from flmm.cli.segment import segment
@@ -36,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(chat)
+app.command()(ground)
 app.command()(segment)
 app.command()(attend)
 app.command()(think)

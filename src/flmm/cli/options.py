@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -70,6 +70,24 @@ JsonOption = Annotated[
 ]
 MaxNewTokensOption = Annotated[
     int, typer.Option("--max-new-tokens", metavar="NUMBER", help="Cut the answer there.")
+]
+PhraseOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--phrase",
+        metavar="TEXT",
+        show_default=False,
+        help="Ground this part of the text, exactly as it stands there; may be repeated.",
+    ),
+]
+PhrasesFromOption = Annotated[
+    Literal["selector", "noun_chunks"] | None,
+    typer.Option(
+        "--phrases-from",
+        metavar="SOURCE",
+        show_default=False,
+        help="Who chooses phrases: selector (part of the head) or noun_chunks (spaCy).",
+    ),
 ]
 RefineOption = Annotated[
     bool,

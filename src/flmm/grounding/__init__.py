@@ -1,1 +1,1 @@
-"""The grounder and what it does: chat, segment, attend, think and stream."""
+"""The grounder and what it does: chat, ground, segment, attend, think and stream."""

@@ -1,6 +1,6 @@
 """The user's object: a frozen LMM and a head that grounds its words in the picture.
 
-Letters: ``H W`` picture size.
+Letters: ``M`` layers, ``N`` heads, ``h w`` image-token grid, ``H W`` picture size.
 """
 
 from collections.abc import Generator, Sequence
@@ -11,25 +11,21 @@ import torch
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from flmm.answers.answer import Answer
-from flmm.attention.trace import Trace
-from flmm.attention.tracing import trace_texts
 from flmm.grounding.attention_view import AttentionView, attend
 from flmm.grounding.chain_of_thought import CropMode, LocateSource, ThinkOptions, Thought, think
+from flmm.grounding.given_text import ground
 from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.grounding.phrase_extraction import PhraseSource
 from flmm.grounding.pipeline import Pipeline
-from flmm.grounding.referring import build_referring_prompts, join_traced_phrases
+from flmm.grounding.referring import segment
 from flmm.grounding.streaming import AnswerStream, StreamEvent
 from flmm.head.checkpoint import check_compatible, load_head, resolve_lmm
 from flmm.head.model import GroundingHead
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.placement import DeviceMap, Placement
-from flmm.pictures.reading import PictureLike, read_picture
-from flmm.stopwatch import Stopwatch
-from flmm.user_input import EMBEDDED_HEAD, check_phrases, parse_dtype, resolve_device, resolve_model
-
-_SEQUENCES_PER_BATCH = 8
+from flmm.pictures.reading import PictureLike
+from flmm.user_input import EMBEDDED_HEAD, parse_dtype, resolve_device, resolve_model
 
 
 class Grounder:
@@ -174,8 +170,7 @@ class Grounder:
         token. During generation other callers of the same LMM wait.
 
         Args:
-            image: a file, a PIL image, or an (H, W, 3) uint8 array.
-            question, phrases, max_new_tokens, phrase_source, refine: as in ``chat``.
+            image, question, phrases, max_new_tokens, phrase_source, refine: as in ``chat``.
 
         Returns:
             The events: ``TextEvent`` with each piece of text, ``PhraseEvent`` with each phrase and
@@ -201,7 +196,7 @@ class Grounder:
         answer: str | None = None,
         max_new_tokens: int = 256,
     ) -> AttentionView:
-        """Return the attention of an answer's words to the picture; the head is not used.
+        """Return the attention maps (M, N, h, w) of an answer's words; the head is not used.
 
         Args:
             image: a file, a PIL image, or an (H, W, 3) uint8 array.
@@ -210,9 +205,6 @@ class Grounder:
                 its next mention. None for every word.
             answer: a caption or answer to trace; None lets the LMM generate one.
             max_new_tokens: a generated answer is cut there.
-
-        Returns:
-            The text and its words, each with its attention maps (M, N, h, w).
 
         Raises:
             InputError: the picture cannot be read, a text is empty, or a word is not in the answer.
@@ -262,7 +254,32 @@ class Grounder:
         options = ThinkOptions(locate, crop, margin, seed, first_question, phrase_source)
         return think(self._pipeline, image, question, options, max_new_tokens, refine)
 
-    @torch.no_grad()
+    def ground(
+        self,
+        image: PictureLike,
+        text: str,
+        phrases: Sequence[str] | None = None,
+        *,
+        question: str | None = None,
+        phrase_source: PhraseSource | None = None,
+        refine: bool = True,
+    ) -> Answer:
+        """Ground a given text about a picture, such as a caption; the answer's text is that text.
+
+        The text is read as the LMM's answer, in one forward pass; nothing is generated.
+
+        Args:
+            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            text: a caption or answer.
+            phrases, phrase_source, refine: as in ``chat``, of the text.
+            question: what the text answers; None for the one that the head learned captions with.
+
+        Raises:
+            InputError: the picture cannot be read, the text or the list is empty, or a phrase is
+                not in the text.
+        """
+        return ground(self._pipeline, image, text, phrases, question, phrase_source, refine)
+
     def segment(self, image: PictureLike, phrases: Sequence[str], *, refine: bool = True) -> Answer:
         """Segment what each phrase refers to (referring segmentation).
 
@@ -280,16 +297,4 @@ class Grounder:
         Raises:
             InputError: the picture cannot be read, or there is no phrase or an empty one.
         """
-        phrases = check_phrases(phrases)
-        stopwatch = Stopwatch()
-        with stopwatch.stage("picture"):
-            picture = read_picture(image)
-            prompts = build_referring_prompts(self.adapter, self.head.config, picture, phrases)
-        traces: list[Trace] = []
-        with stopwatch.stage("read"):
-            for first in range(0, len(prompts), _SEQUENCES_PER_BATCH):
-                batch = prompts[first : first + _SEQUENCES_PER_BATCH]
-                traces.extend(trace_texts(self.adapter, batch))
-        text, traced_phrases = join_traced_phrases(phrases, traces)
-        masked = self._pipeline.mask_predictor.predict(picture, traced_phrases, refine, stopwatch)
-        return self._pipeline.build_answer(picture, text, masked, stopwatch)
+        return segment(self._pipeline, image, phrases, refine)

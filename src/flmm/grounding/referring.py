@@ -2,17 +2,43 @@
 
 from collections.abc import Sequence
 
+import torch
 from PIL import Image
 
+from flmm.answers.answer import Answer
 from flmm.attention.trace import Trace
+from flmm.attention.tracing import trace_texts
 from flmm.grounding.mask_predictor import TracedPhrase
+from flmm.grounding.pipeline import Pipeline
 from flmm.head.config import HeadConfig
 from flmm.head.prompt_templates import build_segment_exchange
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
+from flmm.pictures.reading import PictureLike, read_picture
+from flmm.stopwatch import Stopwatch
 from flmm.types import PhraseSpan
+from flmm.user_input import check_phrases
 
 _SEPARATOR = ", "
+_SEQUENCES_PER_BATCH = 8
+
+
+@torch.no_grad()
+def segment(pipeline: Pipeline, image: PictureLike, phrases: Sequence[str], refine: bool) -> Answer:
+    """See ``Grounder.segment``."""
+    phrases = check_phrases(phrases)
+    adapter = pipeline.adapter
+    stopwatch = Stopwatch()
+    with stopwatch.stage("picture"):
+        picture = read_picture(image)
+        prompts = build_referring_prompts(adapter, pipeline.head.config, picture, phrases)
+    traces: list[Trace] = []
+    with stopwatch.stage("read"):
+        for first in range(0, len(prompts), _SEQUENCES_PER_BATCH):
+            traces.extend(trace_texts(adapter, prompts[first : first + _SEQUENCES_PER_BATCH]))
+    text, traced_phrases = join_traced_phrases(phrases, traces)
+    masked = pipeline.mask_predictor.predict(picture, traced_phrases, refine, stopwatch)
+    return pipeline.build_answer(picture, text, masked, stopwatch)
 
 
 def build_referring_prompts(

@@ -95,6 +95,27 @@ def test_list_with_questions_and_phrases(head: str, capsys: pytest.CaptureFixtur
     assert results[2]["answer"]["text"] == "the cat, grass"
 
 
+def test_list_with_texts(head: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks: list[dict[str, object]] = [
+        {"image": "pictures/a.png", "text": "A cat on grass.", "phrases": ["grass", "cat"]},
+        {"image": "pictures/b.png", "text": "A cat on grass.", "question": "What is it?"},
+        {"image": "pictures/b.png", "text": "A cat.", "phrases": ["dog"]},
+    ]
+    Path("list.jsonl").write_text("\n".join(map(json.dumps, tasks)))
+    ended = run_in_process(["batch", "list.jsonl", QUESTION, *options(head)], capsys)
+    assert ended.code == 0
+    results = read_lines()
+    assert [line["task"] for line in results] == tasks
+    grounder = flmm.Grounder.from_pretrained(head)
+    expected = [
+        grounder.ground("pictures/a.png", "A cat on grass.", ["grass", "cat"]),
+        grounder.ground("pictures/b.png", "A cat on grass.", question="What is it?"),
+    ]
+    for line, alone in zip(results[:2], expected, strict=True):
+        assert line["answer"]["phrases"] == json.loads(json.dumps(alone.to_dict()["phrases"]))
+    assert "'dog' is not in the text" in str(results[2]["error"])
+
+
 def test_interrupted_run_is_resumed(head: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["batch", "pictures", QUESTION, *options(head)]
     assert run_in_process(arguments, capsys).code == 0

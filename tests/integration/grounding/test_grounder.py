@@ -13,8 +13,8 @@ from torch import nn
 
 from flmm.attention.tracing import trace_generation
 from flmm.errors import InputError
-from flmm.grounding import grounder as grounder_module
 from flmm.grounding import mask_predictor as mask_predictor_module
+from flmm.grounding import referring
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
@@ -216,7 +216,7 @@ def test_segment_does_not_depend_on_the_batch_size(
 ) -> None:
     phrases = ["the cat", "the small dog on the left", "grass", "a", "sky"]
     large_batch = grounder.segment(picture(), phrases)
-    monkeypatch.setattr(grounder_module, "_SEQUENCES_PER_BATCH", 2)
+    monkeypatch.setattr(referring, "_SEQUENCES_PER_BATCH", 2)
     monkeypatch.setattr(mask_predictor_module, "_MAX_LOGITS_PER_PASS", 1)
     small_batches = grounder.segment(picture(), phrases)
     for one, other in zip(large_batch.phrases, small_batches.phrases, strict=True):

@@ -1,0 +1,63 @@
+"""``flmm ground``: the masks of a text about a picture that somebody else wrote."""
+
+from typing import Annotated
+
+import typer
+
+from flmm.cli.console import show_answer, show_spinner
+from flmm.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    ImageArgument,
+    JsonOption,
+    LMMOption,
+    ModelOption,
+    OutOption,
+    PhraseOption,
+    PhrasesFromOption,
+    RefineOption,
+    find_output_path,
+    load_grounder,
+)
+from flmm.user_input import check_phrases, check_text
+
+
+def ground(
+    image: ImageArgument,
+    text: Annotated[
+        str,
+        typer.Argument(
+            metavar="TEXT", show_default=False, help='A caption, such as "A cat on grass."'
+        ),
+    ],
+    phrase: PhraseOption = None,
+    phrases_from: PhrasesFromOption = None,
+    question: Annotated[
+        str | None,
+        typer.Option(
+            metavar="QUESTION",
+            show_default=False,
+            help="What the text answers; by default the head's own question for a caption.",
+        ),
+    ] = None,
+    refine: RefineOption = True,
+    model: ModelOption = None,
+    lmm: LMMOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what a text about a picture means in it; nothing is generated."""
+    from flmm.pictures.reading import read_picture
+
+    picture = read_picture(image)
+    check_text("text", text)
+    phrases = check_phrases(phrase) if phrase else None
+    overlay = find_output_path(image, out, as_json)
+    grounder = load_grounder(model, lmm, device, dtype)
+    with show_spinner("looking at the picture"):
+        answer = grounder.ground(
+            picture, text, phrases, question=question, phrase_source=phrases_from, refine=refine
+        )
+    show_answer(answer, overlay, as_json)
