@@ -26,7 +26,8 @@ def batch(
             metavar="PICTURES",
             show_default=False,
             help="A folder of pictures; or a list, one JSON object a line with image (relative to"
-            " the list's folder) and a question, phrases, or a text to ground (also with phrases of it).",
+            " the list's folder) and a question, phrases, or a text to ground (also with phrases of"
+            " it).",
         ),
     ],
     question: Annotated[

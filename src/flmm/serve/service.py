@@ -3,13 +3,16 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from flmm.grounding.mask_predictor import MaskMethod, MaskPredictor
+from flmm.attention.trace import Trace
+from flmm.grounding.given_text import build_text_prompt, extract_traced_phrases
+from flmm.grounding.mask_predictor import MaskMethod, MaskPredictor, TracedPhrase
 from flmm.grounding.pipeline import Pipeline
-from flmm.grounding.referring import build_referring_prompts
+from flmm.grounding.referring import build_referring_prompts, join_traced_phrases
 from flmm.lmm.batched_generation import SamplingParams
 from flmm.serve.common.conversation import Conversation
 from flmm.serve.common.request_models import GenerationOptions, Grounding
@@ -21,13 +24,13 @@ from flmm.serve.settings import ServerSettings
 from flmm.serve.workers.attend_job import AttendInputs, AttendJob
 from flmm.serve.workers.chat_job import ChatInputs, ChatJob, PhraseRequest
 from flmm.serve.workers.events import EventCallback
+from flmm.serve.workers.given_text_job import GivenTextInputs, GivenTextJob
 from flmm.serve.workers.job import Job, Slot, WorkerContext
 from flmm.serve.workers.mask_batcher import MaskBatcher
 from flmm.serve.workers.model_queue import ModelQueue, QueueFullError
 from flmm.serve.workers.running_job import Result, RunningJob, run_in_executor
-from flmm.serve.workers.segment_job import SegmentInputs, SegmentJob
 from flmm.stopwatch import Stopwatch
-from flmm.user_input import check_phrases
+from flmm.user_input import check_phrases, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +151,7 @@ class Service:
 
     def prepare_segment(
         self, picture: Image.Image, phrases: Sequence[str], refine: bool, method: MaskMethod
-    ) -> SegmentInputs:
+    ) -> GivenTextInputs:
         """Return inputs for the segmentation of phrases.
 
         Raises:
@@ -162,7 +165,32 @@ class Service:
         prompts = build_referring_prompts(adapter, config, picture, checked)
         for prompt in prompts:
             self.prompt_limits.check_context_length(prompt.length, None)
-        return SegmentInputs(picture, checked, prompts, refine, method)
+        return GivenTextInputs(
+            picture, prompts, partial(join_traced_phrases, checked), refine, method
+        )
+
+    def prepare_ground(
+        self, picture: Image.Image, text: str, question: str | None, grounding: Grounding
+    ) -> GivenTextInputs:
+        """Return inputs for the grounding of a text.
+
+        Raises:
+            APIError: it exceeds a limit.
+            InputError: the text is empty, or the model cannot take it.
+        """
+        phrase_request = self._prepare_phrase_request(grounding)
+        self.prompt_limits.check_text_lengths([text, question or ""])
+        adapter, config = self.pipeline.adapter, self.pipeline.head.config
+        prompt = build_text_prompt(adapter, config, picture, check_text("text", text), question)
+        self.prompt_limits.check_context_length(prompt.length, None)
+
+        def extract(traces: Sequence[Trace]) -> tuple[str, Sequence[TracedPhrase]]:
+            extracted = extract_traced_phrases(phrase_request.extractor, prompt, text, traces)
+            return text, extracted[1][: phrase_request.max_phrases]
+
+        return GivenTextInputs(
+            picture, [prompt], extract, phrase_request.refine, phrase_request.method
+        )
 
     def prepare_attend(
         self,
@@ -192,9 +220,11 @@ class Service:
             lambda on_event: ChatJob(inputs, self.worker_context, slot, on_event, stopwatch)
         )
 
-    def submit_segment(self, inputs: SegmentInputs, slot: Slot, stopwatch: Stopwatch) -> RunningJob:
-        """Queue a segmentation of phrases."""
-        return self._submit(lambda on_event: SegmentJob(inputs, slot, on_event, stopwatch))
+    def submit_given_text(
+        self, inputs: GivenTextInputs, slot: Slot, stopwatch: Stopwatch
+    ) -> RunningJob:
+        """Queue the grounding of given texts."""
+        return self._submit(lambda on_event: GivenTextJob(inputs, slot, on_event, stopwatch))
 
     def submit_attend(self, inputs: AttendInputs, slot: Slot, stopwatch: Stopwatch) -> RunningJob:
         """Queue a computation of attention maps."""

@@ -64,6 +64,42 @@ def test_ground(address: str, grounder: Grounder) -> None:
         assert {**content, "timings": {}} == {**expected, "timings": {}}
 
 
+def test_ground_of_a_given_text(address: str, grounder: Grounder) -> None:
+    text = " The dog is left of a cat, the dog sleeps on grass."
+    phrases = ["the dog", "grass"]
+    expected = grounder.ground(PICTURE, text, phrases).to_dict()
+    fields = {"text": text, "phrases": phrases}
+    as_json = httpx.post(f"{address}/v1/ground", json={**fields, "image": URL}, timeout=60)
+    as_form = httpx.post(
+        f"{address}/v1/ground", data=fields, files={"image": encode_picture(PICTURE)}, timeout=60
+    )
+    for response in (as_json, as_form):
+        content = response.json()
+        assert response.status_code == 200, content
+        assert content["timings"].keys() >= {"picture", "queue", "read", "masks"}
+        assert "generate" not in content["timings"]
+        for phrase in content["phrases"]:
+            assert phrase.pop("picture") == 0
+        assert {**content, "timings": {}} == {**expected, "timings": {}}
+
+
+def test_ground_of_a_given_text_is_checked(address: str, grounder: Grounder) -> None:
+    def ask(**fields: object) -> httpx.Response:
+        return httpx.post(f"{address}/v1/ground", json={"image": URL, **fields}, timeout=60)
+
+    text = "A cat, a dog, a cow and a pig."
+    own = grounder.ground(PICTURE, text, question="Which animals?")
+    content = ask(text=text, question="Which animals?", max_phrases=1).json()
+    assert [phrase["text"] for phrase in content["phrases"]] == [own.phrases[0].text]
+    absent = ask(text=text, phrases=["a bird"])
+    assert error_of(absent)[0] == 400
+    assert "'a bird' is not in the text" in absent.text
+    assert error_of(ask(text=" ")) == error_of(ask(question=" ")) != (200, "")
+    nothing = ask()
+    assert error_of(nothing) == (400, "invalid_value")
+    assert "give a question, or a text to ground" in nothing.text
+
+
 def test_segment(address: str, grounder: Grounder) -> None:
     expected = grounder.segment(PICTURE, ["the cat", "grass"])
     as_json = httpx.post(

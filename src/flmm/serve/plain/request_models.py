@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from flmm.grounding.mask_predictor import MaskMethod
 from flmm.serve.common.request_models import (
@@ -31,11 +31,22 @@ class MaskRequest(PictureRequest):
 
 
 class GroundRequest(MaskRequest, GenerationOptions):
-    """A question about a picture."""
+    """A question about a picture, or a text to ground in it."""
 
-    question: Text
+    question: Text | None = Field(
+        default=None, description="Needed without text; with it, what the text answers."
+    )
+    text: Text | None = Field(
+        default=None, description="Grounded in the place of a generated answer."
+    )
     phrases: list[Text] | None = Field(default=None, min_length=1)
     max_phrases: PositiveCount | None = None
+
+    @model_validator(mode="after")
+    def _check_question(self) -> "GroundRequest":
+        if self.question is None and self.text is None:
+            raise ValueError("give a question, or a text to ground")
+        return self
 
     @property
     def grounding(self) -> Grounding:

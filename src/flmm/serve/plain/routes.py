@@ -35,9 +35,9 @@ from flmm.serve.service import Service
 from flmm.serve.workers.attend_job import AttendInputs
 from flmm.serve.workers.chat_job import ChatInputs
 from flmm.serve.workers.events import AnswerFinished, AttendFinished
+from flmm.serve.workers.given_text_job import GivenTextInputs
 from flmm.serve.workers.job import Slot
 from flmm.serve.workers.running_job import RunningJob
-from flmm.serve.workers.segment_job import SegmentInputs
 from flmm.stopwatch import Stopwatch
 from flmm.types import Size
 from flmm.user_input import check_text
@@ -57,15 +57,25 @@ def create_plain_router(service: Service) -> APIRouter:
         responses=ERROR_RESPONSES,
     )
     async def ground(request: Request) -> Response:
-        """Answer a question about a picture, with masks of the answer's phrases."""
+        """Answer a question about a picture, with masks of the answer's phrases.
 
-        def prepare(body: GroundRequest, picture: Image.Image) -> ChatInputs:
-            message = Message("user", check_text("question", body.question), (picture,))
+        With `text`, the masks are of that text's phrases, and nothing is generated.
+        """
+
+        def prepare(body: GroundRequest, picture: Image.Image) -> ChatInputs | GivenTextInputs:
+            if body.text is not None:
+                return service.prepare_ground(picture, body.text, body.question, body.grounding)
+            message = Message("user", check_text("question", body.question or ""), (picture,))
             return service.prepare_chat(Conversation((), message), body, body.grounding, False)
 
-        submitted = await _submit_request(
-            request, service, GroundRequest, prepare, service.submit_chat
-        )
+        def submit(
+            inputs: ChatInputs | GivenTextInputs, slot: Slot, stopwatch: Stopwatch
+        ) -> RunningJob:
+            if isinstance(inputs, ChatInputs):
+                return service.submit_chat(inputs, slot, stopwatch)
+            return service.submit_given_text(inputs, slot, stopwatch)
+
+        submitted = await _submit_request(request, service, GroundRequest, prepare, submit)
         return await respond_when_finished(
             request, submitted.job, AnswerFinished, partial(_build_answer_reply, service, submitted)
         )
@@ -79,11 +89,11 @@ def create_plain_router(service: Service) -> APIRouter:
     async def segment(request: Request) -> Response:
         """Segment what each phrase refers to in a picture."""
 
-        def prepare(body: SegmentRequest, picture: Image.Image) -> SegmentInputs:
+        def prepare(body: SegmentRequest, picture: Image.Image) -> GivenTextInputs:
             return service.prepare_segment(picture, body.phrases, body.refine, body.method)
 
         submitted = await _submit_request(
-            request, service, SegmentRequest, prepare, service.submit_segment
+            request, service, SegmentRequest, prepare, service.submit_given_text
         )
         return await respond_when_finished(
             request, submitted.job, AnswerFinished, partial(_build_answer_reply, service, submitted)

@@ -1,8 +1,9 @@
-"""Jobs that segment phrases of a picture, in one batch with those of other requests."""
+"""Jobs that ground given texts, phrases or captions, in one batch with those of other requests."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 from PIL import Image
@@ -10,8 +11,7 @@ from PIL import Image
 from flmm.answers.answer import Phrase
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import trace_texts
-from flmm.grounding.mask_predictor import MaskMethod
-from flmm.grounding.referring import join_traced_phrases
+from flmm.grounding.mask_predictor import MaskMethod, TracedPhrase
 from flmm.lmm.prompt import Prompt
 from flmm.serve.workers.events import AnswerFinished, EventCallback, LocatedPhrase
 from flmm.serve.workers.job import Job, Slot, WorkerContext
@@ -22,22 +22,22 @@ _SEQUENCES_PER_BATCH = 16
 
 
 @dataclass(frozen=True)
-class SegmentInputs:
-    """A picture and the phrases to segment in it."""
+class GivenTextInputs:
+    """A picture and texts about it, each as the answer of a prompt."""
 
     picture: Image.Image
-    phrases: Sequence[str]
     prompts: Sequence[Prompt]
-    """One for each phrase."""
+    extract: Callable[[Sequence[Trace]], tuple[str, Sequence[TracedPhrase]]]
+    """From the prompts' traces to the answer's text and its phrases."""
     refine: bool
     method: MaskMethod
 
 
-class SegmentJob(Job):
-    """The segmentation of one request's phrases."""
+class GivenTextJob(Job):
+    """The grounding of one request's texts."""
 
     def __init__(
-        self, inputs: SegmentInputs, slot: Slot, on_event: EventCallback, stopwatch: Stopwatch
+        self, inputs: GivenTextInputs, slot: Slot, on_event: EventCallback, stopwatch: Stopwatch
     ) -> None:
         super().__init__(slot, on_event, stopwatch)
         self.num_tokens = max(prompt.length for prompt in inputs.prompts)
@@ -59,12 +59,14 @@ class SegmentJob(Job):
         for job in jobs:
             job.stopwatch.timings["read"] = time.perf_counter() - began
             count = len(job._inputs.prompts)
-            job._request_masks(traces[offset : offset + count], context)
+            own = traces[offset : offset + count]
+            job.run_guarded(partial(job._request_masks, own, context), context.metrics)
             offset += count
 
     def _request_masks(self, traces: Sequence[Trace], context: WorkerContext) -> None:
         inputs = self._inputs
-        text, traced_phrases = join_traced_phrases(inputs.phrases, traces)
+        with self.stopwatch.stage("phrases"):
+            text, traced_phrases = inputs.extract(traces)
 
         def on_masks(phrases: Sequence[Phrase]) -> None:
             context.metrics.phrases.inc(len(phrases))
