@@ -58,7 +58,7 @@ def calibrate_thresholds(
         for phrase, kind in enumerate(extracted.kinds):
             maps = map_function(extracted, phrase)
             searches[kind].add(threshold_overlaps(maps, masks[phrase], valid[phrase]))
-        context.on_progress(number, len(samples), f"choosing levels of {cache_name}")
+        context.on_progress(number, len(samples), f"choosing thresholds of {cache_name}")
     best = {kind: search.best_thresholds() for kind, search in searches.items()}
     found = {kind: thresholds for kind, thresholds in best.items() if thresholds is not None}
     if not found:
