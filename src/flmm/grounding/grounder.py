@@ -103,7 +103,7 @@ class Grounder:
         """Ask the LMM and ground its answer.
 
         Args:
-            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            image: a file, its bytes, a PIL image, or a uint8 array (``PictureLike``).
             question: about the picture.
             phrases: what to ground, as it stands in the answer; one that is repeated means
                 its next mention. None lets ``phrase_source`` choose.
@@ -199,7 +199,7 @@ class Grounder:
         """Return the attention maps (M, N, h, w) of an answer's words; the head is not used.
 
         Args:
-            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            image: a file, its bytes, a PIL image, or a uint8 array (``PictureLike``).
             question: about the picture.
             words: words or phrases of the answer, as they stand there; one that is repeated means
                 its next mention. None for every word.
@@ -231,7 +231,7 @@ class Grounder:
         located, as two pictures in one conversation.
 
         Args:
-            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            image: a file, its bytes, a PIL image, or a uint8 array (``PictureLike``).
             question: about the picture.
             locate: "answer" grounds the model's first answer, "question" the question's own words
                 (then nothing is generated before the second prompt).
@@ -269,7 +269,7 @@ class Grounder:
         The text is read as the LMM's answer, in one forward pass; nothing is generated.
 
         Args:
-            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            image: a file, its bytes, a PIL image, or a uint8 array (``PictureLike``).
             text: a caption or answer.
             phrases, phrase_source, refine: as in ``chat``, of the text.
             question: what the text answers; None for the one that the head learned captions with.
@@ -287,7 +287,7 @@ class Grounder:
         is generated.
 
         Args:
-            image: a file, a PIL image, or an (H, W, 3) uint8 array.
+            image: a file, its bytes, a PIL image, or a uint8 array (``PictureLike``).
             phrases: such as "the cat on the left".
             refine: False leaves out the mask refiner (faster, coarser).
 

@@ -114,6 +114,11 @@ def read_config(folder: Path) -> HeadConfig:
         raise InputError(f"{path} is not JSON ({error}); save the head again") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds {type(content).__name__}, not an object; save it again")
+    if "format_version" not in content and "model_type" in content:
+        raise InputError(
+            f"{folder} holds a model of type {content['model_type']!r}, not a grounding head; name"
+            " it as the LMM, with a head that was trained for it (flmm train makes one)"
+        )
     version = content.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise InputError(

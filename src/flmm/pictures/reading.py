@@ -5,9 +5,12 @@ Letters: ``H W`` picture size.
 
 import io
 import math
+import os
+import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +18,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flmm.errors import InputError
 
-PictureLike = str | Path | Image.Image | NDArray[np.uint8]
-"""A picture from the user: a file, a PIL image, or an (H, W, 3) uint8 array."""
+PictureLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np.uint8]
+"""A picture from the user: a file's path, content or file object, a PIL image, or a uint8 array of
+(H, W, 3), grey (H, W), or with alpha (H, W, 4)."""
 
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused by their header, before decoding."""
@@ -36,6 +40,7 @@ _DECODE_ERRORS = (
     OverflowError,
     struct.error,
 )
+_ADDRESS = re.compile(r"(https?|ftp|s3|gs|hf)://|data:", re.IGNORECASE)
 _DECOMPRESSION_BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -43,20 +48,29 @@ def read_picture(picture: PictureLike) -> Image.Image:
     """Read a picture: EXIF rotation applied, transparency on white, first frame only.
 
     Args:
-        picture: a file, a PIL image of any mode, or an (H, W, 3) uint8 array.
+        picture: see ``PictureLike``; a PIL image of any mode. A path may begin with ``~``.
 
     Returns:
         A new RGB image.
 
     Raises:
-        InputError: it is missing, a folder, empty, no picture, damaged, has more than
-            ``MAX_PIXELS`` pixels, or a side longer than ``max_side(MAX_PIXELS)``.
+        InputError: it is of another type, missing, a folder, empty, no picture, damaged, has more
+            than ``MAX_PIXELS`` pixels, or a side longer than ``max_side(MAX_PIXELS)``.
     """
     if isinstance(picture, Image.Image):
         return _decode(picture, "the picture")
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
-    return _read_file(Path(picture))
+    if isinstance(picture, str | os.PathLike):
+        return _read_file(_find_path(os.fspath(picture)))
+    content = _read_file_object(picture) if isinstance(picture, _Readable) else picture
+    if not isinstance(content, bytes | bytearray | memoryview):
+        kind = type(picture).__name__
+        raise InputError(
+            f"the picture is of type {kind!r}; give a file, its bytes, a PIL image, or an"
+            " (H, W, 3) uint8 array"
+        )
+    return _decode(open_picture(bytes(content)), "the picture")
 
 
 def max_side(max_pixels: int) -> int:
@@ -82,6 +96,38 @@ def open_picture(content: bytes, formats: Sequence[str] = PICTURE_FORMATS) -> Im
     if not content:
         raise InputError(f"{name} is empty (0 bytes); copy or download it again")
     return _open(io.BytesIO(content), name, formats)
+
+
+@runtime_checkable
+class _Readable(Protocol):
+    def read(self) -> object: ...
+
+
+def _read_file_object(file: _Readable) -> object:
+    try:
+        content = file.read()
+    except (OSError, ValueError) as error:  # closed, or opened as text
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            f"the picture's file cannot be read ({reason}); open it with mode 'rb'"
+        ) from error
+    if isinstance(content, str):
+        raise InputError("the picture's file is opened as text; open it with mode 'rb'")
+    return content
+
+
+def _find_path(name: str) -> Path:
+    if _ADDRESS.match(name):
+        raise InputError(
+            f"the picture {name[:100]!r} is an address; download it and give its file or bytes"
+        )
+    path = Path(name)
+    if not name.startswith("~") or path.exists():
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:  # there is no such user
+        return path
 
 
 def _read_file(path: Path) -> Image.Image:
@@ -173,9 +219,13 @@ def _to_8_bits(
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    has_channels = array.ndim == 3 and array.shape[2] in (3, 4)
+    if not (has_channels or array.ndim == 2) or array.dtype != np.uint8 or not array.size:
         raise InputError(
-            f"the picture is an array {array.shape} of {array.dtype}; give (H, W, 3) of uint8"
+            f"the picture is an array {array.shape} of {array.dtype}; give (H, W, 3), (H, W) or"
+            " (H, W, 4) of uint8"
         )
     return _decode(Image.fromarray(np.ascontiguousarray(array)), "the picture")
 

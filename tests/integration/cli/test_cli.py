@@ -235,7 +235,9 @@ def test_unknown_or_incompatible_model_is_refused(
         run_in_process([*chat, "--model", "nobody/no-head"], capsys), "nobody/no-head"
     )
     assert is_refused(run_in_process([*chat, "--model", "/no/folder"], capsys), "/no/folder")
-    assert is_refused(run_in_process([*chat, "--model", str(models.lmm)], capsys), "config.json")
+    assert is_refused(
+        run_in_process([*chat, "--model", str(models.lmm)], capsys), "name it as the LMM"
+    )
     other = save_tiny_head(tmp_path_factory.mktemp("other"), str(models.lmm), layers=5)
     assert is_refused(run_in_process([*chat, "--model", str(other)], capsys), "5 layers")
     molmo = tmp_path_factory.mktemp("molmo")

@@ -89,6 +89,10 @@ def test_failed_save_does_not_change_the_old_head(
         ("{", "not JSON"),
         ("[1]", "list"),
         ('{"layers": 2}', "format_version"),
+        (
+            '{"model_type": "llava"}',
+            "model of type 'llava', not a grounding head; name it as the LMM",
+        ),
         ('{"format_version": 1, "layers": 2}', "lacks.*heads"),
         ('{"format_version": 1, "layers": 2, "heads": 3, "hidden_size": 10, "x": 0}', "unknown.*x"),
         ('{"format_version": 1, "layers": 2, "heads": "3", "hidden_size": 10}', "heads = '3'"),

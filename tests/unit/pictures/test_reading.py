@@ -1,11 +1,13 @@
 """Reading of picture files in all formats, and of files that are not pictures."""
 
+import io
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from flmm.errors import InputError
@@ -53,18 +55,70 @@ def test_pil_images_and_arrays_are_copied() -> None:
     assert colour(picture) == GREEN
 
 
+def test_grey_arrays_and_arrays_with_alpha() -> None:
+    grey = np.full((2, 4), 7, dtype=np.uint8)
+    for array in (grey, grey[..., None]):
+        assert colour(read_picture(array)) == (7, 7, 7)
+    with_alpha = np.zeros((2, 4, 4), dtype=np.uint8)
+    assert colour(read_picture(with_alpha)) == (255, 255, 255)
+    with_alpha[..., 3] = 255
+    assert colour(read_picture(with_alpha)) == (0, 0, 0)
+
+
+def test_bytes_and_file_objects(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (5, 3), RED).save(path)
+    content = path.read_bytes()
+    with path.open("rb") as opened:
+        pictures = [read_picture(given) for given in (content, io.BytesIO(content), opened)]
+    assert [(one.size, colour(one)) for one in pictures] == [((5, 3), RED)] * 3
+    with pytest.raises(InputError, match="empty"):
+        read_picture(b"")
+    with path.open(encoding="utf-8") as as_text:
+        for unreadable in (opened, as_text, io.StringIO("text")):
+            with pytest.raises(InputError, match="mode 'rb'"):
+                read_picture(unreadable)  # type: ignore[arg-type]
+
+
+def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("RGB", (5, 3), RED).save(tmp_path / "a.png")
+    assert read_picture("~/a.png").size == (5, 3)
+    assert read_picture(Path("~") / "a.png").size == (5, 3)
+    for missing in ("~/b.png", "~nobody-of-this-name/a.png"):
+        with pytest.raises(InputError, match="no picture"):
+            read_picture(missing)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, "of type 'NoneType'"),
+        (3, "of type 'int'"),
+        ([1, 2], "of type 'list'"),
+        (torch.zeros(3, 4, 5), "of type 'Tensor'"),
+        ("https://example.org/a.png", "is an address"),
+        ("data:image/png;base64,AAAA", "is an address"),
+    ],
+)
+def test_other_types_are_refused_in_one_line(given: object, told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        read_picture(given)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((4, 4), dtype=np.uint8),
-        np.zeros((3, 4, 4), dtype=np.uint8),
-        np.zeros((4, 4, 4), dtype=np.uint8),
+        np.zeros(4, dtype=np.uint8),
+        np.zeros((3, 4, 5), dtype=np.uint8),
+        np.zeros((4, 4, 2), dtype=np.uint8),
         np.zeros((4, 4, 3), dtype=np.float32),
         np.zeros((0, 4, 3), dtype=np.uint8),
     ],
 )
 def test_other_arrays_are_refused(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
-    with pytest.raises(InputError, match=r"give \(H, W, 3\) of uint8"):
+    with pytest.raises(InputError, match=r"give \(H, W, 3\), .* of uint8"):
         read_picture(array)
 
 
