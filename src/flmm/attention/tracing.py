@@ -51,10 +51,12 @@ def trace_texts(
     The language-model head does not run. Prompts of similar length need the least padding.
 
     Raises:
-        InputError: ``part`` is "answer" and a prompt has none.
+        InputError: ``part`` is "answer" and a prompt has none, or one is too long for the LMM.
     """
     if not prompts:
         return []
+    for prompt in prompts:
+        adapter.remaining_context(prompt.length)
     batch = adapter.collate(prompts)
     spans = [_token_span(prompt, part) for prompt in prompts]
     positions = _row_positions(batch, spans).to(adapter.device)
@@ -84,8 +86,13 @@ def trace_generation(
     """Generate an answer, the same as ``adapter.generate``; return its trace and text.
 
     Each token's row is recorded when the token is fed back, so there is no second pass.
-    ``on_step`` is called with each generated token, except the end of the sequence.
+    ``on_step`` is called with each generated token, except the end of the sequence. The answer is
+    cut at ``max_new_tokens``, or where the LMM's context ends.
+
+    Raises:
+        InputError: the prompt leaves no room for an answer.
     """
+    max_new_tokens = limit_new_tokens(adapter, prompt, max_new_tokens)
     generated: list[int] = []
     recorder = AttentionRecorder(adapter, prompt.image_token_positions[None].to(adapter.device))
 
@@ -122,6 +129,16 @@ def trace_generation(
         )
     token_ids = generation.token_ids[:max_new_tokens]
     return build_trace(token_ids), adapter.decode(token_ids)
+
+
+def limit_new_tokens(adapter: LMMAdapter, prompt: Prompt, max_new_tokens: int) -> int:
+    """Return ``max_new_tokens``, or fewer where the LMM's context ends before.
+
+    Raises:
+        InputError: the prompt leaves no room for an answer.
+    """
+    # At least one token is generated, and one more than is returned (``trace_generation``).
+    return min(max_new_tokens, adapter.remaining_context(prompt.length + 2) + 1)
 
 
 def split_by_picture(rows: RecordedRows, prompt: Prompt) -> tuple[PictureAttention, ...]:

@@ -52,11 +52,26 @@ def run_tasks(
                     questions[task] = picture, task.question
             except InputError as error:
                 outcomes[task] = error
-        answers = grounder.chat_together(
-            list(questions.values()), max_new_tokens=max_new_tokens, refine=refine
-        )
+        answers = _answer(grounder, list(questions.values()), max_new_tokens, refine)
         outcomes |= dict(zip(questions, answers, strict=True))
         yield [_build_result(task, outcomes[task]) for task in in_batch]
+
+
+def _answer(
+    grounder: Grounder,
+    questions: list[tuple[Image.Image, str]],
+    max_new_tokens: int,
+    refine: bool,
+) -> list[Answer | InputError]:
+    """Return the answer to each question, or why it cannot be asked."""
+    try:
+        return [*grounder.chat_together(questions, max_new_tokens=max_new_tokens, refine=refine)]
+    except InputError as error:
+        if len(questions) == 1:
+            return [error]
+        # One question, such as a text that is too long, does not keep the others from an answer.
+        alone = [_answer(grounder, [question], max_new_tokens, refine) for question in questions]
+        return [answer for (answer,) in alone]
 
 
 def _build_result(task: Task, answer: Answer | InputError) -> TaskResult:

@@ -14,7 +14,7 @@ from torch import Tensor
 from flmm.answers.answer import Answer, Phrase
 from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import GenerationStep, trace_generation
+from flmm.attention.tracing import GenerationStep, limit_new_tokens, trace_generation
 from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.grounding.phrase_extraction import PhraseExtractor, PhraseSource
 from flmm.head.model import GroundingHead
@@ -98,8 +98,8 @@ class Pipeline:
         """Check a question about a picture and build its prompt.
 
         Raises:
-            InputError: the picture cannot be read, the question is empty, or ``max_new_tokens`` is
-                below 1.
+            InputError: the picture cannot be read, the question is empty or too long, or
+                ``max_new_tokens`` is below 1.
         """
         question = check_text("question", question)
         check_max_new_tokens(max_new_tokens)
@@ -107,6 +107,7 @@ class Pipeline:
         with stopwatch.stage("picture"):
             picture = read_picture(image)
             prompt = self.adapter.build_prompt(picture, question)
+            max_new_tokens = limit_new_tokens(self.adapter, prompt, max_new_tokens)
         return GenerationRequest(
             picture, prompt, phrase_extractor, max_new_tokens, refine, stopwatch
         )

@@ -3,12 +3,15 @@
 Letters: ``M`` layers, ``N`` heads, ``D`` LLM width, ``T`` tokens of the answer.
 """
 
+import sys
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from flmm.errors import InputError
 
 _SOFTMAX_LAYER_TYPES = ("full_attention", "sliding_attention", "chunked_attention")
 """transformers' ``layer_types`` with softmax attention, which can be recorded."""
@@ -66,6 +69,27 @@ class FrozenModel:
     def hidden_size(self) -> int:
         """D: the width of the hidden states."""
         return int(self.text_model.config.hidden_size)
+
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens of a sequence, the answer's among them; None if the config has none."""
+        length = getattr(self.text_model.config, "max_position_embeddings", None)
+        return length if isinstance(length, int) else None
+
+    def remaining_context(self, num_tokens: int) -> int:
+        """Return how many tokens may follow a sequence of ``num_tokens`` tokens.
+
+        Raises:
+            InputError: the sequence is longer than the context.
+        """
+        if self.context_length is None:
+            return sys.maxsize
+        if num_tokens > self.context_length:
+            raise InputError(
+                f"the pictures and texts need {num_tokens} tokens, the LMM takes"
+                f" {self.context_length}; give shorter texts"
+            )
+        return self.context_length - num_tokens
 
     @property
     def device(self) -> torch.device:

@@ -64,9 +64,8 @@ class Service:
             self.worker_context, settings.queue_capacity, settings.max_batch_size
         )
         self._executor = ThreadPoolExecutor(_NUM_EXECUTOR_THREADS, "flmm-reading")
-        text_config = grounder.adapter.text_model.config
-        longest = getattr(text_config, "max_position_embeddings", self.limits.prompt_tokens)
-        self.prompt_limits = PromptLimits(self.limits, int(longest))
+        context_length = grounder.adapter.context_length or self.limits.prompt_tokens
+        self.prompt_limits = PromptLimits(self.limits, context_length)
 
     def close(self) -> None:
         """Finish all admitted requests, and stop the threads."""

@@ -116,6 +116,18 @@ def test_list_with_texts(head: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "'dog' is not in the text" in str(results[2]["error"])
 
 
+def test_a_question_that_is_too_long_is_an_error_of_its_own(
+    head: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions = ["What?", "a cat " * 3000, "Where?"]
+    tasks = [{"image": "pictures/a.png", "question": question} for question in questions]
+    Path("list.jsonl").write_text("\n".join(map(json.dumps, tasks)))
+    assert run_in_process(["batch", "list.jsonl", *options(head)], capsys).code == 0
+    results = read_lines()
+    assert ["answer" in line for line in results] == [True, False, True]
+    assert "give shorter texts" in str(results[1]["error"])
+
+
 def test_interrupted_run_is_resumed(head: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["batch", "pictures", QUESTION, *options(head)]
     assert run_in_process(arguments, capsys).code == 0

@@ -113,6 +113,41 @@ def test_mistakes_raise_input_error(
     assert "\n" not in str(caught.value)
 
 
+def test_texts_beyond_the_context_are_refused(grounder: Grounder, picture: Image.Image) -> None:
+    context = grounder.adapter.context_length
+    assert context is not None
+    text = "a cat " * context
+    question = f"{text}?"
+    for call in (
+        lambda: grounder.ground(picture, text),
+        lambda: grounder.segment(picture, ["grass", text]),
+        lambda: grounder.chat(picture, question),
+        lambda: list(grounder.stream(picture, question)),
+        lambda: grounder.attend(picture, question),
+        lambda: grounder.attend(picture, "What?", answer=text),
+        lambda: grounder.think(picture, question),
+        lambda: grounder.chat_together([(picture, "What?"), (picture, question)]),
+    ):
+        with pytest.raises(InputError, match=rf"the LMM takes {context}; give shorter texts"):
+            call()
+
+
+def test_an_answer_ends_where_the_context_does(
+    grounder: Grounder, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = grounder.attend(picture, "What?", max_new_tokens=100)
+    length = grounder.adapter.build_prompt(picture, "What?").length
+    config = grounder.adapter.text_model.config
+    monkeypatch.setattr(config, "max_position_embeddings", length + 12)
+    cut = grounder.attend(picture, "What?", max_new_tokens=100)
+    assert cut.words[0].text_attention.attention.shape[2] == 11
+    assert whole.text.startswith(cut.text.rstrip("\N{REPLACEMENT CHARACTER}"))
+    assert grounder.chat(picture, "What?", max_new_tokens=100).text == cut.text
+    monkeypatch.setattr(config, "max_position_embeddings", length + 1)
+    with pytest.raises(InputError, match="give shorter texts"):
+        grounder.chat(picture, "What?")
+
+
 def test_command_prints_what_python_returns(
     setup: EvaluationSetup,
     picture: Image.Image,
