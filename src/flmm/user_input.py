@@ -79,8 +79,10 @@ def check_text(kind: str, text: str) -> str:
     """Return the text unchanged; ``kind`` names it in messages.
 
     Raises:
-        InputError: it is blank, or not valid Unicode.
+        InputError: it is no text, blank, or not valid Unicode.
     """
+    if not isinstance(text, str):
+        raise InputError(f"the {kind} is of type {type(text).__name__!r}; give a text")
     if not text.strip():
         raise InputError(f"the {kind} is empty; write one")
     try:
@@ -105,10 +107,12 @@ def check_phrases(phrases: Sequence[str]) -> list[str]:
     """Return the phrases without outer white space.
 
     Raises:
-        InputError: there are none, one is blank, or a text is given instead of a list.
+        InputError: there are none, one is no text or blank, or it is no list.
     """
     if isinstance(phrases, str):
         raise InputError(f"phrases is the text {phrases!r}; give a list, such as [{phrases!r}]")
+    if not isinstance(phrases, Sequence) or isinstance(phrases, bytes):
+        raise InputError(f"phrases is of type {type(phrases).__name__!r}; give a list of texts")
     if not phrases:
         raise InputError("the list of phrases is empty; give at least one phrase")
     return [check_text("phrase", phrase).strip() for phrase in phrases]

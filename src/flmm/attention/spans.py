@@ -12,6 +12,9 @@ from flmm.errors import InputError
 from flmm.lmm.prompt import Offsets
 from flmm.types import PhraseSpan
 
+_MAX_SHOWN = 300
+"""Characters of a text that a message quotes."""
+
 
 def compute_token_offsets(
     tokenizer: PreTrainedTokenizerBase, token_ids: Tensor, text: str
@@ -49,9 +52,10 @@ def find_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int]
     """
     mentions = _find_mentions(text, phrase)
     if not 0 <= occurrence < len(mentions):
+        shown = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
         times = "" if not mentions else f" {occurrence + 1} times (only {len(mentions)})"
         raise InputError(
-            f"the phrase {phrase!r} is not in the text{times}: {text!r};"
+            f"the phrase {phrase!r} is not in the text{times}: {shown!r};"
             " give phrases exactly as they stand there"
         )
     start = mentions[occurrence]

@@ -62,7 +62,7 @@ def read_picture(picture: PictureLike) -> Image.Image:
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
     if isinstance(picture, str | os.PathLike):
-        return _read_file(_find_path(os.fspath(picture)))
+        return _read_file(_find_path(os.fsdecode(picture)))
     content = _read_file_object(picture) if isinstance(picture, _Readable) else picture
     if not isinstance(content, bytes | bytearray | memoryview):
         kind = type(picture).__name__
@@ -105,11 +105,13 @@ class _Readable(Protocol):
 
 def _read_file_object(file: _Readable) -> object:
     try:
+        if isinstance(file, io.IOBase) and file.seekable():
+            file.seek(0)  # as Pillow does
         content = file.read()
-    except (OSError, ValueError) as error:  # closed, or opened as text
-        reason = str(error).split("\n")[0]
+    except Exception as error:  # whatever the object is: a closed file, an archive, a stream
+        reason = str(error).split("\n")[0] or type(error).__name__
         raise InputError(
-            f"the picture's file cannot be read ({reason}); open it with mode 'rb'"
+            f"the picture's file cannot be read ({reason}); open it again, with mode 'rb'"
         ) from error
     if isinstance(content, str):
         raise InputError("the picture's file is opened as text; open it with mode 'rb'")

@@ -178,6 +178,8 @@ class Service:
             InputError: the text is empty, or the model cannot take it.
         """
         phrase_request = self._prepare_phrase_request(grounding)
+        if question is not None:
+            check_text("question", question)
         self.prompt_limits.check_text_lengths([text, question or ""])
         adapter, config = self.pipeline.adapter, self.pipeline.head.config
         prompt = build_text_prompt(adapter, config, picture, check_text("text", text), question)

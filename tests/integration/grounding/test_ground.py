@@ -113,6 +113,22 @@ def test_mistakes_raise_input_error(
     assert "\n" not in str(caught.value)
 
 
+def test_values_of_other_types_raise_input_error(grounder: Grounder, picture: Image.Image) -> None:
+    for arguments in ((3,), (b"A cat",), ("A cat", 7), ("A cat", b"cat"), ("A cat", [None])):
+        with pytest.raises(InputError, match="is of type"):
+            grounder.ground(picture, *arguments)
+    with pytest.raises(InputError, match="question is of type 'int'"):
+        grounder.ground(picture, "A cat", question=3)  # type: ignore[arg-type]
+
+
+def test_messages_quote_the_beginning_of_a_long_text(
+    grounder: Grounder, picture: Image.Image
+) -> None:
+    with pytest.raises(InputError, match="'a dog' is not in the text") as caught:
+        grounder.ground(picture, "a cat " * 200, ["a dog"])
+    assert len(str(caught.value)) < 450
+
+
 def test_texts_beyond_the_context_are_refused(grounder: Grounder, picture: Image.Image) -> None:
     context = grounder.adapter.context_length
     assert context is not None

@@ -95,6 +95,8 @@ def test_ground_of_a_given_text_is_checked(address: str, grounder: Grounder) -> 
     assert error_of(absent)[0] == 400
     assert "'a bird' is not in the text" in absent.text
     assert error_of(ask(text=" ")) == error_of(ask(question=" ")) != (200, "")
+    assert error_of(ask(text=text, question=" "))[0] == 400
+    assert "unknown field 'stream'" in ask(text=text, stream=True).text
     nothing = ask()
     assert error_of(nothing) == (400, "invalid_value")
     assert "give a question, or a text to ground" in nothing.text

@@ -1,5 +1,6 @@
 """Reading of picture files in all formats, and of files that are not pictures."""
 
+import gzip
 import io
 import struct
 import zlib
@@ -74,6 +75,12 @@ def test_bytes_and_file_objects(tmp_path: Path) -> None:
     assert [(one.size, colour(one)) for one in pictures] == [((5, 3), RED)] * 3
     with pytest.raises(InputError, match="empty"):
         read_picture(b"")
+    at_its_end = io.BytesIO(content)
+    at_its_end.read()
+    assert read_picture(at_its_end).size == (5, 3)
+    cut_archive = gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(content)[:-20]))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_picture(cut_archive)  # type: ignore[arg-type]
     with path.open(encoding="utf-8") as as_text:
         for unreadable in (opened, as_text, io.StringIO("text")):
             with pytest.raises(InputError, match="mode 'rb'"):

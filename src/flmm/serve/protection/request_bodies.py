@@ -139,8 +139,10 @@ def _field_path(location: Sequence[str | int]) -> str | None:
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
+        elif not path:
+            path = part
         elif not isinstance(before, int) and not part.startswith(_UNION_MEMBER_NAMES):
-            path += f".{part}" if path else part
+            path += f".{part}"
         before = part
     return path[:200] or None
 
