@@ -1,0 +1,1 @@
+"""Segment Anything models behind one interface: encode a picture, decode prompts to masks."""

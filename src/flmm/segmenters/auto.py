@@ -1,0 +1,78 @@
+"""The list of segmenter families, and loading a segmenter with its family's class."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from flmm.errors import InputError
+from flmm.lmm.model_type import read_model_type
+
+if TYPE_CHECKING:
+    from flmm.segmenters.base import Segmenter
+
+
+@dataclass(frozen=True)
+class SegmenterFamily:
+    """A supported family of Segment Anything models."""
+
+    module_name: str
+    class_name: str
+    model_types: tuple[str, ...]
+    """The values of ``model_type`` in ``config.json`` that it reads."""
+    hub_ids: tuple[str, ...]
+    """Some of its models on the hub."""
+
+
+SEGMENTER_FAMILIES = (
+    SegmenterFamily(
+        "flmm.segmenters.sam",
+        "SamSegmenter",
+        ("sam",),
+        ("facebook/sam-vit-base", "facebook/sam-vit-large", "facebook/sam-vit-huge"),
+    ),
+)
+"""A family that is added here is loaded, listed by ``flmm models`` and tested by
+``tests/contract/test_segmenters.py``."""
+
+
+def load_segmenter_class(family: SegmenterFamily) -> "type[Segmenter]":
+    """Import the family's module and return its class."""
+    segmenter: type[Segmenter] = getattr(
+        importlib.import_module(family.module_name), family.class_name
+    )
+    return segmenter
+
+
+def load_segmenter(name: str | Path) -> "Segmenter":
+    """Load the SAM in a folder or hub repository, in float32; safetensors only, never a pickle.
+
+    Raises:
+        InputError: there is none, it cannot be read, or it is of no supported family.
+    """
+    import torch
+    from transformers.modeling_utils import PreTrainedModel
+
+    name = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else str(name)
+    model_type = read_model_type(name, role="SAM")
+    for family in SEGMENTER_FAMILIES:
+        if model_type in family.model_types:
+            break
+    else:
+        supported = ", ".join(kind for family in SEGMENTER_FAMILIES for kind in family.model_types)
+        raise InputError(
+            f"the SAM {name!r} is a model of type {model_type!r}; give one of type {supported}"
+        )
+    segmenter_class = load_segmenter_class(family)
+    load = cast(Callable[..., PreTrainedModel], segmenter_class.model_class.from_pretrained)
+    try:
+        # The file may be in half precision, which does not run on a CPU.
+        sam = load(name, use_safetensors=True, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"cannot load the refiner {name!r} ({reason}); "
+            "give the folder of a SAM model or go online once to fetch it"
+        ) from error
+    return segmenter_class(sam)

@@ -1,0 +1,287 @@
+"""The interface of all Segment Anything models: encode a picture once, decode any prompts.
+
+Letters: ``P`` phrases, ``B`` pictures, ``K`` masks a phrase, ``k`` sparse prompts a phrase, ``C``
+the segmenter's width, ``e`` side of its image embedding, ``S`` side of its input, ``H W`` picture
+size.
+"""
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import ClassVar, Protocol, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.modeling_utils import PreTrainedModel
+
+from flmm.errors import InputError
+from flmm.segmenters.prompts import PictureEmbeddings, SegmenterMasks, SegmenterPrompts
+from flmm.types import Size
+
+# Larger tensors fit neither the CPU's caches nor the memory that malloc keeps: allocating new
+# memory for each costs more than a larger batch saves.
+_MAX_CPU_IMAGE_TOKENS = 2**13
+
+
+class PromptEncoder(Protocol):
+    """What the prompt encoders of all families in transformers have in common."""
+
+    input_image_size: int
+    image_embedding_size: Size
+    hidden_size: int
+    mask_embed: nn.Module
+    no_mask_embed: nn.Embedding
+    not_a_point_embed: nn.Embedding
+
+    def __call__(
+        self,
+        input_points: Tensor | None,
+        input_labels: Tensor | None,
+        input_boxes: Tensor | None,
+        input_masks: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return sparse prompts (P, 1, k, C) and dense prompts (P, C, e, e)."""
+
+
+class Segmenter(nn.Module, ABC):
+    """A Segment Anything model: the frozen vision encoder, the prompt encoder, the mask decoder.
+
+    Args:
+        sam: the model of transformers.
+    """
+
+    model_class: ClassVar[type[PreTrainedModel]]
+    pixel_mean: ClassVar[tuple[float, float, float]]
+    """Of the input, for pixels in 0..255."""
+    pixel_std: ClassVar[tuple[float, float, float]]
+
+    def __init__(self, sam: PreTrainedModel) -> None:
+        super().__init__()
+        self.sam = sam
+        self.input_side: int = self.prompt_encoder.input_image_size
+        self.embedding_side: int = self.prompt_encoder.image_embedding_size[0]
+        self.low_resolution_side = 4 * self.embedding_side
+        self.hidden_size: int = self.prompt_encoder.hidden_size
+
+    @classmethod
+    @abstractmethod
+    def build_tiny(cls) -> Self:
+        """Build a tiny model of the family with random weights, for tests."""
+
+    @property
+    def prompt_encoder(self) -> PromptEncoder:
+        """The model's prompt encoder."""
+        return cast(PromptEncoder, self.sam.prompt_encoder)
+
+    @abstractmethod
+    def resized_size(self, picture: Size) -> Size:
+        """Return the (height, width) of the part of the square input that shows the picture."""
+
+    @abstractmethod
+    def cut_to_picture(self, logits: Tensor, picture: Size) -> Tensor:
+        """Cut (..., 4e, 4e) logits over the whole input to the part that shows the picture.
+
+        Args:
+            logits: low-resolution logits.
+            picture: (height, width) of the user's picture.
+
+        Returns:
+            (..., a, b), a view.
+        """
+
+    @abstractmethod
+    def upsample_to_picture(self, logits: Tensor, picture: Size) -> Tensor:
+        """Resize (P, 4e, 4e) logits over the whole input to (P, H, W), as the family does."""
+
+    @torch.no_grad()
+    def encode(self, *pictures: NDArray[np.uint8]) -> PictureEmbeddings:
+        """Run the frozen vision encoder; any number of prompts can use the result.
+
+        Args:
+            pictures: each (H, W, 3) uint8; sizes may differ.
+
+        Raises:
+            InputError: no picture, or one that is not (H, W, 3) uint8.
+        """
+        if not pictures:
+            raise InputError("no picture was given to encode; give at least one")
+        pixels = torch.stack([self.preprocess(picture) for picture in pictures])
+        encoder = self.sam.get_submodule("vision_encoder").eval()
+        return self._run_vision_encoder(pixels.to(next(encoder.parameters())))
+
+    def preprocess(self, picture: NDArray[np.uint8]) -> Tensor:
+        """Return the input (3, S, S) for (H, W, 3) uint8: resized, normalised, zero-padded."""
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+            raise InputError(
+                f"a picture is {picture.shape} {picture.dtype}; give (height, width, 3) uint8"
+            )
+        height, width = self.resized_size((picture.shape[0], picture.shape[1]))
+        # Pillow's resize antialiases, as in SAM's training; torch's does not by default.
+        resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(resized, dtype=np.float32))
+        pixels = (pixels - torch.tensor(self.pixel_mean)) / torch.tensor(self.pixel_std)
+        return functional.pad(
+            pixels.permute(2, 0, 1), (0, self.input_side - width, 0, self.input_side - height)
+        )
+
+    def decode(
+        self,
+        embeddings: PictureEmbeddings,
+        picture: Size,
+        prompts: SegmenterPrompts,
+        multimask: bool = False,
+        picture_indices: Tensor | None = None,
+    ) -> SegmenterMasks:
+        """Return the masks of all phrases; gradients reach prompts, prompt encoder and decoder.
+
+        Args:
+            embeddings: of B pictures, from ``encode``.
+            picture: (height, width), the same for all pictures.
+            prompts: of P phrases.
+            multimask: whether each phrase gets the three masks of a prompt that can mean several
+                things (whole, part, part of a part) instead of one.
+            picture_indices: (P,) int64 in 0..B-1, each phrase's picture; None if there is one, or
+                one for each phrase.
+
+        Raises:
+            InputError: the embeddings are not this segmenter's.
+        """
+        self._check_embeddings(embeddings)
+        device = self.prompt_encoder.no_mask_embed.weight.device
+        if picture_indices is None:
+            count = len(embeddings) if prompts.num_phrases is None else prompts.num_phrases
+            rows = torch.arange(count, device=device)
+            picture_indices = rows if len(embeddings) > 1 else torch.zeros_like(rows)
+        sparse = self._embed_points_and_boxes(prompts, picture)
+        dense = self._embed_masks(prompts.mask_logits, len(picture_indices))
+        batches = self._batch_by_length(prompts, len(picture_indices), device.type)
+        with torch.autocast(device.type, enabled=False):
+            positions = self._image_positions()
+        logits, scores = [], []
+        for batch in batches:
+            indices = torch.tensor(batch, device=device)
+            parts = [] if sparse is None else [sparse[indices]]
+            if prompts.extra is not None:
+                parts.append(torch.stack([prompts.extra[phrase] for phrase in batch])[:, None])
+            masks = self._run_mask_decoder(
+                embeddings.select(picture_indices[indices]).to(dense.dtype),
+                positions.expand(len(batch), -1, -1, -1),
+                torch.cat(parts, dim=2) if parts else None,
+                dense[indices],
+                multimask,
+            )
+            logits.append(masks.logits)
+            scores.append(masks.scores)
+        order = torch.tensor([phrase for batch in batches for phrase in batch]).argsort().to(device)
+        return SegmenterMasks(torch.cat(logits)[order], torch.cat(scores)[order])
+
+    def freeze_unused(self, mask: bool, box: bool) -> None:
+        """Freeze what gets no gradient; distributed training fails on unused parameters.
+
+        Args:
+            mask, box: whether phrases are prompted with a mask and a box; they are with no point.
+        """
+        prompts, decoder = self.prompt_encoder, self.sam.get_submodule("mask_decoder")
+        unused = [
+            self.sam.get_submodule("vision_encoder"),
+            self.sam.get_submodule("shared_image_embedding"),
+            prompts.no_mask_embed if mask else prompts.mask_embed,
+            decoder.get_submodule("iou_prediction_head"),
+            *list(decoder.get_submodule("output_hypernetworks_mlps").children())[1:],
+            *self._unused_modules(box),
+        ]
+        for module in unused:
+            module.requires_grad_(False)
+        for name, weight in decoder.named_parameters():
+            # It shifts all of a query's scores alike, which softmax ignores: its gradient is only
+            # rounding error.
+            if name.endswith("k_proj.bias"):
+                weight.requires_grad_(False)
+
+    @abstractmethod
+    def _unused_modules(self, box: bool) -> Iterator[nn.Module]:
+        """Yield the family's own parts that the first mask of a phrase without points ignores."""
+
+    @abstractmethod
+    def _run_vision_encoder(self, pixels: Tensor) -> PictureEmbeddings:
+        """Encode (B, 3, S, S)."""
+
+    @abstractmethod
+    def _run_mask_decoder(
+        self,
+        embeddings: PictureEmbeddings,
+        positions: Tensor,
+        sparse: Tensor | None,
+        dense: Tensor,
+        multimask: bool,
+    ) -> SegmenterMasks:
+        """Decode phrases with the same number of sparse prompts.
+
+        Args:
+            embeddings: one row a phrase.
+            positions: (P, C, e, e) position encodings of the image embedding.
+            sparse: (P, 1, k, C), or None for no sparse prompt.
+            dense: (P, C, e, e).
+            multimask: as in ``decode``.
+        """
+
+    def _image_positions(self) -> Tensor:
+        """Return the position encodings (1, C, e, e) of the image embedding."""
+        compute = cast(Callable[[], Tensor], self.sam.get_image_wide_positional_embeddings)
+        return compute()
+
+    def _check_embeddings(self, embeddings: PictureEmbeddings) -> None:
+        found = embeddings.tensors[0].shape[1:]
+        expected = (self.hidden_size, self.embedding_side, self.embedding_side)
+        if found != expected:
+            raise InputError(
+                f"image embeddings are {tuple(embeddings.tensors[0].shape)}, this SAM needs "
+                f"(pictures, {', '.join(map(str, expected))}); encode the picture with this SAM"
+            )
+
+    def _embed_points_and_boxes(self, prompts: SegmenterPrompts, picture: Size) -> Tensor | None:
+        """Return (P, 1, k, C), or None for neither."""
+        if prompts.points is None and prompts.boxes is None:
+            return None
+        (height, width), (resized_height, resized_width) = picture, self.resized_size(picture)
+        scale = torch.tensor([resized_width / width, resized_height / height] * 2)
+        points, labels, boxes = prompts.points, prompts.point_labels, prompts.boxes
+        if points is not None:
+            points = (points * scale[:2].to(points.device))[:, None]
+        if boxes is not None:
+            boxes = (boxes * scale.to(boxes.device))[:, None]
+        # Positions are sines of large angles: in bfloat16 they would be off by pixels.
+        with torch.autocast(self.prompt_encoder.no_mask_embed.weight.device.type, enabled=False):
+            sparse, _ = self.prompt_encoder(
+                points, None if labels is None else labels[:, None].long(), boxes, None
+            )
+        return sparse
+
+    def _embed_masks(self, mask_logits: Tensor | None, count: int) -> Tensor:
+        """Return dense prompts (P, C, e, e); without masks, the "no mask" embedding."""
+        if mask_logits is None:
+            no_mask = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+            return no_mask.expand(count, -1, self.embedding_side, self.embedding_side)
+        dense: Tensor = self.prompt_encoder.mask_embed(mask_logits[:, None])
+        return dense
+
+    def _batch_by_length(
+        self, prompts: SegmenterPrompts, count: int, device_type: str
+    ) -> list[list[int]]:
+        """Return batches of phrases with the same number of extra prompts."""
+        # The mask decoders cannot mask padded prompts, so only phrases of one length share a batch.
+        groups: dict[int, list[int]] = defaultdict(list)
+        for phrase in range(count):
+            groups[0 if prompts.extra is None else len(prompts.extra[phrase])].append(phrase)
+        size = count
+        if device_type == "cpu":
+            size = max(_MAX_CPU_IMAGE_TOKENS // self.embedding_side**2, 1)
+        return [
+            group[first : first + size]
+            for group in groups.values()
+            for first in range(0, len(group), size)
+        ]

@@ -1,0 +1,102 @@
+"""What a segmenter takes and gives: picture embeddings, prompts and masks.
+
+Letters: ``P`` phrases, ``B`` pictures, ``K`` masks a phrase, ``n`` points a phrase, ``T`` sparse
+prompts a phrase, ``C`` the segmenter's width, ``e`` side of its image embedding.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class PictureEmbeddings:
+    """What a segmenter's vision encoder gives for pictures; any number of prompts can use it.
+
+    Raises:
+        ValueError: no tensor, or tensors of different numbers of pictures.
+    """
+
+    tensors: tuple[Tensor, ...]
+    """Each (B, ...): the image embedding (B, C, e, e), then whatever else the family's mask decoder
+    takes."""
+
+    def __post_init__(self) -> None:
+        if len({len(tensor) for tensor in self.tensors}) != 1:
+            sizes = [tuple(tensor.shape) for tensor in self.tensors]
+            raise ValueError(f"picture embeddings need tensors with one row a picture, got {sizes}")
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.tensors[0])
+
+    def select(self, indices: Tensor) -> Self:
+        """Return the rows at (B',) int64 indices."""
+        return type(self)(tuple(tensor[indices] for tensor in self.tensors))
+
+    def split(self) -> list[Self]:
+        """Return the embeddings of each picture alone."""
+        rows = zip(*(torch.split(tensor, 1) for tensor in self.tensors), strict=True)
+        return [type(self)(tensors) for tensors in rows]
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[Self]) -> Self:
+        """Join the rows of at least one part, all of the same segmenter."""
+        columns = zip(*(part.tensors for part in parts), strict=True)
+        return cls(tuple(torch.cat(column) for column in columns))
+
+    def to(self, target: torch.device | torch.dtype | str | None) -> Self:
+        """Return the embeddings on a device or of a dtype; None changes nothing."""
+        if target is None:
+            return self
+        return type(self)(tuple(tensor.to(target) for tensor in self.tensors))
+
+
+@dataclass(frozen=True, eq=False)
+class SegmenterPrompts:
+    """The prompts of P phrases; all are optional, coordinates are pixels of the user's picture.
+
+    Raises:
+        ValueError: points without labels or the reverse, or prompts of different numbers of
+            phrases.
+    """
+
+    points: Tensor | None = None
+    """(P, n, 2) x, y."""
+    point_labels: Tensor | None = None
+    """(P, n): 1 inside the mask, 0 outside."""
+    boxes: Tensor | None = None
+    """(P, 4) x0, y0, x1, y1."""
+    mask_logits: Tensor | None = None
+    """(P, 4e, 4e) over the segmenter's whole input, as ``SegmenterMasks.logits``."""
+    extra: Tensor | Sequence[Tensor] | None = None
+    """P tensors (T, C): more sparse prompts, such as those that a head trains; each phrase can have
+    its own T."""
+
+    def __post_init__(self) -> None:
+        if (self.points is None) != (self.point_labels is None):
+            raise ValueError("points and point_labels are given together or not at all")
+        if len(counts := self._counts()) > 1:
+            raise ValueError(f"prompts are of different numbers of phrases: {sorted(counts)}")
+
+    def _counts(self) -> set[int]:
+        prompts = (getattr(self, field.name) for field in fields(self))
+        return {len(prompt) for prompt in prompts if prompt is not None}
+
+    @property
+    def num_phrases(self) -> int | None:
+        """P; None where there is no prompt."""
+        return next(iter(self._counts()), None)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmenterMasks:
+    """The masks that a segmenter gives for P phrases."""
+
+    logits: Tensor
+    """(P, K, 4e, 4e) over the segmenter's whole input, padding included; the mask is above 0."""
+    scores: Tensor
+    """(P, K): the IoU with the true mask that the segmenter predicts; not bounded to 0..1."""
