@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import SamConfig, SamModel
 
 from flmm.head.checkpoint import save_head
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
 from flmm.lmm.families.llava import LlavaAdapter
+from flmm.segmenters.sam import SamSegmenter
 
 CONFIG = HeadConfig(
     layers=3,
@@ -28,30 +28,7 @@ CONFIG = HeadConfig(
 
 
 def tiny_head(selector: bool = True) -> GroundingHead:
-    sam = SamModel(
-        SamConfig(
-            vision_config={
-                "hidden_size": 16,
-                "output_channels": 16,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "image_size": 64,
-                "patch_size": 8,
-                "window_size": 4,
-                "global_attn_indexes": [0],
-                "num_pos_feats": 8,
-                "mlp_dim": 16,
-            },
-            prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 8},
-            mask_decoder_config={
-                "hidden_size": 16,
-                "mlp_dim": 16,
-                "num_attention_heads": 2,
-                "iou_head_hidden_dim": 16,
-            },
-        )
-    )
-    head = GroundingHead(replace(CONFIG, selector=selector), sam)
+    head = GroundingHead(replace(CONFIG, selector=selector), SamSegmenter.build_tiny())
     # With this seed the refined masks are neither empty nor the whole picture.
     generator = torch.Generator().manual_seed(9)
     for parameter in head.parameters():
@@ -72,7 +49,7 @@ def save_tiny_head(folder: Path, base: str, **changes: int) -> Path:
     head = tiny_head()
     config = replace(CONFIG, **changes)  # type: ignore[arg-type]
     if changes:
-        head = GroundingHead(config, head.refiner.sam)
+        head = GroundingHead(config, head.refiner.segmenter)
     head.config = replace(config, base_model_name_or_path=base, refiner_name_or_path="sam")
     save_head(head, folder)
     head.refiner.sam.save_pretrained(folder / "sam")

@@ -9,6 +9,8 @@ from transformers import SamConfig, SamModel
 
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
+from flmm.segmenters.prompts import PictureEmbeddings
+from flmm.segmenters.sam import SamSegmenter
 from flmm.types import ImageGeometry
 
 CONFIG = HeadConfig(layers=2, heads=3, hidden_size=10, base_channels=4, stages=3, upsample_input=16)
@@ -55,8 +57,12 @@ def tiny_sam(seed: int = 0, width: int = 16) -> SamModel:
     return sam
 
 
+def tiny_segmenter(seed: int = 0, width: int = 16) -> SamSegmenter:
+    return SamSegmenter(tiny_sam(seed, width))
+
+
 def tiny_head(seed: int = 0, **changes: bool | str) -> GroundingHead:
-    head = GroundingHead(replace(CONFIG, **changes), tiny_sam(seed))  # type: ignore[arg-type]
+    head = GroundingHead(replace(CONFIG, **changes), tiny_segmenter(seed))  # type: ignore[arg-type]
     scramble(head, seed)
     return head.eval()
 
@@ -73,7 +79,7 @@ class HeadInputs:
 
     attention: Tensor
     hidden_states: list[Tensor]
-    image_embeddings: Tensor
+    image_embeddings: PictureEmbeddings
 
 
 def head_inputs(head: GroundingHead, geometry: ImageGeometry = SQUARE, seed: int = 0) -> HeadInputs:

@@ -10,6 +10,8 @@ from transformers import SamConfig, SamModel
 from flmm.bench.models import LLMSize
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
+from flmm.segmenters.prompts import PictureEmbeddings
+from flmm.segmenters.sam import SamSegmenter
 from flmm.types import ImageGeometry
 
 NUM_PHRASES = 8
@@ -38,11 +40,12 @@ def measure(size: LLMSize, device: str, repeats: int) -> GroundingCost:
                                  "num_attention_heads": 2, "global_attn_indexes": []})
     )  # fmt: skip
     config = HeadConfig(layers=size.layers, heads=size.heads, hidden_size=size.hidden_size)
-    head = GroundingHead(config, sam).eval().to(device)
+    head = GroundingHead(config, SamSegmenter(sam)).eval().to(device)
     size_px = (_PICTURE, _PICTURE)
     geometry = ImageGeometry(size_px, size_px, (0, 0), size_px, (_GRID, _GRID))
-    embeddings = torch.randn(
-        1, head.refiner.hidden_size, *[head.refiner.embedding_side] * 2, device=device
+    side = head.refiner.segmenter.embedding_side
+    embeddings = PictureEmbeddings(
+        (torch.randn(1, head.refiner.hidden_size, side, side, device=device),)
     )
 
     def time_grounding(phrases: int) -> float:

@@ -32,6 +32,7 @@ from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
 from flmm.pictures.geometry import crop_to_picture
 from flmm.progress import no_progress
+from flmm.segmenters.sam import SamSegmenter
 from flmm.train.batch_loss import sum_masked_loss
 from flmm.train.compression import CachePrecision
 from flmm.train.dataset import TrainingDataset, UncachedDataset, build_targets
@@ -110,7 +111,7 @@ class _BenchmarkInputs:
             adapter.layers, adapter.heads, adapter.hidden_size, base_channels=self.base_channels
         )
         torch.manual_seed(0)
-        return GroundingHead(config, self.sam).to(adapter.device)
+        return GroundingHead(config, SamSegmenter(self.sam)).to(adapter.device)
 
     def make_dataset(self, head: GroundingHead) -> UncachedDataset:
         extractor = FeatureExtractor(self.adapter, head)

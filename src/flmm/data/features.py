@@ -1,7 +1,7 @@
 """Features of pictures for a head: the frozen models run once for all texts and phrases.
 
 Letters: ``P`` phrases, ``K`` maps that the head keeps, ``h w`` image-token grid, ``M`` layers,
-``T`` tokens, ``D`` LLM width, ``C`` SAM's width, ``e`` side of SAM's image embedding.
+``T`` tokens, ``D`` LLM width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,6 +21,7 @@ from flmm.head.model import GroundingHead, HeadOutput
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Offsets, Prompt
 from flmm.masks.refiner import MaskResolution
+from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.types import ImageGeometry
 
 MAX_PADDING = 0.1
@@ -55,8 +56,8 @@ class GroundingFeatures:
     """The head's input for one picture."""
 
     geometry: ImageGeometry
-    image_embedding: Tensor | None
-    """(C, e, e) from SAM's vision encoder; None for a head without a refiner."""
+    image_embedding: PictureEmbeddings | None
+    """Of this one picture, from SAM's vision encoder; None for a head without a refiner."""
     phrases: tuple[PhraseFeatures, ...]
     """Of all the picture's exchanges, in their order."""
     answers: tuple[AnswerFeatures, ...]
@@ -194,7 +195,7 @@ class FeatureExtractor:
         if self.head.config.refine:
             embedding = self.head.refiner.encode(
                 np.asarray(picture_exchanges.picture.convert("RGB"))
-            )[0]
+            )
         return GroundingFeatures(traces[0].geometry, embedding, tuple(phrases), tuple(answers))
 
     def _phrase_features(self, trace: Trace, tokens: Sequence[int]) -> PhraseFeatures:
@@ -218,7 +219,7 @@ def predict_masks(
         torch.stack([phrase.attention for phrase in features.phrases]).to(device),
         [phrase.hidden_states.to(device) for phrase in features.phrases],
         features.geometry,
-        torch.empty(0) if embedding is None else embedding[None].to(device),
+        None if embedding is None else embedding.to(device),
         resolution=resolution,
     )
     return output

@@ -20,6 +20,7 @@ from flmm.head.model import GroundingHead
 from flmm.lru_cache import LRUCache
 from flmm.masks.kmeans import compute_kmeans_mask
 from flmm.pictures.geometry import crop_to_picture, mask_box, resize_to_picture
+from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.stopwatch import Stopwatch
 from flmm.types import PhraseSpan, Size
 
@@ -35,7 +36,7 @@ class PicturePhrases:
     """Traced phrases of one picture."""
 
     traced_phrases: Sequence[TracedPhrase]
-    image_embeddings: Tensor | None = None
+    image_embeddings: PictureEmbeddings | None = None
     """From ``MaskPredictor.embed_picture``; None leaves out the refiner."""
 
 
@@ -53,7 +54,7 @@ class MaskPredictor:
 
     def __init__(self, head: GroundingHead, max_cached_pictures: int = 4) -> None:
         self._head = head
-        self._embedding_cache: LRUCache[Tensor] = LRUCache(max_cached_pictures)
+        self._embedding_cache: LRUCache[PictureEmbeddings] = LRUCache(max_cached_pictures)
 
     def predict(
         self,
@@ -82,7 +83,7 @@ class MaskPredictor:
         return self.predict_with_embeddings(traced_phrases, embeddings, stopwatch)
 
     @torch.no_grad()
-    def embed_picture(self, picture: Image.Image, stopwatch: Stopwatch) -> Tensor | None:
+    def embed_picture(self, picture: Image.Image, stopwatch: Stopwatch) -> PictureEmbeddings | None:
         """Return SAM's embedding of the picture, cached for the next requests about it; None where
         the head has no refiner."""
         if not self._head.config.refine:
@@ -95,7 +96,7 @@ class MaskPredictor:
     def predict_with_embeddings(
         self,
         traced_phrases: Sequence[TracedPhrase],
-        image_embeddings: Tensor | None,
+        image_embeddings: PictureEmbeddings | None,
         stopwatch: Stopwatch,
     ) -> tuple[Phrase, ...]:
         """Predict like ``predict``, from the picture's embedding; None leaves out the refiner."""
@@ -149,7 +150,11 @@ class MaskPredictor:
         states = [trace.hidden_states[:, list(span.tokens)] for _, span, trace in indexed_phrases]
         picture_indices = torch.tensor([used.index(index) for index, _, _ in indexed_phrases])
         refined: Tensor = self._head(
-            attention, states, geometry, torch.cat(embeddings), picture_indices.to(attention.device)
+            attention,
+            states,
+            geometry,
+            PictureEmbeddings.concatenate(embeddings),
+            picture_indices.to(attention.device),
         ).refined_logits
         return refined
 

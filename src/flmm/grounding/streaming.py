@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 import torch
-from torch import Tensor
 
 from flmm.answers.answer import Answer, Phrase
 from flmm.attention.spans import common_prefix_length
@@ -19,6 +18,7 @@ from flmm.attention.trace import Trace
 from flmm.attention.tracing import GenerationStep, trace_generation
 from flmm.grounding.phrase_extraction import StreamingPhraseExtractor
 from flmm.grounding.pipeline import GenerationRequest, Pipeline
+from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.types import PhraseSpan
 
 _INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"
@@ -74,7 +74,7 @@ class AnswerStream:
         self._event_queue: SimpleQueue[StreamEvent | _Failure] = SimpleQueue()
         self._closed = threading.Event()
         self._reader_thread = threading.current_thread()
-        self._image_embeddings: Tensor | None = None
+        self._image_embeddings: PictureEmbeddings | None = None
         self._mask_executor = ThreadPoolExecutor(1, "flmm-masks")
 
     def events(self) -> Generator[StreamEvent, None, None]:

@@ -13,14 +13,14 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import SamModel
 
 from flmm.errors import InputError
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
 from flmm.head.weights import find_mismatch
 from flmm.lmm.base import LMMAdapter
-from flmm.masks.refiner import load_sam
+from flmm.segmenters.auto import load_segmenter
+from flmm.segmenters.base import Segmenter
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -64,14 +64,14 @@ def save_head(head: GroundingHead, folder: str | Path) -> None:
 
 
 def load_head(
-    name: str | Path, sam: SamModel | None = None, revision: str | None = None
+    name: str | Path, segmenter: Segmenter | None = None, revision: str | None = None
 ) -> GroundingHead:
     """Load a head in evaluation mode.
 
     Args:
         name: a folder, or a hub id such as "someone/their-head".
-        sam: the refiner's SAM; None loads the one that the head names, from a folder of that name
-            inside the head's folder if there is one, else as a folder or hub id.
+        segmenter: the refiner's SAM; None loads the one that the head names, from a folder of that
+            name inside the head's folder if there is one, else as a folder or hub id.
         revision: of a hub id.
 
     Raises:
@@ -79,24 +79,24 @@ def load_head(
     """
     folder = _find_or_download(name, revision)
     config = read_config(folder)
-    head = GroundingHead(config, sam or _load_named_sam(folder, config))
+    head = GroundingHead(config, segmenter or _load_named_segmenter(folder, config))
     _load_weights(head, folder / WEIGHTS_NAME)
     return head.eval()
 
 
-def load_untrained_sam(name: str | Path, revision: str | None = None) -> SamModel:
+def load_untrained_segmenter(name: str | Path, revision: str | None = None) -> Segmenter:
     """Load the SAM that a head names, with its weights from before the head's training.
 
     Raises:
         InputError: as ``load_head`` does.
     """
     folder = _find_or_download(name, revision)
-    return _load_named_sam(folder, read_config(folder))
+    return _load_named_segmenter(folder, read_config(folder))
 
 
-def _load_named_sam(folder: Path, config: HeadConfig) -> SamModel:
+def _load_named_segmenter(folder: Path, config: HeadConfig) -> Segmenter:
     inside = folder / config.refiner_name_or_path
-    return load_sam(inside if inside.is_dir() else config.refiner_name_or_path)
+    return load_segmenter(inside if inside.is_dir() else config.refiner_name_or_path)
 
 
 def read_config(folder: Path) -> HeadConfig:

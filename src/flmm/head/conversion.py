@@ -26,8 +26,10 @@ from flmm.head.official_weight_names import (
     select_by_prefix,
 )
 from flmm.head.weights import find_mismatch
-from flmm.masks.refiner import load_sam
 from flmm.masks.unet import MaskDecoder
+from flmm.segmenters.auto import load_segmenter
+from flmm.segmenters.base import Segmenter
+from flmm.segmenters.sam import SamSegmenter
 
 TRAINER_GLOBAL_PREFIXES = ("mmengine.", "numpy.", "builtins.getattr")
 """Prefixes of the pickled classes in the trainer's logs, which are read as ``_InertStub``."""
@@ -49,7 +51,7 @@ class _InertStub:
 def convert_official_checkpoint(
     source: str | Path | StateDict,
     *,
-    sam: SamModel | None = None,
+    segmenter: Segmenter | None = None,
     refiner_name_or_path: str = "facebook/sam-vit-large",
     base_model_name_or_path: str = "",
     base_model_revision: str | None = None,
@@ -62,8 +64,8 @@ def convert_official_checkpoint(
 
     Args:
         source: the ``.pth`` file, or its ``state_dict``.
-        sam: its vision encoder is used if the checkpoint has none, its prompt encoder and mask
-            decoder are overwritten; None loads ``refiner_name_or_path``.
+        segmenter: a SAM; its vision encoder is used if the checkpoint has none, its prompt encoder
+            and mask decoder are overwritten; None loads ``refiner_name_or_path``.
         refiner_name_or_path: the public SAM that the head was trained with.
         base_model_name_or_path, base_model_revision: the LMM that the head was trained on.
         merge, views, upsample_input, decoder_heads: what no shape shows: how a phrase's tokens
@@ -90,9 +92,9 @@ def convert_official_checkpoint(
         )
     sam_state = rename_sam(select_by_prefix(state, "sam.model."))
     if "vision_encoder.pos_embed" in sam_state:
-        sam = SamModel(infer_sam_config(sam_state, decoder_heads))
-    elif sam is None:
-        sam = load_sam(refiner_name_or_path)
+        segmenter = SamSegmenter(SamModel(infer_sam_config(sam_state, decoder_heads)))
+    elif segmenter is None:
+        segmenter = load_segmenter(refiner_name_or_path)
     config = HeadConfig(
         layers=layers,
         heads=heads,
@@ -106,10 +108,10 @@ def convert_official_checkpoint(
         base_model_revision=base_model_revision,
         refiner_name_or_path=refiner_name_or_path,
     )
-    head = GroundingHead(config, sam)
+    head = GroundingHead(config, segmenter)
     _load_module_weights(head.mask_decoder, rename_mask_decoder(decoder_state), "mask_head")
     _load_module_weights(head.text_projection, select_by_prefix(state, "text_proj."), "text_proj")
-    _load_sam_weights(sam, sam_state)
+    _load_sam_weights(segmenter.sam, sam_state)
     with torch.no_grad():
         head.layer_weights.copy_(state["text_layer_weights"])
     return head.eval()
@@ -155,7 +157,7 @@ def read_official_state_dict(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _load_sam_weights(sam: SamModel, state: StateDict) -> None:
+def _load_sam_weights(sam: nn.Module, state: StateDict) -> None:
     """Load SAM's prompt encoder and mask decoder, and its vision encoder if ``state`` has it."""
     for name, module in sam.named_children():
         weights = select_by_prefix(state, f"{name}.")

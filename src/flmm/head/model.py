@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import SamModel
 
 from flmm.errors import InputError
 from flmm.head.config import HeadConfig
@@ -20,6 +19,8 @@ from flmm.masks.refiner import MaskRefiner, MaskResolution
 from flmm.masks.selector import KeywordSelector
 from flmm.masks.unet import MaskDecoder
 from flmm.pictures.geometry import crop_to_picture, resize_to_picture
+from flmm.segmenters.base import Segmenter
+from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.types import ImageGeometry
 
 
@@ -39,10 +40,11 @@ class GroundingHead(nn.Module):
 
     Args:
         config: sizes and options.
-        sam: the refiner's SAM; its vision encoder is frozen, the rest is trained and saved.
+        segmenter: the refiner's SAM; its vision encoder is frozen, its prompt encoder and mask
+            decoder are trained and saved.
     """
 
-    def __init__(self, config: HeadConfig, sam: SamModel) -> None:
+    def __init__(self, config: HeadConfig, segmenter: Segmenter) -> None:
         super().__init__()
         self.config = config
         self.mask_decoder = MaskDecoder(
@@ -52,7 +54,7 @@ class GroundingHead(nn.Module):
             config.upsample_input,
             config.normalise,
         )
-        self.refiner = MaskRefiner(sam, config.use_mask, config.use_box, config.use_text)
+        self.refiner = MaskRefiner(segmenter, config.use_mask, config.use_box, config.use_text)
         self.text_projection = nn.Linear(config.hidden_size, self.refiner.hidden_size)
         self.text_projection.requires_grad_(config.refine and config.use_text)
         if not config.refine:
@@ -67,7 +69,7 @@ class GroundingHead(nn.Module):
         attention: Tensor,
         hidden_states: Sequence[Tensor],
         geometry: ImageGeometry,
-        image_embeddings: Tensor,
+        image_embeddings: PictureEmbeddings | None,
         picture_indices: Tensor | None = None,
         resolution: MaskResolution = "picture",
     ) -> HeadOutput:
@@ -78,12 +80,14 @@ class GroundingHead(nn.Module):
                 (``HeadConfig.select_maps``) maps, not negative.
             hidden_states: P tensors (M, T, D), T each phrase's own number of tokens.
             geometry: of the picture; the same for all pictures if there are several.
-            image_embeddings: (B, C, e, e), from ``refiner.encode``.
+            image_embeddings: of B pictures, from ``refiner.encode``; None for a head that does not
+                refine.
             picture_indices: (P,) int64 in 0..B-1, each phrase's picture; None if there is one.
             resolution: of the refined logits: "picture", or "low" for training.
 
         Raises:
-            InputError: no phrase, or shapes that do not fit this head.
+            InputError: no phrase, no embeddings for the refiner, or shapes that do not fit this
+                head.
         """
         if not len(attention) or len(attention) != len(hidden_states):
             raise InputError(
@@ -96,6 +100,8 @@ class GroundingHead(nn.Module):
                 resize_to_picture(mask_logits, geometry) if resolution == "picture" else mask_logits
             )
             return HeadOutput(mask_logits, final_logits)
+        if image_embeddings is None:
+            raise InputError("this head refines its masks with SAM; encode the picture with it")
         refined_logits = self.refiner(
             mask_logits,
             self.text_prompts(hidden_states),

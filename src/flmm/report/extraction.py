@@ -50,7 +50,7 @@ class PictureExtractor:
     def __init__(self, grounder: Grounder, on_message: Callable[[str], None]) -> None:
         self.grounder = grounder
         config = replace(grounder.head.config, kept_maps=None, selector=False)
-        whole = GroundingHead(config, grounder.head.refiner.sam)
+        whole = GroundingHead(config, grounder.head.refiner.segmenter)
         self.feature_extractor = FeatureExtractor(
             grounder.adapter, whole.to(grounder.adapter.device)
         )

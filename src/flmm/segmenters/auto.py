@@ -32,6 +32,35 @@ SEGMENTER_FAMILIES = (
         ("sam",),
         ("facebook/sam-vit-base", "facebook/sam-vit-large", "facebook/sam-vit-huge"),
     ),
+    SegmenterFamily(
+        "flmm.segmenters.sam_hq",
+        "SamHQSegmenter",
+        ("sam_hq",),
+        ("syscv-community/sam-hq-vit-base", "syscv-community/sam-hq-vit-large"),
+    ),
+    SegmenterFamily(
+        "flmm.segmenters.sam2",
+        "Sam2Segmenter",
+        ("sam2", "sam2_video"),
+        (
+            "facebook/sam2.1-hiera-tiny",
+            "facebook/sam2.1-hiera-small",
+            "facebook/sam2.1-hiera-base-plus",
+            "facebook/sam2.1-hiera-large",
+        ),
+    ),
+    SegmenterFamily(
+        "flmm.segmenters.edgetam",
+        "EdgeTamSegmenter",
+        ("edgetam", "edgetam_video"),
+        ("yonigozlan/EdgeTAM-hf",),
+    ),
+    SegmenterFamily(
+        "flmm.segmenters.sam3_tracker",
+        "Sam3TrackerSegmenter",
+        ("sam3_tracker", "sam3_tracker_video", "sam3_video"),
+        ("facebook/sam3",),
+    ),
 )
 """A family that is added here is loaded, listed by ``flmm models`` and tested by
 ``tests/contract/test_segmenters.py``."""

@@ -77,6 +77,16 @@ class Segmenter(nn.Module, ABC):
         """The model's prompt encoder."""
         return cast(PromptEncoder, self.sam.prompt_encoder)
 
+    @property
+    def vision_encoder(self) -> nn.Module:
+        """The model's vision encoder, which is never trained."""
+        return self.sam.get_submodule("vision_encoder")
+
+    @property
+    def mask_decoder(self) -> nn.Module:
+        """The model's mask decoder."""
+        return self.sam.get_submodule("mask_decoder")
+
     @abstractmethod
     def resized_size(self, picture: Size) -> Size:
         """Return the (height, width) of the part of the square input that shows the picture."""
@@ -110,8 +120,13 @@ class Segmenter(nn.Module, ABC):
         if not pictures:
             raise InputError("no picture was given to encode; give at least one")
         pixels = torch.stack([self.preprocess(picture) for picture in pictures])
-        encoder = self.sam.get_submodule("vision_encoder").eval()
-        return self._run_vision_encoder(pixels.to(next(encoder.parameters())))
+        # In training, batch normalisation would change with what it sees.
+        self.vision_encoder.eval()
+        return self.encode_pixels(pixels.to(next(self.vision_encoder.parameters())))
+
+    @abstractmethod
+    def encode_pixels(self, pixels: Tensor) -> PictureEmbeddings:
+        """Run the vision encoder on (B, 3, S, S) from ``preprocess``, without gradients."""
 
     def preprocess(self, picture: NDArray[np.uint8]) -> Tensor:
         """Return the input (3, S, S) for (H, W, 3) uint8: resized, normalised, zero-padded."""
@@ -156,7 +171,7 @@ class Segmenter(nn.Module, ABC):
             count = len(embeddings) if prompts.num_phrases is None else prompts.num_phrases
             rows = torch.arange(count, device=device)
             picture_indices = rows if len(embeddings) > 1 else torch.zeros_like(rows)
-        sparse = self._embed_points_and_boxes(prompts, picture)
+        sparse = self._embed_points_and_boxes(prompts, picture, len(picture_indices))
         dense = self._embed_masks(prompts.mask_logits, len(picture_indices))
         batches = self._batch_by_length(prompts, len(picture_indices), device.type)
         with torch.autocast(device.type, enabled=False):
@@ -185,9 +200,9 @@ class Segmenter(nn.Module, ABC):
         Args:
             mask, box: whether phrases are prompted with a mask and a box; they are with no point.
         """
-        prompts, decoder = self.prompt_encoder, self.sam.get_submodule("mask_decoder")
+        prompts, decoder = self.prompt_encoder, self.mask_decoder
         unused = [
-            self.sam.get_submodule("vision_encoder"),
+            self.vision_encoder,
             self.sam.get_submodule("shared_image_embedding"),
             prompts.no_mask_embed if mask else prompts.mask_embed,
             decoder.get_submodule("iou_prediction_head"),
@@ -207,8 +222,8 @@ class Segmenter(nn.Module, ABC):
         """Yield the family's own parts that the first mask of a phrase without points ignores."""
 
     @abstractmethod
-    def _run_vision_encoder(self, pixels: Tensor) -> PictureEmbeddings:
-        """Encode (B, 3, S, S)."""
+    def _embed_no_point(self, count: int) -> Tensor | None:
+        """Return the sparse prompts (P, 1, k, C) of phrases that have neither points nor a box."""
 
     @abstractmethod
     def _run_mask_decoder(
@@ -243,10 +258,12 @@ class Segmenter(nn.Module, ABC):
                 f"(pictures, {', '.join(map(str, expected))}); encode the picture with this SAM"
             )
 
-    def _embed_points_and_boxes(self, prompts: SegmenterPrompts, picture: Size) -> Tensor | None:
-        """Return (P, 1, k, C), or None for neither."""
+    def _embed_points_and_boxes(
+        self, prompts: SegmenterPrompts, picture: Size, count: int
+    ) -> Tensor | None:
+        """Return (P, 1, k, C), P the ``count``; without any, what the family's decoder takes."""
         if prompts.points is None and prompts.boxes is None:
-            return None
+            return self._embed_no_point(count)
         (height, width), (resized_height, resized_width) = picture, self.resized_size(picture)
         scale = torch.tensor([resized_width / width, resized_height / height] * 2)
         points, labels, boxes = prompts.points, prompts.point_labels, prompts.boxes

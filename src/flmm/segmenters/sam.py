@@ -10,6 +10,7 @@ from typing import Self, cast
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import SamConfig, SamModel
+from typing_extensions import override
 
 from flmm.lmm.tiny_models import random_model
 from flmm.segmenters.base import Segmenter
@@ -54,6 +55,10 @@ class PaddingSegmenter(Segmenter):
             square[..., :height, :width], picture, mode="bilinear", align_corners=False
         )[:, 0]
 
+    @override
+    def _embed_no_point(self, count: int) -> Tensor | None:
+        return None
+
     def _unused_modules(self, box: bool) -> Iterator[nn.Module]:
         yield self.prompt_encoder.not_a_point_embed
         # Labels 0 and 1 are points, 2 and 3 a box's corners.
@@ -86,7 +91,7 @@ class SamSegmenter(PaddingSegmenter):
         )
         return cls(random_model(lambda: SamModel(config)))
 
-    def _run_vision_encoder(self, pixels: Tensor) -> PictureEmbeddings:
+    def encode_pixels(self, pixels: Tensor) -> PictureEmbeddings:
         return PictureEmbeddings((cast(SamModel, self.sam).get_image_embeddings(pixels),))
 
     def _run_mask_decoder(
@@ -97,7 +102,7 @@ class SamSegmenter(PaddingSegmenter):
         dense: Tensor,
         multimask: bool,
     ) -> SegmenterMasks:
-        logits, scores = self.sam.get_submodule("mask_decoder")(
+        logits, scores = self.mask_decoder(
             image_embeddings=embeddings.tensors[0],
             image_positional_embeddings=positions,
             sparse_prompt_embeddings=sparse,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from flmm.head.model import GroundingHead
+from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.train.dataset import TrainingExample
 from flmm.train.losses import mask_loss
 from flmm.types import ImageGeometry
@@ -73,7 +74,7 @@ def _mask_sums(
         torch.stack([phrase.attention for phrase in phrases]).to(device),
         [phrase.hidden_states.to(device) for phrase in phrases],
         pictures[0].features.geometry,
-        torch.stack(embeddings).to(device) if embeddings else torch.empty(0),
+        PictureEmbeddings.concatenate(embeddings).to(device) if embeddings else None,
         torch.tensor(picture_indices, device=device),
         "low",
     )

@@ -13,10 +13,12 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 from flmm.data.features import AnswerFeatures, GroundingFeatures, PhraseFeatures
+from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.train.dataset import TrainingExample
 from flmm.types import ImageGeometry, Size
 
 _MAX_FLOAT16 = 65_504.0
+_EMBEDDING_PREFIX = "embedding."
 
 
 class CachePrecision(StrEnum):
@@ -49,7 +51,8 @@ def compress_example(example: TrainingExample, precision: CachePrecision) -> dic
         **_compress_masks("ignored", example.ignored_masks),
     }
     if features.image_embedding is not None:
-        packed["embedding"] = _to_16_bit(features.image_embedding)
+        for index, tensor in enumerate(features.image_embedding.tensors):
+            packed[f"{_EMBEDDING_PREFIX}{index}"] = _to_16_bit(tensor)
     if features.answers:
         states = [answer.hidden_states for answer in features.answers]
         packed["answers"] = _to_16_bit(torch.cat(states, dim=1))
@@ -77,10 +80,11 @@ def decompress_example(packed: Mapping[str, Tensor]) -> TrainingExample:
                 strict=True,
             )
         )
-    embedding = packed.get("embedding")
+    names = sorted(name for name in packed if name.startswith(_EMBEDDING_PREFIX))
+    embedding = tuple(packed[name].float() for name in names)
     features = GroundingFeatures(
         _geometry_from_tensor(packed["geometry"]),
-        None if embedding is None else embedding.float(),
+        PictureEmbeddings(embedding) if embedding else None,
         tuple(PhraseFeatures(*pair) for pair in zip(maps, hidden, strict=True)),
         answers,
     )

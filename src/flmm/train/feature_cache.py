@@ -30,7 +30,7 @@ from flmm.train.compression import CachePrecision, compress_example, decompress_
 from flmm.train.dataset import TrainingExample, UncachedDataset
 
 KEY_FILE_NAME = "cache.json"
-_FORMAT_VERSION = "1"
+_FORMAT_VERSION = "2"
 _PICTURES_PER_SHARD = 64
 _BATCH_SIZE = 8
 
@@ -77,7 +77,7 @@ class CacheKey:
                 "merge": config.merge,
                 "maps": "all" if config.kept_maps is None else _digest(config.kept_maps),
                 "keyword selector": str(config.selector),
-                "SAM's encoder": fingerprint_weights(head.refiner.sam.vision_encoder)
+                "SAM's encoder": fingerprint_weights(head.refiner.segmenter.vision_encoder)
                 if config.refine
                 else "none",
                 "precision": precision.value,

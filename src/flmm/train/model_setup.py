@@ -18,8 +18,8 @@ from flmm.head.model import GroundingHead
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.placement import Placement
-from flmm.masks.refiner import load_sam
 from flmm.progress import ProgressCallback
+from flmm.segmenters.auto import load_segmenter
 from flmm.train.dataset import UncachedDataset
 from flmm.train.map_selection import score_maps, select_best_maps
 from flmm.train.settings import HeadSettings, TrainingSettings
@@ -59,9 +59,9 @@ def build_head(
         refiner_name_or_path=settings.sam,
         **switches,
     )
-    sam = load_sam(resolve_model(settings.sam))
+    segmenter = load_segmenter(resolve_model(settings.sam))
     torch.manual_seed(settings.seed)
-    return GroundingHead(config, sam)
+    return GroundingHead(config, segmenter)
 
 
 def layer_map_indices(settings: HeadSettings, adapter: LMMAdapter) -> tuple[int, ...] | None:

@@ -28,8 +28,8 @@ from flmm.grounding.grounder import Grounder
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Message
-from flmm.masks.refiner import load_sam
 from flmm.progress import no_progress
+from flmm.segmenters.auto import load_segmenter
 from flmm.stickers.dataset import SceneDataset, build_dataset, training_style
 from flmm.stickers.draw import draw
 from flmm.stickers.kinds import STICKER_FOLDER
@@ -75,7 +75,7 @@ def test_second_build_trains_nothing_again(built: Path) -> None:
 
 def test_head_training_does_not_change_the_lmm(built: Path, tmp_path: Path) -> None:
     adapter = load_lmm(str(built / "embedded" / "lmm"))
-    sam = load_sam(built / "embedded" / "head" / "sam")
+    sam = load_segmenter(built / "embedded" / "head" / "sam")
     head = head_training.build_head(adapter, sam)
     dataset = SceneDataset(built / "world", TOY.scenes)
     before = checksum(adapter.model), checksum(sam.vision_encoder), checksum(head.mask_decoder)

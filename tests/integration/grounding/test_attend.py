@@ -74,7 +74,7 @@ def test_tiled_lmm_has_maps_of_both_views() -> None:
     sizes = {"layers": adapter.layers, "heads": adapter.heads, "hidden_size": adapter.hidden_size}
     tiny = tiny_head()
     fields = {**vars(tiny.config), **sizes, "views": adapter.views}
-    head = GroundingHead(type(tiny.config)(**fields), tiny.refiner.sam)
+    head = GroundingHead(type(tiny.config)(**fields), tiny.refiner.segmenter)
     word = Grounder(adapter, head).attend(picture(), QUESTION, ["cat"], answer="a cat").words[0]
     assert word.maps.shape[:2] == (2 * adapter.layers, adapter.heads)
 

@@ -19,6 +19,7 @@ from flmm.grounding.grounder import Grounder
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.pictures.geometry import crop_to_picture, mask_box, resize_to_picture
+from flmm.segmenters.prompts import PictureEmbeddings
 
 QUESTION = "What is in the picture?"
 
@@ -170,7 +171,7 @@ def test_picture_embeddings_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded_shapes: list[tuple[int, ...]] = []
     encode = grounder.head.refiner.encode
 
-    def spy_encode(*pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Tensor:
+    def spy_encode(*pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> PictureEmbeddings:
         encoded_shapes.append(pictures[0].shape)
         return encode(*pictures)
 

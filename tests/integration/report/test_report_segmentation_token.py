@@ -116,10 +116,10 @@ def test_training_changes_the_copy_alone_and_is_not_repeated(
     adapter, head = grounder.adapter, grounder.head
     before = checksum(adapter.model), checksum(head), len(adapter.tokenizer)
     copy = TokenModel(grounder)
-    frozen = (copy.lmm.model.vision_tower, copy.refiner.sam.vision_encoder)
+    frozen = (copy.lmm.model.vision_tower, copy.refiner.segmenter.vision_encoder)
     trained = (
         copy.lmm.model.language_model, copy.lmm.model.multi_modal_projector, copy.projection,
-        copy.refiner.sam.prompt_encoder, copy.refiner.sam.mask_decoder,
+        copy.refiner.sam.get_submodule("prompt_encoder"), copy.refiner.segmenter.mask_decoder,
     )  # fmt: skip
     frozen_before = [checksum(module) for module in frozen]
     trained_before = [checksum(module) for module in trained]

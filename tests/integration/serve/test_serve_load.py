@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 from serving import data_url, decode_mask, encode_picture, error_of, noise, run_server
 from tiny_grounding import save_lmm, save_tiny_head, tiny_head
-from torch import Tensor
 
 from flmm.grounding.grounder import Grounder
 from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.lmm.families.llava import LlavaAdapter
+from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.serve.settings import Limits, ServerSettings
 from flmm.stopwatch import Stopwatch
 
@@ -160,7 +160,7 @@ def test_mask_failure_ends_one_request_only(
 ) -> None:
     def embed(
         predictor: MaskPredictor, picture: Image.Image, stopwatch: Stopwatch
-    ) -> Tensor | None:
+    ) -> PictureEmbeddings | None:
         if picture.tobytes() == noise(seed=3).tobytes():
             raise RuntimeError("a bug")
         return embed_picture(predictor, picture, stopwatch)

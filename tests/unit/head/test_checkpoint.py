@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_head import CONFIG, PADDED, head_inputs, tiny_head, tiny_sam
+from tiny_head import CONFIG, PADDED, head_inputs, tiny_head, tiny_segmenter
 
 from flmm.errors import InputError
 from flmm.head.checkpoint import check_compatible, load_head, push_head_to_hub, save_head
@@ -31,9 +31,10 @@ def test_loaded_head_equals_the_saved_one(tmp_path: Path) -> None:
     head = tiny_head(selector=True)
     save_head(head, tmp_path)
     # Another seed, so that all but the vision encoder, which is not saved, is from the file.
-    sam = tiny_sam(seed=1)
-    sam.vision_encoder.load_state_dict(head.refiner.sam.vision_encoder.state_dict())
-    loaded = load_head(tmp_path, sam)
+    segmenter = tiny_segmenter(seed=1)
+    trained = head.refiner.segmenter
+    segmenter.vision_encoder.load_state_dict(trained.vision_encoder.state_dict())
+    loaded = load_head(tmp_path, segmenter)
     assert loaded.config == head.config
     assert not loaded.training
     given = head_inputs(head, PADDED)
@@ -109,7 +110,7 @@ def test_damaged_config_raises_input_error(saved: Path, content: str | None, rea
     if content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=reason) as caught:
-        load_head(saved, tiny_sam())
+        load_head(saved, tiny_segmenter())
     one_line(caught)
 
 
@@ -121,7 +122,7 @@ def test_damaged_weights_raise_input_error(saved: Path, damage: str) -> None:
     if damage != "missing":
         path.write_bytes(b"\x00garbage" * 9 if damage == "garbage" else whole[:-100])
     with pytest.raises(InputError, match="cannot read") as caught:
-        load_head(saved, tiny_sam())
+        load_head(saved, tiny_segmenter())
     one_line(caught)
 
 
@@ -130,25 +131,25 @@ def test_weights_of_another_head_are_refused(saved: Path) -> None:
     weights = load_file(path)
     save_file({**weights, "stranger": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="stranger") as caught:
-        load_head(saved, tiny_sam())
+        load_head(saved, tiny_segmenter())
     one_line(caught)
     weights.pop("layer_weights")
     save_file(weights, path)
     with pytest.raises(InputError, match=r"lacks 1 weights \(layer_weights\)"):
-        load_head(saved, tiny_sam())
+        load_head(saved, tiny_segmenter())
 
 
 def test_config_that_does_not_fit_the_weights_is_refused(saved: Path) -> None:
     path = saved / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_size": 11}))
     with pytest.raises(InputError, match=r"text_projection\.weight as") as caught:
-        load_head(saved, tiny_sam())
+        load_head(saved, tiny_segmenter())
     assert "10" in one_line(caught)
 
 
 def test_wrong_refiner_is_refused(saved: Path) -> None:
     with pytest.raises(InputError, match="refiner that it was saved with") as caught:
-        load_head(saved, tiny_sam(width=32))
+        load_head(saved, tiny_segmenter(width=32))
     one_line(caught)
 
 

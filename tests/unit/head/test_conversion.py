@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from official_checkpoint import official_state
-from tiny_head import tiny_sam
+from tiny_head import tiny_sam, tiny_segmenter
 
 from flmm.errors import InputError
 from flmm.head.conversion import convert_official_checkpoint, read_official_state_dict
@@ -19,7 +19,7 @@ from flmm.head.official_weight_names import rename_sam
 def test_checkpoint_without_vision_encoder_takes_the_given_sam() -> None:
     state = official_state()
     head = convert_official_checkpoint(
-        state, sam=tiny_sam(seed=1), base_model_name_or_path="an/lmm"
+        state, segmenter=tiny_segmenter(seed=1), base_model_name_or_path="an/lmm"
     )
     config = head.config
     assert (config.layers, config.heads, config.hidden_size) == (2, 3, 10)
@@ -52,7 +52,7 @@ def test_file_is_read_and_training_state_ignored(tmp_path: Path) -> None:
     state = official_state()
     path = tmp_path / "head.pth"
     torch.save({"state_dict": {**state, "lmm.other": torch.zeros(2)}, "meta": {"epoch": 8}}, path)
-    assert convert_official_checkpoint(path, sam=tiny_sam()).config.heads == 3
+    assert convert_official_checkpoint(path, segmenter=tiny_segmenter()).config.heads == 3
     assert torch.equal(read_official_state_dict(path)["text_proj.bias"], state["text_proj.bias"])
 
 
@@ -91,7 +91,7 @@ def test_malicious_pickle_is_refused_and_not_executed(tmp_path: Path, key: str) 
     content[key]["evil"] = Malicious(victim)  # type: ignore[assignment]
     torch.save(content, path)
     with pytest.raises(InputError, match=r"eval.*not a tensor") as caught:
-        convert_official_checkpoint(path, sam=tiny_sam())
+        convert_official_checkpoint(path, segmenter=tiny_segmenter())
     assert "\n" not in str(caught.value)
     assert not victim.exists()
 
@@ -100,7 +100,7 @@ def test_plain_malicious_pickle_is_refused_and_not_executed(tmp_path: Path) -> N
     victim, path = tmp_path / "executed", tmp_path / "head.pth"
     path.write_bytes(pickle.dumps(Malicious(victim)))
     with pytest.raises(InputError, match=r"torch\.save"):
-        convert_official_checkpoint(path, sam=tiny_sam())
+        convert_official_checkpoint(path, segmenter=tiny_segmenter())
     assert not victim.exists()
 
 
@@ -109,7 +109,7 @@ def test_file_without_tensors_raises_input_error(tmp_path: Path, content: object
     path = tmp_path / "head.pth"
     torch.save(content, path)
     with pytest.raises(InputError, match="state_dict"):
-        convert_official_checkpoint(path, sam=tiny_sam())
+        convert_official_checkpoint(path, segmenter=tiny_segmenter())
 
 
 def test_missing_file_raises_input_error(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_missing_weight_is_named(name: str, message: str) -> None:
     state = official_state()
     del state[name]
     with pytest.raises(InputError) as caught:
-        convert_official_checkpoint(state, sam=tiny_sam())
+        convert_official_checkpoint(state, segmenter=tiny_segmenter())
     assert "\n" not in str(caught.value)
     assert message in str(caught.value)
 
@@ -141,16 +141,16 @@ def test_missing_weight_is_named(name: str, message: str) -> None:
 def test_unknown_weight_of_the_mask_head_is_named() -> None:
     state = official_state() | {"mask_head.attention.weight": torch.zeros(1)}
     with pytest.raises(InputError, match=r"mask_head\.attention"):
-        convert_official_checkpoint(state, sam=tiny_sam())
+        convert_official_checkpoint(state, segmenter=tiny_segmenter())
 
 
 def test_sam_of_another_size_is_refused() -> None:
     with pytest.raises(InputError, match="trained with") as caught:
-        convert_official_checkpoint(official_state(), sam=tiny_sam(width=32))
+        convert_official_checkpoint(official_state(), segmenter=tiny_segmenter(width=32))
     assert "\n" not in str(caught.value)
 
 
 def test_maps_must_be_a_multiple_of_layers() -> None:
     state = official_state() | {"text_layer_weights": torch.zeros(4)}
     with pytest.raises(InputError, match=r"6 maps.*4 layers"):
-        convert_official_checkpoint(state, sam=tiny_sam())
+        convert_official_checkpoint(state, segmenter=tiny_segmenter())

@@ -13,7 +13,7 @@ from tiny_head import (
     head_inputs,
     random_picture,
     tiny_head,
-    tiny_sam,
+    tiny_segmenter,
 )
 
 import flmm
@@ -154,7 +154,7 @@ def test_wrong_config_raises_input_error(change: dict[str, int | str]) -> None:
 
 
 def test_tiled_lmm_has_two_views() -> None:
-    head = GroundingHead(replace(CONFIG, views=2), tiny_sam())
+    head = GroundingHead(replace(CONFIG, views=2), tiny_segmenter())
     assert head.mask_decoder.in_channels == 2 * 2 * 3
 
 

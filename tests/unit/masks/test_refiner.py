@@ -1,18 +1,18 @@
-import numpy as np
 import pytest
 import torch
-from tiny_head import CROPPED, PADDED, SQUARE, random_picture, tiny_sam
+from tiny_head import CROPPED, PADDED, SQUARE, random_picture, tiny_segmenter
 from torch import Tensor
 from torch.nn import functional
 
 from flmm.errors import InputError
-from flmm.masks.refiner import PIXEL_MEAN, PIXEL_STD, MaskRefiner, load_sam
+from flmm.masks.refiner import MaskRefiner
+from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.types import ImageGeometry
 
 
 @pytest.fixture
 def refiner() -> MaskRefiner:
-    return MaskRefiner(tiny_sam()).eval()
+    return MaskRefiner(tiny_segmenter()).eval()
 
 
 @pytest.fixture
@@ -26,40 +26,11 @@ def text_prompts() -> list[Tensor]:
     return [torch.randn(tokens, 16, generator=generator) for tokens in (2, 1, 3, 1)]
 
 
-def test_picture_is_resized_normalised_and_padded(refiner: MaskRefiner) -> None:
-    grey = np.full((32, 48, 3), 90, dtype=np.uint8)
-    pixels = refiner.preprocess(grey)
-    assert pixels.shape == (3, 64, 64)
-    expected = (90 - torch.tensor(PIXEL_MEAN)) / torch.tensor(PIXEL_STD)
-    torch.testing.assert_close(pixels[:, :43], expected[:, None, None].expand(3, 43, 64))
-    assert (pixels[:, 43:] == 0).all()
-
-
-def test_pictures_of_any_size_are_encoded_together(refiner: MaskRefiner) -> None:
-    first, second = random_picture(32, 48), random_picture(40, 20, seed=1)
-    together = refiner.encode(first, second)
-    assert together.shape == (2, 16, 8, 8)
-    torch.testing.assert_close(together[1:], refiner.encode(second), atol=1e-4, rtol=1e-4)
-
-
-def test_embeddings_require_no_gradient(refiner: MaskRefiner) -> None:
-    assert not refiner.encode(random_picture(32, 48)).requires_grad
-
-
-def test_wrong_pictures_raise_input_error(refiner: MaskRefiner) -> None:
-    with pytest.raises(InputError, match="float64"):
-        refiner.encode(random_picture(32, 48).astype(np.float64))
-    with pytest.raises(InputError, match=r"\(32, 48\)"):
-        refiner.encode(random_picture(32, 48)[..., 0])
-    with pytest.raises(InputError, match="at least one"):
-        refiner.encode()
-
-
 def test_embeddings_of_another_sam_are_refused(
     refiner: MaskRefiner, mask_logits: Tensor, text_prompts: list[Tensor]
 ) -> None:
     with pytest.raises(InputError, match="encode the picture"):
-        refiner(mask_logits, text_prompts, PADDED, torch.zeros(1, 8, 8, 8))
+        refiner(mask_logits, text_prompts, PADDED, PictureEmbeddings((torch.zeros(1, 8, 8, 8),)))
 
 
 def test_phrases_of_mixed_length_come_back_in_order(
@@ -92,7 +63,7 @@ def test_phrases_of_several_pictures_equal_those_of_each(
             mask_logits[phrases],
             [text_prompts[phrase] for phrase in phrases.tolist()],
             geometry,
-            embeddings[[index]],
+            embeddings.select(torch.tensor([index])),
         )
         torch.testing.assert_close(together[phrases], alone, atol=1e-4, rtol=1e-4)
 
@@ -117,7 +88,7 @@ def test_low_resolution_logits_are_cropped_to_the_picture(
 
 
 def test_box_of_an_empty_mask_is_the_whole_picture(text_prompts: list[Tensor]) -> None:
-    refiner = MaskRefiner(tiny_sam(), use_mask=False).eval()
+    refiner = MaskRefiner(tiny_segmenter(), use_mask=False).eval()
     embeddings = refiner.encode(random_picture(32, 48))
     empty = refiner(torch.full((4, 11, 16), -5.0), text_prompts, PADDED, embeddings)
     full = refiner(torch.full((4, 11, 16), 5.0), text_prompts, PADDED, embeddings)
@@ -146,7 +117,7 @@ def test_gradients_reach_prompts_but_not_the_vision_encoder(
 def test_every_trainable_weight_gets_a_gradient(
     unused: str, mask_logits: Tensor, text_prompts: list[Tensor]
 ) -> None:
-    refiner = MaskRefiner(tiny_sam(), **{unused: False})
+    refiner = MaskRefiner(tiny_segmenter(), **{unused: False})
     embeddings = refiner.encode(random_picture(32, 48))
     refiner(mask_logits, text_prompts, PADDED, embeddings).sum().backward()
     for name, parameter in refiner.named_parameters():
@@ -154,14 +125,8 @@ def test_every_trainable_weight_gets_a_gradient(
 
 
 def test_refiner_without_prompts_gives_all_phrases_the_same_mask(mask_logits: Tensor) -> None:
-    refiner = MaskRefiner(tiny_sam(), use_mask=False, use_box=False, use_text=False)
+    refiner = MaskRefiner(tiny_segmenter(), use_mask=False, use_box=False, use_text=False)
     embeddings = refiner.encode(random_picture(32, 48))
     refined = refiner(mask_logits, [], PADDED, embeddings)
     assert refined.shape == (4, 32, 48)
     assert torch.equal(refined[0], refined[3])
-
-
-def test_missing_sam_raises_input_error() -> None:
-    with pytest.raises(InputError, match="no-such-folder") as caught:
-        load_sam("./no-such-folder")
-    assert "\n" not in str(caught.value)

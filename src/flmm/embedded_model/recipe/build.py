@@ -17,8 +17,8 @@ from flmm.embedded_model.recipe import (
 from flmm.embedded_model.recipe.hardware import scale_steps
 from flmm.head.checkpoint import save_head
 from flmm.lmm.auto import load_lmm
-from flmm.masks.refiner import load_sam
 from flmm.progress import ProgressCallback, no_progress
+from flmm.segmenters.auto import load_segmenter
 from flmm.stickers.dataset import build_dataset
 
 
@@ -52,9 +52,9 @@ def build_model(
     if not (result / "head" / "sam" / "config.json").exists():
         train_sam(folder, budget, on_progress)
     adapter = load_lmm(str(result / "lmm"))
-    sam = load_sam(result / "head" / "sam")
+    segmenter = load_segmenter(result / "head" / "sam")
     torch.manual_seed(2)
-    head = head_training.build_head(adapter, sam)
+    head = head_training.build_head(adapter, segmenter)
     head_training.train(
         adapter, head, dataset, checkpoints, scale_steps(budget.head_steps), on_progress
     )

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import SamModel
 
 from flmm.attention.spans import make_phrase_span
 from flmm.attention.tracing import trace_texts
@@ -23,6 +22,8 @@ from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
 from flmm.progress import ProgressCallback, no_progress
+from flmm.segmenters.base import Segmenter
+from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.stickers.dataset import SceneDataset
 from flmm.stickers.draw import Drawing, mention_mask
 from flmm.stickers.language import (
@@ -140,7 +141,7 @@ def _trace_batch(
             answers.append(trace.hidden_states)
             groundable.append(labels)
     return HeadBatch(
-        torch.stack([head.refiner.preprocess(drawing.picture) for drawing in drawings]),
+        torch.stack([head.refiner.segmenter.preprocess(drawing.picture) for drawing in drawings]),
         torch.stack(attention),
         tuple(hidden),
         torch.tensor(picture_indices),
@@ -151,7 +152,7 @@ def _trace_batch(
     )
 
 
-def head_loss(head: GroundingHead, batch: HeadBatch, embeddings: Tensor) -> Tensor:
+def head_loss(head: GroundingHead, batch: HeadBatch, embeddings: PictureEmbeddings) -> Tensor:
     """Return BCE + Dice of decoder and refiner (paper section 3.4) plus the selector's BCE."""
     output = head(
         batch.attention,
@@ -174,7 +175,7 @@ def head_loss(head: GroundingHead, batch: HeadBatch, embeddings: Tensor) -> Tens
     )
 
 
-def build_head(adapter: LMMAdapter, sam: SamModel) -> GroundingHead:
+def build_head(adapter: LMMAdapter, segmenter: Segmenter) -> GroundingHead:
     """Build the untrained head for the embedded LMM."""
     config = HeadConfig(
         layers=adapter.layers, heads=adapter.heads, hidden_size=adapter.hidden_size,
@@ -182,7 +183,7 @@ def build_head(adapter: LMMAdapter, sam: SamModel) -> GroundingHead:
         segment_prompt=SEGMENT_QUESTION.format(phrase="the {phrase}"),
         base_model_name_or_path=LMM_NAME, refiner_name_or_path=SAM_NAME,
     )  # fmt: skip
-    return GroundingHead(config, sam)
+    return GroundingHead(config, segmenter)
 
 
 class _TrainableParts(nn.Module):
@@ -216,7 +217,7 @@ def train(
 
     def loss(batch: HeadBatch) -> Tensor:
         with torch.no_grad():
-            embeddings = head.refiner.sam.get_image_embeddings(batch.pixel_values)
+            embeddings = head.refiner.segmenter.encode_pixels(batch.pixel_values)
         return head_loss(head, batch, embeddings)
 
     train_stage(

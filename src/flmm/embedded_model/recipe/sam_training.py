@@ -24,8 +24,8 @@ from transformers.models.sam.configuration_sam import (
 from flmm.embedded_model.recipe.cpu_attention import use_cpu_attention_in_sam
 from flmm.embedded_model.recipe.hardware import BATCH_SIZE_FACTOR, DEVICE
 from flmm.embedded_model.recipe.training_loop import TensorDataclass, TrainingStage, train_stage
-from flmm.masks.refiner import MaskRefiner
 from flmm.progress import ProgressCallback, no_progress
+from flmm.segmenters.sam import SamSegmenter
 from flmm.stickers.dataset import SceneDataset
 from flmm.stickers.draw import Drawing
 from flmm.train.losses import mask_loss
@@ -222,7 +222,7 @@ def warm_up(
     on_progress: ProgressCallback = no_progress,
 ) -> None:
     """Train the vision encoder on the dense targets."""
-    preprocess = MaskRefiner(sam).preprocess
+    preprocess = SamSegmenter(sam).preprocess
     sam.requires_grad_(True)
     use_cpu_attention_in_sam(sam)
     model = DensePredictor(sam)
@@ -260,7 +260,7 @@ def train(
     on_progress: ProgressCallback = no_progress,
 ) -> None:
     """Train the whole SAM with points, boxes and coarse masks as prompts."""
-    preprocess = MaskRefiner(sam).preprocess
+    preprocess = SamSegmenter(sam).preprocess
     sam.requires_grad_(True)
     use_cpu_attention_in_sam(sam)
     sam.shared_image_embedding.requires_grad_(False)

@@ -49,7 +49,7 @@ class MapSources:
             context.picture_extractor.feature_extractor.head.config, merge="max", refine=False
         )
         self._max_extractor = FeatureExtractor(
-            self._adapter, GroundingHead(config, context.grounder.head.refiner.sam)
+            self._adapter, GroundingHead(config, context.grounder.head.refiner.segmenter)
         )
         self._best_layers: dict[str, int] | None = None
         self._cached_picture: ExtractedPicture | None = None

@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 
 from flmm.data.features import PhraseFeatures
-from flmm.head.checkpoint import load_untrained_sam
+from flmm.head.checkpoint import load_untrained_segmenter
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
 from flmm.progress import no_progress
@@ -143,12 +143,12 @@ class SmallHeadTrainer:
 
     def _build_head(self, config: HeadConfig) -> GroundingHead:
         grounder = self._context.grounder
-        sam = grounder.head.refiner.sam
+        segmenter = grounder.head.refiner.segmenter
         if config.refine:
             # The head's SAM was already trained with all prompts.
-            sam = load_untrained_sam(resolve_model(grounder.model))
+            segmenter = load_untrained_segmenter(resolve_model(grounder.model))
         torch.manual_seed(0)
-        return GroundingHead(config, sam).to(grounder.adapter.device)
+        return GroundingHead(config, segmenter).to(grounder.adapter.device)
 
     def _training_pictures(self, source: MapSource) -> CachedDataset:
         if source in self._pictures_by_source:

@@ -42,7 +42,7 @@ from flmm.embedded_model.recipe.packing import (
 )
 from flmm.embedded_model.recipe.training_loop import TensorDataclass, TrainingStage, train_stage
 from flmm.grounding.grounder import Grounder
-from flmm.head.checkpoint import load_untrained_sam
+from flmm.head.checkpoint import load_untrained_segmenter
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.masks.refiner import MaskRefiner, MaskResolution
 from flmm.progress import ProgressCallback
@@ -115,8 +115,8 @@ class TokenModel(nn.Module):
         self.tokenizer = tokenizer
         self.token_id = find_token_id(tokenizer, SEG_TOKEN)
         self._source_adapter = adapter
-        sam = load_untrained_sam(resolve_model(grounder.model))
-        self.refiner = MaskRefiner(sam, use_mask=False, use_box=False)
+        segmenter = load_untrained_segmenter(resolve_model(grounder.model))
+        self.refiner = MaskRefiner(segmenter, use_mask=False, use_box=False)
         width = adapter.hidden_size
         torch.manual_seed(0)
         self.projection = nn.Sequential(
