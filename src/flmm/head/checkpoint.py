@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from flmm.errors import InputError
+from flmm.errors import InputError, first_line
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
 from flmm.head.weights import find_mismatch
@@ -59,7 +59,7 @@ def save_head(head: GroundingHead, folder: str | Path) -> None:
                 os.replace(Path(partial) / name, folder / name)
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"cannot write the head to {folder} ({_first_line(error)}); choose another folder"
+            f"cannot write the head to {folder} ({first_line(error)}); choose another folder"
         ) from error
 
 
@@ -213,7 +213,7 @@ def push_head_to_hub(head: GroundingHead, repo_id: str, private: bool = False) -
             HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
     except (OSError, HFValidationError, HubConnectionError) as error:
         raise InputError(
-            f"cannot upload the head to {repo_id!r} ({_first_line(error)}); "
+            f"cannot upload the head to {repo_id!r} ({first_line(error)}); "
             "check the name, the network and `hf auth login`"
         ) from error
     return str(url)
@@ -235,7 +235,7 @@ def _find_or_download(name: str | Path, revision: str | None) -> Path:
         )
     except (OSError, HFValidationError) as error:
         raise InputError(
-            f"there is no folder {name!r}, and it could not be downloaded ({_first_line(error)}); "
+            f"there is no folder {name!r}, and it could not be downloaded ({first_line(error)}); "
             "check the name, or the network"
         ) from error
 
@@ -245,7 +245,7 @@ def _load_weights(head: GroundingHead, path: Path) -> None:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"cannot read {path} ({_first_line(error)}); save or download the head again"
+            f"cannot read {path} ({first_line(error)}); save or download the head again"
         ) from error
     if problem := find_mismatch(trained_state_dict(head), weights):
         raise InputError(
@@ -265,7 +265,3 @@ def build_model_card(config: HeadConfig, results: str = "") -> str:
         f"`{config.base_model_name_or_path or 'its LMM'}` says, which itself stays untouched.\n"
         f"{results}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

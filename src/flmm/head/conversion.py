@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import SamModel
 
 from flmm.attention.merge import MergeMethod
-from flmm.errors import InputError
+from flmm.errors import InputError, first_line
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
 from flmm.head.official_weight_names import (
@@ -176,5 +176,6 @@ def _load_module_weights(module: nn.Module, state: StateDict, name: str) -> None
 
 
 def _unreadable_error(path: str | Path, error: Exception) -> InputError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InputError(f"cannot read {path} ({reason}); give a checkpoint made by torch.save")
+    return InputError(
+        f"cannot read {path} ({first_line(error)}); give a checkpoint made by torch.save"
+    )

@@ -13,7 +13,7 @@ from flmm.data.features import FeatureExtractor
 from flmm.data.sample import Sample
 from flmm.data.sources import read_sources
 from flmm.distributed import run_on_all_processes
-from flmm.errors import InputError
+from flmm.errors import InputError, first_line
 from flmm.head.checkpoint import build_model_card, save_head
 from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
@@ -159,8 +159,9 @@ def _create_accelerator(settings: TrainingSettings) -> Accelerator:
             project_dir=settings.out,
         )
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"the run in {str(settings.out)!r} cannot start: {reason}") from error
+        raise InputError(
+            f"the run in {str(settings.out)!r} cannot start: {first_line(error)}"
+        ) from error
     run_on_all_processes(lambda: _prepare(accelerator, settings))
     return accelerator
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from flmm.atomic_write import write_file_atomically
 from flmm.distributed import run_on_all_processes
-from flmm.errors import InputError
+from flmm.errors import InputError, first_line
 from flmm.train.settings import Tracker, TrainingSettings
 
 _PROJECT = "flmm"
@@ -59,9 +59,9 @@ def _start_tracker(accelerator: Accelerator, settings: TrainingSettings, tracker
         }
         accelerator.init_trackers(_PROJECT, configuration, options)
     except Exception as error:  # trackers raise many types, also for network errors
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"tracker {tracker.value!r} does not start ({reason}); mend that, or leave tracker out"
+            f"tracker {tracker.value!r} does not start ({first_line(error)}); mend that, or leave"
+            " tracker out"
         ) from error
 
 

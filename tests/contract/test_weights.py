@@ -1,0 +1,26 @@
+"""Every family's saved weights are taken, and one that is missing is named."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from flmm.errors import InputError
+from flmm.lmm.base import LMMAdapter
+from flmm.pretrained_weights import load_pretrained
+
+
+def test_saved_weights(adapter: LMMAdapter, tmp_path: Path) -> None:
+    adapter.model.save_pretrained(tmp_path)
+    loaded = load_pretrained(type(adapter.model), "LMM", tmp_path).state_dict()
+    for name, weight in adapter.model.state_dict().items():
+        assert torch.equal(loaded[name], weight), name
+
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    missing = next(name for name in weights if name.endswith("layers.0.input_layernorm.weight"))
+    del weights[missing]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"files lack 1 weight \(.*layers\.0\.input_layernorm"):
+        load_pretrained(type(adapter.model), "LMM", tmp_path)
