@@ -13,6 +13,7 @@ EMBEDDED_MODEL_FOLDER = Path(__file__).parent / "assets" / "embedded"
 """The folder of the embedded models; ``embedded:NAME`` means its sub-folder NAME."""
 EMBEDDED_HEAD = "embedded:head"
 """The name of the embedded head."""
+_EMBEDDED_SAM = "embedded:sam"
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -20,7 +21,10 @@ _DTYPES = ("float32", "bfloat16", "float16")
 def find_embedded_models() -> dict[str, Path]:
     """Return the folders of the embedded models, by names such as "embedded:head"."""
     folders = sorted(entry for entry in EMBEDDED_MODEL_FOLDER.glob("*") if entry.is_dir())
-    return {f"embedded:{folder.name}": folder for folder in folders}
+    models = {f"embedded:{folder.name}": folder for folder in folders}
+    # As a published head's, it lies inside the head's folder.
+    sam = EMBEDDED_MODEL_FOLDER / "head" / "sam"
+    return {**models, _EMBEDDED_SAM: sam} if sam.is_dir() else models
 
 
 def resolve_model(name: str) -> str:

@@ -15,7 +15,7 @@ from flmm.attention.merge import MergeMethod, merge_token_maps
 from flmm.errors import InputError
 from flmm.lmm.prompt import PictureView
 from flmm.pictures.geometry import resample_to_grid
-from flmm.types import ImageGeometry
+from flmm.types import ImageGeometry, PhraseSpan
 
 
 @dataclass(frozen=True)
@@ -138,3 +138,7 @@ class Trace:
     def geometry(self) -> ImageGeometry:
         """``picture_attention.geometry``."""
         return self.picture_attention.geometry
+
+
+TracedPhrase = tuple[PhraseSpan, Trace]
+"""A phrase and the trace of the text that its tokens index."""

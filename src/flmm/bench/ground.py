@@ -28,19 +28,23 @@ class GroundingCost:
     """Median of the batch's time ÷ the time of as many single phrases."""
 
 
+def build_segmenter() -> SamSegmenter:
+    """Return a random SAM whose prompt encoder and mask decoder have their real size.
+
+    Its vision encoder, which is not measured, is a tiny one with the same output size.
+    """
+    config = SamConfig(
+        vision_config={"hidden_size": 32, "num_hidden_layers": 1, "mlp_dim": 32,
+                       "num_attention_heads": 2, "global_attn_indexes": []}
+    )  # fmt: skip
+    return SamSegmenter(SamModel(config))
+
+
 @torch.no_grad()
 def measure(size: LLMSize, device: str, repeats: int) -> GroundingCost:
-    """Measure a head for an LMM of that size, ``repeats`` times.
-
-    SAM's prompt encoder and mask decoder have their real size; its vision encoder, which is not
-    measured, is a tiny one with the same output size.
-    """
-    sam = SamModel(
-        SamConfig(vision_config={"hidden_size": 32, "num_hidden_layers": 1, "mlp_dim": 32,
-                                 "num_attention_heads": 2, "global_attn_indexes": []})
-    )  # fmt: skip
+    """Measure a head for an LMM of that size, ``repeats`` times."""
     config = HeadConfig(layers=size.layers, heads=size.heads, hidden_size=size.hidden_size)
-    head = GroundingHead(config, SamSegmenter(sam)).eval().to(device)
+    head = GroundingHead(config, build_segmenter()).eval().to(device)
     size_px = (_PICTURE, _PICTURE)
     geometry = ImageGeometry(size_px, size_px, (0, 0), size_px, (_GRID, _GRID))
     side = head.refiner.segmenter.embedding_side

@@ -114,7 +114,7 @@ class _BenchmarkInputs:
         return GroundingHead(config, SamSegmenter(self.sam)).to(adapter.device)
 
     def make_dataset(self, head: GroundingHead) -> UncachedDataset:
-        extractor = FeatureExtractor(self.adapter, head)
+        extractor = FeatureExtractor(self.adapter, head.config, head.refiner)
         return UncachedDataset(self.samples, extractor, ReferringProtocol.TOGETHER, print)
 
 
@@ -164,7 +164,10 @@ def _run_training(
     settings.out.mkdir()
     accelerator = Accelerator(cpu=settings.device == "cpu")
     no_validation_data = UncachedDataset(
-        [], FeatureExtractor(bench.adapter, head), ReferringProtocol.TOGETHER, print
+        [],
+        FeatureExtractor(bench.adapter, head.config, head.refiner),
+        ReferringProtocol.TOGETHER,
+        print,
     )
     fit(
         TrainingRun(
@@ -188,7 +191,7 @@ def _train_uncached(bench: _BenchmarkInputs) -> None:
 def _train_cached(bench: _BenchmarkInputs) -> None:
     head = bench.build_head()
     dataset = bench.make_dataset(head)
-    key = CacheKey.build(bench.adapter, head, ReferringProtocol.TOGETHER, CachePrecision.FLOAT16)
+    key = CacheKey.build(dataset.extractor, ReferringProtocol.TOGETHER, CachePrecision.FLOAT16)
     cache = FeatureCache(bench.folder / "cache", key, CachePrecision.FLOAT16, print, no_progress)
     for _ in fill_cache(cache, dataset, range(len(dataset))):
         pass

@@ -16,7 +16,7 @@ from flmm.cli.options import (
     ModelOption,
     OutOption,
     find_output_path,
-    load_grounder,
+    load_lmm_alone,
 )
 from flmm.user_input import check_phrases, check_text
 
@@ -67,7 +67,7 @@ def attend(
     check_text("question", question)
     words = check_phrases(word) if word else None
     figure = find_output_path(image, out, as_json)
-    grounder = load_grounder(model, lmm, device, dtype)
+    grounder = load_lmm_alone(model, lmm, device, dtype)
     with show_spinner("looking at the picture"):
         view = grounder.attend(
             picture, question, words, answer=answer, max_new_tokens=max_new_tokens

@@ -14,6 +14,7 @@ from flmm.cli.options import (
     MaxNewTokensOption,
     ModelOption,
     RefineOption,
+    SamOption,
     load_grounder,
 )
 from flmm.errors import InputError
@@ -54,6 +55,7 @@ def batch(
     refine: RefineOption = True,
     model: ModelOption = None,
     lmm: LMMOption = None,
+    sam: SamOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     as_json: JsonOption = False,
@@ -71,7 +73,7 @@ def batch(
             raise InputError(
                 f"--overlays {str(overlays)!r} cannot be made ({error.strerror}); choose another"
             ) from error
-    grounder = load_grounder(model, lmm, device, dtype)
+    grounder = load_grounder(model, lmm, sam, device, dtype)
     results = ResultsFile(out, tasks, grounder.model, grounder.lmm)
 
     from rich.console import Console

@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flmm.cli.console import print_json, print_message
-from flmm.cli.options import DeviceOption, DtypeOption, JsonOption, require_packages
+from flmm.cli.console import print_json, print_message, show_spinner
+from flmm.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    LMMOption,
+    ModelOption,
+    SamOption,
+    load_grounder,
+    require_packages,
+)
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
@@ -108,6 +117,45 @@ def record(
         f" {loading.peak / loading.weights:.2f}"
     )
     console.print(f"loading: weights {_format_megabytes(loading.weights)}, {peak}")
+
+
+@app.command()
+def ground(
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each runs.")] = 3,
+    size: SizeOption = "0.5B",
+    model: ModelOption = None,
+    lmm: LMMOption = None,
+    sam: SamOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ground a given text, beside the LMM's own forward pass; --lmm or --model measures yours."""
+    import torch
+
+    from flmm.bench import given_text
+    from flmm.bench.models import HALF_BILLION, SMALL
+    from flmm.user_input import parse_dtype, resolve_device
+
+    if model is None and lmm is None:
+        torch_device = resolve_device(device)
+        torch_dtype = parse_dtype(dtype) or (
+            torch.float32 if torch_device.type == "cpu" else torch.bfloat16
+        )
+        sizes = HALF_BILLION if size == "0.5B" else SMALL
+        grounder = given_text.build_random_grounder(sizes, str(torch_device), torch_dtype)
+    else:
+        grounder = load_grounder(model, lmm, sam, device, dtype)
+    with show_spinner("measuring"):
+        cost = given_text.measure(grounder, repeats)
+    if as_json:
+        print_json(asdict(cost))
+        return
+    print(
+        f"the LMM's own forward pass {cost.forward:.2f} s; ground {cost.ground:.2f} s up to the"
+        f" masks, ÷ forward pass {cost.ratio:.3f}; masks of {cost.phrases} phrases"
+        f" {cost.masks:.2f} s"
+    )
 
 
 @app.command()

@@ -17,6 +17,7 @@ from flmm.cli.options import (
     PhraseOption,
     PhrasesFromOption,
     RefineOption,
+    SamOption,
     find_output_path,
     load_grounder,
 )
@@ -32,6 +33,7 @@ def chat(
     refine: RefineOption = True,
     model: ModelOption = None,
     lmm: LMMOption = None,
+    sam: SamOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     out: OutOption = None,
@@ -44,7 +46,7 @@ def chat(
     check_text("question", question)
     phrases = check_phrases(phrase) if phrase else None
     overlay = find_output_path(image, out, as_json)
-    grounder = load_grounder(model, lmm, device, dtype)
+    grounder = load_grounder(model, lmm, sam, device, dtype)
     with show_spinner("looking at the picture"):
         answer = grounder.chat(
             picture,

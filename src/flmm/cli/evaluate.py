@@ -1,6 +1,5 @@
-"""``flmm evaluate``: a head measured on a benchmark, and its tables."""
+"""``flmm evaluate``: masks measured on a benchmark, and their tables."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,6 +16,7 @@ from flmm.cli.options import (
     JsonOption,
     LMMOption,
     ModelOption,
+    SamOption,
     load_grounder,
     require_packages,
 )
@@ -63,7 +63,7 @@ def evaluate(
             metavar="DIR",
             show_default=False,
             help="Where results go, and a run that was cut off goes on; by default "
-            "flmm-evaluation/ with the benchmark's, the protocol's and the head's name.",
+            "flmm-evaluation/ with the benchmark's, the protocol's and the model's name.",
         ),
     ] = None,
     table: Annotated[
@@ -103,11 +103,12 @@ def evaluate(
     ] = None,
     model: ModelOption = None,
     lmm: LMMOption = None,
+    sam: SamOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Measure a head on a benchmark, the way that papers do."""
+    """Measure masks, of a head or without one, on a benchmark, the way that papers do."""
     require_packages("evaluate", "accelerate", "pyarrow", "yaml")
     options: dict[str, object] = {
         key: value
@@ -127,7 +128,7 @@ def evaluate(
     if benchmark is None:
         raise InputError("no benchmark is given; name a YAML file or a kind, or --table DIR")
     loaded = _read_benchmark(benchmark, options)
-    result = _run_benchmark(loaded, protocol, out, model, lmm, device, dtype)
+    result = _run_benchmark(loaded, protocol, out, model, lmm, sam, device, dtype)
     if result is not None:
         _print_report(*result, as_json)
 
@@ -177,6 +178,7 @@ def _run_benchmark(
     out: Path | None,
     model: str | None,
     lmm: str | None,
+    sam: str | None,
     device: str | None,
     dtype: str | None,
 ) -> "tuple[EvaluationReport, Path] | None":
@@ -184,7 +186,7 @@ def _run_benchmark(
     from accelerate import PartialState
 
     from flmm.data.exchanges import ReferringProtocol
-    from flmm.evaluate.benchmark import head_fingerprint
+    from flmm.evaluate.benchmark import build_run_name
     from flmm.evaluate.run import evaluate as run
     from flmm.evaluate.score_tables import build_report
     from flmm.evaluate.worst_phrases import write_worst_phrases
@@ -192,10 +194,10 @@ def _run_benchmark(
     state = PartialState(cpu=device == "cpu", timeout=_PROCESS_TIMEOUT)
     if state.num_processes > 1 and device is None:
         device = str(state.device)
-    grounder = load_grounder(model, lmm, device, dtype)
+    grounder = load_grounder(model, lmm, sam, device, dtype)
     if out is None:
-        name = f"{benchmark.name}-{protocol}-{head_fingerprint(grounder.head)[:8]}"
-        out = Path("flmm-evaluation") / re.sub(r"[^\w.+-]+", "-", name)
+        name = build_run_name(grounder, benchmark.name, ReferringProtocol(protocol.value))
+        out = Path("flmm-evaluation") / name
     with _show_progress(benchmark.name, state.is_main_process) as advance:
         run(
             grounder,
@@ -236,7 +238,8 @@ def _print_report(report: "EvaluationReport", out: Path, as_json: bool) -> None:
 
     console = Console(highlight=False)
     run = report.run_record
-    console.print(f"{run.dataset}: {run.model} on {run.lmm} ({run.dtype})", markup=False)
+    sam = f", SAM {run.sam}" if run.sam else ""
+    console.print(f"{run.dataset}: {run.model} on {run.lmm} ({run.dtype}){sam}", markup=False)
     for table in report.tables:
         console.print()
         console.print(table.title, style="bold", markup=False)

@@ -16,6 +16,7 @@ from flmm.cli.options import (
     PhraseOption,
     PhrasesFromOption,
     RefineOption,
+    SamOption,
     find_output_path,
     load_grounder,
 )
@@ -37,12 +38,13 @@ def ground(
         typer.Option(
             metavar="QUESTION",
             show_default=False,
-            help="What the text answers; by default the head's own question for a caption.",
+            help="What the text answers; by default the head's question for a caption, or flmm's.",
         ),
     ] = None,
     refine: RefineOption = True,
     model: ModelOption = None,
     lmm: LMMOption = None,
+    sam: SamOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     out: OutOption = None,
@@ -55,7 +57,7 @@ def ground(
     check_text("text", text)
     phrases = check_phrases(phrase) if phrase else None
     overlay = find_output_path(image, out, as_json)
-    grounder = load_grounder(model, lmm, device, dtype)
+    grounder = load_grounder(model, lmm, sam, device, dtype)
     with show_spinner("looking at the picture"):
         answer = grounder.ground(
             picture, text, phrases, question=question, phrase_source=phrases_from, refine=refine

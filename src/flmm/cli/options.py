@@ -24,7 +24,8 @@ ModelOption = Annotated[
         "--model",
         metavar="HEAD",
         show_default=False,
-        help="Folder or hub id of a grounding head; by default the one that comes with flmm.",
+        help="Folder or hub id of a grounding head; by default none with --lmm (masks then need no"
+        " training), and without the one that comes with flmm.",
     ),
 ]
 LMMOption = Annotated[
@@ -34,6 +35,16 @@ LMMOption = Annotated[
         metavar="LMM",
         show_default=False,
         help="Folder or hub id of the LMM; by default the one that the head was trained on.",
+    ),
+]
+SamOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sam",
+        metavar="SAM",
+        show_default=False,
+        help="Folder or hub id of the SAM that makes the masks; by default the head's, or a small"
+        " one of the hub. Without a head, none makes masks from attention alone.",
     ),
 ]
 DeviceOption = Annotated[
@@ -91,7 +102,7 @@ PhrasesFromOption = Annotated[
 ]
 RefineOption = Annotated[
     bool,
-    typer.Option("--refine/--no-refine", help="Without SAM's refinement: faster, coarser."),
+    typer.Option("--refine/--no-refine", help="Without SAM: faster, coarser."),
 ]
 
 
@@ -114,20 +125,41 @@ def find_output_path(image: Path, out: Path | None, as_json: bool) -> Path | Non
 
 
 def load_grounder(
-    model: str | None, lmm: str | None, device: str | None, dtype: str | None
+    model: str | None, lmm: str | None, sam: str | None, device: str | None, dtype: str | None
 ) -> "Grounder":
     """Load the grounder that the options name."""
-    # A spinner would break a download's bars, so only the embedded models get one.
-    local = model is None and lmm is None
-    if not local and is_terminal():
-        print_message("loading the model")
-    with show_spinner("loading the model" if local else None), _without_garbage_collection():
-        from transformers.utils.logging import disable_progress_bar
-
+    with _show_loading(embedded=model is None and lmm is None and sam is None):
         from flmm.grounding.grounder import Grounder
 
+        return Grounder.from_pretrained(model, lmm=lmm, sam=sam, device=device, dtype=dtype)
+
+
+def load_lmm_alone(
+    model: str | None, lmm: str | None, device: str | None, dtype: str | None
+) -> "Grounder":
+    """Load the LMM that the options name, as a grounder without head and SAM."""
+    with _show_loading(embedded=model is None and lmm is None):
+        from flmm.grounding import loading
+        from flmm.grounding.grounder import Grounder
+        from flmm.lmm.placement import Placement
+        from flmm.user_input import parse_dtype, resolve_device
+
+        placement = Placement(resolve_device(device), parse_dtype(dtype))
+        models = loading.load_lmm_alone(model, lmm, placement)
+        return Grounder(models.adapter, lmm=models.lmm)
+
+
+@contextmanager
+def _show_loading(embedded: bool) -> Iterator[None]:
+    """Show that models are being loaded; import and load them inside the block."""
+    # A spinner would break a download's bars, so only the embedded models get one.
+    if not embedded and is_terminal():
+        print_message("loading the model")
+    with show_spinner("loading the model" if embedded else None), _without_garbage_collection():
+        from transformers.utils.logging import disable_progress_bar
+
         disable_progress_bar()  # type: ignore[no-untyped-call]
-        return Grounder.from_pretrained(model, lmm=lmm, device=device, dtype=dtype)
+        yield
 
 
 def require_packages(extra: str, *packages: str) -> None:

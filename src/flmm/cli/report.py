@@ -13,6 +13,7 @@ from flmm.cli.options import (
     DtypeOption,
     LMMOption,
     ModelOption,
+    SamOption,
     load_grounder,
     require_packages,
 )
@@ -72,6 +73,7 @@ def report(
     ] = Path("build/report"),
     model: ModelOption = None,
     lmm: LMMOption = None,
+    sam: SamOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
 ) -> None:  # fmt: skip
@@ -90,7 +92,7 @@ def report(
     else:
         source = read_data_source(data)
         report_data = read_source_data(source, data.parent, scenes, calibration, training)
-    grounder = load_grounder(model, lmm, device, dtype)
+    grounder = load_grounder(model, lmm, sam, device, dtype)
     with show_progress() as on_progress:
         context = ReportContext(grounder, report_data, work, print_message, on_progress)
         for name in select_claims(claims, context):

@@ -14,6 +14,7 @@ from flmm.cli.options import (
     ModelOption,
     OutOption,
     RefineOption,
+    SamOption,
     find_output_path,
     load_grounder,
 )
@@ -31,6 +32,7 @@ def segment(
     refine: RefineOption = True,
     model: ModelOption = None,
     lmm: LMMOption = None,
+    sam: SamOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     out: OutOption = None,
@@ -42,7 +44,7 @@ def segment(
     picture = read_picture(image)
     checked_phrases = check_phrases(phrases)
     overlay = find_output_path(image, out, as_json)
-    grounder = load_grounder(model, lmm, device, dtype)
+    grounder = load_grounder(model, lmm, sam, device, dtype)
     with show_spinner("looking at the picture"):
         answer = grounder.segment(picture, checked_phrases, refine=refine)
     show_answer(answer, overlay, as_json)

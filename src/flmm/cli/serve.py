@@ -10,6 +10,7 @@ from flmm.cli.options import (
     DtypeOption,
     LMMOption,
     ModelOption,
+    SamOption,
     load_grounder,
     require_packages,
 )
@@ -21,6 +22,7 @@ _REQUIRED_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipa
 def serve(
     model: ModelOption = None,
     lmm: LMMOption = None,
+    sam: SamOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     host: Annotated[
@@ -78,4 +80,4 @@ def serve(
         media_domains=tuple(allow_media_domains or ()),
         limits=limits,
     )
-    run(load_grounder(model, lmm, device, dtype), settings, print_message)
+    run(load_grounder(model, lmm, sam, device, dtype), settings, print_message)

@@ -16,6 +16,7 @@ from flmm.cli.options import (
     ModelOption,
     OutOption,
     RefineOption,
+    SamOption,
     find_output_path,
     load_grounder,
 )
@@ -49,6 +50,7 @@ def think(
     refine: RefineOption = True,
     model: ModelOption = None,
     lmm: LMMOption = None,
+    sam: SamOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     out: OutOption = None,
@@ -60,7 +62,7 @@ def think(
     picture = read_picture(image)
     check_text("question", question)
     figure = find_output_path(image, out, as_json)
-    grounder = load_grounder(model, lmm, device, dtype)
+    grounder = load_grounder(model, lmm, sam, device, dtype)
     with show_spinner("looking at the picture, twice"):
         thought = grounder.think(
             picture,

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flmm.data.sample import GroundedText
-from flmm.head.config import HeadConfig
-from flmm.head.prompt_templates import DEFAULT_CAPTION_PROMPT, build_segment_exchange
+from flmm.head.prompt_templates import PromptTemplates
 
 _SEPARATOR = "; "
 
@@ -37,12 +36,12 @@ class Exchange:
 
 
 def build_exchanges(
-    texts: Sequence[GroundedText], config: HeadConfig, protocol: ReferringProtocol
+    texts: Sequence[GroundedText], templates: PromptTemplates, protocol: ReferringProtocol
 ) -> tuple[Exchange, ...]:
     """Return the exchanges for the texts of one picture.
 
-    Captions answer their own question, or ``config.caption_prompt``; expressions answer
-    ``config.segment_prompt`` one by one, or all of them ``config.caption_prompt``; an instruction
+    Captions answer their own question, or ``templates.caption``; expressions answer
+    ``templates.segment`` one by one, or all of them ``templates.caption``; an instruction
     is a question whose own words are the phrases (section 1.8). Blank phrases are left out, and so
     are exchanges without a phrase.
     """
@@ -52,15 +51,15 @@ def build_exchanges(
         if text.kind == "expression" and protocol is ReferringProtocol.TOGETHER:
             expressions.append((index, text))
         elif text.kind == "expression":
-            exchanges.append(_expression_exchange(index, text, config))
+            exchanges.append(_expression_exchange(index, text, templates))
         else:
-            exchanges.append(_text_exchange(index, text, config))
+            exchanges.append(_text_exchange(index, text, templates))
     if expressions:
-        exchanges.append(_combined_exchange(expressions, config))
+        exchanges.append(_combined_exchange(expressions, templates))
     return tuple(exchange for exchange in exchanges if exchange.spans)
 
 
-def _text_exchange(text_index: int, text: GroundedText, config: HeadConfig) -> Exchange:
+def _text_exchange(text_index: int, text: GroundedText, templates: PromptTemplates) -> Exchange:
     """Return the exchange of a caption or an instruction."""
     # The adapter strips the text.
     stripped, offset = text.text.strip(), len(text.text) - len(text.text.lstrip())
@@ -73,16 +72,18 @@ def _text_exchange(text_index: int, text: GroundedText, config: HeadConfig) -> E
     phrase_indices = tuple((text_index, index) for index, _ in phrases)
     if text.kind == "instruction":
         return Exchange(stripped, None, spans, phrase_indices, False)
-    question = text.question or config.caption_prompt or DEFAULT_CAPTION_PROMPT
+    question = text.question or templates.caption
     return Exchange(question, stripped, spans, phrase_indices, True)
 
 
-def _expression_exchange(text_index: int, text: GroundedText, config: HeadConfig) -> Exchange:
+def _expression_exchange(
+    text_index: int, text: GroundedText, templates: PromptTemplates
+) -> Exchange:
     """Return the exchange of one expression, asked for as in ``Grounder.segment``."""
     expression = text.text.strip()
     if not expression:
         return Exchange("", None, (), (), False)
-    question, answer = build_segment_exchange(expression, config)
+    question, answer = templates.build_segment_exchange(expression)
     if text.question is not None:
         question, answer = text.question, expression
     phrase_indices = tuple((text_index, index) for index in range(len(text.phrases)))
@@ -91,7 +92,7 @@ def _expression_exchange(text_index: int, text: GroundedText, config: HeadConfig
 
 
 def _combined_exchange(
-    expressions: Sequence[tuple[int, GroundedText]], config: HeadConfig
+    expressions: Sequence[tuple[int, GroundedText]], templates: PromptTemplates
 ) -> Exchange:
     """Return the exchange whose answer lists all expressions."""
     answer = ""
@@ -106,5 +107,4 @@ def _combined_exchange(
             spans.append((len(answer), len(answer) + len(expression)))
             phrase_indices.append((text_index, index))
         answer += expression
-    question = config.caption_prompt or DEFAULT_CAPTION_PROMPT
-    return Exchange(question, answer, tuple(spans), tuple(phrase_indices), False)
+    return Exchange(templates.caption, answer, tuple(spans), tuple(phrase_indices), False)

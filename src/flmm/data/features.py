@@ -17,12 +17,13 @@ from flmm.attention.trace import Trace
 from flmm.attention.tracing import trace_texts
 from flmm.data.exchanges import Exchange
 from flmm.errors import InputError
+from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead, HeadOutput
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Offsets, Prompt
-from flmm.masks.refiner import MaskResolution
+from flmm.masks.refiner import MaskRefiner, MaskResolution
 from flmm.segmenters.prompts import PictureEmbeddings
-from flmm.types import ImageGeometry
+from flmm.types import ImageGeometry, PhraseSpan
 
 MAX_PADDING = 0.1
 """Highest share of a batch's tokens that may be padding."""
@@ -108,11 +109,19 @@ class FeatureExtractor:
     """The frozen LMM and SAM's frozen vision encoder, run for a head.
 
     ``padding_stats`` counts the LMM's input tokens.
+
+    Args:
+        adapter: the LMM.
+        config: says which features; of a head, or of none yet.
+        refiner: with SAM's vision encoder; None extracts no image embedding.
     """
 
-    def __init__(self, adapter: LMMAdapter, head: GroundingHead) -> None:
+    def __init__(
+        self, adapter: LMMAdapter, config: HeadConfig, refiner: MaskRefiner | None
+    ) -> None:
         self.adapter = adapter
-        self.head = head
+        self.config = config
+        self.refiner = refiner if config.refine else None
         self.padding_stats = PaddingStats()
 
     @torch.no_grad()
@@ -177,31 +186,40 @@ class FeatureExtractor:
         for exchange, prompt, trace in zip(
             picture_exchanges.exchanges, prompts, traces, strict=True
         ):
-            offsets = _traced_offsets(prompt)
-            text = prompt.question if exchange.answer is None else exchange.answer
             groundable = torch.zeros(len(trace.token_ids))
-            for start, end in exchange.spans:
-                tokens = list(make_phrase_span(text, start, end, offsets).tokens)
-                if not tokens:
-                    raise InputError(
-                        f"the phrase {text[start:end]!r} of {text!r} has no token of its own;"
-                        " leave it out"
-                    )
-                groundable[tokens] = 1
-                phrases.append(self._phrase_features(trace, tokens))
-            if exchange.fully_annotated and self.head.config.selector:
-                answers.append(AnswerFeatures(trace.hidden_states.clone(), groundable, offsets))
+            for span in find_spans(exchange, prompt):
+                groundable[list(span.tokens)] = 1
+                phrases.append(self._phrase_features(trace, span.tokens))
+            if exchange.fully_annotated and self.config.selector:
+                answers.append(
+                    AnswerFeatures(trace.hidden_states.clone(), groundable, _traced_offsets(prompt))
+                )
         embedding = None
-        if self.head.config.refine:
-            embedding = self.head.refiner.encode(
-                np.asarray(picture_exchanges.picture.convert("RGB"))
-            )
+        if self.refiner is not None:
+            embedding = self.refiner.encode(np.asarray(picture_exchanges.picture.convert("RGB")))
         return GroundingFeatures(traces[0].geometry, embedding, tuple(phrases), tuple(answers))
 
     def _phrase_features(self, trace: Trace, tokens: Sequence[int]) -> PhraseFeatures:
-        config = self.head.config
-        maps = trace.picture_attention.phrase_maps(tokens, config.merge)
-        return PhraseFeatures(config.select_maps(maps), trace.hidden_states[:, list(tokens)])
+        maps = trace.picture_attention.phrase_maps(tokens, self.config.merge)
+        return PhraseFeatures(self.config.select_maps(maps), trace.hidden_states[:, list(tokens)])
+
+
+def find_spans(exchange: Exchange, prompt: Prompt) -> list[PhraseSpan]:
+    """Return the spans of an exchange's phrases, with their tokens in its prompt's text.
+
+    Raises:
+        InputError: a phrase has no token of its own.
+    """
+    text = prompt.question if exchange.answer is None else exchange.answer
+    spans = [
+        make_phrase_span(text, start, end, _traced_offsets(prompt)) for start, end in exchange.spans
+    ]
+    for span in spans:
+        if not span.tokens:
+            raise InputError(
+                f"the phrase {span.text!r} of {text!r} has no token of its own; leave it out"
+            )
+    return spans
 
 
 def predict_masks(

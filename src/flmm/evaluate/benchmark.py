@@ -1,6 +1,7 @@
 """Benchmarks, and the record of a run: what must not change while its parts are measured."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -14,6 +15,7 @@ from flmm.data.exchanges import ReferringProtocol
 from flmm.data.sample import Sample
 from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
+from flmm.grounding.mask_predictor import MaskMethod
 from flmm.head.checkpoint import trained_state_dict
 from flmm.head.model import GroundingHead
 from flmm.head.weights import fingerprint_weights
@@ -55,10 +57,14 @@ class RunRecord:
     protocol: str
     model: str
     head_fingerprint: str
+    """Of the head; without one, of the segmenter."""
     lmm: str
     lmm_fingerprint: str
     dtype: str
     """Of the LMM's weights."""
+    method: MaskMethod = "head"
+    sam: str = ""
+    """Of masks without a head: its name or "none"; empty with a head."""
 
 
 def build_run_record(
@@ -79,11 +85,37 @@ def build_run_record(
         scoring=benchmark.scoring.value,
         protocol=protocol.value,
         model=grounder.model,
-        head_fingerprint=head_fingerprint(grounder.head),
+        head_fingerprint=mask_model_fingerprint(grounder),
         lmm=grounder.lmm,
         lmm_fingerprint=fingerprint_weights(grounder.adapter.model),
         dtype=str(grounder.adapter.dtype).removeprefix("torch."),
+        method=grounder.pipeline.mask_predictor.method,
+        sam=_segmenter_name(grounder),
     )
+
+
+def mask_model_fingerprint(grounder: Grounder) -> str:
+    """Return a hash of what makes masks beside the LMM, 16 hexadecimal digits."""
+    if grounder.head is not None:
+        return head_fingerprint(grounder.head)
+    weights = "none" if grounder.segmenter is None else fingerprint_weights(grounder.segmenter)
+    key = f"{grounder.pipeline.mask_predictor.method} {weights}"
+    return blake2b(key.encode(), digest_size=8).hexdigest()
+
+
+def build_run_name(grounder: Grounder, dataset: str, protocol: ReferringProtocol) -> str:
+    """Return a folder's name for the results of a grounder on a data set."""
+    name = f"{dataset}-{protocol}-{mask_model_fingerprint(grounder)[:8]}"
+    if grounder.head is None:
+        # A head is of one LMM, a segmenter goes with all.
+        name += f"-{fingerprint_weights(grounder.adapter.model)[:8]}"
+    return re.sub(r"[^\w.+-]+", "-", name)
+
+
+def _segmenter_name(grounder: Grounder) -> str:
+    if grounder.head is not None:
+        return ""
+    return "none" if grounder.segmenter is None else str(grounder.segmenter.sam.name_or_path)
 
 
 def head_fingerprint(head: GroundingHead) -> str:
@@ -115,8 +147,8 @@ def prepare_run_folder(out: Path, record: RunRecord) -> None:
     existing = read_run_record(out)
     for name in (field.name for field in fields(RunRecord)):
         old, new = getattr(existing, name), getattr(record, name)
-        # The head's folder may have moved; its fingerprint is compared.
-        if old != new and name != "model":
+        # The head's or SAM's folder may have moved; its fingerprint is compared.
+        if old != new and name not in ("model", "sam"):
             raise InputError(
                 f"{str(out)!r} holds another run: its {name} is {old!r}, this one's {new!r};"
                 " choose another --out"

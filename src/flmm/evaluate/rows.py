@@ -31,7 +31,7 @@ class PhraseRow:
     plural: bool
     decoder_intersection: int | None
     """Pixels, without ignored ones; None for generated captions, whose decoder masks are not
-    kept."""
+    kept, and without a head."""
     decoder_union: int | None
     refined_intersection: int
     refined_union: int

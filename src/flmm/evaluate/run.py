@@ -6,6 +6,7 @@ processes nor an interruption changes any score.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from accelerate import PartialState
 
@@ -15,9 +16,12 @@ from flmm.data.sample_loader import SampleLoader
 from flmm.distributed import run_on_all_processes, run_on_main_process
 from flmm.errors import InputError
 from flmm.evaluate.benchmark import Benchmark, Scoring, build_run_record, prepare_run_folder
-from flmm.evaluate.evaluators import GenerationEvaluator, IndexedSample, TeacherForcedEvaluator
+from flmm.evaluate.generation import GenerationEvaluator
+from flmm.evaluate.head_evaluator import HeadEvaluator
+from flmm.evaluate.predictions import IndexedSample
 from flmm.evaluate.results import is_part_complete, merge_parts, part_file, write_part
 from flmm.evaluate.rows import SampleResult, SampleRow
+from flmm.evaluate.training_free_evaluator import TrainingFreeEvaluator
 from flmm.grounding.grounder import Grounder
 
 # A large LMM's attention maps are some megabytes a token, and a part's are in memory together.
@@ -39,7 +43,7 @@ def evaluate(
     process joins all of them at the end.
 
     Args:
-        grounder: the head and its LMM.
+        grounder: the LMM, with a head or without.
         benchmark: what to measure on.
         protocol: how referring expressions are asked.
         out: the folder of the results, created if missing.
@@ -53,11 +57,7 @@ def evaluate(
     run_on_all_processes(
         lambda: prepare_run_folder(out, build_run_record(grounder, benchmark, protocol))
     )
-    evaluator = (
-        GenerationEvaluator(grounder, benchmark.name)
-        if benchmark.scoring is Scoring.CONVERSATION
-        else TeacherForcedEvaluator(grounder, benchmark.name, protocol)
-    )
+    evaluator = create_evaluator(grounder, benchmark, protocol)
     num_samples = len(benchmark.samples)
     num_parts = -(-num_samples // _SAMPLES_PER_PART)
     own_parts = {
@@ -78,6 +78,27 @@ def evaluate(
     run_on_main_process(lambda: merge_parts(out, num_parts))
 
 
+class Evaluator(Protocol):
+    """Measures samples."""
+
+    def evaluate(self, samples: Sequence[IndexedSample]) -> list[SampleResult | InputError]:
+        """Return the rows of each sample, or its error."""
+
+
+def create_evaluator(
+    grounder: Grounder, benchmark: Benchmark, protocol: ReferringProtocol
+) -> Evaluator:
+    """Return what measures the samples of a benchmark: texts given or generated, a head or none."""
+    if benchmark.scoring is Scoring.CONVERSATION:
+        return GenerationEvaluator(grounder, benchmark.name)
+    adapter, head = grounder.adapter, grounder.head
+    if head is not None:
+        return HeadEvaluator(adapter, head, benchmark.name, protocol)
+    return TrainingFreeEvaluator(
+        adapter, grounder.pipeline.mask_predictor, benchmark.name, protocol
+    )
+
+
 def _is_part_done(
     file: Path, sample_indices: Sequence[int], on_message: Callable[[str], None]
 ) -> bool:
@@ -89,7 +110,7 @@ def _is_part_done(
 
 
 def _evaluate_part(
-    evaluator: TeacherForcedEvaluator | GenerationEvaluator,
+    evaluator: Evaluator,
     samples: Sequence[Sample],
     sample_indices: Sequence[int],
     on_message: Callable[[str], None],

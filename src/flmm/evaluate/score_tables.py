@@ -28,6 +28,7 @@ from flmm.evaluate.metrics import (
 )
 from flmm.evaluate.results import read_rows
 from flmm.evaluate.rows import GeneratedPhraseRow, PhraseRow, SampleRow, SelectorRow
+from flmm.grounding.mask_predictor import MaskMethod
 
 PROTOCOL_LABELS = {
     ReferringProtocol.TOGETHER.value: (
@@ -147,7 +148,8 @@ def build_report(out: Path) -> EvaluationReport:
     if not phrases:
         raise InputError(f"nothing was measured ({counts.summary}); check the benchmark's pictures")
     if run.scoring == Scoring.CONVERSATION:
-        tables = [_conversation_table(phrases, read_rows(out, GeneratedPhraseRow))]
+        generated = read_rows(out, GeneratedPhraseRow)
+        tables = [_conversation_table(phrases, generated, run.method)]
     else:
         tables = _build_phrase_tables(phrases, run)
         if captions := read_rows(out, SelectorRow):
@@ -168,33 +170,38 @@ def _build_phrase_tables(phrases: Sequence[PhraseRow], run: RunRecord) -> list[S
             "short (expressions)": kinds["expression"],
         }
         title = f"Reasoning segmentation; short ones: {label}"
-        return [_table(title, parts, _reasoning)]
+        return [_table(title, parts, _reasoning, run.method)]
     tables = []
     if kinds["expression"]:
         title = f"Referring segmentation: {label}"
-        tables.append(_table(title, {"": kinds["expression"]}, _referring))
+        tables.append(_table(title, {"": kinds["expression"]}, _referring, run.method))
     if kinds["caption"]:
         title = "Phrases of captions: average recall"
-        tables.append(_table(title, {"": kinds["caption"]}, _narrative))
+        tables.append(_table(title, {"": kinds["caption"]}, _narrative, run.method))
     if kinds["instruction"]:
         title = "What questions are about"
-        tables.append(_table(title, {"": kinds["instruction"]}, _reasoning))
+        tables.append(_table(title, {"": kinds["instruction"]}, _reasoning, run.method))
     return tables
 
 
 _ScoreFunction = Callable[[Sequence[PhraseRow], Overlap], dict[str, float]]
 
 
-def _table(title: str, parts: dict[str, Sequence[PhraseRow]], score: _ScoreFunction) -> ScoreTable:
-    """Return two lines for each part with rows: of the decoder's masks and of the refined ones."""
+def _table(
+    title: str, parts: dict[str, Sequence[PhraseRow]], score: _ScoreFunction, method: MaskMethod
+) -> ScoreTable:
+    """Return two lines for each part with rows: of the decoder's masks and of the refined ones.
+
+    Without a head there is no decoder, and one line.
+    """
     rows = []
     for part, members in parts.items():
         if not members:
             continue
-        for stage, overlap in (
-            ("mask decoder", _decoder_overlap(members)),
-            ("refined", _refined_overlap(members)),
-        ):
+        stages = {"mask decoder": _decoder_overlap(members), "refined": _refined_overlap(members)}
+        if method != "head":
+            stages = {method: stages["refined"]}
+        for stage, overlap in stages.items():
             part_scores = score(members, overlap)
             if stage == "mask decoder" and _BOX_COLUMN in part_scores:
                 # Rows have boxes of refined masks only.
@@ -263,14 +270,14 @@ def _selector_table(captions: Sequence[SelectorRow]) -> ScoreTable:
 
 
 def _conversation_table(
-    phrases: Sequence[PhraseRow], generated: Sequence[GeneratedPhraseRow]
+    phrases: Sequence[PhraseRow], generated: Sequence[GeneratedPhraseRow], method: MaskMethod
 ) -> ScoreTable:
     true_phrases: dict[tuple[int, str], list[TruePhrase]] = {}
     predicted_phrases: dict[tuple[int, str], list[PredictedPhrase]] = {}
-    for row in phrases:
-        mask = CocoRLE(size=[row.height, row.width], counts=row.true_mask)
-        true_phrases.setdefault((row.sample, row.text_identity), []).append(
-            TruePhrase(row.text, mask)
+    for true in phrases:
+        mask = CocoRLE(size=[true.height, true.width], counts=true.true_mask)
+        true_phrases.setdefault((true.sample, true.text_identity), []).append(
+            TruePhrase(true.text, mask)
         )
     for phrase in generated:
         mask = CocoRLE(size=[phrase.height, phrase.width], counts=phrase.mask)
@@ -283,5 +290,6 @@ def _conversation_table(
     ]
     scores = _name_columns(score_grounded_conversations(caption_pairs))
     title = "Grounded conversation generation: captions in the LMM's own words"
-    refined = ScoreRow("refined", len(caption_pairs), scores)
-    return ScoreTable(title, "captions", (refined,), _WORD_OVERLAP_NOTE)
+    name = "refined" if method == "head" else method
+    row = ScoreRow(name, len(caption_pairs), scores)
+    return ScoreTable(title, "captions", (row,), _WORD_OVERLAP_NOTE)

@@ -42,9 +42,11 @@ class ThinkOptions:
     """The options of a visual chain of thought."""
 
     locate: LocateSource = "answer"
+    """With "question", nothing is generated before the second prompt."""
     crop: CropMode = "box"
     margin: float = 0.25
-    """Added on each side of the mask's box, in shares of its longer side."""
+    """Added on each side of the mask's box, in shares of its longer side; the box becomes a square
+    as far as the picture reaches."""
     seed: int = 0
     """Of the random crop."""
     first_question: str | None = None

@@ -7,13 +7,11 @@ import torch
 from PIL import Image
 
 from flmm.answers.answer import Answer
-from flmm.attention.trace import Trace
+from flmm.attention.trace import Trace, TracedPhrase
 from flmm.attention.tracing import trace_texts
-from flmm.grounding.mask_predictor import TracedPhrase
 from flmm.grounding.phrase_extraction import PhraseExtractor, PhraseSource
 from flmm.grounding.pipeline import Pipeline
-from flmm.head.config import HeadConfig
-from flmm.head.prompt_templates import DEFAULT_CAPTION_PROMPT
+from flmm.head.prompt_templates import PromptTemplates
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.pictures.reading import PictureLike, read_picture
@@ -39,7 +37,9 @@ def ground(
     stopwatch = Stopwatch()
     with stopwatch.stage("picture"):
         picture = read_picture(image)
-        prompt = build_text_prompt(pipeline.adapter, pipeline.head.config, picture, text, question)
+        prompt = build_text_prompt(
+            pipeline.adapter, pipeline.prompt_templates, picture, text, question
+        )
     with stopwatch.stage("read"):
         traces = trace_texts(pipeline.adapter, [prompt])
     with stopwatch.stage("phrases"):
@@ -50,19 +50,17 @@ def ground(
 
 def build_text_prompt(
     adapter: LMMAdapter,
-    config: HeadConfig,
+    templates: PromptTemplates,
     picture: Image.Image,
     text: str,
     question: str | None = None,
 ) -> Prompt:
     """Return the prompt in which the text is the LMM's answer.
 
-    ``question`` is what the text answers; None for the head's caption prompt. Training and
-    evaluation ask for captions with the same prompt.
+    ``question`` is what the text answers; None for the templates' question for a
+    caption. Training and evaluation ask for captions with the same prompt.
     """
-    return adapter.build_prompt(
-        picture, question or config.caption_prompt or DEFAULT_CAPTION_PROMPT, text
-    )
+    return adapter.build_prompt(picture, question or templates.caption, text)
 
 
 def extract_traced_phrases(

@@ -1,4 +1,4 @@
-"""The user's object: a frozen LMM and a head that grounds its words in the picture.
+"""The user's object: a frozen LMM whose words are grounded in the picture, by a head or without.
 
 Letters: ``M`` layers, ``N`` heads, ``h w`` image-token grid, ``H W`` picture size.
 """
@@ -11,45 +11,60 @@ import torch
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from flmm.answers.answer import Answer
+from flmm.errors import InputError
 from flmm.grounding.attention_view import AttentionView, attend
 from flmm.grounding.chain_of_thought import CropMode, LocateSource, ThinkOptions, Thought, think
 from flmm.grounding.given_text import ground
-from flmm.grounding.mask_predictor import MaskPredictor
+from flmm.grounding.loading import load_models
 from flmm.grounding.phrase_extraction import PhraseSource
-from flmm.grounding.pipeline import Pipeline
+from flmm.grounding.pipeline import build_pipeline
 from flmm.grounding.referring import segment
 from flmm.grounding.streaming import AnswerStream, StreamEvent
-from flmm.head.checkpoint import check_compatible, load_head, resolve_lmm
+from flmm.head.checkpoint import check_compatible
 from flmm.head.model import GroundingHead
-from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.placement import DeviceMap, Placement
 from flmm.pictures.reading import PictureLike
-from flmm.user_input import EMBEDDED_HEAD, parse_dtype, resolve_device, resolve_model
+from flmm.segmenters.base import Segmenter
+from flmm.user_input import parse_dtype, resolve_device
 
 
 class Grounder:
-    """A frozen LMM and a head: answers about pictures, with the masks of their phrases.
+    """A frozen LMM: answers about pictures, with the masks of their phrases.
+
+    Masks come from a trained head or, without one, from the LMM's attention and a segmenter. Both
+    are moved to the LMM's device, in float32.
 
     Args:
         adapter: the LMM, which is not changed.
-        head: trained for an LMM of these sizes; moved to the LMM's device, in float32.
-        model: the head's name in answers.
+        head: trained for an LMM of these sizes; None needs no training.
+        segmenter: the SAM of masks without a head; None makes these from attention alone.
+        model: the head's name in answers; None for "training-free" without a head.
         lmm: the LMM's name in answers; None for the adapter's own.
 
     Raises:
-        InputError: the head is for an LMM of other sizes.
+        InputError: the head is for an LMM of other sizes, or has a segmenter beside its own.
     """
 
     def __init__(
-        self, adapter: LMMAdapter, head: GroundingHead, *, model: str = "", lmm: str | None = None
+        self,
+        adapter: LMMAdapter,
+        head: GroundingHead | None = None,
+        segmenter: Segmenter | None = None,
+        *,
+        model: str | None = None,
+        lmm: str | None = None,
     ) -> None:
-        check_compatible(head.config, adapter)
-        self.adapter = adapter
-        self.head = head.to(adapter.device, torch.float32).eval()
-        self.model = model
-        self.lmm = adapter.name if lmm is None else lmm
-        self._pipeline = Pipeline(adapter, self.head, MaskPredictor(self.head), model, self.lmm)
+        if head is not None:
+            check_compatible(head.config, adapter)
+            if segmenter is not None:
+                raise InputError("a head has its own SAM; leave out the segmenter, or the head")
+            head = head.to(adapter.device, torch.float32).eval()
+        if segmenter is not None:
+            segmenter = segmenter.to(adapter.device, torch.float32).eval()
+        self.adapter, self.head, self.segmenter = adapter, head, segmenter
+        self.pipeline = build_pipeline(adapter, head, segmenter, model, lmm)
+        self.model, self.lmm = self.pipeline.model_name, self.pipeline.lmm_name
 
     @classmethod
     def from_pretrained(
@@ -57,17 +72,22 @@ class Grounder:
         head: str | Path | None = None,
         *,
         lmm: str | None = None,
+        sam: str | Path | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         revision: str | None = None,
         device_map: DeviceMap | None = None,
         quantization_config: QuantizationConfigMixin | None = None,
     ) -> Self:
-        """Load a head and its LMM.
+        """Load an LMM, with a head or without.
 
         Args:
-            head: a folder or hub id; None for the small model that comes with the package.
+            head: a folder or hub id; None for none if ``lmm`` is given, else for the small model
+                that comes with the package.
             lmm: a folder or hub id; None for the one that the head was trained on.
+            sam: a folder or hub id of the SAM of masks without a head, "none" for masks from
+                attention alone; None for ``DEFAULT_SEGMENTER``. With a head, where its refiner's
+                SAM comes from.
             device: such as "cpu" or "cuda:1"; None for the GPU when there is one.
             dtype: of the LMM: "float32", "bfloat16" or "float16"; None for float32 on the CPU
                 and the checkpoint's own on a GPU.
@@ -78,17 +98,15 @@ class Grounder:
                 of 4 or 8 bits a weight.
 
         Raises:
-            InputError: either cannot be found or read, they do not belong together, or there is
+            InputError: a model cannot be found or read, they do not belong together, or there is
                 no such device or dtype.
         """
-        name = str(head or EMBEDDED_HEAD)
         if device_map is None:
             device = resolve_device(device)
         placement = Placement(device, parse_dtype(dtype), device_map, quantization_config)
-        trained = load_head(resolve_model(name), revision=revision)
-        lmm, lmm_revision = resolve_lmm(name, trained.config, lmm)
-        adapter = load_lmm(resolve_model(lmm), placement, lmm_revision)
-        return cls(adapter, trained, model=name, lmm=lmm)
+        head, sam = (None if name is None else str(name) for name in (head, sam))
+        parts = load_models(head, lmm, sam, placement, revision)
+        return cls(parts.adapter, parts.head, parts.segmenter, model=parts.model, lmm=parts.lmm)
 
     def chat(
         self,
@@ -108,8 +126,8 @@ class Grounder:
             phrases: what to ground, as it stands in the answer; one that is repeated means
                 its next mention. None lets ``phrase_source`` choose.
             max_new_tokens: the answer is cut there.
-            phrase_source: what chooses them; None for the head's selector when it has one.
-            refine: False leaves out the mask refiner (faster, coarser).
+            phrase_source: what chooses them; None for the head's selector if there is one.
+            refine: False leaves out SAM (faster, coarser).
 
         Returns:
             The answer, exactly as the LMM alone generates it, and its grounded phrases.
@@ -118,10 +136,9 @@ class Grounder:
             InputError: the picture cannot be read, the question or the list is empty, or a phrase
                 is not in the answer.
         """
-        pipeline = self._pipeline
-        extractor = pipeline.create_phrase_extractor(phrases, phrase_source)
-        return pipeline.run(
-            pipeline.prepare_request(image, question, extractor, max_new_tokens, refine)
+        extractor = self.pipeline.create_phrase_extractor(phrases, phrase_source)
+        return self.pipeline.run(
+            self.pipeline.prepare_request(image, question, extractor, max_new_tokens, refine)
         )
 
     def chat_together(
@@ -145,12 +162,12 @@ class Grounder:
         Raises:
             InputError: as ``chat`` does, for any of them.
         """
-        extractor = self._pipeline.create_phrase_extractor(None, phrase_source)
+        extractor = self.pipeline.create_phrase_extractor(None, phrase_source)
         requests = [
-            self._pipeline.prepare_request(image, question, extractor, max_new_tokens, refine)
+            self.pipeline.prepare_request(image, question, extractor, max_new_tokens, refine)
             for image, question in questions
         ]
-        return self._pipeline.run_batch(requests) if requests else []
+        return self.pipeline.run_batch(requests) if requests else []
 
     def stream(
         self,
@@ -175,17 +192,16 @@ class Grounder:
         Returns:
             The events: ``TextEvent`` with each piece of text, ``PhraseEvent`` with each phrase and
             its mask, never before its text, and at last an ``AnswerEvent`` with what ``chat``
-            returns. (Its masks are all predicted in one batch; those streamed before may differ
-            from them by rounding.)
+            returns. (Its masks are all predicted in one batch. Those streamed before may differ
+            from them: with a head by rounding; without, since the rest of the text was unknown.)
 
         Raises:
             InputError: as ``chat`` does, at the call or, where a phrase is not in the answer, while
                 the events are read.
         """
-        pipeline = self._pipeline
-        extractor = pipeline.create_phrase_extractor(phrases, phrase_source)
-        request = pipeline.prepare_request(image, question, extractor, max_new_tokens, refine)
-        return AnswerStream(pipeline, request).events()
+        extractor = self.pipeline.create_phrase_extractor(phrases, phrase_source)
+        request = self.pipeline.prepare_request(image, question, extractor, max_new_tokens, refine)
+        return AnswerStream(self.pipeline, request).events()
 
     def attend(
         self,
@@ -196,11 +212,10 @@ class Grounder:
         answer: str | None = None,
         max_new_tokens: int = 256,
     ) -> AttentionView:
-        """Return the attention maps (M, N, h, w) of an answer's words; the head is not used.
+        """Return the attention maps (M, N, h, w) of an answer's words; no head or SAM is used.
 
         Args:
-            image: a file, its bytes, a PIL image, or a uint8 array (``PictureLike``).
-            question: about the picture.
+            image, question: as in ``chat``.
             words: words or phrases of the answer, as they stand there; one that is repeated means
                 its next mention. None for every word.
             answer: a caption or answer to trace; None lets the LMM generate one.
@@ -209,7 +224,7 @@ class Grounder:
         Raises:
             InputError: the picture cannot be read, a text is empty, or a word is not in the answer.
         """
-        return attend(self._pipeline, image, question, words, answer, max_new_tokens)
+        return attend(self.pipeline, image, question, words, answer, max_new_tokens)
 
     def think(
         self,
@@ -231,28 +246,16 @@ class Grounder:
         located, as two pictures in one conversation.
 
         Args:
-            image: a file, its bytes, a PIL image, or a uint8 array (``PictureLike``).
-            question: about the picture.
-            locate: "answer" grounds the model's first answer, "question" the question's own words
-                (then nothing is generated before the second prompt).
-            crop: "box" cuts out the mask's box; "mask" also makes all but the mask grey;
-                "random", the control, cuts out a box of the same size at a random position.
-            margin: added on each side of the box, in shares of its longer side; the box becomes a
-                square as far as the picture reaches.
-            seed: of the random box.
-            first_question: of the first prompt, such as for an object's name; None for the
-                question itself.
-            phrase_source: what chooses the located phrases; None for the head's selector (if
-                any) in an answer, and in a question for its noun chunks, an expression as one.
+            image, question, refine: as in ``chat``.
+            locate, crop, margin, seed, first_question, phrase_source: as in ``ThinkOptions``.
             max_new_tokens: both answers are cut there.
-            refine: False leaves out the mask refiner (faster, coarser).
 
         Raises:
             InputError: the picture cannot be read, the question is empty, an option is unknown, or
                 the LMM cannot be shown two pictures.
         """
         options = ThinkOptions(locate, crop, margin, seed, first_question, phrase_source)
-        return think(self._pipeline, image, question, options, max_new_tokens, refine)
+        return think(self.pipeline, image, question, options, max_new_tokens, refine)
 
     def ground(
         self,
@@ -269,27 +272,24 @@ class Grounder:
         The text is read as the LMM's answer, in one forward pass; nothing is generated.
 
         Args:
-            image: a file, its bytes, a PIL image, or a uint8 array (``PictureLike``).
+            image, phrases, phrase_source, refine: as in ``chat``, of the text.
             text: a caption or answer.
-            phrases, phrase_source, refine: as in ``chat``, of the text.
-            question: what the text answers; None for the one that the head learned captions with.
+            question: what the text answers; None for the head's question for a caption, or flmm's.
 
         Raises:
             InputError: the picture cannot be read, the text or the list is empty, or a phrase is
                 not in the text.
         """
-        return ground(self._pipeline, image, text, phrases, question, phrase_source, refine)
+        return ground(self.pipeline, image, text, phrases, question, phrase_source, refine)
 
     def segment(self, image: PictureLike, phrases: Sequence[str], *, refine: bool = True) -> Answer:
         """Segment what each phrase refers to (referring segmentation).
 
-        Each phrase has a prompt of its own, with the phrase as the beginning of the answer; nothing
-        is generated.
+        Each phrase begins the answer to a prompt of its own; nothing is generated.
 
         Args:
-            image: a file, its bytes, a PIL image, or a uint8 array (``PictureLike``).
+            image, refine: as in ``chat``.
             phrases: such as "the cat on the left".
-            refine: False leaves out the mask refiner (faster, coarser).
 
         Returns:
             An answer whose text is the phrases, without outer blanks, joined by ", ".
@@ -297,4 +297,4 @@ class Grounder:
         Raises:
             InputError: the picture cannot be read, or there is no phrase or an empty one.
         """
-        return segment(self._pipeline, image, phrases, refine)
+        return segment(self.pipeline, image, phrases, refine)

@@ -33,23 +33,28 @@ class PhraseExtractor:
     """An extractor of the phrases of a text that are grounded.
 
     Raises:
-        InputError: there is no such source.
+        InputError: there is no such source, or it is the selector and there is no head.
     """
 
-    head: GroundingHead
+    head: GroundingHead | None
     tokenizer: PreTrainedTokenizerBase
     phrases: Sequence[str] | None = None
     """As they stand in the text; None lets ``source`` choose."""
     source: PhraseSource | None = None
-    """None for the head's selector when it has one."""
+    """None for the head's selector where there is a head that has one."""
 
     def __post_init__(self) -> None:
         if self.source is None:
-            default: PhraseSource = "noun_chunks" if self.head.selector is None else "selector"
-            object.__setattr__(self, "source", default)
+            has_selector = self.head is not None and self.head.selector is not None
+            object.__setattr__(self, "source", "selector" if has_selector else "noun_chunks")
         if self.source not in ("selector", "noun_chunks"):
             raise InputError(
                 f"phrase_source is {self.source!r}; choose 'selector' or 'noun_chunks'"
+            )
+        if self.source == "selector" and self.head is None:
+            raise InputError(
+                "phrase_source is 'selector', which is part of a trained head, and there is none;"
+                " choose 'noun_chunks', or name the phrases"
             )
 
     def extract(
@@ -77,9 +82,16 @@ class PhraseExtractor:
         if self.source == "noun_chunks":
             ranges = find_noun_chunks(text) if part == "answer" else find_question_phrases(text)
         else:
-            logits = self.head.keyword_logits(trace.hidden_states)
-            ranges = select_phrases(text, offsets, logits, self.head.config.selector_threshold)
+            head = self.selecting_head
+            logits = head.keyword_logits(trace.hidden_states)
+            ranges = select_phrases(text, offsets, logits, head.config.selector_threshold)
         return [make_phrase_span(text, start, end, offsets) for start, end in ranges]
+
+    @property
+    def selecting_head(self) -> GroundingHead:
+        """The head whose selector is the source."""
+        assert self.head is not None
+        return self.head
 
 
 class StreamingPhraseExtractor:
@@ -123,12 +135,13 @@ class StreamingPhraseExtractor:
         return complete
 
     def _select_phrases(self, step: GenerationStep, text: str) -> list[tuple[int, int]]:
+        head = self._extractor.selecting_head
         num_classified = len(self._keyword_logits)
         if step.num_recorded > num_classified:
             # Each token is classified on its own, so its logit never changes.
-            logits = self._extractor.head.keyword_logits(step.hidden_states(num_classified))
+            logits = head.keyword_logits(step.hidden_states(num_classified))
             self._keyword_logits = torch.cat([self._keyword_logits, logits.cpu()])
-        threshold = self._extractor.head.config.selector_threshold
+        threshold = head.config.selector_threshold
         return select_stable_phrases(text, self._offsets(text), self._keyword_logits, threshold)
 
     def _offsets(self, text: str) -> Offsets:

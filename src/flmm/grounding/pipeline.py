@@ -1,4 +1,4 @@
-"""From a question to a grounded answer: the frozen LMM generates, the head makes masks.
+"""From a question to a grounded answer: the frozen LMM generates, a mask predictor makes masks.
 
 Letters: ``H W`` picture size.
 """
@@ -15,14 +15,19 @@ from flmm.answers.answer import Answer, Phrase
 from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import GenerationStep, limit_new_tokens, trace_generation
+from flmm.grounding.head_mask_predictor import HeadMaskPredictor
 from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.grounding.phrase_extraction import PhraseExtractor, PhraseSource
+from flmm.grounding.training_free_mask_predictor import TrainingFreeMaskPredictor
 from flmm.head.model import GroundingHead
+from flmm.head.prompt_templates import PromptTemplates
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.batched_generation import SamplingParams
 from flmm.lmm.prompt import Prompt
 from flmm.pictures.reading import PictureLike, read_picture
+from flmm.segmenters.base import Segmenter
 from flmm.stopwatch import Stopwatch
+from flmm.training_free.masks import TRAINING_FREE
 from flmm.user_input import check_max_new_tokens, check_phrases, check_text
 
 
@@ -68,12 +73,17 @@ class Pipeline:
     """The models that all methods of ``Grounder`` use."""
 
     adapter: LMMAdapter
-    head: GroundingHead
+    head: GroundingHead | None
     mask_predictor: MaskPredictor
-    head_name: str
-    """The head's name in answers."""
+    model_name: str
+    """The head's name in answers, or "training-free"."""
     lmm_name: str
     """The LMM's name in answers."""
+
+    @property
+    def prompt_templates(self) -> PromptTemplates:
+        """The head's questions, or flmm's defaults."""
+        return PromptTemplates() if self.head is None else self.head.config.prompt_templates
 
     def create_phrase_extractor(
         self, phrases: Sequence[str] | None = None, source: PhraseSource | None = None
@@ -81,7 +91,7 @@ class Pipeline:
         """Return the extractor of the phrases that are grounded.
 
         Raises:
-            InputError: the list is empty, or there is no such source.
+            InputError: the list is empty, there is no such source, or it needs a head.
         """
         if phrases is not None:
             phrases = check_phrases(phrases)
@@ -151,5 +161,33 @@ class Pipeline:
         """Return an answer with the names of the two models."""
         size = (picture.height, picture.width)
         return Answer(
-            text, self.head_name, self.lmm_name, size, phrases, stopwatch.timings, picture
+            text, self.model_name, self.lmm_name, size, phrases, stopwatch.timings, picture
         )
+
+
+def build_pipeline(
+    adapter: LMMAdapter,
+    head: GroundingHead | None,
+    segmenter: Segmenter | None,
+    model_name: str | None = None,
+    lmm_name: str | None = None,
+    max_cached_pictures: int = 4,
+) -> Pipeline:
+    """Return the pipeline of an LMM with a head, or without one.
+
+    Args:
+        adapter: the LMM.
+        head: None makes masks without training.
+        segmenter: of masks without a head; None makes them from attention alone.
+        model_name: in answers; None for "" with a head and "training-free" without.
+        lmm_name: in answers; None for the adapter's.
+        max_cached_pictures: whose embeddings are kept.
+    """
+    mask_predictor: MaskPredictor
+    if head is None:
+        mask_predictor = TrainingFreeMaskPredictor(segmenter, max_cached_pictures)
+    else:
+        mask_predictor = HeadMaskPredictor(head, max_cached_pictures)
+    if model_name is None:
+        model_name = TRAINING_FREE if head is None else ""
+    return Pipeline(adapter, head, mask_predictor, model_name, lmm_name or adapter.name)

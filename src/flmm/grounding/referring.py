@@ -6,12 +6,10 @@ import torch
 from PIL import Image
 
 from flmm.answers.answer import Answer
-from flmm.attention.trace import Trace
+from flmm.attention.trace import Trace, TracedPhrase
 from flmm.attention.tracing import trace_texts
-from flmm.grounding.mask_predictor import TracedPhrase
 from flmm.grounding.pipeline import Pipeline
-from flmm.head.config import HeadConfig
-from flmm.head.prompt_templates import build_segment_exchange
+from flmm.head.prompt_templates import PromptTemplates
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.pictures.reading import PictureLike, read_picture
@@ -31,7 +29,7 @@ def segment(pipeline: Pipeline, image: PictureLike, phrases: Sequence[str], refi
     stopwatch = Stopwatch()
     with stopwatch.stage("picture"):
         picture = read_picture(image)
-        prompts = build_referring_prompts(adapter, pipeline.head.config, picture, phrases)
+        prompts = build_referring_prompts(adapter, pipeline.prompt_templates, picture, phrases)
     traces: list[Trace] = []
     with stopwatch.stage("read"):
         for first in range(0, len(prompts), _SEQUENCES_PER_BATCH):
@@ -42,11 +40,11 @@ def segment(pipeline: Pipeline, image: PictureLike, phrases: Sequence[str], refi
 
 
 def build_referring_prompts(
-    adapter: LMMAdapter, config: HeadConfig, picture: Image.Image, phrases: Sequence[str]
+    adapter: LMMAdapter, templates: PromptTemplates, picture: Image.Image, phrases: Sequence[str]
 ) -> list[Prompt]:
     """Return one prompt for each phrase, with the phrase as the beginning of its answer."""
     return adapter.build_prompts(
-        picture, [build_segment_exchange(phrase, config) for phrase in phrases]
+        picture, [templates.build_segment_exchange(phrase) for phrase in phrases]
     )
 
 

@@ -1,7 +1,7 @@
 """An answer streamed during generation: text token by token, each mask once its phrase is complete.
 
-Beside the reader's thread, one thread runs the LMM and another the head, so that neither text nor
-masks wait for each other.
+Beside the reader's thread, one thread runs the LMM and another predicts masks, so that neither text
+nor masks wait for each other.
 """
 
 import threading
@@ -173,8 +173,10 @@ class AnswerStream:
     def _finish(self, trace: Trace, text: str, spans: list[PhraseSpan]) -> None:
         num_early = len(self._phrases)
         self._emit_phrases([span for span in spans if span not in self._phrases], trace)
-        # Masks that are not predicted in one batch may differ in their last bits from chat's.
-        if num_early and len(spans) > 1:
+        # Masks that are not predicted in one batch may differ in their last bits from chat's; those
+        # that depend on the whole text differ more.
+        is_final = len(spans) <= 1 and not self._pipeline.mask_predictor.uses_whole_text
+        if num_early and not is_final:
             self._check_reader()
             phrases = self._predict_phrases(spans, trace)
         else:

@@ -84,6 +84,15 @@ def load_head(
     return head.eval()
 
 
+def load_config(name: str | Path, revision: str | None = None) -> HeadConfig:
+    """Load a head's configuration alone.
+
+    Raises:
+        InputError: as ``load_head`` does.
+    """
+    return read_config(_find_or_download(name, revision))
+
+
 def load_untrained_segmenter(name: str | Path, revision: str | None = None) -> Segmenter:
     """Load the SAM that a head names, with its weights from before the head's training.
 
@@ -117,7 +126,7 @@ def read_config(folder: Path) -> HeadConfig:
     if "format_version" not in content and "model_type" in content:
         raise InputError(
             f"{folder} holds a model of type {content['model_type']!r}, not a grounding head; name"
-            " it as the LMM, with a head that was trained for it (flmm train makes one)"
+            " it as the LMM (--lmm): without a head, masks need no training"
         )
     version = content.pop("format_version", None)
     if version != FORMAT_VERSION:
@@ -160,7 +169,8 @@ def check_compatible(config: HeadConfig, adapter: LMMAdapter) -> None:
         describe = "{} layers, {} heads, width {} and {} view(s) of a picture".format
         raise InputError(
             f"the head is for {describe(*head_sizes)}, the LMM {adapter.name} has"
-            f" {describe(*lmm_sizes)}; use {base_model} or train a head for this LMM"
+            f" {describe(*lmm_sizes)}; use {base_model}, or leave out the head (--model): without"
+            " one, masks need no training"
         )
 
 
@@ -178,8 +188,8 @@ def resolve_lmm(head: str, config: HeadConfig, lmm: str | None) -> tuple[str, st
         return base, config.base_model_revision
     if base and not Path(lmm).expanduser().is_dir() and not Path(base).is_dir():
         raise InputError(
-            f"the head {head!r} was trained on the LMM {base!r}, not on {lmm!r}; "
-            "leave out the LMM, or give a head that was trained on it"
+            f"the head {head!r} was trained on the LMM {base!r}, not on {lmm!r}; leave out the LMM,"
+            " or the head (--model): without one, masks need no training"
         )
     return lmm, None
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flmm.attention.merge import MergeMethod
 from flmm.errors import InputError
+from flmm.head.prompt_templates import PromptTemplates
 from flmm.masks.selector import DEFAULT_THRESHOLD
 
 
@@ -38,11 +39,8 @@ class HeadConfig:
     selector_width: int = 256
     selector_threshold: float = DEFAULT_THRESHOLD
     segment_prompt: str = ""
-    """The question whose given answer is a phrase to segment; empty for flmm's default.
-
-    If it has "the {phrase}", question and answer have the phrase with the article "the", whether or
-    not the phrase was given with an article.
-    """
+    """The question whose given answer is a phrase to segment (``PromptTemplates.segment``); empty
+    for flmm's default."""
     caption_prompt: str = ""
     """The question whose given answer is a caption, to train or evaluate on; empty for flmm's
     default."""
@@ -72,6 +70,14 @@ class HeadConfig:
     def num_lmm_maps(self) -> int:
         """Maps a phrase that the LMM gives: views * layers * heads."""
         return self.views * self.layers * self.heads
+
+    @property
+    def prompt_templates(self) -> PromptTemplates:
+        """The head's own questions, or flmm's defaults."""
+        default = PromptTemplates()
+        return PromptTemplates(
+            self.caption_prompt or default.caption, self.segment_prompt or default.segment
+        )
 
     @property
     def num_maps(self) -> int:

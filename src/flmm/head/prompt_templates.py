@@ -1,20 +1,24 @@
 """Questions and given answers whose trace has the attention of a phrase."""
 
 import re
-
-from flmm.head.config import HeadConfig
-
-DEFAULT_SEGMENT_PROMPT = "Where is {phrase} in the picture?"
-DEFAULT_CAPTION_PROMPT = "What is in the picture?"
+from dataclasses import dataclass
 
 _ARTICLE = re.compile(r"^(the|an?)\s+(?=\S)", re.IGNORECASE)
 
 
-def build_segment_exchange(phrase: str, config: HeadConfig) -> tuple[str, str]:
-    """Return the question and the given answer for a phrase to segment."""
-    question = config.segment_prompt or DEFAULT_SEGMENT_PROMPT
-    answer = phrase
-    if "the {phrase}" in question:
-        phrase = _ARTICLE.sub("", phrase)
-        answer = f"the {phrase}"
-    return question.replace("{phrase}", phrase), answer[0].upper() + answer[1:]
+@dataclass(frozen=True)
+class PromptTemplates:
+    """The questions whose given answers are captions and phrases to segment."""
+
+    caption: str = "What is in the picture?"
+    segment: str = "Where is {phrase} in the picture?"
+    """If it has "the {phrase}", question and answer have the phrase with the article "the", whether
+    or not the phrase was given with an article."""
+
+    def build_segment_exchange(self, phrase: str) -> tuple[str, str]:
+        """Return the question and the given answer for a phrase to segment."""
+        answer = phrase
+        if "the {phrase}" in self.segment:
+            phrase = _ARTICLE.sub("", phrase)
+            answer = f"the {phrase}"
+        return self.segment.replace("{phrase}", phrase), answer[0].upper() + answer[1:]

@@ -20,8 +20,8 @@ from flmm.report.context import ReportContext
 Results = TypeVar("Results")
 
 
-def _accept_all(_context: "ReportContext") -> None:
-    """Check nothing: for claims that suit all data and every LMM."""
+def accept_all(_context: "ReportContext") -> None:
+    """Check nothing: for claims that suit all data and every LMM, with a head or without."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class Claim(Generic[Results]):
     """Returns Markdown."""
     draw_figures: Callable[[Results, ReportContext, Path], dict[str, str]]
     """Writes figures to a folder; returns their captions by file name."""
-    check: Callable[[ReportContext], None] = _accept_all
-    """Raises an InputError, before measuring, if the data or the LMM do not suit the claim."""
+    check: Callable[[ReportContext], object] = ReportContext.require_head
+    """Raises an InputError, before measuring, if the data or the LMM do not suit the claim, or it
+    needs a head and there is none."""
 
     def run(self, context: ReportContext, out: Path) -> Results:
         """Measure the claim if necessary, and write ``{name}.json``, ``.md`` and figures.

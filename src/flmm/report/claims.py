@@ -4,7 +4,7 @@ from flmm.report.ablations import figures as ablations_figures
 from flmm.report.ablations import measurement as ablations
 from flmm.report.chain_of_thought import figures as chain_of_thought_figures
 from flmm.report.chain_of_thought import measurement as chain_of_thought
-from flmm.report.claim import Claim
+from flmm.report.claim import Claim, accept_all
 from flmm.report.conversation import figures as conversation_figures
 from flmm.report.conversation import measurement as conversation
 from flmm.report.ground import figures as ground_figures
@@ -22,6 +22,7 @@ GROUND = Claim(
     ground.measure,
     ground.render_tables,
     ground_figures.draw_figures,
+    accept_all,
 )
 
 ABLATIONS = Claim(

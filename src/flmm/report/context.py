@@ -7,8 +7,10 @@ from hashlib import blake2b
 from pathlib import Path
 
 from flmm.data.sample import Sample
+from flmm.errors import InputError
 from flmm.evaluate.benchmark import Benchmark, build_run_record
 from flmm.grounding.grounder import Grounder
+from flmm.head.model import GroundingHead
 from flmm.progress import ProgressCallback
 from flmm.report.data import ReportData
 from flmm.report.extraction import PROTOCOL, PictureExtractor
@@ -38,6 +40,16 @@ class ReportContext:
         self.work_folder = work_folder
         self.on_message = on_message
         self.on_progress = on_progress
+
+    def require_head(self) -> GroundingHead:
+        """Return the grounder's head.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.grounder.head is None:
+            raise InputError("this claim needs a head that was trained for the LMM; give --model")
+        return self.grounder.head
 
     @cached_property
     def picture_extractor(self) -> PictureExtractor:

@@ -14,6 +14,7 @@ from flmm.data.exchanges import ReferringProtocol
 from flmm.data.features import FeatureExtractor, GroundingFeatures, PictureExchanges, predict_masks
 from flmm.data.sample import Sample
 from flmm.grounding.grounder import Grounder
+from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
 from flmm.pictures.geometry import resize_to_picture
 from flmm.train.dataset import UncachedDataset, build_targets
@@ -45,15 +46,19 @@ class ExtractedPicture:
 
 
 class PictureExtractor:
-    """Extractor of all features that a grounder's frozen LMM and SAM give for a head."""
+    """Extractor of all features that a grounder's frozen LMM and its head's SAM give for a head."""
 
     def __init__(self, grounder: Grounder, on_message: Callable[[str], None]) -> None:
         self.grounder = grounder
-        config = replace(grounder.head.config, kept_maps=None, selector=False)
-        whole = GroundingHead(config, grounder.head.refiner.segmenter)
-        self.feature_extractor = FeatureExtractor(
-            grounder.adapter, whole.to(grounder.adapter.device)
-        )
+        adapter, head = grounder.adapter, grounder.head
+        if head is None:
+            config = HeadConfig(
+                adapter.layers, adapter.heads, adapter.hidden_size, adapter.views, refine=False
+            )
+            self.feature_extractor = FeatureExtractor(adapter, config, None)
+        else:
+            config = replace(head.config, kept_maps=None, selector=False)
+            self.feature_extractor = FeatureExtractor(adapter, config, head.refiner)
         self._on_message = on_message
 
     def extract(

@@ -29,7 +29,7 @@ def create_monitoring_router(service: Service) -> APIRouter:
         queue = service.queue
         return Health(
             status="ending" if queue.is_closing else "ok",
-            model=service.pipeline.head_name,
+            model=service.pipeline.model_name,
             lmm=service.pipeline.lmm_name,
             served=queue.num_admitted,
             queue=queue.capacity,

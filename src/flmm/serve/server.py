@@ -84,7 +84,10 @@ def serve(
         # uvicorn raises the signal again at its end: the default handler would kill the process.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, server.handle_exit)
-        on_message(f"serving {grounder.model} on http://{url_host}:{port}")
+        model = (
+            grounder.model if grounder.head is not None else f"{grounder.lmm}, {grounder.model},"
+        )
+        on_message(f"serving {model} on http://{url_host}:{port}")
         server.run(sockets=[server_socket])
 
 

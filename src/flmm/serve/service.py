@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from flmm.attention.trace import Trace
+from flmm.attention.trace import Trace, TracedPhrase
+from flmm.errors import InputError
 from flmm.grounding.given_text import build_text_prompt, extract_traced_phrases
-from flmm.grounding.mask_predictor import MaskMethod, MaskPredictor, TracedPhrase
-from flmm.grounding.pipeline import Pipeline
+from flmm.grounding.mask_predictor import MaskMethod
+from flmm.grounding.pipeline import build_pipeline
 from flmm.grounding.referring import build_referring_prompts, join_traced_phrases
 from flmm.lmm.batched_generation import SamplingParams
 from flmm.serve.common.conversation import Conversation
@@ -54,11 +55,15 @@ class Service:
         self.limits = settings.limits
         self.metrics = Metrics()
         self.picture_reader = PictureReader(settings)
-        predictor = MaskPredictor(grounder.head, max_cached_pictures=settings.max_batch_size)
-        self.pipeline = Pipeline(
-            grounder.adapter, grounder.head, predictor, grounder.model, grounder.lmm
+        self.pipeline = build_pipeline(
+            grounder.adapter,
+            grounder.head,
+            grounder.segmenter,
+            grounder.model,
+            grounder.lmm,
+            max_cached_pictures=settings.max_batch_size,
         )
-        mask_batcher = MaskBatcher(predictor, self.metrics)
+        mask_batcher = MaskBatcher(self.pipeline.mask_predictor, self.metrics)
         self.worker_context = WorkerContext(self.pipeline, self.metrics, mask_batcher)
         self.queue = ModelQueue(
             self.worker_context, settings.queue_capacity, settings.max_batch_size
@@ -143,25 +148,35 @@ class Service:
         max_phrases = grounding.max_phrases or self.limits.phrases
         self.prompt_limits.check_phrase_count(len(phrases or ()), "phrases")
         self.prompt_limits.check_phrase_count(max_phrases, "max_phrases")
-        refine = grounding.refine and grounding.method == "head"
+        self._check_method(grounding.method)
+        refine = grounding.refine and grounding.method != "kmeans"
         return PhraseRequest(
             self.pipeline.create_phrase_extractor(phrases), refine, grounding.method, max_phrases
         )
 
+    def _check_method(self, method: MaskMethod | None) -> None:
+        own = self.pipeline.mask_predictor.method
+        if method not in (None, "kmeans", own):
+            raise InputError(
+                f"method is {method!r}, this server's model makes masks by {own!r}; leave it out,"
+                " or choose 'kmeans'"
+            )
+
     def prepare_segment(
-        self, picture: Image.Image, phrases: Sequence[str], refine: bool, method: MaskMethod
+        self, picture: Image.Image, phrases: Sequence[str], refine: bool, method: MaskMethod | None
     ) -> GivenTextInputs:
         """Return inputs for the segmentation of phrases.
 
         Raises:
             APIError: there are more than the limit.
-            InputError: one is empty, or the model cannot take it.
+            InputError: one is empty, the model cannot take it, or has no such method.
         """
+        self._check_method(method)
         self.prompt_limits.check_phrase_count(len(phrases), "phrases")
         self.prompt_limits.check_text_lengths(phrases)
         checked = check_phrases(phrases)
-        adapter, config = self.pipeline.adapter, self.pipeline.head.config
-        prompts = build_referring_prompts(adapter, config, picture, checked)
+        adapter, templates = self.pipeline.adapter, self.pipeline.prompt_templates
+        prompts = build_referring_prompts(adapter, templates, picture, checked)
         for prompt in prompts:
             self.prompt_limits.check_context_length(prompt.length, None)
         return GivenTextInputs(
@@ -181,8 +196,8 @@ class Service:
         if question is not None:
             check_text("question", question)
         self.prompt_limits.check_text_lengths([text, question or ""])
-        adapter, config = self.pipeline.adapter, self.pipeline.head.config
-        prompt = build_text_prompt(adapter, config, picture, check_text("text", text), question)
+        adapter, templates = self.pipeline.adapter, self.pipeline.prompt_templates
+        prompt = build_text_prompt(adapter, templates, picture, check_text("text", text), question)
         self.prompt_limits.check_context_length(prompt.length, None)
 
         def extract(traces: Sequence[Trace]) -> tuple[str, Sequence[TracedPhrase]]:

@@ -86,7 +86,9 @@ class UncachedDataset:
         if sample is None:
             return None
         texts = [text.text for text in sample.texts]
-        built = exchanges.build_exchanges(texts, self.extractor.head.config, self.protocol)
+        built = exchanges.build_exchanges(
+            texts, self.extractor.config.prompt_templates, self.protocol
+        )
         if not built:
             self._report_once(f"skipped: {str(sample.sample.picture)!r} has no phrase to ground")
             return None

@@ -18,12 +18,11 @@ from typing_extensions import TypedDict
 
 from flmm.atomic_write import atomic_write
 from flmm.data.exchanges import ReferringProtocol
+from flmm.data.features import FeatureExtractor
 from flmm.data.readers.files import read_json
 from flmm.data.sample import Sample
 from flmm.errors import InputError
-from flmm.head.model import GroundingHead
 from flmm.head.weights import fingerprint_weights
-from flmm.lmm.base import LMMAdapter
 from flmm.lru_cache import LRUCache
 from flmm.progress import ProgressCallback
 from flmm.train.compression import CachePrecision, compress_example, decompress_example
@@ -55,13 +54,12 @@ class CacheKey:
     @classmethod
     def build(
         cls,
-        adapter: LMMAdapter,
-        head: GroundingHead,
+        extractor: FeatureExtractor,
         protocol: ReferringProtocol,
         precision: CachePrecision,
     ) -> "CacheKey":
-        """Return the key for a head; of its weights, only those of SAM's vision encoder matter."""
-        config = head.config
+        """Return the key of an extractor's features."""
+        adapter, config = extractor.adapter, extractor.config
         tokenizer = adapter.tokenizer
         return cls(
             {
@@ -77,9 +75,9 @@ class CacheKey:
                 "merge": config.merge,
                 "maps": "all" if config.kept_maps is None else _digest(config.kept_maps),
                 "keyword selector": str(config.selector),
-                "SAM's encoder": fingerprint_weights(head.refiner.segmenter.vision_encoder)
-                if config.refine
-                else "none",
+                "SAM's encoder": "none"
+                if extractor.refiner is None
+                else fingerprint_weights(extractor.refiner.segmenter.vision_encoder),
                 "precision": precision.value,
             }
         )

@@ -123,7 +123,7 @@ def _read_saved_maps(file: Path, count: int) -> tuple[int, ...] | None:
 def _select_maps(
     settings: TrainingSettings, count: int, dataset: UncachedDataset, on_progress: ProgressCallback
 ) -> tuple[int, ...]:
-    num_maps = dataset.extractor.head.config.num_lmm_maps
+    num_maps = dataset.extractor.config.num_lmm_maps
     if count > num_maps:
         raise InputError(f"heads is {count}; this LMM has {num_maps} maps a phrase, choose fewer")
     indices = range(min(settings.calibration_pictures, len(dataset)))

@@ -114,7 +114,7 @@ def _train(
     head = _build_trainable_head(
         settings, adapter, samples["training"], accelerator, messages, on_progress
     )
-    extractor = FeatureExtractor(adapter, head)
+    extractor = FeatureExtractor(adapter, head.config, head.refiner)
     uncached = {
         name: UncachedDataset(part, extractor, settings.protocol, messages)
         for name, part in samples.items()
@@ -194,7 +194,7 @@ def _build_trainable_head(
 
         def make_calibration_dataset() -> UncachedDataset:
             all_maps_head = build_head(settings, adapter, None).to(accelerator.device).eval()
-            extractor = FeatureExtractor(adapter, all_maps_head)
+            extractor = FeatureExtractor(adapter, all_maps_head.config, all_maps_head.refiner)
             return UncachedDataset(samples, extractor, settings.protocol, on_message)
 
         kept_maps = load_or_select_maps(
@@ -217,9 +217,8 @@ def _build_cached_datasets(
     on_progress: ProgressCallback,
 ) -> dict[str, TrainingDataset]:
     """Fill the cache with the data sets' pictures; return data sets that read from it."""
-    extractor = datasets["training"].extractor
     precision = settings.cache_precision
-    key = CacheKey.build(extractor.adapter, extractor.head, settings.protocol, precision)
+    key = CacheKey.build(datasets["training"].extractor, settings.protocol, precision)
 
     def open_cache() -> FeatureCache:
         return FeatureCache(folder, key, precision, on_message, on_progress)

@@ -191,6 +191,7 @@ def test_another_run_is_refused(world: EvaluationSetup, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message.format("dataset")):
         measure(world.grounder, world.samples, out, name="others")
     other = Grounder.from_pretrained(str(world.head), device="cpu")
+    assert other.head is not None
     nn.init.normal_(other.head.text_projection.bias)
     with pytest.raises(InputError, match="head_fingerprint"):
         measure(other, world.samples, out)

@@ -13,8 +13,7 @@ from torch import nn
 
 from flmm.attention.tracing import trace_generation
 from flmm.errors import InputError
-from flmm.grounding import mask_predictor as mask_predictor_module
-from flmm.grounding import referring
+from flmm.grounding import head_mask_predictor, referring
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
@@ -85,6 +84,7 @@ def test_masks_are_those_of_the_head(grounder: Grounder) -> None:
     image = picture(60, 40)
     answer = grounder.chat(image, QUESTION, max_new_tokens=40)
     adapter, head = grounder.adapter, grounder.head
+    assert head is not None
     trace, text = trace_generation(adapter, adapter.build_prompt(image, QUESTION), 40)
     assert text == answer.text
     attention = torch.stack([trace.picture_attention.phrase_maps(p.tokens) for p in answer.phrases])
@@ -167,15 +167,16 @@ def test_extreme_picture_sizes(grounder: Grounder, size: tuple[int, int]) -> Non
 
 
 def test_picture_embeddings_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
-    grounder = Grounder(LlavaAdapter.build_tiny(), tiny_head())
+    head = tiny_head()
+    grounder = Grounder(LlavaAdapter.build_tiny(), head)
     encoded_shapes: list[tuple[int, ...]] = []
-    encode = grounder.head.refiner.encode
+    encode = head.refiner.encode
 
     def spy_encode(*pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> PictureEmbeddings:
         encoded_shapes.append(pictures[0].shape)
         return encode(*pictures)
 
-    monkeypatch.setattr(grounder.head.refiner, "encode", spy_encode)
+    monkeypatch.setattr(head.refiner, "encode", spy_encode)
     first = grounder.segment(picture(), ["a cat"])
     again = grounder.segment(np.asarray(picture()), ["a cat"])
     assert len(encoded_shapes) == 1
@@ -218,7 +219,7 @@ def test_segment_does_not_depend_on_the_batch_size(
     phrases = ["the cat", "the small dog on the left", "grass", "a", "sky"]
     large_batch = grounder.segment(picture(), phrases)
     monkeypatch.setattr(referring, "_SEQUENCES_PER_BATCH", 2)
-    monkeypatch.setattr(mask_predictor_module, "_MAX_LOGITS_PER_PASS", 1)
+    monkeypatch.setattr(head_mask_predictor, "_MAX_LOGITS_PER_PASS", 1)
     small_batches = grounder.segment(picture(), phrases)
     for one, other in zip(large_batch.phrases, small_batches.phrases, strict=True):
         assert (one.mask != other.mask).mean() < 0.01

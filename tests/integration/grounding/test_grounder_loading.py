@@ -31,6 +31,7 @@ def test_from_pretrained(folders: tuple[Path, Path]) -> None:
     lmm, head = folders
     loaded = flmm.Grounder.from_pretrained(head)
     assert (loaded.model, loaded.lmm) == (str(head), str(lmm))
+    assert loaded.head is not None
     assert loaded.head.config.segment_prompt == CONFIG.segment_prompt
     expected = grounder.segment(picture(), ["a cat"], refine=False)
     answer = loaded.segment(picture(), ["a cat"], refine=False)
@@ -39,6 +40,7 @@ def test_from_pretrained(folders: tuple[Path, Path]) -> None:
         str(head), lmm=str(lmm), device="cpu", dtype="bfloat16"
     )
     assert half_precision.adapter.dtype == torch.bfloat16
+    assert half_precision.head is not None
     assert next(half_precision.head.parameters()).dtype == torch.float32
     phrase = half_precision.segment(picture(), ["a cat"]).phrases[0]
     assert phrase.mask.shape == (48, 48)
@@ -56,7 +58,7 @@ def test_head_for_other_sizes_is_refused(
     folders: tuple[Path, Path], tmp_path: Path, changes: dict[str, int], message: str
 ) -> None:
     head = save_tiny_head(tmp_path, str(folders[0]), **changes)
-    with pytest.raises(InputError, match=f"{message}.*; use .* or train a head for this LMM"):
+    with pytest.raises(InputError, match=f"{message}.*; use .*, or leave out the head"):
         Grounder.from_pretrained(head)
 
 

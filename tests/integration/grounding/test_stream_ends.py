@@ -152,6 +152,7 @@ def test_errors_are_raised_in_the_reader(
     def fail_decoder(*_: object) -> torch.Tensor:
         raise RuntimeError("a bug while grounding")
 
+    assert grounder.head is not None
     monkeypatch.setattr(grounder.head.mask_decoder, "forward", fail_decoder)
     with pytest.raises(RuntimeError, match="a bug while grounding"):
         list(grounder.stream(picture(), QUESTIONS[0], max_new_tokens=30))

@@ -112,6 +112,7 @@ def test_phrases_of_the_question_are_located(grounder: Grounder, prompts: BuiltP
     assert (phrase.start, phrase.end) == (11, 20)
     prompt = prompts[0][2]
     adapter, head = grounder.adapter, grounder.head
+    assert head is not None
     (trace,) = trace_texts(adapter, [prompt], part="question")
     attention = trace.picture_attention.phrase_maps(phrase.tokens)[None]
     states = [trace.hidden_states[:, list(phrase.tokens)]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from flmm.evaluate.benchmark import head_fingerprint
+from flmm.evaluate.benchmark import mask_model_fingerprint
 from flmm.grounding.grounder import Grounder
 from flmm.head.weights import fingerprint_weights
 from flmm.report.claim import write_page
@@ -20,7 +20,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 def embedded_fingerprints() -> dict[str, str]:
     grounder = Grounder.from_pretrained(device="cpu")
     return {
-        "head": head_fingerprint(grounder.head),
+        "head": mask_model_fingerprint(grounder),
         "LMM": fingerprint_weights(grounder.adapter.model),
         "numbers": "float32",
     }

@@ -91,6 +91,7 @@ def test_copies_are_measured_beside_the_frozen_model(
     for copy in rows[1:]:
         assert copy["stuff"]["mean_iou"]["value"] < rows[0]["stuff"]["mean_iou"]["value"]
     assert {share["value"] for share in rows[0]["talk"]["token"].values()} == {0}
+    assert grounder.head is not None
     words = compute_text_scores(
         sum(
             (
@@ -114,6 +115,7 @@ def test_training_changes_the_copy_alone_and_is_not_repeated(
     grounder: Grounder, tmp_path: Path
 ) -> None:
     adapter, head = grounder.adapter, grounder.head
+    assert head is not None
     before = checksum(adapter.model), checksum(head), len(adapter.tokenizer)
     copy = TokenModel(grounder)
     frozen = (copy.lmm.model.vision_tower, copy.refiner.segmenter.vision_encoder)

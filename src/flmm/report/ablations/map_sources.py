@@ -16,7 +16,6 @@ from transformers.modeling_utils import PreTrainedModel
 
 from flmm.attention.spans import make_phrase_span
 from flmm.data.features import FeatureExtractor
-from flmm.head.model import GroundingHead
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.pictures.geometry import resize_maps_to_picture
@@ -46,11 +45,9 @@ class MapSources:
         self._context = context
         self._adapter = context.grounder.adapter
         config = replace(
-            context.picture_extractor.feature_extractor.head.config, merge="max", refine=False
+            context.picture_extractor.feature_extractor.config, merge="max", refine=False
         )
-        self._max_extractor = FeatureExtractor(
-            self._adapter, GroundingHead(config, context.grounder.head.refiner.segmenter)
-        )
+        self._max_extractor = FeatureExtractor(self._adapter, config, None)
         self._best_layers: dict[str, int] | None = None
         self._cached_picture: ExtractedPicture | None = None
         self._cached_maps: dict[MapSource, Tensor] = {}

@@ -118,7 +118,7 @@ def _predict_masks(
     columns = [
         map_sources.predict_best_masks(source, extracted) for source in comparison.untrained_sources
     ]
-    head = context.grounder.head
+    head = context.require_head()
     refiner = head.refiner
     trained_switches = (refiner.use_mask, refiner.use_box, refiner.use_text)
     for switches in _PROMPT_SWITCHES.values():

@@ -129,7 +129,7 @@ class SmallHeadTrainer:
 
     def _head_config(self, variant: Variant, pictures: CachedDataset) -> HeadConfig:
         extractor = self._context.picture_extractor.feature_extractor
-        base = replace(extractor.head.config, selector=False)
+        base = replace(extractor.config, selector=False)
         examples = pictures.get(range(min(_MAP_CHOICE_PICTURES, len(pictures))))
         count = len(examples[0].features.phrases[0].attention)
         kept: tuple[int, ...] | None = None if count == base.num_lmm_maps else tuple(range(count))
@@ -143,7 +143,7 @@ class SmallHeadTrainer:
 
     def _build_head(self, config: HeadConfig) -> GroundingHead:
         grounder = self._context.grounder
-        segmenter = grounder.head.refiner.segmenter
+        segmenter = self._context.require_head().refiner.segmenter
         if config.refine:
             # The head's SAM was already trained with all prompts.
             segmenter = load_untrained_segmenter(resolve_model(grounder.model))
@@ -156,10 +156,7 @@ class SmallHeadTrainer:
         context = self._context
         samples = context.data.training
         entries = CacheKey.build(
-            context.grounder.adapter,
-            context.picture_extractor.feature_extractor.head,
-            PROTOCOL,
-            CachePrecision.FLOAT16,
+            context.picture_extractor.feature_extractor, PROTOCOL, CachePrecision.FLOAT16
         ).entries
         key = CacheKey({**entries, "maps": source.value, "levels": key_digest(context.cache_key)})
         folder = context.work_folder / f"features-{key_digest(dict(key.entries))}"

@@ -91,11 +91,13 @@ class QuestionOutcome:
 
 
 def check(context: ReportContext) -> None:
-    """Check that the data have tags and the LMM takes two pictures.
+    """Check that there is a head, the data have tags and the LMM takes two pictures.
 
     Raises:
-        InputError: the data are no sticker scenes, or the LMM takes only one picture.
+        InputError: there is no head, the data are no sticker scenes, or the LMM takes only one
+            picture.
     """
+    context.require_head()
     if not isinstance(context.data.source, StickersSource):
         raise InputError(
             f"data {context.data.name!r} have no numbers on tags, which chain-of-thought asks for;"

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from flmm.bench.record import eager_attention
 from flmm.data.sample_loader import SampleLoader
 from flmm.errors import InputError
-from flmm.head.prompt_templates import DEFAULT_CAPTION_PROMPT
 from flmm.lmm.base import LMMAdapter
 from flmm.report.context import ReportContext
 from flmm.report.markdown import markdown_table
@@ -100,7 +99,7 @@ _RUN_NAMES = ("flmm (records and grounds)", "transformers' output_attentions")
 
 def _read_questions(context: ReportContext) -> Iterator[tuple[Image.Image, str]]:
     """Yield pictures with the first 3 different questions of each."""
-    caption = context.grounder.head.config.caption_prompt or DEFAULT_CAPTION_PROMPT
+    caption = context.grounder.pipeline.prompt_templates.caption
     for sample in SampleLoader(context.on_message).load(context.data.measured[:_MAX_PICTURES]):
         questions = dict.fromkeys(text.text.question or caption for text in sample.texts)
         for question in list(questions)[:_QUESTIONS_PER_PICTURE]:

@@ -11,11 +11,11 @@ from flmm.pictures.geometry import resize_maps_to_picture
 from flmm.report.context import ReportContext
 from flmm.report.data import TEXT_KINDS
 from flmm.report.ground.measurement import (
-    METHODS,
     TRAINED_METHODS,
     GroundResults,
     MaskFunction,
     build_mask_function,
+    find_methods,
 )
 from flmm.report.style import PART_COLOURS, draw_grid, heatmap_colours, open_figure
 from flmm.report.thresholds import normalise_by_max
@@ -36,7 +36,7 @@ def draw_scores(results: GroundResults, file: Path) -> None:
         grid = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
         for axes, kind in zip(grid, kinds, strict=True):
             _draw_panel(axes, results, kind)
-        grid[0].set_yticks(range(len(METHODS)), METHODS)
+        grid[0].set_yticks(range(len(results.methods)), results.methods)
         grid[0].invert_yaxis()
         handles, names = grid[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names))
@@ -52,14 +52,14 @@ def _draw_panel(axes: "Axes", results: GroundResults, kind: str) -> None:
         for index, row in enumerate(members):
             score = row.score.cumulative_iou
             axes.errorbar(
-                score.value, METHODS.index(row.method) + shift,
+                score.value, results.methods.index(row.method) + shift,
                 xerr=[[score.value - score.low], [score.high - score.value]],
                 fmt="os"[part_index], markersize=5.5, color=PART_COLOURS[part], elinewidth=1.4,
                 markerfacecolor=PART_COLOURS[part] if row.method in TRAINED_METHODS else "white",
                 label=f"{part} (cIoU)" if not index else None,
             )  # fmt: skip
             axes.annotate(
-                f"{score.value:.0f}", (score.high, METHODS.index(row.method) + shift),
+                f"{score.value:.0f}", (score.high, results.methods.index(row.method) + shift),
                 xytext=(4, 0), textcoords="offset points", va="center", fontsize=7,
                 color=PART_COLOURS[part],
             )  # fmt: skip
@@ -70,7 +70,9 @@ def _draw_panel(axes: "Axes", results: GroundResults, kind: str) -> None:
     axes.set_xlim(0, 105)
     axes.set_xlabel("cIoU (%)")
     draw_grid(axes, "x")
-    axes.axhline(3.5, color="#7a7a80", linewidth=0.7, linestyle=(0, (3, 2)))
+    trained = [index for index, name in enumerate(results.methods) if name in TRAINED_METHODS]
+    if trained:
+        axes.axhline(trained[0] - 0.5, color="#7a7a80", linewidth=0.7, linestyle=(0, (3, 2)))
     axes.spines["left"].set_visible(False)
 
 
@@ -85,7 +87,7 @@ def draw_examples(mask_function: MaskFunction, context: ReportContext, file: Pat
         if row_index == _NUM_EXAMPLES:
             break
         rows.append((extracted, _choose_phrase(extracted, row_index)))
-    titles = ("picture", "attention (mean)", *METHODS[1:])
+    titles = ("picture", "attention (mean)", *find_methods(context)[1:])
     with open_figure(file, 0.98 * len(rows) + 0.25, photographs=True) as figure:
         grid = figure.subplots(len(rows), len(titles), squeeze=False)
         for axes_row, (extracted, phrase) in zip(grid, rows, strict=True):

@@ -62,12 +62,13 @@ class SegmentationTokenResults:
 
 
 def check(context: ReportContext) -> None:
-    """Check that copies can be trained, and measured on these data.
+    """Check that there is a head, and that copies can be trained, and measured on these data.
 
     Raises:
-        InputError: the data are no sticker scenes, or scenes of the training; or the LMM was not
-            made by the embedded LMM's recipe.
+        InputError: there is no head; the data are no sticker scenes, or scenes of the training; or
+            the LMM was not made by the embedded LMM's recipe.
     """
+    context.require_head()
     if not isinstance(context.data.source, StickersSource):
         raise InputError(
             f"data {context.data.name!r} have no scenes, whose facts copies learn from and are"
@@ -96,7 +97,7 @@ def measure(context: ReportContext) -> SegmentationTokenResults:
 
     def measure_picture(extracted: ExtractedPicture) -> OverlapTable:
         questions = [exchange.question for exchange in extracted.picture_exchanges.exchanges]
-        _, refined = predict_head_masks(context.grounder.head, extracted.features)
+        _, refined = predict_head_masks(context.require_head(), extracted.features)
         copied = [
             copy.predict_masks(extracted.picture_exchanges.picture, questions) for copy in copies
         ]

@@ -99,7 +99,7 @@ def measure(context: ReportContext) -> WhereResults:
                         (best.layer, best.head),
                     )
                 )  # fmt: skip
-    weights = context.grounder.head.layer_weights.detach().softmax(0).tolist()
+    weights = context.require_head().layer_weights.detach().softmax(0).tolist()
     return WhereResults(
         table.num_pictures, len(context.data.calibration),
         context.grounder.adapter.layers, tuple(weights), tuple(panels),

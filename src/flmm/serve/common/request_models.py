@@ -12,7 +12,8 @@ StopString = Annotated[str, Field(min_length=1, max_length=200)]
 PositiveCount = Annotated[int, Field(ge=1, le=1_000_000)]
 Temperature = Annotated[float, Field(ge=0, le=2, description="0 takes the likeliest token.")]
 METHOD_DESCRIPTION = (
-    "kmeans clusters the attention maps instead of using the head: an untrained baseline."
+    "By default the model's own, head or training-free; kmeans clusters the attention maps"
+    " instead: an untrained baseline."
 )
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
@@ -33,7 +34,7 @@ class Grounding(StrictModel):
         " By default the model chooses.",
     )
     refine: bool = Field(default=True, description="False leaves out the refiner: faster, coarser.")
-    method: MaskMethod = Field(default="head", description=METHOD_DESCRIPTION)
+    method: MaskMethod | None = Field(default=None, description=METHOD_DESCRIPTION)
     mask_format: MaskFormat = "rle"
     max_phrases: PositiveCount | None = Field(
         default=None, description="At most this many are grounded, the first ones."

@@ -68,7 +68,7 @@ def create_openai_router(service: Service) -> APIRouter:
     """Return the OpenAI routes of a service."""
     router = APIRouter(tags=["OpenAI"])
     started = int(time.time())
-    model_reply = ModelReply(id=service.pipeline.head_name, created=started)
+    model_reply = ModelReply(id=service.pipeline.model_name, created=started)
 
     @router.post(
         "/v1/chat/completions",
@@ -84,12 +84,12 @@ def create_openai_router(service: Service) -> APIRouter:
         """
         with service.admit() as slot:
             body = await read_json(request, ChatRequest, service.limits)
-            if body.model != service.pipeline.head_name:
+            if body.model != service.pipeline.model_name:
                 raise APIError(
                     404,
                     "model_not_found",
                     f"there is no model {body.model[:200]!r}; this server has"
-                    f" {service.pipeline.head_name!r}",
+                    f" {service.pipeline.model_name!r}",
                     "model",
                 )
             stopwatch = Stopwatch()

@@ -26,7 +26,7 @@ class MaskRequest(PictureRequest):
     """Fields of requests that are answered with masks."""
 
     refine: bool = Field(default=True, description="False leaves out the refiner: faster, coarser.")
-    method: MaskMethod = Field(default="head", description=METHOD_DESCRIPTION)
+    method: MaskMethod | None = Field(default=None, description=METHOD_DESCRIPTION)
     mask_format: MaskFormat = "rle"
 
 

@@ -193,7 +193,7 @@ def _build_answer_reply(
 ) -> AnswerReply:
     return AnswerReply(
         text=event.text,
-        model=service.pipeline.head_name,
+        model=service.pipeline.model_name,
         lmm=service.pipeline.lmm_name,
         size=submitted.picture_size,
         phrases=[

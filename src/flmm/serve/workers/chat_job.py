@@ -13,10 +13,10 @@ from torch import Tensor
 from flmm.answers.answer import Phrase
 from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.spans import compute_token_offsets, find_mention
-from flmm.attention.trace import Trace
+from flmm.attention.trace import Trace, TracedPhrase
 from flmm.attention.tracing import GenerationStep
 from flmm.errors import InputError
-from flmm.grounding.mask_predictor import MaskMethod, TracedPhrase
+from flmm.grounding.mask_predictor import MaskMethod
 from flmm.grounding.phrase_extraction import PhraseExtractor, StreamingPhraseExtractor
 from flmm.lmm.batched_generation import SamplingParams
 from flmm.lmm.prompt import Prompt
@@ -43,7 +43,8 @@ class PhraseRequest:
 
     extractor: PhraseExtractor
     refine: bool
-    method: MaskMethod
+    method: MaskMethod | None
+    """None for the predictor's own."""
     max_phrases: int
     """At most this many are grounded, the first ones."""
 
@@ -61,7 +62,7 @@ class ChatInputs:
     phrase_request: PhraseRequest | None
     """None grounds nothing."""
     stream: bool
-    """Whether each phrase is sent as soon as it is complete."""
+    """Whether each phrase is sent as soon as its mask is final."""
 
 
 class ChatJob(Job):
@@ -84,11 +85,11 @@ class ChatJob(Job):
         self.wants_trace = self._phrase_request is not None
         self._inputs = inputs
         self._context = context
-        self._streaming_extractor = (
-            StreamingPhraseExtractor(self._phrase_request.extractor)
-            if self._phrase_request is not None and inputs.stream
-            else None
-        )
+        self._streaming_extractor = None
+        # A mask that was sent cannot be taken back, so it must not depend on the rest of the text.
+        uses_whole_text = context.pipeline.mask_predictor.uses_whole_text
+        if self._phrase_request is not None and inputs.stream and not uses_whole_text:
+            self._streaming_extractor = StreamingPhraseExtractor(self._phrase_request.extractor)
         self._text = ""
         self._token_times: list[float] = []
         """When each token was generated."""
@@ -245,7 +246,7 @@ class ChatJob(Job):
         for span, phrase in zip(spans, phrases, strict=True):
             metrics.phrases.inc()
             self._located_phrases[span] = LocatedPhrase(phrase, picture_index)
-            if self._streaming_extractor is not None:
+            if self._inputs.stream:
                 metrics.mask_seconds.observe(
                     time.perf_counter() - self._token_times[span.tokens[-1]]
                 )

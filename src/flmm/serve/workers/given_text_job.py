@@ -9,9 +9,9 @@ from typing import Self
 from PIL import Image
 
 from flmm.answers.answer import Phrase
-from flmm.attention.trace import Trace
+from flmm.attention.trace import Trace, TracedPhrase
 from flmm.attention.tracing import trace_texts
-from flmm.grounding.mask_predictor import MaskMethod, TracedPhrase
+from flmm.grounding.mask_predictor import MaskMethod
 from flmm.lmm.prompt import Prompt
 from flmm.serve.workers.events import AnswerFinished, EventCallback, LocatedPhrase
 from flmm.serve.workers.job import Job, Slot, WorkerContext
@@ -30,7 +30,8 @@ class GivenTextInputs:
     extract: Callable[[Sequence[Trace]], tuple[str, Sequence[TracedPhrase]]]
     """From the prompts' traces to the answer's text and its phrases."""
     refine: bool
-    method: MaskMethod
+    method: MaskMethod | None
+    """None for the predictor's own."""
 
 
 class GivenTextJob(Job):

@@ -10,7 +10,8 @@ from typing import Protocol
 from PIL import Image
 
 from flmm.answers.answer import Phrase
-from flmm.grounding.mask_predictor import MaskMethod, MaskPredictor, PicturePhrases, TracedPhrase
+from flmm.attention.trace import TracedPhrase
+from flmm.grounding.mask_predictor import MaskMethod, MaskPredictor, PicturePhrases
 from flmm.serve.metrics import Metrics
 from flmm.stopwatch import Stopwatch
 from flmm.types import ImageGeometry
@@ -37,7 +38,8 @@ class MaskTask:
     picture: Image.Image
     traced_phrases: Sequence[TracedPhrase]
     refine: bool
-    method: MaskMethod
+    method: MaskMethod | None
+    """None for the predictor's own."""
     on_masks: Callable[[Sequence[Phrase]], None]
     """Called with a mask for each phrase; the tasks' calls come in the order of ``put``."""
 
@@ -104,10 +106,10 @@ class MaskBatcher:
             return batch
 
     def _predict_together(self, tasks: Iterable[MaskTask]) -> dict[MaskTask, Sequence[Phrase]]:
-        """Return what one pass can predict: the head's masks on pictures of one geometry."""
+        """Return what one pass can predict: the model's masks on pictures of one geometry."""
         groups: dict[tuple[ImageGeometry, bool], list[MaskTask]] = {}
         for task in tasks:
-            if task.traced_phrases and task.method == "head" and not task.owner.is_cancelled:
+            if task.traced_phrases and task.method != "kmeans" and not task.owner.is_cancelled:
                 key = (task.traced_phrases[0][1].geometry, task.refine)
                 groups.setdefault(key, []).append(task)
         phrases: dict[MaskTask, Sequence[Phrase]] = {}

@@ -1,0 +1,101 @@
+"""Masks by a trained head.
+
+Letters: ``P`` phrases, ``H W`` picture size.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flmm.answers.answer import Phrase
+from flmm.attention.trace import Trace
+from flmm.grounding.mask_predictor import MaskPredictor, PicturePhrases, build_phrase
+from flmm.head.model import GroundingHead
+from flmm.pictures.geometry import crop_to_picture, resize_to_picture
+from flmm.segmenters.prompts import PictureEmbeddings
+from flmm.types import PhraseSpan, Size
+
+# Limits the float32 logits at picture size of one pass to 128 MiB.
+_MAX_LOGITS_PER_PASS = 2**25
+
+
+class HeadMaskPredictor(MaskPredictor):
+    """A head that predicts phrases' masks.
+
+    Args:
+        head: used as it is.
+        max_cached_pictures: the cache keeps at most so many pictures.
+    """
+
+    method = "head"
+    uses_whole_text = False
+
+    def __init__(self, head: GroundingHead, max_cached_pictures: int = 4) -> None:
+        super().__init__(max_cached_pictures)
+        self._head = head
+
+    @property
+    def uses_segmenter(self) -> bool:
+        return self._head.config.refine
+
+    def _encode(self, picture: NDArray[np.uint8]) -> PictureEmbeddings:
+        return self._head.refiner.encode(picture)
+
+    @torch.no_grad()
+    def predict_batch(self, pictures: Sequence[PicturePhrases]) -> list[tuple[Phrase, ...]]:
+        indexed_phrases = [
+            (index, span, trace)
+            for index, picture in enumerate(pictures)
+            for span, trace in picture.traced_phrases
+        ]
+        results: list[list[Phrase]] = [[] for _ in pictures]
+        pass_size = 1
+        if indexed_phrases:
+            pass_size = max_phrases_per_pass(indexed_phrases[0][2].geometry.picture)
+        for first in range(0, len(indexed_phrases), pass_size):
+            in_pass = indexed_phrases[first : first + pass_size]
+            logits = self._compute_logits(in_pass, pictures).cpu()
+            for (index, span, _), phrase_logits in zip(in_pass, logits, strict=True):
+                results[index].append(build_phrase(span, phrase_logits))
+        return [tuple(phrases) for phrases in results]
+
+    def _compute_logits(
+        self,
+        indexed_phrases: Sequence[tuple[int, PhraseSpan, Trace]],
+        pictures: Sequence[PicturePhrases],
+    ) -> Tensor:
+        """Return (P, H, W) mask logits of phrases, each with the index of its picture."""
+        config, geometry = self._head.config, indexed_phrases[0][2].geometry
+        maps = [
+            trace.picture_attention.phrase_maps(span.tokens, config.merge)
+            for _, span, trace in indexed_phrases
+        ]
+        attention = torch.stack([config.select_maps(phrase_maps) for phrase_maps in maps])
+        used = sorted({index for index, _, _ in indexed_phrases})
+        embeddings = [
+            embedding
+            for index in used
+            if (embedding := pictures[index].image_embeddings) is not None
+        ]
+        if not embeddings:
+            decoded = self._head.mask_decoder(attention)[:, 0]
+            return resize_to_picture(crop_to_picture(decoded, geometry), geometry)
+        states = [trace.hidden_states[:, list(span.tokens)] for _, span, trace in indexed_phrases]
+        picture_indices = torch.tensor([used.index(index) for index, _, _ in indexed_phrases])
+        refined: Tensor = self._head(
+            attention,
+            states,
+            geometry,
+            PictureEmbeddings.concatenate(embeddings),
+            picture_indices.to(attention.device),
+        ).refined_logits
+        return refined
+
+
+def max_phrases_per_pass(picture_size: Size) -> int:
+    """Return how many phrases' float32 logits at picture size fit in 128 MiB, at least 1."""
+    height, width = picture_size
+    return max(_MAX_LOGITS_PER_PASS // (height * width), 1)

@@ -1,0 +1,99 @@
+"""Loading of a grounder's models by name: an LMM, and a head or a segmenter."""
+
+from dataclasses import dataclass
+
+from flmm.errors import InputError
+from flmm.head.checkpoint import load_config, load_head, resolve_lmm
+from flmm.head.model import GroundingHead
+from flmm.lmm.auto import load_lmm
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.placement import Placement
+from flmm.segmenters.auto import load_segmenter
+from flmm.segmenters.base import Segmenter
+from flmm.training_free.masks import TRAINING_FREE
+from flmm.user_input import EMBEDDED_HEAD, resolve_model
+
+DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-small"
+"""The SAM of masks without a head: 46 M parameters, Apache-2.0."""
+NO_SEGMENTER = "none"
+"""The name that stands for masks from attention alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModels:
+    """The models of a grounder, and their names in answers."""
+
+    adapter: LMMAdapter
+    head: GroundingHead | None
+    segmenter: Segmenter | None
+    """Of masks without a head."""
+    model: str
+    """The head's, or "training-free"."""
+    lmm: str
+
+
+def load_models(
+    head: str | None,
+    lmm: str | None,
+    sam: str | None,
+    placement: Placement,
+    revision: str | None = None,
+) -> LoadedModels:
+    """Load an LMM with a head, or without one where only the LMM is named.
+
+    Args:
+        head: a folder or hub id; None for none if an LMM is named, else for the embedded one.
+        lmm: a folder or hub id; None for the one that the head was trained on.
+        sam: a folder or hub id of the SAM that makes the masks, "none" for masks from attention
+            alone; None for the head's or, without one, ``DEFAULT_SEGMENTER``.
+        placement: of the LMM.
+        revision: of the head's hub id.
+
+    Raises:
+        InputError: a model cannot be found or read, or they do not belong together.
+    """
+    if head is None and lmm is not None:
+        # First the small one, so that its errors need not wait for the LMM.
+        segmenter = _load_segmenter(sam)
+        adapter = load_lmm(resolve_model(lmm), placement)
+        return LoadedModels(adapter, None, segmenter, TRAINING_FREE, lmm)
+    name = head or EMBEDDED_HEAD
+    if sam == NO_SEGMENTER:
+        raise InputError(
+            f"SAM {sam!r} is for masks without a head, and {name!r} is one; leave out the head and"
+            " name the LMM, or leave out the refinement"
+        )
+    segmenter = None if sam is None else load_segmenter(resolve_model(sam))
+    trained = load_head(resolve_model(name), segmenter, revision)
+    lmm, lmm_revision = resolve_lmm(name, trained.config, lmm)
+    adapter = load_lmm(resolve_model(lmm), placement, lmm_revision)
+    return LoadedModels(adapter, trained, None, name, lmm)
+
+
+def load_lmm_alone(head: str | None, lmm: str | None, placement: Placement) -> LoadedModels:
+    """Load the LMM that ``load_models`` would load, and neither a head nor a SAM.
+
+    Raises:
+        InputError: it cannot be found or read, or is not that of the head.
+    """
+    lmm_revision = None
+    if head is not None or lmm is None:
+        name = head or EMBEDDED_HEAD
+        lmm, lmm_revision = resolve_lmm(name, load_config(resolve_model(name)), lmm)
+    adapter = load_lmm(resolve_model(lmm), placement, lmm_revision)
+    return LoadedModels(adapter, None, None, TRAINING_FREE, lmm)
+
+
+def _load_segmenter(sam: str | None) -> Segmenter | None:
+    if sam == NO_SEGMENTER:
+        return None
+    if sam is not None:
+        return load_segmenter(resolve_model(sam))
+    try:
+        return load_segmenter(DEFAULT_SEGMENTER)
+    except InputError as error:
+        raise InputError(
+            f"masks without a head come from the SAM {DEFAULT_SEGMENTER!r}, which is not on this"
+            " machine and cannot be downloaded; go online once, name the folder of another SAM"
+            " (--sam FOLDER), or do without one (--sam none)"
+        ) from error

@@ -1,0 +1,1 @@
+"""Masks from the attention of a frozen LMM without a trained head."""
