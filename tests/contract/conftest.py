@@ -1,11 +1,14 @@
-"""The fixture of all adapters: a new file in ``flmm/lmm/families`` is found and tested."""
+"""The fixtures of all LMM and SAM families: a new one is found and tested."""
 
 import pytest
+from tiny_head import scramble
 
 from flmm.lmm.auto import list_families, load_adapter_class
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.generic import GenericAdapter
+from flmm.segmenters.auto import SEGMENTER_FAMILIES, load_segmenter_class
+from flmm.segmenters.base import Segmenter
 
 # LLMs with a key head for each query head are rare by now; one family tests them.
 CASES = [
@@ -21,3 +24,11 @@ def adapter(request: pytest.FixtureRequest) -> LMMAdapter:
     family: type[LMMAdapter]
     _, family, grouped_queries = request.param
     return family.build_tiny(grouped_queries)
+
+
+@pytest.fixture(params=SEGMENTER_FAMILIES, ids=lambda family: family.model_types[0])
+def segmenter(request: pytest.FixtureRequest) -> Segmenter:
+    """A tiny random model of the SAM family, with weights so large that every part matters."""
+    tiny = load_segmenter_class(request.param).build_tiny()
+    scramble(tiny)
+    return tiny.eval()

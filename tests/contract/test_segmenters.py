@@ -4,15 +4,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny_head import random_picture, scramble
+from tiny_head import random_picture
 from torch import Tensor
 
 from flmm.errors import InputError
 from flmm.segmenters.auto import (
-    SEGMENTER_FAMILIES,
-    SegmenterFamily,
     load_segmenter,
-    load_segmenter_class,
 )
 from flmm.segmenters.base import Segmenter
 from flmm.segmenters.prompts import PictureEmbeddings, SegmenterPrompts
@@ -21,19 +18,6 @@ WIDE, TALL = (30, 50), (50, 30)
 POINTS = torch.tensor([[[5.0, 7.0], [20.0, 3.0]], [[10.0, 25.0], [1.0, 1.0]], [[29.0, 29.0]] * 2])
 LABELS = torch.tensor([[1, 0], [1, 1], [0, 1]])
 BOXES = torch.tensor([[2.0, 3.0, 20.0, 25.0], [0.0, 0.0, 30.0, 30.0], [7.0, 1.0, 9.0, 29.0]])
-
-
-@pytest.fixture(scope="module", params=SEGMENTER_FAMILIES, ids=lambda family: family.model_types[0])
-def family(request: pytest.FixtureRequest) -> SegmenterFamily:
-    found: SegmenterFamily = request.param
-    return found
-
-
-@pytest.fixture
-def segmenter(family: SegmenterFamily) -> Segmenter:
-    tiny = load_segmenter_class(family).build_tiny()
-    scramble(tiny)
-    return tiny.eval()
 
 
 def random_mask_logits(segmenter: Segmenter) -> Tensor:

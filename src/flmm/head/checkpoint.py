@@ -26,16 +26,17 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 FORMAT_VERSION = 1
 
-UNSAVED_PREFIXES = ("refiner.sam.vision_encoder.", "refiner.sam.shared_image_embedding.")
-"""Weights that are frozen and public; the shared embedding is also the prompt encoder's."""
+_SAM_PREFIX = "refiner.sam."
+_TRAINED_SAM_PREFIXES = (f"{_SAM_PREFIX}prompt_encoder.", f"{_SAM_PREFIX}mask_decoder.")
+"""The rest of SAM is frozen and public."""
 
 
 def trained_state_dict(head: GroundingHead) -> dict[str, Tensor]:
-    """Return a head's weights without ``UNSAVED_PREFIXES``."""
+    """Return a head's weights, of SAM only the prompt encoder's and the mask decoder's."""
     return {
         name: tensor
         for name, tensor in head.state_dict().items()
-        if not name.startswith(UNSAVED_PREFIXES)
+        if name.startswith(_TRAINED_SAM_PREFIXES) or not name.startswith(_SAM_PREFIX)
     }
 
 

@@ -1,10 +1,9 @@
 """The list of segmenter families, and loading a segmenter with its family's class."""
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from flmm.errors import InputError
 from flmm.lmm.model_type import read_model_type
@@ -78,10 +77,11 @@ def load_segmenter(name: str | Path) -> "Segmenter":
     """Load the SAM in a folder or hub repository, in float32; safetensors only, never a pickle.
 
     Raises:
-        InputError: there is none, it cannot be read, or it is of no supported family.
+        InputError: there is none, it is of no supported family, or its weights are not whole.
     """
     import torch
-    from transformers.modeling_utils import PreTrainedModel
+
+    from flmm.pretrained_weights import load_pretrained
 
     name = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else str(name)
     model_type = read_model_type(name, role="SAM")
@@ -94,14 +94,8 @@ def load_segmenter(name: str | Path) -> "Segmenter":
             f"the SAM {name!r} is a model of type {model_type!r}; give one of type {supported}"
         )
     segmenter_class = load_segmenter_class(family)
-    load = cast(Callable[..., PreTrainedModel], segmenter_class.model_class.from_pretrained)
-    try:
-        # The file may be in half precision, which does not run on a CPU.
-        sam = load(name, use_safetensors=True, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"cannot load the refiner {name!r} ({reason}); "
-            "give the folder of a SAM model or go online once to fetch it"
-        ) from error
+    # The file may be in half precision, which does not run on a CPU.
+    sam = load_pretrained(
+        segmenter_class.model_class, "SAM", name, use_safetensors=True, dtype=torch.float32
+    )
     return segmenter_class(sam)
