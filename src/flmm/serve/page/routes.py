@@ -17,6 +17,8 @@ from flmm.answers.palette import (
     phrase_colour,
     to_hex,
 )
+from flmm.grounding.mask_predictor import MaskPredictor
+from flmm.grounding.pipeline import Pipeline
 
 _STATIC = Path(__file__).parent / "static"
 _PICTURES = Path(__file__).parents[2] / "assets" / "pictures"
@@ -57,9 +59,21 @@ class PhraseColour(BaseModel):
     ink: str
 
 
+class ComparedMethod(BaseModel):
+    """A way to masks that the page shows beside others."""
+
+    name: str
+    note: str
+    options: dict[str, str | bool] | None
+    """Fields of a request for these masks; None for those that answers have."""
+
+
 class PageConfig(BaseModel):
     """What the page loads first."""
 
+    model: str
+    """The head's name; without one, the LMM's."""
+    comparison: list[ComparedMethod]
     pictures: list[BundledPicture]
     colours: list[PhraseColour]
     """Of the phrases, in order; after the last cycle, that one repeats."""
@@ -100,12 +114,15 @@ class _StaticFile:
         return Response(content, media_type=self.media_type, headers=headers)
 
 
-def create_page_router() -> APIRouter:
+def create_page_router(pipeline: Pipeline) -> APIRouter:
     """Return the routes of the page at ``/`` and its files below ``/page/``, read once."""
     router = APIRouter(include_in_schema=False)
     paths = [*_STATIC.iterdir(), *(_PICTURES / name for name in _TITLES)]
     files = {path.name: _StaticFile.read(path) for path in paths if path.suffix in _MEDIA_TYPES}
+    model = pipeline.model_name
     config = PageConfig(
+        model=model if pipeline.head is not None else f"{pipeline.lmm_name}, {model}",
+        comparison=_list_compared_methods(pipeline.mask_predictor),
         pictures=[
             BundledPicture(name=name, title=title, url=f"/page/{name}")
             for name, title in _TITLES.items()
@@ -132,6 +149,19 @@ def create_page_router() -> APIRouter:
         return files[name].to_response(request)
 
     return router
+
+
+def _list_compared_methods(predictor: MaskPredictor) -> list[ComparedMethod]:
+    """Return K-means, the model's masks without SAM and, where there is one, with it."""
+    names = ("Mask decoder", "Refined") if predictor.method == "head" else ("Attention", "Prompted")
+    clusters = ComparedMethod(name="K-means", note="nothing trained", options={"method": "kmeans"})
+    if not predictor.uses_segmenter:
+        return [clusters, ComparedMethod(name=names[0], note="without SAM", options=None)]
+    return [
+        clusters,
+        ComparedMethod(name=names[0], note="without SAM", options={"refine": False}),
+        ComparedMethod(name=names[1], note="with SAM", options=None),
+    ]
 
 
 def _build_phrase_colour(index: int) -> PhraseColour:

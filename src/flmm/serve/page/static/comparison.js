@@ -1,4 +1,4 @@
-// The comparison view: the same phrases' masks by three methods, side by side.
+// The comparison view: the same phrases' masks by several methods, side by side.
 
 import { formatError, regenerateMasks } from "./conversation.js";
 import { byId, createElement, showStatus } from "./dom.js";
@@ -9,19 +9,18 @@ import { currentView } from "./views.js";
 
 /** Each drawing's longer side in pixels. */
 const CANVAS_SIDE = 560;
-/** options: what `regenerateMasks` takes; null stands for the answer's own masks. */
-const METHODS = [
-  { name: "K-means", note: "nothing trained", options: { method: "kmeans" } },
-  { name: "Mask decoder", note: "without SAM", options: { refine: false } },
-  { name: "Refined", note: "with SAM", options: null },
-];
 
+/**
+ * The server's methods: {name, note, options}. options: what `regenerateMasks` takes; null stands
+ * for the answer's own masks.
+ */
+let methods = [];
 /** One panel a method: {method, picture}; empty until the view is first shown. */
 let panels = [];
 
 function buildPanels() {
   byId("comparison").replaceChildren();
-  panels = METHODS.map((method) => {
+  panels = methods.map((method) => {
     const figure = createElement("figure");
     const picture = new MaskedPicture(state.picture, CANVAS_SIDE, {
       hasBadges: false,
@@ -87,7 +86,9 @@ function highlightInPanels() {
   }
 }
 
-export function setUpComparison() {
+/** Set up the view for these methods, those of the reply to /page/about. */
+export function setUpComparison(comparedMethods) {
+  methods = comparedMethods;
   subscribe(["picture"], () => (panels = []));
   subscribe(["view", "shownTurn", "turn"], refresh);
   subscribe(["highlighted"], highlightInPanels);

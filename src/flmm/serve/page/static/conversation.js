@@ -20,10 +20,9 @@ let running = null;
 /** Whether the model takes earlier turns; some models answer one question at a time. */
 let takesConversation = true;
 
-/** Fetch the name of the server's model once, and show it. */
+/** Fetch the name of the server's model once. */
 export async function fetchModelName() {
   model ??= (await fetchJson("/v1/models")).data[0].id;
-  byId("model").textContent = model;
   return model;
 }
 

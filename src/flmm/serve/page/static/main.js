@@ -14,12 +14,13 @@ import { setUpViews } from "./views.js";
 setKeyPrompt(promptForKey);
 setUpConversation();
 setUpViews();
-setUpComparison();
 setUpDownloads();
 try {
   const config = await fetchJson("/page/about");
   setColours(config);
   setUpAttention(config.heat);
+  setUpComparison(config.comparison);
+  byId("model").textContent = config.model;
   setUpPictureInput(config.pictures);
   await fetchModelName();
 } catch (error) {

@@ -11,7 +11,7 @@ const CANVAS_SIDE = 900;
 const HINTS = {
   masks: "Point at a coloured word or at the picture. A click on a mask asks about it.",
   attention: "",
-  comparison: "Point at a coloured word or at a picture: its mask comes forward in all three.",
+  comparison: "Point at a coloured word or at a picture: its mask comes forward in all of them.",
 };
 
 /** The MaskedPicture of `state.picture`, or null. */
