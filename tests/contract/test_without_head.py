@@ -10,10 +10,15 @@ from contract_helpers import noise_picture
 from serving import data_url, encode_picture, run_server
 
 from flmm.data.fixtures import write_plain
+from flmm.data.sources import PlainSource
 from flmm.errors import InputError
 from flmm.grounding.chain_of_thought import check_two_pictures
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.base import LMMAdapter
+from flmm.progress import no_progress
+from flmm.report.context import ReportContext
+from flmm.report.data import read_source_data
+from flmm.report.ground import measurement as ground
 from flmm.segmenters.base import Segmenter
 from flmm.segmenters.sam import SamSegmenter
 from flmm.serve.settings import ServerSettings
@@ -23,25 +28,26 @@ CAPTION = "The cat and the dog sleep on the grass."
 
 
 @pytest.fixture(scope="module")
-def sam(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "sam"
-    SamSegmenter.build_tiny().sam.save_pretrained(folder)
-    return folder
+def segmenter() -> Segmenter:
+    return SamSegmenter.build_tiny()
 
 
-@pytest.fixture(params=["sam", "none"])
-def sam_name(request: pytest.FixtureRequest, sam: Path) -> str:
-    return str(sam) if request.param == "sam" else "none"
+@pytest.fixture(params=["tiny", "none"])
+def sam_name(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: LMMAdapter) -> Path:
-    """The current folder, with a picture and a data set; ``--lmm tiny`` is the adapter's LMM."""
+def workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: LMMAdapter, segmenter: Segmenter
+) -> None:
+    """The current folder, with a picture and a data set; ``tiny`` are the LMM and the SAM."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("flmm.grounding.loading.load_lmm", lambda *_: adapter)
+    monkeypatch.setattr("flmm.grounding.loading.load_segmenter", lambda _: segmenter)
     noise_picture().save("picture.png")
     write_plain(tmp_path / "data", 2)
-    return tmp_path
 
 
 def run(capsys: pytest.CaptureFixture[str], sam_name: str, *arguments: str) -> dict[str, object]:
@@ -109,10 +115,19 @@ def test_attend(capsys: pytest.CaptureFixture[str]) -> None:
     assert word["text"] == "dog"
 
 
+def test_report(adapter: LMMAdapter, segmenter: Segmenter, tmp_path: Path) -> None:
+    write_plain(tmp_path / "data", 2)
+    source = PlainSource(name="plain", file=tmp_path / "data" / "texts.jsonl")
+    data = read_source_data(source, tmp_path, max_pictures=1, calibration=1, training=0)
+    context = ReportContext(
+        Grounder(adapter, segmenter=segmenter), data, tmp_path, pytest.fail, no_progress
+    )
+    assert "training-free" in ground.measure(context).methods
+
+
 @pytest.mark.parametrize("with_sam", [True, False])
-def test_server(adapter: LMMAdapter, with_sam: bool) -> None:
-    segmenter: Segmenter | None = SamSegmenter.build_tiny() if with_sam else None
-    grounder = Grounder(adapter, segmenter=segmenter, lmm="tiny")
+def test_server(adapter: LMMAdapter, segmenter: Segmenter, with_sam: bool) -> None:
+    grounder = Grounder(adapter, segmenter=segmenter if with_sam else None, lmm="tiny")
     picture = data_url(encode_picture(noise_picture()))
     with (
         run_server(grounder, ServerSettings(port=0)) as address,

@@ -242,7 +242,7 @@ def test_unknown_or_incompatible_model_is_refused(
     assert is_refused(run_in_process([*chat, "--model", str(other)], capsys), "5 layers")
     molmo = tmp_path_factory.mktemp("molmo")
     (molmo / "config.json").write_text('{"model_type": "molmo2"}')
-    ended = run_in_process([*chat, "--lmm", str(molmo)], capsys)
+    ended = run_in_process([*chat, "--lmm", str(molmo), "--sam", "none"], capsys)
     assert is_refused(ended, str(molmo), "only for torchvision, which is not installed")
     assert list_files() == []
 

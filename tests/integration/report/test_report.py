@@ -76,6 +76,28 @@ def test_all_claims(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
+def test_ground_without_a_head(capsys: pytest.CaptureFixture[str]) -> None:
+    options = [*SMALL_SIZES, "--lmm", "embedded:lmm", "--sam", "embedded:sam"]
+    ended = run_in_process(["report", *options], capsys)
+    assert ended.code == 0, ended.err
+    for claim in CLAIMS[1:]:
+        assert f"flmm: {claim}: left out (this claim needs a head" in ended.err
+    with Image.open("docs/report/ground.png") as figure:
+        assert figure.width > 1000
+    results = json.loads(Path("docs/report/ground.json").read_text())["results"]
+    methods = dict.fromkeys(row["method"] for row in results["rows"])
+    assert list(methods) == [
+        "whole picture", "mean map", "best single head", "K-means", "training-free",
+    ]  # fmt: skip
+    assert "| training-free |" in Path("docs/report/ground.md").read_text()
+    ended = run_in_process(["report", "where", *options], capsys)
+    assert ended.code == 2
+    assert "flmm: this claim needs a head" in ended.err
+    # Another SAM's masks are measured anew.
+    assert run_in_process(["report", "ground", *options[:-1], "none"], capsys).code == 0
+    assert json.loads(Path("docs/report/ground.json").read_text())["results"] != results
+
+
 def _load_or_fail() -> object:
     """Return a `Claim._load_results` that fails if there are no results to load."""
     from flmm.report.claim import Claim
