@@ -4,6 +4,9 @@ import json
 import subprocess
 import sys
 
+import pytest
+from command import run_in_process
+
 
 def test_bench_record() -> None:
     command = [sys.executable, "-m", "flmm.cli.main", "bench", "record"]
@@ -23,6 +26,17 @@ def test_bench_record() -> None:
     assert content["grounding"]["one_phrase"] < content["grounding"]["all_phrases"]
     assert content["loading"]["weights"] > 1e5
     assert content["loading"]["peak"] > content["loading"]["weights"] / 2
+
+
+def test_bench_ground(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", "ground", "--size", "small", "--repeats", "1", "--device", "cpu"]
+    ended = run_in_process([*arguments, "--json"], capsys)
+    assert (ended.code, ended.err) == (0, "")
+    cost = json.loads(ended.out)
+    assert cost["phrases"] == 8
+    assert cost["ratio"] == cost["ground"] / cost["forward"]
+    assert cost["ratio"] > 1
+    assert cost["masks"] > 0
 
 
 def test_bench_train() -> None:
