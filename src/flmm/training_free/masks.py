@@ -74,8 +74,9 @@ def _contrast_with_text(
 
 def _threshold_maps(maps: Tensor, geometry: ImageGeometry) -> Tensor:
     """Return (P, H, W) logits, positive where a map is above its mean and one deviation."""
-    level = maps.mean(dim=(1, 2), keepdim=True) + maps.std(dim=(1, 2), keepdim=True)
-    scaled = (maps - level) / maps.std(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    deviation = maps.std(dim=(1, 2), correction=0, keepdim=True)
+    level = maps.mean(dim=(1, 2), keepdim=True) + deviation
+    scaled = (maps - level) / deviation.clamp(min=1e-12)
     return resize_to_picture(crop_to_picture(scaled, geometry), geometry)
 
 

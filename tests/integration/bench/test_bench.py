@@ -35,7 +35,6 @@ def test_bench_ground(capsys: pytest.CaptureFixture[str]) -> None:
     cost = json.loads(ended.out)
     assert cost["phrases"] == 8
     assert cost["ratio"] == cost["ground"] / cost["forward"]
-    assert cost["ratio"] > 1
     assert cost["masks"] > 0
 
 
