@@ -8,6 +8,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TypedDict, TypeVar, cast
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.modeling_utils import PreTrainedModel
 
@@ -34,7 +35,7 @@ class _LoadingInfo(TypedDict):
 
 
 def load_pretrained(
-    model_class: type[Model], kind: str, name: str | Path, **kwargs: object
+    model_class: type[Model], role: str, name: str | Path, **kwargs: object
 ) -> Model:
     """Load a model of transformers from a folder or the hub, if every weight of it is there.
 
@@ -42,12 +43,13 @@ def load_pretrained(
 
     Args:
         model_class: the model's class.
-        kind: names the model in messages, as "LMM".
+        role: what errors call the model, as "LMM".
         name: a folder or hub id.
         kwargs: for ``from_pretrained``.
 
     Raises:
-        InputError: there is no such model; a file of it is missing, cut short or damaged; weights
+        InputError: there is no such model; a file of it is missing, cut short or damaged, or its
+            configuration has a wrong value; weights
             are missing, unknown or of another shape, tied weights and known buffers aside; or a
             package that ``kwargs`` needs is not installed.
     """
@@ -60,14 +62,19 @@ def load_pretrained(
             )
     except (SafetensorError, UnpicklingError, EOFError, KeyError) as error:
         raise InputError(
-            f"{kind} {str(name)!r} cannot be loaded: a file of its weights is cut short or damaged"
+            f"{role} {str(name)!r} cannot be loaded: a file of its weights is cut short or damaged"
             f" ({first_line(error)}); copy or download it again"
         ) from error
+    except StrictDataclassError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{role} {str(name)!r} cannot be loaded: its config.json has a wrong value ({reason})"
+        ) from error
     except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise InputError(f"{kind} {str(name)!r} cannot be loaded: {first_line(error)}") from error
+        raise InputError(f"{role} {str(name)!r} cannot be loaded: {first_line(error)}") from error
     if problem := _find_problem(info):
         raise InputError(
-            f"{kind} {str(name)!r} cannot be loaded as {model_class.__name__}: its files {problem};"
+            f"{role} {str(name)!r} cannot be loaded as {model_class.__name__}: its files {problem};"
             " copy or download them again, or save the whole model with its save_pretrained"
         )
     return model

@@ -1,5 +1,6 @@
 """Weights that are missing, unknown, of another shape, or cut short: an error that names them."""
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,15 @@ def test_missing_shard(tmp_path: Path) -> None:
     load(tmp_path)
     shard.unlink()
     assert shard.name in refusal(tmp_path)
+
+
+def test_wrong_configuration(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["hidden_size"] = 31
+    (folder / "config.json").write_text(json.dumps(config))
+    message = refusal(folder)
+    assert "config.json has a wrong value" in message
+    assert "hidden size (31)" in message
 
 
 def test_no_weights(folder: Path) -> None:

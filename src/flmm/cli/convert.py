@@ -8,6 +8,7 @@ import typer
 from flmm.cli.console import print_json, show_spinner
 from flmm.cli.options import JsonOption
 from flmm.errors import InputError
+from flmm.user_input import resolve_model
 
 
 def convert(
@@ -53,6 +54,7 @@ def convert(
 
         from flmm.head.checkpoint import save_head
         from flmm.head.conversion import convert_official_checkpoint
+        from flmm.lmm.architecture import read_architecture
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
         head = convert_official_checkpoint(
@@ -60,6 +62,7 @@ def convert(
             refiner_name_or_path=sam,
             base_model_name_or_path=lmm,
             base_model_revision=revision,
+            base_architecture=read_architecture(resolve_model(lmm), revision),
             views=views,
         )
         save_head(head, out)

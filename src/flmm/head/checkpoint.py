@@ -7,7 +7,8 @@ a head.
 import json
 import os
 import tempfile
-from dataclasses import MISSING, asdict, fields
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -17,7 +18,14 @@ from torch import Tensor
 from flmm.errors import InputError, first_line
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
+from flmm.head.model_names import (
+    check_named_folder,
+    from_saved_name,
+    is_folder_name,
+    to_saved_name,
+)
 from flmm.head.weights import find_mismatch
+from flmm.lmm.architecture import LMMArchitecture
 from flmm.lmm.base import LMMAdapter
 from flmm.segmenters.auto import load_segmenter
 from flmm.segmenters.base import Segmenter
@@ -43,16 +51,18 @@ def trained_state_dict(head: GroundingHead) -> dict[str, Tensor]:
 def save_head(head: GroundingHead, folder: str | Path) -> None:
     """Write a head to a folder, which is created if it is missing.
 
-    Each file is written atomically.
+    Each file is written atomically. The folders of the LMM and SAM are named by their absolute
+    paths or, inside the head's folder, by those in it, so that the head's folder can be moved.
 
     Raises:
         InputError: the folder cannot be written.
     """
     folder = Path(folder)
     weights = {name: tensor.contiguous().cpu() for name, tensor in trained_state_dict(head).items()}
-    config = {"format_version": FORMAT_VERSION, **asdict(head.config)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        portable = _rename_models(head.config, lambda name: to_saved_name(name, folder))
+        config = {"format_version": FORMAT_VERSION, **asdict(portable)}
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as partial:
             save_file(weights, Path(partial) / WEIGHTS_NAME, metadata={"format": "pt"})
             (Path(partial) / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
@@ -71,8 +81,7 @@ def load_head(
 
     Args:
         name: a folder, or a hub id such as "someone/their-head".
-        segmenter: the refiner's SAM; None loads the one that the head names, from a folder of that
-            name inside the head's folder if there is one, else as a folder or hub id.
+        segmenter: the refiner's SAM; None loads the one that the head names.
         revision: of a hub id.
 
     Raises:
@@ -80,7 +89,7 @@ def load_head(
     """
     folder = _find_or_download(name, revision)
     config = read_config(folder)
-    head = GroundingHead(config, segmenter or _load_named_segmenter(folder, config))
+    head = GroundingHead(config, segmenter or _load_named_segmenter(config))
     _load_weights(head, folder / WEIGHTS_NAME)
     return head.eval()
 
@@ -101,16 +110,25 @@ def load_untrained_segmenter(name: str | Path, revision: str | None = None) -> S
         InputError: as ``load_head`` does.
     """
     folder = _find_or_download(name, revision)
-    return _load_named_segmenter(folder, read_config(folder))
+    return _load_named_segmenter(read_config(folder))
 
 
-def _load_named_segmenter(folder: Path, config: HeadConfig) -> Segmenter:
-    inside = folder / config.refiner_name_or_path
-    return load_segmenter(inside if inside.is_dir() else config.refiner_name_or_path)
+def _load_named_segmenter(config: HeadConfig) -> Segmenter:
+    check_named_folder(config.refiner_name_or_path, "SAM", "sam")
+    return load_segmenter(config.refiner_name_or_path)
+
+
+def _rename_models(config: HeadConfig, rename: Callable[[str], str]) -> HeadConfig:
+    """Return the configuration with other names of the LMM and SAM."""
+    return replace(
+        config,
+        base_model_name_or_path=rename(config.base_model_name_or_path),
+        refiner_name_or_path=rename(config.refiner_name_or_path),
+    )
 
 
 def read_config(folder: Path) -> HeadConfig:
-    """Read a head's ``config.json``.
+    """Read a head's ``config.json``; names of folders inside the head's become their paths.
 
     Raises:
         InputError: it is missing, not JSON, or has unknown or missing entries or wrong values.
@@ -154,24 +172,35 @@ def read_config(folder: Path) -> HeadConfig:
             raise InputError(
                 f"{path} has {name} = {value!r}, not {expected.__name__}; save the head again"
             )
-    return HeadConfig(**content)
+    return _rename_models(HeadConfig(**content), lambda name: from_saved_name(name, folder))
 
 
 def check_compatible(config: HeadConfig, adapter: LMMAdapter) -> None:
-    """Check that a head is for an LMM of these sizes.
+    """Check that a head is for an LMM of this type and these sizes.
 
     Raises:
-        InputError: layers, heads, width or views of a picture differ.
+        InputError: layers, heads, width or views of a picture differ; or, where the head has them,
+            the type, or the revision of the LMM that it names.
     """
-    lmm_sizes = (adapter.layers, adapter.heads, adapter.hidden_size, adapter.views)
-    head_sizes = (config.layers, config.heads, config.hidden_size, config.views)
-    if lmm_sizes != head_sizes:
-        base_model = config.base_model_name_or_path or "the LMM that it was trained on"
-        describe = "{} layers, {} heads, width {} and {} view(s) of a picture".format
+    base, lmm = config.base_architecture, LMMArchitecture.of(adapter)
+    base_model = config.base_model_name_or_path or "the LMM that it was trained on"
+    remedy = (
+        f"use {base_model}, or leave out the head (--model): without one, masks need no training"
+    )
+    if lmm.sizes != base.sizes:
         raise InputError(
-            f"the head is for {describe(*head_sizes)}, the LMM {adapter.name} has"
-            f" {describe(*lmm_sizes)}; use {base_model}, or leave out the head (--model): without"
-            " one, masks need no training"
+            f"the head is for {base.sizes}, the LMM {adapter.name} has {lmm.sizes}; {remedy}"
+        )
+    if base.model_type and lmm.model_type != base.model_type:
+        raise InputError(
+            f"the head is for an LMM of type {base.model_type!r}, the LMM {adapter.name} is of type"
+            f" {lmm.model_type!r}; {remedy}"
+        )
+    revisions = {config.base_model_revision, adapter.revision}
+    if adapter.name == config.base_model_name_or_path and len(revisions - {None}) > 1:
+        raise InputError(
+            f"the head is for revision {config.base_model_revision!r} of the LMM {adapter.name},"
+            f" not for {adapter.revision!r}; load that one"
         )
 
 
@@ -180,54 +209,20 @@ def resolve_lmm(head: str, config: HeadConfig, lmm: str | None) -> tuple[str, st
 
     Raises:
         InputError: the user named another LMM than the head was trained on, or neither names one.
-            A folder's name shows nothing, so for folders only the sizes are checked, later.
+            A folder's name shows nothing, so for folders only type and sizes are checked, later.
     """
     base = config.base_model_name_or_path
     if not lmm and not base:
         raise InputError(f"the head {head!r} does not name its LMM; name it with --lmm (lmm=)")
     if not lmm or lmm == base:
+        check_named_folder(base, "LMM", "lmm")
         return base, config.base_model_revision
-    if base and not Path(lmm).expanduser().is_dir() and not Path(base).is_dir():
+    if base and not is_folder_name(lmm) and not is_folder_name(base):
         raise InputError(
             f"the head {head!r} was trained on the LMM {base!r}, not on {lmm!r}; leave out the LMM,"
             " or the head (--model): without one, masks need no training"
         )
     return lmm, None
-
-
-def push_head_to_hub(head: GroundingHead, repo_id: str, private: bool = False) -> str:
-    """Upload a head with a short model card; needs a hub login.
-
-    Args:
-        head: the head.
-        repo_id: "owner/name", created if it is missing.
-        private: whether a new repository is private.
-
-    Returns:
-        The repository's URL.
-
-    Raises:
-        InputError: the hub cannot be reached or refuses.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
-
-    # That of the HTTP client of this huggingface_hub; a refused connection is no OSError.
-    from huggingface_hub.errors import HTTPError as HubConnectionError  # type: ignore[attr-defined]
-
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            save_head(head, folder)
-            card = build_model_card(head.config)
-            (Path(folder) / "README.md").write_text(card, encoding="utf-8")
-            url = HfApi().create_repo(repo_id, private=private, exist_ok=True)
-            HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
-    except (OSError, HFValidationError, HubConnectionError) as error:
-        raise InputError(
-            f"cannot upload the head to {repo_id!r} ({first_line(error)}); "
-            "check the name, the network and `hf auth login`"
-        ) from error
-    return str(url)
 
 
 def _find_or_download(name: str | Path, revision: str | None) -> Path:
@@ -263,16 +258,3 @@ def _load_weights(head: GroundingHead, path: Path) -> None:
             f"{path} {problem}; use the {CONFIG_NAME} and the refiner that it was saved with"
         )
     head.load_state_dict(weights, strict=False)
-
-
-def build_model_card(config: HeadConfig, results: str = "") -> str:
-    """Return the README of a head's folder or repository; ``results`` is Markdown."""
-    base_model = (
-        f"base_model: {config.base_model_name_or_path}\n" if config.base_model_name_or_path else ""
-    )
-    return (
-        f"---\nlibrary_name: flmm\npipeline_tag: image-segmentation\n{base_model}---\n\n"
-        f"A grounding head of [flmm](https://arxiv.org/abs/2406.05821): masks for what "
-        f"`{config.base_model_name_or_path or 'its LMM'}` says, which itself stays untouched.\n"
-        f"{results}"
-    )

@@ -10,6 +10,7 @@ from torch import Tensor
 from flmm.attention.merge import MergeMethod
 from flmm.errors import InputError
 from flmm.head.prompt_templates import PromptTemplates
+from flmm.lmm.architecture import LMMArchitecture
 from flmm.masks.selector import DEFAULT_THRESHOLD
 
 
@@ -46,8 +47,10 @@ class HeadConfig:
     default."""
     base_model_name_or_path: str = ""
     base_model_revision: str | None = None
+    base_model_type: str = ""
+    """The LMM's ``model_type``; empty in heads of older versions."""
     refiner_name_or_path: str = "facebook/sam-vit-large"
-    """The SAM: a hub id, a folder, or a folder inside the head's folder."""
+    """The SAM: a hub id or a folder."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -65,6 +68,13 @@ class HeadConfig:
             raise InputError(f"head merge is {self.merge!r}; choose 'mean' or 'max'")
         if not 0 <= self.selector_threshold <= 1:
             raise InputError(f"selector_threshold is {self.selector_threshold}; give one in 0..1")
+
+    @property
+    def base_architecture(self) -> LMMArchitecture:
+        """The type and sizes of the LMM."""
+        return LMMArchitecture(
+            self.base_model_type, self.layers, self.heads, self.hidden_size, self.views
+        )
 
     @property
     def num_lmm_maps(self) -> int:

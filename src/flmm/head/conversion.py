@@ -26,6 +26,7 @@ from flmm.head.official_weight_names import (
     select_by_prefix,
 )
 from flmm.head.weights import find_mismatch
+from flmm.lmm.architecture import LMMArchitecture
 from flmm.masks.unet import MaskDecoder
 from flmm.segmenters.auto import load_segmenter
 from flmm.segmenters.base import Segmenter
@@ -55,6 +56,7 @@ def convert_official_checkpoint(
     refiner_name_or_path: str = "facebook/sam-vit-large",
     base_model_name_or_path: str = "",
     base_model_revision: str | None = None,
+    base_architecture: LMMArchitecture | None = None,
     merge: MergeMethod = "mean",
     views: int = 1,
     upsample_input: int = 64,
@@ -67,14 +69,15 @@ def convert_official_checkpoint(
         segmenter: a SAM; its vision encoder is used if the checkpoint has none, its prompt encoder
             and mask decoder are overwritten; None loads ``refiner_name_or_path``.
         refiner_name_or_path: the public SAM that the head was trained with.
-        base_model_name_or_path, base_model_revision: the LMM that the head was trained on.
+        base_model_name_or_path, base_model_revision, base_architecture: the LMM that the head was
+            trained on; its sizes are compared with the checkpoint's.
         merge, views, upsample_input, decoder_heads: what no shape shows: how a phrase's tokens
             were merged, 2 for a tiled LMM, the U-Net's input side, and SAM's decoder heads (used
             only if the checkpoint holds a whole SAM).
 
     Raises:
-        InputError: the file cannot be read, holds more than tensors and plain values, or lacks
-            a weight.
+        InputError: the file cannot be read, holds more than tensors and plain values, lacks a
+            weight, or is for an LMM of other sizes.
     """
     state = source if isinstance(source, Mapping) else read_official_state_dict(source)
     required = ("mask_head.conv_seg.weight", "text_proj.weight", "text_layer_weights")
@@ -90,11 +93,6 @@ def convert_official_checkpoint(
             f"the checkpoint has {maps} maps, no multiple of {views} views * {layers} layers; "
             "give views=2 for a tiled LMM, else 1"
         )
-    sam_state = rename_sam(select_by_prefix(state, "sam.model."))
-    if "vision_encoder.pos_embed" in sam_state:
-        segmenter = SamSegmenter(SamModel(infer_sam_config(sam_state, decoder_heads)))
-    elif segmenter is None:
-        segmenter = load_segmenter(refiner_name_or_path)
     config = HeadConfig(
         layers=layers,
         heads=heads,
@@ -106,8 +104,20 @@ def convert_official_checkpoint(
         merge=merge,
         base_model_name_or_path=base_model_name_or_path,
         base_model_revision=base_model_revision,
+        base_model_type=base_architecture.model_type if base_architecture else "",
         refiner_name_or_path=refiner_name_or_path,
     )
+    if base_architecture and base_architecture.sizes != config.base_architecture.sizes:
+        raise InputError(
+            f"the checkpoint is for an LMM of {config.base_architecture.sizes}, and"
+            f" {base_model_name_or_path!r} has {base_architecture.sizes}; name the LMM that it was"
+            " trained on, and its views"
+        )
+    sam_state = rename_sam(select_by_prefix(state, "sam.model."))
+    if "vision_encoder.pos_embed" in sam_state:
+        segmenter = SamSegmenter(SamModel(infer_sam_config(sam_state, decoder_heads)))
+    elif segmenter is None:
+        segmenter = load_segmenter(refiner_name_or_path)
     head = GroundingHead(config, segmenter)
     _load_module_weights(head.mask_decoder, rename_mask_decoder(decoder_state), "mask_head")
     _load_module_weights(head.text_projection, select_by_prefix(state, "text_proj."), "text_proj")

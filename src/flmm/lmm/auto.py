@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import flmm.lmm.families as families_package
-from flmm.lmm.model_type import read_model_type
+from flmm.lmm.model_type import expand_home, read_model_type
 
 if TYPE_CHECKING:
     from flmm.lmm.base import LMMAdapter
@@ -69,8 +69,7 @@ def load_lmm(
     Raises:
         InputError: there is no such model, or no adapter supports it.
     """
-    if Path(name).expanduser().is_dir():
-        name = str(Path(name).expanduser())
+    name = expand_home(name)
     model_type = read_model_type(name, revision)
     for family in list_families():
         if model_type in family.model_types:

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -17,6 +18,14 @@ _SOFTMAX_LAYER_TYPES = ("full_attention", "sliding_attention", "chunked_attentio
 """transformers' ``layer_types`` with softmax attention, which can be recorded."""
 
 
+def find_recorded_layers(config: PreTrainedConfig) -> tuple[int, ...]:
+    """Return the indices of an LLM's M layers with softmax attention."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return tuple(range(config.num_hidden_layers))
+    return tuple(index for index, kind in enumerate(kinds) if kind in _SOFTMAX_LAYER_TYPES)
+
+
 class FrozenModel:
     """A multimodal model in evaluation mode, without gradients, and its tokenizer."""
 
@@ -24,6 +33,11 @@ class FrozenModel:
         self.model = model
         self.model.train(False).requires_grad_(False)
         self.tokenizer = tokenizer
+
+    @property
+    def model_type(self) -> str:
+        """The ``model_type`` of the model's configuration."""
+        return str(self.model.config.model_type)
 
     @property
     def text_model(self) -> PreTrainedModel:
@@ -49,11 +63,8 @@ class FrozenModel:
     @cached_property
     def recorded_layers(self) -> tuple[nn.Module, ...]:
         """The M layers with softmax attention; a hybrid LLM has others between them."""
-        kinds = getattr(self.text_model.config, "layer_types", None)
-        if kinds is None:
-            return tuple(self.decoder_layers)
-        pairs = zip(self.decoder_layers, kinds, strict=True)
-        return tuple(layer for layer, kind in pairs if kind in _SOFTMAX_LAYER_TYPES)
+        indices = find_recorded_layers(self.text_model.config)
+        return tuple(self.decoder_layers[index] for index in indices)
 
     @property
     def layers(self) -> int:

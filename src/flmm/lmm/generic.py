@@ -95,7 +95,7 @@ class GenericAdapter(LMMAdapter):
     def _processor_error(self, error: Exception | None) -> InputError:
         lines = str(error).strip().splitlines() if error else ["there is none"]
         reason = f"its own processor cannot be used ({''.join(lines[:1])})"
-        return _unsupported_error(self.name, self.model.config.model_type, reason)
+        return _unsupported_error(self.name, self.model_type, reason)
 
     def check_against_processor(self, processor: ProcessorMixin) -> None:
         """Check that a prompt equals the one that the model's own processor makes.
@@ -119,13 +119,13 @@ class GenericAdapter(LMMAdapter):
         others = set(expected) - {"input_ids", "attention_mask", *self.image_input_names}
         if others:
             reason = f"it also takes {', '.join(sorted(others))}"
-            raise _unsupported_error(self.name, self.model.config.model_type, reason)
+            raise _unsupported_error(self.name, self.model_type, reason)
         if not torch.equal(token_ids, expected["input_ids"]):
             reason = "its processor writes pictures into the text in a way of its own"
-            raise _unsupported_error(self.name, self.model.config.model_type, reason)
+            raise _unsupported_error(self.name, self.model_type, reason)
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
-        model_type = self.model.config.model_type
+        model_type = self.model_type
         pixels = picture.inputs.get("pixel_values")
         if pixels is None:
             reason = f"its image processor gives {', '.join(picture.inputs)}, not pixel_values"

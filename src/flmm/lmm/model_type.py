@@ -6,6 +6,12 @@ from pathlib import Path
 from flmm.errors import InputError
 
 
+def expand_home(name: str) -> str:
+    """Return a folder's name with the user's folder for "~"; other names unchanged."""
+    folder = Path(name).expanduser()
+    return str(folder) if folder.is_dir() else name
+
+
 def read_model_type(name: str, revision: str | None = None, role: str = "LMM") -> str:
     """Return the ``model_type`` in the model's ``config.json``.
 

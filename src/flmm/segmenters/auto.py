@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flmm.errors import InputError
-from flmm.lmm.model_type import read_model_type
+from flmm.lmm.model_type import expand_home, read_model_type
 
 if TYPE_CHECKING:
     from flmm.segmenters.base import Segmenter
@@ -83,7 +83,7 @@ def load_segmenter(name: str | Path) -> "Segmenter":
 
     from flmm.pretrained_weights import load_pretrained
 
-    name = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else str(name)
+    name = expand_home(str(name))
     model_type = read_model_type(name, role="SAM")
     for family in SEGMENTER_FAMILIES:
         if model_type in family.model_types:

@@ -56,6 +56,7 @@ def build_head(
         kept_maps=kept_maps,
         base_model_name_or_path=settings.lmm,
         base_model_revision=settings.lmm_revision,
+        base_model_type=adapter.model_type,
         refiner_name_or_path=settings.sam,
         **switches,
     )

@@ -14,8 +14,9 @@ from flmm.data.sample import Sample
 from flmm.data.sources import read_sources
 from flmm.distributed import run_on_all_processes
 from flmm.errors import InputError, first_line
-from flmm.head.checkpoint import build_model_card, save_head
+from flmm.head.checkpoint import save_head
 from flmm.head.model import GroundingHead
+from flmm.head.upload import build_model_card
 from flmm.lmm.base import LMMAdapter
 from flmm.progress import ProgressCallback, no_progress
 from flmm.train.dataset import TrainingDataset, UncachedDataset

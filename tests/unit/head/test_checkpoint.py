@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_head import CONFIG, PADDED, head_inputs, tiny_head, tiny_segmenter
+from tiny_head import CONFIG, PADDED, head_inputs, tiny_head, tiny_sam, tiny_segmenter
 
 from flmm.errors import InputError
-from flmm.head.checkpoint import check_compatible, load_head, push_head_to_hub, save_head
+from flmm.head.checkpoint import check_compatible, load_head, resolve_lmm, save_head
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.masks.unet import MaskDecoder
 
@@ -161,18 +161,6 @@ def test_missing_head_raises_input_error(name: str, monkeypatch: pytest.MonkeyPa
     one_line(caught)
 
 
-@pytest.mark.parametrize("name", ["someone/head", "not a repo name!"])
-def test_upload_without_network_raises_input_error(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Nothing listens on port 9 of this machine.
-    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("HF_TOKEN", "none")
-    with pytest.raises(InputError, match=name) as caught:
-        push_head_to_hub(tiny_head(), name)
-    one_line(caught)
-
-
 def test_unwritable_folder_raises_input_error(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(InputError, match="taken") as caught:
@@ -180,36 +168,93 @@ def test_unwritable_folder_raises_input_error(tmp_path: Path) -> None:
     one_line(caught)
 
 
-def test_upload_sends_the_saved_head_and_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: dict[str, set[str]] = {}
-
-    class Hub:
-        def create_repo(self, repository: str, private: bool, exist_ok: bool) -> str:
-            assert private
-            assert exist_ok
-            return f"https://hub/{repository}"
-
-        def upload_folder(self, repo_id: str, folder_path: str) -> None:
-            sent[repo_id] = set(os.listdir(folder_path))
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    assert push_head_to_hub(tiny_head(), "someone/head", private=True) == "https://hub/someone/head"
-    assert sent == {"someone/head": {"config.json", "model.safetensors", "README.md"}}
-
-
 def test_head_of_another_lmm_is_refused() -> None:
     adapter = LlavaAdapter.build_tiny()
     fitting = replace(CONFIG, layers=3, heads=4, hidden_size=32)
     check_compatible(fitting, adapter)
+    check_compatible(replace(fitting, base_model_type="llava"), adapter)
     for other in (
         replace(fitting, hidden_size=10),
         replace(fitting, layers=2),
         replace(fitting, heads=3),
         replace(fitting, views=2),
+        replace(fitting, base_model_type="qwen2_vl"),
     ):
         with pytest.raises(InputError, match="the head is for") as caught:
             check_compatible(other, adapter)
         one_line(caught)
+
+
+def test_head_of_another_revision_is_refused() -> None:
+    config = replace(CONFIG, layers=3, heads=4, hidden_size=32, base_model_revision="v1")
+    adapter = LlavaAdapter.build_tiny()
+    adapter.revision = "v2"
+    # Another name, as that of a folder, says nothing about revisions.
+    check_compatible(config, adapter)
+    named = replace(config, base_model_name_or_path=adapter.name)
+    with pytest.raises(InputError, match=r"is for revision 'v1' .*, not for 'v2'") as caught:
+        check_compatible(named, adapter)
+    one_line(caught)
+    adapter.revision = None
+    check_compatible(named, adapter)
+
+
+def test_moved_head_finds_its_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The models are named relative to the folder in which training ran; the head then moves."""
+    monkeypatch.chdir(tmp_path)
+    Path("models/lmm").mkdir(parents=True)
+    tiny_sam().save_pretrained("models/sam")
+    head = tiny_head(base_model_name_or_path="models/lmm", refiner_name_or_path="models/sam")
+    save_head(head, "runs/head")
+    (tmp_path / "elsewhere").mkdir()
+    Path("runs/head").rename("elsewhere/head")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    loaded = load_head("head")
+    assert resolve_lmm("head", loaded.config, None) == (str(tmp_path / "models/lmm"), None)
+
+
+def test_models_in_the_heads_folder_move_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("head/lmm").mkdir(parents=True)
+    tiny_sam().save_pretrained("head/sam")
+    save_head(
+        tiny_head(base_model_name_or_path="head/lmm", refiner_name_or_path=f"{tmp_path}/head/sam"),
+        "head",
+    )
+    names = json.loads(Path("head/config.json").read_text())
+    assert (names["base_model_name_or_path"], names["refiner_name_or_path"]) == ("lmm", "sam")
+    Path("head").rename("moved")
+    # The name holds in the head's folder first.
+    Path("lmm").mkdir()
+    loaded = load_head("moved")
+    assert loaded.config.base_model_name_or_path == str(tmp_path / "moved/lmm")
+    # Saved elsewhere, it still names those folders; saved there again, it can move on.
+    save_head(loaded, "copy")
+    assert load_head("copy").config == loaded.config
+    save_head(loaded, "moved")
+    assert json.loads(Path("moved/config.json").read_text()) == names
+
+
+def test_hub_ids_and_embedded_names_are_kept(tmp_path: Path) -> None:
+    head = tiny_head(base_model_name_or_path="embedded:lmm", refiner_name_or_path="someone/sam")
+    save_head(head, tmp_path)
+    assert load_head(tmp_path, tiny_segmenter()).config == head.config
+
+
+def test_head_whose_models_are_elsewhere_says_what_to_pass(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone")
+    save_head(tiny_head(base_model_name_or_path=gone, refiner_name_or_path=gone), tmp_path)
+    with pytest.raises(InputError, match=r"gone' as its SAM.*with --sam \(sam=\)") as caught:
+        load_head(tmp_path)
+    one_line(caught)
+    config = load_head(tmp_path, tiny_segmenter()).config
+    with pytest.raises(InputError, match=r"gone' as its LMM.*with --lmm \(lmm=\)") as caught:
+        resolve_lmm("head", config, None)
+    one_line(caught)
+    # Its name there is no reason to refuse a hub id; type and sizes are checked after loading.
+    assert resolve_lmm("head", config, "someone/lmm") == ("someone/lmm", None)
 
 
 def test_folder_without_config_is_refused(tmp_path: Path) -> None:

@@ -181,7 +181,8 @@ def build_head(adapter: LMMAdapter, segmenter: Segmenter) -> GroundingHead:
         layers=adapter.layers, heads=adapter.heads, hidden_size=adapter.hidden_size,
         base_channels=32, selector=True, selector_width=64,
         segment_prompt=SEGMENT_QUESTION.format(phrase="the {phrase}"),
-        base_model_name_or_path=LMM_NAME, refiner_name_or_path=SAM_NAME,
+        base_model_name_or_path=LMM_NAME, base_model_type=adapter.model_type,
+        refiner_name_or_path=SAM_NAME,
     )  # fmt: skip
     return GroundingHead(config, segmenter)
 
