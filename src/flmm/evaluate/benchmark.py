@@ -18,6 +18,7 @@ from flmm.grounding.grounder import Grounder
 from flmm.grounding.mask_predictor import MaskMethod
 from flmm.head.checkpoint import trained_state_dict
 from flmm.head.model import GroundingHead
+from flmm.head.model_names import is_folder_name
 from flmm.head.weights import fingerprint_weights
 
 _RUN_FILE = "run.json"
@@ -119,8 +120,17 @@ def _segmenter_name(grounder: Grounder) -> str:
 
 
 def head_fingerprint(head: GroundingHead) -> str:
-    """Return a hash of a head's config and weights, 16 hexadecimal digits."""
-    digest = blake2b(json.dumps(asdict(head.config)).encode(), digest_size=8)
+    """Return a hash of a head's config and weights, 16 hexadecimal digits.
+
+    It is the same wherever the folders of the LMM and SAM are.
+    """
+    config = asdict(head.config)
+    # The LMM has a fingerprint of its own.
+    del config["base_model_type"]
+    for field in ("base_model_name_or_path", "refiner_name_or_path"):
+        if is_folder_name(config[field]):
+            config[field] = Path(config[field]).name
+    digest = blake2b(json.dumps(config).encode(), digest_size=8)
     for name, tensor in sorted(trained_state_dict(head).items()):
         flat = tensor.detach().cpu().contiguous().view(-1)
         digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
