@@ -109,14 +109,23 @@ def _list_some(template: str, names: Iterable[str]) -> str:
 
 @contextmanager
 def _without_loading_report() -> Iterator[None]:
-    """Leave out transformers' table of missing and unknown weights, which one line replaces."""
-    logger = logging.getLogger("transformers.modeling_utils")
+    """Leave out transformers' table of missing and unknown weights, which one line replaces.
+
+    Also its warning that a class for pictures reads the files of a model for videos, as intended.
+    """
+    loggers = [
+        logging.getLogger(f"transformers.{module}")
+        for module in ("modeling_utils", "configuration_utils")
+    ]
 
     def is_no_report(record: logging.LogRecord) -> bool:
-        return "LOAD REPORT" not in record.getMessage()
+        message = record.getMessage()
+        return "LOAD REPORT" not in message and "using a model of type" not in message
 
-    logger.addFilter(is_no_report)
+    for logger in loggers:
+        logger.addFilter(is_no_report)
     try:
         yield
     finally:
-        logger.removeFilter(is_no_report)
+        for logger in loggers:
+            logger.removeFilter(is_no_report)

@@ -1,4 +1,4 @@
-"""``flmm models``: the LMM families, how each is verified, and the embedded heads."""
+"""``flmm models``: the families of LMMs and SAMs, and the embedded heads."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -7,6 +7,7 @@ from flmm.cli.console import print_json
 from flmm.cli.options import JsonOption
 from flmm.lmm.auto import list_families
 from flmm.lmm.model_type import read_model_type
+from flmm.segmenters.auto import SEGMENTER_FAMILIES
 from flmm.user_input import find_embedded_models
 
 # How a family is verified, by its model type; the others by the contract tests.
@@ -28,6 +29,7 @@ _NOTES = (
     "Any folder or hub id with a model of these families goes in --lmm, any head that was trained "
     "on it in --model. An LMM of another family is tried too: one that shows each picture whole, "
     "as a grid of image tokens, needs no adapter of its own.",
+    "A SAM goes in --sam; a head keeps the one that it was trained with.",
 )
 
 
@@ -58,7 +60,7 @@ class HeadRow:
 
 
 def models(as_json: JsonOption = False) -> None:
-    """List the LMM families that flmm reads and the heads that come with it."""
+    """List the families of LMMs and SAMs that flmm reads and the heads that come with it."""
     heads = _list_embedded_heads()
     families = [
         FamilyRow(
@@ -73,7 +75,14 @@ def models(as_json: JsonOption = False) -> None:
     ]
     if as_json:
         print_json(
-            {"families": [asdict(row) for row in families], "heads": [asdict(row) for row in heads]}
+            {
+                "families": [asdict(row) for row in families],
+                "sams": [
+                    {"model_types": family.model_types, "hub_ids": family.hub_ids}
+                    for family in SEGMENTER_FAMILIES
+                ],
+                "heads": [asdict(row) for row in heads],
+            }
         )
         return
     from rich.console import Console
@@ -90,6 +99,11 @@ def models(as_json: JsonOption = False) -> None:
         table.add_row(
             "\n".join(family.model_types), "\n".join(family.hub_ids), "\n".join(head_names) or "–"
         )
+    console.print(table)
+    console.print()
+    table = Table("SAM", "for example", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for segmenter in SEGMENTER_FAMILIES:
+        table.add_row("\n".join(segmenter.model_types), "\n".join(segmenter.hub_ids))
     console.print(table)
     console.print()
     table = Table("head", "LMM", "layers", "heads", box=None, pad_edge=False, padding=(0, 3, 0, 0))

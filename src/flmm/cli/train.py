@@ -22,6 +22,9 @@ def train(
     lmm: Annotated[
         str | None, typer.Option(metavar="LMM", help="Folder or hub id of the frozen LMM.")
     ] = None,
+    sam: Annotated[
+        str | None, typer.Option(metavar="SAM", help="Folder or hub id of the refiner's SAM.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder.")] = None,
     cache: Annotated[
         Path | None,
@@ -57,7 +60,7 @@ def train(
     from flmm.train.settings import read_settings
 
     flags = {
-        "lmm": lmm, "out": out, "cache": cache, "head.heads": heads, "epochs": epochs,
+        "lmm": lmm, "sam": sam, "out": out, "cache": cache, "head.heads": heads, "epochs": epochs,
         "batch_size": batch_size, "micro_batch_size": micro_batch_size,
         "learning_rate": learning_rate, "mixed_precision": mixed_precision, "protocol": protocol,
         "tracker": tracker, "seed": seed, "device": device, "dtype": dtype,

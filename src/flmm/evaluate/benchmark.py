@@ -125,8 +125,9 @@ def head_fingerprint(head: GroundingHead) -> str:
     It is the same wherever the folders of the LMM and SAM are.
     """
     config = asdict(head.config)
-    # The LMM has a fingerprint of its own.
-    del config["base_model_type"]
+    # The LMM has a fingerprint of its own; heads of older versions lack what SAM they have.
+    for field in ("base_model_type", "refiner_model_type", "refiner_encoder_weights"):
+        del config[field]
     for field in ("base_model_name_or_path", "refiner_name_or_path"):
         if is_folder_name(config[field]):
             config[field] = Path(config[field]).name

@@ -8,7 +8,7 @@ logits over the picture's visible part.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +42,14 @@ class GroundingHead(nn.Module):
         config: sizes and options.
         segmenter: the refiner's SAM; its vision encoder is frozen, its prompt encoder and mask
             decoder are trained and saved.
+
+    Raises:
+        InputError: the head was trained with a SAM of another family or size.
     """
 
     def __init__(self, config: HeadConfig, segmenter: Segmenter) -> None:
         super().__init__()
-        self.config = config
+        self.config = _name_refiner(config, segmenter)
         self.mask_decoder = MaskDecoder(
             config.num_maps,
             config.base_channels,
@@ -139,3 +142,22 @@ class GroundingHead(nn.Module):
             raise InputError("this head has no keyword selector; train one or use noun chunks")
         logits: Tensor = self.selector(self.weigh_layers(hidden_states))
         return logits
+
+
+def _name_refiner(config: HeadConfig, segmenter: Segmenter) -> HeadConfig:
+    """Return the configuration with the SAM's family and size, checked if it has them.
+
+    Raises:
+        InputError: they are not the segmenter's.
+    """
+    model_type = segmenter.sam.config.model_type
+    weights = sum(weight.numel() for weight in segmenter.vision_encoder.parameters())
+    expected = (config.refiner_model_type, config.refiner_encoder_weights)
+    if expected not in (("", 0), (model_type, weights)):
+        describe = "type {!r} with a vision encoder of {:,} weights".format
+        raise InputError(
+            f"the head was trained with a SAM of {describe(*expected)}, this one is of"
+            f" {describe(model_type, weights)}; use {config.refiner_name_or_path}, or train a head"
+            " with this SAM"
+        )
+    return replace(config, refiner_model_type=model_type, refiner_encoder_weights=weights)

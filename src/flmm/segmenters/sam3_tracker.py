@@ -1,14 +1,19 @@
 """The tracker of SAM 3 (Carion et al., arXiv 2511.16719), as ``Sam3TrackerModel`` of transformers.
 
 SAM 3 finds all instances of a concept; its tracker is the part that is prompted like SAM 2.
+
+Letters: ``B`` pictures, ``C`` width, ``e`` side of the image embedding, ``S`` side of the input.
 """
 
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
+import torch
+from torch import Tensor
 from transformers import Sam3TrackerConfig, Sam3TrackerModel
 from transformers.modeling_utils import PreTrainedModel
 
 from flmm.lmm.tiny_models import random_model
+from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.segmenters.sam import TINY_MASK_DECODER
 from flmm.segmenters.sam2 import Sam2Segmenter
 
@@ -44,3 +49,21 @@ class Sam3TrackerSegmenter(Sam2Segmenter):
             mask_decoder_config=TINY_MASK_DECODER,
         )
         return cls(random_model(lambda: Sam3TrackerModel(config)))
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor) -> PictureEmbeddings:
+        """Run the vision encoder on (B, 3, S, S), as SAM 2's.
+
+        ``Sam3TrackerModel.get_image_embeddings`` (transformers 5.24) adds what stands for "no
+        memory of earlier frames" to the last map. Where the vision encoder makes a fourth, coarser
+        one, that is not the image embedding; here it is, as in ``Sam3TrackerVideoModel``.
+        """
+        sam = cast(Sam3TrackerModel, self.sam)
+        maps = sam.get_image_features(pixels, return_dict=True).fpn_hidden_states
+        sizes = sam.backbone_feature_sizes
+        *fine, embedding = (
+            flat.permute(1, 2, 0).unflatten(2, tuple(size))
+            for flat, size in zip(maps, sizes, strict=False)
+        )
+        no_memory = sam.no_memory_embedding.reshape(1, -1, 1, 1)
+        return PictureEmbeddings((embedding + no_memory, *fine))

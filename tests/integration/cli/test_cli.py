@@ -165,6 +165,8 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert by_type["llava"]["published"]
     assert not by_type["ovis2"]["published"]
     assert all(family["verified"] for family in content["families"])
+    assert "facebook/sam2.1-hiera-small" in ended.out
+    assert ["sam2", "sam2_video"] in [sam["model_types"] for sam in content["sams"]]
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_batches_have_a_mask_for_every_token(grounder: Grounder, scheme: Trainin
     embeddings = copy.refiner.encode(*batch.pictures)
     copy.lmm.model.language_model.requires_grad_(True)
     states, masks = copy(batch.texts, embeddings, (320, 320), "low")
-    assert masks.shape[1:] == (copy.refiner.low_resolution_side,) * 2
+    assert masks.shape[1:] == (copy.refiner.segmenter.low_resolution_side,) * 2
     mask_loss(masks, torch.ones_like(masks)).backward()  # type: ignore[no-untyped-call]
     gradient = copy.lmm.model.language_model.layers[0].mlp.down_proj.weight.grad
     assert gradient is not None

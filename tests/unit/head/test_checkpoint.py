@@ -148,6 +148,24 @@ def test_config_that_does_not_fit_the_weights_is_refused(saved: Path) -> None:
 
 
 def test_wrong_refiner_is_refused(saved: Path) -> None:
+    with pytest.raises(InputError, match=r"with a SAM of type 'sam' .* this one is") as caught:
+        load_head(saved, tiny_segmenter(width=32))
+    one_line(caught)
+
+
+def test_head_of_before_refiners_were_named_is_checked_by_its_weights(saved: Path) -> None:
+    path = saved / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(
+        json.dumps(
+            {
+                name: value
+                for name, value in config.items()
+                if name not in ("refiner_model_type", "refiner_encoder_weights")
+            }
+        )
+    )
+    assert load_head(saved, tiny_segmenter()).config.refiner_model_type == "sam"
     with pytest.raises(InputError, match="refiner that it was saved with") as caught:
         load_head(saved, tiny_segmenter(width=32))
     one_line(caught)
