@@ -30,27 +30,13 @@ def scramble(module: nn.Module, seed: int = 0) -> None:
 
 
 def tiny_sam(seed: int = 0, width: int = 16) -> SamModel:
+    config = SamSegmenter.build_tiny().sam.config.to_dict()
+    widths = {"output_channels": width, "num_pos_feats": width // 2}
     sam = SamModel(
         SamConfig(
-            vision_config={
-                "hidden_size": 16,
-                "output_channels": width,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "image_size": 64,
-                "patch_size": 8,
-                "window_size": 4,
-                "global_attn_indexes": [0],
-                "num_pos_feats": width // 2,
-                "mlp_dim": 16,
-            },
-            prompt_encoder_config={"hidden_size": width, "image_size": 64, "patch_size": 8},
-            mask_decoder_config={
-                "hidden_size": width,
-                "mlp_dim": 16,
-                "num_attention_heads": 2,
-                "iou_head_hidden_dim": 16,
-            },
+            vision_config={**config["vision_config"], **widths},
+            prompt_encoder_config={**config["prompt_encoder_config"], "hidden_size": width},
+            mask_decoder_config={**config["mask_decoder_config"], "hidden_size": width},
         )
     )
     scramble(sam, seed)

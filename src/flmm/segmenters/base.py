@@ -8,7 +8,7 @@ size.
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Protocol, Self, cast
+from typing import ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -19,32 +19,17 @@ from torch.nn import functional
 from transformers.modeling_utils import PreTrainedModel
 
 from flmm.errors import InputError
-from flmm.segmenters.prompts import PictureEmbeddings, SegmenterMasks, SegmenterPrompts
+from flmm.segmenters.prompts import (
+    PictureEmbeddings,
+    PromptEncoder,
+    SegmenterMasks,
+    SegmenterPrompts,
+)
 from flmm.types import Size
 
 # Larger tensors fit neither the CPU's caches nor the memory that malloc keeps: allocating new
 # memory for each costs more than a larger batch saves.
 _MAX_CPU_IMAGE_TOKENS = 2**13
-
-
-class PromptEncoder(Protocol):
-    """What the prompt encoders of all families in transformers have in common."""
-
-    input_image_size: int
-    image_embedding_size: Size
-    hidden_size: int
-    mask_embed: nn.Module
-    no_mask_embed: nn.Embedding
-    not_a_point_embed: nn.Embedding
-
-    def __call__(
-        self,
-        input_points: Tensor | None,
-        input_labels: Tensor | None,
-        input_boxes: Tensor | None,
-        input_masks: Tensor | None,
-    ) -> tuple[Tensor | None, Tensor]:
-        """Return sparse prompts (P, 1, k, C) and dense prompts (P, C, e, e)."""
 
 
 class Segmenter(nn.Module, ABC):

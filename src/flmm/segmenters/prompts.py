@@ -1,15 +1,17 @@
-"""What a segmenter takes and gives: picture embeddings, prompts and masks.
+"""What a segmenter takes and gives: picture embeddings, prompts and masks; the prompts' encoder.
 
-Letters: ``P`` phrases, ``B`` pictures, ``K`` masks a phrase, ``n`` points a phrase, ``T`` sparse
+Letters: ``P`` phrases, ``B`` pictures, ``K`` masks a phrase, ``n`` points a phrase, ``k T`` sparse
 prompts a phrase, ``C`` the segmenter's width, ``e`` side of its image embedding.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from flmm.types import Size
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,3 +102,23 @@ class SegmenterMasks:
     """(P, K, 4e, 4e) over the segmenter's whole input, padding included; the mask is above 0."""
     scores: Tensor
     """(P, K): the IoU with the true mask that the segmenter predicts; not bounded to 0..1."""
+
+
+class PromptEncoder(Protocol):
+    """What the prompt encoders of all families in transformers have in common."""
+
+    input_image_size: int
+    image_embedding_size: Size
+    hidden_size: int
+    mask_embed: nn.Module
+    no_mask_embed: nn.Embedding
+    not_a_point_embed: nn.Embedding
+
+    def __call__(
+        self,
+        input_points: Tensor | None,
+        input_labels: Tensor | None,
+        input_boxes: Tensor | None,
+        input_masks: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return sparse prompts (P, 1, k, C) and dense prompts (P, C, e, e)."""

@@ -4,6 +4,7 @@ Letters: ``B`` pictures, ``P`` phrases, ``C`` width, ``D`` the vision encoder's 
 the image embedding, ``S`` side of the input.
 """
 
+import threading
 from typing import ClassVar, Self, cast
 
 from torch import Tensor, nn
@@ -82,14 +83,15 @@ def _pass_attended_image_on(decoder: nn.Module) -> None:
     ``SamHQMaskDecoder`` of transformers (5.24) drops it and upsamples the image embedding of before
     the transformer, rows and columns exchanged, unlike SAM and the published SAM-HQ.
     """
-    attended: list[Tensor] = []
+    # Of this thread: others may decode with the same weights.
+    attended = threading.local()
 
     def keep(_module: nn.Module, _inputs: object, outputs: tuple[Tensor, Tensor]) -> None:
-        attended.append(outputs[1])
+        attended.image = outputs[1]
 
     def replace(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        # (P, 1, e · e, C) to the shape of the input.
-        return (attended.pop().transpose(2, 3).reshape(inputs[0].shape),)
+        image: Tensor = attended.__dict__.pop("image")  # (P, 1, e · e, C)
+        return (image.transpose(2, 3).reshape(inputs[0].shape),)
 
     decoder.get_submodule("transformer").register_forward_hook(keep)
     decoder.get_submodule("upscale_conv1").register_forward_pre_hook(replace)

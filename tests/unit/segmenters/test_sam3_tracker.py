@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tiny_head import scramble
+from tiny_video_memory import VIDEO_MEMORY
 from transformers import Sam3VideoConfig, Sam3VideoModel
 
 from flmm.segmenters.auto import load_segmenter
@@ -42,15 +43,7 @@ def build_sam3() -> Sam3VideoModel:
         "prompt_encoder_config": tracker.prompt_encoder_config.to_dict(),
         "mask_decoder_config": tracker.mask_decoder_config.to_dict(),
         "image_size": 56,
-        "memory_attention_hidden_size": 16,
-        "memory_attention_num_layers": 1,
-        "memory_attention_feed_forward_hidden_size": 16,
-        "memory_encoder_hidden_size": 16,
-        "memory_encoder_output_channels": 8,
-        "mask_downsampler_embed_dim": 16,
-        "memory_fuser_num_layers": 1,
-        "memory_fuser_embed_dim": 16,
-        "memory_fuser_intermediate_dim": 16,
+        **VIDEO_MEMORY,
     }
     config = Sam3VideoConfig(detector_config=detector, tracker_config=tracker_of_videos)
     sam3 = Sam3VideoModel(config)

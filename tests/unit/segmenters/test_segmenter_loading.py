@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_head import scramble
+from tiny_video_memory import VIDEO_MEMORY
 from transformers import (
     EdgeTamVideoConfig,
     EdgeTamVideoModel,
@@ -27,17 +28,6 @@ from flmm.segmenters.sam import SamSegmenter
 from flmm.segmenters.sam2 import Sam2Segmenter
 from flmm.segmenters.sam3_tracker import Sam3TrackerSegmenter
 
-MEMORY = {
-    "memory_attention_hidden_size": 16,
-    "memory_attention_num_layers": 1,
-    "memory_attention_feed_forward_hidden_size": 16,
-    "memory_encoder_hidden_size": 16,
-    "memory_encoder_output_channels": 8,
-    "mask_downsampler_embed_dim": 16,
-    "memory_fuser_num_layers": 1,
-    "memory_fuser_embed_dim": 16,
-    "memory_fuser_intermediate_dim": 16,
-}
 VIDEO_MODELS = [
     (Sam2Segmenter, Sam2VideoConfig, Sam2VideoModel),
     (EdgeTamSegmenter, EdgeTamVideoConfig, EdgeTamVideoModel),
@@ -81,7 +71,7 @@ def test_part_for_pictures_of_a_model_for_videos_is_loaded(
         # As published: a fourth map, which the tracker does not use.
         parts["vision_config"]["scale_factors"] = [4.0, 2.0, 1.0, 0.5]
     side = config.prompt_encoder_config.image_size
-    video = model_class(config_class(**parts, **MEMORY, image_size=side))
+    video = model_class(config_class(**parts, **VIDEO_MEMORY, image_size=side))
     scramble(video)
     video.save_pretrained(tmp_path)
     video.train(False)
