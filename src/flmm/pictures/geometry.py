@@ -10,6 +10,7 @@ over the picture's visible part.
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -59,20 +60,26 @@ def place_on_picture(
     return frame
 
 
-def resize_maps_to_picture(maps: Tensor, geometry: ImageGeometry, size: Size) -> Tensor:
+def resize_maps_to_picture(
+    maps: Tensor,
+    geometry: ImageGeometry,
+    size: Size,
+    mode: Literal["bilinear", "bicubic"] = "bilinear",
+) -> Tensor:
     """Resize attention maps to a frame of the whole picture.
 
     Args:
         maps: (P, h, w) on ``geometry``'s grid.
         geometry: where the picture lies on the canvas.
         size: (height, width) of the frame, in any unit.
+        mode: of the interpolation between cell centres; "bicubic" can exceed the maps' values.
 
     Returns:
-        (P, *size), bilinear between cell centres; 0 in parts that the image processor cropped away.
+        (P, *size); 0 in parts that the image processor cropped away.
     """
-    canvas = functional.interpolate(
-        maps[:, None], geometry.canvas, mode="bilinear", align_corners=False
-    )[:, 0]
+    canvas = functional.interpolate(maps[:, None], geometry.canvas, mode=mode, align_corners=False)[
+        :, 0
+    ]
     return place_on_picture(
         crop_to_picture(canvas, geometry), geometry, size, canvas.new_zeros(len(canvas))
     )
@@ -98,6 +105,23 @@ def resample_to_grid(maps: Tensor, source: ImageGeometry, target: ImageGeometry)
         flat, centres[None], padding_mode="border", align_corners=False
     )
     return resampled.reshape(*maps.shape[:-2], *target.grid)
+
+
+def cell_centres_on_picture(geometry: ImageGeometry) -> Tensor:
+    """Return the (2, h, w) float32 x, y of the image tokens' centres, in picture pixels.
+
+    Those of image tokens that show padding lie outside the picture.
+    """
+    rows, columns = (
+        (
+            (torch.arange(geometry.grid[axis]) + 0.5) * geometry.canvas[axis] / geometry.grid[axis]
+            - geometry.offset[axis]
+        )
+        * geometry.picture[axis]
+        / geometry.resized[axis]
+        for axis in (0, 1)
+    )
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
 
 
 def _cell_centres(source: ImageGeometry, target: ImageGeometry, axis: int) -> Tensor:

@@ -1,0 +1,99 @@
+"""The interface of all baselines: maps of phrases, and the masks that a segmenter gives for them.
+
+Letters: ``P`` phrases, ``h w`` image-token grid, ``H W`` picture size.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from flmm.lmm.base import LMMAdapter
+from flmm.pictures.geometry import resize_maps_to_picture
+from flmm.segmenters.base import Segmenter
+from flmm.segmenters.prompts import PictureEmbeddings, SegmenterPrompts
+from flmm.training_free.traced_text import TracedText
+from flmm.types import ImageGeometry
+
+
+class Baseline(ABC):
+    """A published method that makes masks from a frozen LMM without training."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def compute_maps(self, adapter: LMMAdapter, texts: Sequence[TracedText]) -> list[Tensor]:
+        """Return how strongly each image token belongs to each phrase.
+
+        Args:
+            adapter: the LMM that read the texts; some methods run it again.
+            texts: may be of several pictures.
+
+        Returns:
+            (P, h, w) float32 for each text, on the CPU, on the finest view's grid.
+        """
+
+    @abstractmethod
+    def segment_maps(
+        self,
+        maps: Tensor,
+        geometry: ImageGeometry,
+        segmenter: Segmenter,
+        embeddings: PictureEmbeddings,
+    ) -> Tensor:
+        """Return mask logits, with a segmenter that is prompted from maps.
+
+        Args:
+            maps: (P, h, w) of one picture, from ``compute_maps``; P is at least 1.
+            geometry: of the maps.
+            segmenter: as it was published, not trained for the LMM.
+            embeddings: the segmenter's, of that picture alone.
+
+        Returns:
+            (P, H, W) logits on the segmenter's device.
+        """
+
+    @torch.no_grad()
+    def predict_logits(
+        self,
+        adapter: LMMAdapter,
+        texts: Sequence[TracedText],
+        segmenter: Segmenter,
+        embeddings: PictureEmbeddings,
+    ) -> list[Tensor]:
+        """Return the (P, H, W) mask logits of each text's phrases; all texts are of one picture."""
+        return [
+            self.segment_maps(maps, text.geometry, segmenter, embeddings)
+            if len(maps)
+            else maps.new_zeros(0, *text.geometry.picture)
+            for maps, text in zip(self.compute_maps(adapter, texts), texts, strict=True)
+        ]
+
+
+def segment_largest_at_maximum(
+    maps: Tensor, geometry: ImageGeometry, segmenter: Segmenter, embeddings: PictureEmbeddings
+) -> Tensor:
+    """Return (P, H, W) logits of the segmenter's last mask for one point at each map's maximum.
+
+    The maps are enlarged bicubically to the picture first. SAM orders its three masks from part to
+    whole, so the last one is the largest as a rule.
+    """
+    # Parts of the picture that the LMM does not see are filled with 0, which must be the minimum.
+    shifted = maps - maps.amin(dim=(1, 2), keepdim=True)
+    enlarged = resize_maps_to_picture(shifted, geometry, geometry.picture, mode="bicubic")
+    rows, columns = torch.unravel_index(enlarged.flatten(1).argmax(dim=1), geometry.picture)
+    points = torch.stack([columns, rows], dim=-1)[:, None] + 0.5
+    masks = segmenter.decode(
+        embeddings, geometry.picture, positive_points(points, embeddings), multimask=True
+    )
+    return segmenter.upsample_to_picture(masks.logits[:, -1], geometry.picture)
+
+
+def positive_points(points: Tensor, embeddings: PictureEmbeddings) -> SegmenterPrompts:
+    """Return the prompts of (P, n, 2) points inside the masks, on the embeddings' device."""
+    points = points.to(embeddings.tensors[0].device, torch.float32)
+    return SegmenterPrompts(
+        points=points, point_labels=torch.ones(points.shape[:2], device=points.device)
+    )
