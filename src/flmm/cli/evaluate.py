@@ -39,6 +39,15 @@ class ProtocolChoice(StrEnum):
     ONE_BY_ONE = "one-by-one"
 
 
+class MethodChoice(StrEnum):
+    """Published methods without training (``flmm.training_free.baselines.by_name.BASELINES``)."""
+
+    ATTEND_AND_SEGMENT = "attend-and-segment"
+    LOCALIZATION_HEADS = "localization-heads"
+    DECAF = "decaf"
+    TOKEN_ACTIVATION_MAPS = "token-activation-maps"
+
+
 def evaluate(
     benchmark: Annotated[
         str | None,
@@ -56,6 +65,13 @@ def evaluate(
             help="How referring expressions are asked: all of a picture in one text, or each alone."
         ),
     ] = ProtocolChoice.TOGETHER,
+    method: Annotated[
+        MethodChoice | None,
+        typer.Option(
+            show_default=False,
+            help="Measure this published method, in place of flmm's own, with --lmm and a SAM.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -128,7 +144,7 @@ def evaluate(
     if benchmark is None:
         raise InputError("no benchmark is given; name a YAML file or a kind, or --table DIR")
     loaded = _read_benchmark(benchmark, options)
-    result = _run_benchmark(loaded, protocol, out, model, lmm, sam, device, dtype)
+    result = _run_benchmark(loaded, protocol, method, out, model, lmm, sam, device, dtype)
     if result is not None:
         _print_report(*result, as_json)
 
@@ -175,6 +191,7 @@ def _default_dataset_name(kind: str, options: dict[str, object]) -> str:
 def _run_benchmark(
     benchmark: "Benchmark",
     protocol: ProtocolChoice,
+    method: MethodChoice | None,
     out: Path | None,
     model: str | None,
     lmm: str | None,
@@ -195,8 +212,9 @@ def _run_benchmark(
     if state.num_processes > 1 and device is None:
         device = str(state.device)
     grounder = load_grounder(model, lmm, sam, device, dtype)
+    baseline = None if method is None else method.value
     if out is None:
-        name = build_run_name(grounder, benchmark.name, ReferringProtocol(protocol.value))
+        name = build_run_name(grounder, benchmark.name, ReferringProtocol(protocol.value), baseline)
         out = Path("flmm-evaluation") / name
     with _show_progress(benchmark.name, state.is_main_process) as advance:
         run(
@@ -207,6 +225,7 @@ def _run_benchmark(
             state,
             print_message,
             advance,
+            baseline,
         )
     report = None
     if state.is_main_process:

@@ -15,7 +15,6 @@ from flmm.data.exchanges import ReferringProtocol
 from flmm.data.sample import Sample
 from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
-from flmm.grounding.mask_predictor import MaskMethod
 from flmm.head.checkpoint import trained_state_dict
 from flmm.head.model import GroundingHead
 from flmm.head.model_names import is_folder_name
@@ -63,15 +62,21 @@ class RunRecord:
     lmm_fingerprint: str
     dtype: str
     """Of the LMM's weights."""
-    method: MaskMethod = "head"
+    method: str = "head"
+    """"head", "training-free", or a published method's name."""
     sam: str = ""
     """Of masks without a head: its name or "none"; empty with a head."""
 
 
 def build_run_record(
-    grounder: Grounder, benchmark: Benchmark, protocol: ReferringProtocol
+    grounder: Grounder,
+    benchmark: Benchmark,
+    protocol: ReferringProtocol,
+    baseline: str | None = None,
 ) -> RunRecord:
     """Return the record of a run of this grounder on this benchmark.
+
+    ``baseline``: a published method's name, in place of the grounder's own.
 
     Raises:
         InputError: the benchmark has no sample.
@@ -85,28 +90,33 @@ def build_run_record(
         samples_fingerprint=_samples_fingerprint(benchmark.samples),
         scoring=benchmark.scoring.value,
         protocol=protocol.value,
-        model=grounder.model,
-        head_fingerprint=mask_model_fingerprint(grounder),
+        model=baseline or grounder.model,
+        head_fingerprint=mask_model_fingerprint(grounder, baseline),
         lmm=grounder.lmm,
         lmm_fingerprint=fingerprint_weights(grounder.adapter.model),
         dtype=str(grounder.adapter.dtype).removeprefix("torch."),
-        method=grounder.pipeline.mask_predictor.method,
+        method=baseline or grounder.pipeline.mask_predictor.method,
         sam=_segmenter_name(grounder),
     )
 
 
-def mask_model_fingerprint(grounder: Grounder) -> str:
-    """Return a hash of what makes masks beside the LMM, 16 hexadecimal digits."""
+def mask_model_fingerprint(grounder: Grounder, baseline: str | None = None) -> str:
+    """Return a hash of what makes masks beside the LMM, 16 hexadecimal digits.
+
+    ``baseline``: a published method's name, in place of the grounder's own.
+    """
     if grounder.head is not None:
         return head_fingerprint(grounder.head)
     weights = "none" if grounder.segmenter is None else fingerprint_weights(grounder.segmenter)
-    key = f"{grounder.pipeline.mask_predictor.method} {weights}"
+    key = f"{baseline or grounder.pipeline.mask_predictor.method} {weights}"
     return blake2b(key.encode(), digest_size=8).hexdigest()
 
 
-def build_run_name(grounder: Grounder, dataset: str, protocol: ReferringProtocol) -> str:
-    """Return a folder's name for the results of a grounder on a data set."""
-    name = f"{dataset}-{protocol}-{mask_model_fingerprint(grounder)[:8]}"
+def build_run_name(
+    grounder: Grounder, dataset: str, protocol: ReferringProtocol, baseline: str | None = None
+) -> str:
+    """Return a folder's name for the results of a grounder, or a baseline, on a data set."""
+    name = f"{dataset}-{protocol}-{mask_model_fingerprint(grounder, baseline)[:8]}"
     if grounder.head is None:
         # A head is of one LMM, a segmenter goes with all.
         name += f"-{fingerprint_weights(grounder.adapter.model)[:8]}"

@@ -15,6 +15,11 @@ from flmm.data.sample import Sample
 from flmm.data.sample_loader import SampleLoader
 from flmm.distributed import run_on_all_processes, run_on_main_process
 from flmm.errors import InputError
+from flmm.evaluate.baseline_evaluator import (
+    BaselineEvaluator,
+    create_baseline,
+    require_segmenter,
+)
 from flmm.evaluate.benchmark import Benchmark, Scoring, build_run_record, prepare_run_folder
 from flmm.evaluate.generation import GenerationEvaluator
 from flmm.evaluate.head_evaluator import HeadEvaluator
@@ -36,6 +41,7 @@ def evaluate(
     state: PartialState,
     on_message: Callable[[str], None],
     advance: Callable[[int, int], None] = lambda _done, _total: None,
+    baseline: str | None = None,
 ) -> None:
     """Measure a benchmark; ``score_tables.build_report(out)`` then makes the tables.
 
@@ -50,14 +56,19 @@ def evaluate(
         state: accelerate's processes; ``PartialState()`` for a single one.
         on_message: called with one line for each skipped sample or text, and each damaged part.
         advance: called with how many of this process's samples are done, and how many it has.
+        baseline: a published method's name (``BASELINES``), measured in place of the grounder's
+            own.
 
     Raises:
-        InputError: the benchmark is empty, ``out`` holds another run, or the disk is full.
+        InputError: the benchmark is empty, ``out`` holds another run, the disk is full, or the
+            baseline cannot be measured with this grounder or on this benchmark.
     """
+    if baseline is not None:
+        check_baseline(grounder, benchmark, baseline)
     run_on_all_processes(
-        lambda: prepare_run_folder(out, build_run_record(grounder, benchmark, protocol))
+        lambda: prepare_run_folder(out, build_run_record(grounder, benchmark, protocol, baseline))
     )
-    evaluator = create_evaluator(grounder, benchmark, protocol)
+    evaluator = create_evaluator(grounder, benchmark, protocol, baseline)
     num_samples = len(benchmark.samples)
     num_parts = -(-num_samples // _SAMPLES_PER_PART)
     own_parts = {
@@ -85,10 +96,33 @@ class Evaluator(Protocol):
         """Return the rows of each sample, or its error."""
 
 
+def check_baseline(grounder: Grounder, benchmark: Benchmark, baseline: str) -> None:
+    """Check that a published method can be measured.
+
+    Raises:
+        InputError: the grounder has a head or no SAM, or the benchmark's texts are generated.
+    """
+    require_segmenter(grounder, baseline)
+    if benchmark.scoring is Scoring.CONVERSATION:
+        raise InputError(
+            f"method {baseline!r} is measured on texts that are given, and in"
+            f" {benchmark.name!r} the LMM speaks; leave out --method, or choose another benchmark"
+        )
+
+
 def create_evaluator(
-    grounder: Grounder, benchmark: Benchmark, protocol: ReferringProtocol
+    grounder: Grounder,
+    benchmark: Benchmark,
+    protocol: ReferringProtocol,
+    baseline: str | None = None,
 ) -> Evaluator:
-    """Return what measures the samples of a benchmark: texts given or generated, a head or none."""
+    """Return what measures the samples of a benchmark: texts given or generated, a head or none.
+
+    ``baseline``: a published method's name, in place of the grounder's own.
+    """
+    if baseline is not None:
+        method = create_baseline(baseline, grounder.adapter, benchmark.samples, protocol)
+        return BaselineEvaluator(grounder, method, benchmark.name, protocol)
     if benchmark.scoring is Scoring.CONVERSATION:
         return GenerationEvaluator(grounder, benchmark.name)
     adapter, head = grounder.adapter, grounder.head

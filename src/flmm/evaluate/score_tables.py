@@ -28,7 +28,6 @@ from flmm.evaluate.metrics import (
 )
 from flmm.evaluate.results import read_rows
 from flmm.evaluate.rows import GeneratedPhraseRow, PhraseRow, SampleRow, SelectorRow
-from flmm.grounding.mask_predictor import MaskMethod
 
 PROTOCOL_LABELS = {
     ReferringProtocol.TOGETHER.value: (
@@ -188,7 +187,7 @@ _ScoreFunction = Callable[[Sequence[PhraseRow], Overlap], dict[str, float]]
 
 
 def _table(
-    title: str, parts: dict[str, Sequence[PhraseRow]], score: _ScoreFunction, method: MaskMethod
+    title: str, parts: dict[str, Sequence[PhraseRow]], score: _ScoreFunction, method: str
 ) -> ScoreTable:
     """Return two lines for each part with rows: of the decoder's masks and of the refined ones.
 
@@ -270,7 +269,7 @@ def _selector_table(captions: Sequence[SelectorRow]) -> ScoreTable:
 
 
 def _conversation_table(
-    phrases: Sequence[PhraseRow], generated: Sequence[GeneratedPhraseRow], method: MaskMethod
+    phrases: Sequence[PhraseRow], generated: Sequence[GeneratedPhraseRow], method: str
 ) -> ScoreTable:
     true_phrases: dict[tuple[int, str], list[TruePhrase]] = {}
     predicted_phrases: dict[tuple[int, str], list[PredictedPhrase]] = {}

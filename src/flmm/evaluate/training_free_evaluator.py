@@ -1,12 +1,10 @@
 """Evaluation of masks without a head on given texts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from PIL import Image
 
-from flmm.attention.trace import TracedPhrase
 from flmm.attention.tracing import trace_texts
 from flmm.data.exchanges import Exchange, ReferringProtocol
 from flmm.data.features import PictureExchanges, find_spans
@@ -16,17 +14,10 @@ from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.head.prompt_templates import PromptTemplates
 from flmm.lmm.base import LMMAdapter
 from flmm.stopwatch import Stopwatch
+from flmm.training_free.traced_text import TracedText
 
 
-@dataclass(frozen=True, eq=False)
-class TracedExchanges:
-    """A picture and the traced phrases of each of its exchanges."""
-
-    picture: Image.Image
-    traced_phrases: tuple[tuple[TracedPhrase, ...], ...]
-
-
-class TrainingFreeEvaluator(TeacherForcedEvaluator[TracedExchanges]):
+class TrainingFreeEvaluator(TeacherForcedEvaluator[tuple[TracedText, ...]]):
     """Evaluates masks without a head, each exchange as ``Grounder.ground`` grounds its text.
 
     Args:
@@ -47,31 +38,33 @@ class TrainingFreeEvaluator(TeacherForcedEvaluator[TracedExchanges]):
         self.mask_predictor = mask_predictor
 
     @torch.no_grad()
-    def extract(self, pictures: Sequence[PictureExchanges]) -> list[TracedExchanges]:
-        return [
-            TracedExchanges(
-                picture.picture.convert("RGB"),
-                tuple(
-                    self._trace_exchange(picture.picture, exchange)
-                    for exchange in picture.exchanges
-                ),
+    def extract(self, pictures: Sequence[PictureExchanges]) -> list[tuple[TracedText, ...]]:
+        texts = []
+        for of_picture in pictures:
+            picture = of_picture.picture.convert("RGB")
+            exchanges = of_picture.exchanges
+            texts.append(
+                tuple(trace_exchange(self.adapter, picture, exchange) for exchange in exchanges)
             )
-            for picture in pictures
-        ]
+        return texts
 
-    def _trace_exchange(self, picture: Image.Image, exchange: Exchange) -> tuple[TracedPhrase, ...]:
-        # Alone, since rounding depends on the batch: so masks are exactly those of Grounder.ground.
-        prompt = self.adapter.build_prompt(picture, exchange.question, exchange.answer)
-        (trace,) = trace_texts(
-            self.adapter, [prompt], "question" if exchange.answer is None else "answer"
-        )
-        return tuple((span, trace) for span in find_spans(exchange, prompt))
-
-    def predict(self, extracted: TracedExchanges) -> list[Prediction]:
+    def predict(self, extracted: tuple[TracedText, ...]) -> list[Prediction]:
         return [
             Prediction(torch.from_numpy(phrase.mask), None, phrase.score)
-            for traced_phrases in extracted.traced_phrases
+            for text in extracted
             for phrase in self.mask_predictor.predict(
-                extracted.picture, traced_phrases, True, Stopwatch()
+                text.picture, [(span, text.trace) for span in text.spans], True, Stopwatch()
             )
         ]
+
+
+def trace_exchange(adapter: LMMAdapter, picture: Image.Image, exchange: Exchange) -> TracedText:
+    """Return the traced text of an exchange about an RGB picture.
+
+    Raises:
+        InputError: a phrase has no token of its own, or the text is too long for the LMM.
+    """
+    # Alone, since rounding depends on the batch: so masks are exactly those of Grounder.ground.
+    prompt = adapter.build_prompt(picture, exchange.question, exchange.answer)
+    (trace,) = trace_texts(adapter, [prompt], "question" if exchange.answer is None else "answer")
+    return TracedText(picture, prompt, trace, tuple(find_spans(exchange, prompt)))

@@ -13,9 +13,8 @@ from flmm.report.data import TEXT_KINDS
 from flmm.report.ground.measurement import (
     TRAINED_METHODS,
     GroundResults,
-    MaskFunction,
-    build_mask_function,
-    find_methods,
+    MaskMethods,
+    build_mask_methods,
 )
 from flmm.report.style import PART_COLOURS, draw_grid, heatmap_colours, open_figure
 from flmm.report.thresholds import normalise_by_max
@@ -76,7 +75,7 @@ def _draw_panel(axes: "Axes", results: GroundResults, kind: str) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def draw_examples(mask_function: MaskFunction, context: ReportContext, file: Path) -> None:
+def draw_examples(methods: MaskMethods, context: ReportContext, file: Path) -> None:
     """Draw one row for each phrase: the picture, the mean map, every method's mask."""
     samples = context.data.measured
     rows: list[tuple[ExtractedPicture, int]] = []
@@ -87,11 +86,12 @@ def draw_examples(mask_function: MaskFunction, context: ReportContext, file: Pat
         if row_index == _NUM_EXAMPLES:
             break
         rows.append((extracted, _choose_phrase(extracted, row_index)))
-    titles = ("picture", "attention (mean)", *find_methods(context)[1:])
+    titles = ("picture", "attention (mean)", *methods.names[1:])
     with open_figure(file, 0.98 * len(rows) + 0.25, photographs=True) as figure:
         grid = figure.subplots(len(rows), len(titles), squeeze=False)
         for axes_row, (extracted, phrase) in zip(grid, rows, strict=True):
-            _draw_example(axes_row, extracted, phrase, mask_function(extracted)[phrase].numpy())
+            masks = methods.predict_masks(extracted)[phrase]
+            _draw_example(axes_row, extracted, phrase, masks.numpy())
         for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title, fontsize=7.5, loc="center", pad=4)
 
@@ -163,8 +163,7 @@ def draw_figures(results: GroundResults, context: ReportContext, out: Path) -> d
         "ground.png": "cIoU of masks from the frozen LMM's attention; bars: 95 % intervals over"
         " pictures. Filled: trained on that attention; hollow: no training."
     }
-    mask_function, _ = build_mask_function(context)
-    draw_examples(mask_function, context, out / "ground-examples.png")
+    draw_examples(build_mask_methods(context), context, out / "ground-examples.png")
     captions["ground-examples.png"] = (
         "The first measured pictures' phrases: what each method makes of the same attention."
         " Green: right; orange: too much; blue: missing."

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flmm.errors import InputError
+from flmm.evaluate.baseline_evaluator import BaselineEvaluator, create_baseline
 from flmm.evaluate.training_free_evaluator import TrainingFreeEvaluator
 from flmm.masks.kmeans import compute_kmeans_mask
 from flmm.pictures.geometry import resize_maps_to_picture
@@ -16,13 +18,13 @@ from flmm.report.extraction import PROTOCOL, ExtractedPicture, predict_head_mask
 from flmm.report.markdown import markdown_table
 from flmm.report.overlaps import PARTS, OverlapTable, Score, compute_overlaps, measure_overlaps
 from flmm.report.thresholds import candidate_maps, find_best_head
+from flmm.training_free.baselines.by_name import BASELINES
 from flmm.training_free.masks import TRAINING_FREE
 
 TRAINED_METHODS = ("mask decoder", "refined")
 """A head's."""
-METHODS = (
-    "whole picture", "mean map", "best single head", "K-means", TRAINING_FREE, *TRAINED_METHODS,
-)  # fmt: skip
+_MAP_METHODS = ("whole picture", "mean map", "best single head", "K-means")
+METHODS = (*_MAP_METHODS, *BASELINES, TRAINING_FREE, *TRAINED_METHODS)
 
 
 @dataclass(frozen=True)
@@ -53,24 +55,33 @@ class GroundResults:
 
 
 MaskFunction = Callable[[ExtractedPicture], Tensor]
-"""From a picture to its phrases' masks, (P, methods, H, W) bool, of ``find_methods``."""
+"""From a picture to its phrases' masks, (P, methods, H, W) bool."""
 
 
-def find_methods(context: ReportContext) -> tuple[str, ...]:
-    """Return the methods that are measured: either a head's or the one that needs no training."""
-    left_out = TRAINED_METHODS if context.grounder.head is None else (TRAINING_FREE,)
-    return tuple(method for method in METHODS if method not in left_out)
+@dataclass(frozen=True)
+class MaskMethods:
+    """The methods that can be measured with a grounder."""
+
+    names: tuple[str, ...]
+    """In the order of ``METHODS``."""
+    predict_masks: MaskFunction
+    best_head: dict[str, tuple[int, int]]
+    """As in ``GroundResults``."""
 
 
-def build_mask_function(context: ReportContext) -> tuple[MaskFunction, dict[str, tuple[int, int]]]:
-    """Return a function that predicts every method's masks, and the best heads by kind of text."""
+def build_mask_methods(context: ReportContext) -> MaskMethods:
+    """Return a head's methods or those that need no training, calibrated.
+
+    Published ones prompt a SAM; they are left out without one, or where they do not suit the LMM.
+    """
     num_heads = context.grounder.adapter.heads
     thresholds = calibrate_thresholds(context, "attention", attention_map_function(context))
     best = {kind: find_best_head(of_kind, num_heads) for kind, of_kind in thresholds.items()}
+    evaluators = _build_evaluators(context)
 
     def predict_masks(extracted: ExtractedPicture) -> Tensor:
         geometry = extracted.features.geometry
-        own_masks = _predict_own_masks(context, extracted)
+        own_masks = _predict_own_masks(context, list(evaluators.values()), extracted)
         masks = []
         for phrase, kind in enumerate(extracted.kinds):
             attention = extracted.attention[phrase]
@@ -92,30 +103,54 @@ def build_mask_function(context: ReportContext) -> tuple[MaskFunction, dict[str,
             )
         return torch.stack(masks)
 
-    return predict_masks, {kind: (found.layer, found.head) for kind, found in best.items()}
+    return MaskMethods(
+        (*_MAP_METHODS, *(evaluators or TRAINED_METHODS)),
+        predict_masks,
+        {kind: (found.layer, found.head) for kind, found in best.items()},
+    )
+
+
+def _build_evaluators(context: ReportContext) -> dict[str, TrainingFreeEvaluator]:
+    """Return what measures the published methods and the grounder's own; none with a head."""
+    grounder, data = context.grounder, context.data
+    evaluators: dict[str, TrainingFreeEvaluator] = {}
+    if grounder.head is not None:
+        return evaluators
+    for name in BASELINES if grounder.segmenter is not None else ():
+        try:
+            baseline = create_baseline(name, grounder.adapter, data.calibration, PROTOCOL)
+        except InputError as error:
+            context.on_message(f"{name}: left out ({error})")
+            continue
+        evaluators[name] = BaselineEvaluator(grounder, baseline, data.name, PROTOCOL)
+    evaluators[TRAINING_FREE] = TrainingFreeEvaluator(
+        grounder.adapter, grounder.pipeline.mask_predictor, data.name, PROTOCOL
+    )
+    return evaluators
 
 
 def _predict_own_masks(
-    context: ReportContext, extracted: ExtractedPicture
+    context: ReportContext,
+    evaluators: Sequence[TrainingFreeEvaluator],
+    extracted: ExtractedPicture,
 ) -> Sequence[Sequence[Tensor]]:
-    """Return the masks of each of the grounder's own methods, (H, W) bool for each phrase."""
-    grounder = context.grounder
-    if grounder.head is not None:
-        return [list(masks) for masks in predict_head_masks(grounder.head, extracted.features)]
-    evaluator = TrainingFreeEvaluator(
-        grounder.adapter, grounder.pipeline.mask_predictor, context.data.name, PROTOCOL
-    )
-    (traced,) = evaluator.extract([extracted.picture_exchanges])
-    return [[prediction.refined_mask for prediction in evaluator.predict(traced)]]
+    """Return the masks of each method that is no map alone, (H, W) bool for each phrase."""
+    head = context.grounder.head
+    if head is not None:
+        return [list(masks) for masks in predict_head_masks(head, extracted.features)]
+    traced = evaluators[-1].extract([extracted.picture_exchanges])[0]
+    return [
+        [prediction.refined_mask for prediction in evaluator.predict(traced)]
+        for evaluator in evaluators
+    ]
 
 
 def measure(context: ReportContext) -> GroundResults:
     """Score every method's masks, at the pictures' own size."""
-    predict_masks, best = build_mask_function(context)
-    methods = find_methods(context)
+    methods = build_mask_methods(context)
 
     def measure_picture(extracted: ExtractedPicture) -> OverlapTable:
-        return compute_overlaps(extracted, predict_masks(extracted))
+        return compute_overlaps(extracted, methods.predict_masks(extracted))
 
     samples = context.data.measured
     overlaps = measure_overlaps(context, "ground 1", samples, measure_picture)
@@ -124,11 +159,14 @@ def measure(context: ReportContext) -> GroundResults:
         for part in PARTS:
             phrases = overlaps.select_rows(kind, part)
             if phrases.any():
+                scores = overlaps.compute_scores(phrases)
                 rows.extend(
                     MethodScore(kind, part, method, score)
-                    for method, score in zip(methods, overlaps.compute_scores(phrases), strict=True)
+                    for method, score in zip(methods.names, scores, strict=True)
                 )
-    return GroundResults(overlaps.num_pictures, len(context.data.calibration), best, tuple(rows))
+    return GroundResults(
+        overlaps.num_pictures, len(context.data.calibration), methods.best_head, tuple(rows)
+    )
 
 
 def render_tables(results: GroundResults) -> str:
@@ -138,6 +176,12 @@ def render_tables(results: GroundResults) -> str:
         " single head (both cut at a threshold; head and thresholds are chosen"
         f" on {results.calibration} other pictures), and K-means with two clusters."
     )
+    if set(results.methods) & set(BASELINES):
+        introduction += (
+            " Published methods, as implemented here from their papers, with the same SAM:"
+            " attend-and-segment (arXiv 2410.08209), localization heads (2503.06287; chosen on the"
+            " other pictures), DecAF (2510.19592), token activation maps (2506.23270)."
+        )
     if TRAINING_FREE in results.methods:
         introduction += " Training-free: how flmm makes masks without a head, from the map and SAM."
     if set(results.methods) & set(TRAINED_METHODS):
