@@ -1,6 +1,6 @@
 """Attend-and-segment (Cao, Gui and Wang, ICCV 2025, arXiv 2410.08209, section 3.2).
 
-Letters: ``P`` phrases, ``T`` tokens of the text, ``h w`` image-token grid, ``H W`` picture size.
+Letters: ``P`` phrases, ``T`` tokens of the text, ``h w`` image-token grid.
 """
 
 from collections.abc import Sequence
@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 
 from flmm.lmm.base import LMMAdapter
-from flmm.segmenters.base import Segmenter
-from flmm.segmenters.prompts import PictureEmbeddings
-from flmm.training_free.baselines.base import Baseline, segment_largest_at_maximum
+from flmm.training_free.baselines.base import MaximumPointBaseline, average_over_phrases
 from flmm.training_free.traced_text import TracedText
-from flmm.types import ImageGeometry
 
 
-class AttendAndSegment(Baseline):
+class AttendAndSegment(MaximumPointBaseline):
     """The mean of all layers' and heads' maps, minus what all tokens attend to; one point for SAM.
 
     A phrase that is the whole text has no other tokens to be compared with, and the difference
@@ -33,16 +30,6 @@ class AttendAndSegment(Baseline):
         """See ``Baseline.compute_maps``; the LMM does not run again."""
         return [_compute_text_maps(text) for text in texts]
 
-    def segment_maps(
-        self,
-        maps: Tensor,
-        geometry: ImageGeometry,
-        segmenter: Segmenter,
-        embeddings: PictureEmbeddings,
-    ) -> Tensor:
-        """See ``Baseline.segment_maps``: the largest mask at the map's maximum."""
-        return segment_largest_at_maximum(maps, geometry, segmenter, embeddings)
-
 
 def _compute_text_maps(text: TracedText) -> Tensor:
     attention = text.trace.picture_attention
@@ -50,9 +37,6 @@ def _compute_text_maps(text: TracedText) -> Tensor:
     # Token by token: all layers' and heads' maps of a long text need gigabytes.
     token_maps = [attention.token_maps([token]).mean(dim=(0, 1, 2)) for token in range(count)]
     maps = torch.stack(token_maps).cpu()
-    common = maps.mean(dim=0)
-    phrase_maps = [
-        maps[list(span.tokens)].mean(dim=0) - (common if len(span.tokens) < count else 0)
-        for span in text.spans
-    ]
-    return torch.stack(phrase_maps) if phrase_maps else maps[:0]
+    covers_text = torch.tensor([len(span.tokens) == count for span in text.spans], dtype=torch.bool)
+    common = torch.where(covers_text[:, None, None], 0, maps.mean(dim=0))
+    return average_over_phrases(maps, text.spans) - common

@@ -1,6 +1,6 @@
 """The interface of all baselines: maps of phrases, and the masks that a segmenter gives for them.
 
-Letters: ``P`` phrases, ``h w`` image-token grid, ``H W`` picture size.
+Letters: ``P`` phrases, ``T`` tokens of the text, ``h w`` image-token grid, ``H W`` picture size.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from flmm.pictures.geometry import resize_maps_to_picture
 from flmm.segmenters.base import Segmenter
 from flmm.segmenters.prompts import PictureEmbeddings, SegmenterPrompts
 from flmm.training_free.traced_text import TracedText
-from flmm.types import ImageGeometry
+from flmm.types import ImageGeometry, PhraseSpan
 
 
 class Baseline(ABC):
@@ -72,23 +72,43 @@ class Baseline(ABC):
         ]
 
 
-def segment_largest_at_maximum(
-    maps: Tensor, geometry: ImageGeometry, segmenter: Segmenter, embeddings: PictureEmbeddings
-) -> Tensor:
-    """Return (P, H, W) logits of the segmenter's last mask for one point at each map's maximum.
+class MaximumPointBaseline(Baseline):
+    """A method that prompts SAM with one point, at the map's maximum."""
 
-    The maps are enlarged bicubically to the picture first. SAM orders its three masks from part to
-    whole, so the last one is the largest as a rule.
-    """
-    # Parts of the picture that the LMM does not see are filled with 0, which must be the minimum.
-    shifted = maps - maps.amin(dim=(1, 2), keepdim=True)
-    enlarged = resize_maps_to_picture(shifted, geometry, geometry.picture, mode="bicubic")
-    rows, columns = torch.unravel_index(enlarged.flatten(1).argmax(dim=1), geometry.picture)
-    points = torch.stack([columns, rows], dim=-1)[:, None] + 0.5
-    masks = segmenter.decode(
-        embeddings, geometry.picture, positive_points(points, embeddings), multimask=True
-    )
-    return segmenter.upsample_to_picture(masks.logits[:, -1], geometry.picture)
+    def segment_maps(
+        self,
+        maps: Tensor,
+        geometry: ImageGeometry,
+        segmenter: Segmenter,
+        embeddings: PictureEmbeddings,
+    ) -> Tensor:
+        """See ``Baseline.segment_maps``: the last of SAM's three masks.
+
+        The maps are enlarged bicubically to the picture first. SAM orders its masks from part to
+        whole, so the last one is the largest as a rule.
+        """
+        # Parts of the picture that the LMM does not see are filled with 0, so that is the minimum.
+        shifted = maps - maps.amin(dim=(1, 2), keepdim=True)
+        enlarged = resize_maps_to_picture(shifted, geometry, geometry.picture, mode="bicubic")
+        rows, columns = torch.unravel_index(enlarged.flatten(1).argmax(dim=1), geometry.picture)
+        points = torch.stack([columns, rows], dim=-1)[:, None] + 0.5
+        masks = segmenter.decode(
+            embeddings, geometry.picture, positive_points(points, embeddings), multimask=True
+        )
+        return segmenter.upsample_to_picture(masks.logits[:, -1], geometry.picture)
+
+
+def average_over_phrases(token_maps: Tensor, spans: Sequence[PhraseSpan]) -> Tensor:
+    """Return (P, h, w): the mean of each phrase's tokens, from (T, h, w) of all the text's."""
+    maps = [token_maps[list(span.tokens)].mean(dim=0) for span in spans]
+    return torch.stack(maps) if maps else token_maps[:0]
+
+
+def blur_maps(maps: Tensor) -> Tensor:
+    """Return (P, h, w) maps on the CPU, blurred by a Gaussian with a deviation of one cell."""
+    from scipy.ndimage import gaussian_filter
+
+    return torch.from_numpy(gaussian_filter(maps.numpy(), (0, 1, 1), mode="nearest"))
 
 
 def positive_points(points: Tensor, embeddings: PictureEmbeddings) -> SegmenterPrompts:

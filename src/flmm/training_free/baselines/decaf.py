@@ -22,13 +22,16 @@ from flmm.pictures.geometry import (
 )
 from flmm.segmenters.base import Segmenter
 from flmm.segmenters.prompts import PictureEmbeddings
-from flmm.training_free.baselines.base import Baseline, positive_points
+from flmm.training_free.baselines.base import (
+    Baseline,
+    average_over_phrases,
+    blur_maps,
+    positive_points,
+)
 from flmm.training_free.traced_text import TracedText
 from flmm.types import ImageGeometry
 
 _BACKGROUND_PROMPT = ("Where is the background?", "The background")
-_SIGMA = 1.0
-"""Of the Gaussian blur, in cells of the grid."""
 _POINT_THRESHOLD = 0.8
 """Cells from this value on, in 0..1, are points."""
 _QUALITY_THRESHOLD = 0.7
@@ -53,8 +56,6 @@ class DecAF(Baseline):
         Raises:
             InputError: the LMM's attention cannot be recorded.
         """
-        from scipy.ndimage import gaussian_filter
-
         backgrounds: dict[int, Tensor] = {}
         blurred = []
         for text in texts:
@@ -63,15 +64,10 @@ class DecAF(Baseline):
                 prompt = adapter.build_prompt(text.picture, *_BACKGROUND_PROMPT)
                 assert prompt.answer_offsets is not None
                 end = prompt.answer_start + len(prompt.answer_offsets)
-                rows = _roll_out_text(adapter, prompt, prompt.answer_start, end)
-                backgrounds[picture] = rows.mean(dim=0)
-            rows = _roll_out_text(adapter, text.prompt, text.start, text.end)
-            maps = [rows[list(span.tokens)].mean(dim=0) for span in text.spans]
-            phrases = torch.stack(maps) if maps else rows[:0]
-            contrast = (phrases - backgrounds[picture]).clamp_min(0)
-            grid = contrast.reshape(-1, *text.geometry.grid).numpy()
-            sigma = (0, _SIGMA, _SIGMA)
-            blurred.append(torch.from_numpy(gaussian_filter(grid, sigma, mode="nearest")))
+                backgrounds[picture] = _roll_out_text(adapter, prompt, prompt.answer_start, end)
+            token_maps = _roll_out_text(adapter, text.prompt, text.start, text.end)
+            phrase_maps = average_over_phrases(token_maps, text.spans)
+            blurred.append(blur_maps((phrase_maps - backgrounds[picture].mean(0)).clamp_min(0)))
         return blurred
 
     def segment_maps(
@@ -87,14 +83,15 @@ class DecAF(Baseline):
 
 
 def _roll_out_text(adapter: LMMAdapter, prompt: Prompt, start: int, end: int) -> Tensor:
-    """Return the (end - start, C) rollout of the tokens at ``start`` to ``end``, on the CPU."""
+    """Return the (end - start, h, w) rollout of the tokens from ``start`` to ``end``."""
     positions = torch.arange(prompt.length, device=adapter.device)[None]
     with record(AttentionRecorder(adapter, positions, positions), adapter) as recorder:
         adapter.model.base_model(**adapter.collate([prompt]).model_inputs, use_cache=False)
     (block,) = recorder.rows(0, prompt.length).blocks
     (views,) = prompt.picture_views
     columns = views[-1].token_positions.flatten().to(adapter.device)
-    return roll_out(block, slice(start, end), columns).cpu()
+    rollout = roll_out(block, slice(start, end), columns).cpu()
+    return rollout.reshape(-1, *views[-1].geometry.grid)
 
 
 def roll_out(block: RowBlock, rows: slice, columns: Tensor) -> Tensor:

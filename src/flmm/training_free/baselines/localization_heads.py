@@ -16,7 +16,7 @@ from flmm.lmm.base import LMMAdapter
 from flmm.pictures.geometry import cell_centres_on_picture, crop_to_picture
 from flmm.segmenters.base import Segmenter
 from flmm.segmenters.prompts import PictureEmbeddings, SegmenterPrompts
-from flmm.training_free.baselines.base import Baseline
+from flmm.training_free.baselines.base import Baseline, blur_maps
 from flmm.training_free.traced_text import TracedText
 from flmm.types import ImageGeometry, Size
 
@@ -26,8 +26,6 @@ _HEADS_PER_SAMPLE = 10
 """Of the lowest spatial entropy; those most often among them are chosen."""
 _FIRST_LAYER = 2
 """Earlier layers are left out."""
-_SIGMA = 1.0
-"""Of the Gaussian blur, in cells of the grid."""
 _WITH_CORNERS = np.ones((3, 3), dtype=np.int64)
 """Cells that share a corner are connected."""
 
@@ -82,8 +80,6 @@ class LocalizationHeads(Baseline):
         Raises:
             InputError: heads are chosen from these texts, and ``fit`` finds none.
         """
-        from scipy.ndimage import gaussian_filter
-
         if not any(text.spans for text in texts):
             return [torch.zeros(0, *text.geometry.grid) for text in texts]
         choice = self._choice or self.fit(adapter, texts)
@@ -91,11 +87,8 @@ class LocalizationHeads(Baseline):
         blurred = []
         for text in texts:
             maps = [text.phrase_maps(span)[indices].sum(dim=0).cpu() for span in text.spans]
-            stacked = torch.stack(maps) if maps else torch.zeros(0, *text.geometry.grid)
-            sigma = (0, _SIGMA, _SIGMA)
-            blurred.append(
-                torch.from_numpy(gaussian_filter(stacked.numpy(), sigma, mode="nearest"))
-            )
+            grid = text.geometry.grid
+            blurred.append(blur_maps(torch.stack(maps)) if maps else torch.zeros(0, *grid))
         return blurred
 
     def segment_maps(

@@ -13,14 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flmm.lmm.base import LMMAdapter
-from flmm.segmenters.base import Segmenter
-from flmm.segmenters.prompts import PictureEmbeddings
-from flmm.training_free.baselines.base import Baseline, segment_largest_at_maximum
+from flmm.training_free.baselines.base import MaximumPointBaseline, average_over_phrases
 from flmm.training_free.traced_text import TracedText
-from flmm.types import ImageGeometry
 
 
-class TokenActivationMaps(Baseline):
+class TokenActivationMaps(MaximumPointBaseline):
     """Each token's logit at the image tokens, minus the part that earlier tokens explain.
 
     The paper draws maps and makes no masks; the largest mask at the maximum is taken here, as in
@@ -33,16 +30,6 @@ class TokenActivationMaps(Baseline):
     def compute_maps(self, adapter: LMMAdapter, texts: Sequence[TracedText]) -> list[Tensor]:
         """See ``Baseline.compute_maps``; one forward pass a text."""
         return [_compute_text_maps(adapter, text) for text in texts]
-
-    def segment_maps(
-        self,
-        maps: Tensor,
-        geometry: ImageGeometry,
-        segmenter: Segmenter,
-        embeddings: PictureEmbeddings,
-    ) -> Tensor:
-        """See ``Baseline.segment_maps``: the largest mask at the map's maximum."""
-        return segment_largest_at_maximum(maps, geometry, segmenter, embeddings)
 
 
 def _compute_text_maps(adapter: LMMAdapter, text: TracedText) -> Tensor:
@@ -62,9 +49,7 @@ def _compute_text_maps(adapter: LMMAdapter, text: TracedText) -> Tensor:
     token_maps = remove_explained_part(activations, relevance, token_ids)[
         -(text.end - text.start) :
     ]
-    grid = token_maps.reshape(-1, *text.geometry.grid)
-    phrase_maps = [grid[list(span.tokens)].mean(dim=0) for span in text.spans]
-    return torch.stack(phrase_maps) if phrase_maps else grid[:0]
+    return average_over_phrases(token_maps.reshape(-1, *text.geometry.grid), text.spans)
 
 
 def _compute_logits(head: nn.Module, states: Tensor, token_ids: Tensor) -> Tensor:
