@@ -9,6 +9,7 @@ from PIL import Image
 
 from flmm.data.fixtures import write_plain
 from flmm.report.ablations.small_heads import BASELINE, VARIANTS
+from flmm.training_free.baselines.by_name import BASELINES
 
 SMALL_SIZES = ("--scenes", "2", "--calibration", "2", "--training", "2", "--device", "cpu")
 TESTED_VARIANTS = ("max", "mask + box", "vision tower's attention")
@@ -87,7 +88,7 @@ def test_ground_without_a_head(capsys: pytest.CaptureFixture[str]) -> None:
     results = json.loads(Path("docs/report/ground.json").read_text())["results"]
     methods = dict.fromkeys(row["method"] for row in results["rows"])
     assert list(methods) == [
-        "whole picture", "mean map", "best single head", "K-means", "training-free",
+        "whole picture", "mean map", "best single head", "K-means", *BASELINES, "training-free",
     ]  # fmt: skip
     assert "| training-free |" in Path("docs/report/ground.md").read_text()
     ended = run_in_process(["report", "where", *options], capsys)
