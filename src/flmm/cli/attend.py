@@ -17,6 +17,7 @@ from flmm.cli.options import (
     OutOption,
     find_output_path,
     load_lmm_alone,
+    warn_about_other_pictures,
 )
 from flmm.user_input import check_phrases, check_text
 
@@ -68,6 +69,7 @@ def attend(
     words = check_phrases(word) if word else None
     figure = find_output_path(image, out, as_json)
     grounder = load_lmm_alone(model, lmm, device, dtype)
+    warn_about_other_pictures(grounder, picture)
     with show_spinner("looking at the picture"):
         view = grounder.attend(
             picture, question, words, answer=answer, max_new_tokens=max_new_tokens

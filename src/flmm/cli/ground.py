@@ -19,6 +19,7 @@ from flmm.cli.options import (
     SamOption,
     find_output_path,
     load_grounder,
+    warn_about_other_pictures,
 )
 from flmm.user_input import check_phrases, check_text
 
@@ -58,6 +59,7 @@ def ground(
     phrases = check_phrases(phrase) if phrase else None
     overlay = find_output_path(image, out, as_json)
     grounder = load_grounder(model, lmm, sam, device, dtype)
+    warn_about_other_pictures(grounder, picture)
     with show_spinner("looking at the picture"):
         answer = grounder.ground(
             picture, text, phrases, question=question, phrase_source=phrases_from, refine=refine

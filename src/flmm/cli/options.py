@@ -13,6 +13,8 @@ from flmm.cli.console import is_terminal, print_message, show_spinner
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from flmm.grounding.grounder import Grounder
 
 ImageArgument = Annotated[
@@ -147,6 +149,14 @@ def load_lmm_alone(
         placement = Placement(resolve_device(device), parse_dtype(dtype))
         models = loading.load_lmm_alone(model, lmm, placement)
         return Grounder(models.adapter, lmm=models.lmm)
+
+
+def warn_about_other_pictures(grounder: "Grounder", picture: "Image.Image") -> None:
+    """Say on standard error that the embedded model does not know a picture that is no scene."""
+    from flmm.embedded_model.domain import EMBEDDED_MODEL_NOTICE, is_embedded, is_sticker_scene
+
+    if is_embedded(grounder.lmm) and not is_sticker_scene(picture):
+        print_message(EMBEDDED_MODEL_NOTICE)
 
 
 @contextmanager

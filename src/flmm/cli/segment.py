@@ -17,6 +17,7 @@ from flmm.cli.options import (
     SamOption,
     find_output_path,
     load_grounder,
+    warn_about_other_pictures,
 )
 from flmm.user_input import check_phrases
 
@@ -45,6 +46,7 @@ def segment(
     checked_phrases = check_phrases(phrases)
     overlay = find_output_path(image, out, as_json)
     grounder = load_grounder(model, lmm, sam, device, dtype)
+    warn_about_other_pictures(grounder, picture)
     with show_spinner("looking at the picture"):
         answer = grounder.segment(picture, checked_phrases, refine=refine)
     show_answer(answer, overlay, as_json)

@@ -19,6 +19,7 @@ from flmm.cli.options import (
     SamOption,
     find_output_path,
     load_grounder,
+    warn_about_other_pictures,
 )
 from flmm.user_input import check_text
 
@@ -63,6 +64,7 @@ def think(
     check_text("question", question)
     figure = find_output_path(image, out, as_json)
     grounder = load_grounder(model, lmm, sam, device, dtype)
+    warn_about_other_pictures(grounder, picture)
     with show_spinner("looking at the picture, twice"):
         thought = grounder.think(
             picture,

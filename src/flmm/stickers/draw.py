@@ -27,7 +27,7 @@ Mask = NDArray[np.bool_]
 TEXTURE_VARIANTS = 24
 
 # Base colours (RGB) of each kind of stuff; a scene mixes two of them and adds grain.
-_COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
+STUFF_COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
     "grass": ((88, 160, 60), (120, 180, 70), (60, 130, 50)),
     "sand": ((226, 200, 140), (214, 182, 120), (236, 214, 160)),
     "snow": ((240, 244, 250), (226, 234, 244), (248, 248, 252)),
@@ -99,7 +99,7 @@ def _smooth_noise(random: np.random.Generator, size: int, rows: int, columns: in
 def _texture(name: str, variant: int, size: int) -> Picture:
     """Return one of the textures of a kind of stuff, (size, size, 3)."""
     random = np.random.default_rng((STUFF.index(name), variant))
-    palette = np.asarray(_COLOURS[name], dtype=np.float32)
+    palette = np.asarray(STUFF_COLOURS[name], dtype=np.float32)
     first, second = palette[random.permutation(len(palette))[:2]]
     down, across = np.mgrid[0:size, 0:size].astype(np.float32) / size
     mix = 0.5 + 0.5 * _smooth_noise(random, size, 5, 5)

@@ -17,6 +17,7 @@ from flmm.answers.palette import (
     phrase_colour,
     to_hex,
 )
+from flmm.embedded_model.domain import EMBEDDED_MODEL_NOTICE, is_embedded
 from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.grounding.pipeline import Pipeline
 
@@ -74,6 +75,8 @@ class PageConfig(BaseModel):
     model: str
     """The head's name; without one, the LMM's."""
     comparison: list[ComparedMethod]
+    notice: str
+    """What is said about pictures that are not bundled; empty for nothing."""
     pictures: list[BundledPicture]
     colours: list[PhraseColour]
     """Of the phrases, in order; after the last cycle, that one repeats."""
@@ -123,6 +126,7 @@ def create_page_router(pipeline: Pipeline) -> APIRouter:
     config = PageConfig(
         model=model if pipeline.head is not None else f"{pipeline.lmm_name}, {model}",
         comparison=_list_compared_methods(pipeline.mask_predictor),
+        notice=EMBEDDED_MODEL_NOTICE if is_embedded(pipeline.lmm_name) else "",
         pictures=[
             BundledPicture(name=name, title=title, url=f"/page/{name}")
             for name, title in _TITLES.items()

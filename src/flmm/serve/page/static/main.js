@@ -21,7 +21,7 @@ try {
   setUpAttention(config.heat);
   setUpComparison(config.comparison);
   byId("model").textContent = config.model;
-  setUpPictureInput(config.pictures);
+  setUpPictureInput(config.pictures, config.notice);
   await fetchModelName();
 } catch (error) {
   byId("complaint").textContent = formatError(error);

@@ -1,19 +1,19 @@
 // Load a picture: a bundled one, or a file that is chosen, dropped or pasted.
 
 import { byId, createElement, showStatus } from "./dom.js";
-import { setPicture } from "./state.js";
+import { setPicture, state, subscribe } from "./state.js";
 
 /** The media types that the server reads; other pictures are converted to PNG here. */
 const SERVER_MEDIA_TYPES = ["image/png", "image/jpeg", "image/webp", "image/gif"];
 
 /** Read a file and make it the current picture; show an error if it is no picture. */
-export async function loadPicture(file) {
+async function loadPicture(file, isBundled = false) {
   try {
     const image = await decodeImage(URL.createObjectURL(file));
     const { naturalWidth: width, naturalHeight: height } = image;
     const url = SERVER_MEDIA_TYPES.includes(file.type) ? await readDataUrl(file) : encodePng(image);
     URL.revokeObjectURL(image.src);
-    setPicture({ url, name: file.name || "pasted picture", width, height });
+    setPicture({ url, name: file.name || "pasted picture", width, height, isBundled });
     byId("words").focus({ preventScroll: true });
   } catch {
     showError(`${file.name || "That"} is no picture that this browser can read.`);
@@ -56,7 +56,7 @@ function showError(text) {
 async function loadBundledPicture({ url, title, name }) {
   try {
     const blob = await (await fetch(url)).blob();
-    await loadPicture(new File([blob], name, { type: blob.type }));
+    await loadPicture(new File([blob], name, { type: blob.type }), true);
   } catch {
     showError(`${title} could not be fetched. Is the server still running?`);
   }
@@ -74,9 +74,17 @@ function addBundledPicture(picture) {
   byId("bundled").append(item);
 }
 
-/** Connect all ways of input; pictures: the bundled ones, [{url, title, name}]. */
-export function setUpPictureInput(pictures) {
+/**
+ * Connect all ways of input; pictures: the bundled ones, [{url, title, name}]; notice: what is said
+ * about others, or empty.
+ */
+export function setUpPictureInput(pictures, notice) {
   pictures.forEach(addBundledPicture);
+  const line = byId("notice");
+  if (notice) line.textContent = `${notice[0].toUpperCase()}${notice.slice(1)}.`;
+  subscribe(["picture"], () => {
+    line.hidden = !notice || state.picture === null || state.picture.isBundled;
+  });
   const file = byId("file");
   byId("open").addEventListener("click", () => file.click());
   file.addEventListener("change", () => {

@@ -1,7 +1,7 @@
 // The page's shared state, and events about its changes.
 
 /**
- * picture: {url, name, width, height} or null; url is a data URL.
+ * picture: {url, name, width, height, isBundled} or null; url is a data URL.
  * turns: the conversation, oldest first: questions, and phrases to find, with their results.
  * shownTurn: the turn whose masks are on the picture, or null.
  * highlighted: the phrase of the shown turn under the pointer or the focus, or null.
