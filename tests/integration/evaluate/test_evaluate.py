@@ -17,12 +17,13 @@ from torch import nn
 from flmm.cli.main import run as run_command
 from flmm.data.exchanges import ReferringProtocol
 from flmm.errors import InputError
-from flmm.evaluate.benchmark import Benchmark
+from flmm.evaluate.benchmark import Benchmark, head_fingerprint
 from flmm.evaluate.results import part_file, read_rows
 from flmm.evaluate.rows import PhraseRow, SampleRow
 from flmm.evaluate.run import evaluate
 from flmm.evaluate.score_tables import build_report
 from flmm.grounding.grounder import Grounder
+from flmm.head.checkpoint import load_head
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +197,11 @@ def test_another_run_is_refused(world: EvaluationSetup, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="head_fingerprint"):
         measure(other, world.samples, out)
     assert same_results(out, world.out)
+
+
+def test_a_moved_head_has_the_same_fingerprint(world: EvaluationSetup, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(world.head, tmp_path / "moved"))
+    assert head_fingerprint(load_head(moved)) == head_fingerprint(load_head(world.head))
 
 
 def test_a_missing_package_is_named(
