@@ -115,6 +115,9 @@ class Trace:
     """One for each picture of the conversation, in order."""
     hidden_states: Tensor
     """(M, T, D): each token's state after every layer, the last one after the final norm."""
+    reference: PictureAttention | None = None
+    """The attention of another text to the same picture, for contrast with a text that is one
+    phrase."""
 
     @property
     def picture_attention(self) -> PictureAttention:

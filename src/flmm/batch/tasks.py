@@ -7,12 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from flmm.data.readers.files import read_json_line
 from flmm.errors import InputError
-from flmm.pictures.reading import PICTURE_FORMATS
+from flmm.pictures.folder import find_pictures
 
 _NonEmptyText = Annotated[str, Field(min_length=1)]
-_PICTURE_SUFFIXES = frozenset(
-    {f".{form.lower()}" for form in PICTURE_FORMATS} | {".jpg", ".tif", ".pgm", ".pbm", ".jp2"}
-)
 
 
 class Task(BaseModel):
@@ -49,9 +46,7 @@ def read_tasks(source: Path, question: str | None) -> tuple[Path, list[Task]]:
             raise InputError(
                 f"what is asked about the pictures of {str(source)!r}? give a QUESTION"
             )
-        files = sorted(
-            file for file in source.rglob("*") if file.suffix.lower() in _PICTURE_SUFFIXES
-        )
+        files = find_pictures(source)
         tasks = [Task(image=str(file.relative_to(source)), question=question) for file in files]
         folder = source
     else:

@@ -18,6 +18,7 @@ import flmm
 from flmm.cli.attend import attend
 from flmm.cli.batch import batch
 from flmm.cli.bench import app as bench
+from flmm.cli.calibrate import calibrate
 from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, print_message
 from flmm.cli.convert import convert
@@ -42,6 +43,7 @@ app.command()(segment)
 app.command()(attend)
 app.command()(think)
 app.command()(batch)
+app.command()(calibrate)
 app.command()(train)
 app.command()(evaluate)
 app.command()(report)

@@ -26,6 +26,7 @@ from flmm.lmm.base import LMMAdapter
 from flmm.lmm.placement import DeviceMap, Placement
 from flmm.pictures.reading import PictureLike
 from flmm.segmenters.base import Segmenter
+from flmm.training_free.profile import Profile, check_profile
 from flmm.user_input import parse_dtype, resolve_device
 
 
@@ -39,11 +40,12 @@ class Grounder:
         adapter: the LMM, which is not changed.
         head: trained for an LMM of these sizes; None needs no training.
         segmenter: the SAM of masks without a head; None makes these from attention alone.
+        profile: of masks without a head, from ``flmm calibrate``; None needs none.
         model: the head's name in answers; None for "training-free" without a head.
         lmm: the LMM's name in answers; None for the adapter's own.
 
     Raises:
-        InputError: the head is for an LMM of other sizes, or has a segmenter beside its own.
+        InputError: the head or profile is for another LMM, or is given beside what it excludes.
     """
 
     def __init__(
@@ -51,19 +53,23 @@ class Grounder:
         adapter: LMMAdapter,
         head: GroundingHead | None = None,
         segmenter: Segmenter | None = None,
+        profile: Profile | None = None,
         *,
         model: str | None = None,
         lmm: str | None = None,
     ) -> None:
         if head is not None:
             check_compatible(head.config, adapter)
-            if segmenter is not None:
-                raise InputError("a head has its own SAM; leave out the segmenter, or the head")
+            if segmenter is not None or profile is not None:
+                raise InputError("a head takes neither segmenter nor profile; leave them or it out")
             head = head.to(adapter.device, torch.float32).eval()
         if segmenter is not None:
             segmenter = segmenter.to(adapter.device, torch.float32).eval()
+        if profile is not None:
+            check_profile(profile, adapter)
         self.adapter, self.head, self.segmenter = adapter, head, segmenter
-        self.pipeline = build_pipeline(adapter, head, segmenter, model, lmm)
+        self.profile = profile
+        self.pipeline = build_pipeline(adapter, head, segmenter, profile, model, lmm)
         self.model, self.lmm = self.pipeline.model_name, self.pipeline.lmm_name
 
     @classmethod
@@ -82,9 +88,9 @@ class Grounder:
         """Load an LMM, with a head or without.
 
         Args:
-            head: a folder or hub id; None for none if ``lmm`` is given, else for the small model
-                that comes with the package.
-            lmm: a folder or hub id; None for the one that the head was trained on.
+            head: a folder or hub id, or a profile of ``flmm calibrate``; None for none if ``lmm``
+                is given, else for the small model that comes with the package.
+            lmm: a folder or hub id; None for the one that the head or profile is of.
             sam: a folder or hub id of the SAM of masks without a head, "none" for masks from
                 attention alone; None for ``DEFAULT_SEGMENTER``. With a head, where its refiner's
                 SAM comes from.
@@ -106,7 +112,8 @@ class Grounder:
         placement = Placement(device, parse_dtype(dtype), device_map, quantization_config)
         head, sam = (None if name is None else str(name) for name in (head, sam))
         parts = load_models(head, lmm, sam, placement, revision)
-        return cls(parts.adapter, parts.head, parts.segmenter, model=parts.model, lmm=parts.lmm)
+        models = (parts.adapter, parts.head, parts.segmenter, parts.profile)
+        return cls(*models, model=parts.model, lmm=parts.lmm)
 
     def chat(
         self,

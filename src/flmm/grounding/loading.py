@@ -1,6 +1,7 @@
 """Loading of a grounder's models by name: an LMM, and a head or a segmenter."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from flmm.errors import InputError
 from flmm.head.checkpoint import load_config, load_head, resolve_lmm
@@ -11,6 +12,7 @@ from flmm.lmm.placement import Placement
 from flmm.segmenters.auto import load_segmenter
 from flmm.segmenters.base import Segmenter
 from flmm.training_free.masks import TRAINING_FREE
+from flmm.training_free.profile import PROFILE_NAME, Profile, download_profile, load_profile
 from flmm.user_input import EMBEDDED_HEAD, resolve_model
 
 DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-small"
@@ -27,6 +29,8 @@ class LoadedModels:
     head: GroundingHead | None
     segmenter: Segmenter | None
     """Of masks without a head."""
+    profile: Profile | None
+    """Of masks without a head."""
     model: str
     """The head's, or "training-free"."""
     lmm: str
@@ -42,8 +46,9 @@ def load_models(
     """Load an LMM with a head, or without one where only the LMM is named.
 
     Args:
-        head: a folder or hub id; None for none if an LMM is named, else for the embedded one.
-        lmm: a folder or hub id; None for the one that the head was trained on.
+        head: a folder or hub id, or a profile's file; None for none if an LMM is named, else for
+            the embedded one.
+        lmm: a folder or hub id; None for the one that the head or profile is of.
         sam: a folder or hub id of the SAM that makes the masks, "none" for masks from attention
             alone; None for the head's or, without one, ``DEFAULT_SEGMENTER``.
         placement: of the LMM.
@@ -52,11 +57,15 @@ def load_models(
     Raises:
         InputError: a model cannot be found or read, or they do not belong together.
     """
-    if head is None and lmm is not None:
+    profile = find_profile(head)
+    if profile is not None:
+        lmm = lmm or profile.base_model_name_or_path
+    if profile is not None or (head is None and lmm is not None):
+        assert lmm is not None
         # First the small one, so that its errors need not wait for the LMM.
         segmenter = _load_segmenter(sam)
         adapter = load_lmm(resolve_model(lmm), placement)
-        return LoadedModels(adapter, None, segmenter, TRAINING_FREE, lmm)
+        return LoadedModels(adapter, None, segmenter, profile, TRAINING_FREE, lmm)
     name = head or EMBEDDED_HEAD
     if sam == NO_SEGMENTER:
         raise InputError(
@@ -67,7 +76,7 @@ def load_models(
     trained = load_head(resolve_model(name), segmenter, revision)
     lmm, lmm_revision = resolve_lmm(name, trained.config, lmm)
     adapter = load_lmm(resolve_model(lmm), placement, lmm_revision)
-    return LoadedModels(adapter, trained, None, name, lmm)
+    return LoadedModels(adapter, trained, None, None, name, lmm)
 
 
 def load_lmm_alone(head: str | None, lmm: str | None, placement: Placement) -> LoadedModels:
@@ -77,11 +86,31 @@ def load_lmm_alone(head: str | None, lmm: str | None, placement: Placement) -> L
         InputError: it cannot be found or read, or is not that of the head.
     """
     lmm_revision = None
-    if head is not None or lmm is None:
+    profile = find_profile(head)
+    if profile is not None:
+        lmm = lmm or profile.base_model_name_or_path
+    elif head is not None or lmm is None:
         name = head or EMBEDDED_HEAD
         lmm, lmm_revision = resolve_lmm(name, load_config(resolve_model(name)), lmm)
     adapter = load_lmm(resolve_model(lmm), placement, lmm_revision)
-    return LoadedModels(adapter, None, None, TRAINING_FREE, lmm)
+    return LoadedModels(adapter, None, None, None, TRAINING_FREE, lmm)
+
+
+def find_profile(name: str | None) -> Profile | None:
+    """Return the profile in a file or in a hub repository; None where the name is a head's.
+
+    Raises:
+        InputError: the file is no profile.
+    """
+    if name is None or name.startswith("embedded:"):
+        return None
+    path = Path(name).expanduser()
+    if path.is_file():
+        return load_profile(path)
+    if path.is_dir():
+        inside = path / PROFILE_NAME
+        return load_profile(inside) if inside.is_file() else None
+    return download_profile(name)
 
 
 def _load_segmenter(sam: str | None) -> Segmenter | None:

@@ -95,6 +95,7 @@ class MaskPredictor(ABC):
                     build_phrase(span, _compute_cluster_logits(span, trace))
                     for span, trace in traced_phrases
                 )
+        traced_phrases = self.add_references(picture, traced_phrases)
         embeddings = self.embed_picture(picture, stopwatch) if refine and traced_phrases else None
         return self.predict_with_embeddings(traced_phrases, embeddings, stopwatch)
 
@@ -105,9 +106,19 @@ class MaskPredictor(ABC):
         if not self.uses_segmenter:
             return None
         with stopwatch.stage("picture embedding"):
-            key = blake2b(picture.tobytes(), person=repr(picture.size).encode()[:16]).digest()
             encode = functools.partial(self._encode, np.asarray(picture))
-            return self._embedding_cache.get_or_create(key, encode)
+            return self._embedding_cache.get_or_create(hash_picture(picture), encode)
+
+    def add_references(
+        self, picture: Image.Image, traced_phrases: Sequence[TracedPhrase]
+    ) -> Sequence[TracedPhrase]:
+        """Return the phrases with ``Trace.reference`` where the predictor needs it.
+
+        The LMM may run for it, so this is not called while another thread records. ``predict``
+        calls it.
+        """
+        del picture
+        return traced_phrases
 
     def predict_with_embeddings(
         self,
@@ -118,6 +129,11 @@ class MaskPredictor(ABC):
         """Predict like ``predict``, from the picture's embedding; None leaves out SAM."""
         with stopwatch.stage("masks"):
             return self.predict_batch([PicturePhrases(traced_phrases, image_embeddings)])[0]
+
+
+def hash_picture(picture: Image.Image) -> bytes:
+    """Return a key of the picture's size and pixels for caches."""
+    return blake2b(picture.tobytes(), person=repr(picture.size).encode()[:16]).digest()
 
 
 def _compute_cluster_logits(span: PhraseSpan, trace: Trace) -> Tensor:

@@ -28,6 +28,7 @@ from flmm.pictures.reading import PictureLike, read_picture
 from flmm.segmenters.base import Segmenter
 from flmm.stopwatch import Stopwatch
 from flmm.training_free.masks import TRAINING_FREE
+from flmm.training_free.profile import Profile
 from flmm.user_input import check_max_new_tokens, check_phrases, check_text
 
 
@@ -169,6 +170,7 @@ def build_pipeline(
     adapter: LMMAdapter,
     head: GroundingHead | None,
     segmenter: Segmenter | None,
+    profile: Profile | None = None,
     model_name: str | None = None,
     lmm_name: str | None = None,
     max_cached_pictures: int = 4,
@@ -179,13 +181,14 @@ def build_pipeline(
         adapter: the LMM.
         head: None makes masks without training.
         segmenter: of masks without a head; None makes them from attention alone.
+        profile: of masks without a head; None weighs the LMM's attention heads alike.
         model_name: in answers; None for "" with a head and "training-free" without.
         lmm_name: in answers; None for the adapter's.
         max_cached_pictures: whose embeddings are kept.
     """
     mask_predictor: MaskPredictor
     if head is None:
-        mask_predictor = TrainingFreeMaskPredictor(segmenter, max_cached_pictures)
+        mask_predictor = TrainingFreeMaskPredictor(adapter, segmenter, profile, max_cached_pictures)
     else:
         mask_predictor = HeadMaskPredictor(head, max_cached_pictures)
     if model_name is None:

@@ -88,6 +88,17 @@ class SegmenterPrompts:
         prompts = (getattr(self, field.name) for field in fields(self))
         return {len(prompt) for prompt in prompts if prompt is not None}
 
+    def to(self, device: torch.device) -> Self:
+        """Return the prompts on a device."""
+        extra = self.extra
+        if extra is not None:
+            extra = [prompt.to(device) for prompt in extra]
+        points, labels, boxes, mask_logits = (
+            None if prompt is None else prompt.to(device)
+            for prompt in (self.points, self.point_labels, self.boxes, self.mask_logits)
+        )
+        return type(self)(points, labels, boxes, mask_logits, extra)
+
     @property
     def num_phrases(self) -> int | None:
         """P; None where there is no prompt."""

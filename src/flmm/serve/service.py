@@ -59,6 +59,7 @@ class Service:
             grounder.adapter,
             grounder.head,
             grounder.segmenter,
+            grounder.profile,
             grounder.model,
             grounder.lmm,
             max_cached_pictures=settings.max_batch_size,

@@ -1,24 +1,40 @@
 """Masks of phrases from the LMM's attention and SAM, without training.
 
-As attend-and-segment (arXiv 2410.08209): the mean of all maps of a phrase's tokens, minus the mean
-over its text's tokens, has its maximum in the phrase's object; SAM is prompted with that point.
+Contrast maps say where a phrase is; SAM gives candidate masks for points and boxes of them; that
+candidate is chosen which explains the maps and which SAM itself rates high.
 
-Letters: ``P`` phrases, ``h w`` image-token grid, ``H W`` picture size.
+Letters: ``P`` phrases, ``K`` candidates a phrase, ``h w`` image-token grid, ``a b`` frame of the
+segmenter's low-resolution logits that shows the picture, ``H W`` picture size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from flmm.attention.trace import Trace, TracedPhrase
-from flmm.pictures.geometry import crop_to_picture, resize_maps_to_picture, resize_to_picture
+from flmm.attention.trace import TracedPhrase
+from flmm.pictures.geometry import crop_to_picture, resize_to_picture
 from flmm.segmenters.base import Segmenter
-from flmm.segmenters.prompts import PictureEmbeddings, SegmenterPrompts
+from flmm.segmenters.prompts import PictureEmbeddings
+from flmm.training_free.candidates import (
+    low_resolution_frame,
+    propose_candidates,
+    resize_to_frame,
+    scale_to_levels,
+)
+from flmm.training_free.contrast import ContrastMaps, compute_contrast_maps
+from flmm.training_free.profile import Profile
 from flmm.types import ImageGeometry
 
 TRAINING_FREE = "training-free"
 """The method's name, and the model's in answers."""
+
+_CORRELATION_WEIGHT = 0.15
+"""Of the correlation of mask and map, beside SAM's own score."""
+_MASK_LEVEL = 0.4
+"""Masks from attention alone are where a log map is above this, between median and maximum."""
+_PHRASES_PER_PASS = 16
+"""Limits the memory of candidates."""
 
 
 class TrainingFreeMasks:
@@ -26,64 +42,66 @@ class TrainingFreeMasks:
 
     Args:
         segmenter: the SAM that is prompted; None makes masks from attention alone.
+        profile: which of the LMM's heads count; None weighs all alike.
     """
 
-    def __init__(self, segmenter: Segmenter | None) -> None:
+    def __init__(self, segmenter: Segmenter | None, profile: Profile | None = None) -> None:
         self._segmenter = segmenter
+        self._head_weights = None if profile is None else torch.tensor(profile.head_weights)
 
+    @torch.no_grad()
     def predict_logits(
         self, traced_phrases: Sequence[TracedPhrase], embeddings: PictureEmbeddings | None
-    ) -> Tensor:
-        """Return (P, H, W) mask logits of all phrases of one picture.
+    ) -> Iterator[Tensor]:
+        """Yield the (H, W) mask logits of each phrase of one picture.
 
         Args:
-            traced_phrases: at least one, each with the trace of its own text.
+            traced_phrases: each with the trace of its own text.
             embeddings: the picture's, from the segmenter; None makes masks from attention alone.
         """
+        if not traced_phrases:
+            return
         geometry = traced_phrases[0][1].geometry
-        text_maps: dict[int, Tensor] = {}
-        maps = torch.stack(
-            [_contrast_with_text(span.tokens, trace, text_maps) for span, trace in traced_phrases]
-        )
-        if self._segmenter is None or embeddings is None:
-            return _threshold_maps(maps, geometry)
-        prompts = SegmenterPrompts(
-            points=_maximum_points(maps, geometry),
-            point_labels=torch.ones(len(maps), 1, device=maps.device),
-        )
-        masks = self._segmenter.decode(embeddings, geometry.picture, prompts, multimask=True)
-        best = masks.logits[torch.arange(len(maps)), masks.scores.argmax(dim=1)]
-        return self._segmenter.upsample_to_picture(best, geometry.picture)
+        maps = compute_contrast_maps(traced_phrases, self._head_weights)
+        for first in range(0, len(traced_phrases), _PHRASES_PER_PASS):
+            in_pass = slice(first, first + _PHRASES_PER_PASS)
+            part = ContrastMaps(maps.log[in_pass], maps.rectified[in_pass])
+            if self._segmenter is None or embeddings is None:
+                for log in part.log:
+                    yield _threshold_map(log, geometry)
+            else:
+                for low in _choose_candidates(part, geometry, self._segmenter, embeddings):
+                    yield self._segmenter.upsample_to_picture(low[None], geometry.picture)[0]
 
 
-def _contrast_with_text(
-    tokens: Sequence[int], trace: Trace, text_maps: dict[int, Tensor]
+def _choose_candidates(
+    maps: ContrastMaps,
+    geometry: ImageGeometry,
+    segmenter: Segmenter,
+    embeddings: PictureEmbeddings,
 ) -> Tensor:
-    """Return the phrase's mean map minus its text's, (h, w); alone where the text is the phrase.
-
-    ``text_maps``: the mean maps of the traces so far, by identity.
-    """
-    attention = trace.picture_attention
-    own = attention.phrase_maps(tokens).mean(dim=0)
-    if len(tokens) == len(trace.token_ids):
-        return own
-    if id(trace) not in text_maps:
-        text_maps[id(trace)] = attention.phrase_maps(range(len(trace.token_ids))).mean(dim=0)
-    return own - text_maps[id(trace)]
+    """Return the best candidate's low-resolution logits of each phrase, (P, 4e, 4e)."""
+    candidates = propose_candidates(maps, geometry, segmenter, embeddings)
+    masks = segmenter.cut_to_picture(candidates.logits, geometry.picture) > 0
+    frame = low_resolution_frame(segmenter, geometry.picture)
+    attention = resize_to_frame(maps.rectified, geometry, frame).to(masks.device)
+    agreement = _correlate(masks.float().flatten(2), attention.flatten(1))
+    scores = candidates.scores + _CORRELATION_WEIGHT * agreement
+    best: Tensor = candidates.logits[torch.arange(len(scores)), scores.argmax(dim=1)]
+    return best
 
 
-def _threshold_maps(maps: Tensor, geometry: ImageGeometry) -> Tensor:
-    """Return (P, H, W) logits, positive where a map is above its mean and one deviation."""
-    deviation = maps.std(dim=(1, 2), correction=0, keepdim=True)
-    level = maps.mean(dim=(1, 2), keepdim=True) + deviation
-    scaled = (maps - level) / deviation.clamp(min=1e-12)
-    return resize_to_picture(crop_to_picture(scaled, geometry), geometry)
+def _correlate(masks: Tensor, maps: Tensor) -> Tensor:
+    """Return Pearson's correlation of (P, K, n) masks with (P, n) maps: (P, K), 0 for constants."""
+    masks = masks - masks.mean(dim=2, keepdim=True)
+    maps = maps - maps.mean(dim=1, keepdim=True)
+    norms = masks.norm(dim=2) * maps.norm(dim=1, keepdim=True)
+    correlations: Tensor = torch.einsum("pkn,pn->pk", masks, maps) / norms.clamp(min=1e-12)
+    return correlations
 
 
-def _maximum_points(maps: Tensor, geometry: ImageGeometry) -> Tensor:
-    """Return (P, 1, 2): x and y of each map's maximum, in pixels of the picture."""
-    on_picture = resize_maps_to_picture(maps, geometry, geometry.picture)
-    indices = on_picture.flatten(1).argmax(dim=1)
-    width = geometry.picture[1]
-    rows = torch.div(indices, width, rounding_mode="floor")
-    return torch.stack([indices % width, rows], dim=1)[:, None].float() + 0.5
+def _threshold_map(log: Tensor, geometry: ImageGeometry) -> Tensor:
+    """Return (H, W) logits of an (h, w) log map, without a segmenter."""
+    visible = crop_to_picture(log[None], geometry)
+    logits: Tensor = resize_to_picture(scale_to_levels(visible) - _MASK_LEVEL, geometry)[0]
+    return logits

@@ -1,0 +1,127 @@
+"""``flmm calibrate``: which attention heads of an LMM say where things are, for masks without a
+head."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from flmm.cli.console import is_terminal, print_json, print_message
+from flmm.cli.options import DeviceOption, DtypeOption, JsonOption, load_lmm_alone
+from flmm.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from flmm.training_free.profile import Profile
+
+Item = TypeVar("Item")
+
+
+def calibrate(
+    lmm: Annotated[
+        str,
+        typer.Option(
+            "--lmm", metavar="LMM", show_default=False, help="Folder or hub id of the LMM."
+        ),
+    ],
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PICTURES]...",
+            show_default=False,
+            help="Picture files or folders of them; a hundred pictures are enough, and nothing need"
+            " be known about them.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="In place of pictures, a YAML file with one data source with masks (docs/data.md),"
+            " which is better.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The profile's file.")] = Path(
+        "flmm-profile.json"
+    ),
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(metavar="REPOSITORY", show_default=False, help="Also upload it there."),
+    ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the attention heads that say where things are, for better masks without a head.
+
+    Then: flmm chat photo.jpg "What is there?" --model flmm-profile.json
+    """
+    from flmm.training_free.profile import push_profile_to_hub, save_profile
+
+    if (data is None) == (not pictures):
+        raise InputError("nothing to calibrate on, or too much; give PICTURES or --data FILE")
+    if out.is_dir():
+        raise InputError(f"--out {str(out)!r} is a folder; name a file, such as profile.json")
+    if data is not None:
+        profile = _calibrate_on_data(data, lmm, device, dtype)
+    else:
+        profile = _calibrate_on_pictures(pictures or [], lmm, device, dtype)
+    save_profile(profile, out)
+    url = None if push_to_hub is None else push_profile_to_hub(profile, push_to_hub)
+    if as_json:
+        print_json({"out": str(out), "url": url, "phrases": profile.num_phrases})
+        return
+    print(f"Profile of {profile.num_phrases} phrases: {out}")
+    print(f"Use it: flmm chat PICTURE QUESTION --model {out}")
+
+
+def _calibrate_on_data(file: Path, lmm: str, device: str | None, dtype: str | None) -> "Profile":
+    from flmm.cli.report import read_data_source
+    from flmm.data.sample_loader import SampleLoader
+    from flmm.train.calibration import calibrate_on_samples
+
+    samples = read_data_source(file).read(file.parent)
+    grounder = load_lmm_alone(None, lmm, device, dtype)
+    loaded = SampleLoader(print_message).load(_show_progress(samples, len(samples)))
+    return calibrate_on_samples(grounder.adapter, lmm, loaded)
+
+
+def _calibrate_on_pictures(
+    sources: list[Path], lmm: str, device: str | None, dtype: str | None
+) -> "Profile":
+    from flmm.pictures.folder import find_pictures
+    from flmm.train.calibration import calibrate_on_pictures
+
+    files = [
+        file for path in sources for file in (find_pictures(path) if path.is_dir() else [path])
+    ]
+    if not files:
+        raise InputError(f"there is no picture in {', '.join(map(str, sources))}; give others")
+    grounder = load_lmm_alone(None, lmm, device, dtype)
+    return calibrate_on_pictures(
+        grounder.adapter, lmm, _read_pictures(_show_progress(files, len(files)))
+    )
+
+
+def _read_pictures(files: Iterable[Path]) -> "Iterator[Image.Image]":
+    """Read pictures; one that cannot be read costs a line, not the work."""
+    from flmm.pictures.reading import read_picture
+
+    for file in files:
+        try:
+            yield read_picture(file)
+        except InputError as error:
+            print_message(f"skipped: {error}")
+
+
+def _show_progress(items: Iterable[Item], total: int) -> Iterator[Item]:
+    """Yield the items, with a bar and the remaining time on standard error of a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(
+        items, "calibrating", total, console=Console(stderr=True), disable=not is_terminal()
+    )

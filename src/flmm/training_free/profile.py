@@ -1,0 +1,148 @@
+"""A profile: which attention heads of an LMM say where a phrase is, in a small JSON file."""
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from flmm.atomic_write import write_file_atomically
+from flmm.errors import InputError
+from flmm.lmm.base import LMMAdapter
+
+PROFILE_NAME = "flmm-profile.json"
+"""The file's name in a hub repository."""
+FORMAT_VERSION = 1
+PROFILE_KIND = "training-free-profile"
+"""The value of ``kind`` in the file, which tells it from a head's configuration."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The weights of an LMM's attention heads, from ``flmm calibrate``."""
+
+    layers: int
+    heads: int
+    views: int
+    base_model_name_or_path: str
+    base_model_type: str
+    head_weights: tuple[float, ...]
+    """views * layers * heads values in 0..1: how well each head's maps agree with what they should
+    show, on average."""
+    num_phrases: int
+    """How many phrases they were measured on."""
+    with_masks: bool
+    """Whether heads were compared with true masks; if not, with the consensus of all heads."""
+
+    def __post_init__(self) -> None:
+        count = self.views * self.layers * self.heads
+        if len(self.head_weights) != count:
+            raise InputError(
+                f"the profile has {len(self.head_weights)} head weights, its LMM {count} heads;"
+                " calibrate again"
+            )
+        if not all(0 <= weight <= 1 for weight in self.head_weights) or not any(self.head_weights):
+            raise InputError(
+                "the profile's head weights are not in 0..1, or all 0; calibrate again"
+            )
+
+
+def save_profile(profile: Profile, path: Path) -> None:
+    """Write a profile as JSON, atomically.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    content = {"kind": PROFILE_KIND, "format_version": FORMAT_VERSION, **asdict(profile)}
+    write_file_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def load_profile(path: Path) -> Profile:
+    """Read a profile.
+
+    Raises:
+        InputError: the file cannot be read or is no profile of this version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the profile {path} ({error}); calibrate again") from error
+    if not isinstance(content, dict) or content.pop("kind", None) != PROFILE_KIND:
+        raise InputError(f"{path} is no profile; give one that flmm calibrate wrote")
+    if (version := content.pop("format_version", None)) != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format_version {version!r}, this flmm reads {FORMAT_VERSION};"
+            " upgrade flmm or calibrate again"
+        )
+    names = {field.name for field in fields(Profile)}
+    if set(content) != names:
+        raise InputError(
+            f"{path} lacks {sorted(names - set(content))} and has the unknown"
+            f" {sorted(set(content) - names)}; calibrate again"
+        )
+    try:
+        weights = tuple(float(weight) for weight in content.pop("head_weights"))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} has head weights that are no numbers; calibrate again") from error
+    return Profile(head_weights=weights, **content)
+
+
+def check_profile(profile: Profile, adapter: LMMAdapter) -> None:
+    """Check that a profile is of this LMM.
+
+    Raises:
+        InputError: the types or sizes differ.
+    """
+    expected = (profile.base_model_type, profile.layers, profile.heads, profile.views)
+    found = (adapter.model_type, adapter.layers, adapter.heads, adapter.views)
+    if expected != found:
+        describe = "{}, {} layers, {} heads, {} view(s)".format
+        raise InputError(
+            f"the profile is of {profile.base_model_name_or_path!r} ({describe(*expected)}), the"
+            f" LMM {adapter.name!r} is another ({describe(*found)}); calibrate it"
+        )
+
+
+def push_profile_to_hub(profile: Profile, repo_id: str, private: bool = False) -> str:
+    """Upload a profile; needs a hub login.
+
+    Args:
+        profile: of an LMM that others can name too, not of a folder.
+        repo_id: "owner/name", created if it is missing.
+        private: whether a new repository is private.
+
+    Returns:
+        The repository's URL.
+
+    Raises:
+        InputError: the hub cannot be reached or refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    # That of the HTTP client of this huggingface_hub; a refused connection is no OSError.
+    from huggingface_hub.errors import HTTPError as HubConnectionError  # type: ignore[attr-defined]
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / PROFILE_NAME
+            save_profile(profile, path)
+            url = HfApi().create_repo(repo_id, private=private, exist_ok=True)
+            HfApi().upload_file(path_or_fileobj=path, path_in_repo=PROFILE_NAME, repo_id=repo_id)
+    except (OSError, HFValidationError, HubConnectionError) as error:
+        raise InputError(
+            f"cannot upload the profile to {repo_id!r} ({str(error).splitlines()[0]}); "
+            "check the name, the network and `hf auth login`"
+        ) from error
+    return str(url)
+
+
+def download_profile(repo_id: str) -> Profile | None:
+    """Return the profile of a hub repository; None where it has none or cannot be reached."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return load_profile(Path(hf_hub_download(repo_id, PROFILE_NAME)))
+    except (OSError, HFValidationError):
+        # Whoever loads it as a head reports what is wrong with the name or the network.
+        return None
