@@ -56,7 +56,8 @@ def read_architecture(name: str, revision: str | None = None) -> LMMArchitecture
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
         text_config = config.get_text_config(decoder=True)
         return LMMArchitecture(
-            model_type,
+            # That of the loaded model, which transformers may have renamed since it was published.
+            config.model_type,
             len(find_recorded_layers(text_config)),
             int(text_config.num_attention_heads),
             int(text_config.hidden_size),

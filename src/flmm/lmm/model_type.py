@@ -53,5 +53,6 @@ def _find_config(name: str, revision: str | None, role: str) -> Path:
         at_revision = f" at revision {revision!r}" if revision else ""
         raise InputError(
             f"{role} {name!r}{at_revision} is neither a folder here nor a model that the hub gives;"
-            " check the spelling, your network and your access"
+            " check the spelling, your network and your access, or name another with"
+            f" --{role.lower()} ({role.lower()}=)"
         ) from error

@@ -275,6 +275,22 @@ def test_head_whose_models_are_elsewhere_says_what_to_pass(tmp_path: Path) -> No
     assert resolve_lmm("head", config, "someone/lmm") == ("someone/lmm", None)
 
 
+def test_relative_name_of_an_old_head_says_what_to_pass(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older versions saved names as they were typed; such a one can also be a hub id."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    path = saved / "config.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "refiner_name_or_path": "models/sam"})
+    )
+    with pytest.raises(
+        InputError, match=r"'models/sam' is neither .* with --sam \(sam=\)"
+    ) as caught:
+        load_head(saved)
+    one_line(caught)
+
+
 def test_folder_without_config_is_refused(tmp_path: Path) -> None:
     save_file(MaskDecoder(6, 4, 3).state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(InputError, match=r"config\.json"):
