@@ -26,8 +26,8 @@ ModelOption = Annotated[
         "--model",
         metavar="HEAD",
         show_default=False,
-        help="Folder or hub id of a grounding head; by default none with --lmm (masks then need no"
-        " training), and without the one that comes with flmm.",
+        help="Folder or hub id of a grounding head, or a profile of flmm calibrate; by default none"
+        " with --lmm (masks then need no training), and without the one that comes with flmm.",
     ),
 ]
 LMMOption = Annotated[

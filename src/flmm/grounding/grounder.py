@@ -11,22 +11,20 @@ import torch
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from flmm.answers.answer import Answer
-from flmm.errors import InputError
 from flmm.grounding.attention_view import AttentionView, attend
 from flmm.grounding.chain_of_thought import CropMode, LocateSource, ThinkOptions, Thought, think
 from flmm.grounding.given_text import ground
-from flmm.grounding.loading import load_models
+from flmm.grounding.loading import check_together, load_models
 from flmm.grounding.phrase_extraction import PhraseSource
 from flmm.grounding.pipeline import build_pipeline
 from flmm.grounding.referring import segment
 from flmm.grounding.streaming import AnswerStream, StreamEvent
-from flmm.head.checkpoint import check_compatible
 from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.placement import DeviceMap, Placement
 from flmm.pictures.reading import PictureLike
 from flmm.segmenters.base import Segmenter
-from flmm.training_free.profile import Profile, check_profile
+from flmm.training_free.profile import Profile
 from flmm.user_input import parse_dtype, resolve_device
 
 
@@ -58,15 +56,11 @@ class Grounder:
         model: str | None = None,
         lmm: str | None = None,
     ) -> None:
+        check_together(adapter, head, segmenter, profile)
         if head is not None:
-            check_compatible(head.config, adapter)
-            if segmenter is not None or profile is not None:
-                raise InputError("a head takes neither segmenter nor profile; leave them or it out")
             head = head.to(adapter.device, torch.float32).eval()
         if segmenter is not None:
             segmenter = segmenter.to(adapter.device, torch.float32).eval()
-        if profile is not None:
-            check_profile(profile, adapter)
         self.adapter, self.head, self.segmenter = adapter, head, segmenter
         self.profile = profile
         self.pipeline = build_pipeline(adapter, head, segmenter, profile, model, lmm)
@@ -112,8 +106,7 @@ class Grounder:
         placement = Placement(device, parse_dtype(dtype), device_map, quantization_config)
         head, sam = (None if name is None else str(name) for name in (head, sam))
         parts = load_models(head, lmm, sam, placement, revision)
-        models = (parts.adapter, parts.head, parts.segmenter, parts.profile)
-        return cls(*models, model=parts.model, lmm=parts.lmm)
+        return cls(*parts.models, model=parts.model, lmm=parts.lmm)
 
     def chat(
         self,

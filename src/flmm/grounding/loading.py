@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flmm.errors import InputError
-from flmm.head.checkpoint import load_config, load_head, resolve_lmm
+from flmm.head.checkpoint import check_compatible, load_config, load_head, resolve_lmm
 from flmm.head.model import GroundingHead
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
@@ -12,7 +12,13 @@ from flmm.lmm.placement import Placement
 from flmm.segmenters.auto import load_segmenter
 from flmm.segmenters.base import Segmenter
 from flmm.training_free.masks import TRAINING_FREE
-from flmm.training_free.profile import PROFILE_NAME, Profile, download_profile, load_profile
+from flmm.training_free.profile import (
+    PROFILE_NAME,
+    Profile,
+    check_profile,
+    download_profile,
+    load_profile,
+)
 from flmm.user_input import EMBEDDED_HEAD, resolve_model
 
 DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-small"
@@ -34,6 +40,13 @@ class LoadedModels:
     model: str
     """The head's, or "training-free"."""
     lmm: str
+
+    @property
+    def models(
+        self,
+    ) -> tuple[LMMAdapter, GroundingHead | None, Segmenter | None, Profile | None]:
+        """The first arguments of ``Grounder``."""
+        return self.adapter, self.head, self.segmenter, self.profile
 
 
 def load_models(
@@ -94,6 +107,26 @@ def load_lmm_alone(head: str | None, lmm: str | None, placement: Placement) -> L
         lmm, lmm_revision = resolve_lmm(name, load_config(resolve_model(name)), lmm)
     adapter = load_lmm(resolve_model(lmm), placement, lmm_revision)
     return LoadedModels(adapter, None, None, None, TRAINING_FREE, lmm)
+
+
+def check_together(
+    adapter: LMMAdapter,
+    head: GroundingHead | None,
+    segmenter: Segmenter | None,
+    profile: Profile | None,
+) -> None:
+    """Check that the models of a grounder belong together.
+
+    Raises:
+        InputError: the head or profile is for another LMM, or a head is given beside the parts of
+            masks without one.
+    """
+    if head is not None:
+        check_compatible(head.config, adapter)
+        if segmenter is not None or profile is not None:
+            raise InputError("a head takes neither segmenter nor profile; leave them or it out")
+    if profile is not None:
+        check_profile(profile, adapter)
 
 
 def find_profile(name: str | None) -> Profile | None:

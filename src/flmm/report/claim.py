@@ -83,12 +83,19 @@ class Claim(Generic[Results]):
         return f"## {self.title}\n\n{self.render_tables(results).strip()}\n\n{figures.strip()}\n"
 
 
+TRAINING_FREE_SECTION = "training-free"
+"""The section of ``benchmarks/training_free.py``, which needs files that flmm does not have."""
+
+
 def write_page(out: Path, names: list[str]) -> Path:
-    """Join the existing sections into one page beside the folder, ``{out}.md``."""
+    """Join the existing sections into one page beside the folder, ``{out}.md``.
+
+    ``names``: of the claims, in their order; ``TRAINING_FREE_SECTION`` follows the first.
+    """
     page = out.with_suffix(".md")
     sections = [
         _FILE_LINK.sub(f"]({out.name}/", file.read_text(encoding="utf-8"))
-        for name in names
+        for name in (*names[:1], TRAINING_FREE_SECTION, *names[1:])
         if (file := out / f"{name}.md").exists()
     ]
     _write_text(page, "\n".join([_INTRODUCTION, *sections]))

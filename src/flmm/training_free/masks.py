@@ -29,6 +29,9 @@ from flmm.types import ImageGeometry
 TRAINING_FREE = "training-free"
 """The method's name, and the model's in answers."""
 
+METHOD_VERSION = 1
+"""Higher with every change of the masks, so that results of several versions are not mixed."""
+
 _CORRELATION_WEIGHT = 0.15
 """Of the correlation of mask and map, beside SAM's own score."""
 _MASK_LEVEL = 0.4

@@ -87,7 +87,7 @@ def test_mistakes_are_refused(lmm: Path, grounder: Grounder, picture: Image.Imag
         Grounder.from_pretrained(sam="none")
     with pytest.raises(InputError, match=r"model of type 'llava'.*as the LMM \(--lmm\)"):
         Grounder.from_pretrained(str(lmm))
-    with pytest.raises(InputError, match="a head has its own SAM"):
+    with pytest.raises(InputError, match="a head takes neither segmenter nor profile"):
         Grounder(grounder.adapter, tiny_head(), grounder.segmenter)
 
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from flmm.evaluate.benchmark import mask_model_fingerprint
 from flmm.grounding.grounder import Grounder
 from flmm.head.weights import fingerprint_weights
-from flmm.report.claim import write_page
+from flmm.report.claim import TRAINING_FREE_SECTION, write_page
 from flmm.report.claims import CLAIMS
 from flmm.report.segmentation_token.measurement import STEPS
 
@@ -60,7 +60,7 @@ def test_copies_were_trained_for_the_stated_steps() -> None:
 def test_page_joins_the_sections(tmp_path: Path) -> None:
     folder = tmp_path / "report"
     folder.mkdir()
-    for name in CLAIMS:
+    for name in (*CLAIMS, TRAINING_FREE_SECTION):
         section = (DOCS / "report" / f"{name}.md").read_text(encoding="utf-8")
         (folder / f"{name}.md").write_text(section, encoding="utf-8")
     page = write_page(folder, list(CLAIMS)).read_text(encoding="utf-8")
