@@ -137,13 +137,16 @@ def _find_peaks(maps: Tensor, geometry: ImageGeometry, frame: Size) -> list[_Poi
 
 
 def _box_region(levels: _Map, peak: _Point, level: float) -> tuple[int, int, int, int]:
-    """Return the box (x0, y0, x1, y1) of what is above a level and connected with the peak."""
+    """Return the box (x0, y0, x1, y1) of what is above a level and connected with the peak.
+
+    The whole frame where nothing is, as in a map that is the same everywhere.
+    """
     from scipy.ndimage import label
 
     labels, _ = label(levels > level, np.ones((3, 3)))
     # The blur can move a peak to below the level; then all regions count.
     region = labels == labels[peak] if labels[peak] else labels > 0
-    rows, columns = np.nonzero(region)
+    rows, columns = np.nonzero(region if region.any() else np.ones_like(region))
     return (
         int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
     )  # fmt: skip

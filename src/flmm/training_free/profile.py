@@ -73,16 +73,19 @@ def load_profile(path: Path) -> Profile:
             f"{path} has format_version {version!r}, this flmm reads {FORMAT_VERSION};"
             " upgrade flmm or calibrate again"
         )
-    names = {field.name for field in fields(Profile)}
-    if set(content) != names:
+    types = {field.name: field.type for field in fields(Profile)}
+    if set(content) != set(types):
         raise InputError(
-            f"{path} lacks {sorted(names - set(content))} and has the unknown"
-            f" {sorted(set(content) - names)}; calibrate again"
+            f"{path} lacks {sorted(set(types) - set(content))} and has the unknown"
+            f" {sorted(set(content) - set(types))}; calibrate again"
         )
     try:
         weights = tuple(float(weight) for weight in content.pop("head_weights"))
     except (TypeError, ValueError) as error:
         raise InputError(f"{path} has head weights that are no numbers; calibrate again") from error
+    for name, value in content.items():
+        if type(value) is not types[name]:
+            raise InputError(f"{path} has {value!r} as its {name!r}; calibrate again")
     return Profile(head_weights=weights, **content)
 
 
