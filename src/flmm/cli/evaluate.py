@@ -209,29 +209,34 @@ def _run_benchmark(
     from flmm.evaluate.worst_phrases import write_worst_phrases
 
     state = PartialState(cpu=device == "cpu", timeout=_PROCESS_TIMEOUT)
-    if state.num_processes > 1 and device is None:
-        device = str(state.device)
-    grounder = load_grounder(model, lmm, sam, device, dtype)
-    baseline = None if method is None else method.value
-    if out is None:
-        name = build_run_name(grounder, benchmark.name, ReferringProtocol(protocol.value), baseline)
-        out = Path("flmm-evaluation") / name
-    with _show_progress(benchmark.name, state.is_main_process) as advance:
-        run(
-            grounder,
-            benchmark,
-            ReferringProtocol(protocol.value),
-            out,
-            state,
-            print_message,
-            advance,
-            baseline,
-        )
-    report = None
-    if state.is_main_process:
-        report = build_report(out)
-        write_worst_phrases(out)
-    state.destroy_process_group()
+    try:
+        if state.num_processes > 1 and device is None:
+            device = str(state.device)
+        grounder = load_grounder(model, lmm, sam, device, dtype)
+        baseline = None if method is None else method.value
+        if out is None:
+            name = build_run_name(
+                grounder, benchmark.name, ReferringProtocol(protocol.value), baseline
+            )
+            out = Path("flmm-evaluation") / name
+        with _show_progress(benchmark.name, state.is_main_process) as advance:
+            run(
+                grounder,
+                benchmark,
+                ReferringProtocol(protocol.value),
+                out,
+                state,
+                print_message,
+                advance,
+                baseline,
+            )
+        report = None
+        if state.is_main_process:
+            report = build_report(out)
+            write_worst_phrases(out)
+    finally:
+        # A process that ends with its group alive can abort while others wait for it.
+        state.destroy_process_group()
     return None if report is None else (report, out)
 
 
