@@ -65,6 +65,11 @@ def calibrate(
         raise InputError("nothing to calibrate on, or too much; give PICTURES or --data FILE")
     if out.is_dir():
         raise InputError(f"--out {str(out)!r} is a folder; name a file, such as profile.json")
+    if push_to_hub is not None and Path(lmm).expanduser().is_dir():
+        raise InputError(
+            f"the profile would name the folder {lmm!r}, which nobody else has; give the LMM's hub"
+            " id, or leave out --push-to-hub"
+        )
     if data is not None:
         profile = _calibrate_on_data(data, lmm, device, dtype)
     else:

@@ -3,11 +3,12 @@
 import tempfile
 from pathlib import Path
 
-from flmm.errors import InputError, first_line
+from flmm.errors import InputError
 from flmm.head.checkpoint import save_head
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
 from flmm.head.model_names import is_folder_name, is_hub_id
+from flmm.lmm.hub import upload_folder
 
 
 def push_head_to_hub(head: GroundingHead, repo_id: str, private: bool = False) -> str:
@@ -26,26 +27,12 @@ def push_head_to_hub(head: GroundingHead, repo_id: str, private: bool = False) -
     Raises:
         InputError: the hub cannot be reached or refuses, or the head's LMM or SAM is a folder.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
-
-    # That of the HTTP client of this huggingface_hub; a refused connection is no OSError.
-    from huggingface_hub.errors import HTTPError as HubConnectionError  # type: ignore[attr-defined]
-
     _check_public_names(head.config)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            save_head(head, folder)
-            card = build_model_card(head.config)
-            (Path(folder) / "README.md").write_text(card, encoding="utf-8")
-            url = HfApi().create_repo(repo_id, private=private, exist_ok=True)
-            HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
-    except (OSError, HFValidationError, HubConnectionError) as error:
-        raise InputError(
-            f"cannot upload the head to {repo_id!r} ({first_line(error)}); "
-            "check the name, the network and `hf auth login`"
-        ) from error
-    return str(url)
+    with tempfile.TemporaryDirectory() as folder:
+        save_head(head, folder)
+        card = build_model_card(head.config)
+        (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+        return upload_folder(Path(folder), "head", repo_id, private)
 
 
 def _check_public_names(config: HeadConfig) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from flmm.atomic_write import write_file_atomically
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.hub import upload_folder
 
 PROFILE_NAME = "flmm-profile.json"
 """The file's name in a hub repository."""
@@ -106,37 +107,10 @@ def check_profile(profile: Profile, adapter: LMMAdapter) -> None:
 
 
 def push_profile_to_hub(profile: Profile, repo_id: str, private: bool = False) -> str:
-    """Upload a profile; needs a hub login.
-
-    Args:
-        profile: of an LMM that others can name too, not of a folder.
-        repo_id: "owner/name", created if it is missing.
-        private: whether a new repository is private.
-
-    Returns:
-        The repository's URL.
-
-    Raises:
-        InputError: the hub cannot be reached or refuses.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
-
-    # That of the HTTP client of this huggingface_hub; a refused connection is no OSError.
-    from huggingface_hub.errors import HTTPError as HubConnectionError  # type: ignore[attr-defined]
-
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / PROFILE_NAME
-            save_profile(profile, path)
-            url = HfApi().create_repo(repo_id, private=private, exist_ok=True)
-            HfApi().upload_file(path_or_fileobj=path, path_in_repo=PROFILE_NAME, repo_id=repo_id)
-    except (OSError, HFValidationError, HubConnectionError) as error:
-        raise InputError(
-            f"cannot upload the profile to {repo_id!r} ({str(error).splitlines()[0]}); "
-            "check the name, the network and `hf auth login`"
-        ) from error
-    return str(url)
+    """Upload a profile; needs a hub login. The arguments and errors are ``upload_folder``'s."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_profile(profile, Path(folder) / PROFILE_NAME)
+        return upload_folder(Path(folder), "profile", repo_id, private)
 
 
 def download_profile(repo_id: str) -> Profile | None:
