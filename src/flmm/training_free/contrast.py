@@ -48,14 +48,16 @@ def compute_contrast_maps(
 
     Args:
         traced_phrases: each with the trace of its own text.
-        head_weights: (M·N,) not negative, from a profile; None weighs all heads alike.
+        head_weights: (M·N,) not negative, from a profile, for the log contrast; None weighs all
+            heads alike.
     """
     weights = None if head_weights is None else head_weights**_HEAD_WEIGHT_POWER
     logs, rectified = [], []
     for log_maps, excess in _contrast_phrases(traced_phrases):
         merged, _ = weigh_by_consensus(log_maps, weights)
         logs.append(merged)
-        rectified.append(excess.mean(dim=0) if weights is None else _weighted_mean(excess, weights))
+        # Weights would make it peak in things and miss the rest of large regions.
+        rectified.append(excess.mean(dim=0))
     return ContrastMaps(torch.stack(logs), torch.stack(rectified))
 
 
@@ -165,9 +167,3 @@ def _normalise(maps: Tensor) -> Tensor:
 def _log(maps: Tensor) -> Tensor:
     cells = maps.shape[-2] * maps.shape[-1]
     return (maps * cells + _LOG_OFFSET).log()
-
-
-def _weighted_mean(maps: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted mean over the first axis."""
-    weights = weights.to(maps) / weights.sum().clamp(min=1e-12)
-    return torch.einsum("m,m...->...", weights, maps)
