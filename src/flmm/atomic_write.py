@@ -35,3 +35,15 @@ def write_file_atomically(path: Path, content: bytes) -> None:
         raise InputError(
             f"cannot write {str(path)!r} ({error.strerror}); choose another place for it"
         ) from error
+
+
+def check_folder_of(path: Path) -> None:
+    """Check that a file can be written in its folder, before the work for it is done.
+
+    Raises:
+        InputError: the folder is missing or not writable.
+    """
+    if not os.path.isdir(path.parent):
+        raise InputError(f"there is no folder {str(path.parent)!r}; make it or choose another")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"the folder {str(path.parent)!r} is not writable; choose another")

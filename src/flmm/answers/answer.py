@@ -19,7 +19,7 @@ from PIL import Image
 from flmm.answers.json_types import AnswerJson, CocoDataset, CocoRLE, PhraseJson
 from flmm.answers.overlay import draw_overlay
 from flmm.answers.palette import phrase_colour, tint, to_hex
-from flmm.atomic_write import write_file_atomically
+from flmm.atomic_write import check_folder_of, write_file_atomically
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
@@ -224,8 +224,5 @@ def check_output_path(path: str | Path) -> str:
             f"{str(path)!r} has no ending that names a picture format; "
             f"choose one of {', '.join(OUTPUT_FORMATS)}"
         )
-    if not os.path.isdir(path.parent):
-        raise InputError(f"there is no folder {str(path.parent)!r}; make it or choose another")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"the folder {str(path.parent)!r} is not writable; choose another")
+    check_folder_of(path)
     return kind

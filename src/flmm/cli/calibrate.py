@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from flmm.atomic_write import check_folder_of
 from flmm.cli.console import is_terminal, print_json, print_message
 from flmm.cli.options import DeviceOption, DtypeOption, JsonOption, load_lmm_alone
 from flmm.errors import InputError
@@ -65,6 +66,7 @@ def calibrate(
         raise InputError("nothing to calibrate on, or too much; give PICTURES or --data FILE")
     if out.is_dir():
         raise InputError(f"--out {str(out)!r} is a folder; name a file, such as profile.json")
+    check_folder_of(out)
     if push_to_hub is not None and Path(lmm).expanduser().is_dir():
         raise InputError(
             f"the profile would name the folder {lmm!r}, which nobody else has; give the LMM's hub"
