@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from contract_helpers import PICTURE_SIZES, input_embeddings, noise_picture
+from PIL import Image
 from torch import Tensor, nn
 
 from flmm.errors import InputError
@@ -103,3 +104,17 @@ def cell_pixel_range(geometry: ImageGeometry, axis: int, index: int) -> tuple[in
     first = math.ceil((index * cell - geometry.offset[axis]) / scale - 1e-6)
     end = math.floor(((index + 1) * cell - geometry.offset[axis]) / scale + 1e-6)
     return (first, end) if 0 <= first < end <= geometry.picture[axis] else None
+
+
+@pytest.mark.parametrize("size", [(300, 1), (1, 300), (7000, 30)])
+def test_thin_pictures_are_taken_or_refused_in_one_line(
+    adapter: LMMAdapter, size: tuple[int, int]
+) -> None:
+    message = ""
+    positions = torch.zeros(0)
+    try:
+        positions = adapter.build_prompt(Image.new("RGB", size), "What?").image_token_positions
+    except InputError as error:
+        message = str(error)
+    assert (positions.numel() > 0) != ("picture" in message)
+    assert "\n" not in message

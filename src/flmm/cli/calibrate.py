@@ -13,8 +13,6 @@ from flmm.cli.options import DeviceOption, DtypeOption, JsonOption, load_lmm_alo
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from flmm.training_free.profile import Profile
 
 Item = TypeVar("Item")
@@ -93,7 +91,7 @@ def _calibrate_on_data(file: Path, lmm: str, device: str | None, dtype: str | No
     samples = read_data_source(file).read(file.parent)
     grounder = load_lmm_alone(None, lmm, device, dtype)
     loaded = SampleLoader(print_message).load(_show_progress(samples, len(samples)))
-    return calibrate_on_samples(grounder.adapter, lmm, loaded)
+    return calibrate_on_samples(grounder.adapter, lmm, loaded, print_message)
 
 
 def _calibrate_on_pictures(
@@ -109,19 +107,8 @@ def _calibrate_on_pictures(
         raise InputError(f"there is no picture in {', '.join(map(str, sources))}; give others")
     grounder = load_lmm_alone(None, lmm, device, dtype)
     return calibrate_on_pictures(
-        grounder.adapter, lmm, _read_pictures(_show_progress(files, len(files)))
+        grounder.adapter, lmm, _show_progress(files, len(files)), print_message
     )
-
-
-def _read_pictures(files: Iterable[Path]) -> "Iterator[Image.Image]":
-    """Read pictures; one that cannot be read costs a line, not the work."""
-    from flmm.pictures.reading import read_picture
-
-    for file in files:
-        try:
-            yield read_picture(file)
-        except InputError as error:
-            print_message(f"skipped: {error}")
 
 
 def _show_progress(items: Iterable[Item], total: int) -> Iterator[Item]:

@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from flmm.data.readers.coco import read_coco
-from flmm.data.readers.files import describe_first_error
 from flmm.data.readers.grounded_conversation import read_grounded_conversations
 from flmm.data.readers.panoptic_narrative import read_panoptic_narratives
 from flmm.data.readers.plain import read_plain
@@ -20,7 +19,7 @@ from flmm.data.readers.refcoco import SplitBy, read_refcoco
 from flmm.data.readers.sticker_scenes import read_sticker_scenes
 from flmm.data.readers.viscot import read_viscot
 from flmm.data.sample import Sample
-from flmm.errors import InputError
+from flmm.errors import InputError, describe_first_error
 
 # Configs have strings for paths, which strict models would refuse.
 DataPath = Annotated[Path, Strict(False)]

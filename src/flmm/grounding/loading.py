@@ -19,7 +19,7 @@ from flmm.training_free.profile import (
     download_profile,
     load_profile,
 )
-from flmm.user_input import EMBEDDED_HEAD, resolve_model
+from flmm.user_input import EMBEDDED_HEAD, check_text, resolve_model
 
 DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-small"
 """The SAM of masks without a head: 46 M parameters, Apache-2.0."""
@@ -70,6 +70,7 @@ def load_models(
     Raises:
         InputError: a model cannot be found or read, or they do not belong together.
     """
+    _check_names(head, lmm, sam)
     profile = find_profile(head)
     if profile is not None:
         lmm = lmm or profile.base_model_name_or_path
@@ -79,7 +80,7 @@ def load_models(
         segmenter = _load_segmenter(sam)
         adapter = load_lmm(resolve_model(lmm), placement)
         return LoadedModels(adapter, None, segmenter, profile, TRAINING_FREE, lmm)
-    name = head or EMBEDDED_HEAD
+    name = EMBEDDED_HEAD if head is None else head
     if sam == NO_SEGMENTER:
         raise InputError(
             f"SAM {sam!r} is for masks without a head, and {name!r} is one; leave out the head and"
@@ -98,15 +99,22 @@ def load_lmm_alone(head: str | None, lmm: str | None, placement: Placement) -> L
     Raises:
         InputError: it cannot be found or read, or is not that of the head.
     """
+    _check_names(head, lmm)
     lmm_revision = None
     profile = find_profile(head)
     if profile is not None:
         lmm = lmm or profile.base_model_name_or_path
     elif head is not None or lmm is None:
-        name = head or EMBEDDED_HEAD
+        name = EMBEDDED_HEAD if head is None else head
         lmm, lmm_revision = resolve_lmm(name, load_config(resolve_model(name)), lmm)
     adapter = load_lmm(resolve_model(lmm), placement, lmm_revision)
     return LoadedModels(adapter, None, None, None, TRAINING_FREE, lmm)
+
+
+def _check_names(head: str | None, lmm: str | None, sam: str | None = None) -> None:
+    for kind, name in (("head", head), ("LMM", lmm), ("SAM", sam)):
+        if name is not None:
+            check_text(f"name of the {kind}", name)
 
 
 def check_together(

@@ -21,6 +21,7 @@ from flmm.errors import InputError
 from flmm.lmm.chat import RenderedChat, encode_chat, render_chat
 from flmm.lmm.frozen_model import FrozenModel
 from flmm.lmm.generation import CallbackStreamer, Generation, sampling_kwargs
+from flmm.lmm.image_processing import run_image_processor
 from flmm.lmm.loading import load_components
 from flmm.lmm.picture_features import PictureFeatureCache
 from flmm.lmm.placement import Placement
@@ -108,9 +109,8 @@ class LMMAdapter(FrozenModel, ABC):
         return self.run_image_processor(list(pictures))
 
     def run_image_processor(self, pictures: object, **options: bool) -> Mapping[str, Tensor]:
-        """Call the image processor; transformers does not type the families' own options."""
-        run = cast(Callable[..., Mapping[str, Tensor]], self.image_processor)
-        return run(pictures, return_tensors="pt", **options)
+        """Call ``run_image_processor`` with the LMM's."""
+        return run_image_processor(self.image_processor, pictures, **options)
 
     @property
     def image_token_id(self) -> int:

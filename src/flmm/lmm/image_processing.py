@@ -1,11 +1,13 @@
 """Image processors with one canvas for each picture, and the picture's geometry on it."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers.image_processing_backends import PilBackend
 from transformers.image_transforms import (
     get_resize_output_image_size,
@@ -19,7 +21,7 @@ from transformers.image_utils import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from flmm.errors import InputError
+from flmm.errors import InputError, first_line
 from flmm.lmm.prompt import PictureView
 from flmm.types import ImageGeometry, Size
 
@@ -173,3 +175,21 @@ def _scale_interval(start: int, length: int, scale: float) -> tuple[int, int]:
 def _crop_offset(length: int, crop: int) -> int:
     """Return the offset on the canvas: not above 0 if cropped, above 0 if padded."""
     return -((length - crop) // 2) if length >= crop else math.ceil((crop - length) / 2)
+
+
+def run_image_processor(
+    image_processor: PilBackend, pictures: object, **options: bool
+) -> Mapping[str, Tensor]:
+    """Call an image processor; transformers does not type the families' own options.
+
+    Raises:
+        InputError: it refuses a picture, such as one that is much longer than wide.
+    """
+    run = cast(Callable[..., Mapping[str, Tensor]], image_processor)
+    try:
+        return run(pictures, return_tensors="pt", **options)
+    except ValueError as error:
+        raise InputError(
+            f"the LMM's image processor refuses a picture ({first_line(error)}); cut it to another"
+            " shape"
+        ) from error

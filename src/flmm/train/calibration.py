@@ -4,7 +4,8 @@ The LMM describes each picture; the profile weighs a head by how well its maps o
 noun chunks agree with the mean of all heads' maps, or with true masks where there are any.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -20,6 +21,8 @@ from flmm.grounding.phrase_extraction import PhraseExtractor
 from flmm.grounding.training_free_mask_predictor import TrainingFreeMaskPredictor
 from flmm.head.prompt_templates import PromptTemplates
 from flmm.lmm.base import LMMAdapter
+from flmm.pictures.reading import PictureLike, read_picture
+from flmm.train.fit import MessageCallback
 from flmm.training_free.contrast import measure_head_agreement
 from flmm.training_free.profile import Profile
 
@@ -28,7 +31,10 @@ _MAX_NEW_TOKENS = 64
 
 
 def calibrate_on_pictures(
-    adapter: LMMAdapter, lmm: str, pictures: Iterable[Image.Image]
+    adapter: LMMAdapter,
+    lmm: str,
+    pictures: Iterable[PictureLike],
+    on_message: MessageCallback,
 ) -> Profile:
     """Calibrate on pictures alone.
 
@@ -36,48 +42,59 @@ def calibrate_on_pictures(
         adapter: the LMM.
         lmm: its name in the profile.
         pictures: any, such as a hundred that are like those to be used later.
+        on_message: called with one line for each picture that is skipped.
 
     Raises:
-        InputError: there is no picture, or the LMM names nothing in any of them.
+        InputError: no picture can be used, or the LMM names nothing in any of them.
     """
-    agreements = _describe_pictures(adapter, pictures)
-    return _build_profile(adapter, lmm, list(agreements), with_masks=False)
+    extractor = PhraseExtractor(None, adapter.tokenizer, source="noun_chunks")
+
+    def measure(picture: PictureLike) -> Iterator[Tensor]:
+        return _measure_description(adapter, extractor, read_picture(picture))
+
+    return _calibrate(adapter, lmm, pictures, measure, on_message, with_masks=False)
 
 
-def calibrate_on_samples(adapter: LMMAdapter, lmm: str, samples: Iterable[LoadedSample]) -> Profile:
+def calibrate_on_samples(
+    adapter: LMMAdapter,
+    lmm: str,
+    samples: Iterable[LoadedSample],
+    on_message: MessageCallback,
+) -> Profile:
     """Calibrate on pictures with texts whose phrases have true masks.
 
     Args:
         adapter: the LMM.
         lmm: its name in the profile.
         samples: expressions are asked for one by one.
+        on_message: called with one line for each sample that is skipped.
 
     Raises:
-        InputError: there is no phrase.
+        InputError: no sample can be used.
     """
     predictor = TrainingFreeMaskPredictor(adapter, None)
-    agreements = (
-        agreement for sample in samples for agreement in _measure_sample(predictor, adapter, sample)
-    )
-    return _build_profile(adapter, lmm, list(agreements), with_masks=True)
+
+    def measure(sample: LoadedSample) -> Iterator[Tensor]:
+        return _measure_sample(predictor, adapter, sample)
+
+    return _calibrate(adapter, lmm, samples, measure, on_message, with_masks=True)
 
 
-@torch.no_grad()
-def _describe_pictures(adapter: LMMAdapter, pictures: Iterable[Image.Image]) -> Iterator[Tensor]:
-    extractor = PhraseExtractor(None, adapter.tokenizer, source="noun_chunks")
-    for picture in pictures:
-        prompt = adapter.build_prompt(picture, PromptTemplates().caption)
-        limit = limit_new_tokens(adapter, prompt, _MAX_NEW_TOKENS)
-        trace, text = trace_generation(adapter, prompt, limit)
-        spans = [span for span in extractor.extract(trace, text) if span.tokens]
-        if spans:
-            yield measure_head_agreement([(span, trace) for span in spans])
+def _measure_description(
+    adapter: LMMAdapter, extractor: PhraseExtractor, picture: Image.Image
+) -> Iterator[Tensor]:
+    """Yield the heads' agreements, (P, M·N), on what the LMM names in a picture."""
+    prompt = adapter.build_prompt(picture, PromptTemplates().caption)
+    limit = limit_new_tokens(adapter, prompt, _MAX_NEW_TOKENS)
+    trace, text = trace_generation(adapter, prompt, limit)
+    if spans := [span for span in extractor.extract(trace, text) if span.tokens]:
+        yield measure_head_agreement([(span, trace) for span in spans])
 
 
-@torch.no_grad()
 def _measure_sample(
     predictor: TrainingFreeMaskPredictor, adapter: LMMAdapter, sample: LoadedSample
 ) -> Iterator[Tensor]:
+    """Yield the heads' agreements, (P, M·N), with the true masks of each of a picture's texts."""
     exchanges = build_exchanges(
         [loaded.text for loaded in sample.texts], PromptTemplates(), ReferringProtocol.ONE_BY_ONE
     )
@@ -98,6 +115,32 @@ def _measure_sample(
         )
 
 
+Item = TypeVar("Item")
+
+
+@torch.no_grad()
+def _calibrate(
+    adapter: LMMAdapter,
+    lmm: str,
+    items: Iterable[Item],
+    measure: Callable[[Item], Iterator[Tensor]],
+    on_message: MessageCallback,
+    *,
+    with_masks: bool,
+) -> Profile:
+    agreements: list[Tensor] = []
+    num_measured = 0
+    for item in items:
+        try:
+            agreements.extend(measure(item))
+            num_measured += 1
+        except InputError as error:
+            on_message(f"skipped: {error}")
+    if not num_measured:
+        raise InputError("none of the pictures can be used to calibrate; give others")
+    return _build_profile(adapter, lmm, agreements, with_masks)
+
+
 def _build_profile(
     adapter: LMMAdapter, lmm: str, agreements: Sequence[Tensor], with_masks: bool
 ) -> Profile:
@@ -105,7 +148,7 @@ def _build_profile(
         raise InputError(
             "there is no phrase to calibrate on; give more pictures, or an LMM that describes them"
         )
-    all_agreements = torch.cat(list(agreements))
+    all_agreements = torch.cat(tuple(agreements))
     weights = all_agreements.mean(dim=0).clamp(0, 1)
     if not weights.any():
         raise InputError(

@@ -18,9 +18,8 @@ from pydantic import (
 )
 
 from flmm.data.exchanges import ReferringProtocol
-from flmm.data.readers.files import describe_first_error
 from flmm.data.sources import DataSource
-from flmm.errors import InputError
+from flmm.errors import InputError, describe_first_error
 from flmm.train.compression import CachePrecision
 
 PositiveInt = Annotated[int, Field(ge=1)]

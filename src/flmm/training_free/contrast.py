@@ -48,10 +48,12 @@ def compute_contrast_maps(
 
     Args:
         traced_phrases: each with the trace of its own text.
-        head_weights: (M·N,) not negative, from a profile, for the log contrast; None weighs all
-            heads alike.
+        head_weights: (M·N,) not negative, not all 0, from a profile, for the log contrast; None
+            weighs all heads alike.
     """
-    weights = None if head_weights is None else head_weights**_HEAD_WEIGHT_POWER
+    weights = None
+    if head_weights is not None:
+        weights = (head_weights / head_weights.max()) ** _HEAD_WEIGHT_POWER
     logs, rectified = [], []
     for log_maps, excess in _contrast_phrases(traced_phrases):
         merged, _ = weigh_by_consensus(log_maps, weights)

@@ -2,11 +2,16 @@
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import from_json
 
 from flmm.atomic_write import write_file_atomically
-from flmm.errors import InputError
+from flmm.errors import InputError, describe_first_error, first_line
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.hub import upload_folder
 
@@ -17,34 +22,39 @@ PROFILE_KIND = "training-free-profile"
 """The value of ``kind`` in the file, which tells it from a head's configuration."""
 
 
-@dataclass(frozen=True)
-class Profile:
-    """The weights of an LMM's attention heads, from ``flmm calibrate``."""
+_Size = Annotated[int, Field(ge=1, le=10**6)]
+_Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
-    layers: int
-    heads: int
-    views: int
-    base_model_name_or_path: str
+
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
+class Profile:
+    """The weights of an LMM's attention heads, from ``flmm calibrate``.
+
+    Raises:
+        ValidationError: a value is of another type or out of range.
+    """
+
+    layers: _Size
+    heads: _Size
+    views: _Size
+    base_model_name_or_path: Annotated[str, Field(min_length=1)]
     base_model_type: str
-    head_weights: tuple[float, ...]
-    """views * layers * heads values in 0..1: how well each head's maps agree with what they should
-    show, on average."""
-    num_phrases: int
+    head_weights: Annotated[tuple[_Weight, ...], Field(strict=False)]
+    """views * layers * heads values, not all 0: how well each head's maps agree with what they
+    should show, on average."""
+    num_phrases: Annotated[int, Field(ge=1)]
     """How many phrases they were measured on."""
     with_masks: bool
     """Whether heads were compared with true masks; if not, with the consensus of all heads."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
         count = self.views * self.layers * self.heads
         if len(self.head_weights) != count:
-            raise InputError(
-                f"the profile has {len(self.head_weights)} head weights, its LMM {count} heads;"
-                " calibrate again"
-            )
-        if not all(0 <= weight <= 1 for weight in self.head_weights) or not any(self.head_weights):
-            raise InputError(
-                "the profile's head weights are not in 0..1, or all 0; calibrate again"
-            )
+            raise ValueError(f"{len(self.head_weights)} head weights for {count} heads")
+        if not any(self.head_weights):
+            raise ValueError("all head weights are 0")
+        return self
 
 
 def save_profile(profile: Profile, path: Path) -> None:
@@ -64,9 +74,11 @@ def load_profile(path: Path) -> Profile:
         InputError: the file cannot be read or is no profile of this version.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the profile {path} ({error}); calibrate again") from error
+        raise InputError(
+            f"cannot read the profile {path} ({first_line(error)}); calibrate again"
+        ) from error
     if not isinstance(content, dict) or content.pop("kind", None) != PROFILE_KIND:
         raise InputError(f"{path} is no profile; give one that flmm calibrate wrote")
     if (version := content.pop("format_version", None)) != FORMAT_VERSION:
@@ -74,20 +86,10 @@ def load_profile(path: Path) -> Profile:
             f"{path} has format_version {version!r}, this flmm reads {FORMAT_VERSION};"
             " upgrade flmm or calibrate again"
         )
-    types = {field.name: field.type for field in fields(Profile)}
-    if set(content) != set(types):
-        raise InputError(
-            f"{path} lacks {sorted(set(types) - set(content))} and has the unknown"
-            f" {sorted(set(content) - set(types))}; calibrate again"
-        )
     try:
-        weights = tuple(float(weight) for weight in content.pop("head_weights"))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path} has head weights that are no numbers; calibrate again") from error
-    for name, value in content.items():
-        if type(value) is not types[name]:
-            raise InputError(f"{path} has {value!r} as its {name!r}; calibrate again")
-    return Profile(head_weights=weights, **content)
+        return Profile(**content)
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe_first_error(error)}; calibrate again") from error
 
 
 def check_profile(profile: Profile, adapter: LMMAdapter) -> None:

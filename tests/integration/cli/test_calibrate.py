@@ -155,7 +155,7 @@ def test_no_readable_picture_is_refused(capsys: Capture) -> None:
     assert (ended.code, ended.out) == (2, "")
     skipped, refused = ended.err.splitlines()
     assert "skipped" in skipped
-    assert "there is no phrase to calibrate on; give more pictures" in refused
+    assert "none of the pictures can be used to calibrate; give others" in refused
     assert not Path("flmm-profile.json").exists()
 
 

@@ -208,3 +208,9 @@ def test_attend_loads_neither_head_nor_sam(
         assert content["lmm"] == str(lmm)
         texts.append(content["words"])
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("names", [{"head": ""}, {"lmm": " "}, {"lmm": "embedded:lmm", "sam": ""}])
+def test_empty_names_are_refused(names: dict[str, str]) -> None:
+    with pytest.raises(InputError, match=r"the name of the (head|LMM|SAM) is empty; write one"):
+        Grounder.from_pretrained(**names)

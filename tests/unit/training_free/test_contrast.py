@@ -103,6 +103,8 @@ def test_head_weights_choose_heads() -> None:
     torch.testing.assert_close(chosen.log, only.log)
     unweighted = compute_contrast_maps([(phrase_of(0), build_trace(maps))])
     torch.testing.assert_close(chosen.rectified, unweighted.rectified)
+    least = compute_contrast_maps([(phrase_of(0), build_trace(maps))], weights * 1e-25)
+    torch.testing.assert_close(least.log, only.log)
     alike, none = (
         compute_contrast_maps([(phrase_of(0), build_trace(maps))], each)
         for each in (torch.full((6,), 0.3), None)

@@ -9,7 +9,7 @@ from typing import NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from flmm.errors import InputError
+from flmm.errors import InputError, describe_first_error
 
 Content = TypeVar("Content")
 Key = TypeVar("Key", bound=Hashable)
@@ -103,14 +103,6 @@ def index_by_id(
                 " give each its own"
             )
     return by_id
-
-
-def describe_first_error(error: ValidationError) -> str:
-    """Return the first error in one line, with its location; pydantic's text has many lines."""
-    first = error.errors(include_url=False)[0]
-    location = ".".join(map(str, first["loc"]))
-    others = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return " ".join(f"{location + ': ' if location else ''}{first['msg']}{others}".split())
 
 
 def _read_bytes(file: Path) -> bytes:
