@@ -96,30 +96,6 @@ def test_chat_in_a_new_process(models: Models, scene: str) -> None:
         assert coco.decode(phrase["mask"]).sum() == phrase["area"]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("chat", QUESTION),
-        ("ground", "A cat on grass."),
-        ("segment", "a cat"),
-        ("attend", QUESTION),
-        ("think", QUESTION),
-    ],
-    ids=lambda arguments: arguments[0],
-)
-def test_embedded_model_says_once_that_it_does_not_know_a_picture(
-    arguments: tuple[str, str], scene: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command, text = arguments
-    ended = run_in_process([command, scene, text, "--json"], capsys)
-    assert ended.code == 0
-    json.loads(ended.out)
-    assert ended.err.count("\n") == 1
-    assert ended.err.startswith("flmm: the embedded model knows only pictures of its stickers: ")
-    demo = str(Path(flmm.__file__).parent / "assets" / "pictures" / "demo.png")
-    assert run_in_process([command, demo, text, "--json"], capsys).err == ""
-
-
 def test_chat_prints_the_answer_and_the_overlay_s_path(
     models: Models, scene: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

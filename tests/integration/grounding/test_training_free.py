@@ -210,7 +210,12 @@ def test_attend_loads_neither_head_nor_sam(
     assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize("names", [{"head": ""}, {"lmm": " "}, {"lmm": "embedded:lmm", "sam": ""}])
-def test_empty_names_are_refused(names: dict[str, str]) -> None:
-    with pytest.raises(InputError, match=r"the name of the (head|LMM|SAM) is empty; write one"):
-        Grounder.from_pretrained(**names)
+@pytest.mark.parametrize(
+    ("head", "lmm", "sam", "kind"),
+    [("", None, None, "head"), (None, " ", None, "LMM"), (None, "embedded:lmm", "", "SAM")],
+)
+def test_empty_names_are_refused(
+    head: str | None, lmm: str | None, sam: str | None, kind: str
+) -> None:
+    with pytest.raises(InputError, match=rf"the name of the {kind} is empty; write one"):
+        Grounder.from_pretrained(head, lmm=lmm, sam=sam)

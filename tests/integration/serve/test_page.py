@@ -85,20 +85,6 @@ def test_words_and_masks_appear_during_generation(
     assert text_of(visit.page.locator("#announcement")).startswith(text)
 
 
-def test_notice_beside_pictures_of_one_s_own(visit: Visit, tmp_path: Path) -> None:
-    notice = visit.page.locator("#notice")
-    visit.choose_bundled()
-    assert not notice.is_visible()
-    Image.new("RGB", (60, 40), (200, 30, 60)).save(tmp_path / "photo.png")
-    visit.page.locator("#file").set_input_files(tmp_path / "photo.png")
-    notice.wait_for()
-    assert text_of(notice).startswith("The embedded model knows only pictures of its stickers: ")
-    assert "--lmm" in text_of(notice)
-    visit.page.get_by_role("button", name="Another picture").click()
-    visit.choose_bundled()
-    assert not notice.is_visible()
-
-
 def test_hover_highlights_a_phrase_and_click_asks_about_it(
     visit: Visit, expected: tuple[str, list[tuple[str, NDArray[np.bool_]]]]
 ) -> None:
