@@ -23,6 +23,7 @@ from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Offsets, Prompt
 from flmm.masks.refiner import MaskRefiner, MaskResolution
 from flmm.segmenters.prompts import PictureEmbeddings
+from flmm.training_free.traced_text import TracedText
 from flmm.types import ImageGeometry, PhraseSpan
 
 MAX_PADDING = 0.1
@@ -220,6 +221,18 @@ def find_spans(exchange: Exchange, prompt: Prompt) -> list[PhraseSpan]:
                 f"the phrase {span.text!r} of {text!r} has no token of its own; leave it out"
             )
     return spans
+
+
+def trace_exchange(adapter: LMMAdapter, picture: Image.Image, exchange: Exchange) -> TracedText:
+    """Return the traced text of an exchange about an RGB picture.
+
+    Raises:
+        InputError: a phrase has no token of its own, or the text is too long for the LMM.
+    """
+    # Alone, since rounding depends on the batch: so masks are exactly those of Grounder.ground.
+    prompt = adapter.build_prompt(picture, exchange.question, exchange.answer)
+    (trace,) = trace_texts(adapter, [prompt], "question" if exchange.answer is None else "answer")
+    return TracedText(picture, prompt, trace, tuple(find_spans(exchange, prompt)))
 
 
 def predict_masks(

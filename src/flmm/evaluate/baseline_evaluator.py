@@ -6,11 +6,12 @@ from itertools import islice
 import torch
 
 from flmm.data.exchanges import ReferringProtocol, build_exchanges
+from flmm.data.features import trace_exchange
 from flmm.data.sample import Sample
 from flmm.data.sample_loader import SampleLoader
 from flmm.errors import InputError
 from flmm.evaluate.predictions import Prediction
-from flmm.evaluate.training_free_evaluator import TrainingFreeEvaluator, trace_exchange
+from flmm.evaluate.training_free_evaluator import TrainingFreeEvaluator
 from flmm.grounding.grounder import Grounder
 from flmm.grounding.mask_predictor import mask_score
 from flmm.head.prompt_templates import PromptTemplates
@@ -101,6 +102,6 @@ def _trace_texts(
         texts = [of_text.text for of_text in loaded.texts]
         for exchange in build_exchanges(texts, PromptTemplates(), protocol):
             try:
-                yield trace_exchange(adapter, loaded.picture.convert("RGB"), exchange)
+                yield trace_exchange(adapter, loaded.picture, exchange)
             except InputError:
                 continue

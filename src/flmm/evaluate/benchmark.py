@@ -19,6 +19,7 @@ from flmm.head.checkpoint import trained_state_dict
 from flmm.head.model import GroundingHead
 from flmm.head.model_names import is_folder_name
 from flmm.head.weights import fingerprint_weights
+from flmm.training_free.baselines.by_name import BASELINES
 from flmm.training_free.masks import METHOD_VERSION
 
 _RUN_FILE = "run.json"
@@ -110,7 +111,9 @@ def mask_model_fingerprint(grounder: Grounder, baseline: str | None = None) -> s
         return head_fingerprint(grounder.head)
     weights = "none" if grounder.segmenter is None else fingerprint_weights(grounder.segmenter)
     method = f"{grounder.pipeline.mask_predictor.method} {METHOD_VERSION} {grounder.profile}"
-    key = f"{baseline or method} {weights}"
+    if baseline is not None:
+        method = f"{baseline} {BASELINES[baseline].version}"
+    key = f"{method} {weights}"
     return blake2b(key.encode(), digest_size=8).hexdigest()
 
 

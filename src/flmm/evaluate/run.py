@@ -4,6 +4,7 @@ A part is a fixed group of samples that run through the LMM together, so neither
 processes nor an interruption changes any score.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -68,7 +69,10 @@ def evaluate(
     run_on_all_processes(
         lambda: prepare_run_folder(out, build_run_record(grounder, benchmark, protocol, baseline))
     )
-    evaluator = create_evaluator(grounder, benchmark, protocol, baseline)
+    # Only if a part is missing, since some methods are first fitted to the benchmark's texts.
+    get_evaluator = functools.cache(
+        lambda: create_evaluator(grounder, benchmark, protocol, baseline)
+    )
     num_samples = len(benchmark.samples)
     num_parts = -(-num_samples // _SAMPLES_PER_PART)
     own_parts = {
@@ -81,7 +85,9 @@ def evaluate(
         for part, indices in own_parts.items():
             file = part_file(out, part)
             if not _is_part_done(file, indices, on_message):
-                write_part(file, _evaluate_part(evaluator, benchmark.samples, indices, on_message))
+                write_part(
+                    file, _evaluate_part(get_evaluator(), benchmark.samples, indices, on_message)
+                )
             done += len(indices)
             advance(done, total)
 

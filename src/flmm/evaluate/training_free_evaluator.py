@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from PIL import Image
 
-from flmm.attention.tracing import trace_texts
-from flmm.data.exchanges import Exchange, ReferringProtocol
-from flmm.data.features import PictureExchanges, find_spans
+from flmm.data.exchanges import ReferringProtocol
+from flmm.data.features import PictureExchanges, trace_exchange
 from flmm.evaluate.predictions import Prediction
 from flmm.evaluate.teacher_forcing import TeacherForcedEvaluator
 from flmm.grounding.mask_predictor import MaskPredictor
@@ -39,14 +37,13 @@ class TrainingFreeEvaluator(TeacherForcedEvaluator[tuple[TracedText, ...]]):
 
     @torch.no_grad()
     def extract(self, pictures: Sequence[PictureExchanges]) -> list[tuple[TracedText, ...]]:
-        texts = []
-        for of_picture in pictures:
-            picture = of_picture.picture.convert("RGB")
-            exchanges = of_picture.exchanges
-            texts.append(
-                tuple(trace_exchange(self.adapter, picture, exchange) for exchange in exchanges)
+        return [
+            tuple(
+                trace_exchange(self.adapter, of_picture.picture, exchange)
+                for exchange in of_picture.exchanges
             )
-        return texts
+            for of_picture in pictures
+        ]
 
     def predict(self, extracted: tuple[TracedText, ...]) -> list[Prediction]:
         return [
@@ -56,15 +53,3 @@ class TrainingFreeEvaluator(TeacherForcedEvaluator[tuple[TracedText, ...]]):
                 text.picture, [(span, text.trace) for span in text.spans], True, Stopwatch()
             )
         ]
-
-
-def trace_exchange(adapter: LMMAdapter, picture: Image.Image, exchange: Exchange) -> TracedText:
-    """Return the traced text of an exchange about an RGB picture.
-
-    Raises:
-        InputError: a phrase has no token of its own, or the text is too long for the LMM.
-    """
-    # Alone, since rounding depends on the batch: so masks are exactly those of Grounder.ground.
-    prompt = adapter.build_prompt(picture, exchange.question, exchange.answer)
-    (trace,) = trace_texts(adapter, [prompt], "question" if exchange.answer is None else "answer")
-    return TracedText(picture, prompt, trace, tuple(find_spans(exchange, prompt)))

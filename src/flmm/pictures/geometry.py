@@ -10,7 +10,6 @@ over the picture's visible part.
 """
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -60,29 +59,46 @@ def place_on_picture(
     return frame
 
 
-def resize_maps_to_picture(
-    maps: Tensor,
-    geometry: ImageGeometry,
-    size: Size,
-    mode: Literal["bilinear", "bicubic"] = "bilinear",
-) -> Tensor:
+def resize_maps_to_picture(maps: Tensor, geometry: ImageGeometry, size: Size) -> Tensor:
     """Resize attention maps to a frame of the whole picture.
 
     Args:
         maps: (P, h, w) on ``geometry``'s grid.
         geometry: where the picture lies on the canvas.
         size: (height, width) of the frame, in any unit.
-        mode: of the interpolation between cell centres; "bicubic" can exceed the maps' values.
 
     Returns:
-        (P, *size); 0 in parts that the image processor cropped away.
+        (P, *size), bilinear between cell centres; 0 in parts that the image processor cropped away.
     """
-    canvas = functional.interpolate(maps[:, None], geometry.canvas, mode=mode, align_corners=False)[
-        :, 0
-    ]
+    canvas = functional.interpolate(
+        maps[:, None], geometry.canvas, mode="bilinear", align_corners=False
+    )[:, 0]
     return place_on_picture(
         crop_to_picture(canvas, geometry), geometry, size, canvas.new_zeros(len(canvas))
     )
+
+
+def sample_on_picture(maps: Tensor, geometry: ImageGeometry, size: Size) -> Tensor:
+    """Sample maps bicubically at the pixels of a frame of the whole picture.
+
+    Unlike ``resize_maps_to_picture`` this needs no memory for the canvas.
+
+    Args:
+        maps: (P, h, w) on ``geometry``'s grid.
+        geometry: where the picture lies on the canvas.
+        size: (height, width) of the frame, in any unit.
+
+    Returns:
+        (P, *size), which can exceed the maps' values a little; each map's minimum in parts that the
+        image processor cropped away.
+    """
+    frame = ImageGeometry(geometry.picture, geometry.picture, (0, 0), geometry.picture, size)
+    centres = _cell_centres(geometry, frame).to(maps)
+    sampled = functional.grid_sample(
+        maps[None], centres[None], mode="bicubic", padding_mode="border", align_corners=False
+    )[0]
+    cropped_away = (centres.abs() > 1).any(dim=-1)
+    return torch.where(cropped_away, maps.amin(dim=(1, 2), keepdim=True), sampled)
 
 
 def resample_to_grid(maps: Tensor, source: ImageGeometry, target: ImageGeometry) -> Tensor:
@@ -98,8 +114,7 @@ def resample_to_grid(maps: Tensor, source: ImageGeometry, target: ImageGeometry)
     """
     if source == target:
         return maps
-    rows, columns = (_cell_centres(source, target, axis) for axis in (0, 1))
-    centres = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).to(maps)
+    centres = _cell_centres(source, target).to(maps)
     flat = maps.reshape(1, -1, *maps.shape[-2:])
     resampled = functional.grid_sample(
         flat, centres[None], padding_mode="border", align_corners=False
@@ -124,13 +139,16 @@ def cell_centres_on_picture(geometry: ImageGeometry) -> Tensor:
     return torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
 
 
-def _cell_centres(source: ImageGeometry, target: ImageGeometry, axis: int) -> Tensor:
-    """Return the centres of ``target``'s cells on ``source``'s canvas, in -1..1."""
-    cells = torch.arange(target.grid[axis], dtype=torch.float64) + 0.5
-    pixels = cells * target.canvas[axis] / target.grid[axis]
-    share = (pixels - target.offset[axis]) / target.resized[axis]
-    source_pixels = share * source.resized[axis] + source.offset[axis]
-    return source_pixels / source.canvas[axis] * 2 - 1
+def _cell_centres(source: ImageGeometry, target: ImageGeometry) -> Tensor:
+    """Return x, y of ``target``'s cells' centres on ``source``'s canvas, (h, w, 2) in -1..1."""
+    axes = []
+    for axis in (0, 1):
+        cells = torch.arange(target.grid[axis], dtype=torch.float64) + 0.5
+        pixels = cells * target.canvas[axis] / target.grid[axis]
+        share = (pixels - target.offset[axis]) / target.resized[axis]
+        source_pixels = share * source.resized[axis] + source.offset[axis]
+        axes.append(source_pixels / source.canvas[axis] * 2 - 1)
+    return torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), dim=-1)
 
 
 def resize_to_picture(logits: Tensor, geometry: ImageGeometry) -> Tensor:

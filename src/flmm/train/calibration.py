@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from flmm.attention.trace import TracedPhrase
-from flmm.attention.tracing import limit_new_tokens, trace_generation, trace_texts
+from flmm.attention.tracing import trace_generation
 from flmm.data.exchanges import ReferringProtocol, build_exchanges
-from flmm.data.features import find_spans
+from flmm.data.features import trace_exchange
 from flmm.data.sample_loader import LoadedSample
 from flmm.errors import InputError
 from flmm.grounding.phrase_extraction import PhraseExtractor
@@ -85,8 +85,7 @@ def _measure_description(
 ) -> Iterator[Tensor]:
     """Yield the heads' agreements, (P, M·N), on what the LMM names in a picture."""
     prompt = adapter.build_prompt(picture, PromptTemplates().caption)
-    limit = limit_new_tokens(adapter, prompt, _MAX_NEW_TOKENS)
-    trace, text = trace_generation(adapter, prompt, limit)
+    trace, text = trace_generation(adapter, prompt, _MAX_NEW_TOKENS)
     if spans := [span for span in extractor.extract(trace, text) if span.tokens]:
         yield measure_head_agreement([(span, trace) for span in spans])
 
@@ -99,16 +98,11 @@ def _measure_sample(
         [loaded.text for loaded in sample.texts], PromptTemplates(), ReferringProtocol.ONE_BY_ONE
     )
     for exchange in exchanges:
-        prompt = adapter.build_prompt(sample.picture, exchange.question, exchange.answer)
-        (trace,) = trace_texts(
-            adapter, [prompt], "question" if exchange.answer is None else "answer"
-        )
-        traced_phrases: list[TracedPhrase] = [
-            (span, trace) for span in find_spans(exchange, prompt)
-        ]
+        text = trace_exchange(adapter, sample.picture, exchange)
+        traced_phrases: list[TracedPhrase] = [(span, text.trace) for span in text.spans]
         masks = [
-            torch.from_numpy(sample.texts[text].masks[phrase])
-            for text, phrase in exchange.phrase_indices
+            torch.from_numpy(sample.texts[owner].masks[phrase])
+            for owner, phrase in exchange.phrase_indices
         ]
         yield measure_head_agreement(
             predictor.add_references(sample.picture, traced_phrases), masks
@@ -129,15 +123,13 @@ def _calibrate(
     with_masks: bool,
 ) -> Profile:
     agreements: list[Tensor] = []
-    num_measured = 0
     for item in items:
         try:
-            agreements.extend(measure(item))
-            num_measured += 1
+            # All of a picture or nothing.
+            agreements.extend(list(measure(item)))
         except InputError as error:
-            on_message(f"skipped: {error}")
-    if not num_measured:
-        raise InputError("none of the pictures can be used to calibrate; give others")
+            name = item.sample.picture if isinstance(item, LoadedSample) else item
+            on_message(f"skipped {str(name)!r}: {error}")
     return _build_profile(adapter, lmm, agreements, with_masks)
 
 
@@ -146,7 +138,8 @@ def _build_profile(
 ) -> Profile:
     if not agreements:
         raise InputError(
-            "there is no phrase to calibrate on; give more pictures, or an LMM that describes them"
+            "there is no phrase to calibrate on in any picture that can be used; give others, or an"
+            " LMM that describes them"
         )
     all_agreements = torch.cat(tuple(agreements))
     weights = all_agreements.mean(dim=0).clamp(0, 1)

@@ -5,14 +5,13 @@ segmenter's low-resolution logits that shows the picture.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flmm.pictures.geometry import resize_maps_to_picture
+from flmm.pictures.geometry import sample_on_picture
 from flmm.segmenters.base import Segmenter
 from flmm.segmenters.prompts import PictureEmbeddings, SegmenterMasks, SegmenterPrompts
 from flmm.training_free.contrast import ContrastMaps
@@ -33,22 +32,12 @@ _Point = tuple[int, int]
 """(row, column)."""
 
 
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """K masks for each of P phrases."""
-
-    logits: Tensor
-    """(P, K, 4e, 4e) low-resolution logits over the segmenter's whole input."""
-    scores: Tensor
-    """(P, K): the IoU with the true mask that the segmenter predicts."""
-
-
 def propose_candidates(
     maps: ContrastMaps,
     geometry: ImageGeometry,
     segmenter: Segmenter,
     embeddings: PictureEmbeddings,
-) -> Candidates:
+) -> SegmenterMasks:
     """Return three masks for each of five prompts a phrase.
 
     The prompts: the maximum of either map, the boxes around the log map's region at its maximum at
@@ -63,11 +52,11 @@ def propose_candidates(
     """
     prompts = _build_prompts(maps, geometry, low_resolution_frame(segmenter, geometry.picture))
     device = embeddings.tensors[0].device
-    decoded: list[SegmenterMasks] = [
+    decoded = [
         segmenter.decode(embeddings, geometry.picture, each.to(device), multimask=True)
         for each in prompts
     ]
-    return Candidates(
+    return SegmenterMasks(
         torch.cat([masks.logits for masks in decoded], dim=1),
         torch.cat([masks.scores for masks in decoded], dim=1),
     )
@@ -78,15 +67,6 @@ def low_resolution_frame(segmenter: Segmenter, picture: Size) -> Size:
     side = segmenter.low_resolution_side
     height, width = segmenter.cut_to_picture(torch.empty(side, side), picture).shape
     return height, width
-
-
-def resize_to_frame(maps: Tensor, geometry: ImageGeometry, frame: Size) -> Tensor:
-    """Resize (P, h, w) maps bicubically to a frame of the whole picture: (P, *frame).
-
-    What the image processor cropped away gets a map's minimum.
-    """
-    lowest = maps.amin(dim=(1, 2), keepdim=True)
-    return resize_maps_to_picture(maps - lowest, geometry, frame, mode="bicubic") + lowest
 
 
 def scale_to_levels(maps: Tensor) -> Tensor:
@@ -102,7 +82,7 @@ def _build_prompts(
     log_peaks, rectified_peaks = (
         _find_peaks(each, geometry, frame) for each in (maps.log, maps.rectified)
     )
-    levels = scale_to_levels(resize_to_frame(maps.log, geometry, frame)).cpu().numpy()
+    levels = scale_to_levels(sample_on_picture(maps.log, geometry, frame)).cpu().numpy()
     to_picture = torch.tensor([geometry.picture[1] / frame[1], geometry.picture[0] / frame[0]])
 
     def at_points(points: Sequence[Sequence[_Point]]) -> SegmenterPrompts:
@@ -130,7 +110,7 @@ def _find_peaks(maps: Tensor, geometry: ImageGeometry, frame: Size) -> list[_Poi
     from scipy.ndimage import gaussian_filter
 
     blurred = gaussian_filter(maps.cpu().numpy(), (0, _SIGMA, _SIGMA), mode="nearest")
-    resized = resize_to_frame(torch.from_numpy(blurred), geometry, frame)
+    resized = sample_on_picture(torch.from_numpy(blurred), geometry, frame)
     return [
         (int(index) // frame[1], int(index) % frame[1]) for index in resized.flatten(1).argmax(1)
     ]

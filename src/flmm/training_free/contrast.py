@@ -4,6 +4,7 @@ Letters: ``P`` phrases, ``M`` layers (times views), ``N`` heads, ``T`` tokens of
 M·N·T maps, ``h w`` image-token grid, ``H W`` picture size.
 """
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -79,9 +80,8 @@ def measure_head_agreement(
             continue
         shown = _sample_mask(masks[index], traced_phrases[index][1].geometry).to(log_maps.device)
         inside = ~shown.isnan()
-        heads = log_maps.mean(dim=1)[:, inside]
-        agreements.append(torch.corrcoef(torch.cat([shown[inside][None], heads]))[0, 1:])
-    return torch.stack(agreements).nan_to_num()
+        agreements.append(correlate(log_maps.mean(dim=1)[:, inside], shown[inside]))
+    return torch.stack(agreements)
 
 
 def _contrast_phrases(traced_phrases: Sequence[TracedPhrase]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -116,15 +116,24 @@ def weigh_by_consensus(maps: Tensor, head_weights: Tensor | None = None) -> tupl
         heads' maps with the plain mean, in -1..1, averaged over the tokens.
     """
     centred = maps.flatten(2) - maps.flatten(2).mean(dim=2, keepdim=True)
-    mean = centred.mean(dim=(0, 1))
-    norms = centred.norm(dim=2) * mean.norm()
-    correlations = (centred @ mean) / norms.clamp(min=1e-12)
+    correlations = correlate(centred, centred.mean(dim=(0, 1)))
     weights = correlations.clamp(min=0) ** _CONSENSUS_POWER
     if head_weights is not None:
         weights = weights * head_weights.to(weights)[:, None]
     weights = weights / weights.sum().clamp(min=1e-12)
     merged = torch.einsum("ht,hta->a", weights, centred)
     return merged.reshape(maps.shape[2:]), correlations.mean(dim=1)
+
+
+def correlate(maps: Tensor, others: Tensor) -> Tensor:
+    """Return Pearson's correlation over the last axis of (..., n) maps, 0 for constant ones.
+
+    ``others``: (..., n), broadcast to ``maps``.
+    """
+    maps = maps - maps.mean(dim=-1, keepdim=True)
+    others = others - others.mean(dim=-1, keepdim=True)
+    norms: Tensor = maps.norm(dim=-1) * others.norm(dim=-1)
+    return (maps * others).sum(dim=-1) / norms.clamp(min=1e-12)
 
 
 def needs_reference(span: PhraseSpan, trace: Trace) -> bool:
@@ -137,28 +146,54 @@ def _find_references(traced_phrases: Sequence[TracedPhrase]) -> list[Tensor | No
     spans: dict[int, list[PhraseSpan]] = defaultdict(list)
     for span, trace in traced_phrases:
         spans[id(trace)].append(span)
-    return [_find_reference(span, trace, spans[id(trace)]) for span, trace in traced_phrases]
+    sums = {id(trace): _TokenSums(trace.picture_attention) for _, trace in traced_phrases}
+    return [
+        _find_reference(span, trace, spans[id(trace)], sums[id(trace)])
+        for span, trace in traced_phrases
+    ]
 
 
-def _find_reference(span: PhraseSpan, trace: Trace, spans: Sequence[PhraseSpan]) -> Tensor | None:
-    own = set(span.tokens)
-    tokens = sorted({token for other in spans for token in other.tokens} - own)
-    if not tokens:
-        tokens = sorted(set(range(len(trace.token_ids))) - own)
-    if tokens:
-        return _mean_map(trace.picture_attention, tokens)
+class _TokenSums:
+    """Sums of tokens' maps of one text, (M·N, h, w).
+
+    The maps of all phrases together are summed once, not once a phrase: a text can be long.
+    """
+
+    def __init__(self, attention: PictureAttention) -> None:
+        self._attention = attention
+        self._sums: dict[frozenset[int], Tensor] = {}
+
+    def sum_without(self, tokens: frozenset[int], left_out: frozenset[int]) -> Tensor:
+        """Return the sum over ``tokens`` but for those left out."""
+        if tokens not in self._sums:
+            self._sums[tokens] = self._sum(tokens)
+        common = tokens & left_out
+        total = self._sums[tokens]
+        # The difference of sums rounds to a little below 0.
+        return (total - self._sum(common)).clamp(min=0) if common else total
+
+    def _sum(self, tokens: frozenset[int]) -> Tensor:
+        # One token after the other, for the memory.
+        maps = (self._attention.token_maps([token])[:, :, 0] for token in sorted(tokens))
+        return functools.reduce(torch.add, maps).flatten(0, 1)
+
+
+def _find_reference(
+    span: PhraseSpan, trace: Trace, spans: Sequence[PhraseSpan], sums: _TokenSums
+) -> Tensor | None:
+    own = frozenset(span.tokens)
+    for tokens in (
+        frozenset(token for other in spans for token in other.tokens),
+        frozenset(range(len(trace.token_ids))),
+    ):
+        if tokens - own:
+            return _normalise(sums.sum_without(tokens, own))
     if trace.reference is None:
         return None
-    reference = _mean_map(trace.reference, range(trace.reference.rows.num_tokens))
+    every_token = frozenset(range(trace.reference.rows.num_tokens))
+    reference = _TokenSums(trace.reference).sum_without(every_token, frozenset())
     # The same picture's grid, unless a family lays it out by the length of the text.
-    return resample_to_grid(reference, trace.reference.geometry, trace.geometry)
-
-
-def _mean_map(attention: PictureAttention, tokens: Sequence[int]) -> Tensor:
-    # One token after the other, since a text can be long.
-    total = sum(attention.token_maps([token])[:, :, 0] for token in tokens)
-    assert isinstance(total, Tensor)
-    return _normalise(total.flatten(0, 1))
+    return resample_to_grid(_normalise(reference), trace.reference.geometry, trace.geometry)
 
 
 def _normalise(maps: Tensor) -> Tensor:

@@ -13,16 +13,15 @@ import torch
 from torch import Tensor
 
 from flmm.attention.trace import TracedPhrase
-from flmm.pictures.geometry import crop_to_picture, resize_to_picture
+from flmm.pictures.geometry import crop_to_picture, resize_to_picture, sample_on_picture
 from flmm.segmenters.base import Segmenter
 from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.training_free.candidates import (
     low_resolution_frame,
     propose_candidates,
-    resize_to_frame,
     scale_to_levels,
 )
-from flmm.training_free.contrast import ContrastMaps, compute_contrast_maps
+from flmm.training_free.contrast import ContrastMaps, compute_contrast_maps, correlate
 from flmm.training_free.profile import Profile
 from flmm.types import ImageGeometry
 
@@ -87,20 +86,11 @@ def _choose_candidates(
     candidates = propose_candidates(maps, geometry, segmenter, embeddings)
     masks = segmenter.cut_to_picture(candidates.logits, geometry.picture) > 0
     frame = low_resolution_frame(segmenter, geometry.picture)
-    attention = resize_to_frame(maps.rectified, geometry, frame).to(masks.device)
-    agreement = _correlate(masks.float().flatten(2), attention.flatten(1))
+    attention = sample_on_picture(maps.rectified, geometry, frame).to(masks.device)
+    agreement = correlate(masks.float().flatten(2), attention.flatten(1)[:, None])
     scores = candidates.scores + _CORRELATION_WEIGHT * agreement
     best: Tensor = candidates.logits[torch.arange(len(scores)), scores.argmax(dim=1)]
     return best
-
-
-def _correlate(masks: Tensor, maps: Tensor) -> Tensor:
-    """Return Pearson's correlation of (P, K, n) masks with (P, n) maps: (P, K), 0 for constants."""
-    masks = masks - masks.mean(dim=2, keepdim=True)
-    maps = maps - maps.mean(dim=1, keepdim=True)
-    norms = masks.norm(dim=2) * maps.norm(dim=1, keepdim=True)
-    correlations: Tensor = torch.einsum("pkn,pn->pk", masks, maps) / norms.clamp(min=1e-12)
-    return correlations
 
 
 def _threshold_map(log: Tensor, geometry: ImageGeometry) -> Tensor:

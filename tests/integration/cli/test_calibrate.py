@@ -124,9 +124,9 @@ def test_picture_that_cannot_be_read_costs_one_line(capsys: Capture) -> None:
     ended = calibrate(capsys, *EMBEDDED, "pictures", "missing.png", "--out", "all.json")
     assert ended.code == 0
     damaged, missing = ended.err.splitlines()
-    assert damaged.startswith("flmm: skipped: ")
+    assert damaged.startswith("flmm: skipped ")
     assert "a.png" in damaged
-    assert missing.startswith("flmm: skipped: ")
+    assert missing.startswith("flmm: skipped ")
     assert "missing.png" in missing
     assert load_profile(Path("all.json")) == load_profile(Path("good.json"))
 
@@ -155,7 +155,7 @@ def test_no_readable_picture_is_refused(capsys: Capture) -> None:
     assert (ended.code, ended.out) == (2, "")
     skipped, refused = ended.err.splitlines()
     assert "skipped" in skipped
-    assert "none of the pictures can be used to calibrate; give others" in refused
+    assert "there is no phrase to calibrate on in any picture that can be used" in refused
     assert not Path("flmm-profile.json").exists()
 
 

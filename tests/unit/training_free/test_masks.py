@@ -87,7 +87,7 @@ def test_masks_of_a_segmenter_have_the_pictures_size(geometry: ImageGeometry) ->
     assert logits.isfinite().all()
 
 
-def test_attention_that_is_the_same_everywhere_still_gives_a_mask() -> None:
+def test_attention_that_is_the_same_everywhere() -> None:
     """As every map on a grid of one cell, there is no region to box."""
     segmenter = build_spy_segmenter()
     geometry = square_geometry(4)

@@ -1,5 +1,6 @@
 """Masks from a frozen LMM's attention, without training and with a trained head, if any."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -69,10 +70,12 @@ class MaskMethods:
     """As in ``GroundResults``."""
 
 
+@functools.lru_cache(maxsize=1)
 def build_mask_methods(context: ReportContext) -> MaskMethods:
     """Return a head's methods or those that need no training, calibrated.
 
     Published ones prompt a SAM; they are left out without one, or where they do not suit the LMM.
+    Built once a context, since some are fitted to its pictures.
     """
     num_heads = context.grounder.adapter.heads
     thresholds = calibrate_thresholds(context, "attention", attention_map_function(context))
@@ -153,7 +156,9 @@ def measure(context: ReportContext) -> GroundResults:
         return compute_overlaps(extracted, methods.predict_masks(extracted))
 
     samples = context.data.measured
-    overlaps = measure_overlaps(context, "ground 1", samples, measure_picture)
+    published = [BASELINES[name] for name in methods.names if name in BASELINES]
+    key = " ".join(["ground 1", *(f"{method.name} {method.version}" for method in published)])
+    overlaps = measure_overlaps(context, key, samples, measure_picture)
     rows: list[MethodScore] = []
     for kind in find_text_kinds(samples):
         for part in PARTS:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flmm.lmm.base import LMMAdapter
-from flmm.pictures.geometry import resize_maps_to_picture
+from flmm.pictures.geometry import sample_on_picture
 from flmm.segmenters.base import Segmenter
 from flmm.segmenters.prompts import PictureEmbeddings, SegmenterPrompts
 from flmm.training_free.traced_text import TracedText
@@ -22,6 +22,8 @@ class Baseline(ABC):
     """A published method that makes masks from a frozen LMM without training."""
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Higher with every change of its masks, so that results of several versions are not mixed."""
 
     @abstractmethod
     def compute_maps(self, adapter: LMMAdapter, texts: Sequence[TracedText]) -> list[Tensor]:
@@ -87,9 +89,7 @@ class MaximumPointBaseline(Baseline):
         The maps are enlarged bicubically to the picture first. SAM orders its masks from part to
         whole, so the last one is the largest as a rule.
         """
-        # Parts of the picture that the LMM does not see are filled with 0, so that is the minimum.
-        shifted = maps - maps.amin(dim=(1, 2), keepdim=True)
-        enlarged = resize_maps_to_picture(shifted, geometry, geometry.picture, mode="bicubic")
+        enlarged = sample_on_picture(maps, geometry, geometry.picture)
         rows, columns = torch.unravel_index(enlarged.flatten(1).argmax(dim=1), geometry.picture)
         points = torch.stack([columns, rows], dim=-1)[:, None] + 0.5
         masks = segmenter.decode(

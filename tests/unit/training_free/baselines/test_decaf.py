@@ -7,13 +7,15 @@ from contract_helpers import eager_reference, noise_picture
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from tiny_head import CROPPED, PADDED, SQUARE, random_picture
-from traced_texts import build_spy_segmenter, trace_text_with_phrases
+from torch import Tensor
+from traced_texts import trace_text_with_phrases
 
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.prompt import Prompt
-from flmm.pictures.geometry import resize_maps_to_picture
+from flmm.segmenters.prompts import PictureEmbeddings, SegmenterMasks, SegmenterPrompts
+from flmm.segmenters.sam import SamSegmenter
 from flmm.training_free.baselines.decaf import DecAF, find_points
-from flmm.types import ImageGeometry
+from flmm.types import ImageGeometry, Size
 
 
 @pytest.fixture(scope="module")
@@ -76,25 +78,56 @@ def test_all_cells_of_a_constant_map_are_points() -> None:
     assert len(find_points(torch.zeros(6, 6), SQUARE)) == 36
 
 
+class GivenMasks(SamSegmenter):
+    """For each of three points it gives a band of rows from the top, and one bad mask."""
+
+    bands: tuple[int, int, int]
+    """Rows of the 32 of each point's mask."""
+    scores: tuple[float, float, float]
+
+    def decode(
+        self,
+        embeddings: PictureEmbeddings,
+        picture: Size,
+        prompts: SegmenterPrompts,
+        multimask: bool = False,
+        picture_indices: Tensor | None = None,
+    ) -> SegmenterMasks:
+        del embeddings, picture, picture_indices
+        assert multimask
+        assert prompts.num_phrases == 3
+        logits = torch.full((3, 2, 32, 32), -1.0)
+        for point, rows in enumerate(self.bands):
+            logits[point, 0, :rows] = 1
+        scores = torch.tensor([[score, 0.0] for score in self.scores])
+        return SegmenterMasks(logits, scores)
+
+
 @torch.no_grad()
-def test_the_good_masks_of_all_points_are_joined() -> None:
-    segmenter = build_spy_segmenter()
+@pytest.mark.parametrize(
+    ("bands", "scores", "rows"),
+    [
+        ((24, 28, 32), (0.9, 0.9, 0.6), 28),
+        ((24, 32, 8), (0.99, 0.72, 0.99), 32),
+        ((8, 12, 16), (0.9, 0.9, 0.9), 16),
+        ((32, 20, 8), (0.3, 0.69, 0.69), 20),
+    ],
+    ids=[
+        "one good",
+        "two good, not the better one alone",
+        "none good",
+        "score and share both count",
+    ],
+)
+def test_the_good_masks_of_all_points_are_joined(
+    bands: tuple[int, int, int], scores: tuple[float, float, float], rows: int
+) -> None:
+    segmenter = GivenMasks.build_tiny()
+    segmenter.bands, segmenter.scores = bands, scores
+    attention = torch.ones(6, 6)
+    attention[0, 0] = attention[2, 3] = attention[4, 4] = 1.5
     embeddings = segmenter.encode(random_picture(*SQUARE.picture))
-    attention = torch.zeros(6, 6)
-    attention[1, 1] = attention[4, 4] = attention[2, 4] = 1
-    attention += 0.1 * torch.rand(6, 6, generator=torch.Generator().manual_seed(0))
-    logits = DecAF().segment_maps(attention[None], SQUARE, segmenter, embeddings)
-    assert segmenter.multimask
-    masks = segmenter.masks
-    assert len(masks.scores) == 3
-    weights = resize_maps_to_picture(attention[None], SQUARE, (32, 32))[0]
-    best = []
-    for point in range(3):
-        choice = int(masks.scores[point].argmax())
-        inside = masks.logits[point, choice] > 0
-        share = float(weights[inside].sum() / weights.sum())
-        best.append((float(masks.scores[point, choice]) * share, masks.logits[point, choice]))
-    good = [mask for quality, mask in best if quality >= 0.7]
-    kept = good or [max(best, key=lambda pair: pair[0])[1]]
-    expected = segmenter.upsample_to_picture(torch.stack(kept).amax(dim=0)[None], SQUARE.picture)
-    torch.testing.assert_close(logits, expected)
+    (logits,) = DecAF().segment_maps(attention[None], SQUARE, segmenter, embeddings)
+    expected = torch.zeros(SQUARE.picture, dtype=torch.bool)
+    expected[: rows * SQUARE.picture[0] // 32] = True
+    assert torch.equal(logits > 0, expected)
