@@ -20,14 +20,13 @@ class TaskResult:
     error: str | None
     """Why there is no answer."""
 
-    @property
-    def json_line(self) -> str:
-        """One line of JSON: ``task``, and ``answer`` or ``error``."""
+    def to_json_line(self, mask_model: str) -> str:
+        """Return one line of JSON: ``task``, and ``answer`` and ``mask_model``, or ``error``."""
         content: dict[str, object] = {"task": self.task.model_dump(exclude_none=True)}
         if self.answer is None:
             content["error"] = self.error
         else:
-            content["answer"] = self.answer.to_dict()
+            content |= {"answer": self.answer.to_dict(), "mask_model": mask_model}
         return json.dumps(content)
 
 
@@ -39,13 +38,18 @@ class ResultsFile:
         tasks: all of them.
         model: the head's name in answers.
         lmm: the LMM's name.
+        mask_model: what makes the masks, as a hash (``mask_model_fingerprint``): answers have the
+            same ``model`` whatever their SAM or profile.
 
     Raises:
         InputError: the file cannot be written, or has results of other tasks or models.
     """
 
-    def __init__(self, file: Path, tasks: Sequence[Task], model: str, lmm: str) -> None:
+    def __init__(
+        self, file: Path, tasks: Sequence[Task], model: str, lmm: str, mask_model: str
+    ) -> None:
         self._file = file
+        self._mask_model = mask_model
         try:
             content = file.read_bytes() if file.exists() else b""
             complete_lines = content[: content.rfind(b"\n") + 1]
@@ -70,6 +74,8 @@ class ResultsFile:
                 and Task.model_validate(content["task"]) == tasks[self.num_done]
             )
             same = same and (answer is None or (answer["model"], answer["lmm"]) == models)
+            # Results of older versions do not say.
+            same = same and content.get("mask_model") in (None, self._mask_model)
         except (ValueError, KeyError, TypeError, AttributeError):
             same, answer = False, None
         if not same:
@@ -88,7 +94,9 @@ class ResultsFile:
         """
         try:
             with self._file.open("a", encoding="utf-8") as opened:
-                opened.write("".join(f"{result.json_line}\n" for result in results))
+                opened.write(
+                    "".join(f"{result.to_json_line(self._mask_model)}\n" for result in results)
+                )
                 opened.flush()
                 os.fsync(opened.fileno())
         except OSError as error:

@@ -64,6 +64,7 @@ def batch(
     from flmm.batch.results import ResultsFile
     from flmm.batch.run import run_tasks
     from flmm.batch.tasks import read_tasks
+    from flmm.evaluate.benchmark import mask_model_fingerprint
 
     folder, tasks = read_tasks(pictures, question)
     if overlays is not None:
@@ -74,7 +75,8 @@ def batch(
                 f"--overlays {str(overlays)!r} cannot be made ({error.strerror}); choose another"
             ) from error
     grounder = load_grounder(model, lmm, sam, device, dtype)
-    results = ResultsFile(out, tasks, grounder.model, grounder.lmm)
+    mask_model = mask_model_fingerprint(grounder) + ("" if refine else " without refinement")
+    results = ResultsFile(out, tasks, grounder.model, grounder.lmm, mask_model)
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn

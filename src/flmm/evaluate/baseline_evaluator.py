@@ -58,12 +58,12 @@ def require_segmenter(grounder: Grounder, method: str) -> Segmenter:
     """Return the SAM that a published method prompts.
 
     Raises:
-        InputError: the grounder has a head, or no SAM.
+        InputError: the grounder has a head or a profile, or no SAM.
     """
-    if grounder.head is not None:
+    if grounder.head is not None or grounder.profile is not None:
         raise InputError(
-            f"method {method!r} makes masks without a head; name the LMM with --lmm, and leave out"
-            " --model"
+            f"method {method!r} takes neither a head nor a profile; name the LMM with --lmm, and"
+            " leave out --model"
         )
     if grounder.segmenter is None:
         raise InputError(f"method {method!r} prompts a SAM; name one with --sam")

@@ -47,6 +47,11 @@ def build_head(
     Raises:
         InputError: SAM cannot be read, or the settings do not suit the LMM.
     """
+    if settings.sam == "none":
+        raise InputError(
+            "a head has a SAM, which --sam names; to train one whose masks SAM does not refine, set"
+            " refine: false under head"
+        )
     switches = settings.head.model_dump(exclude={"layers", "heads"})
     config = HeadConfig(
         layers=adapter.layers,

@@ -155,6 +155,19 @@ def test_results_of_other_tasks_or_models_are_kept(
     assert Path("results.jsonl").read_bytes() == content
 
 
+def test_results_of_other_masks_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["batch", "pictures", QUESTION, "--lmm", "embedded:lmm", "--max-new-tokens", "4"]
+    assert run_in_process([*command, "--sam", "none"], capsys).code == 0
+    content = Path("results.jsonl").read_bytes()
+    for changes in (["--sam", "embedded:sam"], ["--sam", "none", "--no-refine"]):
+        ended = run_in_process([*command, *changes], capsys)
+        assert ended.code == 2
+        assert "line 1, is no result of this work and model; choose another file" in ended.err
+    assert Path("results.jsonl").read_bytes() == content
+    assert run_in_process([*command, "--sam", "none"], capsys).code == 0
+    assert Path("results.jsonl").read_bytes() == content
+
+
 @pytest.mark.parametrize(
     ("line", "part"),
     [

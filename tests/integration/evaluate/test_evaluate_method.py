@@ -58,7 +58,7 @@ def test_a_folder_of_another_method_is_refused(capsys: pytest.CaptureFixture[str
 def test_a_baseline_needs_a_sam_and_no_head(capsys: pytest.CaptureFixture[str]) -> None:
     ended = run_in_process(evaluate("--device", "cpu", "--method", "decaf"), capsys)
     assert ended.code == 2
-    assert "makes masks without a head; name the LMM with --lmm" in ended.err
+    assert "takes neither a head nor a profile; name the LMM with --lmm" in ended.err
     ended = run_in_process(evaluate(*LMM, "--sam", "none", "--method", "decaf"), capsys)
     assert ended.code == 2
     assert "method 'decaf' prompts a SAM; name one with --sam" in ended.err

@@ -188,7 +188,10 @@ def render_tables(results: GroundResults) -> str:
             " other pictures), DecAF (2510.19592), token activation maps (2506.23270)."
         )
     if TRAINING_FREE in results.methods:
-        introduction += " Training-free: how flmm makes masks without a head, from the map and SAM."
+        introduction += (
+            " Training-free: how flmm makes masks without a head, from the map and, if there is one,"
+            " SAM."
+        )
     if set(results.methods) & set(TRAINED_METHODS):
         introduction += (
             " Trained: the head's mask decoder, and its masks refined with SAM. The LMM is the same"
