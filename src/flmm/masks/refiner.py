@@ -86,7 +86,7 @@ class MaskRefiner(nn.Module):
             cut to the picture.
 
         Raises:
-            InputError: the image embeddings are not this SAM's.
+            InputError: the image embeddings are of other shapes than this SAM's.
         """
         if picture_indices is None:
             picture_indices = torch.zeros(

@@ -43,6 +43,8 @@ class Segmenter(nn.Module, ABC):
     pixel_mean: ClassVar[tuple[float, float, float]]
     """Of the input, for pixels in 0..255."""
     pixel_std: ClassVar[tuple[float, float, float]]
+    encoder_prefixes: ClassVar[tuple[str, ...]] = ("vision_encoder.",)
+    """The names of the weights that ``encode`` depends on begin with these."""
 
     def __init__(self, sam: PreTrainedModel) -> None:
         super().__init__()
@@ -71,6 +73,17 @@ class Segmenter(nn.Module, ABC):
     def mask_decoder(self) -> nn.Module:
         """The model's mask decoder."""
         return self.sam.get_submodule("mask_decoder")
+
+    @property
+    def embedding_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the tensors that ``encode`` returns, without the number of pictures."""
+        return ((self.hidden_size, self.embedding_side, self.embedding_side),)
+
+    def encoder_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the names and values of the weights that ``encode`` depends on; none is trained."""
+        for name, weight in self.sam.state_dict().items():
+            if name.startswith(self.encoder_prefixes):
+                yield name, weight
 
     @abstractmethod
     def resized_size(self, picture: Size) -> Size:
@@ -148,14 +161,14 @@ class Segmenter(nn.Module, ABC):
                 one for each phrase.
 
         Raises:
-            InputError: the embeddings are not this segmenter's.
+            InputError: the embeddings are of other shapes than this segmenter's, or it is not
+                known which picture each phrase is of.
         """
         self._check_embeddings(embeddings)
         device = self.prompt_encoder.no_mask_embed.weight.device
         if picture_indices is None:
             count = len(embeddings) if prompts.num_phrases is None else prompts.num_phrases
-            rows = torch.arange(count, device=device)
-            picture_indices = rows if len(embeddings) > 1 else torch.zeros_like(rows)
+            picture_indices = embeddings.match_phrases(count).to(device)
         sparse = self._embed_points_and_boxes(prompts, picture, len(picture_indices))
         dense = self._embed_masks(prompts.mask_logits, len(picture_indices))
         batches = self._batch_by_length(prompts, len(picture_indices), device.type)
@@ -235,12 +248,10 @@ class Segmenter(nn.Module, ABC):
         return compute()
 
     def _check_embeddings(self, embeddings: PictureEmbeddings) -> None:
-        found = embeddings.tensors[0].shape[1:]
-        expected = (self.hidden_size, self.embedding_side, self.embedding_side)
-        if found != expected:
+        if embeddings.shapes != self.embedding_shapes:
             raise InputError(
-                f"image embeddings are {tuple(embeddings.tensors[0].shape)}, this SAM needs "
-                f"(pictures, {', '.join(map(str, expected))}); encode the picture with this SAM"
+                f"a picture's embeddings are of shapes {embeddings.shapes}, this SAM needs"
+                f" {self.embedding_shapes}; encode the picture with this SAM"
             )
 
     def _embed_points_and_boxes(

@@ -11,6 +11,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from flmm.errors import InputError
 from flmm.types import Size
 
 
@@ -34,6 +35,26 @@ class PictureEmbeddings:
     def __len__(self) -> int:
         """Return the number of pictures."""
         return len(self.tensors[0])
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the tensors, without the number of pictures."""
+        return tuple(tuple(tensor.shape[1:]) for tensor in self.tensors)
+
+    def match_phrases(self, num_phrases: int) -> Tensor:
+        """Return the index of each phrase's picture, (P,) int64, where none is named.
+
+        Raises:
+            InputError: there is neither one picture nor one for each phrase.
+        """
+        if len(self) == 1:
+            return torch.zeros(num_phrases, dtype=torch.long)
+        if len(self) != num_phrases:
+            raise InputError(
+                f"there are {num_phrases} phrases and {len(self)} pictures; give one picture, one"
+                " for each phrase, or picture_indices"
+            )
+        return torch.arange(num_phrases)
 
     def select(self, indices: Tensor) -> Self:
         """Return the rows at (B',) int64 indices."""

@@ -33,6 +33,9 @@ class Sam2Segmenter(Segmenter):
     model_class: ClassVar[type[PreTrainedModel]] = Sam2Model
     pixel_mean = (123.675, 116.28, 103.53)
     pixel_std = (58.395, 57.12, 57.375)
+    encoder_prefixes = (
+        "vision_encoder.", "mask_decoder.conv_s0.", "mask_decoder.conv_s1.", "no_memory_embedding"
+    )  # fmt: skip
 
     @classmethod
     def build_tiny(cls) -> Self:
@@ -74,6 +77,12 @@ class Sam2Segmenter(Segmenter):
         return functional.interpolate(
             logits[:, None], picture, mode="bilinear", align_corners=False
         )[:, 0]
+
+    @property
+    def embedding_shapes(self) -> tuple[tuple[int, ...], ...]:
+        width, side = self.hidden_size, self.embedding_side
+        fine = (width // 8, 4 * side, 4 * side), (width // 4, 2 * side, 2 * side)
+        return *super().embedding_shapes, *fine
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor) -> PictureEmbeddings:
