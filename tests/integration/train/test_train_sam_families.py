@@ -76,7 +76,7 @@ def test_sam_of_another_family_or_size_is_refused_in_one_line(
     deeper = grounder.head.refiner.sam.config
     deeper.vision_config.num_hidden_layers = 2
     type(grounder.head.refiner.sam)(deeper).save_pretrained(other)
-    with pytest.raises(InputError, match=r"'sam' with a vision encoder of [\d,]+ weights, this"):
+    with pytest.raises(InputError, match=r"'sam' with a vision encoder of [\d,]+ parameters, this"):
         flmm.Grounder.from_pretrained(head, sam=other, device="cpu")
 
 
