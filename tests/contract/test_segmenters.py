@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny_head import random_picture
+from tiny_head import random_picture, scramble
 from torch import Tensor
 
 from flmm.errors import InputError
@@ -79,6 +79,18 @@ def test_masks_are_those_of_transformers(
     assert found.logits.shape[1] == (3 if multimask else 1)
     torch.testing.assert_close(found.logits, masks, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(found.scores, scores, atol=1e-3, rtol=1e-3)
+
+
+def test_first_mask_is_always_given_on_demand(segmenter: Segmenter) -> None:
+    embeddings, prompts = segmenter.encode(random_picture(*WIDE)), make_prompts("box", segmenter)
+    segmenter.always_give_first_mask()
+    with torch.no_grad():
+        expected = segmenter.decode(embeddings, WIDE, prompts).logits
+        for other in (1, 2, 3):
+            name = f"output_hypernetworks_mlps.{other}"
+            scramble(segmenter.mask_decoder.get_submodule(name), seed=1)
+        found = segmenter.decode(embeddings, WIDE, prompts).logits
+    assert torch.equal(found, expected)
 
 
 def test_a_mask_alone_and_no_prompt_at_all_give_masks(segmenter: Segmenter) -> None:

@@ -51,6 +51,7 @@ class MaskRefiner(nn.Module):
         self.__dict__["segmenter"] = segmenter
         self.use_mask, self.use_box, self.use_text = use_mask, use_box, use_text
         segmenter.freeze_unused(mask=use_mask, box=use_box)
+        segmenter.always_give_first_mask()
 
     @property
     def hidden_size(self) -> int:

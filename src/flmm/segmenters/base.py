@@ -6,7 +6,6 @@ size.
 """
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import ClassVar, Self, cast
 
@@ -171,7 +170,8 @@ class Segmenter(nn.Module, ABC):
             picture_indices = embeddings.match_phrases(count).to(device)
         sparse = self._embed_points_and_boxes(prompts, picture, len(picture_indices))
         dense = self._embed_masks(prompts.mask_logits, len(picture_indices))
-        batches = self._batch_by_length(prompts, len(picture_indices), device.type)
+        max_size = self._max_batch_size(len(picture_indices), device.type)
+        batches = prompts.batch_by_length(len(picture_indices), max_size)
         with torch.autocast(device.type, enabled=False):
             positions = self._image_positions()
         logits, scores = [], []
@@ -214,6 +214,13 @@ class Segmenter(nn.Module, ABC):
             # rounding error.
             if name.endswith("k_proj.bias"):
                 weight.requires_grad_(False)
+
+    @abstractmethod
+    def always_give_first_mask(self) -> None:
+        """Make ``decode`` without ``multimask`` give the first mask, never another in its place.
+
+        A head trains the first mask alone.
+        """
 
     @abstractmethod
     def _unused_modules(self, box: bool) -> Iterator[nn.Module]:
@@ -261,16 +268,19 @@ class Segmenter(nn.Module, ABC):
         if prompts.points is None and prompts.boxes is None:
             return self._embed_no_point(count)
         (height, width), (resized_height, resized_width) = picture, self.resized_size(picture)
-        scale = torch.tensor([resized_width / width, resized_height / height] * 2)
-        points, labels, boxes = prompts.points, prompts.point_labels, prompts.boxes
-        if points is not None:
-            points = (points * scale[:2].to(points.device))[:, None]
-        if boxes is not None:
-            boxes = (boxes * scale.to(boxes.device))[:, None]
+        device = self.prompt_encoder.no_mask_embed.weight.device
+        scale = torch.tensor([resized_width / width, resized_height / height], device=device)
+        points, labels, boxes = (
+            None if prompt is None else prompt[:, None].to(device)
+            for prompt in (prompts.points, prompts.point_labels, prompts.boxes)
+        )
         # Positions are sines of large angles: in bfloat16 they would be off by pixels.
-        with torch.autocast(self.prompt_encoder.no_mask_embed.weight.device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False):
             sparse, _ = self.prompt_encoder(
-                points, None if labels is None else labels[:, None].long(), boxes, None
+                None if points is None else points.to(scale) * scale,
+                None if labels is None else labels.long(),
+                None if boxes is None else boxes.to(scale) * scale.repeat(2),
+                None,
             )
         return sparse
 
@@ -282,19 +292,8 @@ class Segmenter(nn.Module, ABC):
         dense: Tensor = self.prompt_encoder.mask_embed(mask_logits[:, None])
         return dense
 
-    def _batch_by_length(
-        self, prompts: SegmenterPrompts, count: int, device_type: str
-    ) -> list[list[int]]:
-        """Return batches of phrases with the same number of extra prompts."""
-        # The mask decoders cannot mask padded prompts, so only phrases of one length share a batch.
-        groups: dict[int, list[int]] = defaultdict(list)
-        for phrase in range(count):
-            groups[0 if prompts.extra is None else len(prompts.extra[phrase])].append(phrase)
-        size = count
-        if device_type == "cpu":
-            size = max(_MAX_CPU_IMAGE_TOKENS // self.embedding_side**2, 1)
-        return [
-            group[first : first + size]
-            for group in groups.values()
-            for first in range(0, len(group), size)
-        ]
+    def _max_batch_size(self, count: int, device_type: str) -> int:
+        """Return how many of ``count`` phrases the mask decoder gets in a batch."""
+        if device_type != "cpu":
+            return count
+        return max(_MAX_CPU_IMAGE_TOKENS // self.embedding_side**2, 1)

@@ -26,8 +26,8 @@ from flmm.types import Size
 class Sam2Segmenter(Segmenter):
     """SAM 2: the picture is squeezed to a square; the mask decoder also takes finer features.
 
-    With one mask a phrase, an unstable mask is replaced by the best of the other three, except
-    where a head is trained (``freeze_unused``): it trains the first mask alone.
+    With one mask a phrase, an unstable mask is replaced by the best of the other three, until
+    ``always_give_first_mask``.
     """
 
     model_class: ClassVar[type[PreTrainedModel]] = Sam2Model
@@ -96,10 +96,13 @@ class Sam2Segmenter(Segmenter):
         return PictureEmbeddings((embedding, *fine))
 
     def freeze_unused(self, mask: bool, box: bool) -> None:
-        """Freeze what gets no gradient, and always give the first mask, which is trained."""
+        """Freeze what gets no gradient; distributed training fails on unused parameters."""
         super().freeze_unused(mask, box)
-        self.mask_decoder.dynamic_multimask_via_stability = False  # type: ignore[assignment]
         cast(Sam2Model, self.sam).no_memory_embedding.requires_grad_(False)
+
+    def always_give_first_mask(self) -> None:
+        """Switch off the replacement of unstable masks, ``dynamic_multimask_via_stability``."""
+        self.mask_decoder.dynamic_multimask_via_stability = False  # type: ignore[assignment]
 
     def _unused_modules(self, box: bool) -> Iterator[nn.Module]:
         decoder = self.mask_decoder
