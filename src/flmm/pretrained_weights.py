@@ -31,7 +31,6 @@ class _LoadingInfo(TypedDict):
     missing_keys: set[str]
     unexpected_keys: set[str]
     mismatched_keys: set[tuple[str, tuple[int, ...], tuple[int, ...]]]
-    error_msgs: list[str]
 
 
 def load_pretrained(
@@ -49,9 +48,8 @@ def load_pretrained(
 
     Raises:
         InputError: there is no such model; a file of it is missing, cut short or damaged, or its
-            configuration has a wrong value; weights
-            are missing, unknown or of another shape, tied weights and known buffers aside; or a
-            package that ``kwargs`` needs is not installed.
+            configuration has a wrong value; weights are missing, unknown or of another shape, tied
+            weights and known buffers aside; or a package that ``kwargs`` needs is not installed.
     """
     # transformers types from_pretrained only for the settings of its configurations.
     load = cast(Callable[..., tuple[Model, _LoadingInfo]], model_class.from_pretrained)
@@ -60,10 +58,17 @@ def load_pretrained(
             model, info = load(
                 name, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
             )
-    except (SafetensorError, UnpicklingError, EOFError, KeyError) as error:
+    except (SafetensorError, UnpicklingError, EOFError) as error:
         raise InputError(
             f"{role} {str(name)!r} cannot be loaded: a file of its weights is cut short or damaged"
             f" ({first_line(error)}); copy or download it again"
+        ) from error
+    except KeyError as error:
+        # Of a table of transformers, as of activations; a damaged pickle can raise it too.
+        raise InputError(
+            f"{role} {str(name)!r} cannot be loaded: transformers does not know"
+            f" {first_line(error)} in its config.json (or in a damaged file of its weights);"
+            " correct it, or download the model again"
         ) from error
     except StrictDataclassError as error:
         reason = " ".join(str(error).split())

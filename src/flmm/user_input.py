@@ -18,6 +18,11 @@ _EMBEDDED_SAM = "embedded:sam"
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
+def is_embedded(name: str) -> bool:
+    """Return whether a model's name is that of an embedded one."""
+    return name.startswith("embedded:")
+
+
 def find_embedded_models() -> dict[str, Path]:
     """Return the folders of the embedded models, by names such as "embedded:head"."""
     folders = sorted(entry for entry in EMBEDDED_MODEL_FOLDER.glob("*") if entry.is_dir())
@@ -33,7 +38,7 @@ def resolve_model(name: str) -> str:
     Raises:
         InputError: there is no such embedded model.
     """
-    if not name.startswith("embedded:"):
+    if not is_embedded(name):
         return name
     models = find_embedded_models()
     if name not in models:

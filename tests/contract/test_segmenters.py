@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny_head import random_picture
+from tiny_head import random_picture, scramble
 from torch import Tensor
 
 from flmm.errors import InputError
 from flmm.segmenters.auto import (
+    SEGMENTER_FAMILIES,
+    SegmenterFamily,
     load_segmenter,
+    load_segmenter_class,
 )
 from flmm.segmenters.base import Segmenter
 from flmm.segmenters.prompts import PictureEmbeddings, SegmenterPrompts
@@ -76,6 +79,18 @@ def test_masks_are_those_of_transformers(
     assert found.logits.shape[1] == (3 if multimask else 1)
     torch.testing.assert_close(found.logits, masks, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(found.scores, scores, atol=1e-3, rtol=1e-3)
+
+
+def test_first_mask_is_always_given_on_demand(segmenter: Segmenter) -> None:
+    embeddings, prompts = segmenter.encode(random_picture(*WIDE)), make_prompts("box", segmenter)
+    segmenter.always_give_first_mask()
+    with torch.no_grad():
+        expected = segmenter.decode(embeddings, WIDE, prompts).logits
+        for other in (1, 2, 3):
+            name = f"output_hypernetworks_mlps.{other}"
+            scramble(segmenter.mask_decoder.get_submodule(name), seed=1)
+        found = segmenter.decode(embeddings, WIDE, prompts).logits
+    assert torch.equal(found, expected)
 
 
 def test_a_mask_alone_and_no_prompt_at_all_give_masks(segmenter: Segmenter) -> None:
@@ -168,6 +183,39 @@ def test_wrong_pictures_and_embeddings_raise_input_error(segmenter: Segmenter) -
         segmenter.encode()
     with pytest.raises(InputError, match="encode the picture"):
         segmenter.decode(PictureEmbeddings((torch.zeros(1, 8, 8, 8),)), WIDE, SegmenterPrompts())
+    two = segmenter.encode(random_picture(*WIDE), random_picture(*WIDE))
+    with pytest.raises(InputError, match="3 phrases and 2 pictures; give one picture, one for"):
+        segmenter.decode(two, WIDE, make_prompts("box", segmenter))
+
+
+@pytest.mark.parametrize("other", SEGMENTER_FAMILIES, ids=lambda family: family.model_types[0])
+def test_embeddings_of_another_family_are_refused_where_shapes_differ(
+    segmenter: Segmenter, other: SegmenterFamily
+) -> None:
+    encoded = load_segmenter_class(other).build_tiny().encode(random_picture(*WIDE))
+    own = segmenter.encode(random_picture(*WIDE))
+    assert own.shapes == segmenter.embedding_shapes
+    if encoded.shapes == own.shapes:
+        segmenter.decode(encoded, WIDE, SegmenterPrompts())
+        return
+    with pytest.raises(InputError, match="encode the picture with this SAM"):
+        segmenter.decode(encoded, WIDE, SegmenterPrompts())
+
+
+@torch.no_grad()
+def test_encoder_weights_are_those_that_change_the_embeddings(segmenter: Segmenter) -> None:
+    picture = random_picture(*WIDE)
+    expected = segmenter.encode(picture).tensors
+    names = {name for name, _ in segmenter.encoder_weights()}
+    for name, weight in segmenter.sam.state_dict().items():
+        kept = weight.clone()
+        weight.copy_(weight + 1)
+        found = segmenter.encode(picture).tensors
+        changed = not all(map(torch.equal, found, expected))
+        assert not changed or name in names, name
+        assert changed or name not in names or name.startswith("vision_encoder."), name
+        weight.copy_(kept)
+    assert 0 < len(names) < len(segmenter.sam.state_dict())
 
 
 def test_prompts_of_different_phrases_are_refused() -> None:

@@ -136,6 +136,20 @@ def test_wrong_configuration(folder: Path) -> None:
     assert "hidden size (31)" in message
 
 
+@pytest.mark.parametrize(
+    "setting", [{"hidden_act": "soft"}, {"rope_parameters": {"rope_type": "soft"}}], ids=str
+)
+def test_unknown_name_in_the_configuration_is_no_damage_of_the_weights(
+    folder: Path, setting: dict[str, object]
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"].update(setting)
+    (folder / "config.json").write_text(json.dumps(config))
+    message = refusal(folder)
+    assert "does not know 'soft' in its config.json" in message
+    assert "cut short" not in message
+
+
 def test_no_weights(folder: Path) -> None:
     (folder / WEIGHTS).unlink()
     assert "no file named model.safetensors" in refusal(folder)

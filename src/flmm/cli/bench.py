@@ -20,14 +20,17 @@ from flmm.cli.options import (
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from rich.table import Table
 
+    from flmm.bench.models import LLMSize
     from flmm.bench.record import ChatCost, ChatSetting
 
 app = typer.Typer(help="Measure what flmm costs on this machine, on random LMMs of real sizes.")
 
+SizeName = Literal["0.5B", "small"]
 SizeOption = Annotated[
-    Literal["0.5B", "small"],
+    SizeName,
     typer.Option("--size", help="The LLM: as large as Qwen2-0.5B, or tiny, to try the command."),
 ]
 
@@ -58,22 +61,21 @@ def record(
     as_json: JsonOption = False,
 ) -> None:
     """Chat while recording beside plain chat and eager attention; grounding; loading."""
-    import torch
     from rich.console import Console
     from rich.progress import Progress
     from transformers.utils.logging import disable_progress_bar
 
     from flmm.bench import ground, load
-    from flmm.bench.models import HALF_BILLION, SMALL, ImageTokens
+    from flmm.bench.models import ImageTokens
     from flmm.bench.record import ChatSetting, measure
-    from flmm.user_input import parse_dtype, resolve_device
+    from flmm.user_input import resolve_device
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     torch_device = resolve_device(device)
     if torch_device.type not in ("cpu", "cuda"):
         raise InputError(f"--device is {str(torch_device)!r}; the benchmark knows cpu and cuda")
-    device_name, sizes = str(torch_device), HALF_BILLION if size == "0.5B" else SMALL
-    torch_dtype = parse_dtype(dtype) or (torch.float32 if device_name == "cpu" else torch.bfloat16)
+    device_name, sizes = str(torch_device), _llm_size(size)
+    torch_dtype = _dtype_on(torch_device, dtype)
     layouts: dict[ImageTokenCount, ImageTokens] = {
         ImageTokenCount.ONE_VIEW: 576,
         ImageTokenCount.TILES: 2880,
@@ -131,19 +133,14 @@ def ground(
     as_json: JsonOption = False,
 ) -> None:
     """Ground a given text, beside the LMM's own forward pass; --lmm or --model measures yours."""
-    import torch
-
     from flmm.bench import given_text
-    from flmm.bench.models import HALF_BILLION, SMALL
-    from flmm.user_input import parse_dtype, resolve_device
+    from flmm.user_input import resolve_device
 
     if model is None and lmm is None:
         torch_device = resolve_device(device)
-        torch_dtype = parse_dtype(dtype) or (
-            torch.float32 if torch_device.type == "cpu" else torch.bfloat16
+        grounder = given_text.build_random_grounder(
+            _llm_size(size), str(torch_device), _dtype_on(torch_device, dtype)
         )
-        sizes = HALF_BILLION if size == "0.5B" else SMALL
-        grounder = given_text.build_random_grounder(sizes, str(torch_device), torch_dtype)
     else:
         grounder = load_grounder(model, lmm, sam, device, dtype)
     with show_spinner("measuring"):
@@ -190,6 +187,21 @@ def train(
     for cost in costs:
         table.add_row(cost.way, f"{cost.seconds:.1f}", f"{cost.ratio:.2f}")
     Console(highlight=False).print(table)
+
+
+def _llm_size(size: SizeName) -> "LLMSize":
+    from flmm.bench.models import HALF_BILLION, SMALL
+
+    return HALF_BILLION if size == "0.5B" else SMALL
+
+
+def _dtype_on(device: "torch.device", dtype: str | None) -> "torch.dtype":
+    """Return the dtype that the option names, or that in which LMMs usually run on the device."""
+    import torch
+
+    from flmm.user_input import parse_dtype
+
+    return parse_dtype(dtype) or (torch.float32 if device.type == "cpu" else torch.bfloat16)
 
 
 def _chat_table(chats: "list[tuple[ChatSetting, list[ChatCost]]]") -> "Table":

@@ -1,18 +1,19 @@
 """``flmm calibrate``: which attention heads of an LMM say where things are, for masks without a
 head."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from flmm.atomic_write import check_folder_of
-from flmm.cli.console import is_terminal, print_json, print_message
+from flmm.cli.console import print_json, print_message, show_progress
 from flmm.cli.options import DeviceOption, DtypeOption, JsonOption, load_lmm_alone
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
+    from flmm.progress import ProgressCallback
     from flmm.training_free.profile import Profile
 
 Item = TypeVar("Item")
@@ -90,8 +91,9 @@ def _calibrate_on_data(file: Path, lmm: str, device: str | None, dtype: str | No
 
     samples = read_data_source(file).read(file.parent)
     grounder = load_lmm_alone(None, lmm, device, dtype)
-    loaded = SampleLoader(print_message).load(_show_progress(samples, len(samples)))
-    return calibrate_on_samples(grounder.adapter, lmm, loaded, print_message)
+    with show_progress() as on_progress:
+        loaded = SampleLoader(print_message).load(_report_progress(samples, on_progress))
+        return calibrate_on_samples(grounder.adapter, lmm, loaded, print_message)
 
 
 def _calibrate_on_pictures(
@@ -106,16 +108,13 @@ def _calibrate_on_pictures(
     if not files:
         raise InputError(f"there is no picture in {', '.join(map(str, sources))}; give others")
     grounder = load_lmm_alone(None, lmm, device, dtype)
-    return calibrate_on_pictures(
-        grounder.adapter, lmm, _show_progress(files, len(files)), print_message
-    )
+    with show_progress() as on_progress:
+        pictures = _report_progress(files, on_progress)
+        return calibrate_on_pictures(grounder.adapter, lmm, pictures, print_message)
 
 
-def _show_progress(items: Iterable[Item], total: int) -> Iterator[Item]:
-    """Yield the items, with a bar and the remaining time on standard error of a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(
-        items, "calibrating", total, console=Console(stderr=True), disable=not is_terminal()
-    )
+def _report_progress(items: Sequence[Item], on_progress: "ProgressCallback") -> Iterator[Item]:
+    """Yield the items; report each one when the next is asked for."""
+    for done, item in enumerate(items, start=1):
+        yield item
+        on_progress(done, len(items), "calibrating")

@@ -38,12 +38,6 @@ def convert(
         str,
         typer.Option("--sam", metavar="SAM", help="The public SAM that it was trained with."),
     ] = "facebook/sam-vit-large",
-    views: Annotated[
-        int,
-        typer.Option(
-            min=1, max=2, help="2 for LLaVA-NeXT, whose maps come from a coarse and a fine view."
-        ),
-    ] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a head that the method's authors published; only tensors are read from the file."""
@@ -63,7 +57,6 @@ def convert(
             base_model_name_or_path=lmm,
             base_model_revision=revision,
             base_architecture=read_architecture(resolve_model(lmm), revision),
-            views=views,
         )
         save_head(head, out)
     config = head.config

@@ -11,6 +11,7 @@ import typer
 
 from flmm.cli.console import is_terminal, print_message, show_spinner
 from flmm.errors import InputError
+from flmm.user_input import is_embedded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -153,7 +154,7 @@ def load_lmm_alone(
 
 def warn_about_other_pictures(grounder: "Grounder", picture: "Image.Image") -> None:
     """Say on standard error that the embedded model does not know a picture that is no scene."""
-    from flmm.embedded_model.domain import EMBEDDED_MODEL_NOTICE, is_embedded, is_sticker_scene
+    from flmm.embedded_model.domain import EMBEDDED_MODEL_NOTICE, is_sticker_scene
 
     if is_embedded(grounder.lmm) and not is_sticker_scene(picture):
         print_message(EMBEDDED_MODEL_NOTICE)

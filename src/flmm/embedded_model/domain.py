@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flmm.stickers.draw import STUFF_COLOURS
+from flmm.stickers.draw import BAND_LIGHT_RANGE, STUFF_COLOURS
 
 EMBEDDED_MODEL_NOTICE = (
     "the embedded model knows only pictures of its stickers: on any other its words, masks and"
@@ -19,18 +19,13 @@ EMBEDDED_MODEL_NOTICE = (
 
 _SIDE = 48
 """Pixels a side at which a picture is looked at: too few for the grain of the textures."""
-_LIGHTS = (0.9, 0.95, 1.0, 1.06)
-"""The brightness of a scene's bands, as they are drawn."""
+_LIGHTS = (BAND_LIGHT_RANGE[0], 0.95, 1.0, BAND_LIGHT_RANGE[1])
+"""Of a scene's bands, close enough to each other for ``_MAX_DISTANCE``."""
 _MAX_DISTANCE = 10
 """RGB distance between a pixel and the nearest mixture of a texture's colours."""
 _MIN_SHARE = 0.45
 """Of pixels in a texture's colours. 1,500 held-out scenes have 0.57 or more, as JPEG 0.55; of 46
 photographs and wallpapers, three have more than 0.45, and none of these is square."""
-
-
-def is_embedded(lmm: str) -> bool:
-    """Return whether an LMM's name is that of an embedded one."""
-    return lmm.startswith("embedded:")
 
 
 def is_sticker_scene(picture: Image.Image) -> bool:

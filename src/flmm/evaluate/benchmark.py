@@ -141,7 +141,7 @@ def head_fingerprint(head: GroundingHead) -> str:
     """
     config = asdict(head.config)
     # The LMM has a fingerprint of its own; heads of older versions lack what SAM they have.
-    for field in ("base_model_type", "refiner_model_type", "refiner_encoder_weights"):
+    for field in ("base_model_type", "refiner_model_type", "refiner_encoder_num_parameters"):
         del config[field]
     for field in ("base_model_name_or_path", "refiner_name_or_path"):
         if is_folder_name(config[field]):

@@ -19,10 +19,10 @@ from flmm.training_free.profile import (
     download_profile,
     load_profile,
 )
-from flmm.user_input import EMBEDDED_HEAD, check_text, resolve_model
+from flmm.user_input import EMBEDDED_HEAD, check_text, is_embedded, resolve_model
 
 DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-small"
-"""The SAM of masks without a head: 46 M parameters, Apache-2.0."""
+"""The SAM of masks without a head: 39 M parameters, Apache-2.0."""
 NO_SEGMENTER = "none"
 """The name that stands for masks from attention alone."""
 
@@ -143,7 +143,7 @@ def find_profile(name: str | None) -> Profile | None:
     Raises:
         InputError: the file is no profile.
     """
-    if name is None or name.startswith("embedded:"):
+    if name is None or is_embedded(name):
         return None
     path = Path(name).expanduser()
     if path.is_file():

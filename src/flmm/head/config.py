@@ -53,9 +53,8 @@ class HeadConfig:
     """The SAM: a hub id or a folder."""
     refiner_model_type: str = ""
     """The SAM's ``model_type``; empty in heads of older versions."""
-    refiner_encoder_weights: int = 0
-    """How many weights its vision encoder has, which tells SAM's sizes apart; 0 in heads of
-    older versions."""
+    refiner_encoder_num_parameters: int = 0
+    """Of its vision encoder, which tells SAM's sizes apart; 0 in heads of older versions."""
 
     def __post_init__(self) -> None:
         for name in (

@@ -58,7 +58,6 @@ def convert_official_checkpoint(
     base_model_revision: str | None = None,
     base_architecture: LMMArchitecture | None = None,
     merge: MergeMethod = "mean",
-    views: int = 1,
     upsample_input: int = 64,
     decoder_heads: int = 8,
 ) -> GroundingHead:
@@ -70,10 +69,11 @@ def convert_official_checkpoint(
             and mask decoder are overwritten; None loads ``refiner_name_or_path``.
         refiner_name_or_path: the public SAM that the head was trained with.
         base_model_name_or_path, base_model_revision, base_architecture: the LMM that the head was
-            trained on; its sizes are compared with the checkpoint's.
-        merge, views, upsample_input, decoder_heads: what no shape shows: how a phrase's tokens
-            were merged, 2 for a tiled LMM, the U-Net's input side, and SAM's decoder heads (used
-            only if the checkpoint holds a whole SAM).
+            trained on; its sizes are compared with the checkpoint's. Without them, it has one view
+            of a picture.
+        merge, upsample_input, decoder_heads: what no shape shows: how a phrase's tokens were
+            merged, the U-Net's input side, and SAM's decoder heads (used only if the checkpoint
+            holds a whole SAM).
 
     Raises:
         InputError: the file cannot be read, holds more than tensors and plain values, lacks a
@@ -87,11 +87,12 @@ def convert_official_checkpoint(
             raise InputError(f"the checkpoint has no {name}; give an F-LMM checkpoint with SAM")
     maps, base_channels, stages = infer_mask_decoder_sizes(decoder_state)
     layers = len(state["text_layer_weights"])
+    views = base_architecture.views if base_architecture else 1
     heads, remainder = divmod(maps, layers * views)
     if remainder:
         raise InputError(
             f"the checkpoint has {maps} maps, no multiple of {views} views * {layers} layers; "
-            "give views=2 for a tiled LMM, else 1"
+            "name the LMM that it was trained on"
         )
     config = HeadConfig(
         layers=layers,
@@ -111,7 +112,7 @@ def convert_official_checkpoint(
         raise InputError(
             f"the checkpoint is for an LMM of {config.base_architecture.sizes}, and"
             f" {base_model_name_or_path!r} has {base_architecture.sizes}; name the LMM that it was"
-            " trained on, and its views"
+            " trained on"
         )
     sam_state = rename_sam(select_by_prefix(state, "sam.model."))
     if "vision_encoder.pos_embed" in sam_state:

@@ -49,7 +49,7 @@ class GroundingHead(nn.Module):
 
     def __init__(self, config: HeadConfig, segmenter: Segmenter) -> None:
         super().__init__()
-        self.config = _name_refiner(config, segmenter)
+        self.config = _check_and_fill_in_refiner(config, segmenter)
         self.mask_decoder = MaskDecoder(
             config.num_maps,
             config.base_channels,
@@ -144,20 +144,22 @@ class GroundingHead(nn.Module):
         return logits
 
 
-def _name_refiner(config: HeadConfig, segmenter: Segmenter) -> HeadConfig:
-    """Return the configuration with the SAM's family and size, checked if it has them.
+def _check_and_fill_in_refiner(config: HeadConfig, segmenter: Segmenter) -> HeadConfig:
+    """Compare the SAM's family and size with the configuration's, or add them where it has none.
 
     Raises:
         InputError: they are not the segmenter's.
     """
     model_type = segmenter.sam.config.model_type
-    weights = sum(weight.numel() for weight in segmenter.vision_encoder.parameters())
-    expected = (config.refiner_model_type, config.refiner_encoder_weights)
-    if expected not in (("", 0), (model_type, weights)):
-        describe = "type {!r} with a vision encoder of {:,} weights".format
+    num_parameters = sum(weight.numel() for weight in segmenter.vision_encoder.parameters())
+    expected = (config.refiner_model_type, config.refiner_encoder_num_parameters)
+    if expected not in (("", 0), (model_type, num_parameters)):
+        describe = "type {!r} with a vision encoder of {:,} parameters".format
         raise InputError(
             f"the head was trained with a SAM of {describe(*expected)}, this one is of"
-            f" {describe(model_type, weights)}; use {config.refiner_name_or_path}, or train a head"
-            " with this SAM"
+            f" {describe(model_type, num_parameters)}; use {config.refiner_name_or_path}, or train"
+            " a head with this SAM"
         )
-    return replace(config, refiner_model_type=model_type, refiner_encoder_weights=weights)
+    return replace(
+        config, refiner_model_type=model_type, refiner_encoder_num_parameters=num_parameters
+    )

@@ -9,6 +9,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from flmm.errors import InputError
+from flmm.user_input import is_embedded
 
 
 def to_saved_name(name: str, folder: Path) -> str:
@@ -46,7 +47,7 @@ def is_hub_id(name: str) -> bool:
 
 def is_folder_name(name: str) -> bool:
     """Return whether a name is that of a folder, here or elsewhere."""
-    return bool(name) and not name.startswith("embedded:") and not is_hub_id(name)
+    return bool(name) and not is_embedded(name) and not is_hub_id(name)
 
 
 def check_named_folder(name: str, role: str, option: str) -> None:

@@ -1,6 +1,6 @@
 """Comparison of weights with a module's, and a digest that identifies weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 
 from torch import Tensor, nn
@@ -22,9 +22,14 @@ def find_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
 
 
 def fingerprint_weights(module: nn.Module) -> str:
+    """Return a digest of a module's parameters, as ``fingerprint_named_weights`` does."""
+    return fingerprint_named_weights(module.named_parameters())
+
+
+def fingerprint_named_weights(weights: Iterable[tuple[str, Tensor]]) -> str:
     """Return a digest of each weight's name, shape, dtype and some of its values."""
     digest = blake2b(digest_size=16)
-    for name, weight in module.named_parameters():
+    for name, weight in weights:
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
         if weight.device.type != "meta":
             values = weight.detach().flatten()

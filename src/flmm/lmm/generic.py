@@ -25,7 +25,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.import_utils import is_torchvision_available
 
-from flmm.errors import InputError
+from flmm.errors import InputError, first_line
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.image_processing import PreprocessingSteps, grid_view
 from flmm.lmm.loading import load_components
@@ -93,8 +93,8 @@ class GenericAdapter(LMMAdapter):
         return adapter
 
     def _processor_error(self, error: Exception | None) -> InputError:
-        lines = str(error).strip().splitlines() if error else ["there is none"]
-        reason = f"its own processor cannot be used ({''.join(lines[:1])})"
+        cause = first_line(error) if error else "there is none"
+        reason = f"its own processor cannot be used ({cause})"
         return _unsupported_error(self.name, self.model_type, reason)
 
     def check_against_processor(self, processor: ProcessorMixin) -> None:

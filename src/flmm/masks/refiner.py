@@ -51,6 +51,7 @@ class MaskRefiner(nn.Module):
         self.__dict__["segmenter"] = segmenter
         self.use_mask, self.use_box, self.use_text = use_mask, use_box, use_text
         segmenter.freeze_unused(mask=use_mask, box=use_box)
+        segmenter.always_give_first_mask()
 
     @property
     def hidden_size(self) -> int:
@@ -86,7 +87,7 @@ class MaskRefiner(nn.Module):
             cut to the picture.
 
         Raises:
-            InputError: the image embeddings are not this SAM's.
+            InputError: the image embeddings are of other shapes than this SAM's.
         """
         if picture_indices is None:
             picture_indices = torch.zeros(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from flmm.errors import InputError
+from flmm.errors import InputError, first_line
 
 PictureLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np.uint8]
 """A picture from the user: a file's path, content or file object, a PIL image, or a uint8 array of
@@ -109,9 +109,9 @@ def _read_file_object(file: _Readable) -> object:
             file.seek(0)  # as Pillow does
         content = file.read()
     except Exception as error:  # whatever the object is: a closed file, an archive, a stream
-        reason = str(error).split("\n")[0] or type(error).__name__
         raise InputError(
-            f"the picture's file cannot be read ({reason}); open it again, with mode 'rb'"
+            f"the picture's file cannot be read ({first_line(error)}); open it again, with mode"
+            " 'rb'"
         ) from error
     if isinstance(content, str):
         raise InputError("the picture's file is opened as text; open it with mode 'rb'")
@@ -191,9 +191,8 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         upright = ImageOps.exif_transpose(image)
         return _to_rgb(upright)
     except _DECODE_ERRORS as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(
-            f"{name} is damaged or cut short ({reason}); copy or download it again"
+            f"{name} is damaged or cut short ({first_line(error)}); copy or download it again"
         ) from error
 
 

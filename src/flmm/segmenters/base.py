@@ -6,7 +6,6 @@ size.
 """
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import ClassVar, Self, cast
 
@@ -43,6 +42,8 @@ class Segmenter(nn.Module, ABC):
     pixel_mean: ClassVar[tuple[float, float, float]]
     """Of the input, for pixels in 0..255."""
     pixel_std: ClassVar[tuple[float, float, float]]
+    encoder_prefixes: ClassVar[tuple[str, ...]] = ("vision_encoder.",)
+    """The names of the weights that ``encode`` depends on begin with these."""
 
     def __init__(self, sam: PreTrainedModel) -> None:
         super().__init__()
@@ -71,6 +72,17 @@ class Segmenter(nn.Module, ABC):
     def mask_decoder(self) -> nn.Module:
         """The model's mask decoder."""
         return self.sam.get_submodule("mask_decoder")
+
+    @property
+    def embedding_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the tensors that ``encode`` returns, without the number of pictures."""
+        return ((self.hidden_size, self.embedding_side, self.embedding_side),)
+
+    def encoder_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the names and values of the weights that ``encode`` depends on; none is trained."""
+        for name, weight in self.sam.state_dict().items():
+            if name.startswith(self.encoder_prefixes):
+                yield name, weight
 
     @abstractmethod
     def resized_size(self, picture: Size) -> Size:
@@ -148,17 +160,18 @@ class Segmenter(nn.Module, ABC):
                 one for each phrase.
 
         Raises:
-            InputError: the embeddings are not this segmenter's.
+            InputError: the embeddings are of other shapes than this segmenter's, or it is not
+                known which picture each phrase is of.
         """
         self._check_embeddings(embeddings)
         device = self.prompt_encoder.no_mask_embed.weight.device
         if picture_indices is None:
             count = len(embeddings) if prompts.num_phrases is None else prompts.num_phrases
-            rows = torch.arange(count, device=device)
-            picture_indices = rows if len(embeddings) > 1 else torch.zeros_like(rows)
+            picture_indices = embeddings.match_phrases(count).to(device)
         sparse = self._embed_points_and_boxes(prompts, picture, len(picture_indices))
         dense = self._embed_masks(prompts.mask_logits, len(picture_indices))
-        batches = self._batch_by_length(prompts, len(picture_indices), device.type)
+        max_size = self._max_batch_size(len(picture_indices), device.type)
+        batches = prompts.batch_by_length(len(picture_indices), max_size)
         with torch.autocast(device.type, enabled=False):
             positions = self._image_positions()
         logits, scores = [], []
@@ -203,6 +216,13 @@ class Segmenter(nn.Module, ABC):
                 weight.requires_grad_(False)
 
     @abstractmethod
+    def always_give_first_mask(self) -> None:
+        """Make ``decode`` without ``multimask`` give the first mask, never another in its place.
+
+        A head trains the first mask alone.
+        """
+
+    @abstractmethod
     def _unused_modules(self, box: bool) -> Iterator[nn.Module]:
         """Yield the family's own parts that the first mask of a phrase without points ignores."""
 
@@ -235,12 +255,10 @@ class Segmenter(nn.Module, ABC):
         return compute()
 
     def _check_embeddings(self, embeddings: PictureEmbeddings) -> None:
-        found = embeddings.tensors[0].shape[1:]
-        expected = (self.hidden_size, self.embedding_side, self.embedding_side)
-        if found != expected:
+        if embeddings.shapes != self.embedding_shapes:
             raise InputError(
-                f"image embeddings are {tuple(embeddings.tensors[0].shape)}, this SAM needs "
-                f"(pictures, {', '.join(map(str, expected))}); encode the picture with this SAM"
+                f"a picture's embeddings are of shapes {embeddings.shapes}, this SAM needs"
+                f" {self.embedding_shapes}; encode the picture with this SAM"
             )
 
     def _embed_points_and_boxes(
@@ -250,16 +268,19 @@ class Segmenter(nn.Module, ABC):
         if prompts.points is None and prompts.boxes is None:
             return self._embed_no_point(count)
         (height, width), (resized_height, resized_width) = picture, self.resized_size(picture)
-        scale = torch.tensor([resized_width / width, resized_height / height] * 2)
-        points, labels, boxes = prompts.points, prompts.point_labels, prompts.boxes
-        if points is not None:
-            points = (points * scale[:2].to(points.device))[:, None]
-        if boxes is not None:
-            boxes = (boxes * scale.to(boxes.device))[:, None]
+        device = self.prompt_encoder.no_mask_embed.weight.device
+        scale = torch.tensor([resized_width / width, resized_height / height], device=device)
+        points, labels, boxes = (
+            None if prompt is None else prompt[:, None].to(device)
+            for prompt in (prompts.points, prompts.point_labels, prompts.boxes)
+        )
         # Positions are sines of large angles: in bfloat16 they would be off by pixels.
-        with torch.autocast(self.prompt_encoder.no_mask_embed.weight.device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False):
             sparse, _ = self.prompt_encoder(
-                points, None if labels is None else labels[:, None].long(), boxes, None
+                None if points is None else points.to(scale) * scale,
+                None if labels is None else labels.long(),
+                None if boxes is None else boxes.to(scale) * scale.repeat(2),
+                None,
             )
         return sparse
 
@@ -271,19 +292,8 @@ class Segmenter(nn.Module, ABC):
         dense: Tensor = self.prompt_encoder.mask_embed(mask_logits[:, None])
         return dense
 
-    def _batch_by_length(
-        self, prompts: SegmenterPrompts, count: int, device_type: str
-    ) -> list[list[int]]:
-        """Return batches of phrases with the same number of extra prompts."""
-        # The mask decoders cannot mask padded prompts, so only phrases of one length share a batch.
-        groups: dict[int, list[int]] = defaultdict(list)
-        for phrase in range(count):
-            groups[0 if prompts.extra is None else len(prompts.extra[phrase])].append(phrase)
-        size = count
-        if device_type == "cpu":
-            size = max(_MAX_CPU_IMAGE_TOKENS // self.embedding_side**2, 1)
-        return [
-            group[first : first + size]
-            for group in groups.values()
-            for first in range(0, len(group), size)
-        ]
+    def _max_batch_size(self, count: int, device_type: str) -> int:
+        """Return how many of ``count`` phrases the mask decoder gets in a batch."""
+        if device_type != "cpu":
+            return count
+        return max(_MAX_CPU_IMAGE_TOKENS // self.embedding_side**2, 1)

@@ -4,6 +4,7 @@ Letters: ``P`` phrases, ``B`` pictures, ``K`` masks a phrase, ``n`` points a phr
 prompts a phrase, ``C`` the segmenter's width, ``e`` side of its image embedding.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol, Self
@@ -11,6 +12,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from flmm.errors import InputError
 from flmm.types import Size
 
 
@@ -34,6 +36,26 @@ class PictureEmbeddings:
     def __len__(self) -> int:
         """Return the number of pictures."""
         return len(self.tensors[0])
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the tensors, without the number of pictures."""
+        return tuple(tuple(tensor.shape[1:]) for tensor in self.tensors)
+
+    def match_phrases(self, num_phrases: int) -> Tensor:
+        """Return the index of each phrase's picture, (P,) int64, where none is named.
+
+        Raises:
+            InputError: there is neither one picture nor one for each phrase.
+        """
+        if len(self) == 1:
+            return torch.zeros(num_phrases, dtype=torch.long)
+        if len(self) != num_phrases:
+            raise InputError(
+                f"there are {num_phrases} phrases and {len(self)} pictures; give one picture, one"
+                " for each phrase, or picture_indices"
+            )
+        return torch.arange(num_phrases)
 
     def select(self, indices: Tensor) -> Self:
         """Return the rows at (B',) int64 indices."""
@@ -61,6 +83,9 @@ class PictureEmbeddings:
 class SegmenterPrompts:
     """The prompts of P phrases; all are optional, coordinates are pixels of the user's picture.
 
+    Points, labels and boxes may be on any device; mask logits and extra prompts are on the
+    segmenter's.
+
     Raises:
         ValueError: points without labels or the reverse, or prompts of different numbers of
             phrases.
@@ -84,20 +109,28 @@ class SegmenterPrompts:
         if len(counts := self._counts()) > 1:
             raise ValueError(f"prompts are of different numbers of phrases: {sorted(counts)}")
 
+    @classmethod
+    def at_points(cls, points: Tensor) -> Self:
+        """Return the prompts of (P, n, 2) points inside the masks."""
+        return cls(points=points, point_labels=torch.ones(points.shape[:2]))
+
     def _counts(self) -> set[int]:
         prompts = (getattr(self, field.name) for field in fields(self))
         return {len(prompt) for prompt in prompts if prompt is not None}
 
-    def to(self, device: torch.device) -> Self:
-        """Return the prompts on a device."""
-        extra = self.extra
-        if extra is not None:
-            extra = [prompt.to(device) for prompt in extra]
-        points, labels, boxes, mask_logits = (
-            None if prompt is None else prompt.to(device)
-            for prompt in (self.points, self.point_labels, self.boxes, self.mask_logits)
-        )
-        return type(self)(points, labels, boxes, mask_logits, extra)
+    def batch_by_length(self, num_phrases: int, max_size: int) -> list[list[int]]:
+        """Return batches of phrases' indices, each of phrases with one number of extra prompts.
+
+        Mask decoders cannot mask padded prompts, so phrases of different numbers share no batch.
+        """
+        groups: dict[int, list[int]] = defaultdict(list)
+        for phrase in range(num_phrases):
+            groups[0 if self.extra is None else len(self.extra[phrase])].append(phrase)
+        return [
+            group[first : first + max_size]
+            for group in groups.values()
+            for first in range(0, len(group), max_size)
+        ]
 
     @property
     def num_phrases(self) -> int | None:

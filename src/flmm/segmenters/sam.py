@@ -56,6 +56,10 @@ class PaddingSegmenter(Segmenter):
         )[:, 0]
 
     @override
+    def always_give_first_mask(self) -> None:
+        """Do nothing: SAM has no rule for another mask in the first one's place."""
+
+    @override
     def _embed_no_point(self, count: int) -> Tensor | None:
         return None
 

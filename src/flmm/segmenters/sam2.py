@@ -26,13 +26,16 @@ from flmm.types import Size
 class Sam2Segmenter(Segmenter):
     """SAM 2: the picture is squeezed to a square; the mask decoder also takes finer features.
 
-    With one mask a phrase, an unstable mask is replaced by the best of the other three, except
-    where a head is trained (``freeze_unused``): it trains the first mask alone.
+    With one mask a phrase, an unstable mask is replaced by the best of the other three, until
+    ``always_give_first_mask``.
     """
 
     model_class: ClassVar[type[PreTrainedModel]] = Sam2Model
     pixel_mean = (123.675, 116.28, 103.53)
     pixel_std = (58.395, 57.12, 57.375)
+    encoder_prefixes = (
+        "vision_encoder.", "mask_decoder.conv_s0.", "mask_decoder.conv_s1.", "no_memory_embedding"
+    )  # fmt: skip
 
     @classmethod
     def build_tiny(cls) -> Self:
@@ -75,6 +78,12 @@ class Sam2Segmenter(Segmenter):
             logits[:, None], picture, mode="bilinear", align_corners=False
         )[:, 0]
 
+    @property
+    def embedding_shapes(self) -> tuple[tuple[int, ...], ...]:
+        width, side = self.hidden_size, self.embedding_side
+        fine = (width // 8, 4 * side, 4 * side), (width // 4, 2 * side, 2 * side)
+        return *super().embedding_shapes, *fine
+
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor) -> PictureEmbeddings:
         """Run the vision encoder on (B, 3, S, S).
@@ -87,10 +96,13 @@ class Sam2Segmenter(Segmenter):
         return PictureEmbeddings((embedding, *fine))
 
     def freeze_unused(self, mask: bool, box: bool) -> None:
-        """Freeze what gets no gradient, and always give the first mask, which is trained."""
+        """Freeze what gets no gradient; distributed training fails on unused parameters."""
         super().freeze_unused(mask, box)
-        self.mask_decoder.dynamic_multimask_via_stability = False  # type: ignore[assignment]
         cast(Sam2Model, self.sam).no_memory_embedding.requires_grad_(False)
+
+    def always_give_first_mask(self) -> None:
+        """Switch off the replacement of unstable masks, ``dynamic_multimask_via_stability``."""
+        self.mask_decoder.dynamic_multimask_via_stability = False  # type: ignore[assignment]
 
     def _unused_modules(self, box: bool) -> Iterator[nn.Module]:
         decoder = self.mask_decoder

@@ -45,6 +45,11 @@ class SamHQSegmenter(PaddingSegmenter):
         )
         return cls(random_model(lambda: SamHQModel(config)))
 
+    @property
+    def embedding_shapes(self) -> tuple[tuple[int, ...], ...]:
+        side, width = self.embedding_side, self.sam.config.vision_config.hidden_size
+        return *super().embedding_shapes, (side, side, width)
+
     def encode_pixels(self, pixels: Tensor) -> PictureEmbeddings:
         """Run the vision encoder on (B, 3, S, S).
 

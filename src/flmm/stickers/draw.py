@@ -159,6 +159,8 @@ def _transform_sticker(
     return image.rotate(thing.degrees, Image.Resampling.BILINEAR, expand=True).convert("RGBA")
 
 
+BAND_LIGHT_RANGE = (0.9, 1.06)
+"""The lowest and highest brightness of a band: factors of its texture's colours."""
 TAG_SIDE = 0.042
 """The side of a tag, as a fraction of the picture's; its digit is half as tall."""
 
@@ -184,7 +186,7 @@ def _background(
     region_ids = np.zeros((size, size), dtype=np.uint8)
     for index, band in enumerate(scene.bands):
         texture = _texture(band.name, int(random.integers(TEXTURE_VARIANTS)), size)
-        light = random.uniform(0.9, 1.06)
+        light = random.uniform(*BAND_LIGHT_RANGE)
         below = centres[:, None] >= band.upper_edge(centres)[None, :]
         canvas[below] = texture[below] * np.float32(light)
         region_ids[below] = index

@@ -22,7 +22,7 @@ from flmm.data.features import FeatureExtractor
 from flmm.data.readers.files import read_json
 from flmm.data.sample import Sample
 from flmm.errors import InputError
-from flmm.head.weights import fingerprint_weights
+from flmm.head.weights import fingerprint_named_weights, fingerprint_weights
 from flmm.lru_cache import LRUCache
 from flmm.progress import ProgressCallback
 from flmm.train.compression import CachePrecision, compress_example, decompress_example
@@ -61,6 +61,7 @@ class CacheKey:
         """Return the key of an extractor's features."""
         adapter, config = extractor.adapter, extractor.config
         tokenizer = adapter.tokenizer
+        segmenter = None if extractor.refiner is None else extractor.refiner.segmenter
         return cls(
             {
                 "format": _FORMAT_VERSION,
@@ -75,9 +76,11 @@ class CacheKey:
                 "merge": config.merge,
                 "maps": "all" if config.kept_maps is None else _digest(config.kept_maps),
                 "keyword selector": str(config.selector),
+                # SAM-HQ has SAM's encoder, but gives more of its features.
+                "SAM's type": "none" if segmenter is None else segmenter.sam.config.model_type,
                 "SAM's encoder": "none"
-                if extractor.refiner is None
-                else fingerprint_weights(extractor.refiner.segmenter.vision_encoder),
+                if segmenter is None
+                else fingerprint_named_weights(segmenter.encoder_weights()),
                 "precision": precision.value,
             }
         )

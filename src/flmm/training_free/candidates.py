@@ -51,10 +51,8 @@ def propose_candidates(
         embeddings: the segmenter's, of that picture alone.
     """
     prompts = _build_prompts(maps, geometry, low_resolution_frame(segmenter, geometry.picture))
-    device = embeddings.tensors[0].device
     decoded = [
-        segmenter.decode(embeddings, geometry.picture, each.to(device), multimask=True)
-        for each in prompts
+        segmenter.decode(embeddings, geometry.picture, each, multimask=True) for each in prompts
     ]
     return SegmenterMasks(
         torch.cat([masks.logits for masks in decoded], dim=1),
@@ -87,8 +85,7 @@ def _build_prompts(
 
     def at_points(points: Sequence[Sequence[_Point]]) -> SegmenterPrompts:
         # Pixel centres, x before y.
-        places = (torch.tensor(points).flip(-1) + 0.5) * to_picture
-        return SegmenterPrompts(points=places, point_labels=torch.ones(places.shape[:2]))
+        return SegmenterPrompts.at_points((torch.tensor(points).flip(-1) + 0.5) * to_picture)
 
     def in_boxes(level: float) -> SegmenterPrompts:
         boxes = [

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import run_in_process
-from training_workspace import TrainingWorkspace, make_workspace, train
+from training_workspace import TrainingWorkspace, error_line, make_workspace, train
+from transformers import SamHQConfig, SamHQModel, SamModel
 
 import flmm
 from flmm.errors import InputError
@@ -75,5 +76,28 @@ def test_sam_of_another_family_or_size_is_refused_in_one_line(
     deeper = grounder.head.refiner.sam.config
     deeper.vision_config.num_hidden_layers = 2
     type(grounder.head.refiner.sam)(deeper).save_pretrained(other)
-    with pytest.raises(InputError, match=r"'sam' with a vision encoder of [\d,]+ weights, this"):
+    with pytest.raises(InputError, match=r"'sam' with a vision encoder of [\d,]+ parameters, this"):
         flmm.Grounder.from_pretrained(head, sam=other, device="cpu")
+
+
+def test_cache_of_sam_is_stale_for_sam_hq_with_the_same_encoder(
+    workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = workspace.write_settings(epochs=1, cache="cache")
+    ended = train(capsys, settings)
+    assert ended.code == 0, ended.err
+    sam = SamModel.from_pretrained(workspace.settings["sam"])
+    config = SamHQSegmenter.build_tiny().sam.config.to_dict()
+    config["vision_config"].update(num_hidden_layers=1, global_attn_indexes=[0])
+    sam_hq = SamHQModel(SamHQConfig.from_dict(config))
+    sam_hq.vision_encoder.load_state_dict(sam.vision_encoder.state_dict())
+    sam_hq.save_pretrained(workspace.folder / "sam-hq")
+    refused = train(
+        capsys,
+        settings,
+        "--sam",
+        str(workspace.folder / "sam-hq"),
+        "--out",
+        str(workspace.folder / "out"),
+    )
+    assert "is stale: its SAM's type is 'sam', now it is 'sam_hq'" in error_line(refused)

@@ -9,11 +9,12 @@ from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_images
 
 import flmm
-from flmm.embedded_model.domain import is_embedded, is_sticker_scene
+from flmm.embedded_model.domain import is_sticker_scene
 from flmm.pictures.reading import read_picture
 from flmm.stickers.dataset import EVALUATION_SEED
 from flmm.stickers.draw import draw
 from flmm.stickers.scene import generate_scene
+from flmm.user_input import is_embedded
 
 PHOTOGRAPHS = [Image.fromarray(image) for image in load_sample_images().images]
 

@@ -161,7 +161,7 @@ def test_head_of_before_refiners_were_named_is_checked_by_its_weights(saved: Pat
             {
                 name: value
                 for name, value in config.items()
-                if name not in ("refiner_model_type", "refiner_encoder_weights")
+                if name not in ("refiner_model_type", "refiner_encoder_num_parameters")
             }
         )
     )

@@ -4,9 +4,7 @@ from tiny_head import CROPPED, PADDED, SQUARE, random_picture, tiny_segmenter
 from torch import Tensor
 from torch.nn import functional
 
-from flmm.errors import InputError
 from flmm.masks.refiner import MaskRefiner
-from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.types import ImageGeometry
 
 
@@ -24,13 +22,6 @@ def mask_logits() -> Tensor:
 def text_prompts() -> list[Tensor]:
     generator = torch.Generator().manual_seed(6)
     return [torch.randn(tokens, 16, generator=generator) for tokens in (2, 1, 3, 1)]
-
-
-def test_embeddings_of_another_sam_are_refused(
-    refiner: MaskRefiner, mask_logits: Tensor, text_prompts: list[Tensor]
-) -> None:
-    with pytest.raises(InputError, match="encode the picture"):
-        refiner(mask_logits, text_prompts, PADDED, PictureEmbeddings((torch.zeros(1, 8, 8, 8),)))
 
 
 def test_phrases_of_mixed_length_come_back_in_order(
@@ -111,17 +102,6 @@ def test_gradients_reach_prompts_but_not_the_vision_encoder(
     for name, parameter in refiner.named_parameters():
         assert parameter.requires_grad == (parameter.grad is not None), name
         assert not (parameter.requires_grad and "vision_encoder" in name)
-
-
-@pytest.mark.parametrize("unused", ["use_mask", "use_box", "use_text"])
-def test_every_trainable_weight_gets_a_gradient(
-    unused: str, mask_logits: Tensor, text_prompts: list[Tensor]
-) -> None:
-    refiner = MaskRefiner(tiny_segmenter(), **{unused: False})
-    embeddings = refiner.encode(random_picture(32, 48))
-    refiner(mask_logits, text_prompts, PADDED, embeddings).sum().backward()
-    for name, parameter in refiner.named_parameters():
-        assert parameter.requires_grad == (parameter.grad is not None), name
 
 
 def test_refiner_without_prompts_gives_all_phrases_the_same_mask(mask_logits: Tensor) -> None:

@@ -60,6 +60,7 @@ def test_part_for_pictures_of_a_model_for_videos_is_loaded(
     model_class: Callable[[PreTrainedConfig], Sam2VideoModel],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The hub has SAM 2, EdgeTAM and SAM 3 with their memory of earlier frames only."""
     config = segmenter_class.build_tiny().sam.config
@@ -75,7 +76,7 @@ def test_part_for_pictures_of_a_model_for_videos_is_loaded(
     scramble(video)
     video.save_pretrained(tmp_path)
     video.train(False)
-    logging.getLogger("transformers").propagate = True
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     loaded = load_segmenter(tmp_path)
     assert type(loaded) is segmenter_class
     saved = video.state_dict()

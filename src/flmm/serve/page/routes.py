@@ -17,9 +17,10 @@ from flmm.answers.palette import (
     phrase_colour,
     to_hex,
 )
-from flmm.embedded_model.domain import EMBEDDED_MODEL_NOTICE, is_embedded
+from flmm.embedded_model.domain import EMBEDDED_MODEL_NOTICE
 from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.grounding.pipeline import Pipeline
+from flmm.user_input import is_embedded
 
 _STATIC = Path(__file__).parent / "static"
 _PICTURES = Path(__file__).parents[2] / "assets" / "pictures"

@@ -93,7 +93,7 @@ class MaximumPointBaseline(Baseline):
         rows, columns = torch.unravel_index(enlarged.flatten(1).argmax(dim=1), geometry.picture)
         points = torch.stack([columns, rows], dim=-1)[:, None] + 0.5
         masks = segmenter.decode(
-            embeddings, geometry.picture, positive_points(points, embeddings), multimask=True
+            embeddings, geometry.picture, SegmenterPrompts.at_points(points), multimask=True
         )
         return segmenter.upsample_to_picture(masks.logits[:, -1], geometry.picture)
 
@@ -109,11 +109,3 @@ def blur_maps(maps: Tensor) -> Tensor:
     from scipy.ndimage import gaussian_filter
 
     return torch.from_numpy(gaussian_filter(maps.numpy(), (0, 1, 1), mode="nearest"))
-
-
-def positive_points(points: Tensor, embeddings: PictureEmbeddings) -> SegmenterPrompts:
-    """Return the prompts of (P, n, 2) points inside the masks, on the embeddings' device."""
-    points = points.to(embeddings.tensors[0].device, torch.float32)
-    return SegmenterPrompts(
-        points=points, point_labels=torch.ones(points.shape[:2], device=points.device)
-    )

@@ -21,12 +21,11 @@ from flmm.pictures.geometry import (
     resize_maps_to_picture,
 )
 from flmm.segmenters.base import Segmenter
-from flmm.segmenters.prompts import PictureEmbeddings
+from flmm.segmenters.prompts import PictureEmbeddings, SegmenterPrompts
 from flmm.training_free.baselines.base import (
     Baseline,
     average_over_phrases,
     blur_maps,
-    positive_points,
 )
 from flmm.training_free.traced_text import TracedText
 from flmm.types import ImageGeometry
@@ -129,17 +128,16 @@ def _segment_map(
     embeddings: PictureEmbeddings,
 ) -> Tensor:
     """Return the (4e, 4e) logits of one (h, w) map's mask."""
-    device = embeddings.tensors[0].device
-    points = find_points(attention, geometry).to(device)
+    points = find_points(attention, geometry)
     masks = segmenter.decode(
-        embeddings, geometry.picture, positive_points(points[:, None], embeddings), multimask=True
+        embeddings, geometry.picture, SegmenterPrompts.at_points(points[:, None]), multimask=True
     )
     # SAM's best of the three masks of each point.
     scores, best = masks.scores.max(dim=1)
-    logits = masks.logits[torch.arange(len(best), device=device), best]
+    logits = masks.logits[torch.arange(len(best), device=best.device), best]
     visible = segmenter.cut_to_picture(logits, geometry.picture)
     weights = resize_maps_to_picture(
-        attention[None].to(device), geometry, (visible.shape[-2], visible.shape[-1])
+        attention[None].to(visible.device), geometry, (visible.shape[-2], visible.shape[-1])
     )
     tiny = torch.finfo(weights.dtype).tiny
     covered = (weights * (visible > 0)).sum(dim=(1, 2)) / weights.sum().clamp_min(tiny)

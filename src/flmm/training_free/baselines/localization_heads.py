@@ -103,7 +103,7 @@ class LocalizationHeads(Baseline):
         The paper's convex hull of the region has the same box.
         """
         boxes = torch.stack([_region_box(each, geometry) for each in maps])
-        prompts = SegmenterPrompts(boxes=boxes.to(embeddings.tensors[0].device))
+        prompts = SegmenterPrompts(boxes=boxes)
         masks = segmenter.decode(embeddings, geometry.picture, prompts)
         return segmenter.upsample_to_picture(masks.logits[:, 0], geometry.picture)
 
