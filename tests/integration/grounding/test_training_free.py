@@ -126,15 +126,23 @@ def test_attention_alone(grounder: Grounder, picture: Image.Image) -> None:
         assert not np.array_equal(phrase.mask, other.mask)
 
 
-def test_stream_ends_with_what_chat_returns(grounder: Grounder, picture: Image.Image) -> None:
+@pytest.mark.parametrize("of", ["words", "whole answer", "both"])
+def test_stream_ends_with_what_chat_returns(
+    grounder: Grounder, picture: Image.Image, of: str
+) -> None:
     text = grounder.chat(picture, QUESTION, max_new_tokens=20).text
-    words = [word for word in text.split() if word.isalpha()][:2] or [text[:3]]
-    expected = grounder.chat(picture, QUESTION, words, max_new_tokens=20)
-    events = list(grounder.stream(picture, QUESTION, words, max_new_tokens=20))
+    phrases = [text[:3], text[-3:]]
+    if of != "words":
+        phrases = [text, *(phrases if of == "both" else [])]
+    expected = grounder.chat(picture, QUESTION, phrases, max_new_tokens=20)
+    events = list(grounder.stream(picture, QUESTION, phrases, max_new_tokens=20))
     last = events[-1]
     assert isinstance(last, AnswerEvent)
     assert last.answer.text == expected.text
-    assert sum(isinstance(event, PhraseEvent) for event in events) == len(words)
+    streamed = [event.phrase for event in events if isinstance(event, PhraseEvent)]
+    assert sorted(phrase.text for phrase in streamed) == sorted(phrases)
+    # Phrases that are complete only with the answer are sent as they are in it.
+    assert any(phrase is streamed[-1] for phrase in last.answer.phrases)
     for phrase, same in zip(last.answer.phrases, expected.phrases, strict=True):
         assert np.array_equal(phrase.mask, same.mask)
         assert phrase.score == same.score
