@@ -63,7 +63,7 @@ def record(
     from rich.progress import Progress
     from transformers.utils.logging import disable_progress_bar
 
-    from flmm.bench import ground, load
+    from flmm.bench import head, load
     from flmm.bench.models import HALF_BILLION, SMALL, ImageTokens
     from flmm.bench.record import ChatSetting, measure
     from flmm.user_input import parse_dtype, resolve_device
@@ -91,7 +91,7 @@ def record(
 
         chats = [(setting, measure(setting, repeats, on_stage)) for setting in settings]
         on_stage("grounding")
-        grounding = ground.measure(sizes, device_name, repeats)
+        grounding = head.measure(sizes, device_name, repeats)
         on_stage("loading")
         loading = load.measure(settings[0])
         progress.update(bar, completed=progress.tasks[bar].total)
@@ -107,7 +107,7 @@ def record(
     console.print(_chat_table(chats))
     console.print()
     console.print(
-        f"{ground.NUM_PHRASES} phrases in a batch: {grounding.all_phrases:.2f} s, one"
+        f"{head.NUM_PHRASES} phrases in a batch: {grounding.all_phrases:.2f} s, one"
         f" {grounding.one_phrase:.2f} s; ÷ as many single ones {grounding.ratio:.2f}"
     )
     peak = (
@@ -133,7 +133,7 @@ def ground(
     """Ground a given text, beside the LMM's own forward pass; --lmm or --model measures yours."""
     import torch
 
-    from flmm.bench import given_text
+    from flmm.bench.ground import build_random_grounder, measure
     from flmm.bench.models import HALF_BILLION, SMALL
     from flmm.user_input import parse_dtype, resolve_device
 
@@ -143,11 +143,11 @@ def ground(
             torch.float32 if torch_device.type == "cpu" else torch.bfloat16
         )
         sizes = HALF_BILLION if size == "0.5B" else SMALL
-        grounder = given_text.build_random_grounder(sizes, str(torch_device), torch_dtype)
+        grounder = build_random_grounder(sizes, str(torch_device), torch_dtype)
     else:
         grounder = load_grounder(model, lmm, sam, device, dtype)
     with show_spinner("measuring"):
-        cost = given_text.measure(grounder, repeats)
+        cost = measure(grounder, repeats)
     if as_json:
         print_json(asdict(cost))
         return
