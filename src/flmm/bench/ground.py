@@ -1,70 +1,71 @@
-"""The time to ground phrases of a recorded text: one phrase against several in one batch."""
+"""The time to ground a given text, compared with the LMM's own forward pass over it."""
 
 import statistics
 import time
 from dataclasses import dataclass
 
 import torch
-from transformers import SamConfig, SamModel
 
-from flmm.bench.models import LLMSize
-from flmm.head.config import HeadConfig
-from flmm.head.model import GroundingHead
-from flmm.segmenters.prompts import PictureEmbeddings
-from flmm.segmenters.sam import SamSegmenter
-from flmm.types import ImageGeometry
+from flmm.bench.head import build_segmenter
+from flmm.bench.models import LLMSize, build_picture, build_random_lmm
+from flmm.grounding.grounder import Grounder
 
-NUM_PHRASES = 8
-_GRID, _PICTURE, _TOKENS = 24, 672, 2
+_TEXT = (
+    "A cat sleeps on the grass beside a red ball, a dog sits under the tree, and a bird flies over"
+    " the house by the river."
+)
+_MASK_STAGES = ("picture embedding", "masks")
 
 
 @dataclass(frozen=True)
-class GroundingCost:
-    """Median seconds of decoder and refiner, without SAM's vision encoder."""
+class GroundCost:
+    """Median seconds; the vision tower's and SAM's encoder's results are cached, as for a second
+    question about a picture."""
 
-    one_phrase: float
-    all_phrases: float
+    forward: float
+    """The LMM alone: picture and text are prepared and read once."""
+    ground: float
+    """``Grounder.ground`` up to the masks: the same, recorded, and the phrases are found."""
     ratio: float
-    """Median of the batch's time ÷ the time of as many single phrases."""
+    """Median over repeats of ``ground`` ÷ the same repeat's ``forward``."""
+    masks: float
+    """Of all phrases."""
+    phrases: int
 
 
-def build_segmenter() -> SamSegmenter:
-    """Return a random SAM whose prompt encoder and mask decoder have their real size.
-
-    Its vision encoder, which is not measured, is a tiny one with the same output size.
-    """
-    config = SamConfig(
-        vision_config={"hidden_size": 32, "num_hidden_layers": 1, "mlp_dim": 32,
-                       "num_attention_heads": 2, "global_attn_indexes": []}
-    )  # fmt: skip
-    return SamSegmenter(SamModel(config))
+def build_random_grounder(size: LLMSize, device: str, dtype: torch.dtype) -> Grounder:
+    """Return a random LMM of 576 image tokens and a random SAM, without a head."""
+    adapter = build_random_lmm(576, size, dtype)
+    adapter.model.to(torch.device(device))  # type: ignore[arg-type]
+    return Grounder(adapter, segmenter=build_segmenter())
 
 
-@torch.no_grad()
-def measure(size: LLMSize, device: str, repeats: int) -> GroundingCost:
-    """Measure a head for an LMM of that size, ``repeats`` times."""
-    config = HeadConfig(layers=size.layers, heads=size.heads, hidden_size=size.hidden_size)
-    head = GroundingHead(config, build_segmenter()).eval().to(device)
-    size_px = (_PICTURE, _PICTURE)
-    geometry = ImageGeometry(size_px, size_px, (0, 0), size_px, (_GRID, _GRID))
-    side = head.refiner.segmenter.embedding_side
-    embeddings = PictureEmbeddings(
-        (torch.randn(1, head.refiner.hidden_size, side, side, device=device),)
-    )
+def measure(grounder: Grounder, repeats: int) -> GroundCost:
+    """Time both in turn, ``repeats`` times."""
+    picture = build_picture()
+    adapter, question = grounder.adapter, grounder.pipeline.prompt_templates.caption
 
-    def time_grounding(phrases: int) -> float:
-        attention = torch.rand(phrases, config.num_maps, _GRID, _GRID, device=device)
-        states = [torch.randn(size.layers, _TOKENS, size.hidden_size, device=device)] * phrases
+    @torch.no_grad()
+    def time_forward() -> float:
         begin = time.perf_counter()
-        head(attention, states, geometry, embeddings)
-        if device != "cpu":
-            torch.cuda.synchronize(device)
+        prompt = adapter.build_prompt(picture, question, _TEXT)
+        adapter.model.base_model(**adapter.collate([prompt]).model_inputs, use_cache=False)
+        if adapter.device.type == "cuda":
+            torch.cuda.synchronize(adapter.device)
         return time.perf_counter() - begin
 
-    time_grounding(NUM_PHRASES)
-    pairs = [(time_grounding(1), time_grounding(NUM_PHRASES)) for _ in range(repeats)]
-    return GroundingCost(
-        statistics.median(single for single, _ in pairs),
-        statistics.median(batch for _, batch in pairs),
-        statistics.median(batch / (NUM_PHRASES * single) for single, batch in pairs),
+    answer = grounder.ground(picture, _TEXT)
+    time_forward()
+    forward, ground, masks = [], [], []
+    for _ in range(repeats):
+        forward.append(time_forward())
+        answer = grounder.ground(picture, _TEXT)
+        masks.append(sum(answer.timings.get(stage, 0.0) for stage in _MASK_STAGES))
+        ground.append(sum(answer.timings.values()) - masks[-1])
+    return GroundCost(
+        statistics.median(forward),
+        statistics.median(ground),
+        statistics.median(own / alone for own, alone in zip(ground, forward, strict=True)),
+        statistics.median(masks),
+        len(answer.phrases),
     )

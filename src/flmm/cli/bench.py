@@ -65,7 +65,7 @@ def record(
     from rich.progress import Progress
     from transformers.utils.logging import disable_progress_bar
 
-    from flmm.bench import ground, load
+    from flmm.bench import head, load
     from flmm.bench.models import ImageTokens
     from flmm.bench.record import ChatSetting, measure
     from flmm.user_input import resolve_device
@@ -93,7 +93,7 @@ def record(
 
         chats = [(setting, measure(setting, repeats, on_stage)) for setting in settings]
         on_stage("grounding")
-        grounding = ground.measure(sizes, device_name, repeats)
+        grounding = head.measure(sizes, device_name, repeats)
         on_stage("loading")
         loading = load.measure(settings[0])
         progress.update(bar, completed=progress.tasks[bar].total)
@@ -109,7 +109,7 @@ def record(
     console.print(_chat_table(chats))
     console.print()
     console.print(
-        f"{ground.NUM_PHRASES} phrases in a batch: {grounding.all_phrases:.2f} s, one"
+        f"{head.NUM_PHRASES} phrases in a batch: {grounding.all_phrases:.2f} s, one"
         f" {grounding.one_phrase:.2f} s; ÷ as many single ones {grounding.ratio:.2f}"
     )
     peak = (
@@ -133,18 +133,18 @@ def ground(
     as_json: JsonOption = False,
 ) -> None:
     """Ground a given text, beside the LMM's own forward pass; --lmm or --model measures yours."""
-    from flmm.bench import given_text
+    from flmm.bench.ground import build_random_grounder, measure
     from flmm.user_input import resolve_device
 
     if model is None and lmm is None:
         torch_device = resolve_device(device)
-        grounder = given_text.build_random_grounder(
+        grounder = build_random_grounder(
             _llm_size(size), str(torch_device), _dtype_on(torch_device, dtype)
         )
     else:
         grounder = load_grounder(model, lmm, sam, device, dtype)
     with show_spinner("measuring"):
-        cost = given_text.measure(grounder, repeats)
+        cost = measure(grounder, repeats)
     if as_json:
         print_json(asdict(cost))
         return

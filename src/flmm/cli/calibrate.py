@@ -59,18 +59,16 @@ def calibrate(
 
     Then: flmm chat photo.jpg "What is there?" --model flmm-profile.json
     """
-    from flmm.training_free.profile import push_profile_to_hub, save_profile
+    from flmm.training_free.profile import check_public_lmm, push_profile_to_hub, save_profile
 
     if (data is None) == (not pictures):
         raise InputError("nothing to calibrate on, or too much; give PICTURES or --data FILE")
     if out.is_dir():
         raise InputError(f"--out {str(out)!r} is a folder; name a file, such as profile.json")
     check_folder_of(out)
-    if push_to_hub is not None and Path(lmm).expanduser().is_dir():
-        raise InputError(
-            f"the profile would name the folder {lmm!r}, which nobody else has; give the LMM's hub"
-            " id, or leave out --push-to-hub"
-        )
+    if push_to_hub is not None:
+        # Before the LMM runs for minutes.
+        check_public_lmm(lmm)
     if data is not None:
         profile = _calibrate_on_data(data, lmm, device, dtype)
     else:

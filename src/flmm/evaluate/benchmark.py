@@ -15,10 +15,11 @@ from flmm.data.exchanges import ReferringProtocol
 from flmm.data.sample import Sample
 from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
+from flmm.grounding.loading import NO_SEGMENTER
 from flmm.head.checkpoint import trained_state_dict
 from flmm.head.model import GroundingHead
-from flmm.head.model_names import is_folder_name
 from flmm.head.weights import fingerprint_weights
+from flmm.lmm.model_names import is_folder_name
 from flmm.training_free.baselines.by_name import BASELINES
 from flmm.training_free.masks import METHOD_VERSION
 
@@ -109,8 +110,12 @@ def mask_model_fingerprint(grounder: Grounder, baseline: str | None = None) -> s
     """
     if grounder.head is not None:
         return head_fingerprint(grounder.head)
-    weights = "none" if grounder.segmenter is None else fingerprint_weights(grounder.segmenter)
-    method = f"{grounder.pipeline.mask_predictor.method} {METHOD_VERSION} {grounder.profile}"
+    weights = NO_SEGMENTER
+    if grounder.segmenter is not None:
+        weights = fingerprint_weights(grounder.segmenter)
+    # Where the profile's LMM is does not matter.
+    head_weights = None if grounder.profile is None else grounder.profile.head_weights
+    method = f"{grounder.pipeline.mask_predictor.method} {METHOD_VERSION} {head_weights}"
     if baseline is not None:
         method = f"{baseline} {BASELINES[baseline].version}"
     key = f"{method} {weights}"
@@ -131,7 +136,9 @@ def build_run_name(
 def _segmenter_name(grounder: Grounder) -> str:
     if grounder.head is not None:
         return ""
-    return "none" if grounder.segmenter is None else str(grounder.segmenter.sam.name_or_path)
+    if grounder.segmenter is None:
+        return NO_SEGMENTER
+    return str(grounder.segmenter.sam.name_or_path)
 
 
 def head_fingerprint(head: GroundingHead) -> str:

@@ -46,10 +46,15 @@ class TrainingFreeEvaluator(TeacherForcedEvaluator[tuple[TracedText, ...]]):
         ]
 
     def predict(self, extracted: tuple[TracedText, ...]) -> list[Prediction]:
-        return [
-            Prediction(torch.from_numpy(phrase.mask), None, phrase.score)
-            for text in extracted
-            for phrase in self.mask_predictor.predict(
-                text.picture, [(span, text.trace) for span in text.spans], True, Stopwatch()
+        predictions: list[Prediction] = []
+        for text in extracted:
+            traced_phrases = self.mask_predictor.add_references(
+                text.picture, [(span, text.trace) for span in text.spans]
             )
-        ]
+            predictions.extend(
+                Prediction(torch.from_numpy(phrase.mask), None, phrase.score)
+                for phrase in self.mask_predictor.predict(
+                    text.picture, traced_phrases, True, Stopwatch()
+                )
+            )
+        return predictions

@@ -202,7 +202,9 @@ def _ground_question(pipeline: Pipeline, request: GenerationRequest) -> Answer:
         spans = request.phrase_extractor.extract(
             trace, prompt.question, prompt.question_offsets, "question"
         )
-    traced_phrases = [(span, trace) for span in spans]
+        traced_phrases = pipeline.mask_predictor.add_references(
+            request.picture, [(span, trace) for span in spans]
+        )
     phrases = pipeline.mask_predictor.predict(
         request.picture, traced_phrases, request.refine, stopwatch
     )

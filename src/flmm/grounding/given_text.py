@@ -44,7 +44,8 @@ def ground(
         traces = trace_texts(pipeline.adapter, [prompt])
     with stopwatch.stage("phrases"):
         text, traced_phrases = extract_traced_phrases(extractor, prompt, text, traces)
-    masked = pipeline.mask_predictor.predict(picture, traced_phrases, refine, stopwatch)
+        with_references = pipeline.mask_predictor.add_references(picture, traced_phrases)
+    masked = pipeline.mask_predictor.predict(picture, with_references, refine, stopwatch)
     return pipeline.build_answer(picture, text, masked, stopwatch)
 
 

@@ -91,7 +91,7 @@ class Grounder:
             device: such as "cpu" or "cuda:1"; None for the GPU when there is one.
             dtype: of the LMM: "float32", "bfloat16" or "float16"; None for float32 on the CPU
                 and the checkpoint's own on a GPU.
-            revision: of the head's hub id.
+            revision: of the head's or profile's hub id.
             device_map: instead of ``device``: "auto" or transformers' map, which spreads the
                 LMM over devices (needs the package accelerate).
             quantization_config: one of transformers', such as ``BitsAndBytesConfig``, for an LMM

@@ -8,6 +8,7 @@ from flmm.head.checkpoint import check_compatible, load_config, load_head, resol
 from flmm.head.model import GroundingHead
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.model_names import check_named_folder
 from flmm.lmm.placement import Placement
 from flmm.segmenters.auto import load_segmenter
 from flmm.segmenters.base import Segmenter
@@ -65,15 +66,21 @@ def load_models(
         sam: a folder or hub id of the SAM that makes the masks, "none" for masks from attention
             alone; None for the head's or, without one, ``DEFAULT_SEGMENTER``.
         placement: of the LMM.
-        revision: of the head's hub id.
+        revision: of the head's or profile's hub id.
 
     Raises:
-        InputError: a model cannot be found or read, or they do not belong together.
+        InputError: a model cannot be found or read, or they do not belong together; or there is a
+            revision, and neither head nor profile is named.
     """
     _check_names(head, lmm, sam)
-    profile = find_profile(head)
+    if head is None and revision is not None:
+        raise InputError(
+            f"revision {revision!r} is of a head or profile on the hub, and none is named; name it"
+            " (head=), or leave out the revision"
+        )
+    profile = find_profile(head, revision)
     if profile is not None:
-        lmm = lmm or profile.base_model_name_or_path
+        lmm = lmm or _named_lmm(profile)
     if profile is not None or (head is None and lmm is not None):
         assert lmm is not None
         # First the small one, so that its errors need not wait for the LMM.
@@ -103,7 +110,7 @@ def load_lmm_alone(head: str | None, lmm: str | None, placement: Placement) -> L
     lmm_revision = None
     profile = find_profile(head)
     if profile is not None:
-        lmm = lmm or profile.base_model_name_or_path
+        lmm = lmm or _named_lmm(profile)
     elif head is not None or lmm is None:
         name = EMBEDDED_HEAD if head is None else head
         lmm, lmm_revision = resolve_lmm(name, load_config(resolve_model(name)), lmm)
@@ -137,8 +144,18 @@ def check_together(
         check_profile(profile, adapter)
 
 
-def find_profile(name: str | None) -> Profile | None:
+def _named_lmm(profile: Profile) -> str:
+    """Return the name of a profile's LMM; if it is a folder, it is here."""
+    check_named_folder(profile.base_model_name_or_path, "profile", "LMM", "lmm")
+    return profile.base_model_name_or_path
+
+
+def find_profile(name: str | None, revision: str | None = None) -> Profile | None:
     """Return the profile in a file or in a hub repository; None where the name is a head's.
+
+    Args:
+        name: a file, a folder or a hub id.
+        revision: of a hub id.
 
     Raises:
         InputError: the file is no profile.
@@ -151,7 +168,7 @@ def find_profile(name: str | None) -> Profile | None:
     if path.is_dir():
         inside = path / PROFILE_NAME
         return load_profile(inside) if inside.is_file() else None
-    return download_profile(name)
+    return download_profile(name, revision)
 
 
 def _load_segmenter(sam: str | None) -> Segmenter | None:

@@ -84,7 +84,8 @@ class MaskPredictor(ABC):
 
         Args:
             picture: RGB.
-            traced_phrases: phrases about that picture, each with the trace of its own answer.
+            traced_phrases: phrases about that picture, each with the trace of its own answer, with
+                references (``add_references``) unless ``method`` is "kmeans".
             refine: False leaves out SAM.
             stopwatch: measures the stages "picture embedding" and "masks".
             method: "kmeans" for this baseline; else the predictor's own.
@@ -95,7 +96,6 @@ class MaskPredictor(ABC):
                     build_phrase(span, _compute_cluster_logits(span, trace))
                     for span, trace in traced_phrases
                 )
-        traced_phrases = self.add_references(picture, traced_phrases)
         embeddings = self.embed_picture(picture, stopwatch) if refine and traced_phrases else None
         return self.predict_with_embeddings(traced_phrases, embeddings, stopwatch)
 
@@ -109,13 +109,18 @@ class MaskPredictor(ABC):
             encode = functools.partial(self._encode, np.asarray(picture))
             return self._embedding_cache.get_or_create(hash_picture(picture), encode)
 
+    def needs_references(self, traced_phrases: Sequence[TracedPhrase]) -> bool:
+        """Return whether ``add_references`` has anything to add to a picture's phrases."""
+        del traced_phrases
+        return False
+
     def add_references(
         self, picture: Image.Image, traced_phrases: Sequence[TracedPhrase]
     ) -> Sequence[TracedPhrase]:
-        """Return the phrases with ``Trace.reference`` where the predictor needs it.
+        """Return the phrases of an RGB picture with ``Trace.reference`` where it is needed.
 
-        The LMM may run for it, so this is not called while another thread records. ``predict``
-        calls it.
+        Call it with all phrases of a complete text before their masks are predicted. The LMM may
+        run, so call it where the LMM runs, and not within a recording.
         """
         del picture
         return traced_phrases

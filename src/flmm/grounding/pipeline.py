@@ -147,12 +147,12 @@ class Pipeline:
     def _ground_phrases(self, request: GenerationRequest, trace: Trace, text: str) -> Answer:
         with request.stopwatch.stage("phrases"):
             spans = request.phrase_extractor.extract(trace, text)
-        first_picture = replace(trace, picture_attentions=trace.picture_attentions[:1])
+            first_picture = replace(trace, picture_attentions=trace.picture_attentions[:1])
+            traced_phrases = self.mask_predictor.add_references(
+                request.picture, [(span, first_picture) for span in spans]
+            )
         phrases = self.mask_predictor.predict(
-            request.picture,
-            [(span, first_picture) for span in spans],
-            request.refine,
-            request.stopwatch,
+            request.picture, traced_phrases, request.refine, request.stopwatch
         )
         return self.build_answer(request.picture, text, phrases, request.stopwatch)
 

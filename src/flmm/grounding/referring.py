@@ -34,8 +34,9 @@ def segment(pipeline: Pipeline, image: PictureLike, phrases: Sequence[str], refi
     with stopwatch.stage("read"):
         for first in range(0, len(prompts), _SEQUENCES_PER_BATCH):
             traces.extend(trace_texts(adapter, prompts[first : first + _SEQUENCES_PER_BATCH]))
-    text, traced_phrases = join_traced_phrases(phrases, traces)
-    masked = pipeline.mask_predictor.predict(picture, traced_phrases, refine, stopwatch)
+        text, traced_phrases = join_traced_phrases(phrases, traces)
+        with_references = pipeline.mask_predictor.add_references(picture, traced_phrases)
+    masked = pipeline.mask_predictor.predict(picture, with_references, refine, stopwatch)
     return pipeline.build_answer(picture, text, masked, stopwatch)
 
 

@@ -5,7 +5,7 @@ nor masks wait for each other.
 """
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -14,7 +14,7 @@ import torch
 
 from flmm.answers.answer import Answer, Phrase
 from flmm.attention.spans import common_prefix_length
-from flmm.attention.trace import Trace
+from flmm.attention.trace import Trace, TracedPhrase
 from flmm.attention.tracing import GenerationStep, trace_generation
 from flmm.grounding.phrase_extraction import StreamingPhraseExtractor
 from flmm.grounding.pipeline import GenerationRequest, Pipeline
@@ -131,7 +131,10 @@ class AnswerStream:
         self._emit_remaining_text(text)
         with self._request.stopwatch.stage("phrases"):
             spans = self._request.phrase_extractor.extract(trace, text)
-        self._submit(lambda: self._finish(trace, text, spans))
+            traced_phrases = self._pipeline.mask_predictor.add_references(
+                self._request.picture, [(span, trace) for span in spans]
+            )
+        self._submit(lambda: self._finish(text, traced_phrases))
 
     def _on_token(self, step: GenerationStep) -> None:
         self._check_reader()
@@ -157,31 +160,39 @@ class AnswerStream:
             )
 
     def _submit_phrase(self, span: PhraseSpan, trace: Trace) -> None:
-        self._submit(lambda: self._emit_phrases([span], trace))
+        self._submit(lambda: self._emit_phrases(self._predict_phrases([(span, trace)])))
 
-    def _emit_phrases(self, spans: list[PhraseSpan], trace: Trace) -> None:
-        for span, phrase in zip(spans, self._predict_phrases(spans, trace), strict=True):
-            self._phrases[span] = phrase
-            self._event_queue.put(PhraseEvent(phrase))
+    def _emit_phrases(self, phrases: Mapping[PhraseSpan, Phrase]) -> None:
+        """Send the phrases that are not sent yet."""
+        for span, phrase in phrases.items():
+            if span not in self._phrases:
+                self._phrases[span] = phrase
+                self._event_queue.put(PhraseEvent(phrase))
 
-    def _predict_phrases(self, spans: list[PhraseSpan], trace: Trace) -> tuple[Phrase, ...]:
+    def _predict_phrases(self, traced_phrases: Sequence[TracedPhrase]) -> dict[PhraseSpan, Phrase]:
         self._embed_picture()
-        return self._pipeline.mask_predictor.predict_with_embeddings(
-            [(span, trace) for span in spans], self._image_embeddings, self._request.stopwatch
+        phrases = self._pipeline.mask_predictor.predict_with_embeddings(
+            traced_phrases, self._image_embeddings, self._request.stopwatch
         )
+        return {span: phrase for (span, _), phrase in zip(traced_phrases, phrases, strict=True)}
 
-    def _finish(self, trace: Trace, text: str, spans: list[PhraseSpan]) -> None:
-        num_early = len(self._phrases)
-        self._emit_phrases([span for span in spans if span not in self._phrases], trace)
-        # Masks that are not predicted in one batch may differ in their last bits from chat's; those
-        # that depend on the whole text differ more.
-        is_final = len(spans) <= 1 and not self._pipeline.mask_predictor.uses_whole_text
-        if num_early and not is_final:
-            self._check_reader()
-            phrases = self._predict_phrases(spans, trace)
-        else:
-            phrases = tuple(self._phrases[span] for span in spans)
+    def _finish(self, text: str, traced_phrases: Sequence[TracedPhrase]) -> None:
+        final = self._predict_final_phrases(traced_phrases)
+        self._emit_phrases(final)
         answer = self._pipeline.build_answer(
-            self._request.picture, text, phrases, self._request.stopwatch
+            self._request.picture, text, tuple(final.values()), self._request.stopwatch
         )
         self._event_queue.put(AnswerEvent(answer))
+
+    def _predict_final_phrases(
+        self, traced_phrases: Sequence[TracedPhrase]
+    ) -> Mapping[PhraseSpan, Phrase]:
+        """Return all phrases with the answer's masks, which are predicted in one batch."""
+        if self._phrases and not self._pipeline.mask_predictor.uses_whole_text:
+            # Those sent before are good but for their last bits, so the others need not wait.
+            missing = [phrase for phrase in traced_phrases if phrase[0] not in self._phrases]
+            self._emit_phrases(self._predict_phrases(missing))
+            self._check_reader()
+            if len(traced_phrases) <= 1:
+                return {span: self._phrases[span] for span, _ in traced_phrases}
+        return self._predict_phrases(traced_phrases)

@@ -64,6 +64,9 @@ class TrainingFreeMaskPredictor(MaskPredictor):
         assert self._segmenter is not None
         return self._segmenter.encode(picture)
 
+    def needs_references(self, traced_phrases: Sequence[TracedPhrase]) -> bool:
+        return any(needs_reference(span, trace) for span, trace in traced_phrases)
+
     def add_references(
         self, picture: Image.Image, traced_phrases: Sequence[TracedPhrase]
     ) -> Sequence[TracedPhrase]:

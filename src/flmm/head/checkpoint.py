@@ -18,15 +18,15 @@ from torch import Tensor
 from flmm.errors import InputError, first_line
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
-from flmm.head.model_names import (
+from flmm.head.weights import find_mismatch
+from flmm.lmm.architecture import LMMArchitecture
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.model_names import (
     check_named_folder,
     from_saved_name,
     is_folder_name,
     to_saved_name,
 )
-from flmm.head.weights import find_mismatch
-from flmm.lmm.architecture import LMMArchitecture
-from flmm.lmm.base import LMMAdapter
 from flmm.segmenters.auto import load_segmenter
 from flmm.segmenters.base import Segmenter
 
@@ -114,7 +114,7 @@ def load_untrained_segmenter(name: str | Path, revision: str | None = None) -> S
 
 
 def _load_named_segmenter(config: HeadConfig) -> Segmenter:
-    check_named_folder(config.refiner_name_or_path, "SAM", "sam")
+    check_named_folder(config.refiner_name_or_path, "head", "SAM", "sam")
     return load_segmenter(config.refiner_name_or_path)
 
 
@@ -215,7 +215,7 @@ def resolve_lmm(head: str, config: HeadConfig, lmm: str | None) -> tuple[str, st
     if not lmm and not base:
         raise InputError(f"the head {head!r} does not name its LMM; name it with --lmm (lmm=)")
     if not lmm or lmm == base:
-        check_named_folder(base, "LMM", "lmm")
+        check_named_folder(base, "head", "LMM", "lmm")
         return base, config.base_model_revision
     if base and not is_folder_name(lmm) and not is_folder_name(base):
         raise InputError(

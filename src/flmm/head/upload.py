@@ -3,12 +3,11 @@
 import tempfile
 from pathlib import Path
 
-from flmm.errors import InputError
 from flmm.head.checkpoint import save_head
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
-from flmm.head.model_names import is_folder_name, is_hub_id
 from flmm.lmm.hub import upload_folder
+from flmm.lmm.model_names import check_public_name, is_hub_id
 
 
 def push_head_to_hub(head: GroundingHead, repo_id: str, private: bool = False) -> str:
@@ -41,11 +40,12 @@ def _check_public_names(config: HeadConfig) -> None:
         ("LMM", "base_model_name_or_path", config.base_model_name_or_path),
         ("SAM", "refiner_name_or_path", config.refiner_name_or_path),
     ):
-        if is_folder_name(name):
-            raise InputError(
-                f"the head's {role} is the folder {name!r}, which nobody else has; put its hub id"
-                f" in {field} of the head's config.json, then load and upload the head"
-            )
+        check_public_name(
+            name,
+            "head",
+            role,
+            f"put its hub id in {field} of the head's config.json, then load and upload the head",
+        )
 
 
 def build_model_card(config: HeadConfig, results: str = "") -> str:

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -14,6 +14,7 @@ from flmm.atomic_write import write_file_atomically
 from flmm.errors import InputError, describe_first_error, first_line
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.hub import upload_folder
+from flmm.lmm.model_names import check_public_name, from_saved_name, to_saved_name
 
 PROFILE_NAME = "flmm-profile.json"
 """The file's name in a hub repository."""
@@ -60,15 +61,20 @@ class Profile:
 def save_profile(profile: Profile, path: Path) -> None:
     """Write a profile as JSON, atomically.
 
+    The LMM's folder is named by its absolute path or, inside the file's folder, by the path in it,
+    so that the two can be moved together.
+
     Raises:
         InputError: it cannot be written.
     """
-    content = {"kind": PROFILE_KIND, "format_version": FORMAT_VERSION, **asdict(profile)}
+    name = to_saved_name(profile.base_model_name_or_path, path.parent)
+    portable = replace(profile, base_model_name_or_path=name)
+    content = {"kind": PROFILE_KIND, "format_version": FORMAT_VERSION, **asdict(portable)}
     write_file_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def load_profile(path: Path) -> Profile:
-    """Read a profile.
+    """Read a profile; the name of a folder inside the file's becomes its path.
 
     Raises:
         InputError: the file cannot be read or is no profile of this version.
@@ -87,9 +93,11 @@ def load_profile(path: Path) -> Profile:
             " upgrade flmm or calibrate again"
         )
     try:
-        return Profile(**content)
+        profile = Profile(**content)
     except ValidationError as error:
         raise InputError(f"{path}: {describe_first_error(error)}; calibrate again") from error
+    name = from_saved_name(profile.base_model_name_or_path, path.parent)
+    return replace(profile, base_model_name_or_path=name)
 
 
 def check_profile(profile: Profile, adapter: LMMAdapter) -> None:
@@ -108,20 +116,45 @@ def check_profile(profile: Profile, adapter: LMMAdapter) -> None:
         )
 
 
+def check_public_lmm(name: str) -> None:
+    """Check that others can load the LMM that a profile for the hub names.
+
+    Raises:
+        InputError: it is a folder.
+    """
+    check_public_name(name, "profile", "LMM", "name the LMM by its hub id, or do not upload it")
+
+
 def push_profile_to_hub(profile: Profile, repo_id: str, private: bool = False) -> str:
-    """Upload a profile; needs a hub login. The arguments and errors are ``upload_folder``'s."""
+    """Upload a profile; needs a hub login.
+
+    Args:
+        profile: of an LMM that others have.
+        repo_id, private: as in ``upload_folder``.
+
+    Returns:
+        The repository's URL.
+
+    Raises:
+        InputError: the hub cannot be reached or refuses, or the profile's LMM is a folder.
+    """
+    check_public_lmm(profile.base_model_name_or_path)
     with tempfile.TemporaryDirectory() as folder:
         save_profile(profile, Path(folder) / PROFILE_NAME)
         return upload_folder(Path(folder), "profile", repo_id, private)
 
 
-def download_profile(repo_id: str) -> Profile | None:
-    """Return the profile of a hub repository; None where it has none or cannot be reached."""
+def download_profile(repo_id: str, revision: str | None = None) -> Profile | None:
+    """Return the profile of a hub repository; None where it has none or cannot be reached.
+
+    Raises:
+        InputError: its file is no profile of this version.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return load_profile(Path(hf_hub_download(repo_id, PROFILE_NAME)))
+        return load_profile(Path(hf_hub_download(repo_id, PROFILE_NAME, revision=revision)))
     except (OSError, HFValidationError):
         # Whoever loads it as a head reports what is wrong with the name or the network.
         return None

@@ -106,6 +106,25 @@ def test_profile_from_pictures_works_as_the_model(capsys: Capture) -> None:
     assert not np.array_equal(masks_of(answers[0]), masks_of(answers[1]))
 
 
+def test_profile_of_a_folder_is_used_in_another_one(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A copy of the embedded LMM, since one of random weights names nothing in a picture.
+    shutil.copytree(resolve_model("embedded:lmm"), "my-lmm")
+    Path("elsewhere").mkdir()
+    out = ("--out", "elsewhere/profile.json")
+    assert calibrate(capsys, "--lmm", "my-lmm", DEMO, *out).code == 0
+    monkeypatch.chdir("elsewhere")
+    assert run_segment(capsys, "--model", "profile.json")["lmm"] == str(tmp_path / "my-lmm")
+    (tmp_path / "my-lmm").rename(tmp_path / "moved")
+    arguments = ["segment", DEMO, "the dog", "--sam", "none", "--device", "cpu"]
+    ended = run_in_process([*arguments, "--model", "profile.json"], capsys)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert f"the profile names the folder '{tmp_path / 'my-lmm'}' as its LMM" in ended.err
+    named = run_segment(capsys, "--model", "profile.json", "--lmm", str(tmp_path / "moved"))
+    assert named["lmm"] == str(tmp_path / "moved")
+
+
 def test_profile_from_masks(capsys: Capture) -> None:
     Path("data.yaml").write_text(STICKERS, encoding="utf-8")
     arguments = (*EMBEDDED, "--data", "data.yaml", "--out", "masks-profile.json", "--json")
@@ -152,6 +171,9 @@ def test_mistakes_are_refused_before_the_lmm_is_loaded(
     assert_refused(calibrate(capsys, *EMBEDDED, DEMO, "--out", "empty"), "'empty' is a folder")
     assert_refused(calibrate(capsys, *EMBEDDED, "--data", "nowhere.yaml"), "'nowhere.yaml'")
     assert_refused(calibrate(capsys, *EMBEDDED, "--data", "other.yaml"), "moon")
+    Path("my-lmm").mkdir()
+    push = ("--push-to-hub", "someone/profile")
+    assert_refused(calibrate(capsys, "--lmm", "my-lmm", DEMO, *push), "the folder 'my-lmm'")
     out = "nowhere/profile.json"
     assert_refused(calibrate(capsys, *EMBEDDED, DEMO, "--out", out), "no folder 'nowhere'")
 

@@ -11,7 +11,11 @@ from tiny_grounding import CONFIG, save_lmm, save_tiny_head, tiny_head
 import flmm
 from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
+from flmm.lmm.auto import load_lmm
 from flmm.lmm.families.llava import LlavaAdapter
+from flmm.lmm.placement import Placement
+from flmm.training_free.profile import Profile, save_profile
+from flmm.user_input import resolve_model
 
 
 def picture() -> Image.Image:
@@ -87,3 +91,38 @@ def test_unknown_names_are_refused(options: dict[str, str], message: str) -> Non
         Grounder.from_pretrained(
             options.get("head"), device=options.get("device"), dtype=options.get("dtype")
         )
+
+
+def test_revision_of_a_profile_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = load_lmm(resolve_model("embedded:lmm"), Placement("cpu"))
+    count = adapter.layers * adapter.heads * adapter.views
+    profiles = {
+        revision: Profile(
+            layers=adapter.layers,
+            heads=adapter.heads,
+            views=adapter.views,
+            base_model_name_or_path="embedded:lmm",
+            base_model_type=adapter.model_type,
+            head_weights=(weight,) * count,
+            num_phrases=1,
+            with_masks=False,
+        )
+        for revision, weight in ((None, 1.0), ("v1", 0.5))
+    }
+
+    def download(repo_id: str, filename: str, revision: str | None = None) -> str:
+        path = tmp_path / repo_id / str(revision) / filename
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_profile(profiles[revision], path)
+        return str(path)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    for revision, profile in profiles.items():
+        loaded = Grounder.from_pretrained("someone/profile", sam="none", revision=revision)
+        assert loaded.profile == profile
+
+
+@pytest.mark.parametrize("lmm", [None, "embedded:lmm"])
+def test_revision_without_head_or_profile_is_refused(lmm: str | None) -> None:
+    with pytest.raises(InputError, match=r"revision 'v1' is of a head or profile .*name it"):
+        Grounder.from_pretrained(lmm=lmm, sam="none", revision="v1")

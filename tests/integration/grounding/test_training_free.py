@@ -15,12 +15,14 @@ from flmm.data.exchanges import ReferringProtocol
 from flmm.data.fixtures import write_plain
 from flmm.data.readers.plain import read_plain
 from flmm.errors import InputError
+from flmm.evaluate.benchmark import mask_model_fingerprint
 from flmm.evaluate.results import read_rows
 from flmm.evaluate.rows import PhraseRow
 from flmm.grounding.grounder import Grounder
 from flmm.grounding.streaming import AnswerEvent, PhraseEvent
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.segmenters.sam import SamSegmenter
+from flmm.training_free.profile import Profile
 
 CAPTION = "The dog is left of a cat, the dog sleeps on grass."
 QUESTION = "What is in the picture?"
@@ -126,15 +128,23 @@ def test_attention_alone(grounder: Grounder, picture: Image.Image) -> None:
         assert not np.array_equal(phrase.mask, other.mask)
 
 
-def test_stream_ends_with_what_chat_returns(grounder: Grounder, picture: Image.Image) -> None:
+@pytest.mark.parametrize("of", ["words", "whole answer", "both"])
+def test_stream_ends_with_what_chat_returns(
+    grounder: Grounder, picture: Image.Image, of: str
+) -> None:
     text = grounder.chat(picture, QUESTION, max_new_tokens=20).text
-    words = [word for word in text.split() if word.isalpha()][:2] or [text[:3]]
-    expected = grounder.chat(picture, QUESTION, words, max_new_tokens=20)
-    events = list(grounder.stream(picture, QUESTION, words, max_new_tokens=20))
+    phrases = [text[:3], text[-3:]]
+    if of != "words":
+        phrases = [text, *(phrases if of == "both" else [])]
+    expected = grounder.chat(picture, QUESTION, phrases, max_new_tokens=20)
+    events = list(grounder.stream(picture, QUESTION, phrases, max_new_tokens=20))
     last = events[-1]
     assert isinstance(last, AnswerEvent)
     assert last.answer.text == expected.text
-    assert sum(isinstance(event, PhraseEvent) for event in events) == len(words)
+    streamed = [event.phrase for event in events if isinstance(event, PhraseEvent)]
+    assert sorted(phrase.text for phrase in streamed) == sorted(phrases)
+    # Phrases that are complete only with the answer are sent as they are in it.
+    assert any(phrase is streamed[-1] for phrase in last.answer.phrases)
     for phrase, same in zip(last.answer.phrases, expected.phrases, strict=True):
         assert np.array_equal(phrase.mask, same.mask)
         assert phrase.score == same.score
@@ -186,6 +196,31 @@ def test_results_of_another_sam_lmm_or_head_are_not_mixed(
     lmm = Grounder(LlavaAdapter.build_tiny(grouped_queries=True), segmenter=grounder.segmenter)
     with pytest.raises(InputError, match="its lmm_fingerprint is"):
         measure(lmm, samples, out)
+
+
+def test_results_with_a_profile_belong_to_its_weights_and_not_to_a_folder(
+    grounder: Grounder,
+) -> None:
+    adapter = grounder.adapter
+    count = adapter.layers * adapter.heads * adapter.views
+
+    def fingerprint(lmm: str, weights: tuple[float, ...]) -> str:
+        profile = Profile(
+            layers=adapter.layers,
+            heads=adapter.heads,
+            views=adapter.views,
+            base_model_name_or_path=lmm,
+            base_model_type=adapter.model_type,
+            head_weights=weights,
+            num_phrases=1,
+            with_masks=False,
+        )
+        return mask_model_fingerprint(Grounder(adapter, profile=profile))
+
+    first = fingerprint("/here/lmm", (1.0,) * count)
+    assert first == fingerprint("/there/lmm", (1.0,) * count)
+    assert first != fingerprint("/here/lmm", (1.0,) * (count - 1) + (0.5,))
+    assert first != mask_model_fingerprint(Grounder(adapter))
 
 
 def test_attend_loads_neither_head_nor_sam(

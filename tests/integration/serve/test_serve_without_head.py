@@ -1,6 +1,8 @@
 """The server and its page with an LMM alone: what is different from a head's."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import openai
@@ -55,6 +57,31 @@ def test_streamed_masks_are_final(address: str, grounder: Grounder) -> None:
     assert [phrase["start"] for phrase in streamed] == [0, len(text) - 4]
     for phrase, same in zip(streamed, expected.phrases, strict=True):
         assert (decode_mask(phrase["mask"]) == same.mask).all()
+
+
+def test_phrases_that_are_whole_answers_of_concurrent_chats(
+    address: str, grounder: Grounder
+) -> None:
+    pictures = [noise(seed=seed) for seed in range(4)]
+    texts = [grounder.chat(picture, QUESTION, max_new_tokens=8).text for picture in pictures]
+
+    def ask(index: int) -> dict[str, Any]:
+        body = {
+            "image": data_url(encode_picture(pictures[index])),
+            "question": QUESTION,
+            "phrases": [texts[index]],
+            "max_tokens": 8,
+        }
+        answer: dict[str, Any] = httpx.post(f"{address}/v1/ground", json=body, timeout=60).json()
+        return answer
+
+    with ThreadPoolExecutor(len(pictures)) as pool:
+        answers = list(pool.map(ask, range(len(pictures))))
+    for answer, picture, text in zip(answers, pictures, texts, strict=True):
+        assert answer["text"] == text
+        expected = grounder.chat(picture, QUESTION, [text], max_new_tokens=8)
+        (phrase,) = answer["phrases"]
+        assert (decode_mask(phrase["mask"]) == expected.phrases[0].mask).all()
 
 
 def test_methods(address: str) -> None:

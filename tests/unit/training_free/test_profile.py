@@ -10,7 +10,13 @@ from flmm.grounding.grounder import Grounder
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.segmenters.sam import SamSegmenter
-from flmm.training_free.profile import FORMAT_VERSION, Profile, load_profile, save_profile
+from flmm.training_free.profile import (
+    FORMAT_VERSION,
+    Profile,
+    load_profile,
+    push_profile_to_hub,
+    save_profile,
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +65,36 @@ def test_saved_profile_is_loaded(profile: Profile, file: Path) -> None:
     other = replace(profile, with_masks=False)
     save_profile(other, file)
     assert load_profile(file) == other
+
+
+def test_folder_of_the_lmm_is_found_from_another_working_directory(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("models/lmm").mkdir(parents=True)
+    Path("profiles").mkdir()
+    save_profile(replace(profile, base_model_name_or_path="models/lmm"), Path("profiles/a.json"))
+    monkeypatch.chdir("profiles")
+    assert load_profile(Path("a.json")).base_model_name_or_path == str(tmp_path / "models/lmm")
+
+
+def test_folder_of_the_lmm_inside_that_of_the_profile_moves_with_it(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("old/lmm").mkdir(parents=True)
+    save_profile(replace(profile, base_model_name_or_path="old/lmm"), Path("old/a.json"))
+    Path("old").rename("new")
+    assert load_profile(Path("new/a.json")).base_model_name_or_path == str(tmp_path / "new/lmm")
+
+
+def test_profile_that_names_a_folder_is_not_uploaded(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi", None)
+    of_folder = replace(profile, base_model_name_or_path=str(tmp_path))
+    with pytest.raises(InputError, match=r"LMM is the folder .*; name the LMM by its hub id"):
+        push_profile_to_hub(of_folder, "someone/profile")
 
 
 def test_profile_that_cannot_be_written_is_refused(profile: Profile, tmp_path: Path) -> None:

@@ -189,8 +189,7 @@ def render_tables(results: GroundResults) -> str:
         )
     if TRAINING_FREE in results.methods:
         introduction += (
-            " Training-free: how flmm makes masks without a head, from the map and, if there is one,"
-            " SAM."
+            " Training-free: how flmm makes masks without a head, from the map and, if any, SAM."
         )
     if set(results.methods) & set(TRAINED_METHODS):
         introduction += (

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -30,6 +30,7 @@ from flmm.serve.workers.events import (
 )
 from flmm.serve.workers.job import Job, Slot, WorkerContext
 from flmm.serve.workers.mask_batcher import MaskTask
+from flmm.serve.workers.phrase_pictures import split_by_picture
 from flmm.serve.workers.stop_strings import find_stop_string, partial_stop_length
 from flmm.stopwatch import Stopwatch
 from flmm.types import PhraseSpan
@@ -95,6 +96,8 @@ class ChatJob(Job):
         """When each token was generated."""
         self._streamed_spans: list[PhraseSpan] = []
         self._located_phrases: dict[PhraseSpan, LocatedPhrase] = {}
+        self._work_after_batch: Callable[[], None] | None = None
+        """What runs the LMM, which has to wait while the batch's answers are generated."""
         self._started_at = 0.0
         self._is_only_job = False
         """Whether the batch has no other job."""
@@ -107,6 +110,11 @@ class ChatJob(Job):
             job._is_only_job = len(jobs) == 1
             job.stopwatch.timings["queue"] = now - job.slot.admitted_at
         trace_generation_batch(context.pipeline.adapter, jobs)
+        for job in jobs:
+            # Taken out, since it refers to its job, whose tensors are freed at once.
+            work, job._work_after_batch = job._work_after_batch, None
+            if work is not None:
+                job.run_guarded(work, context.metrics)
 
     def on_step(self, step: GenerationStep) -> bool:
         """Handle a generated token; return whether generation goes on."""
@@ -153,7 +161,7 @@ class ChatJob(Job):
         if not new_spans:
             return
         self._streamed_spans.extend(new_spans)
-        self._request_masks(new_spans, step.trace())
+        self._request_masks(split_by_picture(new_spans, step.trace()))
         if self._is_only_job:
             # A mask takes as long as several tokens, and longer while these are generated: to go on
             # at once gains nothing, since the answer is complete only with its last mask.
@@ -185,9 +193,35 @@ class ChatJob(Job):
         if trace is None or not spans:
             finish()
             return
-        self._request_masks([span for span in spans if span not in self._streamed_spans], trace)
-        # Runs after all earlier tasks, since tasks are done in order.
-        self._put_mask_task(self._inputs.pictures[0], (), finish, refine=False)
+        remaining = split_by_picture(
+            [span for span in spans if span not in self._streamed_spans], trace
+        )
+
+        def request_masks(by_picture: Mapping[int, Sequence[TracedPhrase]]) -> None:
+            self._request_masks(by_picture)
+            # Runs after all earlier tasks, since tasks are done in order.
+            self._put_mask_task(self._inputs.pictures[0], (), finish, refine=False)
+
+        if self._needs_references(remaining):
+            self._work_after_batch = lambda: request_masks(self._add_references(remaining))
+        else:
+            request_masks(remaining)
+
+    def _needs_references(self, by_picture: Mapping[int, Sequence[TracedPhrase]]) -> bool:
+        assert self._phrase_request is not None
+        predictor = self._context.pipeline.mask_predictor
+        return self._phrase_request.method != "kmeans" and any(
+            predictor.needs_references(traced_phrases) for traced_phrases in by_picture.values()
+        )
+
+    def _add_references(
+        self, by_picture: Mapping[int, Sequence[TracedPhrase]]
+    ) -> dict[int, Sequence[TracedPhrase]]:
+        predictor = self._context.pipeline.mask_predictor
+        return {
+            index: predictor.add_references(self._inputs.pictures[index], traced_phrases)
+            for index, traced_phrases in by_picture.items()
+        }
 
     def _extract_spans(
         self, trace: Trace, text: str, phrase_request: PhraseRequest
@@ -213,16 +247,12 @@ class ChatJob(Job):
         if len(self._inputs.pictures) == 1:
             self._put_mask_task(self._inputs.pictures[0], (), lambda _: None)
 
-    def _request_masks(self, spans: Sequence[PhraseSpan], trace: Trace) -> None:
-        by_picture: dict[int, list[PhraseSpan]] = {}
-        for span in spans:
-            by_picture.setdefault(_most_attended_picture(span, trace), []).append(span)
-        for index, picture_spans in by_picture.items():
-            picture_trace = replace(trace, picture_attentions=(trace.picture_attentions[index],))
+    def _request_masks(self, by_picture: Mapping[int, Sequence[TracedPhrase]]) -> None:
+        for index, traced_phrases in by_picture.items():
             self._put_mask_task(
                 self._inputs.pictures[index],
-                [(span, picture_trace) for span in picture_spans],
-                partial(self._handle_masks, index, picture_spans),
+                traced_phrases,
+                partial(self._handle_masks, index, [span for span, _ in traced_phrases]),
             )
 
     def _put_mask_task(
@@ -265,11 +295,3 @@ def _select_mentioned(text: str, phrases: Sequence[str]) -> list[str]:
         counts[phrase] += 1
         mentioned.append(phrase)
     return mentioned
-
-
-def _most_attended_picture(span: PhraseSpan, trace: Trace) -> int:
-    """Return the index of the picture to which the phrase's tokens attend most."""
-    if len(trace.picture_attentions) == 1:
-        return 0
-    shares = [float(picture.token_maps(span.tokens).sum()) for picture in trace.picture_attentions]
-    return shares.index(max(shares))

@@ -68,9 +68,10 @@ class GivenTextJob(Job):
         inputs = self._inputs
         with self.stopwatch.stage("phrases"):
             text, traced_phrases = inputs.extract(traces)
-            traced_phrases = context.pipeline.mask_predictor.add_references(
-                inputs.picture, traced_phrases
-            )
+            if inputs.method != "kmeans":
+                traced_phrases = context.pipeline.mask_predictor.add_references(
+                    inputs.picture, traced_phrases
+                )
 
         def on_masks(phrases: Sequence[Phrase]) -> None:
             context.metrics.phrases.inc(len(phrases))
