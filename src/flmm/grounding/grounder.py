@@ -71,7 +71,7 @@ class Grounder:
         cls,
         head: str | Path | None = None,
         *,
-        lmm: str | None = None,
+        lmm: str | Path | None = None,
         sam: str | Path | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
@@ -104,7 +104,7 @@ class Grounder:
         if device_map is None:
             device = resolve_device(device)
         placement = Placement(device, parse_dtype(dtype), device_map, quantization_config)
-        head, sam = (None if name is None else str(name) for name in (head, sam))
+        head, lmm, sam = (None if name is None else str(name) for name in (head, lmm, sam))
         parts = load_models(head, lmm, sam, placement, revision)
         return cls(*parts.models, model=parts.model, lmm=parts.lmm)
 

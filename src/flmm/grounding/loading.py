@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flmm.errors import InputError
-from flmm.head.checkpoint import check_compatible, load_config, load_head, resolve_lmm
+from flmm.head.checkpoint import CONFIG_NAME, check_compatible, load_config, load_head, resolve_lmm
 from flmm.head.model import GroundingHead
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
@@ -89,9 +89,11 @@ def load_models(
         return LoadedModels(adapter, None, segmenter, profile, TRAINING_FREE, lmm)
     name = EMBEDDED_HEAD if head is None else head
     if sam == NO_SEGMENTER:
+        # First, whether it is a head at all.
+        load_config(resolve_model(name), revision)
         raise InputError(
-            f"SAM {sam!r} is for masks without a head, and {name!r} is one; leave out the head and"
-            " name the LMM, or leave out the refinement"
+            f"SAM {sam!r} is for masks without a head, and {name!r} is a head; leave out the head"
+            " and name the LMM, or leave out the refinement"
         )
     segmenter = None if sam is None else load_segmenter(resolve_model(sam))
     trained = load_head(resolve_model(name), segmenter, revision)
@@ -158,7 +160,7 @@ def find_profile(name: str | None, revision: str | None = None) -> Profile | Non
         revision: of a hub id.
 
     Raises:
-        InputError: the file is no profile.
+        InputError: the file is no profile, or the folder is also a head's.
     """
     if name is None or is_embedded(name):
         return None
@@ -167,6 +169,10 @@ def find_profile(name: str | None, revision: str | None = None) -> Profile | Non
         return load_profile(path)
     if path.is_dir():
         inside = path / PROFILE_NAME
+        if inside.is_file() and (path / CONFIG_NAME).is_file():
+            raise InputError(
+                f"{name} holds a head and a profile; name the profile's file, or move it elsewhere"
+            )
         return load_profile(inside) if inside.is_file() else None
     return download_profile(name, revision)
 

@@ -27,7 +27,7 @@ from flmm.lmm.model_names import (
     is_folder_name,
     to_saved_name,
 )
-from flmm.segmenters.auto import load_segmenter
+from flmm.segmenters.auto import SEGMENTER_FAMILIES, load_segmenter
 from flmm.segmenters.base import Segmenter
 
 CONFIG_NAME = "config.json"
@@ -143,9 +143,16 @@ def read_config(folder: Path) -> HeadConfig:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds {type(content).__name__}, not an object; save it again")
     if "format_version" not in content and "model_type" in content:
+        model_type = content["model_type"]
+        is_sam = any(model_type in family.model_types for family in SEGMENTER_FAMILIES)
+        remedy = (
+            "the SAM (--sam)"
+            if is_sam
+            else "the LMM (--lmm): without a head, masks need no training"
+        )
         raise InputError(
-            f"{folder} holds a model of type {content['model_type']!r}, not a grounding head; name"
-            " it as the LMM (--lmm): without a head, masks need no training"
+            f"{folder} holds a model of type {model_type!r}, not a grounding head;"
+            f" name it as {remedy}"
         )
     version = content.pop("format_version", None)
     if version != FORMAT_VERSION:

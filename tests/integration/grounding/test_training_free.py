@@ -254,3 +254,25 @@ def test_empty_names_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=rf"the name of the {kind} is empty; write one"):
         Grounder.from_pretrained(head, lmm=lmm, sam=sam)
+
+
+def test_a_folder_with_a_head_and_a_profile_is_refused(tmp_path: Path) -> None:
+    head = save_tiny_head(tmp_path / "head", "embedded:lmm")
+    (head / "flmm-profile.json").write_text("{}")
+    with pytest.raises(InputError, match="holds a head and a profile; name the profile's file"):
+        Grounder.from_pretrained(head)
+
+
+def test_other_models_in_the_place_of_a_head_are_named(tmp_path: Path) -> None:
+    lmm = save_lmm(tmp_path / "lmm")
+    for sam in (None, "none"):
+        with pytest.raises(InputError, match=r"a model of type 'llava'.* as the LMM \(--lmm\)"):
+            Grounder.from_pretrained(lmm, sam=sam)
+    with pytest.raises(InputError, match=r"a model of type 'sam'.* as the SAM \(--sam\)"):
+        Grounder.from_pretrained("embedded:sam")
+
+
+def test_the_lmm_can_be_a_path(tmp_path: Path) -> None:
+    lmm = save_lmm(tmp_path / "lmm")
+    grounder = Grounder.from_pretrained(lmm=lmm, sam="none", device="cpu")
+    assert grounder.lmm == str(lmm)
