@@ -7,7 +7,7 @@ from flmm.lmm.auto import list_families, load_adapter_class
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.generic import GenericAdapter
-from flmm.segmenters.auto import SEGMENTER_FAMILIES, load_segmenter_class
+from flmm.segmenters.auto import list_segmenter_families, load_segmenter_class
 from flmm.segmenters.base import Segmenter
 
 # LLMs with a key head for each query head are rare by now; one family tests them.
@@ -26,7 +26,7 @@ def adapter(request: pytest.FixtureRequest) -> LMMAdapter:
     return family.build_tiny(grouped_queries)
 
 
-@pytest.fixture(params=SEGMENTER_FAMILIES, ids=lambda family: family.model_types[0])
+@pytest.fixture(params=list_segmenter_families(), ids=lambda family: family.model_types[0])
 def segmenter(request: pytest.FixtureRequest) -> Segmenter:
     """A tiny random model of the SAM family, with weights so large that every part matters."""
     tiny = load_segmenter_class(request.param).build_tiny()

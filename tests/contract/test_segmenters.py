@@ -1,4 +1,4 @@
-"""What every family of Segment Anything models keeps; a family in SEGMENTER_FAMILIES is tested."""
+"""What every family of Segment Anything models keeps; a new one is found and tested."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,9 @@ from tiny_head import random_picture, scramble
 from torch import Tensor
 
 from flmm.errors import InputError
+from flmm.lmm.model_families import ModelFamily
 from flmm.segmenters.auto import (
-    SEGMENTER_FAMILIES,
-    SegmenterFamily,
+    list_segmenter_families,
     load_segmenter,
     load_segmenter_class,
 )
@@ -188,9 +188,11 @@ def test_wrong_pictures_and_embeddings_raise_input_error(segmenter: Segmenter) -
         segmenter.decode(two, WIDE, make_prompts("box", segmenter))
 
 
-@pytest.mark.parametrize("other", SEGMENTER_FAMILIES, ids=lambda family: family.model_types[0])
+@pytest.mark.parametrize(
+    "other", list_segmenter_families(), ids=lambda family: family.model_types[0]
+)
 def test_embeddings_of_another_family_are_refused_where_shapes_differ(
-    segmenter: Segmenter, other: SegmenterFamily
+    segmenter: Segmenter, other: ModelFamily
 ) -> None:
     encoded = load_segmenter_class(other).build_tiny().encode(random_picture(*WIDE))
     own = segmenter.encode(random_picture(*WIDE))

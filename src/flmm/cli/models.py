@@ -7,7 +7,7 @@ from flmm.cli.console import print_json
 from flmm.cli.options import JsonOption
 from flmm.lmm.auto import list_families
 from flmm.lmm.model_type import read_model_type
-from flmm.segmenters.auto import SEGMENTER_FAMILIES
+from flmm.segmenters.auto import list_segmenter_families
 from flmm.user_input import find_embedded_models
 
 # How a family is verified, by its model type; the others by the contract tests.
@@ -65,7 +65,7 @@ def models(as_json: JsonOption = False) -> None:
     families = [
         FamilyRow(
             family.model_types,
-            family.adapter_name,
+            family.class_name,
             family.hub_ids,
             _VERIFICATION_BY_MODEL_TYPE.get(family.model_types[0], _DEFAULT_VERIFICATION),
             tuple(head.name for head in heads if head.model_type in family.model_types),
@@ -79,7 +79,7 @@ def models(as_json: JsonOption = False) -> None:
                 "families": [asdict(row) for row in families],
                 "sams": [
                     {"model_types": family.model_types, "hub_ids": family.hub_ids}
-                    for family in SEGMENTER_FAMILIES
+                    for family in list_segmenter_families()
                 ],
                 "heads": [asdict(row) for row in heads],
             }
@@ -102,7 +102,7 @@ def models(as_json: JsonOption = False) -> None:
     console.print(table)
     console.print()
     table = Table("SAM", "for example", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for segmenter in SEGMENTER_FAMILIES:
+    for segmenter in list_segmenter_families():
         table.add_row("\n".join(segmenter.model_types), "\n".join(segmenter.hub_ids))
     console.print(table)
     console.print()

@@ -1,76 +1,24 @@
 """The list of segmenter families, and loading a segmenter with its family's class."""
 
-import importlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from flmm.errors import InputError
+from flmm.lmm.model_families import ModelFamily, list_families_in
 from flmm.lmm.model_type import expand_home, read_model_type
 
 if TYPE_CHECKING:
     from flmm.segmenters.base import Segmenter
 
 
-@dataclass(frozen=True)
-class SegmenterFamily:
-    """A supported family of Segment Anything models."""
-
-    module_name: str
-    class_name: str
-    model_types: tuple[str, ...]
-    """The values of ``model_type`` in ``config.json`` that it reads."""
-    hub_ids: tuple[str, ...]
-    """Some of its models on the hub."""
+def list_segmenter_families() -> tuple[ModelFamily, ...]:
+    """Return every family, sorted by module name; imports neither torch nor transformers."""
+    return list_families_in("flmm.segmenters")
 
 
-SEGMENTER_FAMILIES = (
-    SegmenterFamily(
-        "flmm.segmenters.sam",
-        "SamSegmenter",
-        ("sam",),
-        ("facebook/sam-vit-base", "facebook/sam-vit-large", "facebook/sam-vit-huge"),
-    ),
-    SegmenterFamily(
-        "flmm.segmenters.sam_hq",
-        "SamHQSegmenter",
-        ("sam_hq",),
-        ("syscv-community/sam-hq-vit-base", "syscv-community/sam-hq-vit-large"),
-    ),
-    SegmenterFamily(
-        "flmm.segmenters.sam2",
-        "Sam2Segmenter",
-        ("sam2", "sam2_video"),
-        (
-            "facebook/sam2.1-hiera-tiny",
-            "facebook/sam2.1-hiera-small",
-            "facebook/sam2.1-hiera-base-plus",
-            "facebook/sam2.1-hiera-large",
-        ),
-    ),
-    SegmenterFamily(
-        "flmm.segmenters.edgetam",
-        "EdgeTamSegmenter",
-        ("edgetam", "edgetam_video"),
-        ("yonigozlan/EdgeTAM-hf",),
-    ),
-    SegmenterFamily(
-        "flmm.segmenters.sam3_tracker",
-        "Sam3TrackerSegmenter",
-        ("sam3_tracker", "sam3_tracker_video", "sam3_video"),
-        ("facebook/sam3",),
-    ),
-)
-"""A family that is added here is loaded, listed by ``flmm models`` and tested by
-``tests/contract/test_segmenters.py``."""
-
-
-def load_segmenter_class(family: SegmenterFamily) -> "type[Segmenter]":
+def load_segmenter_class(family: ModelFamily) -> "type[Segmenter]":
     """Import the family's module and return its class."""
-    segmenter: type[Segmenter] = getattr(
-        importlib.import_module(family.module_name), family.class_name
-    )
-    return segmenter
+    return cast("type[Segmenter]", family.load_class())
 
 
 def load_segmenter(name: str | Path) -> "Segmenter":
@@ -85,11 +33,12 @@ def load_segmenter(name: str | Path) -> "Segmenter":
 
     name = expand_home(str(name))
     model_type = read_model_type(name, role="SAM")
-    for family in SEGMENTER_FAMILIES:
+    families = list_segmenter_families()
+    for family in families:
         if model_type in family.model_types:
             break
     else:
-        supported = ", ".join(kind for family in SEGMENTER_FAMILIES for kind in family.model_types)
+        supported = ", ".join(kind for family in families for kind in family.model_types)
         raise InputError(
             f"the SAM {name!r} is a model of type {model_type!r}; give one of type {supported}"
         )

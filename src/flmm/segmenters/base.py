@@ -38,6 +38,10 @@ class Segmenter(nn.Module, ABC):
         sam: the model of transformers.
     """
 
+    model_types: ClassVar[tuple[str, ...]]
+    """The values of ``model_type`` in ``config.json`` that it reads."""
+    hub_ids: ClassVar[tuple[str, ...]]
+    """Some of its models on the hub."""
     model_class: ClassVar[type[PreTrainedModel]]
     pixel_mean: ClassVar[tuple[float, float, float]]
     """Of the input, for pixels in 0..255."""
@@ -168,12 +172,18 @@ class Segmenter(nn.Module, ABC):
         if picture_indices is None:
             count = len(embeddings) if prompts.num_phrases is None else prompts.num_phrases
             picture_indices = embeddings.match_phrases(count).to(device)
-        sparse = self._embed_points_and_boxes(prompts, picture, len(picture_indices))
-        dense = self._embed_masks(prompts.mask_logits, len(picture_indices))
-        max_size = self._max_batch_size(len(picture_indices), device.type)
-        batches = prompts.batch_by_length(len(picture_indices), max_size)
+        num_phrases = len(picture_indices)
+        sparse = self._embed_points_and_boxes(prompts, picture, num_phrases)
+        dense = self._embed_masks(prompts.mask_logits, num_phrases)
+        max_size = num_phrases
+        if device.type == "cpu":
+            max_size = max(_MAX_CPU_IMAGE_TOKENS // self.embedding_side**2, 1)
+        batches = prompts.batch_by_length(num_phrases, max_size)
+        compute_positions = cast(
+            Callable[[], Tensor], self.sam.get_image_wide_positional_embeddings
+        )
         with torch.autocast(device.type, enabled=False):
-            positions = self._image_positions()
+            positions = compute_positions()  # (1, C, e, e)
         logits, scores = [], []
         for batch in batches:
             indices = torch.tensor(batch, device=device)
@@ -249,11 +259,6 @@ class Segmenter(nn.Module, ABC):
             multimask: as in ``decode``.
         """
 
-    def _image_positions(self) -> Tensor:
-        """Return the position encodings (1, C, e, e) of the image embedding."""
-        compute = cast(Callable[[], Tensor], self.sam.get_image_wide_positional_embeddings)
-        return compute()
-
     def _check_embeddings(self, embeddings: PictureEmbeddings) -> None:
         if embeddings.shapes != self.embedding_shapes:
             raise InputError(
@@ -291,9 +296,3 @@ class Segmenter(nn.Module, ABC):
             return no_mask.expand(count, -1, self.embedding_side, self.embedding_side)
         dense: Tensor = self.prompt_encoder.mask_embed(mask_logits[:, None])
         return dense
-
-    def _max_batch_size(self, count: int, device_type: str) -> int:
-        """Return how many of ``count`` phrases the mask decoder gets in a batch."""
-        if device_type != "cpu":
-            return count
-        return max(_MAX_CPU_IMAGE_TOKENS // self.embedding_side**2, 1)

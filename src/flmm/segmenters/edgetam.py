@@ -21,6 +21,8 @@ from flmm.segmenters.sam2 import Sam2Segmenter
 class EdgeTamSegmenter(Sam2Segmenter):
     """EdgeTAM: SAM 2 for phones; its vision encoder needs the package timm."""
 
+    model_types: ClassVar[tuple[str, ...]] = ("edgetam", "edgetam_video")
+    hub_ids: ClassVar[tuple[str, ...]] = ("yonigozlan/EdgeTAM-hf",)
     model_class: ClassVar[type[PreTrainedModel]] = EdgeTamModel
 
     @classmethod

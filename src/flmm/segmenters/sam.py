@@ -5,7 +5,7 @@ Letters: ``B`` pictures, ``P`` phrases, ``e`` side of the image embedding, ``S``
 """
 
 from collections.abc import Iterator
-from typing import Self, cast
+from typing import ClassVar, Self, cast
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -73,6 +73,12 @@ class PaddingSegmenter(Segmenter):
 class SamSegmenter(PaddingSegmenter):
     """SAM: a plain ViT; MedSAM, SlimSAM and others have its architecture."""
 
+    model_types: ClassVar[tuple[str, ...]] = ("sam",)
+    hub_ids: ClassVar[tuple[str, ...]] = (
+        "facebook/sam-vit-base",
+        "facebook/sam-vit-large",
+        "facebook/sam-vit-huge",
+    )
     model_class = SamModel
 
     @classmethod

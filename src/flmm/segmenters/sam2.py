@@ -30,6 +30,13 @@ class Sam2Segmenter(Segmenter):
     ``always_give_first_mask``.
     """
 
+    model_types: ClassVar[tuple[str, ...]] = ("sam2", "sam2_video")
+    hub_ids: ClassVar[tuple[str, ...]] = (
+        "facebook/sam2.1-hiera-tiny",
+        "facebook/sam2.1-hiera-small",
+        "facebook/sam2.1-hiera-base-plus",
+        "facebook/sam2.1-hiera-large",
+    )
     model_class: ClassVar[type[PreTrainedModel]] = Sam2Model
     pixel_mean = (123.675, 116.28, 103.53)
     pixel_std = (58.395, 57.12, 57.375)

@@ -21,6 +21,8 @@ from flmm.segmenters.sam2 import Sam2Segmenter
 class Sam3TrackerSegmenter(Sam2Segmenter):
     """SAM 3's tracker: SAM 2's prompt encoder and mask decoder on a large ViT."""
 
+    model_types: ClassVar[tuple[str, ...]] = ("sam3_tracker", "sam3_tracker_video", "sam3_video")
+    hub_ids: ClassVar[tuple[str, ...]] = ("facebook/sam3",)
     model_class: ClassVar[type[PreTrainedModel]] = Sam3TrackerModel
     pixel_mean = (127.5, 127.5, 127.5)
     pixel_std = (127.5, 127.5, 127.5)

@@ -19,6 +19,11 @@ from flmm.segmenters.sam import TINY_MASK_DECODER, PaddingSegmenter
 class SamHQSegmenter(PaddingSegmenter):
     """SAM-HQ: SAM with one more output token, whose finer mask is added to each of SAM's."""
 
+    model_types: ClassVar[tuple[str, ...]] = ("sam_hq",)
+    hub_ids: ClassVar[tuple[str, ...]] = (
+        "syscv-community/sam-hq-vit-base",
+        "syscv-community/sam-hq-vit-large",
+    )
     model_class: ClassVar[type[PreTrainedModel]] = SamHQModel
 
     def __init__(self, sam: SamHQModel) -> None:

@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_families_are_listed_without_torch() -> None:
     script = (
-        "import sys, flmm.lmm.auto as auto; names = [f.adapter_name for f in auto.list_families()];"
+        "import sys, flmm.lmm.auto as auto; names = [f.class_name for f in auto.list_families()];"
         "print(*names); sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from flmm.errors import InputError
 from flmm.lmm.families.llava import LlavaAdapter
-from flmm.segmenters.auto import load_segmenter
+from flmm.segmenters.auto import list_segmenter_families, load_segmenter, load_segmenter_class
 from flmm.segmenters.edgetam import EdgeTamSegmenter
 from flmm.segmenters.sam import SamSegmenter
 from flmm.segmenters.sam2 import Sam2Segmenter
@@ -104,6 +106,24 @@ def test_cut_short_weights_are_one_line(saved: Path) -> None:
     path = saved / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
     assert "cut short" in message(saved)
+
+
+def test_families_are_listed_without_torch_as_their_classes_are() -> None:
+    script = (
+        "import sys; from flmm.segmenters.auto import list_segmenter_families as list_families;"
+        "print(*(family.class_name for family in list_families()));"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [
+        "EdgeTamSegmenter", "SamSegmenter", "Sam2Segmenter", "Sam3TrackerSegmenter",
+        "SamHQSegmenter",
+    ]  # fmt: skip
+    for family in list_segmenter_families():
+        assert load_segmenter_class(family).model_types == family.model_types
+        assert load_segmenter_class(family).hub_ids == family.hub_ids
+        assert all(name.count("/") == 1 for name in family.hub_ids)
 
 
 def test_model_of_another_kind_is_refused(tmp_path: Path) -> None:
