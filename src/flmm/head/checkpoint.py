@@ -27,7 +27,7 @@ from flmm.lmm.model_names import (
     is_folder_name,
     to_saved_name,
 )
-from flmm.segmenters.auto import SEGMENTER_FAMILIES, load_segmenter
+from flmm.segmenters.auto import list_segmenter_families, load_segmenter
 from flmm.segmenters.base import Segmenter
 
 CONFIG_NAME = "config.json"
@@ -144,7 +144,7 @@ def read_config(folder: Path) -> HeadConfig:
         raise InputError(f"{path} holds {type(content).__name__}, not an object; save it again")
     if "format_version" not in content and "model_type" in content:
         model_type = content["model_type"]
-        is_sam = any(model_type in family.model_types for family in SEGMENTER_FAMILIES)
+        is_sam = any(model_type in family.model_types for family in list_segmenter_families())
         remedy = (
             "the SAM (--sam)"
             if is_sam
