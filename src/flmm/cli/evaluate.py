@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flmm.cli.console import is_terminal, print_json, print_message
+from flmm.cli.benchmark_source import read_benchmark
+from flmm.cli.console import is_terminal, print_message
+from flmm.cli.evaluation_report import print_report
 from flmm.cli.options import (
     DeviceOption,
     DtypeOption,
@@ -23,10 +25,8 @@ from flmm.cli.options import (
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from flmm.evaluate.benchmark import Benchmark
-    from flmm.evaluate.score_tables import EvaluationReport, ScoreTable
+    from flmm.evaluate.score_tables import EvaluationReport
 
 _PROCESS_TIMEOUT = timedelta(days=7)
 """How long a process may wait for the slowest one."""
@@ -139,53 +139,14 @@ def evaluate(
             raise InputError("--table cuts tables of a finished run; give nothing else but --json")
         from flmm.evaluate.score_tables import build_report
 
-        _print_report(build_report(table), table, as_json)
+        print_report(build_report(table), table, as_json)
         return
     if benchmark is None:
         raise InputError("no benchmark is given; name a YAML file or a kind, or --table DIR")
-    loaded = _read_benchmark(benchmark, options)
+    loaded = read_benchmark(benchmark, options)
     result = _run_benchmark(loaded, protocol, method, out, model, lmm, sam, device, dtype)
     if result is not None:
-        _print_report(*result, as_json)
-
-
-def _read_benchmark(benchmark: str, options: dict[str, object]) -> "Benchmark":
-    """Read the data set that the arguments name."""
-    import yaml
-
-    from flmm.data.sources import check_sources
-    from flmm.evaluate.benchmark import Benchmark, Scoring
-
-    base = Path()
-    content: object = {
-        "kind": benchmark,
-        "name": _default_dataset_name(benchmark, options),
-        **options,
-    }
-    if benchmark.endswith((".yaml", ".yml")):
-        if options:
-            raise InputError(
-                f"{benchmark!r} says all about the benchmark; write the other options into it"
-            )
-        try:
-            content = yaml.safe_load(Path(benchmark).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise InputError(f"{benchmark!r} cannot be read as YAML ({error}); check it") from error
-        base = Path(benchmark).parent
-    (source,) = check_sources([content])
-    scoring = {
-        "reason_seg": Scoring.REASON_SEG,
-        "grounded_conversation": Scoring.CONVERSATION,
-    }.get(source.kind, Scoring.BY_KIND)
-    description = source.model_dump(mode="json", exclude_none=True)
-    return Benchmark(source.name, description, source.read(base), scoring)
-
-
-def _default_dataset_name(kind: str, options: dict[str, object]) -> str:
-    """Return a name such as "refcoco refcoco+ testA"."""
-    stems = [path.stem for path in (options.get("folder"), options.get("file"))
-             if isinstance(path, Path)]  # fmt: skip
-    return " ".join(dict.fromkeys(map(str, filter(None, (kind, *stems, options.get("part"))))))
+        print_report(*result, as_json)
 
 
 def _run_benchmark(
@@ -252,37 +213,3 @@ def _show_progress(title: str, shown: bool) -> Iterator[Callable[[int, int], Non
     ) as progress:  # fmt: skip
         bar = progress.add_task(f"measuring {title}", total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)
-
-
-def _print_report(report: "EvaluationReport", out: Path, as_json: bool) -> None:
-    if as_json:
-        print_json({**report.to_dict(), "out": str(out)})
-        return
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    run = report.run_record
-    sam = f", SAM {run.sam}" if run.sam else ""
-    console.print(f"{run.dataset}: {run.model} on {run.lmm} ({run.dtype}){sam}", markup=False)
-    for table in report.tables:
-        console.print()
-        console.print(table.title, style="bold", markup=False)
-        console.print(_build_rich_table(table))
-        if table.note is not None:
-            console.print(table.note, style="dim", markup=False)
-    console.print()
-    console.print(report.counts.summary, markup=False)
-    console.print(f"Results: {out}", markup=False, soft_wrap=True)
-
-
-def _build_rich_table(table: "ScoreTable") -> "Table":
-    from rich.table import Table
-
-    rich_table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    rich_table.add_column("", no_wrap=True)
-    for column in (*table.rows[0].scores, table.count_name):
-        rich_table.add_column(column, justify="right")
-    for row in table.rows:
-        scores = ("–" if score != score else f"{score:.1f}" for score in row.scores.values())
-        rich_table.add_row(row.name, *scores, f"{row.count:,}")
-    return rich_table
