@@ -9,18 +9,12 @@ width, ``B`` sequences, ``R`` recorded rows a sequence, ``Q`` queries, ``K`` key
 """
 
 import functools
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.configuration_utils import PreTrainedConfig
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from flmm.attention.attention_rows import (
     apply_sliding_window,
@@ -29,13 +23,14 @@ from flmm.attention.attention_rows import (
     gather_rows,
     quantize_rows,
 )
+from flmm.attention.interception import intercept_attention
 from flmm.attention.trace import RecordedRows, RowBlock
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 
-# transformers tests for "flash" in the name, so the wrapped implementation's name is kept in it.
-_IMPLEMENTATION_PREFIX = "flmm_recording_"
 _UNSUPPORTED_OPTIONS = ("s_aux", "position_bias")
+_SPARSE_OPTIONS = ("indices", "block_indices")
+"""Keys that each token sees, beside a mask without them, but for eager and sdpa."""
 # A generation's length is not known in advance, so memory is allocated for this many steps.
 _STEPS_PER_BLOCK = 16
 
@@ -133,14 +128,26 @@ class AttentionRecorder:
         query: Tensor,
         key: Tensor,
         mask: Tensor | None,
-        scaling: float | None,
-        sliding_window: int | None,
-        softcap: float | None,
+        scaling: float | None = None,
+        sliding_window: int | None = None,
+        softcap: float | None = None,
+        **options: object,
     ) -> None:
-        """Record a layer's rows; called by the registered function before the model's own."""
+        """Record a layer's rows; called before the model's own attention, with its arguments.
+
+        Raises:
+            InputError: the model attends in a way that cannot be recorded.
+        """
         layer = self._layer_indices.get(module)
         if layer is None:
             return
+        implementation = getattr(module.config, "_attn_implementation", None)
+        has_whole_mask = implementation in ("eager", "sdpa")
+        for name in _UNSUPPORTED_OPTIONS + (() if has_whole_mask else _SPARSE_OPTIONS):
+            if options.get(name) is not None:
+                raise InputError(
+                    f"the LMM attends with {name!r}, which flmm cannot record; choose another LMM"
+                )
         queries = query.shape[2]
         self._num_tokens_seen[layer] += queries
         if not self._is_recorded(queries):
@@ -214,69 +221,16 @@ _active_recorder: ContextVar[AttentionRecorder | None] = ContextVar("flmm_record
 def record(recorder: AttentionRecorder, adapter: LMMAdapter) -> Iterator[AttentionRecorder]:
     """Record ``adapter``'s LLM inside the ``with`` block; restore it afterwards, also on errors.
 
-    Only the LLM's configuration is changed, not the vision tower's. Holds ``adapter.lock``, so that
-    only one recorder is active at a time.
+    Holds ``adapter.recording_lock``, so that only one recorder is active at a time.
     """
     with adapter.recording_lock, torch.no_grad(), ExitStack() as undo:
-        for config in _text_configs(adapter):
-            undo.callback(setattr, config, "_attn_implementation", config._attn_implementation)
-            config._attn_implementation = _register_attention(config._attn_implementation)
+        undo.enter_context(intercept_attention(recorder.record_attention))
         for index, layer in enumerate(adapter.recorded_layers):
             module = adapter.final_norm if layer is adapter.decoder_layers[-1] else layer
             hook = functools.partial(_hidden_states_hook, recorder, index)
             undo.callback(module.register_forward_hook(hook).remove)
         undo.callback(_active_recorder.reset, _active_recorder.set(recorder))
         yield recorder
-
-
-def _recording_attention(
-    implementation: str,
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    **options: object,
-) -> tuple[Tensor, Tensor | None]:
-    """Record rows for the active recorder, then run the model's own attention."""
-    recorder = _active_recorder.get()
-    if recorder is not None:
-        for name in _UNSUPPORTED_OPTIONS:
-            if options.get(name) is not None:
-                raise InputError(
-                    f"the LMM attends with {name!r}, which flmm cannot record; choose another LMM"
-                )
-        window, softcap = options.get("sliding_window"), options.get("softcap")
-        assert window is None or isinstance(window, int)
-        assert softcap is None or isinstance(softcap, float)
-        recorder.record_attention(module, query, key, attention_mask, scaling, window, softcap)
-    default: Callable[..., tuple[Tensor, Tensor | None]] = getattr(
-        sys.modules[type(module).__module__], "eager_attention_forward", sdpa_attention_forward
-    )
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, default)
-    output: tuple[Tensor, Tensor | None] = attend(
-        module, query, key, value, attention_mask, scaling=scaling, **options
-    )
-    return output
-
-
-def _register_attention(implementation: str) -> str:
-    """Register the recording version of ``implementation`` with transformers; return its name."""
-    if implementation.startswith(_IMPLEMENTATION_PREFIX):
-        return implementation
-    name = _IMPLEMENTATION_PREFIX + implementation
-    if name not in ALL_ATTENTION_FUNCTIONS:
-        AttentionInterface.register(name, functools.partial(_recording_attention, implementation))
-        if implementation in ALL_MASK_ATTENTION_FUNCTIONS:
-            AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
-    return name
-
-
-def _text_configs(adapter: LMMAdapter) -> list[PreTrainedConfig]:
-    """Return every configuration object of the LLM's modules; some have a copy of their own."""
-    configs = [getattr(module, "config", None) for module in adapter.text_model.modules()]
-    return list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
 
 
 def _hidden_states_hook(

@@ -14,7 +14,13 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.errors import InputError
 
-_SOFTMAX_LAYER_TYPES = ("full_attention", "sliding_attention", "chunked_attention")
+_SOFTMAX_LAYER_TYPES = (
+    "full_attention",
+    "sliding_attention",
+    "chunked_attention",
+    "indexed_attention",
+    "minimax_m3_sparse",
+)
 """transformers' ``layer_types`` with softmax attention, which can be recorded."""
 
 
