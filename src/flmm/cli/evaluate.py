@@ -39,6 +39,12 @@ class ProtocolChoice(StrEnum):
     ONE_BY_ONE = "one-by-one"
 
 
+class BesideChoice(StrEnum):
+    """What stands beside a run's own figures."""
+
+    PUBLISHED = "published"
+
+
 class MethodChoice(StrEnum):
     """Published methods without training (``flmm.training_free.baselines.by_name.BASELINES``)."""
 
@@ -87,6 +93,13 @@ def evaluate(
         typer.Option(
             "--table", metavar="DIR", show_default=False,
             help="Run nothing: cut the tables anew from the results in DIR.",
+        ),
+    ] = None,
+    beside: Annotated[
+        BesideChoice | None,
+        typer.Option(
+            show_default=False,
+            help="What stands beside this run's figures: published ones, with their sources.",
         ),
     ] = None,
     name: Annotated[
@@ -139,14 +152,14 @@ def evaluate(
             raise InputError("--table cuts tables of a finished run; give nothing else but --json")
         from flmm.evaluate.score_tables import build_report
 
-        print_report(build_report(table), table, as_json)
+        print_report(build_report(table), table, as_json, beside is not None)
         return
     if benchmark is None:
         raise InputError("no benchmark is given; name a YAML file or a kind, or --table DIR")
     loaded = read_benchmark(benchmark, options)
     result = _run_benchmark(loaded, protocol, method, out, model, lmm, sam, device, dtype)
     if result is not None:
-        print_report(*result, as_json)
+        print_report(*result, as_json, beside is not None)
 
 
 def _run_benchmark(

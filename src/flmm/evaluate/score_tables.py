@@ -58,6 +58,8 @@ class ScoreRow:
     """How many phrases or captions were measured."""
     scores: dict[str, float]
     """In percent, by column; NaN where nothing was measured."""
+    part: str = ""
+    """Of a table of several parts: which phrases were measured."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,8 @@ def _table(
             if stage == "mask decoder" and _BOX_COLUMN in part_scores:
                 # Rows have boxes of refined masks only.
                 part_scores[_BOX_COLUMN] = math.nan
-            rows.append(ScoreRow(f"{stage}, {part}" if part else stage, len(members), part_scores))
+            name = f"{stage}, {part}" if part else stage
+            rows.append(ScoreRow(name, len(members), part_scores, part))
     return ScoreTable(title, "phrases", tuple(rows))
 
 
