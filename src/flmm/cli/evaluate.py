@@ -19,6 +19,7 @@ from flmm.cli.options import (
     LMMOption,
     ModelOption,
     SamOption,
+    check_unused_options,
     load_grounder,
     require_packages,
 )
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from flmm.evaluate.benchmark import Benchmark
     from flmm.evaluate.score_tables import EvaluationReport
 
+_TABLE_OPTIONS = ("table", "beside", "as_json")
+"""What has a meaning for the tables of a finished run."""
 _PROCESS_TIMEOUT = timedelta(days=7)
 """How long a process may wait for the slowest one."""
 
@@ -55,6 +58,7 @@ class MethodChoice(StrEnum):
 
 
 def evaluate(
+    context: typer.Context,
     benchmark: Annotated[
         str | None,
         typer.Argument(
@@ -66,11 +70,13 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        ProtocolChoice,
+        ProtocolChoice | None,
         typer.Option(
-            help="How referring expressions are asked: all of a picture in one text, or each alone."
+            show_default=False,
+            help="How referring expressions are asked: all of a picture in one text, or each alone;"
+            " by default together, and one-by-one where each has a question of its own (stickers).",
         ),
-    ] = ProtocolChoice.TOGETHER,
+    ] = None,
     method: Annotated[
         MethodChoice | None,
         typer.Option(
@@ -148,8 +154,7 @@ def evaluate(
         if value is not None
     }  # fmt: skip
     if table is not None:
-        if benchmark is not None or options or out is not None:
-            raise InputError("--table cuts tables of a finished run; give nothing else but --json")
+        check_unused_options(context, "--table cuts tables of a finished run", _TABLE_OPTIONS)
         from flmm.evaluate.score_tables import build_report
 
         print_report(build_report(table), table, as_json, beside is not None)
@@ -164,7 +169,7 @@ def evaluate(
 
 def _run_benchmark(
     benchmark: "Benchmark",
-    protocol: ProtocolChoice,
+    protocol: ProtocolChoice | None,
     method: MethodChoice | None,
     out: Path | None,
     model: str | None,
@@ -188,16 +193,15 @@ def _run_benchmark(
             device = str(state.device)
         grounder = load_grounder(model, lmm, sam, device, dtype)
         baseline = None if method is None else method.value
+        asked = ReferringProtocol(protocol.value) if protocol else benchmark.default_protocol
         if out is None:
-            name = build_run_name(
-                grounder, benchmark.name, ReferringProtocol(protocol.value), baseline
-            )
+            name = build_run_name(grounder, benchmark.name, asked, baseline)
             out = Path("flmm-evaluation") / name
         with _show_progress(benchmark.name, state.is_main_process) as advance:
             run(
                 grounder,
                 benchmark,
-                ReferringProtocol(protocol.value),
+                asked,
                 out,
                 state,
                 print_message,

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
@@ -46,6 +46,22 @@ class Benchmark:
     """The data source as JSON values, recorded in ``run.json``."""
     samples: Sequence[Sample]
     scoring: Scoring = Scoring.BY_KIND
+
+    @property
+    def default_protocol(self) -> ReferringProtocol:
+        """How its expressions are asked for unless the user says.
+
+        One by one if each has a question of its own, which asking for all together would drop.
+        """
+        questions = {
+            text.question
+            for sample in self.samples
+            for text in sample.texts
+            if text.kind == "expression"
+        }
+        if questions and None not in questions:
+            return ReferringProtocol.ONE_BY_ONE
+        return ReferringProtocol.TOGETHER
 
 
 @dataclass(frozen=True)
@@ -177,15 +193,49 @@ def prepare_run_folder(out: Path, record: RunRecord) -> None:
                 f"cannot make the folder {str(out)!r} ({error.strerror}); choose another --out"
             ) from error
         write_file_atomically(file, (json.dumps(asdict(record), indent=2) + "\n").encode())
-    existing = read_run_record(out)
-    for name in (field.name for field in fields(RunRecord)):
-        old, new = getattr(existing, name), getattr(record, name)
-        # The head's or SAM's folder may have moved; its fingerprint is compared.
-        if old != new and name not in ("model", "sam"):
-            raise InputError(
-                f"{str(out)!r} holds another run: its {name} is {old!r}, this one's {new!r};"
-                " choose another --out"
-            )
+    if difference := _describe_difference(read_run_record(out), record):
+        raise InputError(f"{str(out)!r} holds another run: {difference}; choose another --out")
+
+
+def _describe_difference(old: RunRecord, new: RunRecord) -> str | None:
+    """Say in a user's words in what two runs differ first; None where they are the same.
+
+    The folders of the head, the LMM and SAM may have moved: their fingerprints are compared.
+    """
+    if old.source != new.source:
+        for name in sorted(old.source.keys() | new.source.keys()):
+            before, now = old.source.get(name), new.source.get(name)
+            if before != now:
+                return f"its data has {name} {before!r}, this one's {now!r}"
+    if old.samples != new.samples:
+        return f"its data has {old.samples} pictures, this one's {new.samples}"
+    if old.samples_fingerprint != new.samples_fingerprint:
+        return f"the pictures or texts of {new.dataset!r} have changed since"
+    named = {
+        "dataset": "data set", "scoring": "scoring", "protocol": "protocol", "method": "method",
+        "dtype": "LMM's dtype",
+    }  # fmt: skip
+    for name, words in named.items():
+        if getattr(old, name) != getattr(new, name):
+            return f"its {words} is {getattr(old, name)!r}, this one's {getattr(new, name)!r}"
+    if old.lmm_fingerprint != new.lmm_fingerprint:
+        return _describe_other_weights("LMM", old.lmm, new.lmm)
+    if old.head_fingerprint != new.head_fingerprint:
+        if new.method == "head":
+            return _describe_other_weights("head", old.model, new.model)
+        if old.sam != new.sam:
+            return _describe_other_weights("SAM", old.sam, new.sam)
+        return (
+            f"it has masks of another profile, of another SAM in the folder {new.sam!r}, or of"
+            " another version of the method"
+        )
+    return None
+
+
+def _describe_other_weights(role: str, old: str, new: str) -> str:
+    if old == new:
+        return f"its {role} {old!r} had other weights or settings than are there now"
+    return f"its {role} is {old!r}, this one's {new!r}"
 
 
 def read_run_record(out: Path) -> RunRecord:
