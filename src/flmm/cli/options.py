@@ -184,6 +184,7 @@ def check_unused_options(context: typer.Context, situation: str, used: Collectio
     Raises:
         InputError: names what else is given.
     """
+    # By name, since Typer's own copy of click has another ParameterSource than click.
     ignored = [
         parameter.opts[0]
         for parameter in context.command.params
