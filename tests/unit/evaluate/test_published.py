@@ -146,6 +146,23 @@ def test_skipped_pictures_are_noted() -> None:
     assert "left out 3 pictures and texts" in published.note
 
 
+def test_generated_captions_are_compared_by_the_published_recall_alone() -> None:
+    source: dict[str, object] = {
+        "kind": "grounded_conversation", "file": "data/val_gcg_coco_caption_gt.json"
+    }  # fmt: skip
+    scores = {"mask recall (by word overlap)": 50.0, "AP50": 20.0, "mIoU": 60.0}
+    report = make_report(source, [ScoreRow("refined", 5, scores)], scoring=Scoring.CONVERSATION)
+    published = find_published_figures(report)
+    assert {figure.metric for figure in published.figures} == {"mIoU"}
+    scores["mask recall (by text encoder)"] = 40.0
+    glamm = {
+        figure.metric: figure.figure
+        for figure in find_published_figures(report).figures
+        if figure.system == "GLaMM"
+    }
+    assert glamm == {"mIoU": 66.3, "mask recall (by text encoder)": 41.8}
+
+
 def test_reason_seg_has_a_table_for_each_part() -> None:
     scores = {"gIoU": 50.0, "cIoU": 50.0, "box@0.5": 50.0}
     parts = ("all", "long (questions)", "short (expressions)")
