@@ -138,13 +138,7 @@ def build_report(out: Path) -> EvaluationReport:
         InputError: the run is not finished, a file is damaged, or nothing could be measured.
     """
     run = read_run_record(out)
-    samples = read_rows(out, SampleRow)
-    counts = EvaluationCounts(
-        sum(row.measured for row in samples),
-        sum(not row.measured for row in samples),
-        sum(row.skipped_texts for row in samples),
-        sum(row.skipped_phrases for row in samples),
-    )
+    counts = count_samples(read_rows(out, SampleRow))
     phrases = read_rows(out, PhraseRow)
     if not phrases:
         raise InputError(f"nothing was measured ({counts.summary}); check the benchmark's pictures")
@@ -156,6 +150,16 @@ def build_report(out: Path) -> EvaluationReport:
         if captions := read_rows(out, SelectorRow):
             tables.append(_selector_table(captions))
     return EvaluationReport(run, tuple(tables), counts)
+
+
+def count_samples(rows: Sequence[SampleRow]) -> EvaluationCounts:
+    """Return the counts of a run."""
+    return EvaluationCounts(
+        sum(row.measured for row in rows),
+        sum(not row.measured for row in rows),
+        sum(row.skipped_texts for row in rows),
+        sum(row.skipped_phrases for row in rows),
+    )
 
 
 def _build_phrase_tables(phrases: Sequence[PhraseRow], run: RunRecord) -> list[ScoreTable]:
