@@ -142,7 +142,7 @@ def test_the_same_command_goes_on(
     finally:
         file.write_text(content)
     assert ended.code == 2
-    assert "samples_fingerprint" in ended.err
+    assert "the pictures or texts of 'viscot benchmark' have changed" in ended.err
 
 
 def test_a_yaml_file_lists_data_sets(
