@@ -8,13 +8,13 @@ import numpy as np
 from flmm.errors import InputError
 from flmm.evaluate.answers.ways import CLOSER_LOOKS, PLAIN_LABEL
 from flmm.evaluate.benchmark import read_run_record
+from flmm.evaluate.counts import count_samples
 from flmm.evaluate.results import read_rows
 from flmm.evaluate.rows import AnswerRow, SampleRow
 from flmm.evaluate.score_tables import (
     EvaluationReport,
     ScoreRow,
     ScoreTable,
-    count_samples,
 )
 
 _LABELS = {(None, None): PLAIN_LABEL} | {
