@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flmm.cli.answer_benchmark import (
+    check_answer_options,
+    join_judgements,
+    read_answer_benchmark,
+)
 from flmm.cli.benchmark_source import read_benchmark
 from flmm.cli.console import is_terminal, print_message
 from flmm.cli.evaluation_report import print_report
@@ -26,6 +31,7 @@ from flmm.cli.options import (
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
+    from flmm.evaluate.answers.judge import Judge
     from flmm.evaluate.benchmark import Benchmark
     from flmm.evaluate.score_tables import EvaluationReport
 
@@ -82,6 +88,21 @@ def evaluate(
         typer.Option(
             show_default=False,
             help="Measure this published method, in place of flmm's own, with --lmm and a SAM.",
+        ),
+    ] = None,
+    think: Annotated[
+        bool,
+        typer.Option(
+            "--think",
+            help="Measure the LMM's answers, plain and after a closer look (viscot; FILE may be the"
+            " folder of all its files).",
+        ),
+    ] = False,
+    judge: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--judge", metavar="URL MODEL", show_default=False,
+            help="With --think: have a model of an OpenAI-compatible server score the answers.",
         ),
     ] = None,
     out: Annotated[
@@ -155,14 +176,17 @@ def evaluate(
     }  # fmt: skip
     if table is not None:
         check_unused_options(context, "--table cuts tables of a finished run", _TABLE_OPTIONS)
-        from flmm.evaluate.score_tables import build_report
+        from flmm.evaluate.reports import build_report
 
         print_report(build_report(table), table, as_json, beside is not None)
         return
     if benchmark is None:
         raise InputError("no benchmark is given; name a YAML file or a kind, or --table DIR")
-    loaded = read_benchmark(benchmark, options)
-    result = _run_benchmark(loaded, protocol, method, out, model, lmm, sam, device, dtype)
+    answer_judge = check_answer_options(context, think, judge)
+    loaded = (read_answer_benchmark if think else read_benchmark)(benchmark, options)
+    result = _run_benchmark(
+        loaded, protocol, method, answer_judge, out, model, lmm, sam, device, dtype
+    )
     if result is not None:
         print_report(*result, as_json, beside is not None)
 
@@ -171,6 +195,7 @@ def _run_benchmark(
     benchmark: "Benchmark",
     protocol: ProtocolChoice | None,
     method: MethodChoice | None,
+    judge: "Judge | None",
     out: Path | None,
     model: str | None,
     lmm: str | None,
@@ -182,9 +207,9 @@ def _run_benchmark(
     from accelerate import PartialState
 
     from flmm.data.exchanges import ReferringProtocol
-    from flmm.evaluate.benchmark import build_run_name
+    from flmm.evaluate.benchmark import Scoring, build_run_name
+    from flmm.evaluate.reports import build_report
     from flmm.evaluate.run import evaluate as run
-    from flmm.evaluate.score_tables import build_report
     from flmm.evaluate.worst_phrases import write_worst_phrases
 
     state = PartialState(cpu=device == "cpu", timeout=_PROCESS_TIMEOUT)
@@ -194,10 +219,12 @@ def _run_benchmark(
         grounder = load_grounder(model, lmm, sam, device, dtype)
         baseline = None if method is None else method.value
         asked = ReferringProtocol(protocol.value) if protocol else benchmark.default_protocol
+        has_answers = benchmark.scoring is Scoring.ANSWERS
         if out is None:
-            name = build_run_name(grounder, benchmark.name, asked, baseline)
+            way = "think" if has_answers else asked
+            name = build_run_name(grounder, benchmark.name, way, baseline)
             out = Path("flmm-evaluation") / name
-        with _show_progress(benchmark.name, state.is_main_process) as advance:
+        with _show_progress(f"measuring {benchmark.name}", state.is_main_process) as advance:
             run(
                 grounder,
                 benchmark,
@@ -208,10 +235,15 @@ def _run_benchmark(
                 advance,
                 baseline,
             )
+        if has_answers:
+            shown = state.is_main_process and judge is not None
+            with _show_progress("judging", shown) as advance:
+                join_judgements(out, judge, advance)
         report = None
         if state.is_main_process:
             report = build_report(out)
-            write_worst_phrases(out)
+            if not has_answers:
+                write_worst_phrases(out)
     finally:
         # A process that ends with its group alive can abort while others wait for it.
         state.destroy_process_group()
@@ -228,5 +260,5 @@ def _show_progress(title: str, shown: bool) -> Iterator[Callable[[int, int], Non
         *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn(),
         console=Console(stderr=True), disable=not shown or not is_terminal(),
     ) as progress:  # fmt: skip
-        bar = progress.add_task(f"measuring {title}", total=None)
+        bar = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)

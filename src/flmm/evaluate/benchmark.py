@@ -35,6 +35,8 @@ class Scoring(StrEnum):
     """One for expressions and instructions, as in ReasonSeg."""
     CONVERSATION = "conversation"
     """The LMM generates a caption, whose phrases are compared with the true ones."""
+    ANSWERS = "answers"
+    """The LMM answers questions, plainly and with a closer look."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Benchmark:
     """The data source as JSON values, recorded in ``run.json``."""
     samples: Sequence[Sample]
     scoring: Scoring = Scoring.BY_KIND
+    dataset_names: Sequence[str] = ()
+    """The data set of each sample, where there are several."""
 
     @property
     def default_protocol(self) -> ReferringProtocol:
@@ -139,7 +143,7 @@ def mask_model_fingerprint(grounder: Grounder, baseline: str | None = None) -> s
 
 
 def build_run_name(
-    grounder: Grounder, dataset: str, protocol: ReferringProtocol, baseline: str | None = None
+    grounder: Grounder, dataset: str, protocol: str, baseline: str | None = None
 ) -> str:
     """Return a folder's name for the results of a grounder, or a baseline, on a data set."""
     name = f"{dataset}-{protocol}-{mask_model_fingerprint(grounder, baseline)[:8]}"
@@ -261,9 +265,12 @@ def _samples_fingerprint(samples: Sequence[Sample]) -> str:
     digest = blake2b(digest_size=8)
     for sample in samples:
         phrases = [
-            (text.identity, text.kind, text.text, text.question, phrase.start, phrase.end)
+            (
+                text.identity, text.kind, text.text, text.question, phrase.start, phrase.end,
+                *([] if text.answer is None else [text.answer]),
+            )
             for text in sample.texts
             for phrase in text.phrases
-        ]
+        ]  # fmt: skip
         digest.update(repr((str(sample.picture), phrases)).encode(errors="surrogatepass"))
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from flmm.answers.json_types import CocoRLE
 from flmm.data.exchanges import ReferringProtocol
 from flmm.errors import InputError
 from flmm.evaluate.benchmark import RunRecord, Scoring, read_run_record
+from flmm.evaluate.counts import EvaluationCounts, count_samples
 from flmm.evaluate.grounded_conversation import (
     CaptionPair,
     PredictedPhrase,
@@ -74,27 +75,6 @@ class ScoreTable:
 
 
 @dataclass(frozen=True)
-class EvaluationCounts:
-    """Counts of what was measured and what was skipped."""
-
-    pictures: int
-    """Pictures that were measured."""
-    skipped_pictures: int
-    skipped_texts: int
-    """Of pictures that were measured."""
-    skipped_phrases: int
-    """Of texts that were measured."""
-
-    @property
-    def summary(self) -> str:
-        """One line for a run's end."""
-        return (
-            f"{self.pictures} pictures measured; skipped {self.skipped_pictures} pictures, and of"
-            f" others {self.skipped_texts} texts and {self.skipped_phrases} phrases"
-        )
-
-
-@dataclass(frozen=True)
 class EvaluationReport:
     """A run's tables."""
 
@@ -138,13 +118,7 @@ def build_report(out: Path) -> EvaluationReport:
         InputError: the run is not finished, a file is damaged, or nothing could be measured.
     """
     run = read_run_record(out)
-    samples = read_rows(out, SampleRow)
-    counts = EvaluationCounts(
-        sum(row.measured for row in samples),
-        sum(not row.measured for row in samples),
-        sum(row.skipped_texts for row in samples),
-        sum(row.skipped_phrases for row in samples),
-    )
+    counts = count_samples(read_rows(out, SampleRow))
     phrases = read_rows(out, PhraseRow)
     if not phrases:
         raise InputError(f"nothing was measured ({counts.summary}); check the benchmark's pictures")

@@ -7,13 +7,14 @@ import pytest
 
 from flmm.data.exchanges import ReferringProtocol
 from flmm.evaluate.benchmark import RunRecord, Scoring
+from flmm.evaluate.counts import EvaluationCounts
 from flmm.evaluate.published import (
     build_comparison_tables,
     find_published_figures,
     identify_benchmark,
     read_published_figures,
 )
-from flmm.evaluate.score_tables import EvaluationCounts, EvaluationReport, ScoreRow, ScoreTable
+from flmm.evaluate.score_tables import EvaluationReport, ScoreRow, ScoreTable
 
 REFCOCO = {"kind": "refcoco", "folder": "data/refcoco", "part": "val", "split_by": "unc"}
 TOGETHER, ONE_BY_ONE = ReferringProtocol
