@@ -4,6 +4,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -125,6 +126,7 @@ def encode_chat(
     )
     token_ids: list[int] = list(encoding["input_ids"])
     offsets: list[Span] = list(encoding["offset_mapping"])
+    _clear_inserted_spaces(tokenizer, token_ids, text, offsets)
     # Some tokenizers append an end token to every text, which would follow the answer.
     while offsets and offsets[-1] == (0, 0):
         token_ids.pop()
@@ -234,6 +236,21 @@ def _render_vicuna_chat(placeholder: str, messages: Sequence[Message], eos_token
         else:
             text += f" {message.text}{eos_token}"
     return text
+
+
+def _clear_inserted_spaces(
+    tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], text: str, offsets: list[Span]
+) -> None:
+    """Give an empty span to each token that is white space which the text does not have.
+
+    Llama 2's tokenizer puts a space before a text, as a token with the span of the text's first
+    character.
+    """
+    for index, ((start, end), (next_start, _)) in enumerate(pairwise(offsets)):
+        if start == next_start < end and not text[start:end].isspace():
+            decoded = tokenizer.decode(token_ids[index], clean_up_tokenization_spaces=False)
+            if isinstance(decoded, str) and not decoded.strip():
+                offsets[index] = (start, start)
 
 
 def _spans_overlap(first: Span, second: Span) -> bool:

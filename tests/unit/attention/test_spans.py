@@ -25,7 +25,7 @@ texts = st.text(
     # Without "<" no text holds a special token's name.
     st.sampled_from(TRICKY) | st.characters(exclude_categories=["Cs"], exclude_characters="<"),
     max_size=24,
-)
+).map(str.strip)
 
 
 @functools.cache

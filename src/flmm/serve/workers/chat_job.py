@@ -35,8 +35,6 @@ from flmm.serve.workers.stop_strings import find_stop_string, partial_stop_lengt
 from flmm.stopwatch import Stopwatch
 from flmm.types import PhraseSpan
 
-_INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"
-
 
 @dataclass(frozen=True)
 class PhraseRequest:
@@ -142,7 +140,7 @@ class ChatJob(Job):
         metrics.answer_tokens.inc()
         self._token_times.append(now)
         stop_strings = self._inputs.stop_strings
-        text = step.text.rstrip(_INCOMPLETE_CHARACTER)
+        text = step.text
         stop = find_stop_string(text, stop_strings)
         end = len(text) - partial_stop_length(text, stop_strings) if stop is None else stop
         self._emit_text(text[:end])
@@ -151,7 +149,8 @@ class ChatJob(Job):
         return stop is None
 
     def _emit_text(self, text: str) -> None:
-        if text.startswith(self._text) and text != self._text:
+        assert text.startswith(self._text), "the answer's text was taken back"
+        if text != self._text:
             self.emit(TextDelta(text[len(self._text) :]))
             self._text = text
 
