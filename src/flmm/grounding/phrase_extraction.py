@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from flmm.attention.canonical_text import compose
 from flmm.attention.noun_chunks import find_noun_chunks
 from flmm.attention.question_phrases import find_question_phrases
 from flmm.attention.spans import (
@@ -147,8 +148,8 @@ def _find_complete_mentions(text: str, phrases: Sequence[str]) -> list[tuple[int
     occurrences: Counter[str] = Counter()
     mentions = []
     for phrase in phrases:
-        mention = find_stable_mention(text, phrase, occurrences[phrase])
-        occurrences[phrase] += 1
+        mention = find_stable_mention(text, phrase, occurrences[compose(phrase)])
+        occurrences[compose(phrase)] += 1
         if mention is not None:
             mentions.append(mention)
     return mentions

@@ -10,6 +10,7 @@ from typing import cast
 
 from jinja2 import TemplateError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from flmm.errors import InputError
 from flmm.lmm.prompt import Message, Offsets
@@ -57,9 +58,10 @@ def render_chat(
     LLaVA 1.5's ``USER: <image>\n{question} ASSISTANT:``. The text ends with the answer.
 
     Raises:
-        InputError: a text contains ``placeholder``, or the template leaves out a picture or a text.
+        InputError: a text contains ``placeholder`` or another special token, or the template leaves
+            out a picture or a text.
     """
-    check_no_placeholder(placeholder, messages, answer)
+    check_no_control_tokens(tokenizer, placeholder, messages, answer)
     question = messages[-1].text
     opening = _apply_chat_template(tokenizer, placeholder, messages, None, name)
     # The question's text may also occur elsewhere in the chat, even in the template ("USER").
@@ -87,15 +89,27 @@ def render_chat(
     return RenderedChat(text, question_span, answer_span, has_special_tokens)
 
 
-def check_no_placeholder(placeholder: str, messages: Sequence[Message], answer: str | None) -> None:
-    """Raise InputError if a text contains the placeholder of a picture."""
+def check_no_control_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    placeholder: str,
+    messages: Sequence[Message],
+    answer: str | None,
+) -> None:
+    """Raise InputError if a text contains a picture's placeholder or another special token.
+
+    The tokenizer could read a special token's characters as text only in the whole chat, and then
+    would not read those that the chat template writes either.
+    """
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     earlier = [(f"{message.role}'s message", message.text) for message in messages[:-1]]
     for name, text in (*earlier, ("question", messages[-1].text), ("answer", answer or "")):
-        if placeholder in text:
-            raise InputError(
-                f"the {name} {text!r} contains {placeholder!r}, which stands for the picture;"
-                " take it out"
-            )
+        for token in (placeholder, *special):
+            if token in text:
+                meaning = "stands for the picture" if token == placeholder else "controls the LMM"
+                raise InputError(
+                    f"the {name} {text!r} contains {token!r}, which {meaning}; take it out"
+                )
 
 
 def encode_chat(

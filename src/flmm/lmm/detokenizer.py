@@ -7,7 +7,7 @@ Gemma) decodes a run of byte tokens as a whole, to replacement characters unless
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -32,8 +32,8 @@ class _Characters:
     text: str
     byte_counts: tuple[int, ...]
     """The number of bytes of each character."""
-    incomplete: int
-    """1 if more bytes may complete the last character, else 0."""
+    num_open: int
+    """The number of last characters that more bytes may change."""
 
 
 class Detokenizer:
@@ -66,7 +66,7 @@ class Detokenizer:
         content = self._read(token_id)
         if isinstance(content, bytes):
             self._run.append(content)
-            if self._is_byte_level and not self._characters().incomplete:
+            if self._is_byte_level and not self._characters().num_open:
                 self._end_run()
             return
         self._end_run()
@@ -86,11 +86,9 @@ class Detokenizer:
     @property
     def stable_text(self) -> str:
         """The beginning of the answer's text that no later token changes."""
-        text = self._text
-        if self._is_byte_level:
-            characters = self._characters()
-            text += characters.text[: len(characters.text) - characters.incomplete]
-        return text.strip()
+        characters = self._characters()
+        num_stable = len(characters.text) - characters.num_open
+        return (self._text + characters.text[:num_stable]).strip()
 
     @property
     def offsets(self) -> Offsets:
@@ -131,9 +129,14 @@ class Detokenizer:
         """Return the run's text, if the answer ends here."""
         content = b"".join(self._run)
         characters = _decode_utf8(content)
-        if not self._is_byte_level and characters.text.encode() != content:
-            return _Characters(_REPLACEMENT * len(content), (1,) * len(content), 0)
-        return characters
+        if self._is_byte_level:
+            return characters
+        num_bytes = len(content)
+        if characters.text.encode() == content:
+            return replace(characters, num_open=len(characters.text))
+        complete = characters.text[: len(characters.text) - characters.num_open]
+        is_broken = not content.startswith(complete.encode())
+        return _Characters(_REPLACEMENT * num_bytes, (1,) * num_bytes, num_bytes * (not is_broken))
 
     def _run_spans(self) -> list[tuple[int, int]]:
         """Return the spans of the run's tokens."""
@@ -160,19 +163,19 @@ def _decode_utf8(content: bytes) -> _Characters:
     """Decode UTF-8, with a replacement character for each sequence that is none."""
     text = ""
     byte_counts: list[int] = []
-    incomplete = 0
+    num_open = 0
     while content:
         try:
             part, size, bad_size = content.decode(), len(content), 0
         except UnicodeDecodeError as error:
             size, bad_size = error.start, error.end - error.start
             part = content[:size].decode()
-            incomplete = int(error.reason == "unexpected end of data")
+            num_open = int(error.reason == "unexpected end of data")
         text += part + _REPLACEMENT * bool(bad_size)
         byte_counts += [len(character.encode()) for character in part]
         byte_counts += [bad_size] * bool(bad_size)
         content = content[size + bad_size :]
-    return _Characters(text, tuple(byte_counts), incomplete)
+    return _Characters(text, tuple(byte_counts), num_open)
 
 
 def _encode_byte_level(piece: str) -> bytes:

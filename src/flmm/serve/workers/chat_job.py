@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flmm.answers.answer import Phrase
 from flmm.attention.batched_tracing import trace_generation_batch
+from flmm.attention.canonical_text import compose
 from flmm.attention.spans import compute_token_offsets, find_mention
 from flmm.attention.trace import Trace, TracedPhrase
 from flmm.attention.tracing import GenerationStep
@@ -288,9 +289,9 @@ def _select_mentioned(text: str, phrases: Sequence[str]) -> list[str]:
     mentioned = []
     for phrase in phrases:
         try:
-            find_mention(text, phrase, counts[phrase])
+            find_mention(text, phrase, counts[compose(phrase)])
         except InputError:
             continue
-        counts[phrase] += 1
+        counts[compose(phrase)] += 1
         mentioned.append(phrase)
     return mentioned
