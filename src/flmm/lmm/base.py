@@ -137,7 +137,8 @@ class LMMAdapter(FrozenModel, ABC):
         """Render the messages, the last of them the question, with a placeholder for each picture.
 
         Raises:
-            InputError: a text contains the placeholder, or the chat template leaves something out.
+            InputError: a text contains the placeholder or another special token, or the chat
+                template leaves something out.
         """
         return render_chat(self.tokenizer, self.placeholder, messages, answer, self.name)
 
@@ -158,7 +159,7 @@ class LMMAdapter(FrozenModel, ABC):
         the question; their pictures come before the question's.
 
         Raises:
-            InputError: a text contains the family's image placeholder.
+            InputError: a text contains the family's image placeholder or another special token.
         """
         return self.build_prompts(pictures, [(question, answer)], history)[0]
 
@@ -173,7 +174,7 @@ class LMMAdapter(FrozenModel, ABC):
         Equal to ``build_prompt`` for each, but the image processor runs only once.
 
         Raises:
-            InputError: a text contains the family's image placeholder.
+            InputError: a text contains the family's image placeholder or another special token.
         """
         own = (pictures,) if isinstance(pictures, Image.Image) else tuple(pictures)
         texts = [(q.strip(), None if answer is None else answer.strip()) for q, answer in texts]
