@@ -9,6 +9,7 @@ import pytest
 from flmm.data.fixtures import (
     DatasetFixture,
     write_coco,
+    write_grounded_conversation_truth,
     write_grounded_conversations,
     write_panoptic_narratives,
     write_plain,
@@ -29,6 +30,11 @@ class Format:
     write: Callable[[Path], DatasetFixture]
     file: str
     entry: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """Its kind and file, as one kind can have several forms."""
+        return f"{self.kind} {self.file}"
 
     def read(self, folder: Path) -> list[Sample]:
         """Read the samples of the fixture in `folder` through a config's entry."""
@@ -54,6 +60,12 @@ CONVERSATIONS = Format(
     "OpenPsgGCG_val.json",
     {"file": "OpenPsgGCG_val.json", "pictures": "coco_2017"},
 )
+GROUND_TRUTH = Format(
+    "grounded_conversation",
+    write_grounded_conversation_truth,
+    "val_gcg_coco_caption_gt.json",
+    {"file": "val_gcg_coco_caption_gt.json", "pictures": "val_test"},
+)
 REASON_SEG = Format("reason_seg", write_reason_seg, "1.json", {"folder": "."})
 VISCOT = Format(
     "viscot", write_viscot, "benchmark/gqa.json", {"file": "benchmark/gqa.json", "pictures": "."}
@@ -63,12 +75,13 @@ COCO = Format(
 )
 PLAIN = Format("plain", write_plain, "texts.jsonl", {"file": "texts.jsonl"})
 
-FORMATS = (REFCOCO, NARRATIVES, CONVERSATIONS, REASON_SEG, VISCOT, COCO, PLAIN)
+FORMATS = (REFCOCO, NARRATIVES, CONVERSATIONS, GROUND_TRUTH, REASON_SEG, VISCOT, COCO, PLAIN)
 
 FILES = (
     *((form, form.file) for form in FORMATS),
     (REFCOCO, "refs(unc).p"),
     (NARRATIVES, "panoptic_val2017.json"),
+    (GROUND_TRUTH, "val_gcg_coco_mask_gt.json"),
 )
 """(format, name) of each file with texts or masks."""
 

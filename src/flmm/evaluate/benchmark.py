@@ -268,6 +268,7 @@ def _samples_fingerprint(samples: Sequence[Sample]) -> str:
             (
                 text.identity, text.kind, text.text, text.question, phrase.start, phrase.end,
                 *([] if text.answer is None else [text.answer]),
+                *([] if phrase.label is None else [phrase.label]),
             )
             for text in sample.texts
             for phrase in text.phrases

@@ -93,7 +93,7 @@ def build_phrase_row(
         phrase=phrase_index,
         start=phrase.start,
         end=phrase.end,
-        text=loaded.text.text[phrase.start : phrase.end],
+        text=phrase.words(loaded.text.text),
         is_thing=phrase.is_thing,
         plural=phrase.plural,
         decoder_intersection=None if decoder is None else int(decoder.intersection),

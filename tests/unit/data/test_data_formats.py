@@ -40,7 +40,7 @@ def fill_box(mask: Mask) -> Mask:
     return box
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.kind)
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 def test_every_picture_and_text_is_read(form: Format, tmp_path: Path) -> None:
     form.write(tmp_path)
     messages: list[str] = []

@@ -1,6 +1,7 @@
 """Checked reading of JSON and pickles; errors name the file and the place in it."""
 
 import io
+import os
 import pickle
 import struct
 from collections.abc import Hashable, Iterable, Sequence
@@ -13,6 +14,8 @@ from flmm.errors import InputError, describe_first_error
 
 Content = TypeVar("Content")
 Key = TypeVar("Key", bound=Hashable)
+
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".JPEG", ".PNG")
 
 
 # The unpickler in C trusts the file's numbers: one flipped bit may allocate all memory. The one in
@@ -103,6 +106,24 @@ def index_by_id(
                 " give each its own"
             )
     return by_id
+
+
+def choose_picture(*candidates: Path) -> Path:
+    """Return the first picture that exists, or the first where none does.
+
+    For data sets whose pictures were saved anew in another format: ``candidates`` differ in their
+    suffix.
+    """
+    # Unlike Path.exists, it takes names that no file can have.
+    return next((file for file in candidates if os.path.exists(file)), candidates[0])
+
+
+def find_picture(without_suffix: Path) -> Path:
+    """Return the picture of a name that its data set gives without a suffix; published ones are
+    ``.jpg``, copies of them may have another."""
+    return choose_picture(*(
+        without_suffix.with_name(without_suffix.name + suffix) for suffix in _PICTURE_SUFFIXES
+    ))  # fmt: skip
 
 
 def _read_bytes(file: Path) -> bytes:
