@@ -28,6 +28,7 @@ from flmm.cli.options import (
     load_grounder,
     require_packages,
 )
+from flmm.cli.text_encoder import TextEncoderOption, compare_and_report, load_text_encoder
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from flmm.evaluate.benchmark import Benchmark
     from flmm.evaluate.score_tables import EvaluationReport
 
-_TABLE_OPTIONS = ("table", "beside", "as_json")
+_TABLE_OPTIONS = ("table", "beside", "text_encoder", "as_json")
 """What has a meaning for the tables of a finished run."""
 _PROCESS_TIMEOUT = timedelta(days=7)
 """How long a process may wait for the slowest one."""
@@ -162,6 +163,7 @@ def evaluate(
     sam: SamOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    text_encoder: TextEncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Measure masks, of a head or without one, on a benchmark, the way that papers do."""
@@ -175,20 +177,26 @@ def evaluate(
         if value is not None
     }  # fmt: skip
     if table is not None:
-        check_unused_options(context, "--table cuts tables of a finished run", _TABLE_OPTIONS)
-        from flmm.evaluate.reports import build_report
+        used = _TABLE_OPTIONS if text_encoder is None else (*_TABLE_OPTIONS, "device")
+        check_unused_options(context, "--table cuts tables of a finished run", used)
+        from flmm.evaluate.benchmark import read_run_record
 
-        print_report(build_report(table), table, as_json, beside is not None)
+        encoder = load_text_encoder(text_encoder, read_run_record(table).scoring, device)
+        print_report(compare_and_report(table, encoder), table, as_json, beside is not None)
         return
     if benchmark is None:
         raise InputError("no benchmark is given; name a YAML file or a kind, or --table DIR")
     answer_judge = check_answer_options(context, think, judge)
     loaded = (read_answer_benchmark if think else read_benchmark)(benchmark, options)
+    encoder = load_text_encoder(text_encoder, loaded.scoring, device)
     result = _run_benchmark(
         loaded, protocol, method, answer_judge, out, model, lmm, sam, device, dtype
     )
     if result is not None:
-        print_report(*result, as_json, beside is not None)
+        report, out = result
+        if encoder is not None:
+            report = compare_and_report(out, encoder)
+        print_report(report, out, as_json, beside is not None)
 
 
 def _run_benchmark(

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
@@ -89,6 +89,8 @@ class RunRecord:
     """"head", "training-free", or a published method's name."""
     sam: str = ""
     """Of masks without a head: its name or "none"; empty with a head."""
+    text_encoder: str = ""
+    """What last compared the phrases of generated captions; empty if nothing did."""
 
 
 def build_run_record(
@@ -196,7 +198,7 @@ def prepare_run_folder(out: Path, record: RunRecord) -> None:
             raise InputError(
                 f"cannot make the folder {str(out)!r} ({error.strerror}); choose another --out"
             ) from error
-        write_file_atomically(file, (json.dumps(asdict(record), indent=2) + "\n").encode())
+        _write_run_record(out, record)
     if difference := _describe_difference(read_run_record(out), record):
         raise InputError(f"{str(out)!r} holds another run: {difference}; choose another --out")
 
@@ -204,7 +206,8 @@ def prepare_run_folder(out: Path, record: RunRecord) -> None:
 def _describe_difference(old: RunRecord, new: RunRecord) -> str | None:
     """Say in a user's words in what two runs differ first; None where they are the same.
 
-    The folders of the head, the LMM and SAM may have moved: their fingerprints are compared.
+    The folders of the head, the LMM and SAM may have moved: their fingerprints are compared. The
+    text encoder has no part in the run.
     """
     if old.source != new.source:
         for name in sorted(old.source.keys() | new.source.keys()):
@@ -259,6 +262,20 @@ def read_run_record(out: Path) -> RunRecord:
         raise InputError(
             f"{str(file)!r} is damaged ({error}); choose another --out, or delete this folder"
         ) from error
+
+
+def change_run_record(out: Path, text_encoder: str) -> None:
+    """Write another text encoder into ``run.json`` of a folder.
+
+    Raises:
+        InputError: there is no run in the folder, or it cannot be written.
+    """
+    _write_run_record(out, replace(read_run_record(out), text_encoder=text_encoder))
+
+
+def _write_run_record(out: Path, record: RunRecord) -> None:
+    content = json.dumps(asdict(record), indent=2) + "\n"
+    write_file_atomically(out / _RUN_FILE, content.encode())
 
 
 def _samples_fingerprint(samples: Sequence[Sample]) -> str:

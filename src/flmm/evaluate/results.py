@@ -2,8 +2,9 @@
 
 out/run.json              the run's record; another run is refused in this folder
 out/parts/000012.parquet  the rows of some samples, written atomically
-out/results.parquet       one row a phrase; beside it captions, said and samples; of questions
-                          that are answered, answers and samples alone
+out/results.parquet       one row a phrase; beside it captions, said and samples, and similarities
+                          once a text encoder has compared the phrases; of questions that are
+                          answered, answers and samples alone
 """
 
 import io
@@ -26,15 +27,26 @@ from flmm.evaluate.rows import (
     SampleResult,
     SampleRow,
     SelectorRow,
+    SimilarityRow,
 )
 
-Row = TypeVar("Row", PhraseRow, SelectorRow, GeneratedPhraseRow, AnswerRow, JudgementRow, SampleRow)
+Row = TypeVar(
+    "Row",
+    PhraseRow,
+    SelectorRow,
+    GeneratedPhraseRow,
+    SimilarityRow,
+    AnswerRow,
+    JudgementRow,
+    SampleRow,
+)
 
 _ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 _FILE_NAMES: dict[type, str] = {
     PhraseRow: "results.parquet",
     SelectorRow: "captions.parquet",
     GeneratedPhraseRow: "said.parquet",
+    SimilarityRow: "similarities.parquet",
     AnswerRow: "answers.parquet",
     JudgementRow: "judgements.parquet",
     SampleRow: "samples.parquet",

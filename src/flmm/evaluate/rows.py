@@ -90,6 +90,20 @@ class GeneratedPhraseRow:
 
 
 @dataclass(frozen=True)
+class SimilarityRow:
+    """How similar a text encoder finds one phrase of a generated caption and one true phrase."""
+
+    sample: int
+    text_identity: str
+    said: int
+    """``GeneratedPhraseRow.phrase``."""
+    phrase: int
+    """``PhraseRow.phrase``."""
+    similarity: float
+    """Cosine, in -1..1."""
+
+
+@dataclass(frozen=True)
 class AnswerRow:
     """One question, asked in one way, and the LMM's answer."""
 

@@ -7,17 +7,11 @@ from pathlib import Path
 
 import torch
 
-from flmm.answers.json_types import CocoRLE
 from flmm.data.exchanges import ReferringProtocol
 from flmm.errors import InputError
 from flmm.evaluate.benchmark import RunRecord, Scoring, read_run_record
+from flmm.evaluate.conversation_scores import ConversationRows
 from flmm.evaluate.counts import EvaluationCounts, count_samples
-from flmm.evaluate.grounded_conversation import (
-    CaptionPair,
-    PredictedPhrase,
-    TruePhrase,
-    score_grounded_conversations,
-)
 from flmm.evaluate.metrics import (
     Overlap,
     SpanCounts,
@@ -28,7 +22,13 @@ from flmm.evaluate.metrics import (
     referring_scores,
 )
 from flmm.evaluate.results import read_rows
-from flmm.evaluate.rows import GeneratedPhraseRow, PhraseRow, SampleRow, SelectorRow
+from flmm.evaluate.rows import (
+    GeneratedPhraseRow,
+    PhraseRow,
+    SampleRow,
+    SelectorRow,
+    SimilarityRow,
+)
 
 PROTOCOL_LABELS = {
     ReferringProtocol.TOGETHER.value: (
@@ -45,8 +45,12 @@ _COLUMN_NAMES = {
     "mask_recall": "mask recall (by word overlap)",
 }  # fmt: skip
 _WORD_OVERLAP_NOTE = (
-    "Mask recall compares phrases by shared words (Dice of at least 0.5, articles aside) where"
-    " GLaMM takes BERT similarity: near its figure, not the same one."
+    "Mask recall by word overlap compares phrases by shared words (Dice of at least 0.5, articles"
+    " aside) where GLaMM takes BERT similarity: near its figure, not the same one."
+)
+_TEXT_ENCODER_NOTE = (
+    "Mask recall by text encoder is GLaMM's published one, with {encoder} (its own figures:"
+    " bert-base-uncased)."
 )
 
 
@@ -123,8 +127,9 @@ def build_report(out: Path) -> EvaluationReport:
     if not phrases:
         raise InputError(f"nothing was measured ({counts.summary}); check the benchmark's pictures")
     if run.scoring == Scoring.CONVERSATION:
-        generated = read_rows(out, GeneratedPhraseRow)
-        tables = [_conversation_table(phrases, generated, run.method)]
+        rows = ConversationRows(phrases, read_rows(out, GeneratedPhraseRow))
+        similarities = read_rows(out, SimilarityRow) if run.text_encoder else None
+        tables = [_conversation_table(rows, run, similarities)]
     else:
         tables = _build_phrase_tables(phrases, run)
         if captions := read_rows(out, SelectorRow):
@@ -246,26 +251,16 @@ def _selector_table(captions: Sequence[SelectorRow]) -> ScoreTable:
 
 
 def _conversation_table(
-    phrases: Sequence[PhraseRow], generated: Sequence[GeneratedPhraseRow], method: str
+    rows: ConversationRows, run: RunRecord, similarities: Sequence[SimilarityRow] | None
 ) -> ScoreTable:
-    true_phrases: dict[tuple[int, str], list[TruePhrase]] = {}
-    predicted_phrases: dict[tuple[int, str], list[PredictedPhrase]] = {}
-    for true in phrases:
-        mask = CocoRLE(size=[true.height, true.width], counts=true.true_mask)
-        true_phrases.setdefault((true.sample, true.text_identity), []).append(
-            TruePhrase(true.text, mask)
-        )
-    for phrase in generated:
-        mask = CocoRLE(size=[phrase.height, phrase.width], counts=phrase.mask)
-        predicted_phrases.setdefault((phrase.sample, phrase.text_identity), []).append(
-            PredictedPhrase(phrase.text, mask, phrase.score)
-        )
-    caption_pairs = [
-        CaptionPair(tuple(predicted_phrases.get(caption, ())), tuple(true))
-        for caption, true in true_phrases.items()
-    ]
-    scores = _name_columns(score_grounded_conversations(caption_pairs))
+    """``similarities``: None if no text encoder has compared the phrases."""
+    scores = _name_columns(rows.scores())
+    note = _WORD_OVERLAP_NOTE
+    if similarities is not None:
+        recall = {"mask recall (by text encoder)": rows.mask_recall(similarities)}
+        scores = {**recall, **scores}
+        note = f"{_TEXT_ENCODER_NOTE.format(encoder=run.text_encoder)} {note}"
     title = "Grounded conversation generation: captions in the LMM's own words"
-    name = "refined" if method == "head" else method
-    row = ScoreRow(name, len(caption_pairs), scores)
-    return ScoreTable(title, "captions", (row,), _WORD_OVERLAP_NOTE)
+    name = "refined" if run.method == "head" else run.method
+    row = ScoreRow(name, len(rows.caption_pairs), scores)
+    return ScoreTable(title, "captions", (row,), note)
