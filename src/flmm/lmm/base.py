@@ -21,7 +21,7 @@ from flmm.errors import InputError
 from flmm.lmm.chat import RenderedChat, encode_chat, render_chat
 from flmm.lmm.frozen_model import FrozenModel
 from flmm.lmm.generation import CallbackStreamer, Generation, sampling_kwargs
-from flmm.lmm.image_processing import run_image_processor
+from flmm.lmm.image_processing import Pictures, run_image_processor
 from flmm.lmm.loading import load_components
 from flmm.lmm.picture_features import PictureFeatureCache
 from flmm.lmm.placement import Placement
@@ -108,7 +108,7 @@ class LMMAdapter(FrozenModel, ABC):
         """Return the image processor's tensors for the pictures of one conversation."""
         return self.run_image_processor(list(pictures))
 
-    def run_image_processor(self, pictures: object, **options: bool) -> Mapping[str, Tensor]:
+    def run_image_processor(self, pictures: Pictures, **options: bool) -> Mapping[str, Tensor]:
         """Call ``run_image_processor`` with the LMM's."""
         return run_image_processor(self.image_processor, pictures, **options)
 
