@@ -9,12 +9,14 @@ import pytest
 from flmm.data.fixtures import (
     DatasetFixture,
     write_coco,
+    write_flickr_captions,
     write_grounded_conversation_truth,
     write_grounded_conversations,
     write_panoptic_narratives,
     write_plain,
     write_reason_seg,
     write_refcoco,
+    write_refcocog_captions,
     write_viscot,
 )
 from flmm.data.sample import Sample
@@ -66,6 +68,18 @@ GROUND_TRUTH = Format(
     "val_gcg_coco_caption_gt.json",
     {"file": "val_gcg_coco_caption_gt.json", "pictures": "val_test"},
 )
+REFCOCOG_CAPTIONS = Format(
+    "grounded_conversation",
+    write_refcocog_captions,
+    "RefCOCOg_GCG_val.json",
+    {"file": "RefCOCOg_GCG_val.json", "pictures": "train2014"},
+)
+FLICKR_CAPTIONS = Format(
+    "grounded_conversation",
+    write_flickr_captions,
+    "flickr_mergedGT_GCG_val.json",
+    {"file": "flickr_mergedGT_GCG_val.json", "pictures": "flickr"},
+)
 REASON_SEG = Format("reason_seg", write_reason_seg, "1.json", {"folder": "."})
 VISCOT = Format(
     "viscot", write_viscot, "benchmark/gqa.json", {"file": "benchmark/gqa.json", "pictures": "."}
@@ -75,7 +89,10 @@ COCO = Format(
 )
 PLAIN = Format("plain", write_plain, "texts.jsonl", {"file": "texts.jsonl"})
 
-FORMATS = (REFCOCO, NARRATIVES, CONVERSATIONS, GROUND_TRUTH, REASON_SEG, VISCOT, COCO, PLAIN)
+FORMATS = (
+    REFCOCO, NARRATIVES, CONVERSATIONS, GROUND_TRUTH, REFCOCOG_CAPTIONS, FLICKR_CAPTIONS,
+    REASON_SEG, VISCOT, COCO, PLAIN,
+)  # fmt: skip
 
 FILES = (
     *((form, form.file) for form in FORMATS),

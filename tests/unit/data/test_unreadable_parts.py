@@ -9,10 +9,12 @@ import pytest
 from data_formats import (
     COCO,
     CONVERSATIONS,
+    FLICKR_CAPTIONS,
     GROUND_TRUTH,
     PLAIN,
     REASON_SEG,
     REFCOCO,
+    REFCOCOG_CAPTIONS,
     VISCOT,
     Format,
     read_whole,
@@ -49,7 +51,14 @@ def set_segmentation(form: Format, content: object, value: object) -> None:
         assert isinstance(content, list)
         next(iter(content[0]["groundings"].values()))["rle_masks"][0] = value
         return
+    if form is REFCOCOG_CAPTIONS:
+        assert isinstance(content, list)
+        content[0]["0"]["refs"][0]["segmentation"] = value
+        return
     assert isinstance(content, dict)
+    if form is FLICKR_CAPTIONS:
+        content["annotations"][0]["sam_mask"] = value
+        return
     content["phrases" if form is PLAIN else "annotations"][0]["segmentation"] = value
 
 
@@ -67,7 +76,8 @@ def count_lost_texts(form: Format, folder: Path) -> int:
 @pytest.fixture(scope="module")
 def undamaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A fixture of each format by its name."""
-    forms = (COCO, REFCOCO, PLAIN, CONVERSATIONS, GROUND_TRUTH, REASON_SEG)
+    forms = (COCO, REFCOCO, PLAIN, CONVERSATIONS, GROUND_TRUTH, REASON_SEG, REFCOCOG_CAPTIONS,
+             FLICKR_CAPTIONS)  # fmt: skip
     folders = {form.name: tmp_path_factory.mktemp(form.kind) for form in forms}
     for form in forms:
         form.write(folders[form.name])
@@ -83,6 +93,8 @@ def undamaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (PLAIN, "texts.jsonl"),
         (CONVERSATIONS, "OpenPsgGCG_val.json"),
         (GROUND_TRUTH, "val_gcg_coco_mask_gt.json"),
+        (REFCOCOG_CAPTIONS, "RefCOCOg_GCG_val.json"),
+        (FLICKR_CAPTIONS, "flickr_mergedGT_GCG_val.json"),
     ],
     ids=lambda parameter: getattr(parameter, "kind", parameter),
 )

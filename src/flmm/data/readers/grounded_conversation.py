@@ -1,15 +1,15 @@
 """GranD-f for grounded conversation generation (GCG): captions whose phrases have masks.
 
-Supported are the files that GLaMM's authors annotated or made from Open-PSG:
-``GranDf_HA_GCG_train.json``, ``OpenPsgGCG_train.json`` and ``OpenPsgGCG_val.json``, each a list of
+A file's name says its form. Those that GLaMM's authors annotated or made from Open-PSG,
+``GranDf_HA_GCG_train.json``, ``OpenPsgGCG_train.json`` and ``OpenPsgGCG_val.json``, are a list of
 
     {"file_name": "1.jpg", "caption": "A cat on grass.",
      "groundings": {"A cat": {"token_positives": [0, 5], "rle_masks": [{"size": …, "counts": …}]}}}
 
 ``token_positives`` are the phrase's start and end in characters of the caption (-1, -1: not found
 there), without the quotation marks around it, as GLaMM's published training counts them. The
-ground truth of ``val`` and ``test`` is read by ``grounded_conversation_truth.py``. Not supported:
-the parts made from RefCOCOg and Flickr30k, which have other formats.
+parts made from RefCOCOg and Flickr30k are read by ``grounded_conversation_parts.py``, the ground
+truth of ``val`` and ``test`` by ``grounded_conversation_truth.py``.
 """
 
 from collections import defaultdict
@@ -20,7 +20,12 @@ from typing import NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
+from flmm.data.readers.caption_phrases import unquote
 from flmm.data.readers.files import read_json
+from flmm.data.readers.grounded_conversation_parts import (
+    read_flickr_captions,
+    read_refcocog_captions,
+)
 from flmm.data.readers.grounded_conversation_truth import is_ground_truth, read_ground_truth
 from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample, invalid_text
 from flmm.errors import InputError
@@ -48,7 +53,7 @@ def read_grounded_conversations(file: Path, pictures: Path) -> list[Sample]:
     phrase outside it is reported and skipped when the sample is loaded.
 
     Args:
-        file: a supported file.
+        file: one of GranD-f, with its published name.
         pictures: the folder that its file names are relative to: ``GranDf_HA_images/train``,
             ``coco_2017``, or for the ground truth ``GranDf_HA_images/val_test``.
 
@@ -57,6 +62,10 @@ def read_grounded_conversations(file: Path, pictures: Path) -> list[Sample]:
     """
     if is_ground_truth(file):
         return read_ground_truth(file, pictures)
+    if file.name.startswith("RefCOCOg_GCG"):
+        return read_refcocog_captions(file, pictures)
+    if file.name.startswith("flickr"):
+        return read_flickr_captions(file, pictures)
     texts: dict[str, list[GroundedText]] = defaultdict(list)
     conversations = read_json(file, _CONVERSATIONS)
     for number, conversation in enumerate(conversations):
@@ -82,7 +91,7 @@ def _text(text_id: str, conversation: _Conversation) -> GroundedText:
             regions = tuple(map(CocoRegion, masks))
             phrases.append(GroundedPhrase(start, end, regions, plural=len(regions) > 1))
     phrases.sort(key=lambda phrase: (phrase.start, phrase.end))
-    caption = _unquote(conversation["caption"], spans)
+    caption = _choose_caption(conversation["caption"], spans)
     return GroundedText(text_id, "caption", caption, tuple(phrases))
 
 
@@ -93,10 +102,10 @@ def _read_positions(words: str, positions: object) -> tuple[int, int]:
     raise InputError(f"the positions of {words!r} are {positions!r}, not a start and an end")
 
 
-def _unquote(caption: str, spans: Iterable[tuple[str, int, int]]) -> str:
+def _choose_caption(caption: str, spans: Iterable[tuple[str, int, int]]) -> str:
     """Return the caption without its quotation marks, unless more phrases fit it with them."""
 
     def count_fits(text: str) -> int:
         return sum(text[start:end].lower() == words.lower() for words, start, end in spans)
 
-    return max(caption.strip('"').strip(), caption, key=count_fits)
+    return max(unquote(caption), caption, key=count_fits)

@@ -13,7 +13,6 @@ its labels:
 The picture is the ``image_id`` with ``.jpg``.
 """
 
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import NotRequired
@@ -21,6 +20,7 @@ from typing import NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
+from flmm.data.readers.caption_phrases import find_phrase
 from flmm.data.readers.files import find_picture, read_json
 from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample, invalid_text
 from flmm.data.segmentation import Segmentation
@@ -104,7 +104,8 @@ def _text(identity: str, caption: _Caption, regions: list[CocoRegion]) -> Ground
         raise InputError("its caption or one of its labels has no words")
     phrases: list[GroundedPhrase] = []
     for label, region in zip(labels, regions, strict=True):
-        span = _find(label, text, phrases)
+        taken = [(phrase.start, phrase.end) for phrase in phrases if phrase.label is None]
+        span = find_phrase(label, text, taken)
         phrases.append(
             GroundedPhrase(0, len(text), (region,), label=label)
             if span is None
@@ -112,14 +113,3 @@ def _text(identity: str, caption: _Caption, regions: list[CocoRegion]) -> Ground
         )
     phrases.sort(key=lambda phrase: (phrase.label is not None, phrase.start, phrase.end))
     return GroundedText(identity, "caption", text, tuple(phrases))
-
-
-def _find(label: str, text: str, phrases: list[GroundedPhrase]) -> tuple[int, int] | None:
-    """Return where a caption says a label as whole words, apart from other labels; in any case."""
-    words = r"\s+".join(map(re.escape, label.split()))
-    taken = [(phrase.start, phrase.end) for phrase in phrases if phrase.label is None]
-    for match in re.finditer(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE):
-        start, end = match.span()
-        if all(end <= other_start or other_end <= start for other_start, other_end in taken):
-            return start, end
-    return None
