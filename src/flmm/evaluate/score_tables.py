@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import torch
 
@@ -49,8 +49,7 @@ _WORD_OVERLAP_NOTE = (
     " aside) where GLaMM takes BERT similarity: near its figure, not the same one."
 )
 _TEXT_ENCODER_NOTE = (
-    "Mask recall by text encoder is GLaMM's published one, with {encoder} (its own figures:"
-    " bert-base-uncased)."
+    "Mask recall by {encoder} is computed as by GLaMM, whose own figures are by bert-base-uncased."
 )
 
 
@@ -257,9 +256,10 @@ def _conversation_table(
     scores = _name_columns(rows.scores())
     note = _WORD_OVERLAP_NOTE
     if similarities is not None:
-        recall = {"mask recall (by text encoder)": rows.mask_recall(similarities)}
-        scores = {**recall, **scores}
-        note = f"{_TEXT_ENCODER_NOTE.format(encoder=run.text_encoder)} {note}"
+        # A figure of another encoder is no figure of the published metric.
+        encoder = PurePath(run.text_encoder).name or run.text_encoder
+        scores = {f"mask recall (by {encoder})": rows.mask_recall(similarities), **scores}
+        note = f"{_TEXT_ENCODER_NOTE.format(encoder=encoder)} {note}"
     title = "Grounded conversation generation: captions in the LMM's own words"
     name = "refined" if run.method == "head" else run.method
     row = ScoreRow(name, len(rows.caption_pairs), scores)

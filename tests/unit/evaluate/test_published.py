@@ -155,13 +155,13 @@ def test_generated_captions_are_compared_by_the_published_recall_alone() -> None
     report = make_report(source, [ScoreRow("refined", 5, scores)], scoring=Scoring.CONVERSATION)
     published = find_published_figures(report)
     assert {figure.metric for figure in published.figures} == {"mIoU"}
-    scores["mask recall (by text encoder)"] = 40.0
+    scores["mask recall (by bert-base-uncased)"] = 40.0
     glamm = {
         figure.metric: figure.figure
         for figure in find_published_figures(report).figures
         if figure.system == "GLaMM"
     }
-    assert glamm == {"mIoU": 66.3, "mask recall (by text encoder)": 41.8}
+    assert glamm == {"mIoU": 66.3, "mask recall (by bert-base-uncased)": 41.8}
 
 
 def test_reason_seg_has_a_table_for_each_part() -> None:
