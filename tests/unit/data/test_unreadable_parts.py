@@ -11,6 +11,7 @@ from data_formats import (
     CONVERSATIONS,
     FLICKR_CAPTIONS,
     GROUND_TRUTH,
+    NARRATIVES,
     PLAIN,
     REASON_SEG,
     REFCOCO,
@@ -246,3 +247,30 @@ def test_positions_are_counted_without_quotation_marks(tmp_path: Path) -> None:
     change(tmp_path / CONVERSATIONS.file, quote)
     assert CONVERSATIONS.read(tmp_path)[0].texts[0] == before.texts[0].text
     assert count_lost_texts(CONVERSATIONS, tmp_path) == 1, "the one with a phrase of no position"
+
+
+def test_utterances_are_found_in_another_case_and_with_other_white_space(tmp_path: Path) -> None:
+    NARRATIVES.write(tmp_path)
+    (before, *_) = read_whole(NARRATIVES.read(tmp_path))
+
+    def edit(content: object) -> None:
+        assert isinstance(content, list)
+        for segment in content[0]["segments"]:
+            if segment["noun"]:
+                segment["utterance"] = segment["utterance"].upper().replace(" ", "  ")
+            else:
+                segment["utterance"] = "not said any more"
+        next(part for part in content[-1]["segments"] if part["noun"])["utterance"] = "not said"
+
+    change(tmp_path / NARRATIVES.file, edit)
+    assert NARRATIVES.read(tmp_path)[0].texts[0] == before.texts[0].text
+    assert count_lost_texts(NARRATIVES, tmp_path) == 1, "the one with a phrase that it does not say"
+
+
+@pytest.mark.parametrize("form", [COCO, VISCOT, GROUND_TRUTH], ids=lambda form: form.name)
+def test_byte_order_mark_is_passed_over(form: Format, tmp_path: Path) -> None:
+    form.write(tmp_path)
+    expected = form.read(tmp_path)
+    file = tmp_path / form.file
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert form.read(tmp_path) == expected

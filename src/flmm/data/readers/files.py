@@ -1,5 +1,6 @@
 """Checked reading of JSON and pickles; errors name the file and the place in it."""
 
+import codecs
 import io
 import os
 import pickle
@@ -40,7 +41,8 @@ def read_json(
     Raises:
         InputError: it is missing, cut short, or does not fit the schema; says where.
     """
-    content = _read_bytes(file)
+    # Editors on Windows write a byte order mark.
+    content = _read_bytes(file).removeprefix(codecs.BOM_UTF8)
     for encoding in encodings:
         try:
             return schema.validate_json(content.decode(encoding))
