@@ -73,9 +73,9 @@ class HeadMaskPredictor(MaskPredictor):
         indexed_phrases: Sequence[tuple[int, PhraseSpan, Trace]],
         pictures: Sequence[PicturePhrases],
     ) -> tuple[Tensor, list[float | None]]:
-        """Return (P, H, W) mask logits, on the CPU, and scores of phrases.
+        """Return (P, H, W) mask logits, on the CPU, and the scores, None without a calibration.
 
-        Each comes with the index of its picture.
+        Each phrase comes with the index of its picture.
         """
         config, geometry = self._head.config, indexed_phrases[0][2].geometry
         maps = [
@@ -103,12 +103,14 @@ class HeadMaskPredictor(MaskPredictor):
                 PictureEmbeddings.concatenate(embeddings),
                 picture_indices.to(attention.device),
             )
+        logits = output.refined_logits.cpu()
+        if config.score_calibration is None:
+            return logits, [None] * len(indexed_phrases)
         log_probabilities = [
             compute_log_probabilities(self._adapter, trace, span.tokens)
             for _, span, trace in indexed_phrases
         ]
-        scores = self._head.score_phrases(attention, log_probabilities, output, geometry)
-        return output.refined_logits.cpu(), scores
+        return logits, self._head.score_phrases(attention, log_probabilities, output, geometry)
 
 
 def max_phrases_per_pass(picture_size: Size) -> int:
