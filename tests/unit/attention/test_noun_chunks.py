@@ -75,6 +75,7 @@ def test_sentences_without_a_verb_and_what_spacy_misreads(text: str, chunks: lis
         ("A `` red ` `` car, a \\*blue\\* bus", ["A `` red ` `` car", "a \\*blue\\* bus"]),
         ("<p> A man </p> holds <p> a dog </p>.", ["A man", "a dog"]),
         ("Items:\n- Coffee mug\n- Rake\n* the woman's", ["Coffee mug", "Rake", "the woman's"]),
+        ("- İç", ["İç"]),
         ("• Guitar\n• Microphone stand\n", ["Guitar", "Microphone stand"]),
         ("1) a dog\r\n2) a cat\r\n", ["a dog", "a cat"]),
         ("> A lion\n> - with a cub", ["A lion", "a cub"]),
