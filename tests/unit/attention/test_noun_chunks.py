@@ -1,7 +1,7 @@
 """Noun chunks that may mean something in the picture."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_texts import MARKED_TEXTS
 from noun_chunks import HALVES, compare, recall_and_precision
@@ -124,6 +124,7 @@ def test_what_cannot_be_pointed_at_is_left_out(text: str, chunks: list[str]) -> 
 
 @settings(max_examples=200, deadline=None)
 @given(MARKED_TEXTS | st.text(max_size=40))
+@example(' a-b-c- é  Dog" é 5km')
 def test_chunks_of_any_text_are_words_in_order(text: str) -> None:
     last_end = 0
     for start, end in find_noun_chunks(text):
