@@ -2,11 +2,12 @@
 
 import pytest
 from tiny_head import scramble
+from tiny_types import TINY_TYPES, TinyTypeBuilder
 
 from flmm.lmm.auto import list_families, load_adapter_class
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
-from flmm.lmm.generic import GenericAdapter
+from flmm.lmm.generic.adapter import GenericAdapter
 from flmm.segmenters.auto import list_segmenter_families, load_segmenter_class
 from flmm.segmenters.base import Segmenter
 
@@ -15,13 +16,14 @@ CASES = [
     *((family.model_types[0], load_adapter_class(family), True) for family in list_families()),
     ("llava-ungrouped", LlavaAdapter, False),
     ("generic", GenericAdapter, True),
+    *((model_type, TinyTypeBuilder(model_type), True) for model_type in TINY_TYPES),
 ]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case[0], scope="module")
 def adapter(request: pytest.FixtureRequest) -> LMMAdapter:
     """A tiny random model of the family."""
-    family: type[LMMAdapter]
+    family: type[LMMAdapter] | TinyTypeBuilder
     _, family, grouped_queries = request.param
     return family.build_tiny(grouped_queries)
 

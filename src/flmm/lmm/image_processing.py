@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 import torch
@@ -178,16 +178,15 @@ def _crop_offset(length: int, crop: int) -> int:
 
 
 def run_image_processor(
-    image_processor: PilBackend, pictures: object, **options: bool
+    image_processor: Callable[..., Mapping[str, Tensor]], pictures: object, **options: bool
 ) -> Mapping[str, Tensor]:
-    """Call an image processor; transformers does not type the families' own options.
+    """Call an image processor, or a processor with its text.
 
     Raises:
         InputError: it refuses a picture, such as one that is much longer than wide.
     """
-    run = cast(Callable[..., Mapping[str, Tensor]], image_processor)
     try:
-        return run(pictures, return_tensors="pt", **options)
+        return image_processor(pictures, return_tensors="pt", **options)
     except ValueError as error:
         raise InputError(
             f"the LMM's image processor refuses a picture ({first_line(error)}); cut it to another"

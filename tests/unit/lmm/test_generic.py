@@ -18,7 +18,7 @@ from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.gemma3 import Gemma3Adapter
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.families.llava_next import LlavaNextAdapter
-from flmm.lmm.generic import GenericAdapter
+from flmm.lmm.generic.adapter import GenericAdapter
 
 PICTURE = Image.linear_gradient("L").resize((50, 40)).convert("RGB")
 
@@ -135,7 +135,7 @@ def test_processors_that_need_torchvision(tmp_path: Path, kind: str) -> None:
 def test_installed_torchvision_is_not_called_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, message: str
 ) -> None:
-    monkeypatch.setattr("flmm.lmm.generic.is_torchvision_available", lambda: True)
+    monkeypatch.setattr("flmm.lmm.generic.adapter.is_torchvision_available", lambda: True)
     (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
     with pytest.raises(InputError, match=message) as caught:
         load_lmm(str(tmp_path))
