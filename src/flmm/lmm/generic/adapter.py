@@ -183,11 +183,16 @@ class GenericAdapter(LMMAdapter):
             raise _unsupported_error(self.name, self.model_type, reason)
         self.image_input_names = tuple(names)
         self.position_input_names = tuple(n for n in names if not expected[n].is_floating_point())
-        token_types = [n for n in _TOKEN_TYPE_NAMES if n in expected and n in accepted]
+        # Models with M-RoPE need theirs even where the processor must be asked for it.
+        token_types = [
+            name
+            for name in _TOKEN_TYPE_NAMES
+            if name in accepted and (name in expected or name == _TOKEN_TYPE_NAMES[0])
+        ]
         self.token_type_input_name = token_types[0] if token_types else None
         prompt = self.build_prompt(picture, question).inputs
         for name in ("input_ids", *token_types[:1]):
-            if not torch.equal(prompt[name], expected[name]):
+            if name in expected and not torch.equal(prompt[name], expected[name]):
                 reason = "its processor writes pictures into the text in a way of its own"
                 raise _unsupported_error(self.name, self.model_type, reason)
 
