@@ -51,13 +51,40 @@ def load_pretrained(
             configuration has a wrong value; weights are missing, unknown or of another shape, tied
             weights and known buffers aside; or a package that ``kwargs`` needs is not installed.
     """
+    model, info = _load(model_class, role, name, kwargs)
+    _check_is_whole(model_class, role, name, info)
+    return model
+
+
+def load_pretrained_encoder(model_class: type[Model], role: str, name: str | Path) -> Model:
+    """Load a model of which only the last hidden states are used, as ``load_pretrained`` does.
+
+    Its files may also have the weights of any head, and may lack those of a pooler.
+
+    Raises:
+        InputError: as ``load_pretrained``.
+    """
+    model, info = _load(model_class, role, name, {})
+    needed = {weight for weight in info["missing_keys"] if not weight.startswith("pooler.")}
+    _check_is_whole(
+        model_class, role, name, {**info, "missing_keys": needed, "unexpected_keys": set()}
+    )
+    return model
+
+
+def _load(
+    model_class: type[Model], role: str, name: str | Path, kwargs: dict[str, object]
+) -> tuple[Model, _LoadingInfo]:
+    """Load a model, and say which weights were missing, unknown or of another shape.
+
+    Raises:
+        InputError: as ``load_pretrained``, but for such weights.
+    """
     # transformers types from_pretrained only for the settings of its configurations.
     load = cast(Callable[..., tuple[Model, _LoadingInfo]], model_class.from_pretrained)
     try:
         with _without_loading_report():
-            model, info = load(
-                name, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-            )
+            return load(name, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
     except (SafetensorError, UnpicklingError, EOFError) as error:
         raise InputError(
             f"{role} {str(name)!r} cannot be loaded: a file of its weights is cut short or damaged"
@@ -77,12 +104,21 @@ def load_pretrained(
         ) from error
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise InputError(f"{role} {str(name)!r} cannot be loaded: {first_line(error)}") from error
+
+
+def _check_is_whole(
+    model_class: type[PreTrainedModel], role: str, name: str | Path, info: _LoadingInfo
+) -> None:
+    """Check that a checkpoint has all weights and no others.
+
+    Raises:
+        InputError: it lacks some or has too many; names them.
+    """
     if problem := _find_problem(info):
         raise InputError(
             f"{role} {str(name)!r} cannot be loaded as {model_class.__name__}: its files {problem};"
             " copy or download them again, or save the whole model with its save_pretrained"
         )
-    return model
 
 
 def _find_problem(info: _LoadingInfo) -> str | None:

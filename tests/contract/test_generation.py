@@ -27,7 +27,8 @@ def test_recorded_answer_equals_the_plain_one(
     assert trace.token_ids.equal(alone.token_ids)
     if with_callback:
         assert [step.token_id for step in steps] == alone.token_ids.tolist()
-        assert steps[-1].text == text
+        # A last character that is not complete is only in the whole text.
+        assert text.removeprefix(steps[-1].text) in ("", "\N{REPLACEMENT CHARACTER}")
 
 
 @pytest.mark.parametrize(("tokens", "temperature"), [(0, 0.0), (3, -0.1)])

@@ -106,15 +106,38 @@ def cell_pixel_range(geometry: ImageGeometry, axis: int, index: int) -> tuple[in
     return (first, end) if 0 <= first < end <= geometry.picture[axis] else None
 
 
-@pytest.mark.parametrize("size", [(300, 1), (1, 300), (7000, 30)])
-def test_thin_pictures_are_taken_or_refused_in_one_line(
+@pytest.mark.parametrize(
+    "size",
+    [
+        (300, 1),
+        (1, 300),
+        (7000, 30),
+        (26, 28),
+        (1, 1),
+        (10, 2000),
+        (4000, 10),
+        (2000, 9),
+        (3, 3000),
+    ],
+)
+def test_pictures_of_extreme_shapes_are_refused_only_where_nothing_is_left_of_them(
     adapter: LMMAdapter, size: tuple[int, int]
 ) -> None:
-    message = ""
-    positions = torch.zeros(0)
+    picture = Image.new("RGB", size)
+    refusal = None
     try:
-        positions = adapter.build_prompt(Image.new("RGB", size), "What?").image_token_positions
+        adapter.image_processor(picture, return_tensors="pt")
+    except ValueError as error:
+        refusal = str(error)
+    try:
+        prompt = adapter.build_prompt(picture, "What?")
     except InputError as error:
         message = str(error)
-    assert (positions.numel() > 0) != ("picture" in message)
-    assert "\n" not in message
+        assert f"picture of {size[0]}×{size[1]} pixels" in message
+        assert "\n" not in message
+        assert refusal in message if refusal is not None else "too narrow" in message
+    else:
+        assert refusal is None
+        assert prompt.image_token_positions.numel() > 0
+        # transformers itself compares the numbers of image tokens and image features here.
+        input_embeddings(adapter, prompt)

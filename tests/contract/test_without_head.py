@@ -94,7 +94,7 @@ def test_commands(adapter: LMMAdapter, sam_name: str, capsys: pytest.CaptureFixt
 def test_think(adapter: LMMAdapter, sam_name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("think", "picture.png", QUESTION, "--max-new-tokens", "4")
     try:
-        check_two_pictures(adapter, "tiny", noise_picture(), QUESTION)
+        check_two_pictures(adapter, "tiny")
     except InputError:
         options = ["--lmm", "tiny", "--sam", sam_name, "--json"]
         ended = run_in_process([*arguments, *options], capsys)

@@ -9,11 +9,14 @@ import pytest
 from flmm.data.fixtures import (
     DatasetFixture,
     write_coco,
+    write_flickr_captions,
+    write_grounded_conversation_truth,
     write_grounded_conversations,
     write_panoptic_narratives,
     write_plain,
     write_reason_seg,
     write_refcoco,
+    write_refcocog_captions,
     write_viscot,
 )
 from flmm.data.sample import Sample
@@ -29,6 +32,11 @@ class Format:
     write: Callable[[Path], DatasetFixture]
     file: str
     entry: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """Its kind and file, as one kind can have several forms."""
+        return f"{self.kind} {self.file}"
 
     def read(self, folder: Path) -> list[Sample]:
         """Read the samples of the fixture in `folder` through a config's entry."""
@@ -54,6 +62,24 @@ CONVERSATIONS = Format(
     "OpenPsgGCG_val.json",
     {"file": "OpenPsgGCG_val.json", "pictures": "coco_2017"},
 )
+GROUND_TRUTH = Format(
+    "grounded_conversation",
+    write_grounded_conversation_truth,
+    "val_gcg_coco_caption_gt.json",
+    {"file": "val_gcg_coco_caption_gt.json", "pictures": "val_test"},
+)
+REFCOCOG_CAPTIONS = Format(
+    "grounded_conversation",
+    write_refcocog_captions,
+    "RefCOCOg_GCG_val.json",
+    {"file": "RefCOCOg_GCG_val.json", "pictures": "train2014"},
+)
+FLICKR_CAPTIONS = Format(
+    "grounded_conversation",
+    write_flickr_captions,
+    "flickr_mergedGT_GCG_val.json",
+    {"file": "flickr_mergedGT_GCG_val.json", "pictures": "flickr"},
+)
 REASON_SEG = Format("reason_seg", write_reason_seg, "1.json", {"folder": "."})
 VISCOT = Format(
     "viscot", write_viscot, "benchmark/gqa.json", {"file": "benchmark/gqa.json", "pictures": "."}
@@ -63,12 +89,16 @@ COCO = Format(
 )
 PLAIN = Format("plain", write_plain, "texts.jsonl", {"file": "texts.jsonl"})
 
-FORMATS = (REFCOCO, NARRATIVES, CONVERSATIONS, REASON_SEG, VISCOT, COCO, PLAIN)
+FORMATS = (
+    REFCOCO, NARRATIVES, CONVERSATIONS, GROUND_TRUTH, REFCOCOG_CAPTIONS, FLICKR_CAPTIONS,
+    REASON_SEG, VISCOT, COCO, PLAIN,
+)  # fmt: skip
 
 FILES = (
     *((form, form.file) for form in FORMATS),
     (REFCOCO, "refs(unc).p"),
     (NARRATIVES, "panoptic_val2017.json"),
+    (GROUND_TRUTH, "val_gcg_coco_mask_gt.json"),
 )
 """(format, name) of each file with texts or masks."""
 

@@ -22,8 +22,11 @@ OURS_TO_META = (
 )  # fmt: skip
 
 
-def official_state() -> dict[str, Tensor]:
-    """Return a checkpoint's tensors, without SAM's image encoder as in the published ones."""
+def official_state(maps: int = 6, layers: int = 2, hidden_size: int = 10) -> dict[str, Tensor]:
+    """Return a checkpoint's tensors, without SAM's image encoder as in the published ones.
+
+    ``maps``: those of a phrase, of all views; ``layers``, ``hidden_size``: the LMM's.
+    """
     state: dict[str, Tensor] = {}
     for name, tensor in tiny_sam().state_dict().items():
         if not name.startswith(("prompt_encoder", "mask_decoder")):
@@ -34,7 +37,7 @@ def official_state() -> dict[str, Tensor]:
             for ours, index in PERCEPTRON_LAYERS.items():
                 name = name.replace(f".{ours}.", f".layers.{index}.")
         state[f"sam.model.{name}"] = tensor
-    for stage, (before, after) in enumerate([(6, 4), (4, 8)]):
+    for stage, (before, after) in enumerate([(maps, 4), (4, 8)]):
         for index, channels in enumerate((before, after)):
             block = f"mask_head.encoder.{stage}.{min(stage, 1)}.convs.{index}"
             state |= norm(f"{block}.gn", after)
@@ -48,8 +51,9 @@ def official_state() -> dict[str, Tensor]:
     state[f"{up}.conv.weight"] = torch.randn(4, 8, 1, 1)
     state["mask_head.conv_seg.weight"] = torch.randn(1, 4, 1, 1)
     state["mask_head.conv_seg.bias"] = torch.randn(1)
-    state["text_proj.weight"], state["text_proj.bias"] = torch.randn(16, 10), torch.randn(16)
-    state["text_layer_weights"] = torch.randn(2)
+    state["text_proj.weight"] = torch.randn(16, hidden_size)
+    state["text_proj.bias"] = torch.randn(16)
+    state["text_layer_weights"] = torch.randn(layers)
     return state
 
 

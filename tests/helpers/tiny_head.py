@@ -17,6 +17,8 @@ CONFIG = HeadConfig(layers=2, heads=3, hidden_size=10, base_channels=4, stages=3
 SQUARE = ImageGeometry((40, 40), (24, 24), (0, 0), (24, 24), (6, 6))
 PADDED = ImageGeometry((32, 48), (16, 24), (4, 0), (24, 24), (6, 6))
 CROPPED = ImageGeometry((32, 48), (24, 36), (0, -6), (24, 24), (6, 6))
+# Its longer side is above ``upsample_input``, so the decoder keeps its size.
+LARGE = ImageGeometry((30, 100), (30, 100), (1, 0), (32, 100), (8, 25))
 
 
 def scramble(module: nn.Module, seed: int = 0) -> None:

@@ -12,7 +12,8 @@ from flmm.attention.trace import Trace
 from flmm.attention.tracing import GenerationStep, split_by_picture
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.batched_generation import SamplingParams, generate_batch
-from flmm.lmm.prompt import Prompt
+from flmm.lmm.detokenizer import Detokenizer
+from flmm.lmm.prompt import Offsets, Prompt
 
 
 class GenerationListener(Protocol):
@@ -82,6 +83,7 @@ class _BatchSequence:
         self._recorder = recorder if listener.wants_trace else None
         self._row = row
         self._token_ids: list[int] = []
+        self._detokenizer = Detokenizer(adapter.tokenizer)
         self._complete = False
         self.finished = False
 
@@ -105,19 +107,29 @@ class _BatchSequence:
         self._listener.on_end(token_ids, trace)
 
     def _build_step(self, token: int) -> GenerationStep:
-        token_ids = torch.tensor(self._token_ids)
-        text = self._adapter.decode(token_ids)
+        self._detokenizer.add(token)
+        text = self._detokenizer.stable_text
         recorder = self._recorder
         if recorder is None:
-            return GenerationStep(token, text, 0, _refuse_hidden_states, _refuse_trace)
-        recorded = token_ids[: recorder.num_recorded]
+            return GenerationStep(
+                token, text, self._offsets, 0, _refuse_hidden_states, _refuse_trace
+            )
+        recorded = torch.tensor(self._token_ids)[: recorder.num_recorded]
 
         def hidden_states(first: int) -> Tensor:
             return recorder.hidden_states(first)[:, self._row, : len(recorded) - first]
 
         return GenerationStep(
-            token, text, len(recorded), hidden_states, lambda: self._build_trace(recorded)
+            token_id=token,
+            text=text,
+            offsets=self._offsets,
+            num_recorded=len(recorded),
+            hidden_states=hidden_states,
+            trace=lambda: self._build_trace(recorded),
         )
+
+    def _offsets(self) -> Offsets:
+        return self._detokenizer.offsets
 
     def _build_trace(self, token_ids: Tensor) -> Trace:
         assert self._recorder is not None

@@ -6,7 +6,9 @@ They differ from an answer's noun chunks: "what number" asks for something inste
 
 from typing import TYPE_CHECKING
 
-from flmm.attention.noun_chunks import LOCATION_NOUNS, PICTURE_NOUNS, parse_english, trim_span
+from flmm.attention.noun_chunks import parse_english, trim_span
+from flmm.attention.noun_lists import LOCATION_NOUNS, PICTURE_NOUNS
+from flmm.attention.phrase_meaning import is_one_of
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span, Token
@@ -75,7 +77,7 @@ def _find_chunks(document: "Doc") -> list["Span"]:
     return [
         chunk
         for chunk in filter_spans(chunks + missed)
-        if chunk.root.pos_ != "PRON" and chunk.root.lower_ not in PICTURE_NOUNS
+        if chunk.root.pos_ != "PRON" and not is_one_of(chunk.root, PICTURE_NOUNS)
     ]
 
 

@@ -14,7 +14,8 @@ from flmm.attention.recorder import AttentionRecorder, record
 from flmm.attention.trace import PictureAttention, RecordedRows, Trace
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.prompt import Prompt, PromptBatch
+from flmm.lmm.detokenizer import Detokenizer
+from flmm.lmm.prompt import Offsets, Prompt, PromptBatch
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ class GenerationStep:
 
     token_id: int
     text: str
-    """The answer so far, this token included."""
+    """The answer so far: what no later token changes."""
+    offsets: Callable[[], Offsets]
+    """The tokens' offsets in the answer so far; those in ``text`` are final."""
     num_recorded: int
     """Number of tokens whose rows are recorded: all before this one."""
     hidden_states: Callable[[int], Tensor]
@@ -94,6 +97,7 @@ def trace_generation(
     """
     max_new_tokens = limit_new_tokens(adapter, prompt, max_new_tokens)
     generated: list[int] = []
+    detokenizer = Detokenizer(adapter.tokenizer)
     recorder = AttentionRecorder(adapter, prompt.image_token_positions[None].to(adapter.device))
 
     def build_trace(token_ids: Tensor) -> Trace:
@@ -109,16 +113,20 @@ def trace_generation(
         if on_step is None or is_extra or token_id in adapter.eos_token_ids:
             return
         generated.append(token_id)
-        token_ids = torch.tensor(generated)
-        recorded = token_ids[: recorder.num_recorded]
+        detokenizer.add(token_id)
+        recorded = torch.tensor(generated)[: recorder.num_recorded]
 
         def hidden_states(first: int) -> Tensor:
             return recorder.hidden_states(first)[:, 0, : len(recorded) - first]
 
-        text = adapter.decode(token_ids)
         on_step(
             GenerationStep(
-                token_id, text, len(recorded), hidden_states, lambda: build_trace(recorded)
+                token_id=token_id,
+                text=detokenizer.stable_text,
+                offsets=lambda: detokenizer.offsets,
+                num_recorded=len(recorded),
+                hidden_states=hidden_states,
+                trace=lambda: build_trace(recorded),
             )
         )
 

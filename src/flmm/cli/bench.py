@@ -14,6 +14,7 @@ from flmm.cli.options import (
     LMMOption,
     ModelOption,
     SamOption,
+    check_unused_options,
     load_grounder,
     require_packages,
 )
@@ -123,6 +124,7 @@ def record(
 
 @app.command()
 def ground(
+    context: typer.Context,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each runs.")] = 3,
     size: SizeOption = "0.5B",
     model: ModelOption = None,
@@ -137,11 +139,16 @@ def ground(
     from flmm.user_input import resolve_device
 
     if model is None and lmm is None:
+        situation = "without --lmm and --model, flmm bench ground measures a random model"
+        used = {"repeats", "size", "device", "dtype", "as_json"}
+        check_unused_options(context, situation, used)
         torch_device = resolve_device(device)
         grounder = build_random_grounder(
             _llm_size(size), str(torch_device), _dtype_on(torch_device, dtype)
         )
     else:
+        used = {"repeats", "model", "lmm", "sam", "device", "dtype", "as_json"}
+        check_unused_options(context, "--lmm and --model name the model to measure", used)
         grounder = load_grounder(model, lmm, sam, device, dtype)
     with show_spinner("measuring"):
         cost = measure(grounder, repeats)

@@ -11,27 +11,10 @@ if TYPE_CHECKING:
 
 def read_benchmark(benchmark: str, options: dict[str, object]) -> "Benchmark":
     """Read the data set that the arguments name."""
-    import yaml
-
     from flmm.data.sources import check_sources
     from flmm.evaluate.benchmark import Benchmark, Scoring
 
-    base = Path()
-    content: object = {
-        "kind": benchmark,
-        "name": _default_dataset_name(benchmark, options),
-        **options,
-    }
-    if benchmark.endswith((".yaml", ".yml")):
-        if options:
-            raise InputError(
-                f"{benchmark!r} says all about the benchmark; write the other options into it"
-            )
-        try:
-            content = yaml.safe_load(Path(benchmark).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise InputError(f"{benchmark!r} cannot be read as YAML ({error}); check it") from error
-        base = Path(benchmark).parent
+    content, base = read_entry(benchmark, options)
     (source,) = check_sources([content])
     scoring = {
         "reason_seg": Scoring.REASON_SEG,
@@ -39,6 +22,24 @@ def read_benchmark(benchmark: str, options: dict[str, object]) -> "Benchmark":
     }.get(source.kind, Scoring.BY_KIND)
     description = source.model_dump(mode="json", exclude_none=True)
     return Benchmark(source.name, description, source.read(base), scoring)
+
+
+def read_entry(benchmark: str, options: dict[str, object]) -> tuple[object, Path]:
+    """Return the unchecked entry that the arguments name, and the folder of its paths."""
+    import yaml
+
+    if not benchmark.endswith((".yaml", ".yml")):
+        name = _default_dataset_name(benchmark, options)
+        return {"kind": benchmark, "name": name, **options}, Path()
+    if options:
+        raise InputError(
+            f"{benchmark!r} says all about the benchmark; write the other options into it"
+        )
+    try:
+        content: object = yaml.safe_load(Path(benchmark).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{benchmark!r} cannot be read as YAML ({error}); check it") from error
+    return content, Path(benchmark).parent
 
 
 def _default_dataset_name(kind: str, options: dict[str, object]) -> str:

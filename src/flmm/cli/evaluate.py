@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flmm.cli.answer_benchmark import (
+    check_answer_options,
+    join_judgements,
+    read_answer_benchmark,
+)
 from flmm.cli.benchmark_source import read_benchmark
 from flmm.cli.console import is_terminal, print_message
 from flmm.cli.evaluation_report import print_report
@@ -19,15 +24,20 @@ from flmm.cli.options import (
     LMMOption,
     ModelOption,
     SamOption,
+    check_unused_options,
     load_grounder,
     require_packages,
 )
+from flmm.cli.text_encoder import TextEncoderOption, compare_and_report, load_text_encoder
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
+    from flmm.evaluate.answers.judge import Judge
     from flmm.evaluate.benchmark import Benchmark
     from flmm.evaluate.score_tables import EvaluationReport
 
+_TABLE_OPTIONS = ("table", "beside", "text_encoder", "as_json")
+"""What has a meaning for the tables of a finished run."""
 _PROCESS_TIMEOUT = timedelta(days=7)
 """How long a process may wait for the slowest one."""
 
@@ -37,6 +47,12 @@ class ProtocolChoice(StrEnum):
 
     TOGETHER = "together"
     ONE_BY_ONE = "one-by-one"
+
+
+class BesideChoice(StrEnum):
+    """What stands beside a run's own figures."""
+
+    PUBLISHED = "published"
 
 
 class MethodChoice(StrEnum):
@@ -49,6 +65,7 @@ class MethodChoice(StrEnum):
 
 
 def evaluate(
+    context: typer.Context,
     benchmark: Annotated[
         str | None,
         typer.Argument(
@@ -60,16 +77,33 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        ProtocolChoice,
+        ProtocolChoice | None,
         typer.Option(
-            help="How referring expressions are asked: all of a picture in one text, or each alone."
+            show_default=False,
+            help="How referring expressions are asked: all of a picture in one text, or each alone;"
+            " by default together, and one-by-one where each has a question of its own (stickers).",
         ),
-    ] = ProtocolChoice.TOGETHER,
+    ] = None,
     method: Annotated[
         MethodChoice | None,
         typer.Option(
             show_default=False,
             help="Measure this published method, in place of flmm's own, with --lmm and a SAM.",
+        ),
+    ] = None,
+    think: Annotated[
+        bool,
+        typer.Option(
+            "--think",
+            help="Measure the LMM's answers, plain and after a closer look (viscot; FILE may be the"
+            " folder of all its files).",
+        ),
+    ] = False,
+    judge: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--judge", metavar="URL MODEL", show_default=False,
+            help="With --think: have a model of an OpenAI-compatible server score the answers.",
         ),
     ] = None,
     out: Annotated[
@@ -87,6 +121,13 @@ def evaluate(
         typer.Option(
             "--table", metavar="DIR", show_default=False,
             help="Run nothing: cut the tables anew from the results in DIR.",
+        ),
+    ] = None,
+    beside: Annotated[
+        BesideChoice | None,
+        typer.Option(
+            show_default=False,
+            help="What stands beside this run's figures: published ones, with their sources.",
         ),
     ] = None,
     name: Annotated[
@@ -122,6 +163,7 @@ def evaluate(
     sam: SamOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    text_encoder: TextEncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Measure masks, of a head or without one, on a benchmark, the way that papers do."""
@@ -135,24 +177,33 @@ def evaluate(
         if value is not None
     }  # fmt: skip
     if table is not None:
-        if benchmark is not None or options or out is not None:
-            raise InputError("--table cuts tables of a finished run; give nothing else but --json")
-        from flmm.evaluate.score_tables import build_report
+        used = _TABLE_OPTIONS if text_encoder is None else (*_TABLE_OPTIONS, "device")
+        check_unused_options(context, "--table cuts tables of a finished run", used)
+        from flmm.evaluate.benchmark import read_run_record
 
-        print_report(build_report(table), table, as_json)
+        encoder = load_text_encoder(text_encoder, read_run_record(table).scoring, device)
+        print_report(compare_and_report(table, encoder), table, as_json, beside is not None)
         return
     if benchmark is None:
         raise InputError("no benchmark is given; name a YAML file or a kind, or --table DIR")
-    loaded = read_benchmark(benchmark, options)
-    result = _run_benchmark(loaded, protocol, method, out, model, lmm, sam, device, dtype)
+    answer_judge = check_answer_options(context, think, judge)
+    loaded = (read_answer_benchmark if think else read_benchmark)(benchmark, options)
+    encoder = load_text_encoder(text_encoder, loaded.scoring, device)
+    result = _run_benchmark(
+        loaded, protocol, method, answer_judge, out, model, lmm, sam, device, dtype
+    )
     if result is not None:
-        print_report(*result, as_json)
+        report, out = result
+        if encoder is not None:
+            report = compare_and_report(out, encoder)
+        print_report(report, out, as_json, beside is not None)
 
 
 def _run_benchmark(
     benchmark: "Benchmark",
-    protocol: ProtocolChoice,
+    protocol: ProtocolChoice | None,
     method: MethodChoice | None,
+    judge: "Judge | None",
     out: Path | None,
     model: str | None,
     lmm: str | None,
@@ -164,9 +215,9 @@ def _run_benchmark(
     from accelerate import PartialState
 
     from flmm.data.exchanges import ReferringProtocol
-    from flmm.evaluate.benchmark import build_run_name
+    from flmm.evaluate.benchmark import Scoring, build_run_name
+    from flmm.evaluate.reports import build_report
     from flmm.evaluate.run import evaluate as run
-    from flmm.evaluate.score_tables import build_report
     from flmm.evaluate.worst_phrases import write_worst_phrases
 
     state = PartialState(cpu=device == "cpu", timeout=_PROCESS_TIMEOUT)
@@ -175,26 +226,32 @@ def _run_benchmark(
             device = str(state.device)
         grounder = load_grounder(model, lmm, sam, device, dtype)
         baseline = None if method is None else method.value
+        asked = ReferringProtocol(protocol.value) if protocol else benchmark.default_protocol
+        has_answers = benchmark.scoring is Scoring.ANSWERS
         if out is None:
-            name = build_run_name(
-                grounder, benchmark.name, ReferringProtocol(protocol.value), baseline
-            )
+            way = "think" if has_answers else asked
+            name = build_run_name(grounder, benchmark.name, way, baseline)
             out = Path("flmm-evaluation") / name
-        with _show_progress(benchmark.name, state.is_main_process) as advance:
+        with _show_progress(f"measuring {benchmark.name}", state.is_main_process) as advance:
             run(
                 grounder,
                 benchmark,
-                ReferringProtocol(protocol.value),
+                asked,
                 out,
                 state,
                 print_message,
                 advance,
                 baseline,
             )
+        if has_answers:
+            shown = state.is_main_process and judge is not None
+            with _show_progress("judging", shown) as advance:
+                join_judgements(out, judge, advance)
         report = None
         if state.is_main_process:
             report = build_report(out)
-            write_worst_phrases(out)
+            if not has_answers:
+                write_worst_phrases(out)
     finally:
         # A process that ends with its group alive can abort while others wait for it.
         state.destroy_process_group()
@@ -211,5 +268,5 @@ def _show_progress(title: str, shown: bool) -> Iterator[Callable[[int, int], Non
         *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn(),
         console=Console(stderr=True), disable=not shown or not is_terminal(),
     ) as progress:  # fmt: skip
-        bar = progress.add_task(f"measuring {title}", total=None)
+        bar = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)

@@ -1,7 +1,7 @@
 """Options that commands share, and the checks and loading behind them."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -171,6 +171,31 @@ def _show_loading(embedded: bool) -> Iterator[None]:
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
         yield
+
+
+def check_unused_options(context: typer.Context, situation: str, used: Collection[str]) -> None:
+    """Check that nothing is given that would be ignored.
+
+    Args:
+        context: of the command.
+        situation: what leaves most parameters without a meaning, for the message.
+        used: the parameters that have one.
+
+    Raises:
+        InputError: names what else is given.
+    """
+    # By name, since Typer's own copy of click has another ParameterSource than click.
+    ignored = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and parameter.name not in used
+        and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+    ]
+    if ignored:
+        raise InputError(
+            f"{situation}, and would ignore {', '.join(ignored)}; leave out one or the other"
+        )
 
 
 def require_packages(extra: str, *packages: str) -> None:

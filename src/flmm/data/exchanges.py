@@ -42,8 +42,8 @@ def build_exchanges(
 
     Captions answer their own question, or ``templates.caption``; expressions answer
     ``templates.segment`` one by one, or all of them ``templates.caption``; an instruction
-    is a question whose own words are the phrases (section 1.8). Blank phrases are left out, and so
-    are exchanges without a phrase.
+    is a question whose own words are the phrases (section 1.8). Phrases that are blank, or that
+    their caption does not say, are left out, and so are exchanges without a phrase.
     """
     exchanges: list[Exchange] = []
     expressions: list[tuple[int, GroundedText]] = []
@@ -66,7 +66,7 @@ def _text_exchange(text_index: int, text: GroundedText, templates: PromptTemplat
     phrases = [
         (index, (max(phrase.start - offset, 0), min(phrase.end - offset, len(stripped))))
         for index, phrase in enumerate(text.phrases)
-        if text.text[phrase.start : phrase.end].strip()
+        if phrase.label is None and text.text[phrase.start : phrase.end].strip()
     ]
     spans = tuple(span for _, span in phrases)
     phrase_indices = tuple((text_index, index) for index, _ in phrases)

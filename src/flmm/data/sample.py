@@ -3,7 +3,6 @@
 Letters: ``H W`` picture size.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,23 +12,15 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as coco
 
+from flmm.data.segmentation import draw_segmentation
 from flmm.errors import InputError
 from flmm.pictures.reading import read_picture
 from flmm.types import Size
 
 Mask = NDArray[np.bool_]
-Polygons = Sequence[Sequence[float]]
-"""Each x0, y0, x1, y1, … in picture pixels."""
-UncheckedRunLengths = dict[str, object]
-"""COCO's ``{"size": [H, W], "counts": …}``, counts as a list or compressed as a string."""
 TextKind = Literal["caption", "expression", "instruction"]
 """A text with many phrases; a referring expression, one phrase; a question that implies one."""
-
-_MAX_CORNER_DISTANCE = 4
-"""Highest distance of a polygon's corner from the origin, in longer sides of the picture."""
-_MAX_BITS = 60
 
 
 class Region(Protocol):
@@ -45,21 +36,12 @@ class Region(Protocol):
 
 @dataclass(frozen=True)
 class CocoRegion:
-    """A region as COCO's polygons or run lengths; polygons are clipped at the edges, as in COCO."""
+    """A region as COCO's polygons or run lengths, unchecked until its mask is drawn."""
 
-    segmentation: Polygons | UncheckedRunLengths
+    segmentation: object
 
     def mask(self, size: Size) -> Mask:
-        if isinstance(self.segmentation, dict):
-            mask = _from_run_lengths(self.segmentation, size)
-        else:
-            mask = _from_polygons(self.segmentation, size)
-        if not mask.any():
-            raise InputError(
-                f"a segmentation covers no pixel of its picture of {list(size)} (height, width);"
-                " draw it anew"
-            )
-        return mask
+        return draw_segmentation(self.segmentation, size)
 
 
 @dataclass(frozen=True)
@@ -129,6 +111,13 @@ class GroundedPhrase:
     """Whether it means several things."""
     is_thing: bool | None = None
     """Things can be counted, stuff (sky, grass) cannot; None: unknown, or both in one phrase."""
+    label: str | None = None
+    """Its words where the text does not say them; ``start`` and ``end`` are then the whole text's.
+    What the LMM says by itself is compared with such phrases, but none is put in its mouth."""
+
+    def words(self, text: str) -> str:
+        """Return what it is called in its text, or its label."""
+        return text[self.start : self.end] if self.label is None else self.label
 
     def mask(self, size: Size) -> Mask:
         """Return the union of its regions, (H, W) bool."""
@@ -198,72 +187,3 @@ def _read_segment_ids(file: Path) -> NDArray[np.int32]:
     segment_ids = np.asarray(colours @ np.array([1, 256, 256**2], dtype=np.int32))
     segment_ids.setflags(write=False)
     return segment_ids
-
-
-def _from_polygons(polygons: Polygons, size: Size) -> Mask:
-    height, width = size
-    try:
-        rings = [list(map(float, ring)) for ring in polygons]
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"a polygon cannot be read ({error}); draw it anew") from error
-    if any(len(ring) < 6 or len(ring) % 2 for ring in rings) or not rings:
-        raise InputError("a polygon has fewer than 3 corners; give x0, y0, x1, y1, …")
-    if not all(math.isfinite(number) for ring in rings for number in ring):
-        raise InputError("a polygon has a corner that is no number; draw it anew")
-    # COCO's rasteriser walks along every edge and crashes on very large coordinates.
-    farthest = max(abs(number) for ring in rings for number in ring)
-    if farthest > _MAX_CORNER_DISTANCE * max(size):
-        raise InputError(
-            f"a polygon has a corner at {farthest:g}, far outside its picture of {[height, width]}"
-            " (height, width); give positions in pixels"
-        )
-    return np.asarray(coco.decode(coco.merge(coco.frPyObjects(rings, height, width))), np.bool_)
-
-
-def _from_run_lengths(run_lengths: UncheckedRunLengths, size: Size) -> Mask:
-    height, width = size
-    declared = run_lengths.get("size")
-    if declared != [height, width]:
-        raise InputError(
-            f"run lengths of a mask of {declared!r} cannot belong to a picture of"
-            f" {[height, width]} (height, width); draw them anew"
-        )
-    counts = run_lengths.get("counts")
-    if isinstance(counts, str):
-        counts = _decompress_counts(counts)
-    if not isinstance(counts, list):
-        raise InputError("run lengths have no counts; give a list or COCO's compressed string")
-    if any(not isinstance(count, int) or count < 0 for count in counts):
-        raise InputError("run lengths are not all whole numbers from 0 on; draw the mask anew")
-    if sum(counts) != height * width:
-        raise InputError(
-            f"run lengths cover {sum(counts)} pixels of {height * width}; draw the mask anew"
-        )
-    inside = np.arange(len(counts)) % 2 == 1
-    return np.repeat(inside, counts).reshape(width, height).T
-
-
-def _decompress_counts(counts: str) -> list[int]:
-    """Decompress COCO's run lengths.
-
-    Each number is written in groups of 5 bits, the lowest first, as characters from "0" on; bit 5
-    says that a group follows, bit 4 of the last group is the sign. From the fourth number on it is
-    the difference to the number two before. ``pycocotools`` reads past the end of damaged strings.
-    """
-    numbers: list[int] = []
-    number = shift = 0
-    for character in counts:
-        group = ord(character) - 48
-        if not 0 <= group < 64 or shift > _MAX_BITS:
-            raise InputError("compressed run lengths are damaged; draw the mask anew")
-        number |= (group & 31) << shift
-        shift += 5
-        if group & 32:
-            continue
-        if group & 16:
-            number -= 1 << shift
-        numbers.append(number + numbers[-2] if len(numbers) > 2 else number)
-        number = shift = 0
-    if shift:
-        raise InputError("compressed run lengths are cut short; draw the mask anew")
-    return numbers

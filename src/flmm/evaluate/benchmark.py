@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
@@ -35,6 +35,8 @@ class Scoring(StrEnum):
     """One for expressions and instructions, as in ReasonSeg."""
     CONVERSATION = "conversation"
     """The LMM generates a caption, whose phrases are compared with the true ones."""
+    ANSWERS = "answers"
+    """The LMM answers questions, plainly and with a closer look."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,24 @@ class Benchmark:
     """The data source as JSON values, recorded in ``run.json``."""
     samples: Sequence[Sample]
     scoring: Scoring = Scoring.BY_KIND
+    dataset_names: Sequence[str] = ()
+    """The data set of each sample, where there are several."""
+
+    @property
+    def default_protocol(self) -> ReferringProtocol:
+        """How its expressions are asked for unless the user says.
+
+        One by one if each has a question of its own, which asking for all together would drop.
+        """
+        questions = {
+            text.question
+            for sample in self.samples
+            for text in sample.texts
+            if text.kind == "expression"
+        }
+        if questions and None not in questions:
+            return ReferringProtocol.ONE_BY_ONE
+        return ReferringProtocol.TOGETHER
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,8 @@ class RunRecord:
     """"head", "training-free", or a published method's name."""
     sam: str = ""
     """Of masks without a head: its name or "none"; empty with a head."""
+    text_encoder: str = ""
+    """What last compared the phrases of generated captions; empty if nothing did."""
 
 
 def build_run_record(
@@ -123,7 +145,7 @@ def mask_model_fingerprint(grounder: Grounder, baseline: str | None = None) -> s
 
 
 def build_run_name(
-    grounder: Grounder, dataset: str, protocol: ReferringProtocol, baseline: str | None = None
+    grounder: Grounder, dataset: str, protocol: str, baseline: str | None = None
 ) -> str:
     """Return a folder's name for the results of a grounder, or a baseline, on a data set."""
     name = f"{dataset}-{protocol}-{mask_model_fingerprint(grounder, baseline)[:8]}"
@@ -176,16 +198,51 @@ def prepare_run_folder(out: Path, record: RunRecord) -> None:
             raise InputError(
                 f"cannot make the folder {str(out)!r} ({error.strerror}); choose another --out"
             ) from error
-        write_file_atomically(file, (json.dumps(asdict(record), indent=2) + "\n").encode())
-    existing = read_run_record(out)
-    for name in (field.name for field in fields(RunRecord)):
-        old, new = getattr(existing, name), getattr(record, name)
-        # The head's or SAM's folder may have moved; its fingerprint is compared.
-        if old != new and name not in ("model", "sam"):
-            raise InputError(
-                f"{str(out)!r} holds another run: its {name} is {old!r}, this one's {new!r};"
-                " choose another --out"
-            )
+        _write_run_record(out, record)
+    if difference := _describe_difference(read_run_record(out), record):
+        raise InputError(f"{str(out)!r} holds another run: {difference}; choose another --out")
+
+
+def _describe_difference(old: RunRecord, new: RunRecord) -> str | None:
+    """Say in a user's words in what two runs differ first; None where they are the same.
+
+    The folders of the head, the LMM and SAM may have moved: their fingerprints are compared. The
+    text encoder has no part in the run.
+    """
+    if old.source != new.source:
+        for name in sorted(old.source.keys() | new.source.keys()):
+            before, now = old.source.get(name), new.source.get(name)
+            if before != now:
+                return f"its data has {name} {before!r}, this one's {now!r}"
+    if old.samples != new.samples:
+        return f"its data has {old.samples} pictures, this one's {new.samples}"
+    if old.samples_fingerprint != new.samples_fingerprint:
+        return f"the pictures or texts of {new.dataset!r} have changed since"
+    named = {
+        "dataset": "data set", "scoring": "scoring", "protocol": "protocol", "method": "method",
+        "dtype": "LMM's dtype",
+    }  # fmt: skip
+    for name, words in named.items():
+        if getattr(old, name) != getattr(new, name):
+            return f"its {words} is {getattr(old, name)!r}, this one's {getattr(new, name)!r}"
+    if old.lmm_fingerprint != new.lmm_fingerprint:
+        return _describe_other_weights("LMM", old.lmm, new.lmm)
+    if old.head_fingerprint != new.head_fingerprint:
+        if new.method == "head":
+            return _describe_other_weights("head", old.model, new.model)
+        if old.sam != new.sam:
+            return _describe_other_weights("SAM", old.sam, new.sam)
+        return (
+            f"it has masks of another profile, of another SAM in the folder {new.sam!r}, or of"
+            " another version of the method"
+        )
+    return None
+
+
+def _describe_other_weights(role: str, old: str, new: str) -> str:
+    if old == new:
+        return f"its {role} {old!r} had other weights or settings than are there now"
+    return f"its {role} is {old!r}, this one's {new!r}"
 
 
 def read_run_record(out: Path) -> RunRecord:
@@ -207,13 +264,31 @@ def read_run_record(out: Path) -> RunRecord:
         ) from error
 
 
+def change_run_record(out: Path, text_encoder: str) -> None:
+    """Write another text encoder into ``run.json`` of a folder.
+
+    Raises:
+        InputError: there is no run in the folder, or it cannot be written.
+    """
+    _write_run_record(out, replace(read_run_record(out), text_encoder=text_encoder))
+
+
+def _write_run_record(out: Path, record: RunRecord) -> None:
+    content = json.dumps(asdict(record), indent=2) + "\n"
+    write_file_atomically(out / _RUN_FILE, content.encode())
+
+
 def _samples_fingerprint(samples: Sequence[Sample]) -> str:
     digest = blake2b(digest_size=8)
     for sample in samples:
         phrases = [
-            (text.identity, text.kind, text.text, text.question, phrase.start, phrase.end)
+            (
+                text.identity, text.kind, text.text, text.question, phrase.start, phrase.end,
+                *([] if text.answer is None else [text.answer]),
+                *([] if phrase.label is None else [phrase.label]),
+            )
             for text in sample.texts
             for phrase in text.phrases
-        ]
+        ]  # fmt: skip
         digest.update(repr((str(sample.picture), phrases)).encode(errors="surrogatepass"))
     return digest.hexdigest()

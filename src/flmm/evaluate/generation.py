@@ -17,6 +17,7 @@ from flmm.evaluate.predictions import (
     Prediction,
     build_phrase_row,
     build_sample_row,
+    evaluate_one_by_one,
 )
 from flmm.evaluate.rows import GeneratedPhraseRow, PhraseRow, SampleResult
 from flmm.grounding.grounder import Grounder
@@ -35,13 +36,7 @@ class GenerationEvaluator:
 
     def evaluate(self, samples: Sequence[IndexedSample]) -> list[SampleResult | InputError]:
         """Return the rows of each sample, or its error."""
-        results: list[SampleResult | InputError] = []
-        for sample in samples:
-            try:
-                results.append(self._evaluate_sample(sample))
-            except InputError as error:
-                results.append(error)
-        return results
+        return evaluate_one_by_one(samples, self._evaluate_sample)
 
     def _evaluate_sample(self, sample: IndexedSample) -> SampleResult:
         answers: dict[str, Answer] = {}

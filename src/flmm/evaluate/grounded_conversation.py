@@ -1,9 +1,8 @@
 """Metrics of grounded conversation generation (GCG): generated captions against true ones.
 
-After GLaMM (Rasheed et al., CVPR 2024, section 4.1 and its published evaluation), with one
-difference: it compares phrases by the similarity of their BERT embeddings, this file by the words
-that they share (``word_overlap``), so that no further model is needed. Mask recall therefore
-differs a little from papers; AP50 and mIoU, which use masks only, do not.
+After GLaMM (Rasheed et al., CVPR 2024, section 4.1 and its published evaluation). It compares
+phrases by the similarity of their BERT embeddings, as ``published_mask_recall`` does with any text
+encoder's; ``mask_recall`` needs no further model and compares the words that they share.
 
 Letters: ``s`` predicted phrases of a caption, ``t`` true phrases of its picture.
 """
@@ -24,7 +23,7 @@ from pycocotools.cocoeval import COCOeval
 from flmm.answers.json_types import CocoRLE
 
 MATCH_THRESHOLD = 0.5
-"""Lowest IoU and word overlap of a match."""
+"""Lowest IoU, word overlap and similarity of a match."""
 
 _WORD = re.compile(r"\w+")
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -106,7 +105,7 @@ def word_overlap(first: str, second: str) -> float:
     """Return how similar two phrases' words are, in 0..1.
 
     Twice the number of shared words over the sum of both numbers of words (Dice), ignoring case,
-    order, repetition and articles. It replaces GLaMM's BERT similarity.
+    order, repetition and articles.
     """
     words = [set(_WORD.findall(text.lower())) - _ARTICLES for text in (first, second)]
     total = len(words[0]) + len(words[1])
@@ -128,6 +127,32 @@ def mask_recall(caption_pairs: Sequence[CaptionPair]) -> float:
         ious = _pair_mask_iou(pair)
         ious[np.asarray(overlaps).reshape(ious.shape) < MATCH_THRESHOLD] = 0
         num_matched += len(match_greedily(ious, MATCH_THRESHOLD))
+        num_true += len(pair.true)
+    return num_matched / num_true if num_true else math.nan
+
+
+def published_mask_recall(
+    caption_pairs: Sequence[CaptionPair], similarities: Sequence[NDArray[np.float64]]
+) -> float:
+    """Return the mask recall of GLaMM's published evaluation, in 0..1; NaN without a true phrase.
+
+    Predicted and true masks of a picture are paired greedily, the highest IoU first. A pair counts
+    if its IoU and its phrases' similarity are both at least ``MATCH_THRESHOLD``, and the first that
+    fails either ends the picture: pairs of lower IoU do not count, however similar. Divided by the
+    number of true phrases.
+
+    Args:
+        caption_pairs: of all pictures.
+        similarities: of each, its phrases' (s, t), in -1..1.
+    """
+    num_matched = num_true = 0
+    for pair, similarity in zip(caption_pairs, similarities, strict=True):
+        # True phrases first, so that of equal IoUs the same pair comes first as in GLaMM's.
+        pairs = match_greedily(_pair_mask_iou(pair).T, MATCH_THRESHOLD)
+        for match in pairs:
+            if similarity.T[match] < MATCH_THRESHOLD:
+                break
+            num_matched += 1
         num_true += len(pair.true)
     return num_matched / num_true if num_true else math.nan
 

@@ -3,6 +3,7 @@
 Letters: ``H W`` picture size.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from flmm.answers.answer import encode_rle
 from flmm.data.sample_loader import LoadedSample, LoadedText
+from flmm.errors import InputError
 from flmm.evaluate.metrics import box_iou, compute_overlap
-from flmm.evaluate.rows import PhraseRow, SampleRow
+from flmm.evaluate.rows import PhraseRow, SampleResult, SampleRow
 from flmm.pictures.geometry import mask_box
 
 EMPTY_BOX = (0, 0, 0, 0)
@@ -38,6 +40,19 @@ class Prediction:
     decoder_mask: Tensor | None
     """None where no mask decoder took part, or its mask was not kept."""
     score: float
+
+
+def evaluate_one_by_one(
+    samples: Sequence[IndexedSample], evaluate_sample: Callable[[IndexedSample], SampleResult]
+) -> list[SampleResult | InputError]:
+    """Return the rows of each sample, or its error."""
+    results: list[SampleResult | InputError] = []
+    for sample in samples:
+        try:
+            results.append(evaluate_sample(sample))
+        except InputError as error:
+            results.append(error)
+    return results
 
 
 def build_sample_row(sample: IndexedSample, skipped_phrases: int = 0) -> SampleRow:
@@ -78,7 +93,7 @@ def build_phrase_row(
         phrase=phrase_index,
         start=phrase.start,
         end=phrase.end,
-        text=loaded.text.text[phrase.start : phrase.end],
+        text=phrase.words(loaded.text.text),
         is_thing=phrase.is_thing,
         plural=phrase.plural,
         decoder_intersection=None if decoder is None else int(decoder.intersection),

@@ -2,11 +2,13 @@
 
 out/run.json              the run's record; another run is refused in this folder
 out/parts/000012.parquet  the rows of some samples, written atomically
-out/results.parquet       one row a phrase; beside it captions, said and samples
+out/results.parquet       one row a phrase; beside it captions, said and samples, and similarities
+                          once a text encoder has compared the phrases; of questions that are
+                          answered, answers and samples alone
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -17,22 +19,48 @@ import pyarrow.parquet as pq
 
 from flmm.atomic_write import write_file_atomically
 from flmm.errors import InputError
-from flmm.evaluate.rows import GeneratedPhraseRow, PhraseRow, SampleResult, SampleRow, SelectorRow
+from flmm.evaluate.rows import (
+    AnswerRow,
+    GeneratedPhraseRow,
+    JudgementRow,
+    PhraseRow,
+    SampleResult,
+    SampleRow,
+    SelectorRow,
+    SimilarityRow,
+)
 
-Row = TypeVar("Row", PhraseRow, SelectorRow, GeneratedPhraseRow, SampleRow)
+Row = TypeVar(
+    "Row",
+    PhraseRow,
+    SelectorRow,
+    GeneratedPhraseRow,
+    SimilarityRow,
+    AnswerRow,
+    JudgementRow,
+    SampleRow,
+)
 
 _ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 _FILE_NAMES: dict[type, str] = {
     PhraseRow: "results.parquet",
     SelectorRow: "captions.parquet",
     GeneratedPhraseRow: "said.parquet",
+    SimilarityRow: "similarities.parquet",
+    AnswerRow: "answers.parquet",
+    JudgementRow: "judgements.parquet",
     SampleRow: "samples.parquet",
 }
 _NESTED_ROWS: dict[str, type] = {
     "phrases": PhraseRow,
     "captions": SelectorRow,
     "said": GeneratedPhraseRow,
+    "answers": AnswerRow,
 }
+ANSWER_ROWS = ("answers",)
+"""What a run of questions that are answered has, beside its samples."""
+MASK_ROWS = tuple(name for name in _NESTED_ROWS if name not in ANSWER_ROWS)
+"""What every other run has."""
 
 
 def _arrow_type(hint: object) -> pa.DataType:
@@ -87,15 +115,18 @@ def is_part_complete(file: Path, sample_indices: Sequence[int]) -> bool:
     return True
 
 
-def merge_parts(out: Path, num_parts: int) -> None:
+def merge_parts(out: Path, num_parts: int, row_names: Collection[str]) -> None:
     """Join the parts to one file a row type, in the order of the samples.
+
+    ``row_names``: ``MASK_ROWS`` or ``ANSWER_ROWS``.
 
     Raises:
         InputError: a part is missing or damaged, or the disk is full.
     """
     table = pa.concat_tables([_read(part_file(out, number)) for number in range(num_parts)])
     table = table.combine_chunks()
-    for name, row_type in _NESTED_ROWS.items():
+    for name in row_names:
+        row_type = _NESTED_ROWS[name]
         rows = table[name].combine_chunks().flatten()
         _write(out / _FILE_NAMES[row_type], _build_table(rows, row_type))
     # Left by processes that were killed while they wrote.
@@ -123,6 +154,21 @@ def read_rows(out: Path, row_type: type[Row]) -> list[Row]:
             content[name] = tuple(content[name])
         rows.append(row_type(**content))
     return rows
+
+
+def write_rows(out: Path, row_type: type[Row], rows: Sequence[Row]) -> None:
+    """Write all rows of one type of a run, atomically.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    fields_of_rows = pa.array([asdict(row) for row in rows], type=_struct(row_type))
+    _write(out / _FILE_NAMES[row_type], _build_table(fields_of_rows, row_type))
+
+
+def has_rows(out: Path, row_type: type[Row]) -> bool:
+    """Return whether there is a file with the rows of one type."""
+    return (out / _FILE_NAMES[row_type]).exists()
 
 
 def _build_table(rows: pa.StructArray, row_type: type) -> pa.Table:

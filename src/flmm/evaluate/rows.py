@@ -90,6 +90,69 @@ class GeneratedPhraseRow:
 
 
 @dataclass(frozen=True)
+class SimilarityRow:
+    """How similar a text encoder finds one phrase of a generated caption and one true phrase."""
+
+    sample: int
+    text_identity: str
+    said: int
+    """``GeneratedPhraseRow.phrase``."""
+    phrase: int
+    """``PhraseRow.phrase``."""
+    similarity: float
+    """Cosine, in -1..1."""
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """One question, asked in one way, and the LMM's answer."""
+
+    dataset: str
+    sample: int
+    """Index in the benchmark."""
+    picture: str
+    text_identity: str
+    """The question's, in its data set."""
+    question: str
+    true_answer: str
+    locate: str | None
+    """"answer", "question" or "truth": where the region is from; None: asked plainly."""
+    crop: str | None
+    """"box", "mask" or "random": what was shown of the region; None: asked plainly."""
+    located: str | None
+    """The phrase whose mask is the region; None where nothing was located, and asked plainly."""
+    box: Box
+    """(x0, y0, x1, y1) of the part that was shown, x1 and y1 exclusive; zeros: asked plainly."""
+    true_box: Box
+    answer: str
+    exact_match: bool
+    containment: bool
+    anls: float
+    """The answer's term in ANLS, in 0..1."""
+    judge: str | None = None
+    """The judge's model; None before it is asked."""
+    judgement: float | None = None
+    """The judge's score in 0..1; None without a readable one."""
+
+
+@dataclass(frozen=True)
+class JudgementRow:
+    """A judge's reply about one answer; equal answers to equal questions have one."""
+
+    judge: str
+    """Its model."""
+    prompt: str
+    """Fingerprint of the judge's prompt."""
+    question: str
+    true_answer: str
+    answer: str
+    reply: str
+    """Whole, or the server's reason for giving none."""
+    score: float | None
+    """In 0..1; None where the reply has none."""
+
+
+@dataclass(frozen=True)
 class SampleRow:
     """One sample: whether it was measured, and what was skipped."""
 
@@ -112,6 +175,7 @@ class SampleResult:
     phrases: tuple[PhraseRow, ...] = ()
     captions: tuple[SelectorRow, ...] = ()
     said: tuple[GeneratedPhraseRow, ...] = ()
+    answers: tuple[AnswerRow, ...] = ()
 
     def with_messages(self, messages: Iterable[str]) -> "SampleResult":
         """Return a copy with the reasons why something was skipped."""

@@ -16,6 +16,7 @@ from flmm.data.sample import Sample
 from flmm.data.sample_loader import SampleLoader
 from flmm.distributed import run_on_all_processes, run_on_main_process
 from flmm.errors import InputError
+from flmm.evaluate.answers.evaluator import AnswerEvaluator
 from flmm.evaluate.baseline_evaluator import (
     BaselineEvaluator,
     create_baseline,
@@ -25,9 +26,17 @@ from flmm.evaluate.benchmark import Benchmark, Scoring, build_run_record, prepar
 from flmm.evaluate.generation import GenerationEvaluator
 from flmm.evaluate.head_evaluator import HeadEvaluator
 from flmm.evaluate.predictions import IndexedSample
-from flmm.evaluate.results import is_part_complete, merge_parts, part_file, write_part
+from flmm.evaluate.results import (
+    ANSWER_ROWS,
+    MASK_ROWS,
+    is_part_complete,
+    merge_parts,
+    part_file,
+    write_part,
+)
 from flmm.evaluate.rows import SampleResult, SampleRow
 from flmm.evaluate.training_free_evaluator import TrainingFreeEvaluator
+from flmm.grounding.chain_of_thought import check_two_pictures
 from flmm.grounding.grounder import Grounder
 
 # A large LMM's attention maps are some megabytes a token, and a part's are in memory together.
@@ -61,11 +70,14 @@ def evaluate(
             own.
 
     Raises:
-        InputError: the benchmark is empty, ``out`` holds another run, the disk is full, or the
-            baseline cannot be measured with this grounder or on this benchmark.
+        InputError: the benchmark is empty, ``out`` holds another run, the disk is full, the
+            baseline cannot be measured with this grounder or on this benchmark, or the LMM should
+            look closer and cannot be shown two pictures.
     """
     if baseline is not None:
         check_baseline(grounder, benchmark, baseline)
+    if benchmark.scoring is Scoring.ANSWERS:
+        check_two_pictures(grounder.adapter, grounder.lmm)
     run_on_all_processes(
         lambda: prepare_run_folder(out, build_run_record(grounder, benchmark, protocol, baseline))
     )
@@ -92,7 +104,8 @@ def evaluate(
             advance(done, total)
 
     run_on_all_processes(evaluate_own_parts)
-    run_on_main_process(lambda: merge_parts(out, num_parts))
+    row_names = ANSWER_ROWS if benchmark.scoring is Scoring.ANSWERS else MASK_ROWS
+    run_on_main_process(lambda: merge_parts(out, num_parts, row_names))
 
 
 class Evaluator(Protocol):
@@ -131,6 +144,9 @@ def create_evaluator(
         return BaselineEvaluator(grounder, method, benchmark.name, protocol)
     if benchmark.scoring is Scoring.CONVERSATION:
         return GenerationEvaluator(grounder, benchmark.name)
+    if benchmark.scoring is Scoring.ANSWERS:
+        names = benchmark.dataset_names or [benchmark.name] * len(benchmark.samples)
+        return AnswerEvaluator(grounder, names)
     adapter, head = grounder.adapter, grounder.head
     if head is not None:
         return HeadEvaluator(adapter, head, benchmark.name, protocol)

@@ -3,20 +3,15 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import torch
 
-from flmm.answers.json_types import CocoRLE
 from flmm.data.exchanges import ReferringProtocol
 from flmm.errors import InputError
 from flmm.evaluate.benchmark import RunRecord, Scoring, read_run_record
-from flmm.evaluate.grounded_conversation import (
-    CaptionPair,
-    PredictedPhrase,
-    TruePhrase,
-    score_grounded_conversations,
-)
+from flmm.evaluate.conversation_scores import ConversationRows
+from flmm.evaluate.counts import EvaluationCounts, count_samples
 from flmm.evaluate.metrics import (
     Overlap,
     SpanCounts,
@@ -27,7 +22,13 @@ from flmm.evaluate.metrics import (
     referring_scores,
 )
 from flmm.evaluate.results import read_rows
-from flmm.evaluate.rows import GeneratedPhraseRow, PhraseRow, SampleRow, SelectorRow
+from flmm.evaluate.rows import (
+    GeneratedPhraseRow,
+    PhraseRow,
+    SampleRow,
+    SelectorRow,
+    SimilarityRow,
+)
 
 PROTOCOL_LABELS = {
     ReferringProtocol.TOGETHER.value: (
@@ -44,8 +45,11 @@ _COLUMN_NAMES = {
     "mask_recall": "mask recall (by word overlap)",
 }  # fmt: skip
 _WORD_OVERLAP_NOTE = (
-    "Mask recall compares phrases by shared words (Dice of at least 0.5, articles aside) where"
-    " GLaMM takes BERT similarity: near its figure, not the same one."
+    "Mask recall by word overlap compares phrases by shared words (Dice of at least 0.5, articles"
+    " aside) where GLaMM takes BERT similarity: near its figure, not the same one."
+)
+_TEXT_ENCODER_NOTE = (
+    "Mask recall by {encoder} is computed as by GLaMM, whose own figures are by bert-base-uncased."
 )
 
 
@@ -58,6 +62,8 @@ class ScoreRow:
     """How many phrases or captions were measured."""
     scores: dict[str, float]
     """In percent, by column; NaN where nothing was measured."""
+    part: str = ""
+    """Of a table of several parts: which phrases were measured."""
 
 
 @dataclass(frozen=True)
@@ -69,27 +75,6 @@ class ScoreTable:
     """What ``ScoreRow.count`` counts."""
     rows: tuple[ScoreRow, ...]
     note: str | None = None
-
-
-@dataclass(frozen=True)
-class EvaluationCounts:
-    """Counts of what was measured and what was skipped."""
-
-    pictures: int
-    """Pictures that were measured."""
-    skipped_pictures: int
-    skipped_texts: int
-    """Of pictures that were measured."""
-    skipped_phrases: int
-    """Of texts that were measured."""
-
-    @property
-    def summary(self) -> str:
-        """One line for a run's end."""
-        return (
-            f"{self.pictures} pictures measured; skipped {self.skipped_pictures} pictures, and of"
-            f" others {self.skipped_texts} texts and {self.skipped_phrases} phrases"
-        )
 
 
 @dataclass(frozen=True)
@@ -136,19 +121,14 @@ def build_report(out: Path) -> EvaluationReport:
         InputError: the run is not finished, a file is damaged, or nothing could be measured.
     """
     run = read_run_record(out)
-    samples = read_rows(out, SampleRow)
-    counts = EvaluationCounts(
-        sum(row.measured for row in samples),
-        sum(not row.measured for row in samples),
-        sum(row.skipped_texts for row in samples),
-        sum(row.skipped_phrases for row in samples),
-    )
+    counts = count_samples(read_rows(out, SampleRow))
     phrases = read_rows(out, PhraseRow)
     if not phrases:
         raise InputError(f"nothing was measured ({counts.summary}); check the benchmark's pictures")
     if run.scoring == Scoring.CONVERSATION:
-        generated = read_rows(out, GeneratedPhraseRow)
-        tables = [_conversation_table(phrases, generated, run.method)]
+        rows = ConversationRows(phrases, read_rows(out, GeneratedPhraseRow))
+        similarities = read_rows(out, SimilarityRow) if run.text_encoder else None
+        tables = [_conversation_table(rows, run, similarities)]
     else:
         tables = _build_phrase_tables(phrases, run)
         if captions := read_rows(out, SelectorRow):
@@ -205,7 +185,8 @@ def _table(
             if stage == "mask decoder" and _BOX_COLUMN in part_scores:
                 # Rows have boxes of refined masks only.
                 part_scores[_BOX_COLUMN] = math.nan
-            rows.append(ScoreRow(f"{stage}, {part}" if part else stage, len(members), part_scores))
+            name = f"{stage}, {part}" if part else stage
+            rows.append(ScoreRow(name, len(members), part_scores, part))
     return ScoreTable(title, "phrases", tuple(rows))
 
 
@@ -269,26 +250,17 @@ def _selector_table(captions: Sequence[SelectorRow]) -> ScoreTable:
 
 
 def _conversation_table(
-    phrases: Sequence[PhraseRow], generated: Sequence[GeneratedPhraseRow], method: str
+    rows: ConversationRows, run: RunRecord, similarities: Sequence[SimilarityRow] | None
 ) -> ScoreTable:
-    true_phrases: dict[tuple[int, str], list[TruePhrase]] = {}
-    predicted_phrases: dict[tuple[int, str], list[PredictedPhrase]] = {}
-    for true in phrases:
-        mask = CocoRLE(size=[true.height, true.width], counts=true.true_mask)
-        true_phrases.setdefault((true.sample, true.text_identity), []).append(
-            TruePhrase(true.text, mask)
-        )
-    for phrase in generated:
-        mask = CocoRLE(size=[phrase.height, phrase.width], counts=phrase.mask)
-        predicted_phrases.setdefault((phrase.sample, phrase.text_identity), []).append(
-            PredictedPhrase(phrase.text, mask, phrase.score)
-        )
-    caption_pairs = [
-        CaptionPair(tuple(predicted_phrases.get(caption, ())), tuple(true))
-        for caption, true in true_phrases.items()
-    ]
-    scores = _name_columns(score_grounded_conversations(caption_pairs))
+    """``similarities``: None if no text encoder has compared the phrases."""
+    scores = _name_columns(rows.scores())
+    note = _WORD_OVERLAP_NOTE
+    if similarities is not None:
+        # A figure of another encoder is no figure of the published metric.
+        encoder = PurePath(run.text_encoder).name or run.text_encoder
+        scores = {f"mask recall (by {encoder})": rows.mask_recall(similarities), **scores}
+        note = f"{_TEXT_ENCODER_NOTE.format(encoder=encoder)} {note}"
     title = "Grounded conversation generation: captions in the LMM's own words"
-    name = "refined" if method == "head" else method
-    row = ScoreRow(name, len(caption_pairs), scores)
-    return ScoreTable(title, "captions", (row,), _WORD_OVERLAP_NOTE)
+    name = "refined" if run.method == "head" else run.method
+    row = ScoreRow(name, len(rows.caption_pairs), scores)
+    return ScoreTable(title, "captions", (row,), note)

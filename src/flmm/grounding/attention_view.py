@@ -207,7 +207,10 @@ def _trace_words(
         offsets = compute_token_offsets(adapter.tokenizer, trace.token_ids, text)
     if words is not None:
         return text, find_phrase_spans(text, words, offsets), trace.picture_attention
-    spans = [make_phrase_span(text, *word.span(), offsets) for word in WORD_PATTERN.finditer(text)]
+    spans = [
+        make_phrase_span(text, word.start(), word.end(), offsets)
+        for word in WORD_PATTERN.finditer(text)
+    ]
     return text, spans, trace.picture_attention
 
 

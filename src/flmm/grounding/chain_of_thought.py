@@ -134,22 +134,13 @@ def think(
     refine: bool,
 ) -> Thought:
     """See ``Grounder.think``."""
-    check_text("question", question)
-    first_question = question
-    if options.locate == "answer" and options.first_question is not None:
-        first_question = options.first_question
-    source = options.phrase_source
-    if source is None and options.locate == "question":
-        source = "noun_chunks"
-    extractor = pipeline.create_phrase_extractor(source=source)
-    request = pipeline.prepare_request(image, first_question, extractor, max_new_tokens, refine)
-    check_two_pictures(pipeline.adapter, pipeline.lmm_name, request.picture, question)
+    request = prepare_locating(pipeline, image, question, options, max_new_tokens, refine)
+    check_two_pictures(pipeline.adapter, pipeline.lmm_name)
     if options.locate == "answer":
         first = pipeline.run(request)
     else:
-        first = _ground_question(pipeline, request)
-    candidates = [phrase for phrase in first.phrases if phrase.area]
-    located = min(candidates, key=lambda phrase: phrase.area, default=None)
+        first = ground_question(pipeline, request)
+    located = find_smallest_phrase(first)
     crop, box = crop_to_phrase(request.picture, located, options)
     stopwatch = Stopwatch()
     with stopwatch.stage("picture"):
@@ -161,6 +152,36 @@ def think(
         stopwatch=stopwatch,
     )
     return Thought(question, options, first, located, box, crop, pipeline.run(second_request))
+
+
+def prepare_locating(
+    pipeline: Pipeline,
+    image: PictureLike,
+    question: str,
+    options: ThinkOptions,
+    max_new_tokens: int,
+    refine: bool,
+) -> GenerationRequest:
+    """Prepare the first prompt; ``Pipeline.run`` or ``ground_question`` then grounds its phrases.
+
+    Raises:
+        InputError: the picture cannot be read, or the question is empty or too long.
+    """
+    check_text("question", question)
+    first_question = question
+    if options.locate == "answer" and options.first_question is not None:
+        first_question = options.first_question
+    source = options.phrase_source
+    if source is None and options.locate == "question":
+        source = "noun_chunks"
+    extractor = pipeline.create_phrase_extractor(source=source)
+    return pipeline.prepare_request(image, first_question, extractor, max_new_tokens, refine)
+
+
+def find_smallest_phrase(answer: Answer) -> Phrase | None:
+    """Return the phrase with the smallest mask that is not empty; None without one."""
+    candidates = [phrase for phrase in answer.phrases if phrase.area]
+    return min(candidates, key=lambda phrase: phrase.area, default=None)
 
 
 def crop_to_phrase(
@@ -193,7 +214,8 @@ def _draw_random_box(box: Box, size: Size, seed: int) -> Box:
     return left, top, left + width, top + height
 
 
-def _ground_question(pipeline: Pipeline, request: GenerationRequest) -> Answer:
+@torch.no_grad()
+def ground_question(pipeline: Pipeline, request: GenerationRequest) -> Answer:
     """Ground the question's own phrases in the picture; nothing is generated."""
     stopwatch, prompt = request.stopwatch, request.prompt
     with stopwatch.stage("read"):
@@ -211,22 +233,19 @@ def _ground_question(pipeline: Pipeline, request: GenerationRequest) -> Answer:
     return pipeline.build_answer(request.picture, prompt.question, phrases, stopwatch)
 
 
-def check_two_pictures(
-    adapter: LMMAdapter, lmm_name: str, picture: Image.Image, question: str
-) -> None:
+def check_two_pictures(adapter: LMMAdapter, lmm_name: str) -> None:
     """Check, before the first prompt runs, that the LMM accepts two pictures.
 
     Args:
         adapter: of the LMM.
         lmm_name: its name in the error message.
-        picture: any.
-        question: any.
 
     Raises:
         InputError: the LMM cannot be shown two pictures.
     """
     try:
-        adapter.render_chat([Message("user", question, (picture, picture))], None)
+        picture = Image.new("RGB", (64, 64))
+        adapter.render_chat([Message("user", "What is it?", (picture, picture))], None)
     except InputError as error:
         raise InputError(
             f"the LMM {lmm_name!r} cannot be shown a picture and a part of it at once, so it"

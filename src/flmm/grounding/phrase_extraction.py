@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from flmm.attention.canonical_text import compose
 from flmm.attention.noun_chunks import find_noun_chunks
 from flmm.attention.question_phrases import find_question_phrases
 from flmm.attention.spans import (
@@ -104,7 +105,6 @@ class StreamingPhraseExtractor:
 
     def __init__(self, extractor: PhraseExtractor) -> None:
         self._extractor = extractor
-        self._token_ids: list[int] = []
         self._keyword_logits = torch.zeros(0)
         self._reported_spans: set[tuple[int, int]] = set()
 
@@ -113,9 +113,8 @@ class StreamingPhraseExtractor:
 
         Args:
             step: the next token of the answer.
-            text: the answer so far, without an incomplete last character.
+            text: ``step.text``, or less of it.
         """
-        self._token_ids.append(step.token_id)
         extractor = self._extractor
         if extractor.phrases is not None:
             ranges = _find_complete_mentions(text, extractor.phrases)
@@ -126,7 +125,7 @@ class StreamingPhraseExtractor:
         new = [span for span in ranges if span not in self._reported_spans]
         if not new:
             return []
-        offsets = self._offsets(text)
+        offsets = step.offsets()
         spans = [make_phrase_span(text, start, end, offsets) for start, end in new]
         complete = [
             span for span in spans if all(token < step.num_recorded for token in span.tokens)
@@ -142,18 +141,15 @@ class StreamingPhraseExtractor:
             logits = head.keyword_logits(step.hidden_states(num_classified))
             self._keyword_logits = torch.cat([self._keyword_logits, logits.cpu()])
         threshold = head.config.selector_threshold
-        return select_stable_phrases(text, self._offsets(text), self._keyword_logits, threshold)
-
-    def _offsets(self, text: str) -> Offsets:
-        return compute_token_offsets(self._extractor.tokenizer, torch.tensor(self._token_ids), text)
+        return select_stable_phrases(text, step.offsets(), self._keyword_logits, threshold)
 
 
 def _find_complete_mentions(text: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
     occurrences: Counter[str] = Counter()
     mentions = []
     for phrase in phrases:
-        mention = find_stable_mention(text, phrase, occurrences[phrase])
-        occurrences[phrase] += 1
+        mention = find_stable_mention(text, phrase, occurrences[compose(phrase)])
+        occurrences[compose(phrase)] += 1
         if mention is not None:
             mentions.append(mention)
     return mentions

@@ -13,16 +13,12 @@ from queue import SimpleQueue
 import torch
 
 from flmm.answers.answer import Answer, Phrase
-from flmm.attention.spans import common_prefix_length
 from flmm.attention.trace import Trace, TracedPhrase
 from flmm.attention.tracing import GenerationStep, trace_generation
 from flmm.grounding.phrase_extraction import StreamingPhraseExtractor
 from flmm.grounding.pipeline import GenerationRequest, Pipeline
 from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.types import PhraseSpan
-
-_INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"
-"""What the first bytes of a character decode to, until its last one is generated."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +28,7 @@ class TextEvent:
     text: str
     """The new text."""
     start: int
-    """In code points: the length of the answer so far. Less where a tokenizer takes back what it
-    had decoded, which none should."""
+    """In code points: the length of the answer so far."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +123,7 @@ class AnswerStream:
                 self._request.max_new_tokens,
                 self._on_token,
             )
-        self._emit_remaining_text(text)
+        self._emit_text(text)
         with self._request.stopwatch.stage("phrases"):
             spans = self._request.phrase_extractor.extract(trace, text)
             traced_phrases = self._pipeline.mask_predictor.add_references(
@@ -138,20 +133,18 @@ class AnswerStream:
 
     def _on_token(self, step: GenerationStep) -> None:
         self._check_reader()
-        text = step.text.rstrip(_INCOMPLETE_CHARACTER)
-        if text != self._text and text.startswith(self._text):
-            self._event_queue.put(TextEvent(text[len(self._text) :], len(self._text)))
-            self._text = text
+        self._emit_text(step.text)
         if step.num_recorded == 1:
             # Early, but not so early that the first word would wait for it.
             self._submit(self._embed_picture)
-        for span in self._phrase_extractor.update(step, text):
+        for span in self._phrase_extractor.update(step, step.text):
             self._submit_phrase(span, step.trace())
 
-    def _emit_remaining_text(self, text: str) -> None:
+    def _emit_text(self, text: str) -> None:
+        assert text.startswith(self._text), "the answer's text was taken back"
         if text != self._text:
-            same = common_prefix_length(self._text, text)
-            self._event_queue.put(TextEvent(text[same:], same))
+            self._event_queue.put(TextEvent(text[len(self._text) :], len(self._text)))
+            self._text = text
 
     def _embed_picture(self) -> None:
         if self._request.refine and self._image_embeddings is None:

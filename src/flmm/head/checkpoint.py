@@ -18,7 +18,7 @@ from torch import Tensor
 from flmm.errors import InputError, first_line
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
-from flmm.head.weights import find_mismatch
+from flmm.head.weights import find_mismatch, find_not_finite
 from flmm.lmm.architecture import LMMArchitecture
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.model_names import (
@@ -264,4 +264,6 @@ def _load_weights(head: GroundingHead, path: Path) -> None:
         raise InputError(
             f"{path} {problem}; use the {CONFIG_NAME} and the refiner that it was saved with"
         )
+    if problem := find_not_finite(weights):
+        raise InputError(f"{path} {problem}; train the head again, or copy it again")
     head.load_state_dict(weights, strict=False)

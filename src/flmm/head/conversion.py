@@ -25,7 +25,7 @@ from flmm.head.official_weight_names import (
     rename_sam,
     select_by_prefix,
 )
-from flmm.head.weights import find_mismatch
+from flmm.head.weights import find_mismatch, find_not_finite
 from flmm.lmm.architecture import LMMArchitecture
 from flmm.masks.unet import MaskDecoder
 from flmm.segmenters.auto import load_segmenter
@@ -123,6 +123,9 @@ def convert_official_checkpoint(
     _load_module_weights(head.mask_decoder, rename_mask_decoder(decoder_state), "mask_head")
     _load_module_weights(head.text_projection, select_by_prefix(state, "text_proj."), "text_proj")
     _load_sam_weights(segmenter.sam, sam_state)
+    layer_weights = {"text_layer_weights": state["text_layer_weights"]}
+    if problem := find_not_finite(layer_weights):
+        raise InputError(f"the checkpoint {problem}; get it from its authors again")
     with torch.no_grad():
         head.layer_weights.copy_(state["text_layer_weights"])
     return head.eval()
@@ -183,6 +186,8 @@ def _load_module_weights(module: nn.Module, state: StateDict, name: str) -> None
             f"the checkpoint's {name} {problem}; "
             "give an F-LMM checkpoint and the SAM that it was trained with"
         )
+    if problem := find_not_finite(state):
+        raise InputError(f"the checkpoint's {name} {problem}; get it from its authors again")
     module.load_state_dict(state)
 
 

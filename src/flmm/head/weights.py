@@ -21,6 +21,14 @@ def find_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
     return None
 
 
+def find_not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """Describe the first weight with values that are no finite numbers; None without any."""
+    for name, tensor in sorted(weights.items()):
+        if not tensor.isfinite().all():
+            return f"has values in {name} that are no finite numbers (NaN or infinite)"
+    return None
+
+
 def fingerprint_weights(module: nn.Module) -> str:
     """Return a digest of a module's parameters, as ``fingerprint_named_weights`` does."""
     return fingerprint_named_weights(module.named_parameters())

@@ -21,7 +21,7 @@ from flmm.errors import InputError
 from flmm.lmm.chat import RenderedChat, encode_chat, render_chat
 from flmm.lmm.frozen_model import FrozenModel
 from flmm.lmm.generation import CallbackStreamer, Generation, sampling_kwargs
-from flmm.lmm.image_processing import run_image_processor
+from flmm.lmm.image_processing import Pictures, run_image_processor
 from flmm.lmm.loading import load_components
 from flmm.lmm.picture_features import PictureFeatureCache
 from flmm.lmm.placement import Placement
@@ -108,7 +108,7 @@ class LMMAdapter(FrozenModel, ABC):
         """Return the image processor's tensors for the pictures of one conversation."""
         return self.run_image_processor(list(pictures))
 
-    def run_image_processor(self, pictures: object, **options: bool) -> Mapping[str, Tensor]:
+    def run_image_processor(self, pictures: Pictures, **options: bool) -> Mapping[str, Tensor]:
         """Call ``run_image_processor`` with the LMM's."""
         return run_image_processor(self.image_processor, pictures, **options)
 
@@ -137,7 +137,8 @@ class LMMAdapter(FrozenModel, ABC):
         """Render the messages, the last of them the question, with a placeholder for each picture.
 
         Raises:
-            InputError: a text contains the placeholder, or the chat template leaves something out.
+            InputError: a text contains the placeholder or another special token, or the chat
+                template leaves something out.
         """
         return render_chat(self.tokenizer, self.placeholder, messages, answer, self.name)
 
@@ -158,7 +159,7 @@ class LMMAdapter(FrozenModel, ABC):
         the question; their pictures come before the question's.
 
         Raises:
-            InputError: a text contains the family's image placeholder.
+            InputError: a text contains the family's image placeholder or another special token.
         """
         return self.build_prompts(pictures, [(question, answer)], history)[0]
 
@@ -173,7 +174,7 @@ class LMMAdapter(FrozenModel, ABC):
         Equal to ``build_prompt`` for each, but the image processor runs only once.
 
         Raises:
-            InputError: a text contains the family's image placeholder.
+            InputError: a text contains the family's image placeholder or another special token.
         """
         own = (pictures,) if isinstance(pictures, Image.Image) else tuple(pictures)
         texts = [(q.strip(), None if answer is None else answer.strip()) for q, answer in texts]

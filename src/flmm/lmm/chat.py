@@ -4,11 +4,13 @@ import json
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
 from jinja2 import TemplateError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from flmm.errors import InputError
 from flmm.lmm.prompt import Message, Offsets
@@ -56,9 +58,10 @@ def render_chat(
     LLaVA 1.5's ``USER: <image>\n{question} ASSISTANT:``. The text ends with the answer.
 
     Raises:
-        InputError: a text contains ``placeholder``, or the template leaves out a picture or a text.
+        InputError: a text contains ``placeholder`` or another special token, or the template leaves
+            out a picture or a text.
     """
-    check_no_placeholder(placeholder, messages, answer)
+    check_no_control_tokens(tokenizer, placeholder, messages, answer)
     question = messages[-1].text
     opening = _apply_chat_template(tokenizer, placeholder, messages, None, name)
     # The question's text may also occur elsewhere in the chat, even in the template ("USER").
@@ -86,15 +89,27 @@ def render_chat(
     return RenderedChat(text, question_span, answer_span, has_special_tokens)
 
 
-def check_no_placeholder(placeholder: str, messages: Sequence[Message], answer: str | None) -> None:
-    """Raise InputError if a text contains the placeholder of a picture."""
+def check_no_control_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    placeholder: str,
+    messages: Sequence[Message],
+    answer: str | None,
+) -> None:
+    """Raise InputError if a text contains a picture's placeholder or another special token.
+
+    The tokenizer could read a special token's characters as text only in the whole chat, and then
+    would not read those that the chat template writes either.
+    """
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     earlier = [(f"{message.role}'s message", message.text) for message in messages[:-1]]
     for name, text in (*earlier, ("question", messages[-1].text), ("answer", answer or "")):
-        if placeholder in text:
-            raise InputError(
-                f"the {name} {text!r} contains {placeholder!r}, which stands for the picture;"
-                " take it out"
-            )
+        for token in (placeholder, *special):
+            if token in text:
+                meaning = "stands for the picture" if token == placeholder else "controls the LMM"
+                raise InputError(
+                    f"the {name} {text!r} contains {token!r}, which {meaning}; take it out"
+                )
 
 
 def encode_chat(
@@ -125,6 +140,7 @@ def encode_chat(
     )
     token_ids: list[int] = list(encoding["input_ids"])
     offsets: list[Span] = list(encoding["offset_mapping"])
+    _clear_inserted_spaces(tokenizer, token_ids, text, offsets)
     # Some tokenizers append an end token to every text, which would follow the answer.
     while offsets and offsets[-1] == (0, 0):
         token_ids.pop()
@@ -234,6 +250,21 @@ def _render_vicuna_chat(placeholder: str, messages: Sequence[Message], eos_token
         else:
             text += f" {message.text}{eos_token}"
     return text
+
+
+def _clear_inserted_spaces(
+    tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], text: str, offsets: list[Span]
+) -> None:
+    """Give an empty span to each token that is white space which the text does not have.
+
+    Llama 2's tokenizer puts a space before a text, as a token with the span of the text's first
+    character.
+    """
+    for index, ((start, end), (next_start, _)) in enumerate(pairwise(offsets)):
+        if start == next_start < end and not text[start:end].isspace():
+            decoded = tokenizer.decode(token_ids[index], clean_up_tokenization_spaces=False)
+            if isinstance(decoded, str) and not decoded.strip():
+                offsets[index] = (start, start)
 
 
 def _spans_overlap(first: Span, second: Span) -> bool:

@@ -1,12 +1,14 @@
 """Image processors with one canvas for each picture, and the picture's geometry on it."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Self
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers.image_processing_backends import PilBackend
 from transformers.image_transforms import (
@@ -30,6 +32,9 @@ _COMMON_IMAGE_PROCESSORS: dict[str, type[PilBackend]] = {
     "CLIPImageProcessor": CLIPImageProcessorPil,
     "LlavaImageProcessor": LlavaImageProcessorPil,
 }
+
+Pictures = Sequence[Image.Image] | Sequence[Sequence[Image.Image]]
+"""Those of a conversation; in a list of their own for processors that ask for that."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ def _crop_offset(length: int, crop: int) -> int:
 
 
 def run_image_processor(
-    image_processor: Callable[..., Mapping[str, Tensor]], pictures: object, **options: bool
+    image_processor: Callable[..., Mapping[str, Tensor]], pictures: Pictures, **options: bool
 ) -> Mapping[str, Tensor]:
     """Call an image processor, or a processor with its text.
 
@@ -188,7 +193,11 @@ def run_image_processor(
     try:
         return image_processor(pictures, return_tensors="pt", **options)
     except ValueError as error:
+        flat = chain.from_iterable(
+            [entry] if isinstance(entry, Image.Image) else entry for entry in pictures
+        )
+        sizes = " or ".join(f"{picture.width}×{picture.height}" for picture in flat)
         raise InputError(
-            f"the LMM's image processor refuses a picture ({first_line(error)}); cut it to another"
-            " shape"
+            f"the LMM's image processor refuses a picture of {sizes} pixels ({first_line(error)});"
+            " cut it to another shape"
         ) from error

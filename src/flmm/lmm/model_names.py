@@ -80,8 +80,17 @@ def check_named_folder(name: str, owner: str, role: str, option: str) -> None:
     Raises:
         InputError: it is not.
     """
-    if is_folder_name(name) and not Path(name).expanduser().is_dir():
+    if is_embedded(name) or Path(name).expanduser().is_dir():
+        return
+    remedy = f"name its folder here or its hub id with --{option} ({option}=)"
+    # Hub ids of LMMs and SAMs have an owner, so that a single word is a folder's name.
+    if "/" not in name:
+        raise InputError(
+            f"the {owner}'s folder lacks its folder {name!r}, the {role}; copy the whole"
+            f" {owner} again, or {remedy}"
+        )
+    if is_folder_name(name):
         raise InputError(
             f"the {owner} names the folder {name!r} as its {role}, which is not on this machine;"
-            f" name its folder here or its hub id with --{option} ({option}=)"
+            f" {remedy}"
         )

@@ -50,9 +50,10 @@ def _find_config(name: str, revision: str | None, role: str) -> Path:
     try:
         return Path(hf_hub_download(name, "config.json", revision=revision))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        option = role.lower().replace(" ", "-")
         at_revision = f" at revision {revision!r}" if revision else ""
         raise InputError(
             f"{role} {name!r}{at_revision} is neither a folder here nor a model that the hub gives;"
             " check the spelling, your network and your access, or name another with"
-            f" --{role.lower()} ({role.lower()}=)"
+            f" --{option} ({option.replace('-', '_')}=)"
         ) from error

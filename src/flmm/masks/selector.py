@@ -3,16 +3,17 @@
 Letters: ``T`` tokens of the answer, ``D`` LLM width.
 """
 
-import re
 from collections.abc import Sequence
 
+import regex
 from torch import Tensor, nn
 
 WORD_JOINERS = ("'", "’", "-")
 """Characters that join two parts of one word."""
 
-WORD_PATTERN = re.compile(rf"\w+(?:[{re.escape(''.join(WORD_JOINERS))}]\w+)*")
-"""A word: letters or digits, with hyphens and apostrophes inside only."""
+_LETTERS = r"(?:[\p{L}\p{N}_][\p{M}\u200c\u200d]*)+"
+WORD_PATTERN = regex.compile(rf"{_LETTERS}(?:[{regex.escape(''.join(WORD_JOINERS))}]{_LETTERS})*")
+"""A word: letters or digits with their combining marks, hyphens and apostrophes inside only."""
 
 DEFAULT_THRESHOLD = 0.3
 """The paper's threshold of a word's probability."""
@@ -65,7 +66,7 @@ def select_phrases(
         scores = [
             probability
             for (start, end), probability in zip(token_offsets, probabilities, strict=True)
-            if start < word.end() and end > word.start()
+            if max(start, word.start()) < min(end, word.end())
         ]
         if not scores or sum(scores) / len(scores) < threshold:
             previous_selected = False

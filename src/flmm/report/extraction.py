@@ -13,6 +13,7 @@ from torch import Tensor
 from flmm.data.exchanges import ReferringProtocol
 from flmm.data.features import FeatureExtractor, GroundingFeatures, PictureExchanges, predict_masks
 from flmm.data.sample import Sample
+from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
@@ -60,18 +61,26 @@ class PictureExtractor:
             config = replace(head.config, kept_maps=None, selector=False)
             self.feature_extractor = FeatureExtractor(adapter, config, head.refiner)
         self._on_message = on_message
+        self._reported: set[str] = set()
 
     def extract(
         self, samples: Sequence[Sample], indices: Sequence[int]
     ) -> Iterator[ExtractedPicture]:
-        """Yield the features of samples by index; those that cannot be read are left out."""
-        dataset = UncachedDataset(samples, self.feature_extractor, PROTOCOL, self._on_message)
+        """Yield the features of samples by index; those that cannot be used are left out.
+
+        The same pictures are extracted for several measurements; each is reported once.
+        """
+        dataset = UncachedDataset(samples, self.feature_extractor, PROTOCOL, self._report_once)
         for index in indices:
             loaded = dataset.load_sample(index)
             if loaded is None:
                 continue
             sample, picture_exchanges = loaded
-            (features,) = self.feature_extractor.extract([picture_exchanges])
+            try:
+                (features,) = self.feature_extractor.extract([picture_exchanges])
+            except InputError as error:
+                self._report_once(f"left out: {str(sample.sample.picture)!r}: {error}")
+                continue
             owners = [
                 owner
                 for exchange in picture_exchanges.exchanges
@@ -88,6 +97,11 @@ class PictureExtractor:
             yield ExtractedPicture(
                 index, picture_exchanges, features, masks, ignored, phrase_texts, kinds, is_thing
             )
+
+    def _report_once(self, line: str) -> None:
+        if line not in self._reported:
+            self._reported.add(line)
+            self._on_message(line)
 
 
 @torch.no_grad()

@@ -38,6 +38,22 @@ def test_bench_ground(capsys: pytest.CaptureFixture[str]) -> None:
     assert cost["masks"] > 0
 
 
+@pytest.mark.parametrize(
+    ("options", "ignored"),
+    [
+        (["--sam", "embedded:sam"], "--sam"),
+        (["--lmm", "embedded:lmm", "--size", "small"], "--size"),
+    ],
+)
+def test_bench_ground_ignores_nothing(
+    options: list[str], ignored: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = run_in_process(["bench", "ground", *options], capsys)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"would ignore {ignored}; leave out" in ended.err
+    assert ended.err.count("\n") == 1
+
+
 def test_bench_train() -> None:
     command = [sys.executable, "-m", "flmm.cli.main", "bench", "train"]
     options = "--size small --pictures 1 --epochs 1 --device cpu --json"

@@ -16,6 +16,8 @@ from torch import nn
 
 from flmm.cli.main import run as run_command
 from flmm.data.exchanges import ReferringProtocol
+from flmm.data.fixtures import write_refcoco
+from flmm.data.readers.refcoco import read_refcoco
 from flmm.errors import InputError
 from flmm.evaluate.benchmark import Benchmark, head_fingerprint
 from flmm.evaluate.results import part_file, read_rows
@@ -24,6 +26,7 @@ from flmm.evaluate.run import evaluate
 from flmm.evaluate.score_tables import build_report
 from flmm.grounding.grounder import Grounder
 from flmm.head.checkpoint import load_head
+from flmm.stickers.dataset import EVALUATION_SEED
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,25 @@ def test_a_yaml_file_names_the_benchmark(
     (out,) = (tmp_path / "flmm-evaluation").iterdir()
     assert content["out"] == f"flmm-evaluation/{out.name}"
     assert out.name.startswith("my-texts-together-")
+
+
+def test_expressions_with_questions_of_their_own_are_asked_one_by_one(
+    world: EvaluationSetup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stickers = [
+        "evaluate", "stickers", "--folder", str(tmp_path / "scenes"), "--scenes", "1",
+        "--first-scene", str(EVALUATION_SEED), "--model", str(world.head), "--device", "cpu",
+        "--json", "--out",
+    ]  # fmt: skip
+    content = command([*stickers, str(tmp_path / "default")], capsys)
+    assert content["protocol"] == "one-by-one"
+    titles = [table["title"] for table in content["tables"]]  # type: ignore[attr-defined]
+    assert "Referring segmentation: one expression at a time (one-by-one; LISA's)" in titles
+    together = [*stickers, str(tmp_path / "together"), "--protocol", "together"]
+    assert command(together, capsys)["protocol"] == "together"
+    data = write_refcoco(tmp_path / "refcoco")
+    samples = read_refcoco(data.folder, data.pictures, "testA", "unc")
+    assert Benchmark("texts", {}, samples).default_protocol is ReferringProtocol.TOGETHER
 
 
 KILLED_AT_THIRD_PART = """
@@ -184,17 +206,25 @@ def test_a_damaged_part_is_measured_again(world: EvaluationSetup, tmp_path: Path
 def test_another_run_is_refused(world: EvaluationSetup, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(world.out, out)
-    message = "its {} is .*; choose another --out"
-    with pytest.raises(InputError, match=message.format("protocol")):
+    message = "holds another run: its {}; choose another --out"
+    protocols = "protocol is 'together', this one's 'one-by-one'"
+    with pytest.raises(InputError, match=message.format(protocols)):
         measure(world.grounder, world.samples, out, protocol=ReferringProtocol.ONE_BY_ONE)
-    with pytest.raises(InputError, match=message.format("samples")):
+    with pytest.raises(InputError, match=message.format("data has 11 pictures, this one's 3")):
         measure(world.grounder, world.samples[:3], out)
-    with pytest.raises(InputError, match=message.format("dataset")):
-        measure(world.grounder, world.samples, out, name="others")
+    with pytest.raises(InputError, match="the pictures or texts of 'texts' have changed since"):
+        measure(world.grounder, world.samples[::-1], out)
+    with pytest.raises(InputError, match=message.format("data set is 'texts', this one's 'other'")):
+        measure(world.grounder, world.samples, out, name="other")
+    with pytest.raises(InputError, match="its data has limit None, this one's 11; choose"):
+        evaluate(
+            world.grounder, Benchmark("texts", {"limit": 11}, world.samples),
+            ReferringProtocol.TOGETHER, out, PartialState(cpu=True), pytest.fail,
+        )  # fmt: skip
     other = Grounder.from_pretrained(str(world.head), device="cpu")
     assert other.head is not None
     nn.init.normal_(other.head.text_projection.bias)
-    with pytest.raises(InputError, match="head_fingerprint"):
+    with pytest.raises(InputError, match=r"its head .* had other weights or settings"):
         measure(other, world.samples, out)
     assert same_results(out, world.out)
 
@@ -227,7 +257,21 @@ def test_a_missing_package_is_named(
         (["stickers", "--folder", "x", "--scenes", "0", "--first-scene", "1"], "stickers.scenes"),
         (["none.yaml"], "'none.yaml' cannot be read as YAML"),
         (["none.yaml", "--limit", "3"], "write the other options into it"),
-        (["plain", "--table", "x"], "give nothing else but --json"),
+        (["plain", "--table", "x"], "would ignore benchmark; leave out"),
+        (
+            [
+                "--table",
+                "x",
+                "--lmm",
+                "y",
+                "--protocol",
+                "together",
+                "--beside",
+                "published",
+                "--json",
+            ],
+            "would ignore --protocol, --lmm; leave out",
+        ),
         (["--table", "."], "give the --out of a run"),
         (["plain", "--protocol", "alone"], "'together', 'one-by-one'"),
     ],

@@ -52,7 +52,8 @@ def test_a_folder_of_another_method_is_refused(capsys: pytest.CaptureFixture[str
     command([*arguments, "--method", "attend-and-segment"], capsys)
     ended = run_in_process([*arguments, "--method", "token-activation-maps"], capsys)
     assert ended.code == 2
-    assert "holds another run" in ended.err
+    methods = "its method is 'attend-and-segment', this one's 'token-activation-maps'"
+    assert f"'out' holds another run: {methods}; choose another --out" in ended.err
 
 
 def test_a_baseline_needs_a_sam_and_no_head(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from tiny_grounding import tiny_head
 from flmm.grounding.grounder import Grounder
 from flmm.grounding.streaming import AnswerEvent, StreamEvent, TextEvent
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.detokenizer import Detokenizer
 from flmm.lmm.families.llava import LlavaAdapter
 
 
@@ -29,31 +30,35 @@ def count_hooks(adapter: LMMAdapter) -> int:
     return sum(len(module._forward_hooks) for module in adapter.model.modules())
 
 
-class CountingDecode:
-    """Replaces ``adapter.decode``, which is called once a token: counts, and calls ``on_token``."""
+class TokenCounter:
+    """Counts the tokens that are generated, and calls ``on_token`` with each number."""
 
-    def __init__(self, adapter: LMMAdapter, on_token: Callable[[int], None]) -> None:
+    def __init__(self, on_token: Callable[[int], None]) -> None:
         self.tokens = 0
-        self._decode = adapter.decode
         self._on_token = on_token
 
-    def __call__(self, token_ids: torch.Tensor) -> str:
+    def count(self) -> None:
         self.tokens += 1
         self._on_token(self.tokens)
-        return self._decode(token_ids)
 
 
-PatchDecode = Callable[[Callable[[int], None]], CountingDecode]
+CountTokens = Callable[[Callable[[int], None]], TokenCounter]
 
 
 @pytest.fixture
-def patch_decode(grounder: Grounder, monkeypatch: pytest.MonkeyPatch) -> PatchDecode:
-    def patch(on_token: Callable[[int], None]) -> CountingDecode:
-        counter = CountingDecode(grounder.adapter, on_token)
-        monkeypatch.setattr(grounder.adapter, "decode", counter)
+def count_tokens(monkeypatch: pytest.MonkeyPatch) -> CountTokens:
+    def start(on_token: Callable[[int], None]) -> TokenCounter:
+        counter = TokenCounter(on_token)
+        add = Detokenizer.add
+
+        def add_and_count(detokenizer: Detokenizer, token_id: int) -> None:
+            counter.count()
+            add(detokenizer, token_id)
+
+        monkeypatch.setattr(Detokenizer, "add", add_and_count)
         return counter
 
-    return patch
+    return start
 
 
 @pytest.fixture(autouse=True)
@@ -79,14 +84,14 @@ def check_nothing_is_left(grounder: Grounder) -> Iterator[None]:
     assert free == [True]
 
 
-def test_events_are_read_during_generation(grounder: Grounder, patch_decode: PatchDecode) -> None:
+def test_events_are_read_during_generation(grounder: Grounder, count_tokens: CountTokens) -> None:
     first_read = threading.Event()
 
     def wait(token: int) -> None:
         # Fails if the whole answer is generated before the first event is read.
         assert token < 8 or first_read.wait(20)
 
-    patch_decode(wait)
+    count_tokens(wait)
     events = grounder.stream(picture(), QUESTIONS[0], max_new_tokens=30)
     assert isinstance(next(events), TextEvent)
     first_read.set()
@@ -108,20 +113,20 @@ def drop(events: Iterator[StreamEvent]) -> None:
 
 @pytest.mark.parametrize("stop", [close, interrupt, drop])
 def test_closed_stream_stops_the_lmm(
-    grounder: Grounder, patch_decode: PatchDecode, stop: Callable[[Iterator[StreamEvent]], None]
+    grounder: Grounder, count_tokens: CountTokens, stop: Callable[[Iterator[StreamEvent]], None]
 ) -> None:
-    decode = patch_decode(lambda _: time.sleep(0.01))
+    counter = count_tokens(lambda _: time.sleep(0.01))
     events = grounder.stream(picture(), QUESTIONS[0], max_new_tokens=1000)
     for _ in range(3):
         next(events)
-    before = decode.tokens
+    before = counter.tokens
     stop(events)
     del events
     gc.collect()
-    after = decode.tokens
+    after = counter.tokens
     assert after <= before + 1
     time.sleep(0.1)
-    assert decode.tokens == after
+    assert counter.tokens == after
     # The LMM answers the next request.
     assert grounder.chat(picture(), QUESTIONS[0], max_new_tokens=5).text
 
@@ -134,13 +139,13 @@ def test_unread_stream_starts_no_thread(grounder: Grounder) -> None:
 
 
 def test_errors_are_raised_in_the_reader(
-    grounder: Grounder, patch_decode: PatchDecode, monkeypatch: pytest.MonkeyPatch
+    grounder: Grounder, count_tokens: CountTokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(token: int) -> None:
         if token == 5:
             raise RuntimeError("a bug while generating")
 
-    patch_decode(fail)
+    count_tokens(fail)
     events = grounder.stream(picture(), QUESTIONS[0], max_new_tokens=30)
     received: list[StreamEvent] = []
     with pytest.raises(RuntimeError, match="a bug while generating"):
@@ -166,10 +171,11 @@ def test_program_that_fails_while_it_reads_exits() -> None:
         "from test_stream import picture\n"
         "from tiny_grounding import tiny_head\n"
         "from flmm.grounding.grounder import Grounder\n"
+        "from flmm.lmm.detokenizer import Detokenizer\n"
         "from flmm.lmm.families.llava import LlavaAdapter\n"
         "adapter = LlavaAdapter.build_tiny()\n"
-        "decode = adapter.decode\n"
-        "adapter.decode = lambda ids: (time.sleep(0.05), decode(ids))[1]\n"
+        "add = Detokenizer.add\n"
+        "Detokenizer.add = lambda self, token: (time.sleep(0.05), add(self, token))[1]\n"
         "for event in Grounder(adapter, tiny_head()).stream(picture(), 'Why?',"
         " max_new_tokens=1500):\n"
         "    raise KeyboardInterrupt('enough')\n"

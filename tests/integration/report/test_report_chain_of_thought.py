@@ -18,6 +18,7 @@ from flmm.answers.answer import Phrase
 from flmm.cli.report import ClaimName, read_data_source, select_claims
 from flmm.data.fixtures import write_plain
 from flmm.errors import InputError
+from flmm.evaluate.answers.ways import LOCATE_SOURCES, CloserLook, RegionSource
 from flmm.grounding.chain_of_thought import CropMode, ThinkOptions
 from flmm.grounding.grounder import Grounder
 from flmm.grounding.mask_predictor import MaskPredictor
@@ -25,12 +26,7 @@ from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.pictures.geometry import square_box_around
 from flmm.report.chain_of_thought import measurement as chain_of_thought
-from flmm.report.chain_of_thought.measurement import (
-    CROP_MODES,
-    LOCATE_SOURCES,
-    RegionSource,
-    measure,
-)
+from flmm.report.chain_of_thought.measurement import measure
 from flmm.report.chain_of_thought.tag_questions import (
     TagQuestion,
     build_tag_questions,
@@ -41,6 +37,7 @@ from flmm.report.context import ReportContext
 from flmm.report.data import read_source_data, read_sticker_data
 from flmm.report.overlaps import Interval, mean_interval
 
+CROP_MODES: tuple[CropMode, ...] = ("box", "mask", "random")
 CLOSER_LOOKS: list[tuple[RegionSource, CropMode]] = [
     *((locate, crop) for locate in LOCATE_SOURCES for crop in CROP_MODES),
     ("truth", "box"),
@@ -119,7 +116,7 @@ def test_crops_match_think(
 
     def record_part(pictures: Image.Image | Sequence[Image.Image], text: str) -> Prompt:
         assert text == question.turn.question
-        if not isinstance(pictures, Image.Image):
+        if not isinstance(pictures, Image.Image) and len(pictures) > 1:
             whole, part = pictures
             assert np.array_equal(np.asarray(whole), question.drawing.picture)
             parts.append(part)
@@ -129,7 +126,7 @@ def test_crops_match_think(
         patched.setattr(grounder.adapter, "build_prompt", record_part)
         patched.setattr(chain_of_thought, "parse_number", answers.append)
         outcome = chain_of_thought.answer_question(grounder, question, 3)
-    assert list(outcome.right) == CLOSER_LOOKS
+    assert [(look.locate, look.crop) for look in outcome.right] == CLOSER_LOOKS
     shown = dict(zip(CLOSER_LOOKS, (np.asarray(part) for part in parts), strict=True))
     plain, *after = answers
     texts = dict(zip(CLOSER_LOOKS, after, strict=True))
@@ -162,9 +159,9 @@ def test_scores_are_computed_from_outcomes(
     """Four questions: one right plainly, three with the answer's box, one with a random box."""
 
     def build_outcome(_grounder: Grounder, question: TagQuestion, index: int) -> object:
-        right = {way: way == ("truth", "box") for way in CLOSER_LOOKS}
-        right["answer", "box"] = index != 0
-        right["answer", "random"] = index == 3
+        right = {CloserLook(*way): way == ("truth", "box") for way in CLOSER_LOOKS}
+        right[CloserLook("answer", "box")] = index != 0
+        right[CloserLook("answer", "random")] = index == 3
         return chain_of_thought.QuestionOutcome(
             number=question.number if index else 5,
             plain=index == 3,
@@ -198,12 +195,12 @@ def test_scores_are_computed_from_outcomes(
 
 @pytest.mark.usefixtures("short_answers")
 def test_right_thing_is_located(grounder: Grounder, question: TagQuestion) -> None:
-    truth = chain_of_thought._ground_truth_phrase(question)
+    truth = chain_of_thought.ground_truth_phrase(question)
     assert f"on {truth.text}?" in question.turn.question
-    assert chain_of_thought._locates_right_thing(truth, question)
+    assert chain_of_thought.locates_right_thing(truth, question)
     other = next(one for one in build_tag_questions(9) if not (one.mask & question.mask).any())
-    assert not chain_of_thought._locates_right_thing(
-        chain_of_thought._ground_truth_phrase(other), question
+    assert not chain_of_thought.locates_right_thing(
+        chain_of_thought.ground_truth_phrase(other), question
     )
     head = tiny_head()
     head.config = type(head.config)(**{**vars(head.config), "refine": False})

@@ -157,11 +157,10 @@ def test_training_tokens_match_the_adapters_prompt(grounder: Grounder) -> None:
     drawing = draw(generate_scene(4), 320)
     turn = append_token_to_phrases(caption_turn(drawing.scene))
     texts = copy.pack_texts([drawing.picture], [[(turn,)]])
-    prompt = copy.build_adapter().build_prompt(
-        Image.fromarray(drawing.picture), turn.question, turn.answer
-    )
-    ids = prompt.inputs["input_ids"][0].tolist()
-    assert texts.input_ids[0].tolist() == [*ids, find_token_id(copy.tokenizer, END_TOKEN)]
+    prompt = copy.build_adapter().build_prompt(Image.fromarray(drawing.picture), turn.question)
+    *ids, end = texts.input_ids[0].tolist()
+    assert end == find_token_id(copy.tokenizer, END_TOKEN)
+    assert ids[: prompt.length] == prompt.inputs["input_ids"][0].tolist()
     torch.testing.assert_close(texts.pixel_values, prompt.inputs["pixel_values"])
     # Without the token, the tokens are those of the original LMM.
     answer = caption_turn(drawing.scene).answer
@@ -169,7 +168,7 @@ def test_training_tokens_match_the_adapters_prompt(grounder: Grounder) -> None:
     assert plain.inputs["input_ids"][0].tolist() == [
         token for token in ids if token != copy.token_id
     ]
-    assert copy.build_adapter().decode(torch.tensor(ids[prompt.answer_start :])) == answer
+    assert copy.build_adapter().decode(torch.tensor(ids[prompt.length :])) == answer
 
 
 @pytest.mark.parametrize("scheme", TrainingScheme)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers
+from small_tokenizers import composing, llama_like
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
+from flmm.attention.canonical_text import compose, is_mark
 from flmm.attention.spans import (
     compute_token_offsets,
     find_mention,
@@ -25,42 +26,12 @@ texts = st.text(
     # Without "<" no text holds a special token's name.
     st.sampled_from(TRICKY) | st.characters(exclude_categories=["Cs"], exclude_characters="<"),
     max_size=24,
-)
+).map(str.strip)
 
 
 @functools.cache
 def byte_level() -> PreTrainedTokenizerFast:
     return tiny_tokenizer("<image>")
-
-
-@functools.cache
-def llama_like() -> PreTrainedTokenizerFast:
-    """Return a SentencePiece-like tokenizer: words begin with "▁", with byte fallback."""
-    pieces = ["<s>", "</s>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    pieces += ["▁", "c", "a", "t", "▁c", "at", "▁cat"]
-    tokenizer = Tokenizer(
-        models.BPE(
-            vocab={piece: index for index, piece in enumerate(pieces)},
-            merges=[("a", "t"), ("▁", "c"), ("▁c", "at")],
-            byte_fallback=True,
-            unk_token="<unk>",
-            fuse_unk=True,
-        )
-    )
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
 
 
 def by_bytes(text: str, token_ids: list[int]) -> Offsets:
@@ -126,6 +97,24 @@ def test_special_tokens_have_empty_spans() -> None:
     assert offsets == ((0, 1), (1, 1), *[(1, 2)] * 4)
 
 
+def test_token_of_an_empty_span_inside_a_phrase_is_not_its_own() -> None:
+    ids = byte_level()("a cat", add_special_tokens=False)["input_ids"]
+    pad = byte_level().pad_token_id
+    assert isinstance(pad, int)
+    tokens = torch.tensor([ids[0], pad, *ids[1:]])
+    offsets = compute_token_offsets(byte_level(), tokens, "a cat")
+    others = tuple(index for index in range(len(tokens)) if index != 1)
+    assert make_phrase_span("a cat", 0, 5, offsets).tokens == others
+
+
+def test_space_before_a_text_is_no_part_of_its_first_phrase() -> None:
+    ids = llama_like()("3 dogs", add_special_tokens=False)["input_ids"]
+    assert llama_like().convert_ids_to_tokens(ids) == ["▁", "3", "▁dog", "s"]
+    offsets = compute_token_offsets(llama_like(), torch.tensor(ids), "3 dogs")
+    (span,) = find_phrase_spans("3 dogs", ["3 dogs"], offsets)
+    assert span.tokens == (1, 2, 3)
+
+
 def test_sentencepiece_character_of_several_tokens() -> None:
     ids = llama_like()("cat 🐈 cat", add_special_tokens=False)["input_ids"]
     offsets = compute_token_offsets(llama_like(), torch.tensor(ids), "cat 🐈 cat")
@@ -157,8 +146,15 @@ def test_span_has_all_tokens_of_its_characters(text: str, start: int, length: in
         return
     ids = byte_level()(text, add_special_tokens=False)["input_ids"]
     offsets = by_bytes(text, ids)
-    first, last = find_mention(text, part)
-    assert text[first:last] == part
+    try:
+        first, last = find_mention(text, part)
+    except InputError:
+        # It begins or ends in the middle of a combining sequence.
+        rest = text[start + length :]
+        apart = compose(text[:start]) + compose(part) + compose(rest)
+        assert is_mark(part[0]) or is_mark(rest[:1] or "x") or apart != compose(text)
+        return
+    assert compose(text[first:last]) == compose(part)
     span = make_phrase_span(text, first, last, offsets)
     overlapping = {
         token
@@ -195,6 +191,53 @@ def test_repeated_phrases_mean_their_next_mention() -> None:
 )
 def test_find_mention(text: str, phrase: str, occurrence: int, start: int) -> None:
     assert find_mention(text, phrase, occurrence) == (start, start + len(phrase))
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "found"),
+    [
+        ("a caf\u00e9.", "cafe\u0301", "caf\u00e9"),
+        ("a cafe\u0301.", "caf\u00e9", "cafe\u0301"),
+        ("\u1112\u1161\u11ab 국어", "한", "\u1112\u1161\u11ab"),
+        ("한 국어", "\u1112\u1161\u11ab", "한"),
+        ("5 \u212b", "5 \u00c5", "5 \u212b"),
+        ("q\u0323\u0307", "q\u0307\u0323", "q\u0323\u0307"),
+        ("ein ❤\ufe0f!", "❤", "❤\ufe0f"),
+        ("ein ❤!", "❤\ufe0f", "❤"),
+    ],
+)
+def test_canonically_equal_text_is_found(text: str, phrase: str, found: str) -> None:
+    start, end = find_mention(text, phrase)
+    assert text[start:end] == found
+    assert find_stable_mention(text + " x", phrase) == (start, end)
+    offsets = tuple((index, index + 1) for index in range(len(text)))
+    (span,) = find_phrase_spans(text, [phrase], offsets)
+    assert (span.text, span.start, span.end) == (found, start, end)
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase"),
+    [("a cafe\u0301", "cafe"), ("\u1112\u1161\u11ab", "하"), ("कि", "क"), ("e\u0301", "\u0301")],
+)
+def test_part_of_a_combining_sequence_is_not_found(text: str, phrase: str) -> None:
+    with pytest.raises(InputError, match="is not in the text"):
+        find_mention(text, phrase)
+
+
+def test_phrase_listed_in_both_forms_means_two_mentions() -> None:
+    text = "caf\u00e9, cafe\u0301"
+    offsets = tuple((index, index + 1) for index in range(len(text)))
+    spans = find_phrase_spans(text, ["cafe\u0301", "caf\u00e9"], offsets)
+    assert [(span.start, span.end) for span in spans] == [(0, 4), (6, 11)]
+
+
+def test_decomposed_phrase_of_a_composing_tokenizer_is_found() -> None:
+    ids = composing()("cafe\u0301 cat", add_special_tokens=False)["input_ids"]
+    said = composing().decode(ids)
+    assert said == "caf\u00e9 cat"
+    offsets = compute_token_offsets(composing(), torch.tensor(ids), said)
+    (span,) = find_phrase_spans(said, ["cafe\u0301"], offsets)
+    assert (span.text, len(span.tokens)) == ("caf\u00e9", 5)
 
 
 @pytest.mark.parametrize(

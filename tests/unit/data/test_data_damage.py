@@ -55,17 +55,17 @@ def read_or_refuse(form: Format, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Undamaged fixtures by their format's kind."""
-    folders = {form.kind: tmp_path_factory.mktemp(form.kind) for form in FORMATS}
+    """Undamaged fixtures by their format's name."""
+    folders = {form.name: tmp_path_factory.mktemp(form.kind) for form in FORMATS}
     for form in FORMATS:
-        form.write(folders[form.kind])
+        form.write(folders[form.name])
     return folders
 
 
 def damaged(copies: dict[str, Path], form: Format, name: str, content: bytes, to: Path) -> Path:
     """Return a new folder with a copy in which one file has other content."""
     folder = to / os.urandom(8).hex()
-    shutil.copytree(copies[form.kind], folder, copy_function=os.link)
+    shutil.copytree(copies[form.name], folder, copy_function=os.link)
     (folder / name).unlink()
     (folder / name).write_bytes(content)
     return folder
@@ -77,7 +77,7 @@ def damaged(copies: dict[str, Path], form: Format, name: str, content: bytes, to
 def test_lost_or_changed_bytes_are_refused_or_read(
     form: Format, name: str, data: st.DataObject, copies: dict[str, Path], tmp_path: Path
 ) -> None:
-    content = bytearray((copies[form.kind] / name).read_bytes())
+    content = bytearray((copies[form.name] / name).read_bytes())
     positions = st.integers(0, len(content) - 1)
     if data.draw(st.booleans()):
         content = content[: data.draw(positions)]
@@ -93,7 +93,7 @@ def test_lost_or_changed_bytes_are_refused_or_read(
 def test_one_wrong_value_is_refused_or_read(
     form: Format, name: str, data: st.DataObject, copies: dict[str, Path], tmp_path: Path
 ) -> None:
-    content = (copies[form.kind] / name).read_bytes()
+    content = (copies[form.name] / name).read_bytes()
     wrong = data.draw(st.sampled_from(WRONG))
 
     def spoil(parsed: object) -> object:
@@ -125,7 +125,7 @@ def test_damaged_panoptic_picture_is_refused_or_read(
     data: st.DataObject, copies: dict[str, Path], tmp_path: Path
 ) -> None:
     name = "panoptic_val2017/000000000200.png"
-    content = bytearray((copies[NARRATIVES.kind] / name).read_bytes())
+    content = bytearray((copies[NARRATIVES.name] / name).read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     read_or_refuse(NARRATIVES, damaged(copies, NARRATIVES, name, bytes(content), tmp_path))
@@ -136,7 +136,7 @@ def test_damaged_panoptic_picture_is_refused_or_read(
 def test_damaged_file_is_named(
     form: Format, name: str, damage: str, copies: dict[str, Path], tmp_path: Path
 ) -> None:
-    content = (copies[form.kind] / name).read_bytes()
+    content = (copies[form.name] / name).read_bytes()
     contents = {
         "cut": content[: len(content) // 2 + 3],
         "missing": b"",

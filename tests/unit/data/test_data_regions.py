@@ -17,9 +17,17 @@ INSIDE[1:3, 2:5] = True
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ([], "fewer than 3 corners"),
+        (None, "is null; give polygons"),
+        ("polygon", 'is "polygon"; give polygons'),
+        ([], r"is \[\]; give polygons"),
+        ([[]], "fewer than 3 corners"),
         ([[1.0, 2.0, 3.0, 4.0]], "fewer than 3 corners"),
-        ([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1.0]], "fewer than 3 corners"),
+        ([1.0, 2.0, 5.0, 2.0, 5.0, 4.0], "a polygon is 1.0; give a list of lists"),
+        ([{"size": [4, 6], "counts": [24]}], "a polygon is {.*; give a list of lists"),
+        (["123456"], 'a polygon is "123456"; give a list of lists'),
+        ([[[1.0, 2.0], [5.0, 2.0], [5.0, 4.0]]], "cannot be read .*'list'"),
+        ([[1.0, 2.0, None, 4.0, 5.0, 6.0]], "cannot be read .*'NoneType'"),
+        ([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1.0]], "7 numbers, so a corner lacks its y"),
         ([[1.0, 2.0, 3.0, 4.0, 5.0, float("nan")]], "no number"),
         ([[1.0, 2.0, 3.0, 4.0, 5.0, float("inf")]], "no number"),
         ([[1.0, 2.0, 1e12, 4.0, 5.0, 6.0]], "corner at 1e[+]12, far outside"),
@@ -27,7 +35,7 @@ INSIDE[1:3, 2:5] = True
         ([[1.1, 1.1, 1.2, 1.1, 1.2, 1.2]], "covers no pixel"),
         ({"size": [4, 6], "counts": [24]}, "covers no pixel"),
         ({"size": [4, 6], "counts": [10, 15]}, "cover 25 pixels of 24"),
-        ({"size": [4, 6], "counts": [10, 10**30]}, "pixels of 24"),
+        ({"size": [4, 6], "counts": [10, 10**30]}, "numbers from 0 to 24"),
         ({"size": [4, 6], "counts": [-1, 25]}, "whole numbers"),
         ({"size": [4, 6], "counts": [1.5, 22.5]}, "whole numbers"),
         ({"size": [6, 4], "counts": [10, 14]}, r"\[6, 4\] cannot belong to a picture of \[4, 6\]"),
@@ -36,12 +44,10 @@ INSIDE[1:3, 2:5] = True
         ({"size": [4, 6], "counts": "5P"}, "cut short"),
         ({"size": [4, 6], "counts": "5"}, "cover 5 pixels"),
         ({"size": [4, 6]}, "no counts"),
-        ({"counts": [24]}, "None cannot belong"),
+        ({"counts": [24]}, "null cannot belong"),
     ],
 )
-def test_segmentation_that_does_not_fit_is_refused(
-    segmentation: list[list[float]] | dict[str, object], message: str
-) -> None:
+def test_segmentation_that_does_not_fit_is_refused(segmentation: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         CocoRegion(segmentation).mask((4, 6))
 
@@ -51,6 +57,14 @@ def test_polygons_run_lengths_and_boxes_give_the_same_mask() -> None:
     listed = CocoRegion({"size": [4, 6], "counts": [9, 2, 2, 2, 2, 2, 5]})
     for region in (square, listed, BoxRegion((2.0, 1.0, 5.0, 3.0))):
         assert np.array_equal(region.mask((4, 6)), INSIDE)
+
+
+@pytest.mark.parametrize("line", [[], [3.0, 2.0], [0.0, 0.0, 5.0, 3.0]])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_one_or_two_corners_beside_a_polygon_add_nothing(line: list[float], is_first: bool) -> None:
+    square = [2.0, 1.0, 5.0, 1.0, 5.0, 3.0, 2.0, 3.0]
+    rings = [line, square] if is_first else [square, line]
+    assert np.array_equal(CocoRegion(rings).mask((4, 6)), INSIDE)
 
 
 def test_regions_are_clipped_at_the_edges() -> None:

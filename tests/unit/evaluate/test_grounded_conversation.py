@@ -17,6 +17,7 @@ from flmm.evaluate.grounded_conversation import (
     PredictedPhrase,
     TruePhrase,
     mask_recall,
+    published_mask_recall,
     score_grounded_conversations,
     word_overlap,
 )
@@ -258,6 +259,59 @@ def test_conversation_scores(seed: int) -> None:
     assert scores.mask_recall == pytest.approx(100 * num_matched / num_true)
     assert scores.average_precision_at_0_5 == pytest.approx(100 * slow_average_precision(pairs))
     assert 5 < scores.average_precision_at_0_5 < 95
+
+
+def slow_published_matches(
+    ious: dict[tuple[int, int], float], similarity: NDArray[np.float64]
+) -> int:
+    """Count a picture's pairs until the best that is left fails the IoU or the similarity."""
+    left = dict(ious)
+    num_matched = 0
+    while left:
+        best = max(left, key=lambda pair: left[pair])
+        if left[best] < 0.5 or similarity[best] < 0.5:
+            break
+        num_matched += 1
+        left = {
+            pair: iou for pair, iou in left.items() if pair[0] != best[0] and pair[1] != best[1]
+        }
+    return num_matched
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_published_mask_recall_ends_at_the_first_pair_that_fails(seed: int) -> None:
+    pairs = random_caption_pairs(seed)
+    source = np.random.default_rng(seed)
+    similarities = [
+        source.uniform(0.3, 1.0, (len(pair.predicted), len(pair.true))) for pair, _ in pairs
+    ]
+    matched = [
+        slow_published_matches(slow_ious(*pair), similarity)
+        for pair, similarity in zip(pairs, similarities, strict=True)
+    ]
+    num_true = sum(len(pair.true) for pair, _ in pairs)
+    caption_pairs = [pair for pair, _ in pairs]
+    assert published_mask_recall(caption_pairs, similarities) == pytest.approx(
+        sum(matched) / num_true
+    )
+    alike = [np.ones_like(similarity) for similarity in similarities]
+    assert published_mask_recall(caption_pairs, alike) > sum(matched) / num_true > 0
+
+
+def test_pair_of_lower_iou_does_not_count_after_one_that_fails() -> None:
+    masks = np.zeros((3, 6, 6), dtype=np.bool_)
+    masks[0, :3], masks[1, 3:], masks[2, 3:5] = True, True, True
+    true = (TruePhrase("a", encode_rle(masks[0])), TruePhrase("b", encode_rle(masks[1])))
+    predicted = (
+        PredictedPhrase("x", encode_rle(masks[0]), 1.0),
+        PredictedPhrase("b", encode_rle(masks[2]), 1.0),
+    )
+    pair = CaptionPair(predicted, true)
+    for first, second, recall in ((0.9, 0.9, 1), (0.9, 0.4, 0.5), (0.4, 0.9, 0), (0.5, 0.5, 1)):
+        assert published_mask_recall([pair], [np.diag([first, second])]) == recall
+    assert math.isnan(published_mask_recall([], []))
+    nothing_said = CaptionPair((), true)
+    assert published_mask_recall([nothing_said, pair], [np.zeros((0, 2)), np.ones((2, 2))]) == 0.5
 
 
 def test_scores_without_predicted_or_true_phrases() -> None:

@@ -139,6 +139,17 @@ def test_weights_of_another_head_are_refused(saved: Path) -> None:
         load_head(saved, tiny_segmenter())
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_finite_numbers_are_refused(saved: Path, value: float) -> None:
+    path = saved / "model.safetensors"
+    weights = load_file(path)
+    weights["text_projection.weight"][3, 2] = value
+    save_file(weights, path)
+    with pytest.raises(InputError, match=r"text_projection\.weight that are no finite") as caught:
+        load_head(saved, tiny_segmenter())
+    one_line(caught)
+
+
 def test_config_that_does_not_fit_the_weights_is_refused(saved: Path) -> None:
     path = saved / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_size": 11}))
@@ -273,6 +284,16 @@ def test_head_whose_models_are_elsewhere_says_what_to_pass(tmp_path: Path) -> No
     one_line(caught)
     # Its name there is no reason to refuse a hub id; type and sizes are checked after loading.
     assert resolve_lmm("head", config, "someone/lmm") == ("someone/lmm", None)
+
+
+def test_head_without_its_own_sam_folder_says_so(saved: Path) -> None:
+    path = saved / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "refiner_name_or_path": "sam"}))
+    with pytest.raises(
+        InputError, match=r"head's folder lacks its folder 'sam', the SAM; copy.*--sam \(sam=\)"
+    ) as caught:
+        load_head(saved)
+    one_line(caught)
 
 
 def test_relative_name_of_an_old_head_says_what_to_pass(

@@ -138,6 +138,18 @@ def test_missing_weight_is_named(name: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["mask_head.conv_seg.bias", "text_layer_weights", "sam.model.mask_decoder.iou_token.weight"],
+)
+def test_weight_that_is_no_finite_number_is_named(name: str) -> None:
+    state = official_state()
+    state[name] = torch.full_like(state[name], torch.nan)
+    with pytest.raises(InputError, match="no finite numbers") as caught:
+        convert_official_checkpoint(state, segmenter=tiny_segmenter())
+    assert "\n" not in str(caught.value)
+
+
 def test_unknown_weight_of_the_mask_head_is_named() -> None:
     state = official_state() | {"mask_head.attention.weight": torch.zeros(1)}
     with pytest.raises(InputError, match=r"mask_head\.attention"):

@@ -7,6 +7,7 @@ import torch
 from tiny_head import (
     CONFIG,
     CROPPED,
+    LARGE,
     PADDED,
     SQUARE,
     HeadInputs,
@@ -32,7 +33,8 @@ def run(head: GroundingHead, given: HeadInputs, geometry: ImageGeometry = SQUARE
 
 
 @pytest.mark.parametrize(
-    ("geometry", "decoded"), [(SQUARE, (16, 16)), (PADDED, (11, 16)), (CROPPED, (16, 16))]
+    ("geometry", "decoded"),
+    [(SQUARE, (16, 16)), (PADDED, (11, 16)), (CROPPED, (16, 16)), (LARGE, (8, 25))],
 )
 def test_output_shapes(geometry: ImageGeometry, decoded: tuple[int, int]) -> None:
     head = tiny_head()

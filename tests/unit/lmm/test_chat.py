@@ -2,6 +2,7 @@
 
 import pytest
 from PIL import Image
+from small_tokenizers import byte_level, llama_like
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.errors import InputError
@@ -82,3 +83,46 @@ def test_bos_token_is_not_added_twice() -> None:
 def test_template_without_the_picture_is_refused() -> None:
     with pytest.raises(InputError, match="chat_template"):
         render(tokenizer_with(WITHOUT_CONTENT), "what?")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "named"),
+    [("is </s> there?", None, "question"), ("what?", "a <pad> cat", "answer")],
+)
+def test_special_token_in_a_text_is_refused(question: str, answer: str | None, named: str) -> None:
+    with pytest.raises(InputError, match=f"the {named} .* controls the LMM; take it out") as caught:
+        render(tokenizer_with(PARTS), question, answer)
+    assert "\n" not in str(caught.value)
+
+
+def test_special_token_in_the_history_is_refused() -> None:
+    messages = [
+        Message("user", "hi"), Message("assistant", "</s>"), Message("user", "what?"),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="the assistant's message '</s>' contains '</s>'"):
+        render_chat(tokenizer_with(PARTS), "<image>", messages, None, "tiny")
+
+
+def test_special_token_that_is_not_listed_is_refused() -> None:
+    assert "<reserved>" not in byte_level().all_special_tokens
+    message = Message("user", "a <reserved> cat?")
+    with pytest.raises(InputError, match="'<reserved>', which controls the LMM"):
+        render_chat(byte_level(), "<image>", [message], None, "tiny")
+
+
+def test_added_token_that_is_text_is_read() -> None:
+    message = Message("user", "a <think> cat?")
+    chat = render_chat(byte_level(), "<image>", [message], None, "tiny")
+    assert message.text in byte_level().decode(
+        encode_chat(byte_level(), chat, "<image>", []).token_ids
+    )
+
+
+def test_space_that_the_tokenizer_inserts_is_no_part_of_the_question() -> None:
+    # Llama 2's tokenizer inserts one after each special token too, here the picture's.
+    chat = RenderedChat("<image>3 dogs?", (7, 14), None, has_special_tokens=True)
+    encoded = encode_chat(llama_like(), chat, "<image>", ["<image>"])
+    tokens = llama_like().convert_ids_to_tokens(encoded.token_ids)
+    assert tokens[:3] == ["<image>", "▁", "3"]
+    assert tokens[encoded.question_start] == "3"
+    assert encoded.question_offsets[0] == (0, 1)

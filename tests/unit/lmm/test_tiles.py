@@ -12,7 +12,7 @@ from flmm.lmm.tiles import (
     tiled_views,
 )
 from flmm.pictures.geometry import resample_to_grid
-from flmm.types import ImageGeometry
+from flmm.types import ImageGeometry, Size
 
 
 def test_tiles_are_numbered_one_after_the_other() -> None:
@@ -65,6 +65,28 @@ def test_maps_of_a_whole_view_are_resampled_as_torch_does() -> None:
     expected = functional.interpolate(maps.flatten(0, 1), (8, 12), mode="bilinear")
     resampled = resample_to_grid(maps, coarse, fine)
     torch.testing.assert_close(resampled, expected.reshape(3, 2, 5, 8, 12))
+
+
+@pytest.mark.parametrize(
+    ("picture", "grid", "most_cells"),
+    [
+        ((480, 640), (36, 48), 1e-5),
+        # Half a pixel of the picture lies outside the cells that LLaVA-NeXT keeps.
+        ((427, 640), (32, 48), 0.06),
+        # It keeps half a row of padding above and below.
+        ((200, 640), (16, 48), 0.7),
+    ],
+)
+def test_coarse_maps_of_llava_next_are_enlarged_to_the_fine_grid(
+    picture: Size, grid: Size, most_cells: float
+) -> None:
+    resolutions = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+    coarse, fine = any_resolution_views(picture, resolutions, 336, 24, None)
+    assert fine.geometry.grid == grid
+    positions = torch.stack(torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij"))
+    enlarged = functional.interpolate(positions[None], grid, mode="bilinear")[0]
+    resampled = resample_to_grid(positions, coarse.geometry, fine.geometry)
+    assert (resampled - enlarged).abs().max() < most_cells
 
 
 def test_maps_are_resampled_to_where_the_picture_lies() -> None:

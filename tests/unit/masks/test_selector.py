@@ -54,6 +54,22 @@ def test_tokens_without_text_are_ignored() -> None:
     ]
 
 
+def test_token_without_text_inside_a_word_is_ignored() -> None:
+    logits = torch.tensor([4.0, -9.0, 4.0])
+    assert select_phrases("cat", [(0, 1), (1, 1), (1, 3)], logits, threshold=0.9) == [(0, 3)]
+
+
+@pytest.mark.parametrize("word", ["हिन्दी", "cafe\u0301", "می\u200cخواهم", "½", "ice-cre\u0301me"])
+def test_word_keeps_its_combining_marks(word: str) -> None:
+    text = f"x {word}, x"
+    spans = [(0, 1), (1, 2 + len(word)), (2 + len(word), len(text))]
+    assert select_phrases(text, spans, torch.tensor([-4.0, 4.0, -4.0])) == [(2, 2 + len(word))]
+
+
+def test_mark_of_a_sign_is_no_word() -> None:
+    assert select_phrases("❤\ufe0f", [(0, 2)], torch.tensor([4.0])) == []
+
+
 def test_offsets_count_code_points() -> None:
     text = "🐈 schläft"
     assert select_phrases(text, [(0, 1), (1, 9)], torch.tensor([4.0, 4.0])) == [(2, 9)]

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from flmm.data.readers.files import index_by_id, read_json
 from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample
+from flmm.data.segmentation import Segmentation
 from flmm.errors import InputError
 
 
@@ -29,8 +30,9 @@ class CocoAnnotation(TypedDict):
     id: int
     image_id: int
     category_id: int
-    segmentation: list[list[float]] | dict[str, object]
-    iscrowd: NotRequired[Literal[0, 1]]
+    segmentation: NotRequired[Segmentation]
+    """Some tools leave it out, or write null, for a box."""
+    iscrowd: NotRequired[Literal[0, 1] | None]
 
 
 class CocoCategory(TypedDict):
@@ -38,7 +40,7 @@ class CocoCategory(TypedDict):
 
     id: int
     name: Annotated[str, Field(min_length=1)]
-    isthing: NotRequired[Literal[0, 1]]
+    isthing: NotRequired[Literal[0, 1] | None]
 
 
 class CocoInstances(TypedDict):
@@ -57,7 +59,7 @@ def read_coco(file: Path, pictures: Path) -> list[Sample]:
 
     The text is the category's name, as an expression; its phrase means all the category's regions
     together, and crowd regions are ignored. A category of which a picture has only crowd regions
-    gives no text.
+    gives no text. A region that cannot be drawn costs its text, when the sample is loaded.
 
     Args:
         file: the instances JSON.
@@ -112,15 +114,16 @@ def _category_text(
 ) -> GroundedText | None:
     single, crowds = (
         tuple(
-            CocoRegion(annotation["segmentation"])
+            CocoRegion(annotation.get("segmentation"))
             for annotation in annotations
-            if annotation.get("iscrowd", 0) == is_crowd
+            if bool(annotation.get("iscrowd")) == is_crowd
         )
-        for is_crowd in (0, 1)
+        for is_crowd in (False, True)
     )
     if not single:
         return None
-    is_thing = bool(category["isthing"]) if "isthing" in category else None
+    flag = category.get("isthing")
+    is_thing = None if flag is None else bool(flag)
     name = category["name"]
     phrase = GroundedPhrase(0, len(name), single, crowds, len(single) > 1, is_thing)
     return GroundedText(text_id, "expression", name, (phrase,))

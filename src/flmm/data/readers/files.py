@@ -1,6 +1,8 @@
 """Checked reading of JSON and pickles; errors name the file and the place in it."""
 
+import codecs
 import io
+import os
 import pickle
 import struct
 from collections.abc import Hashable, Iterable, Sequence
@@ -13,6 +15,8 @@ from flmm.errors import InputError, describe_first_error
 
 Content = TypeVar("Content")
 Key = TypeVar("Key", bound=Hashable)
+
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".JPEG", ".PNG")
 
 
 # The unpickler in C trusts the file's numbers: one flipped bit may allocate all memory. The one in
@@ -37,7 +41,8 @@ def read_json(
     Raises:
         InputError: it is missing, cut short, or does not fit the schema; says where.
     """
-    content = _read_bytes(file)
+    # Editors on Windows write a byte order mark.
+    content = _read_bytes(file).removeprefix(codecs.BOM_UTF8)
     for encoding in encodings:
         try:
             return schema.validate_json(content.decode(encoding))
@@ -103,6 +108,24 @@ def index_by_id(
                 " give each its own"
             )
     return by_id
+
+
+def choose_picture(*candidates: Path) -> Path:
+    """Return the first picture that exists, or the first where none does.
+
+    For data sets whose pictures were saved anew in another format: ``candidates`` differ in their
+    suffix.
+    """
+    # Unlike Path.exists, it takes names that no file can have.
+    return next((file for file in candidates if os.path.exists(file)), candidates[0])
+
+
+def find_picture(without_suffix: Path) -> Path:
+    """Return the picture of a name that its data set gives without a suffix; published ones are
+    ``.jpg``, copies of them may have another."""
+    return choose_picture(*(
+        without_suffix.with_name(without_suffix.name + suffix) for suffix in _PICTURE_SUFFIXES
+    ))  # fmt: skip
 
 
 def _read_bytes(file: Path) -> bytes:

@@ -8,6 +8,7 @@ from typing import Literal, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
+from flmm.data.readers.caption_phrases import find_phrase
 from flmm.data.readers.files import index_by_id, read_json
 from flmm.data.sample import GroundedPhrase, GroundedText, PanopticRegion, Sample, invalid_text
 from flmm.errors import InputError
@@ -58,7 +59,8 @@ def read_panoptic_narratives(
     """Return every narrative of a part; those of one picture are the texts of one sample.
 
     A noun's segments are its phrase's regions; the phrase is a thing (or stuff) when they all are.
-    A narrative without one of its utterances is reported and skipped when the sample is loaded.
+    A narrative without an utterance that has segments is reported and skipped when the sample is
+    loaded.
 
     Args:
         folder: with ``png_coco_{part}2017.json``, ``panoptic_{part}2017.json`` and the folder
@@ -118,9 +120,15 @@ def _text(
     for utterance in narrative["segments"]:
         text, segments = utterance["utterance"], utterance["segment_ids"]
         start = caption.find(text, position)
-        if start < 0:
-            raise InputError(f"the narrative does not say {text!r} after character {position}")
-        position = start + len(text)
+        span = (start, start + len(text)) if start >= 0 else None
+        if span is None and segments and text.strip():
+            # The narrative may have been edited since: in another case, or with other white space.
+            span = find_phrase(text, caption, [(0, position)])
+        if span is None:
+            if segments:
+                raise InputError(f"the narrative does not say {text!r} after character {position}")
+            continue
+        start, position = span
         if segments and text:
             regions = tuple(PanopticRegion(panoptic, segment) for segment in segments)
             flags = {are_things.get(segment) for segment in segments}

@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 
 from flmm.data.readers.files import read_json_line
 from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Sample
+from flmm.data.segmentation import Segmentation
 from flmm.errors import InputError
 
 # An unknown key is a misspelt one.
@@ -27,7 +28,7 @@ class _Phrase(TypedDict):
     __pydantic_config__ = _FORBID_EXTRA  # type: ignore[misc]
     start: Annotated[int, Field(ge=0)]
     end: Annotated[int, Field(ge=1)]
-    segmentation: list[list[float]] | dict[str, object]
+    segmentation: Segmentation
 
 
 class _Line(TypedDict):

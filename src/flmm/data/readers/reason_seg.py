@@ -2,14 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, NotRequired
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from flmm.data.readers.files import read_json
-from flmm.data.sample import CocoRegion, GroundedPhrase, GroundedText, Mask, Sample
+from flmm.data.readers.files import find_picture, read_json
+from flmm.data.sample import (
+    CocoRegion,
+    GroundedPhrase,
+    GroundedText,
+    Mask,
+    Sample,
+    TextKind,
+    invalid_text,
+)
 from flmm.errors import InputError
 from flmm.types import Size
 
@@ -18,7 +26,7 @@ _Label = Literal["target", "ignore"]
 
 class _Shape(TypedDict):
     label: str
-    points: list[tuple[float, float]]
+    points: NotRequired[Annotated[list[list[float]] | object, Field(union_mode="left_to_right")]]
 
 
 class _Instructions(TypedDict):
@@ -34,8 +42,8 @@ _INSTRUCTIONS = TypeAdapter(_Instructions)
 class PaintedRegion:
     """The pixels of one label after all polygons are painted, the largest first."""
 
-    polygons: tuple[tuple[str, tuple[float, ...]], ...]
-    """(label, x0, y0, x1, y1, …)."""
+    polygons: tuple[tuple[str, object], ...]
+    """Each label with (x0, y0, x1, y1, …)."""
     label: _Label
 
     def mask(self, size: Size) -> Mask:
@@ -50,29 +58,55 @@ class PaintedRegion:
 def read_reason_seg(folder: Path) -> list[Sample]:
     """Return every picture of a part's folder with its instructions; "ignore" marks ignored pixels.
 
-    A sentence is an instruction, a question to the LMM; a few words are an expression.
+    A sentence is an instruction, a question to the LMM; a few words are an expression. Labels are
+    read as by LISA: "flag" means nothing, those with "ignore" in them ignored pixels, all others
+    the target.
 
     Raises:
         InputError: there is no JSON in the folder, or one is damaged or of another form.
     """
-    files = sorted(folder.glob("*.json"))
+    # Archives made on macOS have a "._1.json" beside each "1.json".
+    files = sorted(file for file in folder.glob("*.json") if not file.name.startswith("."))
     if not files:
         raise InputError(f"there is no .json in {str(folder)!r}; give the folder of one part")
     samples = []
     for file in files:
         content = read_json(file, _INSTRUCTIONS, encodings=("utf-8", "cp1252"))
         polygons = tuple(
-            (shape["label"], tuple(number for point in shape["points"] for number in point))
+            (label, _flatten(shape.get("points")))
             for shape in content["shapes"]
-            if shape["label"] in ("target", "ignore")
+            if (label := _read_label(shape["label"])) is not None
         )
-        target, ignored = (PaintedRegion(polygons, label) for label in ("target", "ignore"))
-        texts = []
-        for number, text in enumerate(content["text"]):
-            phrase = GroundedPhrase(0, len(text), (target,), (ignored,))
-            kind: Literal["instruction", "expression"] = (
-                "instruction" if content["is_sentence"] else "expression"
-            )
-            texts.append(GroundedText(f"{file.stem}-{number}", kind, text, (phrase,)))
-        samples.append(Sample(file.with_suffix(".jpg"), tuple(texts)))
+        kind: TextKind = "instruction" if content["is_sentence"] else "expression"
+        texts = (
+            _text(f"{file.stem}-{number}", kind, text, polygons)
+            for number, text in enumerate(content["text"])
+        )
+        samples.append(Sample(find_picture(file.with_suffix("")), tuple(texts)))
     return samples
+
+
+def _text(
+    identity: str, kind: TextKind, text: str, polygons: tuple[tuple[str, object], ...]
+) -> GroundedText:
+    if not text.strip():
+        return invalid_text(identity, kind, "it has no words")
+    target, ignored = (PaintedRegion(polygons, label) for label in ("target", "ignore"))
+    phrase = GroundedPhrase(0, len(text), (target,), (ignored,))
+    return GroundedText(identity, kind, text, (phrase,))
+
+
+def _read_label(label: str) -> _Label | None:
+    lower_case = label.lower()
+    if lower_case == "flag":
+        return None
+    return "ignore" if "ignore" in lower_case else "target"
+
+
+def _flatten(points: object) -> object:
+    """Return (x0, y0, x1, y1, …) of a list of corners; anything else as it is, to be refused."""
+    if isinstance(points, list) and all(
+        isinstance(point, list) and len(point) == 2 for point in points
+    ):
+        return tuple(number for point in points for number in point)
+    return points

@@ -62,7 +62,7 @@ def read_refcoco(folder: Path, pictures: Path, part: str, split_by: SplitBy) -> 
         instances_file,
         "annotations",
         (
-            (annotation["id"], CocoRegion(annotation["segmentation"]))
+            (annotation["id"], CocoRegion(annotation.get("segmentation")))
             for annotation in instances["annotations"]
         ),
     )

@@ -12,6 +12,7 @@ Read are the question, the answer, and the box after ``###``: x0, y0, x1, y1 in 
 original picture. (The second turn's box is of the picture padded to a square.)
 """
 
+import os
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -20,16 +21,16 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from flmm.data.readers.files import read_json
-from flmm.data.sample import BoxRegion, GroundedPhrase, GroundedText, Sample
+from flmm.data.readers.files import choose_picture, read_json
+from flmm.data.sample import BoxRegion, GroundedPhrase, GroundedText, Sample, invalid_text
 from flmm.errors import InputError
 
 _Turn = TypedDict("_Turn", {"from": Literal["human", "gpt"], "value": str})
 
 
 class _Entry(TypedDict):
-    image: Annotated[list[str], Field(min_length=2, max_length=2)]
-    conversations: Annotated[list[_Turn], Field(min_length=4, max_length=4)]
+    image: Annotated[list[str], Field(min_length=1)]
+    conversations: list[_Turn]
 
 
 _ENTRIES = TypeAdapter(list[_Entry])
@@ -38,40 +39,67 @@ _BOX_REQUEST = (
     "Please provide the bounding box coordinate of the region that can help you answer the"
     " question better."
 )
-_NUMBER = r"\s*(-?\d{1,9}(?:\.\d{1,9})?)\s*"
+_BOX_MARK = "###"
+_NUMBER = r"\s*(-?\d{1,9}(?:\.\d{1,20})?)\s*"
 _BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
 
 
 def read_viscot(file: Path, pictures: Path) -> list[Sample]:
     """Return every question of one JSON; those about one picture are the texts of one sample.
 
-    A question is an instruction; its one phrase is the whole question and means the box.
+    A question is an instruction; its one phrase is the whole question and means the box. An entry
+    without a question, a box or an answer is reported and skipped when the sample is loaded.
 
     Args:
         file: such as ``viscot_benchmark/benchmark/gqa.json``.
         pictures: the folder that holds ``cot``.
 
     Raises:
-        InputError: the file is missing, damaged or of another form, or has no entry.
+        InputError: the file is missing, damaged or of another form, or no entry of it is right.
     """
-    texts: dict[str, list[GroundedText]] = defaultdict(list)
     entries = read_json(file, _ENTRIES)
+    texts: dict[Path, list[GroundedText]] = defaultdict(list)
+    reasons = []
     for number, entry in enumerate(entries):
-        picture, picture_and_box = entry["image"]
-        name, _, box_text = picture_and_box.rpartition("###")
-        box = _BOX.fullmatch(box_text)
-        prompt, _, _, answer = (turn["value"] for turn in entry["conversations"])
-        question = prompt.replace(_IMAGE_MARK, "").replace(_BOX_REQUEST, "").strip()
-        if name != picture or box is None or not question:
-            raise InputError(
-                f"{str(file)!r}: entry {number} has no question, or its second image is not"
-                f" {picture!r} with ###[x0, y0, x1, y1]; download the file again"
-            )
-        x0, y0, x1, y1 = map(float, box.groups())
-        phrase = GroundedPhrase(0, len(question), (BoxRegion((x0, y0, x1, y1)),))
-        texts[picture].append(
-            GroundedText(f"{number}", "instruction", question, (phrase,), answer=answer)
+        picture, *others = entry["image"]
+        named_again, _, box_text = "".join(others).rpartition(_BOX_MARK)
+        # In the published infographicsvqa.json one of the two may be a .png, the other a .jpeg.
+        is_same_picture = os.path.splitext(picture)[0] == os.path.splitext(named_again)[0]
+        try:
+            if not is_same_picture:
+                raise InputError(
+                    f"entry {number} has the images {entry['image']}, not a picture and the same"
+                    f" picture with {_BOX_MARK}[x0, y0, x1, y1]"
+                )
+            text = _text(str(number), entry, box_text)
+        except InputError as error:
+            reasons.append(str(error))
+            text = invalid_text(str(number), "instruction", str(error))
+        names = (picture, named_again) if is_same_picture else (picture,)
+        texts[choose_picture(*(pictures / name for name in names))].append(text)
+    if len(reasons) == len(entries):
+        raise InputError(
+            f"{str(file)!r} has no entry of the benchmark's form ({(*reasons, 'it is empty')[0]});"
+            " download it again"
         )
-    if not texts:
-        raise InputError(f"{str(file)!r} has no entry; download it again")
-    return [Sample(pictures / picture, tuple(questions)) for picture, questions in texts.items()]
+    return [Sample(picture, tuple(questions)) for picture, questions in texts.items()]
+
+
+def _text(identity: str, entry: _Entry, box_text: str) -> GroundedText:
+    """Return an entry's question with its box.
+
+    Raises:
+        InputError: it has none.
+    """
+    box = _BOX.fullmatch(box_text)
+    if box is None:
+        raise InputError(f"entry {identity} has the box {box_text!r}, not [x0, y0, x1, y1]")
+    if len(entry["conversations"]) != 4:
+        raise InputError(f"entry {identity} has {len(entry['conversations'])} turns, not 4")
+    prompt, _, _, answer = (turn["value"] for turn in entry["conversations"])
+    question = prompt.replace(_IMAGE_MARK, "").replace(_BOX_REQUEST, "").strip()
+    if not question:
+        raise InputError(f"entry {identity} has no question")
+    x0, y0, x1, y1 = map(float, box.groups())
+    phrase = GroundedPhrase(0, len(question), (BoxRegion((x0, y0, x1, y1)),))
+    return GroundedText(identity, "instruction", question, (phrase,), answer=answer)

@@ -13,7 +13,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.chat import RenderedChat, check_no_placeholder
+from flmm.lmm.chat import RenderedChat, check_no_control_tokens
 from flmm.lmm.image_processing import grid_view
 from flmm.lmm.prompt import Message, PictureLayout, ProcessedPicture
 from flmm.lmm.tiles import stretched_geometry
@@ -42,7 +42,7 @@ class PaliGemmaAdapter(LMMAdapter):
                 " conversation; leave out the history"
             )
         question = messages[0].text
-        check_no_placeholder(self.placeholder, messages, answer)
+        check_no_control_tokens(self.tokenizer, self.placeholder, messages, answer)
         text = self.placeholder * len(messages[0].pictures) + str(self.tokenizer.bos_token)
         question_span = (len(text), len(text) + len(question))
         text += f"{question}\n"

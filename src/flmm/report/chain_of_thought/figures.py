@@ -9,10 +9,10 @@ import numpy as np
 
 from flmm.answers.overlay import draw_mask, resize_for_viewing
 from flmm.answers.palette import PHRASE_COLOURS
+from flmm.evaluate.answers.ways import MAX_NEW_TOKENS
 from flmm.grounding.chain_of_thought import Thought
 from flmm.report.chain_of_thought.measurement import (
     CROP_LABELS,
-    MAX_NEW_TOKENS,
     REGION_SOURCE_LABELS,
     ChainOfThoughtResults,
     first_scene_seed,

@@ -3,25 +3,26 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flmm.answers.answer import Phrase
 from flmm.data.sources import StickersSource
 from flmm.errors import InputError
-from flmm.evaluate.metrics import compute_overlap
-from flmm.grounding.chain_of_thought import (
-    CropMode,
-    LocateSource,
-    ThinkOptions,
-    check_two_pictures,
-    crop_to_phrase,
+from flmm.evaluate.answers.ways import (
+    CLOSER_LOOKS,
+    LOCATE_SOURCES,
+    MAX_NEW_TOKENS,
+    CloserLook,
+    Question,
+    RegionSource,
+    answer_in_every_way,
+    true_region,
 )
+from flmm.evaluate.metrics import compute_overlap
+from flmm.grounding.chain_of_thought import CropMode, LocateSource, check_two_pictures
 from flmm.grounding.grounder import Grounder
-from flmm.pictures.geometry import mask_box
 from flmm.report.chain_of_thought.tag_questions import (
     TagQuestion,
     build_tag_questions,
@@ -31,15 +32,9 @@ from flmm.report.context import ReportContext
 from flmm.report.markdown import markdown_table
 from flmm.report.overlaps import Interval, mean_interval
 
-RegionSource = Literal["answer", "question", "truth"]
-"""Where the mask to crop around is from: a ``LocateSource``, or the true mask."""
-
-LOCATE_SOURCES: tuple[LocateSource, ...] = ("answer", "question")
-CROP_MODES: tuple[CropMode, ...] = ("box", "mask", "random")
+MEASURED_LOOKS = tuple(look for look in CLOSER_LOOKS if look != CloserLook("truth", "mask"))
 MIN_RIGHT_IOU = 0.5
 """A located mask with at least this IoU is of the right thing."""
-MAX_NEW_TOKENS = 64
-"""Each answer has at most so many tokens."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ class QuestionOutcome:
     number: int
     plain: bool
     """Whether the plain answer has the right number."""
-    right: dict[tuple[RegionSource, CropMode], bool]
+    right: dict[CloserLook, bool]
     nothing: dict[LocateSource, bool]
     right_thing: dict[LocateSource, bool]
 
@@ -104,7 +99,7 @@ def check(context: ReportContext) -> None:
             " leave out --data to measure it on sticker scenes"
         )
     grounder = context.grounder
-    check_two_pictures(grounder.adapter, grounder.lmm, Image.new("RGB", (64, 64)), "What is it?")
+    check_two_pictures(grounder.adapter, grounder.lmm)
 
 
 def measure(context: ReportContext) -> ChainOfThoughtResults:
@@ -120,11 +115,11 @@ def measure(context: ReportContext) -> ChainOfThoughtResults:
     }
     ways = tuple(
         CloserLookScore(
-            locate, crop, mean_interval(marks), mean_interval(marks - plain),
-            None if locate == "truth" or crop == "random"
-            else mean_interval(marks - right[locate, "random"]),
+            look.locate, look.crop, mean_interval(marks), mean_interval(marks - plain),
+            None if look.locate == "truth" or look.crop == "random"
+            else mean_interval(marks - right[CloserLook(look.locate, "random")]),
         )
-        for (locate, crop), marks in right.items()
+        for look, marks in right.items()
     )  # fmt: skip
     locating = tuple(
         LocatingScore(
@@ -151,46 +146,40 @@ def _to_tensor(outcomes: Iterable[bool]) -> Tensor:
 
 def answer_question(grounder: Grounder, question: TagQuestion, seed: int) -> QuestionOutcome:
     """Answer the question plainly and with every crop; ``seed`` is of its random crops."""
-    picture, text = question.picture, question.turn.question
-    right: dict[tuple[RegionSource, CropMode], bool] = {}
-    nothing: dict[LocateSource, bool] = {}
-    right_thing: dict[LocateSource, bool] = {}
-
-    def is_right_with_crop(located: Phrase | None, crop: CropMode) -> bool:
-        # As in `Grounder.think`, but without locating again.
-        part, _ = crop_to_phrase(picture, located, ThinkOptions(crop=crop, seed=seed))
-        prompt = grounder.adapter.build_prompt([picture, part], text)
-        answer = grounder.adapter.generate(prompt, MAX_NEW_TOKENS).text
-        return parse_number(answer) == question.number
-
-    plain = False
-    for locate in LOCATE_SOURCES:
-        thought = grounder.think(picture, text, locate=locate, max_new_tokens=MAX_NEW_TOKENS)
-        if locate == "answer":
-            plain = parse_number(thought.first.text) == question.number
-        nothing[locate] = thought.located is None
-        right_thing[locate] = _locates_right_thing(thought.located, question)
-        right[locate, "box"] = parse_number(thought.answer.text) == question.number
-        for crop in CROP_MODES[1:]:
-            right[locate, crop] = is_right_with_crop(thought.located, crop)
-    right["truth", "box"] = is_right_with_crop(_ground_truth_phrase(question), "box")
-    return QuestionOutcome(question.number, plain, right, nothing, right_thing)
+    text = question.turn.question
+    (ways,) = answer_in_every_way(
+        grounder.pipeline,
+        question.picture,
+        [Question(text, text, ground_truth_phrase(question), seed)],
+        MEASURED_LOOKS,
+        MAX_NEW_TOKENS,
+    )
+    plain = parse_number(ways.plain) == question.number
+    right = {look: parse_number(second.text) == question.number
+             for look, second in ways.closer.items()}  # fmt: skip
+    located = {source: ways.closer[CloserLook(source, "box")].located for source in LOCATE_SOURCES}
+    return QuestionOutcome(
+        question.number,
+        plain,
+        right,
+        {source: phrase is None for source, phrase in located.items()},
+        {source: locates_right_thing(phrase, question) for source, phrase in located.items()},
+    )
 
 
-def _locates_right_thing(located: Phrase | None, question: TagQuestion) -> bool:
+def locates_right_thing(located: Phrase | None, question: TagQuestion) -> bool:
+    """Return whether a located mask is of the thing that the question is about."""
     if located is None:
         return False
     mask, truth = (torch.from_numpy(mask)[None] for mask in (located.mask, question.mask))
     return compute_overlap(mask, truth).iou.item() >= MIN_RIGHT_IOU
 
 
-def _ground_truth_phrase(question: TagQuestion) -> Phrase:
+def ground_truth_phrase(question: TagQuestion) -> Phrase:
     """Return the true mask as a located phrase."""
     mention = question.turn.mentions[0]
-    box = mask_box(torch.from_numpy(question.mask))
-    assert box is not None, "things do not hide each other"
     text = question.turn.answer[mention.start : mention.end]
-    return Phrase(text, mention.start, mention.end, (), question.mask, box, 1.0)
+    return true_region(text, mention.start, mention.end, question.mask)
 
 
 REGION_SOURCE_LABELS = {

@@ -58,18 +58,22 @@ def measure(context: ReportContext) -> ConversationResults:
     """Generate every answer three times: LMM alone, with grounding, with ``output_attentions``.
 
     Raises:
-        InputError: no picture can be read.
+        InputError: no picture can be used.
     """
     grounder = context.grounder
     adapter = grounder.adapter
     digest = _weights_digest(adapter.model)
     questions = list(_read_questions(context))
-    if not questions:
-        raise InputError("no picture can be read; check the data")
     plain_tokens = phrases = 0
+    measured: list[Image.Image] = []
     comparisons: dict[str, list[tuple[bool, float]]] = {name: [] for name in _RUN_NAMES}
     for number, (picture, question) in enumerate(questions, 1):
-        plain = _generate(adapter, picture, question)
+        try:
+            plain = _generate(adapter, picture, question)
+        except InputError as error:
+            context.on_message(f"left out: {error}")
+            continue
+        measured.append(picture)
         plain_tokens += len(plain.logits)
         with _record_logits(adapter) as logits:
             answer = grounder.chat(picture, question, max_new_tokens=_MAX_NEW_TOKENS)
@@ -81,6 +85,8 @@ def measure(context: ReportContext) -> ConversationResults:
             same_text = other.text == plain.text
             comparisons[name].append((same_text, _max_logit_difference(plain, other)))
         context.on_progress(number, len(questions), "conversation")
+    if not measured:
+        raise InputError("no picture can be used; check the data")
     ways = tuple(
         RunComparison(
             name, sum(same for same, _ in results),
@@ -89,9 +95,9 @@ def measure(context: ReportContext) -> ConversationResults:
         )
         for name, results in comparisons.items()
     )  # fmt: skip
-    pictures = len({id(picture) for picture, _ in questions})
+    pictures = len(set(map(id, measured)))
     same = _weights_digest(adapter.model) == digest
-    return ConversationResults(pictures, len(questions), plain_tokens, phrases, same, ways)
+    return ConversationResults(pictures, len(measured), plain_tokens, phrases, same, ways)
 
 
 _RUN_NAMES = ("flmm (records and grounds)", "transformers' output_attentions")

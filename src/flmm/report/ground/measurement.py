@@ -119,6 +119,11 @@ def _build_evaluators(context: ReportContext) -> dict[str, TrainingFreeEvaluator
     evaluators: dict[str, TrainingFreeEvaluator] = {}
     if grounder.head is not None:
         return evaluators
+    if grounder.segmenter is None:
+        context.on_message(
+            f"left out: {', '.join(BASELINES)} (these published methods prompt a SAM, and --sam is"
+            " none)"
+        )
     for name in BASELINES if grounder.segmenter is not None else ():
         try:
             baseline = create_baseline(name, grounder.adapter, data.calibration, PROTOCOL)

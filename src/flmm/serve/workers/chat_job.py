@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flmm.answers.answer import Phrase
 from flmm.attention.batched_tracing import trace_generation_batch
+from flmm.attention.canonical_text import compose
 from flmm.attention.spans import compute_token_offsets, find_mention
 from flmm.attention.trace import Trace, TracedPhrase
 from flmm.attention.tracing import GenerationStep
@@ -34,8 +35,6 @@ from flmm.serve.workers.phrase_pictures import split_by_picture
 from flmm.serve.workers.stop_strings import find_stop_string, partial_stop_length
 from flmm.stopwatch import Stopwatch
 from flmm.types import PhraseSpan
-
-_INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class ChatJob(Job):
         metrics.answer_tokens.inc()
         self._token_times.append(now)
         stop_strings = self._inputs.stop_strings
-        text = step.text.rstrip(_INCOMPLETE_CHARACTER)
+        text = step.text
         stop = find_stop_string(text, stop_strings)
         end = len(text) - partial_stop_length(text, stop_strings) if stop is None else stop
         self._emit_text(text[:end])
@@ -151,7 +150,8 @@ class ChatJob(Job):
         return stop is None
 
     def _emit_text(self, text: str) -> None:
-        if text.startswith(self._text) and text != self._text:
+        assert text.startswith(self._text), "the answer's text was taken back"
+        if text != self._text:
             self.emit(TextDelta(text[len(self._text) :]))
             self._text = text
 
@@ -289,9 +289,9 @@ def _select_mentioned(text: str, phrases: Sequence[str]) -> list[str]:
     mentioned = []
     for phrase in phrases:
         try:
-            find_mention(text, phrase, counts[phrase])
+            find_mention(text, phrase, counts[compose(phrase)])
         except InputError:
             continue
-        counts[phrase] += 1
+        counts[compose(phrase)] += 1
         mentioned.append(phrase)
     return mentioned
