@@ -92,10 +92,6 @@ class GenericAdapter(LMMAdapter):
             tuple(module for module in model.modules() if module not in text_modules),
         )
         self._check_against_processor()
-        try:
-            self.views = max(len(self._layouts.find(size).views) for size in _PROBED_SIZES)
-        except LayoutError as error:
-            raise _unsupported_error(name, self.model_type, str(error)) from error
 
     @classmethod
     def load(
@@ -161,10 +157,11 @@ class GenericAdapter(LMMAdapter):
         return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
 
     def _check_against_processor(self) -> None:
-        """Read from a prompt of the model's own processor which inputs there are.
+        """Read from a prompt of the model's own processor which inputs there are; find the views.
 
         Raises:
-            InputError: it differs from the adapter's, or that processor fails.
+            InputError: image tokens have no known places, the adapter's prompt is another, or that
+                processor fails.
         """
         picture = Image.new("RGB", (80, 64), (200, 30, 60))
         question = "What is in the picture?"
@@ -190,6 +187,10 @@ class GenericAdapter(LMMAdapter):
             if name in accepted and (name in expected or name == _TOKEN_TYPE_NAMES[0])
         ]
         self.token_type_input_name = token_types[0] if token_types else None
+        try:
+            self.views = max(len(self._layouts.find(size).views) for size in _PROBED_SIZES)
+        except LayoutError as error:
+            raise _unsupported_error(self.name, self.model_type, str(error)) from error
         prompt = self.build_prompt(picture, question).inputs
         for name in ("input_ids", *token_types[:1]):
             if name in expected and not torch.equal(prompt[name], expected[name]):

@@ -71,6 +71,7 @@ class LayoutFinder:
         self._layouts: LRUCache[FoundLayout] = LRUCache(1024)
         self._agreed: list[str] = []
         """The arrangement of each shape that the vision tower was asked about."""
+        self._pixel_input: str | None = None
         self._has_other_tokens = False
         """Whether some image tokens show no part of the picture, such as row breaks."""
 
@@ -86,7 +87,10 @@ class LayoutFinder:
     def _find(self, picture: Size) -> FoundLayout:
         height, width = picture
         processed = self._process(Image.new("RGB", (width, height)))
-        name = self._find_pixels(processed, Image.new("RGB", (width, height), "white"))
+        if self._pixel_input is None:
+            white = self._process(Image.new("RGB", (width, height), "white"))
+            self._pixel_input = _find_pixel_input(processed.inputs, white.inputs)
+        name = self._pixel_input
         pixels = processed.inputs[name]
         sources = find_pixel_sources(lambda coded: self._process(coded).inputs[name], picture)
         if sources is None:
@@ -134,14 +138,18 @@ class LayoutFinder:
             if found is not None:
                 yield arrangement, found
 
-    def _find_pixels(self, black: ProcessedText, white: Image.Image) -> str:
-        """Return the name of the one input that has the picture's colours."""
-        other = self._process(white).inputs
-        names = [
-            name
-            for name, tensor in black.inputs.items()
-            if tensor.is_floating_point() and not tensor.equal(other[name])
-        ]
-        if len(names) != 1:
-            raise LayoutError(f"its image processor gives pixels as {names or list(black.inputs)}")
-        return names[0]
+
+def _find_pixel_input(black: Mapping[str, Tensor], white: Mapping[str, Tensor]) -> str:
+    """Return the name of the one input that differs between a black and a white picture.
+
+    Raises:
+        LayoutError: there is none, or there are several.
+    """
+    names = [
+        name
+        for name, tensor in black.items()
+        if tensor.is_floating_point() and not tensor.equal(white[name])
+    ]
+    if len(names) != 1:
+        raise LayoutError(f"its image processor gives pixels as {names or list(black)}")
+    return names[0]

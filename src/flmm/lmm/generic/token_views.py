@@ -17,6 +17,8 @@ from flmm.types import ImageGeometry, Size
 
 _TOLERANCE = 0.25
 """In cells; the places of pixel values are precise to about 1/255 of the picture."""
+_SCALE_TOLERANCE = 0.05
+"""Tiles of one picture differ in scale by less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,18 +99,29 @@ def _fit_line(numbers: Tensor, places: Tensor) -> tuple[float, float]:
 
 
 def _group_by_scale(canvases: Sequence[_Canvas]) -> list[list[_Canvas]]:
+    """Group canvases of one scale that lie side by side; one of the same place is apart."""
     groups: list[list[_Canvas]] = []
     for canvas in canvases:
         for group in groups:
-            if all(
-                abs(step / other - 1) < 0.05
-                for step, other in zip(canvas.step, group[0].step, strict=True)
-            ):
+            if _is_beside(canvas, group):
                 group.append(canvas)
                 break
         else:
             groups.append([canvas])
     return groups
+
+
+def _is_beside(canvas: _Canvas, group: Sequence[_Canvas]) -> bool:
+    steps = zip(canvas.step, group[0].step, strict=True)
+    if any(abs(step / other - 1) > _SCALE_TOLERANCE for step, other in steps):
+        return False
+    return all(
+        any(
+            abs(start - there) > step * _TOLERANCE
+            for start, there, step in zip(canvas.start, other.start, canvas.step, strict=True)
+        )
+        for other in group
+    )
 
 
 def _join_canvases(canvases: Sequence[_Canvas]) -> _Canvas | None:
