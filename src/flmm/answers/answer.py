@@ -48,7 +48,9 @@ class Phrase:
     box: "Box"
     """(x0, y0, x1, y1) in pixels, x1 and y1 exclusive; all 0 when the mask is empty."""
     score: float
-    """Mean probability inside the mask, in 0.5..1; 0 when the mask is empty."""
+    """In 0..1: the probability that the phrase is in the picture and the mask right, with an IoU
+    above 0.5; without a calibrated head, the mean probability inside the mask. 0 when it is
+    empty."""
 
     @property
     def area(self) -> int:

@@ -81,7 +81,7 @@ def _is_head(word: "Token") -> bool:
     if first.dep_ not in _HEAD_RELATIONS:
         is_joined = _is_joined_to_next(first) and word.i < _begin_last_conjunct(first)
         return is_joined and (is_noun or word is first)
-    if _is_compound_by_mistake(word) or _is_in_hyphenated(word):
+    if _is_verb_by_mistake(word) or _is_compound_by_mistake(word) or _is_in_hyphenated(word):
         return False
     # "a blue one"; "the left rose" and "a steam engine" and "a sink and shower", where spaCy has
     # another tag
@@ -145,7 +145,21 @@ def _is_place_before_comma(word: "Token") -> bool:
 def _is_compound_by_mistake(noun: "Token") -> bool:
     """Return whether the noun is taken for the subject of the next one ("the company logo")."""
     is_next = noun.i + 1 == noun.head.i
-    return noun.dep_ == "nsubj" and is_next and noun.head.pos_ in ("NOUN", "PROPN")
+    is_before_noun = is_next and noun.head.pos_ in ("NOUN", "PROPN")
+    return noun.dep_ == "nsubj" and is_before_noun and not _is_verb_by_mistake(noun.head)
+
+
+def _is_verb_by_mistake(noun: "Token") -> bool:
+    """Return whether the noun is the verb of "the cat and the dog sleep" or of "a man skis"."""
+    if has_determiner(noun):
+        return False
+    is_plural = noun.tag_ == "NNS"
+    for subject in noun.lefts:
+        is_several = any(child.dep_ == "conj" for child in subject.rights)
+        is_single = any(child.lower_ in ("a", "an") for child in subject.lefts)
+        if subject.dep_ == "nsubj" and (is_several or (is_single and is_plural)):
+            return True
+    return False
 
 
 def _is_in_hyphenated(noun: "Token") -> bool:

@@ -11,10 +11,14 @@ from flmm.cli.options import (
     DtypeOption,
     JsonOption,
     LMMOption,
+    MaskThresholdOption,
     MaxNewTokensOption,
+    MinMaskRegionAreaOption,
+    MinScoreOption,
     ModelOption,
     RefineOption,
     SamOption,
+    check_mask_options,
     load_grounder,
 )
 from flmm.errors import InputError
@@ -53,6 +57,9 @@ def batch(
     ] = 8,
     max_new_tokens: MaxNewTokensOption = 256,
     refine: RefineOption = True,
+    mask_threshold: MaskThresholdOption = 0.5,
+    min_score: MinScoreOption = 0.0,
+    min_mask_region_area: MinMaskRegionAreaOption = 0,
     model: ModelOption = None,
     lmm: LMMOption = None,
     sam: SamOption = None,
@@ -62,10 +69,10 @@ def batch(
 ) -> None:
     """Ask about many pictures; the same command goes on where it was stopped."""
     from flmm.batch.results import ResultsFile
-    from flmm.batch.run import run_tasks
+    from flmm.batch.run import describe_mask_model, run_tasks
     from flmm.batch.tasks import read_tasks
-    from flmm.evaluate.benchmark import mask_model_fingerprint
 
+    masks = check_mask_options(refine, mask_threshold, min_score, min_mask_region_area)
     folder, tasks = read_tasks(pictures, question)
     if overlays is not None:
         try:
@@ -75,7 +82,7 @@ def batch(
                 f"--overlays {str(overlays)!r} cannot be made ({error.strerror}); choose another"
             ) from error
     grounder = load_grounder(model, lmm, sam, device, dtype)
-    mask_model = mask_model_fingerprint(grounder) + ("" if refine else " without refinement")
+    mask_model = describe_mask_model(grounder, masks)
     results = ResultsFile(out, tasks, grounder.model, grounder.lmm, mask_model)
 
     from rich.console import Console
@@ -90,7 +97,7 @@ def batch(
             tasks[results.num_done :],
             batch_size=together,
             max_new_tokens=max_new_tokens,
-            refine=refine,
+            mask_options=masks,
         )
         for result_batch in result_batches:
             if overlays is not None:

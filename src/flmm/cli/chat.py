@@ -11,13 +11,17 @@ from flmm.cli.options import (
     ImageArgument,
     JsonOption,
     LMMOption,
+    MaskThresholdOption,
     MaxNewTokensOption,
+    MinMaskRegionAreaOption,
+    MinScoreOption,
     ModelOption,
     OutOption,
     PhraseOption,
     PhrasesFromOption,
     RefineOption,
     SamOption,
+    check_mask_options,
     find_output_path,
     load_grounder,
     warn_about_other_pictures,
@@ -32,6 +36,9 @@ def chat(
     phrases_from: PhrasesFromOption = None,
     max_new_tokens: MaxNewTokensOption = 256,
     refine: RefineOption = True,
+    mask_threshold: MaskThresholdOption = 0.5,
+    min_score: MinScoreOption = 0.0,
+    min_mask_region_area: MinMaskRegionAreaOption = 0,
     model: ModelOption = None,
     lmm: LMMOption = None,
     sam: SamOption = None,
@@ -46,6 +53,7 @@ def chat(
     picture = read_picture(image)
     check_text("question", question)
     phrases = check_phrases(phrase) if phrase else None
+    masks = check_mask_options(refine, mask_threshold, min_score, min_mask_region_area)
     overlay = find_output_path(image, out, as_json)
     grounder = load_grounder(model, lmm, sam, device, dtype)
     warn_about_other_pictures(grounder, picture)
@@ -56,6 +64,6 @@ def chat(
             phrases,
             max_new_tokens=max_new_tokens,
             phrase_source=phrases_from,
-            refine=refine,
+            **masks,
         )
     show_answer(answer, overlay, as_json)

@@ -11,12 +11,16 @@ from flmm.cli.options import (
     ImageArgument,
     JsonOption,
     LMMOption,
+    MaskThresholdOption,
+    MinMaskRegionAreaOption,
+    MinScoreOption,
     ModelOption,
     OutOption,
     PhraseOption,
     PhrasesFromOption,
     RefineOption,
     SamOption,
+    check_mask_options,
     find_output_path,
     load_grounder,
     warn_about_other_pictures,
@@ -43,6 +47,9 @@ def ground(
         ),
     ] = None,
     refine: RefineOption = True,
+    mask_threshold: MaskThresholdOption = 0.5,
+    min_score: MinScoreOption = 0.0,
+    min_mask_region_area: MinMaskRegionAreaOption = 0,
     model: ModelOption = None,
     lmm: LMMOption = None,
     sam: SamOption = None,
@@ -57,11 +64,12 @@ def ground(
     picture = read_picture(image)
     check_text("text", text)
     phrases = check_phrases(phrase) if phrase else None
+    masks = check_mask_options(refine, mask_threshold, min_score, min_mask_region_area)
     overlay = find_output_path(image, out, as_json)
     grounder = load_grounder(model, lmm, sam, device, dtype)
     warn_about_other_pictures(grounder, picture)
     with show_spinner("looking at the picture"):
         answer = grounder.ground(
-            picture, text, phrases, question=question, phrase_source=phrases_from, refine=refine
+            picture, text, phrases, question=question, phrase_source=phrases_from, **masks
         )
     show_answer(answer, overlay, as_json)

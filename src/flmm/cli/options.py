@@ -11,6 +11,7 @@ import typer
 
 from flmm.cli.console import is_terminal, print_message, show_spinner
 from flmm.errors import InputError
+from flmm.grounding.mask_options import MaskKeywords, MaskOptions
 from flmm.user_input import is_embedded
 
 if TYPE_CHECKING:
@@ -107,6 +108,28 @@ RefineOption = Annotated[
     bool,
     typer.Option("--refine/--no-refine", help="Without SAM: faster, coarser."),
 ]
+MaskThresholdOption = Annotated[
+    float,
+    typer.Option(
+        "--mask-threshold",
+        metavar="PROBABILITY",
+        help="Pixels above it are in the mask; lower for larger masks.",
+    ),
+]
+MinScoreOption = Annotated[
+    float,
+    typer.Option(
+        "--min-score", metavar="SCORE", help="Leave out phrases with a lower score, in 0..1."
+    ),
+]
+MinMaskRegionAreaOption = Annotated[
+    int,
+    typer.Option(
+        "--min-mask-region-area",
+        metavar="PIXELS",
+        help="Remove smaller regions of masks and fill smaller holes; 0 keeps all.",
+    ),
+]
 
 
 def find_output_path(image: Path, out: Path | None, as_json: bool) -> Path | None:
@@ -125,6 +148,24 @@ def find_output_path(image: Path, out: Path | None, as_json: bool) -> Path | Non
     if out.exists() and out.samefile(image):
         raise InputError(f"--out {str(out)!r} is the picture itself; choose another file")
     return out
+
+
+def check_mask_options(
+    refine: bool, mask_threshold: float, min_score: float, min_mask_region_area: int
+) -> MaskKeywords:
+    """Return the options of masks as ``Grounder``'s keyword arguments.
+
+    Raises:
+        InputError: a value is outside its range.
+    """
+    masks = MaskKeywords(
+        refine=refine,
+        mask_threshold=mask_threshold,
+        min_score=min_score,
+        min_mask_region_area=min_mask_region_area,
+    )
+    MaskOptions(**masks)
+    return masks
 
 
 def load_grounder(

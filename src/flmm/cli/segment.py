@@ -11,10 +11,14 @@ from flmm.cli.options import (
     ImageArgument,
     JsonOption,
     LMMOption,
+    MaskThresholdOption,
+    MinMaskRegionAreaOption,
+    MinScoreOption,
     ModelOption,
     OutOption,
     RefineOption,
     SamOption,
+    check_mask_options,
     find_output_path,
     load_grounder,
     warn_about_other_pictures,
@@ -31,6 +35,9 @@ def segment(
         ),
     ],
     refine: RefineOption = True,
+    mask_threshold: MaskThresholdOption = 0.5,
+    min_score: MinScoreOption = 0.0,
+    min_mask_region_area: MinMaskRegionAreaOption = 0,
     model: ModelOption = None,
     lmm: LMMOption = None,
     sam: SamOption = None,
@@ -44,9 +51,10 @@ def segment(
 
     picture = read_picture(image)
     checked_phrases = check_phrases(phrases)
+    masks = check_mask_options(refine, mask_threshold, min_score, min_mask_region_area)
     overlay = find_output_path(image, out, as_json)
     grounder = load_grounder(model, lmm, sam, device, dtype)
     warn_about_other_pictures(grounder, picture)
     with show_spinner("looking at the picture"):
-        answer = grounder.segment(picture, checked_phrases, refine=refine)
+        answer = grounder.segment(picture, checked_phrases, **masks)
     show_answer(answer, overlay, as_json)

@@ -28,6 +28,20 @@ def build(
 
 
 @app.command()
+def calibrate(
+    model: Annotated[
+        Path, typer.Argument(help="A folder `embedded` made by `flmm stickers build`.")
+    ],
+) -> None:
+    """Fit the head's scores anew; its masks stay."""
+    from flmm.embedded_model.recipe.score_calibration import SCORE_SCENES, calibrate_scores
+
+    with show_progress() as on_progress:
+        calibrate_scores(model, SCORE_SCENES, on_progress)
+    typer.echo(f"the calibration is in {model / 'head' / 'config.json'}")
+
+
+@app.command()
 def evaluate(
     scenes: Annotated[int, typer.Option(min=1, help="Held-out scenes to measure on.")] = 1000,
     model: Annotated[

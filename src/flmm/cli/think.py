@@ -12,11 +12,15 @@ from flmm.cli.options import (
     ImageArgument,
     JsonOption,
     LMMOption,
+    MaskThresholdOption,
     MaxNewTokensOption,
+    MinMaskRegionAreaOption,
+    MinScoreOption,
     ModelOption,
     OutOption,
     RefineOption,
     SamOption,
+    check_mask_options,
     find_output_path,
     load_grounder,
     warn_about_other_pictures,
@@ -49,6 +53,9 @@ def think(
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of the random box.")] = 0,
     max_new_tokens: MaxNewTokensOption = 256,
     refine: RefineOption = True,
+    mask_threshold: MaskThresholdOption = 0.5,
+    min_score: MinScoreOption = 0.0,
+    min_mask_region_area: MinMaskRegionAreaOption = 0,
     model: ModelOption = None,
     lmm: LMMOption = None,
     sam: SamOption = None,
@@ -62,6 +69,7 @@ def think(
 
     picture = read_picture(image)
     check_text("question", question)
+    masks = check_mask_options(refine, mask_threshold, min_score, min_mask_region_area)
     figure = find_output_path(image, out, as_json)
     grounder = load_grounder(model, lmm, sam, device, dtype)
     warn_about_other_pictures(grounder, picture)
@@ -74,7 +82,7 @@ def think(
             margin=margin,
             seed=seed,
             max_new_tokens=max_new_tokens,
-            refine=refine,
+            **masks,
         )
     if figure is not None:
         thought.save(figure)

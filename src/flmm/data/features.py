@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flmm.attention.log_probabilities import compute_log_probabilities
 from flmm.attention.spans import make_phrase_span
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import trace_texts
@@ -39,6 +40,8 @@ class PhraseFeatures:
     """(K, h, w) float32."""
     hidden_states: Tensor
     """(M, T, D) of the phrase's tokens."""
+    log_probabilities: Tensor | None = None
+    """(n,), from ``compute_log_probabilities``; None where they are not kept, as for training."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,11 @@ class FeatureExtractor:
 
     def _phrase_features(self, trace: Trace, tokens: Sequence[int]) -> PhraseFeatures:
         maps = trace.picture_attention.phrase_maps(tokens, self.config.merge)
-        return PhraseFeatures(self.config.select_maps(maps), trace.hidden_states[:, list(tokens)])
+        return PhraseFeatures(
+            self.config.select_maps(maps),
+            trace.hidden_states[:, list(tokens)],
+            compute_log_probabilities(self.adapter, trace, tokens),
+        )
 
 
 def find_spans(exchange: Exchange, prompt: Prompt) -> list[PhraseSpan]:
@@ -254,6 +261,15 @@ def predict_masks(
         resolution=resolution,
     )
     return output
+
+
+def stack_score_inputs(phrases: Sequence[PhraseFeatures]) -> tuple[Tensor, list[Tensor]]:
+    """Return the attention and log probabilities of phrases for ``GroundingHead.score_phrases``."""
+    log_probabilities = []
+    for phrase in phrases:
+        assert phrase.log_probabilities is not None
+        log_probabilities.append(phrase.log_probabilities)
+    return torch.stack([phrase.attention for phrase in phrases]), log_probabilities
 
 
 def _traced_offsets(prompt: Prompt) -> Offsets:

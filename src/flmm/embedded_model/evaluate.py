@@ -55,8 +55,8 @@ class EvaluationReport:
     captions: dict[str, MaskScores]
     references: dict[str, MaskScores]
     absent_refused: float | None
-    """Share of the absent expressions with a score below `PRESENCE_THRESHOLD`, whose mask is empty;
-    None on photographs, which may show anything."""
+    """Share of the absent expressions with a score below `PRESENCE_THRESHOLD`; None on photographs,
+    which may show anything."""
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,24 @@ attention map, best single attention head, K-means.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from flmm.attention.spans import make_phrase_span
 from flmm.attention.tracing import trace_texts
-from flmm.embedded_model.protocols import SceneTurn, TextProtocol, absent_protocol
+from flmm.embedded_model.protocols import SceneTurn, TextProtocol
 from flmm.evaluate.metrics import Overlap, average_recall, compute_overlap, cumulative_iou, mean_iou
-from flmm.grounding.mask_predictor import mask_score
+from flmm.grounding.mask_options import DEFAULT_MASK_OPTIONS
+from flmm.grounding.pipeline import build_pipeline
+from flmm.grounding.referring import segment
 from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
 from flmm.masks.kmeans import compute_kmeans_mask
 from flmm.pictures.geometry import resize_to_picture
 from flmm.stickers.draw import Drawing, mention_mask
+from flmm.stickers.questions import choose_absent_expression
 
 _THRESHOLDS = tuple(round(0.1 + 0.05 * step, 2) for step in range(17))
 METHODS = ("mean map", "best single head", "K-means", "decoder", "refined")
@@ -186,8 +190,10 @@ def score_absent_expression(
     adapter: LMMAdapter, head: GroundingHead, drawing: Drawing, seed: int
 ) -> float:
     """Return the score, in 0..1, of an expression that means nothing in the picture."""
-    (logits,) = predict_phrases(adapter, head, absent_protocol(drawing, seed)).refined_logits
-    return mask_score(logits)
+    expression = choose_absent_expression(drawing.scene, np.random.default_rng(seed))
+    pipeline = build_pipeline(adapter, head, None)
+    answer = segment(pipeline, drawing.picture, [expression], DEFAULT_MASK_OPTIONS)
+    return answer.phrases[0].score
 
 
 def compute_mask_scores(overlaps: MaskOverlaps, has_stuff: bool) -> dict[str, MaskScores]:

@@ -13,7 +13,6 @@ from flmm.stickers.language import (
     caption_turn,
     referring_expressions,
 )
-from flmm.stickers.questions import choose_absent_expression
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,6 @@ def expression_protocol(drawing: Drawing, seed: int) -> list[SceneTurn]:
     ]
     bands = [(f"the {band.name}", (), (index,)) for index, band in enumerate(scene.bands)]
     return [SceneTurn(drawing, expression_turn(*text)) for text in (*texts, *bands)]
-
-
-def absent_protocol(drawing: Drawing, seed: int) -> list[SceneTurn]:
-    """Return one text: an expression that means nothing in the picture."""
-    expression = choose_absent_expression(drawing.scene, np.random.default_rng(seed))
-    return [SceneTurn(drawing, expression_turn(expression))]
 
 
 def expression_turn(

@@ -13,9 +13,9 @@ from flmm.errors import InputError
 from flmm.evaluate.predictions import Prediction
 from flmm.evaluate.training_free_evaluator import TrainingFreeEvaluator
 from flmm.grounding.grounder import Grounder
-from flmm.grounding.mask_predictor import mask_score
 from flmm.head.prompt_templates import PromptTemplates
 from flmm.lmm.base import LMMAdapter
+from flmm.masks.mean_probability import compute_mean_probability
 from flmm.segmenters.base import Segmenter
 from flmm.stopwatch import Stopwatch
 from flmm.training_free.baselines.base import Baseline
@@ -48,7 +48,7 @@ class BaselineEvaluator(TrainingFreeEvaluator):
         assert embeddings is not None
         by_text = self.baseline.predict_logits(self.adapter, extracted, self.segmenter, embeddings)
         return [
-            Prediction(logits > 0, None, mask_score(logits))
+            Prediction(logits > 0, None, compute_mean_probability(logits))
             for of_text in by_text
             for logits in of_text.cpu()
         ]

@@ -172,6 +172,9 @@ def head_fingerprint(head: GroundingHead) -> str:
     # The LMM has a fingerprint of its own; heads of older versions lack what SAM they have.
     for field in ("base_model_type", "refiner_model_type", "refiner_encoder_num_parameters"):
         del config[field]
+    if config["score_calibration"] is None:
+        # Neither do they have this.
+        del config["score_calibration"]
     for field in ("base_model_name_or_path", "refiner_name_or_path"):
         if is_folder_name(config[field]):
             config[field] = Path(config[field]).name

@@ -7,15 +7,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from flmm.data.exchanges import Exchange, ReferringProtocol
-from flmm.data.features import FeatureExtractor, GroundingFeatures, PictureExchanges, predict_masks
+from flmm.data.features import (
+    FeatureExtractor,
+    GroundingFeatures,
+    PictureExchanges,
+    predict_masks,
+    stack_score_inputs,
+)
 from flmm.evaluate.metrics import count_spans
 from flmm.evaluate.predictions import IndexedSample, Prediction
 from flmm.evaluate.rows import SelectorRow
 from flmm.evaluate.teacher_forcing import TeacherForcedEvaluator
 from flmm.grounding.head_mask_predictor import max_phrases_per_pass
-from flmm.grounding.mask_predictor import mask_score
 from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
+from flmm.masks.mean_probability import compute_mean_probability
 from flmm.masks.selector import select_phrases
 from flmm.pictures.geometry import resize_to_picture
 
@@ -73,11 +79,15 @@ def _predict_masks(head: GroundingHead, features: GroundingFeatures) -> list[Pre
     batch_size = max_phrases_per_pass(features.geometry.picture)
     predictions = []
     for start in range(0, len(features.phrases), batch_size):
-        output = predict_masks(
-            head, replace(features, phrases=features.phrases[start : start + batch_size])
-        )
+        phrases = features.phrases[start : start + batch_size]
+        output = predict_masks(head, replace(features, phrases=phrases))
+        scores = head.score_phrases(*stack_score_inputs(phrases), output, features.geometry)
         decoded = (resize_to_picture(output.mask_logits, features.geometry) > 0).cpu()
-        for logits, decoder in zip(output.refined_logits.cpu(), decoded, strict=True):
+        for logits, decoder, score in zip(
+            output.refined_logits.cpu(), decoded, scores, strict=True
+        ):
             refined = logits > 0
-            predictions.append(Prediction(refined, decoder, mask_score(logits)))
+            if score is None or not refined.any():
+                score = compute_mean_probability(logits)
+            predictions.append(Prediction(refined, decoder, score))
     return predictions

@@ -40,7 +40,7 @@ class PhraseRow:
     true_box: Box
     box_iou: float
     score: float
-    """Mean probability inside the refined mask, in 0.5..1; 0 when it is empty."""
+    """In 0..1, as ``Phrase.score``; 0 when the refined mask is empty."""
     predicted_pixels: int
     true_pixels: int
     height: int

@@ -8,6 +8,7 @@ from flmm.data.exchanges import ReferringProtocol
 from flmm.data.features import PictureExchanges, trace_exchange
 from flmm.evaluate.predictions import Prediction
 from flmm.evaluate.teacher_forcing import TeacherForcedEvaluator
+from flmm.grounding.mask_options import DEFAULT_MASK_OPTIONS
 from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.head.prompt_templates import PromptTemplates
 from flmm.lmm.base import LMMAdapter
@@ -54,7 +55,7 @@ class TrainingFreeEvaluator(TeacherForcedEvaluator[tuple[TracedText, ...]]):
             predictions.extend(
                 Prediction(torch.from_numpy(phrase.mask), None, phrase.score)
                 for phrase in self.mask_predictor.predict(
-                    text.picture, traced_phrases, True, Stopwatch()
+                    text.picture, traced_phrases, DEFAULT_MASK_OPTIONS, Stopwatch()
                 )
             )
         return predictions

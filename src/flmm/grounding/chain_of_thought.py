@@ -17,6 +17,7 @@ from flmm.answers.json_types import ThoughtJson
 from flmm.answers.thought_figure import Paragraph, draw_thought
 from flmm.attention.tracing import trace_texts
 from flmm.errors import InputError
+from flmm.grounding.mask_options import DEFAULT_MASK_OPTIONS, MaskOptions
 from flmm.grounding.phrase_extraction import PhraseSource
 from flmm.grounding.pipeline import GenerationRequest, Pipeline
 from flmm.lmm.base import LMMAdapter
@@ -131,10 +132,10 @@ def think(
     question: str,
     options: ThinkOptions,
     max_new_tokens: int,
-    refine: bool,
+    mask_options: MaskOptions,
 ) -> Thought:
     """See ``Grounder.think``."""
-    request = prepare_locating(pipeline, image, question, options, max_new_tokens, refine)
+    request = prepare_locating(pipeline, image, question, options, max_new_tokens, mask_options)
     check_two_pictures(pipeline.adapter, pipeline.lmm_name)
     if options.locate == "answer":
         first = pipeline.run(request)
@@ -160,7 +161,7 @@ def prepare_locating(
     question: str,
     options: ThinkOptions,
     max_new_tokens: int,
-    refine: bool,
+    mask_options: MaskOptions = DEFAULT_MASK_OPTIONS,
 ) -> GenerationRequest:
     """Prepare the first prompt; ``Pipeline.run`` or ``ground_question`` then grounds its phrases.
 
@@ -175,7 +176,7 @@ def prepare_locating(
     if source is None and options.locate == "question":
         source = "noun_chunks"
     extractor = pipeline.create_phrase_extractor(source=source)
-    return pipeline.prepare_request(image, first_question, extractor, max_new_tokens, refine)
+    return pipeline.prepare_request(image, first_question, extractor, max_new_tokens, mask_options)
 
 
 def find_smallest_phrase(answer: Answer) -> Phrase | None:
@@ -228,9 +229,11 @@ def ground_question(pipeline: Pipeline, request: GenerationRequest) -> Answer:
             request.picture, [(span, trace) for span in spans]
         )
     phrases = pipeline.mask_predictor.predict(
-        request.picture, traced_phrases, request.refine, stopwatch
+        request.picture, traced_phrases, request.mask_options, stopwatch
     )
-    return pipeline.build_answer(request.picture, prompt.question, phrases, stopwatch)
+    return pipeline.build_answer(
+        request.picture, prompt.question, phrases, request.mask_options, stopwatch
+    )
 
 
 def check_two_pictures(adapter: LMMAdapter, lmm_name: str) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from flmm.answers.answer import Answer
 from flmm.attention.trace import Trace, TracedPhrase
 from flmm.attention.tracing import trace_texts
+from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.phrase_extraction import PhraseExtractor, PhraseSource
 from flmm.grounding.pipeline import Pipeline
 from flmm.head.prompt_templates import PromptTemplates
@@ -27,7 +28,7 @@ def ground(
     phrases: Sequence[str] | None,
     question: str | None,
     phrase_source: PhraseSource | None,
-    refine: bool,
+    mask_options: MaskOptions,
 ) -> Answer:
     """See ``Grounder.ground``."""
     extractor = pipeline.create_phrase_extractor(phrases, phrase_source)
@@ -45,8 +46,8 @@ def ground(
     with stopwatch.stage("phrases"):
         text, traced_phrases = extract_traced_phrases(extractor, prompt, text, traces)
         with_references = pipeline.mask_predictor.add_references(picture, traced_phrases)
-    masked = pipeline.mask_predictor.predict(picture, with_references, refine, stopwatch)
-    return pipeline.build_answer(picture, text, masked, stopwatch)
+    masked = pipeline.mask_predictor.predict(picture, with_references, mask_options, stopwatch)
+    return pipeline.build_answer(picture, text, masked, mask_options, stopwatch)
 
 
 def build_text_prompt(

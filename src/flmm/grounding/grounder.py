@@ -1,11 +1,8 @@
-"""The user's object: a frozen LMM whose words are grounded in the picture, by a head or without.
-
-Letters: ``M`` layers, ``N`` heads, ``h w`` image-token grid, ``H W`` picture size.
-"""
+"""The user's object: a frozen LMM whose words are grounded in the picture, by a head or without."""
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, Unpack
 
 import torch
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -15,6 +12,7 @@ from flmm.grounding.attention_view import AttentionView, attend
 from flmm.grounding.chain_of_thought import CropMode, LocateSource, ThinkOptions, Thought, think
 from flmm.grounding.given_text import ground
 from flmm.grounding.loading import check_together, load_models
+from flmm.grounding.mask_options import MaskKeywords, MaskOptions
 from flmm.grounding.phrase_extraction import PhraseSource
 from flmm.grounding.pipeline import build_pipeline
 from flmm.grounding.referring import segment
@@ -57,12 +55,10 @@ class Grounder:
         lmm: str | None = None,
     ) -> None:
         check_together(adapter, head, segmenter, profile)
-        if head is not None:
-            head = head.to(adapter.device, torch.float32).eval()
-        if segmenter is not None:
-            segmenter = segmenter.to(adapter.device, torch.float32).eval()
-        self.adapter, self.head, self.segmenter = adapter, head, segmenter
-        self.profile = profile
+        for module in (head, segmenter):
+            if module is not None:
+                module.to(adapter.device, torch.float32).eval()
+        self.adapter, self.head, self.segmenter, self.profile = adapter, head, segmenter, profile
         self.pipeline = build_pipeline(adapter, head, segmenter, profile, model, lmm)
         self.model, self.lmm = self.pipeline.model_name, self.pipeline.lmm_name
 
@@ -101,8 +97,7 @@ class Grounder:
             InputError: a model cannot be found or read, they do not belong together, or there is
                 no such device or dtype.
         """
-        if device_map is None:
-            device = resolve_device(device)
+        device = resolve_device(device) if device_map is None else device
         placement = Placement(device, parse_dtype(dtype), device_map, quantization_config)
         head, lmm, sam = (None if name is None else str(name) for name in (head, lmm, sam))
         parts = load_models(head, lmm, sam, placement, revision)
@@ -116,7 +111,7 @@ class Grounder:
         *,
         max_new_tokens: int = 256,
         phrase_source: PhraseSource | None = None,
-        refine: bool = True,
+        **mask_options: Unpack[MaskKeywords],
     ) -> Answer:
         """Ask the LMM and ground its answer.
 
@@ -127,7 +122,7 @@ class Grounder:
                 its next mention. None lets ``phrase_source`` choose.
             max_new_tokens: the answer is cut there.
             phrase_source: what chooses them; None for the head's selector if there is one.
-            refine: False leaves out SAM (faster, coarser).
+            mask_options: those of ``MaskOptions``, such as ``refine`` and ``min_score``.
 
         Returns:
             The answer, exactly as the LMM alone generates it, and its grounded phrases.
@@ -136,9 +131,10 @@ class Grounder:
             InputError: the picture cannot be read, the question or the list is empty, or a phrase
                 is not in the answer.
         """
+        masks = MaskOptions(**mask_options)
         extractor = self.pipeline.create_phrase_extractor(phrases, phrase_source)
         return self.pipeline.run(
-            self.pipeline.prepare_request(image, question, extractor, max_new_tokens, refine)
+            self.pipeline.prepare_request(image, question, extractor, max_new_tokens, masks)
         )
 
     def chat_together(
@@ -147,13 +143,13 @@ class Grounder:
         *,
         max_new_tokens: int = 256,
         phrase_source: PhraseSource | None = None,
-        refine: bool = True,
+        **mask_options: Unpack[MaskKeywords],
     ) -> list[Answer]:
         """Chat about several pictures at once, all answers generated in one batch.
 
         Args:
             questions: (image, question) pairs; as many as the device's memory has room for.
-            max_new_tokens, phrase_source, refine: as in ``chat``.
+            max_new_tokens, phrase_source, mask_options: as in ``chat``.
 
         Returns:
             What ``chat`` gives for each, but for rounding: a padded batch sums in another order,
@@ -162,9 +158,10 @@ class Grounder:
         Raises:
             InputError: as ``chat`` does, for any of them.
         """
+        masks = MaskOptions(**mask_options)
         extractor = self.pipeline.create_phrase_extractor(None, phrase_source)
         requests = [
-            self.pipeline.prepare_request(image, question, extractor, max_new_tokens, refine)
+            self.pipeline.prepare_request(image, question, extractor, max_new_tokens, masks)
             for image, question in questions
         ]
         return self.pipeline.run_batch(requests) if requests else []
@@ -177,17 +174,14 @@ class Grounder:
         *,
         max_new_tokens: int = 256,
         phrase_source: PhraseSource | None = None,
-        refine: bool = True,
+        **mask_options: Unpack[MaskKeywords],
     ) -> Generator[StreamEvent, None, None]:
         """Chat and stream the answer: text as it is generated, masks as phrases are complete.
 
         A phrase that the selector chose is complete with the next word that is not part of it; a
         given one with its last token, or with the answer when it is only part of a word; noun
         chunks are known with the answer. Close the generator to stop: the LMM stops at its current
-        token. During generation other callers of the same LMM wait.
-
-        Args:
-            image, question, phrases, max_new_tokens, phrase_source, refine: as in ``chat``.
+        token. During generation other callers of the same LMM wait. The arguments are ``chat``'s.
 
         Returns:
             The events: ``TextEvent`` with each piece of text, ``PhraseEvent`` with each phrase and
@@ -196,11 +190,11 @@ class Grounder:
             from them: with a head by rounding; without, since the rest of the text was unknown.)
 
         Raises:
-            InputError: as ``chat`` does, at the call or, where a phrase is not in the answer, while
-                the events are read.
+            InputError: as ``chat`` does, or, of a phrase that is not in the answer, during reading.
         """
+        masks = MaskOptions(**mask_options)
         extractor = self.pipeline.create_phrase_extractor(phrases, phrase_source)
-        request = self.pipeline.prepare_request(image, question, extractor, max_new_tokens, refine)
+        request = self.pipeline.prepare_request(image, question, extractor, max_new_tokens, masks)
         return AnswerStream(self.pipeline, request).events()
 
     def attend(
@@ -212,7 +206,7 @@ class Grounder:
         answer: str | None = None,
         max_new_tokens: int = 256,
     ) -> AttentionView:
-        """Return the attention maps (M, N, h, w) of an answer's words; no head or SAM is used.
+        """Return the attention maps of an answer's words; no head or SAM is used.
 
         Args:
             image, question: as in ``chat``.
@@ -238,7 +232,7 @@ class Grounder:
         first_question: str | None = None,
         phrase_source: PhraseSource | None = None,
         max_new_tokens: int = 256,
-        refine: bool = True,
+        **mask_options: Unpack[MaskKeywords],
     ) -> Thought:
         """Locate a phrase, show the LMM its crop, and answer (visual chain of thought).
 
@@ -246,7 +240,7 @@ class Grounder:
         located, as two pictures in one conversation.
 
         Args:
-            image, question, refine: as in ``chat``.
+            image, question, mask_options: as in ``chat``.
             locate, crop, margin, seed, first_question, phrase_source: as in ``ThinkOptions``.
             max_new_tokens: both answers are cut there.
 
@@ -255,7 +249,8 @@ class Grounder:
                 the LMM cannot be shown two pictures.
         """
         options = ThinkOptions(locate, crop, margin, seed, first_question, phrase_source)
-        return think(self.pipeline, image, question, options, max_new_tokens, refine)
+        masks = MaskOptions(**mask_options)
+        return think(self.pipeline, image, question, options, max_new_tokens, masks)
 
     def ground(
         self,
@@ -265,14 +260,14 @@ class Grounder:
         *,
         question: str | None = None,
         phrase_source: PhraseSource | None = None,
-        refine: bool = True,
+        **mask_options: Unpack[MaskKeywords],
     ) -> Answer:
         """Ground a given text about a picture, such as a caption; the answer's text is that text.
 
         The text is read as the LMM's answer, in one forward pass; nothing is generated.
 
         Args:
-            image, phrases, phrase_source, refine: as in ``chat``, of the text.
+            image, phrases, phrase_source, mask_options: as in ``chat``, of the text.
             text: a caption or answer.
             question: what the text answers; None for the head's question for a caption, or flmm's.
 
@@ -280,15 +275,18 @@ class Grounder:
             InputError: the picture cannot be read, the text or the list is empty, or a phrase is
                 not in the text.
         """
-        return ground(self.pipeline, image, text, phrases, question, phrase_source, refine)
+        masks = MaskOptions(**mask_options)
+        return ground(self.pipeline, image, text, phrases, question, phrase_source, masks)
 
-    def segment(self, image: PictureLike, phrases: Sequence[str], *, refine: bool = True) -> Answer:
+    def segment(
+        self, image: PictureLike, phrases: Sequence[str], **mask_options: Unpack[MaskKeywords]
+    ) -> Answer:
         """Segment what each phrase refers to (referring segmentation).
 
         Each phrase begins the answer to a prompt of its own; nothing is generated.
 
         Args:
-            image, refine: as in ``chat``.
+            image, mask_options: as in ``chat``.
             phrases: such as "the cat on the left".
 
         Returns:
@@ -297,4 +295,4 @@ class Grounder:
         Raises:
             InputError: the picture cannot be read, or there is no phrase or an empty one.
         """
-        return segment(self.pipeline, image, phrases, refine)
+        return segment(self.pipeline, image, phrases, MaskOptions(**mask_options))

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flmm.answers.answer import Phrase
+from flmm.attention.log_probabilities import compute_log_probabilities
 from flmm.attention.trace import Trace
 from flmm.grounding.mask_predictor import MaskPredictor, PicturePhrases, build_phrase
 from flmm.head.model import GroundingHead
-from flmm.pictures.geometry import crop_to_picture, resize_to_picture
+from flmm.lmm.base import LMMAdapter
 from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.types import PhraseSpan, Size
 
@@ -26,6 +27,7 @@ class HeadMaskPredictor(MaskPredictor):
     """A head that predicts phrases' masks.
 
     Args:
+        adapter: the LMM, for the scores.
         head: used as it is.
         max_cached_pictures: the cache keeps at most so many pictures.
     """
@@ -33,8 +35,11 @@ class HeadMaskPredictor(MaskPredictor):
     method = "head"
     uses_whole_text = False
 
-    def __init__(self, head: GroundingHead, max_cached_pictures: int = 4) -> None:
+    def __init__(
+        self, adapter: LMMAdapter, head: GroundingHead, max_cached_pictures: int = 4
+    ) -> None:
         super().__init__(max_cached_pictures)
+        self._adapter = adapter
         self._head = head
 
     @property
@@ -57,17 +62,21 @@ class HeadMaskPredictor(MaskPredictor):
             pass_size = max_phrases_per_pass(indexed_phrases[0][2].geometry.picture)
         for first in range(0, len(indexed_phrases), pass_size):
             in_pass = indexed_phrases[first : first + pass_size]
-            logits = self._compute_logits(in_pass, pictures).cpu()
-            for (index, span, _), phrase_logits in zip(in_pass, logits, strict=True):
-                results[index].append(build_phrase(span, phrase_logits))
+            logits, scores = self._predict_pass(in_pass, pictures)
+            for (index, span, _), phrase_logits, score in zip(in_pass, logits, scores, strict=True):
+                options = pictures[index].options
+                results[index].append(build_phrase(span, phrase_logits, options, score))
         return [tuple(phrases) for phrases in results]
 
-    def _compute_logits(
+    def _predict_pass(
         self,
         indexed_phrases: Sequence[tuple[int, PhraseSpan, Trace]],
         pictures: Sequence[PicturePhrases],
-    ) -> Tensor:
-        """Return (P, H, W) mask logits of phrases, each with the index of its picture."""
+    ) -> tuple[Tensor, list[float | None]]:
+        """Return (P, H, W) mask logits, on the CPU, and the scores, None without a calibration.
+
+        Each phrase comes with the index of its picture.
+        """
         config, geometry = self._head.config, indexed_phrases[0][2].geometry
         maps = [
             trace.picture_attention.phrase_maps(span.tokens, config.merge)
@@ -81,18 +90,27 @@ class HeadMaskPredictor(MaskPredictor):
             if (embedding := pictures[index].image_embeddings) is not None
         ]
         if not embeddings:
-            decoded = self._head.mask_decoder(attention)[:, 0]
-            return resize_to_picture(crop_to_picture(decoded, geometry), geometry)
-        states = [trace.hidden_states[:, list(span.tokens)] for _, span, trace in indexed_phrases]
-        picture_indices = torch.tensor([used.index(index) for index, _, _ in indexed_phrases])
-        refined: Tensor = self._head(
-            attention,
-            states,
-            geometry,
-            PictureEmbeddings.concatenate(embeddings),
-            picture_indices.to(attention.device),
-        ).refined_logits
-        return refined
+            output = self._head.decode(attention, geometry)
+        else:
+            states = [
+                trace.hidden_states[:, list(span.tokens)] for _, span, trace in indexed_phrases
+            ]
+            picture_indices = torch.tensor([used.index(index) for index, _, _ in indexed_phrases])
+            output = self._head(
+                attention,
+                states,
+                geometry,
+                PictureEmbeddings.concatenate(embeddings),
+                picture_indices.to(attention.device),
+            )
+        logits = output.refined_logits.cpu()
+        if config.score_calibration is None:
+            return logits, [None] * len(indexed_phrases)
+        log_probabilities = [
+            compute_log_probabilities(self._adapter, trace, span.tokens)
+            for _, span, trace in indexed_phrases
+        ]
+        return logits, self._head.score_phrases(attention, log_probabilities, output, geometry)
 
 
 def max_phrases_per_pass(picture_size: Size) -> int:

@@ -4,6 +4,7 @@ Letters: ``P`` phrases, ``H W`` picture size.
 """
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ from torch import Tensor
 
 from flmm.answers.answer import Phrase
 from flmm.attention.trace import Trace, TracedPhrase
+from flmm.grounding.mask_options import DEFAULT_MASK_OPTIONS, MaskOptions
 from flmm.lru_cache import LRUCache
 from flmm.masks.kmeans import compute_kmeans_mask
+from flmm.masks.mean_probability import compute_mean_probability
+from flmm.masks.small_regions import remove_small_regions
 from flmm.pictures.geometry import crop_to_picture, mask_box, resize_to_picture
 from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.stopwatch import Stopwatch
@@ -37,6 +41,7 @@ class PicturePhrases:
     traced_phrases: Sequence[TracedPhrase]
     image_embeddings: PictureEmbeddings | None = None
     """From ``MaskPredictor.embed_picture``; None leaves out SAM."""
+    options: MaskOptions = DEFAULT_MASK_OPTIONS
 
 
 class MaskPredictor(ABC):
@@ -76,7 +81,7 @@ class MaskPredictor(ABC):
         self,
         picture: Image.Image,
         traced_phrases: Sequence[TracedPhrase],
-        refine: bool,
+        options: MaskOptions,
         stopwatch: Stopwatch,
         method: MaskMethod | None = None,
     ) -> tuple[Phrase, ...]:
@@ -86,18 +91,20 @@ class MaskPredictor(ABC):
             picture: RGB.
             traced_phrases: phrases about that picture, each with the trace of its own answer, with
                 references (``add_references``) unless ``method`` is "kmeans".
-            refine: False leaves out SAM.
+            options: of the masks; all phrases are returned, whatever their score.
             stopwatch: measures the stages "picture embedding" and "masks".
             method: "kmeans" for this baseline; else the predictor's own.
         """
         if method == "kmeans":
             with stopwatch.stage("masks"):
                 return tuple(
-                    build_phrase(span, _compute_cluster_logits(span, trace))
+                    build_phrase(span, _compute_cluster_logits(span, trace), options)
                     for span, trace in traced_phrases
                 )
-        embeddings = self.embed_picture(picture, stopwatch) if refine and traced_phrases else None
-        return self.predict_with_embeddings(traced_phrases, embeddings, stopwatch)
+        embeddings = None
+        if options.refine and traced_phrases:
+            embeddings = self.embed_picture(picture, stopwatch)
+        return self.predict_with_embeddings(traced_phrases, embeddings, options, stopwatch)
 
     @torch.no_grad()
     def embed_picture(self, picture: Image.Image, stopwatch: Stopwatch) -> PictureEmbeddings | None:
@@ -129,11 +136,13 @@ class MaskPredictor(ABC):
         self,
         traced_phrases: Sequence[TracedPhrase],
         image_embeddings: PictureEmbeddings | None,
+        options: MaskOptions,
         stopwatch: Stopwatch,
     ) -> tuple[Phrase, ...]:
         """Predict like ``predict``, from the picture's embedding; None leaves out SAM."""
         with stopwatch.stage("masks"):
-            return self.predict_batch([PicturePhrases(traced_phrases, image_embeddings)])[0]
+            pictures = [PicturePhrases(traced_phrases, image_embeddings, options)]
+            return self.predict_batch(pictures)[0]
 
 
 def hash_picture(picture: Image.Image) -> bytes:
@@ -148,24 +157,24 @@ def _compute_cluster_logits(span: PhraseSpan, trace: Trace) -> Tensor:
     return ((resize_to_picture(signs, trace.geometry)[0] + 1) / 2).logit(eps=1e-4)
 
 
-def build_phrase(span: PhraseSpan, logits: Tensor) -> Phrase:
-    """Return a phrase with the mask of its (H, W) logits, which are on the CPU."""
-    mask = logits > 0
+def build_phrase(
+    span: PhraseSpan, logits: Tensor, options: MaskOptions, score: float | None = None
+) -> Phrase:
+    """Return a phrase with the mask of its (H, W) logits, which are on the CPU.
+
+    ``score``: of its mask if that is not empty; None for the mean probability inside it.
+    """
+    threshold = math.log(options.mask_threshold / (1 - options.mask_threshold))
+    pixels = remove_small_regions((logits > threshold).numpy(), options.min_mask_region_area)
+    mask = torch.from_numpy(pixels)
+    if score is None or not mask.any():
+        score = compute_mean_probability(logits, mask)
     return Phrase(
         text=span.text,
         start=span.start,
         end=span.end,
         tokens=span.tokens,
-        mask=mask.numpy(),
+        mask=pixels,
         box=mask_box(mask) or (0, 0, 0, 0),
-        score=mask_score(logits),
+        score=score,
     )
-
-
-def mask_score(logits: Tensor) -> float:
-    """Return the mean probability of a mask's pixels, from (H, W) logits.
-
-    Each pixel's is above 0.5; an empty mask scores 0.
-    """
-    mask = logits > 0
-    return float(logits[mask].sigmoid().mean()) if mask.any() else 0.0

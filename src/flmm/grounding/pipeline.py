@@ -16,6 +16,7 @@ from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import GenerationStep, limit_new_tokens, trace_generation
 from flmm.grounding.head_mask_predictor import HeadMaskPredictor
+from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.grounding.phrase_extraction import PhraseExtractor, PhraseSource
 from flmm.grounding.training_free_mask_predictor import TrainingFreeMaskPredictor
@@ -44,8 +45,7 @@ class GenerationRequest:
     """Extractor of the answer's phrases."""
     max_new_tokens: int
     """The answer is cut there."""
-    refine: bool
-    """False leaves out the mask refiner."""
+    mask_options: MaskOptions
     stopwatch: Stopwatch
     """Timings of every stage."""
 
@@ -104,7 +104,7 @@ class Pipeline:
         question: str,
         phrase_extractor: PhraseExtractor,
         max_new_tokens: int,
-        refine: bool,
+        mask_options: MaskOptions,
     ) -> GenerationRequest:
         """Check a question about a picture and build its prompt.
 
@@ -120,7 +120,7 @@ class Pipeline:
             prompt = self.adapter.build_prompt(picture, question)
             max_new_tokens = limit_new_tokens(self.adapter, prompt, max_new_tokens)
         return GenerationRequest(
-            picture, prompt, phrase_extractor, max_new_tokens, refine, stopwatch
+            picture, prompt, phrase_extractor, max_new_tokens, mask_options, stopwatch
         )
 
     @torch.no_grad()
@@ -152,18 +152,24 @@ class Pipeline:
                 request.picture, [(span, first_picture) for span in spans]
             )
         phrases = self.mask_predictor.predict(
-            request.picture, traced_phrases, request.refine, request.stopwatch
+            request.picture, traced_phrases, request.mask_options, request.stopwatch
         )
-        return self.build_answer(request.picture, text, phrases, request.stopwatch)
+        return self.build_answer(
+            request.picture, text, phrases, request.mask_options, request.stopwatch
+        )
 
     def build_answer(
-        self, picture: Image.Image, text: str, phrases: tuple[Phrase, ...], stopwatch: Stopwatch
+        self,
+        picture: Image.Image,
+        text: str,
+        phrases: tuple[Phrase, ...],
+        mask_options: MaskOptions,
+        stopwatch: Stopwatch,
     ) -> Answer:
-        """Return an answer with the names of the two models."""
+        """Return an answer with the phrases that are kept and the names of the two models."""
         size = (picture.height, picture.width)
-        return Answer(
-            text, self.model_name, self.lmm_name, size, phrases, stopwatch.timings, picture
-        )
+        kept = tuple(phrase for phrase in phrases if mask_options.keeps(phrase.score))
+        return Answer(text, self.model_name, self.lmm_name, size, kept, stopwatch.timings, picture)
 
 
 def build_pipeline(
@@ -190,7 +196,7 @@ def build_pipeline(
     if head is None:
         mask_predictor = TrainingFreeMaskPredictor(adapter, segmenter, profile, max_cached_pictures)
     else:
-        mask_predictor = HeadMaskPredictor(head, max_cached_pictures)
+        mask_predictor = HeadMaskPredictor(adapter, head, max_cached_pictures)
     if model_name is None:
         model_name = TRAINING_FREE if head is None else ""
     return Pipeline(adapter, head, mask_predictor, model_name, lmm_name or adapter.name)

@@ -8,6 +8,7 @@ from PIL import Image
 from flmm.answers.answer import Answer
 from flmm.attention.trace import Trace, TracedPhrase
 from flmm.attention.tracing import trace_texts
+from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.pipeline import Pipeline
 from flmm.head.prompt_templates import PromptTemplates
 from flmm.lmm.base import LMMAdapter
@@ -22,7 +23,9 @@ _SEQUENCES_PER_BATCH = 8
 
 
 @torch.no_grad()
-def segment(pipeline: Pipeline, image: PictureLike, phrases: Sequence[str], refine: bool) -> Answer:
+def segment(
+    pipeline: Pipeline, image: PictureLike, phrases: Sequence[str], mask_options: MaskOptions
+) -> Answer:
     """See ``Grounder.segment``."""
     phrases = check_phrases(phrases)
     adapter = pipeline.adapter
@@ -36,8 +39,8 @@ def segment(pipeline: Pipeline, image: PictureLike, phrases: Sequence[str], refi
             traces.extend(trace_texts(adapter, prompts[first : first + _SEQUENCES_PER_BATCH]))
         text, traced_phrases = join_traced_phrases(phrases, traces)
         with_references = pipeline.mask_predictor.add_references(picture, traced_phrases)
-    masked = pipeline.mask_predictor.predict(picture, with_references, refine, stopwatch)
-    return pipeline.build_answer(picture, text, masked, stopwatch)
+    masked = pipeline.mask_predictor.predict(picture, with_references, mask_options, stopwatch)
+    return pipeline.build_answer(picture, text, masked, mask_options, stopwatch)
 
 
 def build_referring_prompts(

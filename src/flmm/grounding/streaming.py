@@ -147,7 +147,7 @@ class AnswerStream:
             self._text = text
 
     def _embed_picture(self) -> None:
-        if self._request.refine and self._image_embeddings is None:
+        if self._request.mask_options.refine and self._image_embeddings is None:
             self._image_embeddings = self._pipeline.mask_predictor.embed_picture(
                 self._request.picture, self._request.stopwatch
             )
@@ -156,16 +156,20 @@ class AnswerStream:
         self._submit(lambda: self._emit_phrases(self._predict_phrases([(span, trace)])))
 
     def _emit_phrases(self, phrases: Mapping[PhraseSpan, Phrase]) -> None:
-        """Send the phrases that are not sent yet."""
+        """Send the phrases that are new and kept."""
         for span, phrase in phrases.items():
             if span not in self._phrases:
                 self._phrases[span] = phrase
-                self._event_queue.put(PhraseEvent(phrase))
+                if self._request.mask_options.keeps(phrase.score):
+                    self._event_queue.put(PhraseEvent(phrase))
 
     def _predict_phrases(self, traced_phrases: Sequence[TracedPhrase]) -> dict[PhraseSpan, Phrase]:
         self._embed_picture()
         phrases = self._pipeline.mask_predictor.predict_with_embeddings(
-            traced_phrases, self._image_embeddings, self._request.stopwatch
+            traced_phrases,
+            self._image_embeddings,
+            self._request.mask_options,
+            self._request.stopwatch,
         )
         return {span: phrase for (span, _), phrase in zip(traced_phrases, phrases, strict=True)}
 
@@ -173,7 +177,11 @@ class AnswerStream:
         final = self._predict_final_phrases(traced_phrases)
         self._emit_phrases(final)
         answer = self._pipeline.build_answer(
-            self._request.picture, text, tuple(final.values()), self._request.stopwatch
+            self._request.picture,
+            text,
+            tuple(final.values()),
+            self._request.mask_options,
+            self._request.stopwatch,
         )
         self._event_queue.put(AnswerEvent(answer))
 

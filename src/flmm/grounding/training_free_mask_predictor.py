@@ -93,6 +93,6 @@ class TrainingFreeMaskPredictor(MaskPredictor):
     def _predict_picture(self, picture: PicturePhrases) -> tuple[Phrase, ...]:
         logits = self._masks.predict_logits(picture.traced_phrases, picture.image_embeddings)
         return tuple(
-            build_phrase(span, phrase_logits.cpu())
+            build_phrase(span, phrase_logits.cpu(), picture.options)
             for (span, _), phrase_logits in zip(picture.traced_phrases, logits, strict=True)
         )

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from flmm.atomic_write import write_file_atomically
 from flmm.errors import InputError, first_line
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
@@ -61,17 +62,31 @@ def save_head(head: GroundingHead, folder: str | Path) -> None:
     weights = {name: tensor.contiguous().cpu() for name, tensor in trained_state_dict(head).items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        portable = _rename_models(head.config, lambda name: to_saved_name(name, folder))
-        config = {"format_version": FORMAT_VERSION, **asdict(portable)}
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as partial:
             save_file(weights, Path(partial) / WEIGHTS_NAME, metadata={"format": "pt"})
-            (Path(partial) / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
+            (Path(partial) / CONFIG_NAME).write_bytes(_serialize_config(head.config, folder))
             for name in (WEIGHTS_NAME, CONFIG_NAME):
                 os.replace(Path(partial) / name, folder / name)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot write the head to {folder} ({first_line(error)}); choose another folder"
         ) from error
+
+
+def save_config(config: HeadConfig, folder: str | Path) -> None:
+    """Write a saved head's configuration anew, such as with another calibration of its scores.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    folder = Path(folder)
+    write_file_atomically(folder / CONFIG_NAME, _serialize_config(config, folder))
+
+
+def _serialize_config(config: HeadConfig, folder: Path) -> bytes:
+    portable = _rename_models(config, lambda name: to_saved_name(name, folder))
+    content = {"format_version": FORMAT_VERSION, **asdict(portable)}
+    return f"{json.dumps(content, indent=2)}\n".encode()
 
 
 def load_head(
@@ -172,7 +187,7 @@ def read_config(folder: Path) -> HeadConfig:
     for name, value in content.items():
         default = allowed[name].default
         expected = int if default is MISSING else type(default)
-        optional_type = list if name == "kept_maps" else str
+        optional_type = {"kept_maps": list, "score_calibration": dict}.get(name, str)
         valid_optional = default is None and (value is None or isinstance(value, optional_type))
         valid_float = expected is float and isinstance(value, int)
         if not (valid_optional or valid_float or type(value) is expected):

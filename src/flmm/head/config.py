@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flmm.attention.merge import MergeMethod
 from flmm.errors import InputError
+from flmm.head.phrase_score import ScoreCalibration
 from flmm.head.prompt_templates import PromptTemplates
 from flmm.lmm.architecture import LMMArchitecture
 from flmm.masks.selector import DEFAULT_THRESHOLD
@@ -53,6 +54,8 @@ class HeadConfig:
     """The SAM: a hub id or a folder."""
     refiner_model_type: str = ""
     """The SAM's ``model_type``; empty in heads of older versions."""
+    score_calibration: ScoreCalibration | None = None
+    """The weights of phrases' scores; None scores a phrase by its mask's mean probability."""
     refiner_encoder_num_parameters: int = 0
     """Of its vision encoder, which tells SAM's sizes apart; 0 in heads of older versions."""
 
@@ -68,6 +71,9 @@ class HeadConfig:
             # A list when read from JSON.
             object.__setattr__(self, "kept_maps", tuple(self.kept_maps))
             _check_kept_maps(self.kept_maps, self.num_lmm_maps)
+        if isinstance(self.score_calibration, dict):
+            calibration = ScoreCalibration.from_dict(self.score_calibration)
+            object.__setattr__(self, "score_calibration", calibration)
         if self.merge not in ("mean", "max"):
             raise InputError(f"head merge is {self.merge!r}; choose 'mean' or 'max'")
         if not 0 <= self.selector_threshold <= 1:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from flmm.errors import InputError
 from flmm.head.config import HeadConfig
+from flmm.head.phrase_score import compute_signals
 from flmm.masks.refiner import MaskRefiner, MaskResolution
 from flmm.masks.selector import KeywordSelector
 from flmm.masks.unet import MaskDecoder
@@ -33,6 +34,8 @@ class HeadOutput:
     refined_logits: Tensor
     """(P, H, W), or at "low" resolution (P, a, b) with SAM's ``low_resolution_side`` as the longer
     side; the decoder's if the head does not refine."""
+    is_refined: bool = True
+    """Whether SAM refined the masks."""
 
 
 class GroundingHead(nn.Module):
@@ -102,7 +105,7 @@ class GroundingHead(nn.Module):
             final_logits = (
                 resize_to_picture(mask_logits, geometry) if resolution == "picture" else mask_logits
             )
-            return HeadOutput(mask_logits, final_logits)
+            return HeadOutput(mask_logits, final_logits, False)
         if image_embeddings is None:
             raise InputError("this head refines its masks with SAM; encode the picture with it")
         refined_logits = self.refiner(
@@ -114,6 +117,42 @@ class GroundingHead(nn.Module):
             resolution,
         )
         return HeadOutput(mask_logits, refined_logits)
+
+    def decode(self, attention: Tensor, geometry: ImageGeometry) -> HeadOutput:
+        """Return the decoder's masks in the place of refined ones, as from ``forward``."""
+        mask_logits = crop_to_picture(self.mask_decoder(attention)[:, 0], geometry)
+        return HeadOutput(mask_logits, resize_to_picture(mask_logits, geometry), False)
+
+    def score_phrases(
+        self,
+        attention: Tensor,
+        log_probabilities: Sequence[Tensor],
+        output: HeadOutput,
+        geometry: ImageGeometry,
+    ) -> list[float | None]:
+        """Return the P phrases' scores, in 0..1 (``phrase_score``).
+
+        Those of a head without a calibration are None: ``compute_mean_probability`` stands for
+        them.
+
+        Args:
+            attention, geometry: as in ``forward``.
+            log_probabilities: P tensors (n,), from ``compute_log_probabilities``.
+            output: the masks of these phrases, at the picture's resolution.
+        """
+        calibration = self.config.score_calibration
+        if calibration is None:
+            return [None] * len(attention)
+        signals = compute_signals(
+            attention,
+            log_probabilities,
+            output.mask_logits,
+            output.refined_logits,
+            geometry,
+            output.is_refined,
+        )
+        weights = calibration.refined if output.is_refined else calibration.decoder
+        return [weights.compute_score(each) for each in signals]
 
     def weigh_layers(self, hidden_states: Tensor) -> Tensor:
         """Return the sum of (M, T, D) states over the layers, weighted by a softmax: (T, D)."""

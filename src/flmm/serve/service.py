@@ -16,7 +16,7 @@ from flmm.grounding.pipeline import build_pipeline
 from flmm.grounding.referring import build_referring_prompts, join_traced_phrases
 from flmm.lmm.batched_generation import SamplingParams
 from flmm.serve.common.conversation import Conversation
-from flmm.serve.common.request_models import GenerationOptions, Grounding
+from flmm.serve.common.request_models import GenerationOptions, Grounding, MaskRequest
 from flmm.serve.errors import APIError
 from flmm.serve.metrics import Metrics
 from flmm.serve.protection.prompt_limits import PromptLimits
@@ -150,9 +150,11 @@ class Service:
         self.prompt_limits.check_phrase_count(len(phrases or ()), "phrases")
         self.prompt_limits.check_phrase_count(max_phrases, "max_phrases")
         self._check_method(grounding.method)
-        refine = grounding.refine and grounding.method != "kmeans"
         return PhraseRequest(
-            self.pipeline.create_phrase_extractor(phrases), refine, grounding.method, max_phrases
+            self.pipeline.create_phrase_extractor(phrases),
+            grounding.mask_options,
+            grounding.method,
+            max_phrases,
         )
 
     def _check_method(self, method: MaskMethod | None) -> None:
@@ -164,7 +166,7 @@ class Service:
             )
 
     def prepare_segment(
-        self, picture: Image.Image, phrases: Sequence[str], refine: bool, method: MaskMethod | None
+        self, picture: Image.Image, phrases: Sequence[str], masks: MaskRequest
     ) -> GivenTextInputs:
         """Return inputs for the segmentation of phrases.
 
@@ -172,7 +174,7 @@ class Service:
             APIError: there are more than the limit.
             InputError: one is empty, the model cannot take it, or has no such method.
         """
-        self._check_method(method)
+        self._check_method(masks.method)
         self.prompt_limits.check_phrase_count(len(phrases), "phrases")
         self.prompt_limits.check_text_lengths(phrases)
         checked = check_phrases(phrases)
@@ -181,7 +183,11 @@ class Service:
         for prompt in prompts:
             self.prompt_limits.check_context_length(prompt.length, None)
         return GivenTextInputs(
-            picture, prompts, partial(join_traced_phrases, checked), refine, method
+            picture,
+            prompts,
+            partial(join_traced_phrases, checked),
+            masks.mask_options,
+            masks.method,
         )
 
     def prepare_ground(
@@ -206,7 +212,7 @@ class Service:
             return text, extracted[1][: phrase_request.max_phrases]
 
         return GivenTextInputs(
-            picture, [prompt], extract, phrase_request.refine, phrase_request.method
+            picture, [prompt], extract, phrase_request.mask_options, phrase_request.method
         )
 
     def prepare_attend(

@@ -12,7 +12,7 @@ from flmm.atomic_write import write_file_atomically
 from flmm.data.features import FeatureExtractor
 from flmm.data.sample import Sample
 from flmm.data.sources import read_sources
-from flmm.distributed import run_on_all_processes
+from flmm.distributed import run_on_all_processes, run_on_main_process
 from flmm.errors import InputError, first_line
 from flmm.head.checkpoint import save_head
 from flmm.head.model import GroundingHead
@@ -34,6 +34,7 @@ from flmm.train.model_setup import (
     load_frozen_lmm,
     load_or_select_maps,
 )
+from flmm.train.score_calibration import calibrate_saved_head
 from flmm.train.settings import TrainingSettings
 from flmm.train.tracking import check_tracker, track_run
 from flmm.train.validation import ValidationResult, ValidationScores
@@ -138,6 +139,11 @@ def _train(
         save_best, on_progress,
     )  # fmt: skip
     progress = fit(run)
+    run_on_main_process(
+        lambda: calibrate_saved_head(
+            settings.out / HEAD_FOLDER, samples["validation"], extractor, head, on_progress
+        )
+    )
     best = progress.best_scores
     left_out = len(set(gather_object(messages.messages)))
     return TrainingResult(

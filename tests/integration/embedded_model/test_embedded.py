@@ -4,10 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from sklearn.metrics import roc_auc_score
 
 import flmm
+from flmm.data.features import FeatureExtractor, predict_masks, stack_score_inputs
 from flmm.embedded_model.evaluate import measure
 from flmm.embedded_model.evaluation_settings import DEFAULT_SETTING
+from flmm.embedded_model.phrase_sets import PHRASE_SETS, extract_phrases
 from flmm.grounding.grounder import Grounder
 from flmm.progress import no_progress
 from flmm.report.chain_of_thought.tag_questions import build_tag_questions, parse_number
@@ -92,3 +96,25 @@ def test_embedded_model_keeps_its_quality() -> None:
     assert report.references["decoder"].things_cumulative >= 0.68
     assert report.absent_refused is not None
     assert report.absent_refused >= 0.8
+
+
+def test_scores_tell_what_is_there(embedded: Grounder) -> None:
+    # 16 scenes, to be fast; the figures of docs/scores.md come from 500.
+    head = embedded.head
+    assert head is not None
+    extractor = FeatureExtractor(embedded.adapter, head.config, head.refiner)
+    scores: dict[str, list[float]] = {phrase_set: [] for phrase_set in PHRASE_SETS}
+    for of_scene in extract_phrases(extractor, "measure", 16):
+        features = of_scene.example.features
+        with torch.no_grad():
+            output = predict_masks(head, features)
+        found = head.score_phrases(*stack_score_inputs(features.phrases), output, features.geometry)
+        for phrase_set, score in zip(PHRASE_SETS, found, strict=True):
+            assert score is not None
+            scores[phrase_set].append(score)
+    for phrase_set in ("absent", "nonsense"):
+        others = scores[phrase_set]
+        labels = [True] * len(scores["present"]) + [False] * len(others)
+        assert roc_auc_score(labels, [*scores["present"], *others]) >= 0.97
+    assert np.mean([score > 0.5 for score in scores["present"]]) >= 0.8
+    assert np.mean([score < 0.1 for score in scores["nonsense"]]) >= 0.9

@@ -38,7 +38,13 @@ from flmm.stickers.questions import generate_conversation
 from flmm.stickers.scene import generate_scene
 
 TOY = TrainingBudget(
-    scenes=8, lmm_warm_up_steps=4, lmm_steps=5, sam_warm_up_steps=1, sam_steps=1, head_steps=2
+    scenes=8,
+    lmm_warm_up_steps=4,
+    lmm_steps=5,
+    sam_warm_up_steps=1,
+    sam_steps=1,
+    head_steps=2,
+    score_scenes=2,
 )
 
 

@@ -51,6 +51,8 @@ def test_noun_chunks(text: str, chunks: list[str]) -> None:
         ("The red bag is the woman's.", ["The red bag", "the woman's"]),
         ("The woman's red bag is open.", ["The woman's red bag"]),
         ("A puppy playing with a ball.", ["A puppy", "a ball"]),
+        ("The cat and the dog sleep on the grass.", ["The cat", "the dog", "the grass"]),
+        ("A person skis down a snowy slope.", ["A person", "a snowy slope"]),
         ("He wears a helmet and knee pads.", ["a helmet", "knee pads"]),
         ("Salt and pepper shakers.", ["Salt and pepper shakers"]),
         ("A man in a state-of-the-art kitchen.", ["A man", "a state-of-the-art kitchen"]),

@@ -38,12 +38,12 @@ def test_loaded_head_equals_the_saved_one(tmp_path: Path) -> None:
     assert loaded.config == head.config
     assert not loaded.training
     given = head_inputs(head, PADDED)
-    for before, after in zip(
-        vars(head(given.attention, given.hidden_states, PADDED, given.image_embeddings)).values(),
-        vars(loaded(given.attention, given.hidden_states, PADDED, given.image_embeddings)).values(),
-        strict=True,
-    ):
-        assert torch.equal(before, after)
+    before, after = (
+        model(given.attention, given.hidden_states, PADDED, given.image_embeddings)
+        for model in (head, loaded)
+    )
+    assert torch.equal(before.mask_logits, after.mask_logits)
+    assert torch.equal(before.refined_logits, after.refined_logits)
     assert torch.equal(
         head.keyword_logits(given.hidden_states[1]), loaded.keyword_logits(given.hidden_states[1])
     )

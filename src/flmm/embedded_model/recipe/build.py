@@ -15,6 +15,7 @@ from flmm.embedded_model.recipe import (
     vision_warm_up,
 )
 from flmm.embedded_model.recipe.hardware import scale_steps
+from flmm.embedded_model.recipe.score_calibration import SCORE_SCENES, calibrate_scores
 from flmm.head.checkpoint import save_head
 from flmm.lmm.auto import load_lmm
 from flmm.progress import ProgressCallback, no_progress
@@ -35,6 +36,7 @@ class TrainingBudget:
     sam_warm_up_steps: int = 450
     sam_steps: int = 12_000
     head_steps: int = 27_000
+    score_scenes: int = SCORE_SCENES
 
 
 def build_model(
@@ -59,6 +61,7 @@ def build_model(
         adapter, head, dataset, checkpoints, scale_steps(budget.head_steps), on_progress
     )
     save_head(head.to("cpu", torch.float16), result / "head")
+    calibrate_scores(result, budget.score_scenes, on_progress)
     return result
 
 

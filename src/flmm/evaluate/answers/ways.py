@@ -132,9 +132,7 @@ def answer_in_every_way(
     """
     firsts = pipeline.run_batch(
         [
-            prepare_locating(
-                pipeline, picture, question.text, ThinkOptions(), max_new_tokens, refine=True
-            )
+            prepare_locating(pipeline, picture, question.text, ThinkOptions(), max_new_tokens)
             for question in questions
         ]
     )
@@ -172,7 +170,7 @@ def _locate(
     max_new_tokens: int,
 ) -> dict[RegionSource, Phrase | None]:
     request = prepare_locating(
-        pipeline, picture, question.text, ThinkOptions("question"), max_new_tokens, refine=True
+        pipeline, picture, question.text, ThinkOptions("question"), max_new_tokens
     )
     return {
         "answer": find_smallest_phrase(first),

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.mask_predictor import MaskMethod
 
 MaskFormat = Literal["rle", "polygon", "png"]
@@ -24,7 +25,38 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
-class Grounding(StrictModel):
+class MaskRequest(StrictModel):
+    """How masks are made, and which phrases are kept."""
+
+    refine: bool = Field(default=True, description="False leaves out the refiner: faster, coarser.")
+    method: MaskMethod | None = Field(default=None, description=METHOD_DESCRIPTION)
+    mask_threshold: float = Field(
+        default=0.5, gt=0, lt=1, description="Pixels of a higher probability are in the mask."
+    )
+    min_score: float = Field(
+        default=0, ge=0, le=1, description="Phrases with a lower score are left out."
+    )
+    min_mask_region_area: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000_000,
+        description="Smaller regions of masks are removed and smaller holes filled, in pixels of"
+        " the picture.",
+    )
+    mask_format: MaskFormat = "rle"
+
+    @property
+    def mask_options(self) -> MaskOptions:
+        """The options that masks have everywhere; K-means needs no SAM."""
+        return MaskOptions(
+            self.refine and self.method != "kmeans",
+            self.mask_threshold,
+            self.min_score,
+            self.min_mask_region_area,
+        )
+
+
+class Grounding(MaskRequest):
     """Which phrases of the answer are grounded, and how."""
 
     phrases: list[Text] | None = Field(
@@ -33,9 +65,6 @@ class Grounding(StrictModel):
         description="As they stand in the answer; those that are not in it are left out."
         " By default the model chooses.",
     )
-    refine: bool = Field(default=True, description="False leaves out the refiner: faster, coarser.")
-    method: MaskMethod | None = Field(default=None, description=METHOD_DESCRIPTION)
-    mask_format: MaskFormat = "rle"
     max_phrases: PositiveCount | None = Field(
         default=None, description="At most this many are grounded, the first ones."
     )

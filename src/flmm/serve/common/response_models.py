@@ -33,7 +33,10 @@ class PhraseReply(ReplyModel):
     text: str
     start: int = Field(description="In code points of the text.")
     end: int
-    score: float = Field(description="Mean probability inside the mask; 0 when it is empty.")
+    score: float = Field(
+        description="The probability that the phrase is in the picture and its mask right; without"
+        " a calibrated head, the mean probability inside the mask. 0 when that is empty."
+    )
     box: tuple[int, int, int, int] = Field(description="[x0, y0, x1, y1]; x1 and y1 exclusive.")
     area: int = Field(description="Pixels in the mask.")
     mask: RunLengthMask | PolygonMask | PngMask

@@ -4,12 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from flmm.grounding.mask_predictor import MaskMethod
 from flmm.serve.common.request_models import (
-    METHOD_DESCRIPTION,
     GenerationOptions,
     Grounding,
-    MaskFormat,
+    MaskRequest,
     PositiveCount,
     StrictModel,
     Text,
@@ -22,15 +20,7 @@ class PictureRequest(StrictModel):
     image: str = Field(description="data:image/png;base64,…, or the file of a multipart body.")
 
 
-class MaskRequest(PictureRequest):
-    """Fields of requests that are answered with masks."""
-
-    refine: bool = Field(default=True, description="False leaves out the refiner: faster, coarser.")
-    method: MaskMethod | None = Field(default=None, description=METHOD_DESCRIPTION)
-    mask_format: MaskFormat = "rle"
-
-
-class GroundRequest(MaskRequest, GenerationOptions):
+class GroundRequest(PictureRequest, MaskRequest, GenerationOptions):
     """A question about a picture, or a text to ground in it."""
 
     question: Text | None = Field(
@@ -51,16 +41,10 @@ class GroundRequest(MaskRequest, GenerationOptions):
     @property
     def grounding(self) -> Grounding:
         """The options as those of a chat."""
-        return Grounding(
-            phrases=self.phrases,
-            refine=self.refine,
-            method=self.method,
-            mask_format=self.mask_format,
-            max_phrases=self.max_phrases,
-        )
+        return Grounding.model_validate(self.model_dump(include=set(Grounding.model_fields)))
 
 
-class SegmentRequest(MaskRequest):
+class SegmentRequest(PictureRequest, MaskRequest):
     """Phrases to segment in a picture."""
 
     phrases: list[Text] = Field(min_length=1)

@@ -90,7 +90,7 @@ def create_plain_router(service: Service) -> APIRouter:
         """Segment what each phrase refers to in a picture."""
 
         def prepare(body: SegmentRequest, picture: Image.Image) -> GivenTextInputs:
-            return service.prepare_segment(picture, body.phrases, body.refine, body.method)
+            return service.prepare_segment(picture, body.phrases, body)
 
         submitted = await _submit_request(
             request, service, SegmentRequest, prepare, service.submit_given_text

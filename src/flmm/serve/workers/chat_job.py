@@ -17,6 +17,7 @@ from flmm.attention.spans import compute_token_offsets, find_mention
 from flmm.attention.trace import Trace, TracedPhrase
 from flmm.attention.tracing import GenerationStep
 from flmm.errors import InputError
+from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.mask_predictor import MaskMethod
 from flmm.grounding.phrase_extraction import PhraseExtractor, StreamingPhraseExtractor
 from flmm.lmm.batched_generation import SamplingParams
@@ -42,7 +43,7 @@ class PhraseRequest:
     """Which phrases are grounded, and how."""
 
     extractor: PhraseExtractor
-    refine: bool
+    mask_options: MaskOptions
     method: MaskMethod | None
     """None for the predictor's own."""
     max_phrases: int
@@ -134,7 +135,7 @@ class ChatJob(Job):
         elif (
             len(self._token_times) == 1
             and self._phrase_request is not None
-            and self._phrase_request.refine
+            and self._phrase_request.mask_options.refine
         ):
             # Not at the first token, so that this is sent before anything else starts.
             self._embed_picture()
@@ -185,7 +186,8 @@ class ChatJob(Job):
                 spans = self._extract_spans(trace, text, self._phrase_request)
 
         def finish(_: Sequence[Phrase] = ()) -> None:
-            located = tuple(self._located_phrases[span] for span in spans)
+            kept = self._located_phrases
+            located = tuple(kept[span] for span in spans if span in kept)
             reason: FinishReason = "length" if is_cut else "stop"
             event = AnswerFinished(text, located, reason, len(token_ids), self.stopwatch.timings)
             self.finish(event, self._context.metrics)
@@ -264,22 +266,23 @@ class ChatJob(Job):
     ) -> None:
         request = self._phrase_request
         assert request is not None
-        task = MaskTask(
-            self, picture, traced_phrases, refine and request.refine, request.method, on_masks
-        )
+        options = replace(request.mask_options, refine=refine and request.mask_options.refine)
+        task = MaskTask(self, picture, traced_phrases, options, request.method, on_masks)
         self._context.mask_batcher.put(task)
 
     def _handle_masks(
         self, picture_index: int, spans: Sequence[PhraseSpan], phrases: Sequence[Phrase]
     ) -> None:
-        metrics = self._context.metrics
+        metrics, request = self._context.metrics, self._phrase_request
+        assert request is not None
         for span, phrase in zip(spans, phrases, strict=True):
             metrics.phrases.inc()
+            if not request.mask_options.keeps(phrase.score):
+                continue
             self._located_phrases[span] = LocatedPhrase(phrase, picture_index)
             if self._inputs.stream:
-                metrics.mask_seconds.observe(
-                    time.perf_counter() - self._token_times[span.tokens[-1]]
-                )
+                seconds = time.perf_counter() - self._token_times[span.tokens[-1]]
+                metrics.mask_seconds.observe(seconds)
                 self.emit(PhraseFound(self._located_phrases[span]))
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from flmm.answers.answer import Phrase
 from flmm.attention.trace import Trace, TracedPhrase
 from flmm.attention.tracing import trace_texts
+from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.mask_predictor import MaskMethod
 from flmm.lmm.prompt import Prompt
 from flmm.serve.workers.events import AnswerFinished, EventCallback, LocatedPhrase
@@ -29,7 +30,7 @@ class GivenTextInputs:
     prompts: Sequence[Prompt]
     extract: Callable[[Sequence[Trace]], tuple[str, Sequence[TracedPhrase]]]
     """From the prompts' traces to the answer's text and its phrases."""
-    refine: bool
+    mask_options: MaskOptions
     method: MaskMethod | None
     """None for the predictor's own."""
 
@@ -75,11 +76,22 @@ class GivenTextJob(Job):
 
         def on_masks(phrases: Sequence[Phrase]) -> None:
             context.metrics.phrases.inc(len(phrases))
-            located = tuple(LocatedPhrase(phrase, 0) for phrase in phrases)
+            located = tuple(
+                LocatedPhrase(phrase, 0)
+                for phrase in phrases
+                if inputs.mask_options.keeps(phrase.score)
+            )
             self.finish(
                 AnswerFinished(text, located, "stop", 0, self.stopwatch.timings), context.metrics
             )
 
         context.mask_batcher.put(
-            MaskTask(self, inputs.picture, traced_phrases, inputs.refine, inputs.method, on_masks)
+            MaskTask(
+                self,
+                inputs.picture,
+                traced_phrases,
+                inputs.mask_options,
+                inputs.method,
+                on_masks,
+            )
         )

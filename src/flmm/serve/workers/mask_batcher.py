@@ -11,6 +11,7 @@ from PIL import Image
 
 from flmm.answers.answer import Phrase
 from flmm.attention.trace import TracedPhrase
+from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.mask_predictor import MaskMethod, MaskPredictor, PicturePhrases
 from flmm.serve.metrics import Metrics
 from flmm.stopwatch import Stopwatch
@@ -37,7 +38,7 @@ class MaskTask:
     owner: MaskTaskOwner
     picture: Image.Image
     traced_phrases: Sequence[TracedPhrase]
-    refine: bool
+    mask_options: MaskOptions
     method: MaskMethod | None
     """None for the predictor's own."""
     on_masks: Callable[[Sequence[Phrase]], None]
@@ -110,7 +111,7 @@ class MaskBatcher:
         groups: dict[tuple[ImageGeometry, bool], list[MaskTask]] = {}
         for task in tasks:
             if task.traced_phrases and task.method != "kmeans" and not task.owner.is_cancelled:
-                key = (task.traced_phrases[0][1].geometry, task.refine)
+                key = (task.traced_phrases[0][1].geometry, task.mask_options.refine)
                 groups.setdefault(key, []).append(task)
         phrases: dict[MaskTask, Sequence[Phrase]] = {}
         for group in groups.values():
@@ -123,10 +124,11 @@ class MaskBatcher:
             pictures = [
                 PicturePhrases(
                     task.traced_phrases,
-                    self._predictor.embed_picture(task.picture, task.owner.stopwatch),
+                    self._predictor.embed_picture(task.picture, task.owner.stopwatch)
+                    if task.mask_options.refine
+                    else None,
+                    task.mask_options,
                 )
-                if task.refine
-                else PicturePhrases(task.traced_phrases)
                 for task in group
             ]
             with ExitStack() as stages:
@@ -146,9 +148,9 @@ class MaskBatcher:
     def _predict_alone(self, task: MaskTask) -> Sequence[Phrase]:
         stopwatch = task.owner.stopwatch
         if not task.traced_phrases:
-            if task.refine:
+            if task.mask_options.refine:
                 self._predictor.embed_picture(task.picture, stopwatch)
             return ()
         return self._predictor.predict(
-            task.picture, task.traced_phrases, task.refine, stopwatch, task.method
+            task.picture, task.traced_phrases, task.mask_options, stopwatch, task.method
         )

@@ -1,0 +1,33 @@
+"""Log probabilities of an answer's tokens equal those of the whole model's own output."""
+
+import torch
+from contract_helpers import ANSWERS, noise_picture
+
+from flmm.attention.log_probabilities import compute_log_probabilities
+from flmm.attention.tracing import trace_generation, trace_text
+from flmm.lmm.base import LMMAdapter
+
+
+def test_log_probabilities_are_those_of_the_models_logits(adapter: LMMAdapter) -> None:
+    prompt = adapter.build_prompt(noise_picture(), "what is it?", ANSWERS[0])
+    trace = trace_text(adapter, prompt)
+    inputs = adapter.collate([prompt], keep_pixels=True).inputs
+    logits = adapter.model(**inputs).logits[0].float()
+    token_ids = prompt.inputs["input_ids"][0, prompt.answer_start :]
+    expected = logits.log_softmax(-1)[prompt.answer_start - 1 : -1].gather(1, token_ids[:, None])
+    # The first token was predicted from the end of the question, which is not recorded.
+    every = compute_log_probabilities(adapter, trace, range(len(token_ids)))
+    assert expected.std() > 0.01, "equal probabilities would hide a mistake"
+    torch.testing.assert_close(every, expected[1:, 0], rtol=1e-3, atol=1e-3)
+    some = compute_log_probabilities(adapter, trace, [0, 2, 3])
+    torch.testing.assert_close(some, every[[1, 2]])
+    assert not len(compute_log_probabilities(adapter, trace, [0]))
+
+
+def test_said_tokens_are_the_likeliest(adapter: LMMAdapter) -> None:
+    prompt = adapter.build_prompt(noise_picture(), "what is it?")
+    trace, _ = trace_generation(adapter, prompt, 6)
+    said = compute_log_probabilities(adapter, trace, range(len(trace.token_ids)))
+    vocabulary_size = adapter.model.config.get_text_config().vocab_size
+    # No token can be the likeliest with less than an even share.
+    assert (said >= -torch.tensor(float(vocabulary_size)).log()).all()
