@@ -2,7 +2,7 @@
 
 import pytest
 from tiny_head import scramble
-from tiny_types import TINY_TYPES, TinyTypeBuilder
+from tiny_types import tested_types, tiny_type_adapter
 
 from flmm.lmm.auto import list_families, load_adapter_class
 from flmm.lmm.base import LMMAdapter
@@ -16,14 +16,14 @@ CASES = [
     *((family.model_types[0], load_adapter_class(family), True) for family in list_families()),
     ("llava-ungrouped", LlavaAdapter, False),
     ("generic", GenericAdapter, True),
-    *((model_type, TinyTypeBuilder(model_type), True) for model_type in TINY_TYPES),
+    *((model_type, tiny_type_adapter(model_type), True) for model_type in tested_types()),
 ]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case[0], scope="module")
 def adapter(request: pytest.FixtureRequest) -> LMMAdapter:
     """A tiny random model of the family."""
-    family: type[LMMAdapter] | TinyTypeBuilder
+    family: type[LMMAdapter]
     _, family, grouped_queries = request.param
     return family.build_tiny(grouped_queries)
 

@@ -1,9 +1,11 @@
 """Tiny random models of transformers' own types, made from their configuration classes."""
 
+import datetime
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import cast
+from typing import Self, cast
 
 import transformers
 from transformers.configuration_utils import PreTrainedConfig
@@ -44,18 +46,24 @@ HYBRID = {"text_config.layer_types": ["full_attention", "linear_attention", "ful
 
 TINY_TYPES: Mapping[str, TinyType] = {
     "aya_vision": TinyType(
-        images=SQUARE, processor={"patch_size": 8, "img_size": 32}, image_token="<|IMG_PATCH|>"
+        config={"text_config.initializer_range": 0.2},
+        images=SQUARE,
+        processor={"patch_size": 8, "img_size": 32},
+        image_token="<|IMG_PATCH|>",
     ),
     "cosmos3_edge": TinyType(images=PATCHES),
     "exaone4_5": TinyType(config={"text_config.initializer_range": 0.5}, images=PATCHES),
-    "glm5_next": TinyType(images=PATCHES),
     "granite_docling": TinyType(
         config={"text_config.attention_multiplier": 0.35, "text_config.embedding_multiplier": 1.0},
         images=SQUARE,
         processor={"image_seq_len": 4},
     ),
     "hyperclovax_vision_v2": TinyType(images=PATCHES),
-    "janus": TinyType(images=SQUARE, processor={"num_image_tokens": 64}),
+    "janus": TinyType(
+        config={"text_config.initializer_range": 0.2},
+        images=SQUARE,
+        processor={"num_image_tokens": 64},
+    ),
     "lighton_ocr": TinyType(
         images={"patch_size": 8, "size": {"longest_edge": 40}},
         processor={"patch_size": 4, "spatial_merge_size": 2},
@@ -92,47 +100,52 @@ _VISION_SIZES = {
 }  # fmt: skip
 
 
-class TinyTypeBuilder:
-    """Builds a type's tiny model, as a family's class does."""
+def tiny_type_adapter(model_type: str) -> type[GenericAdapter]:
+    """Return an adapter class whose ``build_tiny`` builds a tiny model of the type."""
 
-    def __init__(self, model_type: str) -> None:
-        self._model_type = model_type
+    class TinyTypeAdapter(GenericAdapter):
+        @classmethod
+        def build_tiny(cls, grouped_queries: bool = False) -> Self:
+            del grouped_queries
+            model, processor = _build(model_type)
+            return cls(model, processor, f"tiny-{model_type}")
 
-    def build_tiny(self, grouped_queries: bool = False) -> GenericAdapter:
-        """Build the model, with the same random weights every time."""
-        del grouped_queries
-        tiny = TINY_TYPES[self._model_type]
-        tokens = dict.fromkeys((*_NAMED_TOKENS.values(), *_OTHER_TOKENS))
-        tokenizer = tiny_tokenizer(*tokens)
-        for name, token in _NAMED_TOKENS.items():
-            setattr(tokenizer, name, token)
-            setattr(tokenizer, f"{name}_id", find_token_id(tokenizer, token))
-        config_class = CONFIG_MAPPING[self._model_type]
-        config = config_class()
-        _shrink(config, tokenizer, is_vision=False)
-        for name in ("image_token_id", "image_token_index"):
-            if hasattr(config, name):
-                setattr(config, name, find_token_id(tokenizer, tiny.image_token))
-        for name in ("video_token_id", "vision_start_token_id", "vision_end_token_id",
-                     "image_start_token_id", "image_end_token_id"):  # fmt: skip
-            if hasattr(config, name):
-                token = _NAMED_TOKENS[name.removesuffix("_id")]
-                setattr(config, name, find_token_id(tokenizer, token))
-        for path, value in tiny.config.items():
-            *parts, name = path.split(".")
-            part = config
-            for step in parts:
-                part = getattr(part, step)
-            setattr(part, name, value)
-        model_class = cast(
-            Callable[[PreTrainedConfig], PreTrainedModel],
-            MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[config_class],
-        )
-        model = random_model(lambda: model_class(config))
-        images = _image_processor_class(self._model_type)(**tiny.images)
-        processor_class = cast(type[ProcessorMixin], PROCESSOR_MAPPING[config_class])
-        processor = build_processor(processor_class, images, tokenizer, dict(tiny.processor))
-        return GenericAdapter(model, processor, f"tiny-{self._model_type}")
+    return TinyTypeAdapter
+
+
+def _build(model_type: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+    tiny = TINY_TYPES[model_type]
+    tokens = dict.fromkeys((*_NAMED_TOKENS.values(), *_OTHER_TOKENS))
+    tokenizer = tiny_tokenizer(*tokens)
+    for name, token in _NAMED_TOKENS.items():
+        setattr(tokenizer, name, token)
+        setattr(tokenizer, f"{name}_id", find_token_id(tokenizer, token))
+    config_class = CONFIG_MAPPING[model_type]
+    config = config_class()
+    _shrink(config, tokenizer, is_vision=False)
+    for name in ("image_token_id", "image_token_index"):
+        if hasattr(config, name):
+            setattr(config, name, find_token_id(tokenizer, tiny.image_token))
+    for name in ("video_token_id", "vision_start_token_id", "vision_end_token_id",
+                 "image_start_token_id", "image_end_token_id"):  # fmt: skip
+        if hasattr(config, name):
+            token = _NAMED_TOKENS[name.removesuffix("_id")]
+            setattr(config, name, find_token_id(tokenizer, token))
+    for path, value in tiny.config.items():
+        *parts, name = path.split(".")
+        part = config
+        for step in parts:
+            part = getattr(part, step)
+        setattr(part, name, value)
+    model_class = cast(
+        Callable[[PreTrainedConfig], PreTrainedModel],
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[config_class],
+    )
+    model = random_model(lambda: model_class(config))
+    images = _image_processor_class(model_type)(**tiny.images)
+    processor_class = cast(type[ProcessorMixin], PROCESSOR_MAPPING[config_class])
+    processor = build_processor(processor_class, images, tokenizer, dict(tiny.processor))
+    return model, processor
 
 
 def _shrink(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, is_vision: bool) -> None:
@@ -157,3 +170,11 @@ def _shrink(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, is_vis
 def _image_processor_class(model_type: str) -> Callable[..., PilBackend]:
     name = IMAGE_PROCESSOR_MAPPING_NAMES[model_type]["pil"]
     return cast(Callable[..., PilBackend], getattr(transformers, name))
+
+
+def tested_types() -> list[str]:
+    """Return a fifth of the types, another one every day; all with FLMM_ALL_TYPES set."""
+    types = sorted(TINY_TYPES)
+    if os.environ.get("FLMM_ALL_TYPES"):
+        return types
+    return types[datetime.date.today().toordinal() % 5 :: 5]
