@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 import torch
 from PIL import Image
+from tiny_types import tiny_type_adapter
 from transformers.models.llava.processing_llava import LlavaProcessor
 from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
 from transformers.processing_utils import ProcessorMixin
@@ -132,3 +133,14 @@ def test_installed_torchvision_is_not_called_missing(
     with pytest.raises(InputError, match="only for torchvision, and none for PIL") as caught:
         load_lmm(str(tmp_path))
     assert "not installed" not in str(caught.value)
+
+
+def test_a_type_whose_processor_has_a_part_for_videos(tmp_path: Path) -> None:
+    tiny = tiny_type_adapter("exaone4_5").build_tiny()
+    loaded = load_lmm(save(tiny, tmp_path, None))
+    prompt, expected = (
+        adapter.build_prompt(PICTURE, "what?", "a cat") for adapter in (loaded, tiny)
+    )
+    assert prompt.picture_views[0][0].geometry == expected.picture_views[0][0].geometry
+    assert prompt.inputs["input_ids"].equal(expected.inputs["input_ids"])
+    assert loaded.generate(prompt, 4).token_ids.equal(tiny.generate(expected, 4).token_ids)
