@@ -1,5 +1,6 @@
 """Log probabilities of an answer's tokens equal those of the whole model's own output."""
 
+import pytest
 import torch
 from contract_helpers import ANSWERS, noise_picture
 
@@ -31,3 +32,11 @@ def test_said_tokens_are_the_likeliest(adapter: LMMAdapter) -> None:
     vocabulary_size = adapter.model.config.get_text_config().vocab_size
     # No token can be the likeliest with less than an even share.
     assert (said >= -torch.tensor(float(vocabulary_size)).log()).all()
+
+
+def test_nothing_is_known_where_the_last_layer_is_not_recorded(
+    adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "recorded_layers", adapter.recorded_layers[:-1])
+    trace = trace_text(adapter, adapter.build_prompt(noise_picture(), "what?", ANSWERS[0]))
+    assert not len(compute_log_probabilities(adapter, trace, range(len(trace.token_ids))))

@@ -39,7 +39,8 @@ def is_mark(character: str) -> bool:
 @lru_cache(maxsize=4)
 def _compose_sequences(text: str) -> tuple[str, list[tuple[int, int]]]:
     """Return the composed text, and where each combining sequence begins in it and in ``text``."""
-    if text.isascii():
+    # So it is nearly always, and is asked for at every token of a streamed answer.
+    if unicodedata.is_normalized("NFC", text) and not any(map(is_mark, text)):
         return text, [(index, index) for index in range(len(text) + 1)]
     composed = ""
     starts = []

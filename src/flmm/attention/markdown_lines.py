@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _LIST_MARK = re.compile(r"(?:[-+*•◦▪‣●○·–—]|\d{1,3}[.)])[ \t]+(?=\S)")
 _INVISIBLE_CATEGORIES = frozenset({"So", "Sk", "Cf"})
 _VARIATION_SELECTORS = range(0xFE00, 0xFE10)
+_BLANKS = " \t"
+"""What Markdown takes for white space within a line; a no-break space is text."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,12 @@ def _locate(content: str, answer: str, begin: int, end: int) -> list[int] | None
     positions: list[int] = []
     for line in content.split("\n"):
         # Otherwise, Markdown takes only marks and spaces away, from both ends of a line.
-        stripped = line.strip()
-        start = answer.find(stripped, begin, end)
+        start = answer.find(line.strip(_BLANKS), begin, end)
         if start < 0:
             return None
-        start -= len(line) - len(line.lstrip())
-        positions.extend(range(start, start + len(line) + 1))
+        start -= len(line) - len(line.lstrip(_BLANKS))
+        # A tab may have become several spaces.
+        positions.extend(max(at, begin) for at in range(start, start + len(line) + 1))
         begin = positions[-1]
     return positions
 
@@ -119,7 +121,7 @@ def _read_inline(token: "Token", positions: Sequence[int]) -> Iterator[PlainLine
             yield _make_line(letters, num_strong)
             letters, num_strong = [], 0
             cursor = token.content.index("\n", cursor) + 1
-            while token.content[cursor] in " \t":
+            while token.content[cursor] in _BLANKS:
                 cursor += 1
         elif child.type in ("text", "text_special", "code_inline"):
             start, end = _find_text(child, token.content, cursor)

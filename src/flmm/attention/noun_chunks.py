@@ -64,13 +64,16 @@ def _parse_passages(text: str) -> list[_ParsedPassage]:
         for passage, document in zip(passages, parse_all(p.text for p in passages), strict=True)
     ]
     contexts = {i: context for i, each in enumerate(parsed) if (context := _find_context(each))}
-    texts = (
-        context + passages[i].text[:1].lower() + passages[i].text[1:]
-        for i, context in contexts.items()
-    )
+    texts = (context + _lower_first(passages[i].text) for i, context in contexts.items())
     for (i, context), document in zip(contexts.items(), parse_all(texts), strict=True):
         parsed[i] = _ParsedPassage(passages[i], document, context)
     return parsed
+
+
+def _lower_first(text: str) -> str:
+    """Return the text with its first letter in lower case, unless that is two, as of "İ"."""
+    first = text[:1].lower()
+    return first + text[1:] if len(first) == 1 else text
 
 
 def _find_context(parsed: _ParsedPassage) -> str:

@@ -134,7 +134,9 @@ def _is_joined_to_next(noun: "Token") -> bool:
 def _begin_last_conjunct(noun: "Token") -> int:
     """Return the index after the last "and" or comma between a noun and that which it modifies."""
     between = noun.doc[noun.i : noun.head.i]
-    return max(word.i + 1 for word in between if word.pos_ in ("CCONJ", "PUNCT"))
+    # The parser may take another word for the "and".
+    ends = (word.i + 1 for word in between if word.pos_ in ("CCONJ", "PUNCT"))
+    return max(ends, default=noun.i + 1)
 
 
 def _is_place_before_comma(word: "Token") -> bool:

@@ -163,16 +163,17 @@ def _segmenter_name(grounder: Grounder) -> str:
     return str(grounder.segmenter.sam.name_or_path)
 
 
-def head_fingerprint(head: GroundingHead) -> str:
+def head_fingerprint(head: GroundingHead, with_scores: bool = True) -> str:
     """Return a hash of a head's config and weights, 16 hexadecimal digits.
 
-    It is the same wherever the folders of the LMM and SAM are.
+    It is the same wherever the folders of the LMM and SAM are. ``with_scores`` False: and however
+    the head's scores are calibrated, which changes no mask.
     """
     config = asdict(head.config)
     # The LMM has a fingerprint of its own; heads of older versions lack what SAM they have.
     for field in ("base_model_type", "refiner_model_type", "refiner_encoder_num_parameters"):
         del config[field]
-    if config["score_calibration"] is None:
+    if config["score_calibration"] is None or not with_scores:
         # Neither do they have this.
         del config["score_calibration"]
     for field in ("base_model_name_or_path", "refiner_name_or_path"):

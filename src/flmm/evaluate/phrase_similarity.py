@@ -54,5 +54,7 @@ def compare_phrases(
             SimilarityRow(said.sample, said.text_identity, said.phrase, row.phrase, value)
             for row, value in zip(rows, values.tolist(), strict=True)
         ]
+    # A run that is killed here must not call the new similarities the old encoder's.
+    change_run_record(out, text_encoder="")
     write_rows(out, SimilarityRow, similarities)
     change_run_record(out, text_encoder=encoder.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flmm.data.sample import Sample
 from flmm.errors import InputError
-from flmm.evaluate.benchmark import Benchmark, build_run_record
+from flmm.evaluate.benchmark import Benchmark, build_run_record, head_fingerprint
 from flmm.grounding.grounder import Grounder
 from flmm.head.model import GroundingHead
 from flmm.progress import ProgressCallback
@@ -62,11 +62,15 @@ class ReportContext:
         record = build_run_record(
             self.grounder, Benchmark(self.data.name, {}, self.data.measured), PROTOCOL
         )
+        head = self.grounder.head
         return {
             "data": self.data.name,
             "measured": f"{record.samples} pictures, {record.samples_fingerprint}",
             "calibration": self.fingerprint_samples(self.data.calibration),
-            "head": record.head_fingerprint,
+            # No claim is about scores.
+            "head": record.head_fingerprint
+            if head is None
+            else head_fingerprint(head, with_scores=False),
             "LMM": record.lmm_fingerprint,
             "numbers": record.dtype,
         }

@@ -28,8 +28,7 @@ from flmm.train.dataset import TrainingExample, UncachedDataset
 
 _MAX_PICTURES = 200
 """More make no better scores, and other processes wait."""
-_CONTENT_WORD = re.compile(r"\w{4,}")
-"""Shorter words are articles and such."""
+_WORD = re.compile(r"\w+")
 
 
 def calibrate_saved_head(
@@ -90,7 +89,7 @@ def _make_absent(text: GroundedText, own_words: set[str]) -> GroundedText:
     """Return a text with those of its phrases that share no word with a picture's own texts.
 
     These mean nothing in that picture, so they have no region. Questions keep no phrase: that all
-    of one means nothing cannot be told by its words.
+    of one means nothing cannot be told by its words. Nor can it of "it" and "the other".
     """
     if text.kind == "instruction":
         return replace(text, phrases=())
@@ -99,13 +98,17 @@ def _make_absent(text: GroundedText, own_words: set[str]) -> GroundedText:
         phrases=tuple(
             replace(phrase, regions=(), ignored=())
             for phrase in text.phrases
-            if not own_words & _content_words([text.text[phrase.start : phrase.end]])
+            if (words := _content_words([phrase.words(text.text)])) and not own_words & words
         ),
     )
 
 
 def _content_words(texts: Iterable[str]) -> set[str]:
-    return {word for text in texts for word in _CONTENT_WORD.findall(text.lower())}
+    """Return the words without a plural's "s", and without articles, prepositions and such."""
+    from spacy.lang.en.stop_words import STOP_WORDS
+
+    words = {word for text in texts for word in _WORD.findall(text.lower())} - STOP_WORDS
+    return {word.removesuffix("s") for word in words}
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from flmm.evaluate.benchmark import mask_model_fingerprint
+from flmm.evaluate.benchmark import head_fingerprint
 from flmm.grounding.grounder import Grounder
 from flmm.head.weights import fingerprint_weights
 from flmm.report.claim import TRAINING_FREE_SECTION, write_page
@@ -19,8 +19,9 @@ DOCS = Path(__file__).parents[3] / "docs"
 @pytest.fixture(scope="module")
 def embedded_fingerprints() -> dict[str, str]:
     grounder = Grounder.from_pretrained(device="cpu")
+    assert grounder.head is not None
     return {
-        "head": mask_model_fingerprint(grounder),
+        "head": head_fingerprint(grounder.head, with_scores=False),
         "LMM": fingerprint_weights(grounder.adapter.model),
         "numbers": "float32",
     }

@@ -1,7 +1,7 @@
 """Noun chunks that may mean something in the picture."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_texts import MARKED_TEXTS
 from noun_chunks import HALVES, compare, recall_and_precision
@@ -75,6 +75,7 @@ def test_sentences_without_a_verb_and_what_spacy_misreads(text: str, chunks: lis
         ("A `` red ` `` car, a \\*blue\\* bus", ["A `` red ` `` car", "a \\*blue\\* bus"]),
         ("<p> A man </p> holds <p> a dog </p>.", ["A man", "a dog"]),
         ("Items:\n- Coffee mug\n- Rake\n* the woman's", ["Coffee mug", "Rake", "the woman's"]),
+        ("- İç", ["İç"]),
         ("• Guitar\n• Microphone stand\n", ["Guitar", "Microphone stand"]),
         ("1) a dog\r\n2) a cat\r\n", ["a dog", "a cat"]),
         ("> A lion\n> - with a cub", ["A lion", "a cub"]),
@@ -123,6 +124,7 @@ def test_what_cannot_be_pointed_at_is_left_out(text: str, chunks: list[str]) -> 
 
 @settings(max_examples=200, deadline=None)
 @given(MARKED_TEXTS | st.text(max_size=40))
+@example(' a-b-c- é  Dog" é 5km')
 def test_chunks_of_any_text_are_words_in_order(text: str) -> None:
     last_end = 0
     for start, end in find_noun_chunks(text):

@@ -53,6 +53,18 @@ def test_phrases_with_a_word_of_the_pictures_own_texts_are_left_out() -> None:
     assert not np.any(text.phrases[0].mask((3, 3)))
 
 
+def test_short_words_and_plurals_are_compared_and_pronouns_left_out() -> None:
+    samples = [
+        make_sample("a.png", "caption", "Two dogs, a man.", "Two dogs", "a man"),
+        make_sample("b.png", "caption", "A dog, the man, a cup, it.", "A dog", "the man", "a cup",
+                    "it"),
+    ]  # fmt: skip
+    (_, absent, *_) = add_absent_phrases(samples)
+    (text,) = absent.texts
+    assert absent.picture.name == "a.png"
+    assert [phrase.words(text.text) for phrase in text.phrases] == ["a cup"]
+
+
 def test_a_picture_alone_has_no_absent_phrases() -> None:
     sample = make_sample("a.png", "caption", "A cat.", "A cat")
     assert add_absent_phrases([sample]) == [sample]

@@ -121,8 +121,10 @@ def choose_picture(*candidates: Path) -> Path:
 
 
 def find_picture(without_suffix: Path) -> Path:
-    """Return the picture of a name that its data set gives without a suffix; published ones are
-    ``.jpg``, copies of them may have another."""
+    """Return the picture of a name that its data set gives without a suffix.
+
+    Published ones are ``.jpg``; copies of them may have another.
+    """
     return choose_picture(*(
         without_suffix.with_name(without_suffix.name + suffix) for suffix in _PICTURE_SUFFIXES
     ))  # fmt: skip

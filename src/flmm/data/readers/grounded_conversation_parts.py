@@ -12,6 +12,7 @@
 """
 
 from collections import defaultdict
+from itertools import chain
 from pathlib import Path
 from typing import NotRequired
 
@@ -69,10 +70,10 @@ def read_refcocog_captions(file: Path, pictures: Path) -> list[Sample]:
         InputError: the file is missing, damaged or of another form, or has no caption.
     """
     texts: dict[str, list[GroundedText]] = defaultdict(list)
-    for entries in read_json(file, _REFERRED_CAPTIONS):
-        for entry in entries.values():
-            identity = str(sum(map(len, texts.values())))
-            texts[entry["img_file_name"]].append(_referred_text(identity, entry))
+    content = read_json(file, _REFERRED_CAPTIONS)
+    entries = chain.from_iterable(part.values() for part in content)
+    for number, entry in enumerate(entries):
+        texts[entry["img_file_name"]].append(_referred_text(str(number), entry))
     return _build_samples(file, pictures, texts)
 
 

@@ -1,7 +1,4 @@
-"""Evaluation of the LMM's answers to questions, plain and with every closer look.
-
-Letters: ``H W`` picture size.
-"""
+"""Evaluation of the LMM's answers to questions, plain and with every closer look."""
 
 import zlib
 from collections.abc import Sequence
