@@ -53,17 +53,7 @@ TINY_TYPES: Mapping[str, TinyType] = {
     ),
     "cosmos3_edge": TinyType(images=PATCHES),
     "exaone4_5": TinyType(config={"text_config.initializer_range": 0.5}, images=PATCHES),
-    "granite_docling": TinyType(
-        config={"text_config.attention_multiplier": 0.35, "text_config.embedding_multiplier": 1.0},
-        images=SQUARE,
-        processor={"image_seq_len": 4},
-    ),
     "hyperclovax_vision_v2": TinyType(images=PATCHES),
-    "janus": TinyType(
-        config={"text_config.initializer_range": 0.2},
-        images=SQUARE,
-        processor={"num_image_tokens": 64},
-    ),
     "lighton_ocr": TinyType(
         images={"patch_size": 8, "size": {"longest_edge": 40}},
         processor={"patch_size": 4, "spatial_merge_size": 2},
