@@ -2,11 +2,12 @@
 
 import pytest
 from tiny_head import scramble
+from tiny_types import tested_types, tiny_type_adapter
 
 from flmm.lmm.auto import list_families, load_adapter_class
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
-from flmm.lmm.generic import GenericAdapter
+from flmm.lmm.generic.adapter import GenericAdapter
 from flmm.segmenters.auto import list_segmenter_families, load_segmenter_class
 from flmm.segmenters.base import Segmenter
 
@@ -15,6 +16,7 @@ CASES = [
     *((family.model_types[0], load_adapter_class(family), True) for family in list_families()),
     ("llava-ungrouped", LlavaAdapter, False),
     ("generic", GenericAdapter, True),
+    *((model_type, tiny_type_adapter(model_type), True) for model_type in tested_types()),
 ]
 
 

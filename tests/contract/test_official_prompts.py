@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.processing_utils import ProcessorMixin
 
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.generic.adapter import GenericAdapter
 from flmm.lmm.prompt import Message
 
 # As in a real checkpoint's tokenizer_config.json.
@@ -32,13 +33,15 @@ TOKENIZER_ATTRIBUTES = {
         "video_token": "<video>",
     },
 }
-BORROWED_PROCESSORS = {"qwen3_5": "qwen3_vl", "vipllava": "llava"}
+BORROWED_PROCESSORS = {"qwen3_5": "qwen3_vl"}
 """Families that have no processor of their own."""
 
 
 def official_processor(
     adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, Tensor]]:
+    if isinstance(adapter, GenericAdapter):
+        return cast(Callable[..., dict[str, Tensor]], adapter.processor)
     kind = adapter.model.config.model_type
     kind = BORROWED_PROCESSORS.get(kind, kind)
     module = importlib.import_module(f"transformers.models.{kind}.processing_{kind}")

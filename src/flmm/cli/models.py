@@ -27,8 +27,8 @@ _NOTES = (
     "llava also by flmm's own trained model, end to end.",
     "Heads: published ones are the method's authors'; flmm convert makes them flmm's own.",
     "Any folder or hub id with a model of these families goes in --lmm, any head that was trained "
-    "on it in --model. An LMM of another family is tried too: one that shows each picture whole, "
-    "as a grid of image tokens, needs no adapter of its own.",
+    "on it in --model. An LMM of another family is tried too: flmm finds out where its image "
+    "tokens lie in the picture, or says why it cannot.",
     "A SAM goes in --sam; a head keeps the one that it was trained with.",
 )
 

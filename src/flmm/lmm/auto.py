@@ -35,6 +35,6 @@ def load_lmm(
     for family in list_families():
         if model_type in family.model_types:
             return load_adapter_class(family).load(name, placement, revision)
-    from flmm.lmm.generic import GenericAdapter
+    from flmm.lmm.generic.adapter import GenericAdapter
 
     return GenericAdapter.load(name, placement, revision)

@@ -48,17 +48,17 @@ class LMMAdapter(FrozenModel, ABC):
     """Some of the family's models on the hub; a literal."""
     model_class: ClassVar[type[PreTrainedModel]]
     """transformers' class of the whole model."""
-    views: ClassVar[int] = 1
+    views: int = 1
     """Grids of image tokens for each picture: 2 with a coarse view beside tiles (section 1.7)."""
-    image_input_names: ClassVar[tuple[str, ...]] = ("pixel_values",)
+    image_input_names: tuple[str, ...] = ("pixel_values",)
     """The image processor's outputs that the model takes."""
-    position_input_names: ClassVar[tuple[str, ...]] = ()
+    position_input_names: tuple[str, ...] = ()
     """Those of ``image_input_names`` that the LLM needs too, for its position ids."""
-    token_type_input_name: ClassVar[str | None] = None
+    token_type_input_name: str | None = None
     """The input that marks image tokens (1) and text (0), for models that take one."""
     supports_conversation: ClassVar[bool] = True
     """Whether a prompt may contain earlier messages."""
-    computes_position_ids: ClassVar[bool] = False
+    computes_position_ids: bool = False
     """Whether the model itself leaves padding out of its position ids."""
 
     def __init__(

@@ -1,7 +1,5 @@
 """The adapter base of Qwen and GLM: a grid of the picture's shape, patches merged two by two."""
 
-from typing import ClassVar
-
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.image_processing import grid_view
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
@@ -14,10 +12,10 @@ MROPE_SECTION = [1, 1, 2]
 class DynamicResolutionAdapter(LMMAdapter):
     """An LMM with M-RoPE whose image processor returns patches and ``image_grid_thw``."""
 
-    image_input_names: ClassVar[tuple[str, ...]] = ("pixel_values", "image_grid_thw")
-    position_input_names: ClassVar[tuple[str, ...]] = ("image_grid_thw",)
-    token_type_input_name: ClassVar[str | None] = "mm_token_type_ids"
-    computes_position_ids: ClassVar[bool] = True
+    image_input_names: tuple[str, ...] = ("pixel_values", "image_grid_thw")
+    position_input_names: tuple[str, ...] = ("image_grid_thw",)
+    token_type_input_name: str | None = "mm_token_type_ids"
+    computes_position_ids: bool = True
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         vision = self.model.config.vision_config

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 import torch
@@ -183,16 +183,15 @@ def _crop_offset(length: int, crop: int) -> int:
 
 
 def run_image_processor(
-    image_processor: PilBackend, pictures: Pictures, **options: bool
+    image_processor: Callable[..., Mapping[str, Tensor]], pictures: Pictures, **options: bool
 ) -> Mapping[str, Tensor]:
-    """Call an image processor; transformers does not type the families' own options.
+    """Call an image processor, or a processor with its text.
 
     Raises:
         InputError: it refuses a picture, such as one that is much longer than wide.
     """
-    run = cast(Callable[..., Mapping[str, Tensor]], image_processor)
     try:
-        return run(pictures, return_tensors="pt", **options)
+        return image_processor(pictures, return_tensors="pt", **options)
     except ValueError as error:
         flat = chain.from_iterable(
             [entry] if isinstance(entry, Image.Image) else entry for entry in pictures

@@ -34,7 +34,7 @@ class DeepseekVLHybridAdapter(LMMAdapter):
     model_types: ClassVar[tuple[str, ...]] = ("deepseek_vl_hybrid",)
     hub_ids: ClassVar[tuple[str, ...]] = ("deepseek-community/deepseek-vl-7b-chat",)
     model_class: ClassVar[type[PreTrainedModel]] = DeepseekVLHybridForConditionalGeneration
-    image_input_names: ClassVar[tuple[str, ...]] = ("pixel_values", "high_res_pixel_values")
+    image_input_names: tuple[str, ...] = ("pixel_values", "high_res_pixel_values")
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         config = self.model.config

@@ -34,8 +34,8 @@ class Idefics3Adapter(LMMAdapter):
         "HuggingFaceTB/SmolVLM-Instruct",
     )
     model_class: ClassVar[type[PreTrainedModel]] = Idefics3ForConditionalGeneration
-    views: ClassVar[int] = 2
-    image_input_names: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_attention_mask")
+    views: int = 2
+    image_input_names: tuple[str, ...] = ("pixel_values", "pixel_attention_mask")
 
     def process_pictures(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         return self.run_image_processor([list(pictures)], return_row_col_info=True)

@@ -29,7 +29,7 @@ class InternVLAdapter(LMMAdapter):
         "OpenGVLab/InternVL3-8B-hf",
     )
     model_class: ClassVar[type[PreTrainedModel]] = InternVLForConditionalGeneration
-    views: ClassVar[int] = 2
+    views: int = 2
 
     def process_pictures(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         return self.run_image_processor(list(pictures), crop_to_patches=True)

@@ -32,8 +32,8 @@ class LlavaNextAdapter(LMMAdapter):
         "llava-hf/llava-v1.6-mistral-7b-hf",
     )
     model_class: ClassVar[type[PreTrainedModel]] = LlavaNextForConditionalGeneration
-    views: ClassVar[int] = 2
-    image_input_names: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes")
+    views: int = 2
+    image_input_names: tuple[str, ...] = ("pixel_values", "image_sizes")
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         config = self.model.config

@@ -38,8 +38,8 @@ class LlavaOnevisionAdapter(LMMAdapter):
         "llava-hf/llava-onevision-qwen2-7b-ov-hf",
     )
     model_class: ClassVar[type[PreTrainedModel]] = LlavaOnevisionForConditionalGeneration
-    views: ClassVar[int] = 2
-    image_input_names: ClassVar[tuple[str, ...]] = (
+    views: int = 2
+    image_input_names: tuple[str, ...] = (
         "pixel_values",
         "image_sizes",
         "batch_num_images",

@@ -32,7 +32,7 @@ class Ovis2Adapter(LMMAdapter):
         "thisisiron/Ovis2-2B-hf",
     )
     model_class: ClassVar[type[PreTrainedModel]] = Ovis2ForConditionalGeneration
-    views: ClassVar[int] = 2
+    views: int = 2
 
     @property
     def placeholder(self) -> str:

@@ -32,7 +32,7 @@ class PaliGemmaAdapter(LMMAdapter):
     model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
     hub_ids: ClassVar[tuple[str, ...]] = ("google/paligemma2-3b-mix-224",)
     model_class: ClassVar[type[PreTrainedModel]] = PaliGemmaForConditionalGeneration
-    token_type_input_name: ClassVar[str | None] = "token_type_ids"
+    token_type_input_name: str | None = "token_type_ids"
     supports_conversation: ClassVar[bool] = False
 
     def render_chat(self, messages: Sequence[Message], answer: str | None) -> RenderedChat:

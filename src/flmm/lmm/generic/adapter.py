@@ -1,0 +1,255 @@
+"""The adapter for LMMs without a family file, if transformers knows enough about them."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Self, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.auto_mappings import IMAGE_PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.configuration_auto import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.models.clip.configuration_clip import CLIPVisionConfig
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llava.processing_llava import LlavaProcessor
+from transformers.models.vipllava.configuration_vipllava import VipLlavaConfig
+from transformers.models.vipllava.modeling_vipllava import VipLlavaForConditionalGeneration
+from transformers.processing_utils import ProcessorMixin
+from transformers.utils.import_utils import is_torchvision_available
+
+from flmm.errors import InputError, first_line
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.generic.layouts import LayoutError, LayoutFinder, ProcessedText
+from flmm.lmm.generic.processor import build_processor, load_processor
+from flmm.lmm.image_processing import run_image_processor
+from flmm.lmm.loading import load_components
+from flmm.lmm.model_type import read_model_type
+from flmm.lmm.placement import Placement
+from flmm.lmm.prompt import Message, PictureLayout, ProcessedPicture
+from flmm.lmm.tiny_models import (
+    find_token_id,
+    random_model,
+    tiny_text_config,
+    tiny_tokenizer,
+    tiny_vision_config,
+)
+
+# What processors raise if a file or a setting is missing.
+_PROCESSOR_ERRORS = (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError)
+_TOKEN_TYPE_NAMES = ("mm_token_type_ids", "token_type_ids")
+_PROBED_SIZES = ((64, 80), (256, 768))
+"""Sizes of pictures: a small one, and a wide one, which may be cut into tiles."""
+
+
+class GenericAdapter(LMMAdapter):
+    """An LMM whose image tokens are found by its own processor, picture sizes and vision tower.
+
+    Nothing is guessed: a layout that the vision tower does not agree with is refused, and a prompt
+    is compared with that of the model's own processor.
+
+    Args:
+        processor: the model's own, of the same image processor and tokenizer.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    hub_ids: ClassVar[tuple[str, ...]] = ()
+    model_class: ClassVar[type[PreTrainedModel]] = PreTrainedModel
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        name: str,
+        revision: str | None = None,
+    ) -> None:
+        picture_token = getattr(processor, "image_token", None)
+        for missing, reason in (
+            (not isinstance(getattr(model.config, "image_token_id", None), int),
+             "its config.json marks no image tokens (image_token_id)"),
+            (not hasattr(model.base_model, "get_image_features"),
+             "its class has no get_image_features"),
+            ("mm_encoder_outputs" not in inspect.signature(model.forward).parameters,
+             "its class takes no features in place of pixels (mm_encoder_outputs)"),
+            (model.get_decoder() is None, "its get_decoder returns None"),  # type: ignore[no-untyped-call]
+            (not isinstance(picture_token, str),
+             "its processor marks no pictures in the text (image_token)"),
+        ):  # fmt: skip
+            if missing:
+                raise _unsupported_error(name, model.config.model_type, reason)
+        super().__init__(model, processor.tokenizer, processor.image_processor, name, revision)
+        self.processor = processor
+        self._picture_token = str(picture_token)
+        self.computes_position_ids = hasattr(model.base_model, "get_rope_index")
+        self._vision_inputs = self.picture_features.input_names
+        text_modules = set(self.text_model.modules())
+        self._layouts = LayoutFinder(
+            self._process_picture,
+            self._encode_picture,
+            tuple(module for module in model.modules() if module not in text_modules),
+        )
+        self._check_against_processor()
+
+    @classmethod
+    def load(
+        cls, name: str, placement: Placement | None = None, revision: str | None = None
+    ) -> Self:
+        model_class = _find_model_class(name, revision)
+        model, tokenizer, images = load_components(model_class, name, placement, revision)
+        try:
+            processor = load_processor(name, revision, model.config, images, tokenizer)
+        except _PROCESSOR_ERRORS as error:
+            raise _processor_error(name, model.config.model_type, error) from error
+        return cls(model, processor, name, revision)
+
+    @property
+    def placeholder(self) -> str:
+        return self._picture_token
+
+    def process_pictures(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
+        processed = self._run_processor(list(pictures), self.placeholder * len(pictures))
+        return {name: processed[name] for name in self.image_input_names}
+
+    def layout(self, picture: ProcessedPicture) -> PictureLayout:
+        try:
+            found = self._layouts.find(picture.size)
+        except LayoutError as error:
+            height, width = picture.size
+            raise InputError(
+                f"a picture of {width}×{height} pixels cannot be shown to LMM {self.name!r}:"
+                f" {error}; crop it to another shape"
+            ) from error
+        # A picture that is not cut up has one view, which is then both coarse and fine.
+        return PictureLayout(found.text, found.views * (self.views // len(found.views)))
+
+    def _run_processor(
+        self, pictures: list[Image.Image], text: str, **options: bool
+    ) -> Mapping[str, Tensor]:
+        def process(images: object, **options: object) -> Mapping[str, Tensor]:
+            run = cast(Callable[..., Mapping[str, Tensor]], self.processor)
+            return run(images=images, text=[text], **options)
+
+        return run_image_processor(process, pictures, **options)
+
+    def _process_picture(self, picture: Image.Image) -> ProcessedText:
+        processed = dict(
+            self._run_processor([picture], self.placeholder, return_text_replacement_offsets=True)
+        )
+        replacements = cast(list[list[dict[str, str]]], processed.pop("text_replacement_offsets"))
+        return ProcessedText(
+            {name: processed[name] for name in self.image_input_names},
+            replacements[0][0]["replacement"],
+            int((processed["input_ids"] == self.image_token_id).sum()),
+        )
+
+    def _encode_picture(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        encode = cast(
+            Callable[..., BaseModelOutputWithPooling], self.model.base_model.get_image_features
+        )
+        vision = {
+            name: self._to_device(inputs[name]) for name in inputs if name in self._vision_inputs
+        }
+        features = encode(**vision, return_dict=True).pooler_output
+        parts = [features] if isinstance(features, Tensor) else list(features or ())
+        return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+
+    def _check_against_processor(self) -> None:
+        """Read from a prompt of the model's own processor which inputs there are; find the views.
+
+        Raises:
+            InputError: image tokens have no known places, the adapter's prompt is another, or that
+                processor fails.
+        """
+        picture = Image.new("RGB", (80, 64), (200, 30, 60))
+        question = "What is in the picture?"
+        chat = self.render_chat([Message("user", question, (picture,))], None)
+        try:
+            expected = self._run_processor(
+                [picture], chat.text, add_special_tokens=not chat.has_special_tokens
+            )
+        except _PROCESSOR_ERRORS as error:
+            raise _processor_error(self.name, self.model_type, error) from error
+        accepted = self._vision_inputs | inspect.signature(self.model.forward).parameters.keys()
+        text_inputs = {"input_ids", "attention_mask", *_TOKEN_TYPE_NAMES}
+        names = [name for name in expected if name not in text_inputs]
+        if others := set(names) - accepted:
+            reason = f"it also takes {', '.join(sorted(others))}"
+            raise _unsupported_error(self.name, self.model_type, reason)
+        self.image_input_names = tuple(names)
+        self.position_input_names = tuple(n for n in names if not expected[n].is_floating_point())
+        # Models with M-RoPE need theirs even where the processor must be asked for it.
+        token_types = [
+            name
+            for name in _TOKEN_TYPE_NAMES
+            if name in accepted and (name in expected or name == _TOKEN_TYPE_NAMES[0])
+        ]
+        self.token_type_input_name = token_types[0] if token_types else None
+        try:
+            self.views = max(len(self._layouts.find(size).views) for size in _PROBED_SIZES)
+        except LayoutError as error:
+            raise _unsupported_error(self.name, self.model_type, str(error)) from error
+        prompt = self.build_prompt(picture, question).inputs
+        for name in ("input_ids", *token_types[:1]):
+            if name in expected and not torch.equal(prompt[name], expected[name]):
+                reason = "its processor writes pictures into the text in a way of its own"
+                raise _unsupported_error(self.name, self.model_type, reason)
+
+    @classmethod
+    def build_tiny(cls, grouped_queries: bool = False) -> Self:
+        tokenizer = tiny_tokenizer("<image>")
+        config = VipLlavaConfig(
+            vision_config=CLIPVisionConfig(**tiny_vision_config(32, 4)),
+            text_config=LlamaConfig(**tiny_text_config(tokenizer, grouped_queries)),
+            image_token_index=find_token_id(tokenizer, "<image>"),
+            vision_feature_layer=[-2, -1],
+        )
+        images = CLIPImageProcessorPil(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        )
+        settings = {
+            "patch_size": 4,
+            "vision_feature_select_strategy": "default",
+            "num_additional_image_tokens": 1,
+        }
+        model = random_model(lambda: VipLlavaForConditionalGeneration(config))
+        return cls(
+            model, build_processor(LlavaProcessor, images, tokenizer, settings), "tiny-vipllava"
+        )
+
+
+def _find_model_class(name: str, revision: str | None) -> type[PreTrainedModel]:
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        # Code in the repository does not help: flmm never runs it.
+        reason = "transformers itself has no model of that type"
+        raise _unsupported_error(name, read_model_type(name, revision), reason) from error
+    model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
+    if not isinstance(model_class, type) or not issubclass(model_class, PreTrainedModel):
+        reason = "transformers has no model of that type that reads pictures and writes text"
+        raise _unsupported_error(name, config.model_type, reason)
+    if "pil" not in IMAGE_PROCESSOR_MAPPING_NAMES.get(config.model_type, ("pil",)):
+        missing = "" if is_torchvision_available() else ", which is not installed"
+        reason = (
+            f"transformers has its image processor only for torchvision{missing}, and none for PIL,"
+            " as flmm uses them"
+        )
+        raise _unsupported_error(name, config.model_type, reason)
+    return model_class
+
+
+def _processor_error(name: str, model_type: str, error: Exception) -> InputError:
+    reason = f"its own processor cannot be used ({first_line(error)})"
+    return _unsupported_error(name, model_type, reason)
+
+
+def _unsupported_error(name: str, model_type: str, reason: str) -> InputError:
+    """Return the error that says why, and which file to write."""
+    return InputError(
+        f"LMM {name!r} has model_type {model_type!r}, which no family of flmm reads (see flmm"
+        f" models), and the generic adapter cannot: {reason}; write"
+        f" src/flmm/lmm/families/{model_type}.py for it, as llava.py is for LLaVA"
+    )

@@ -1,0 +1,155 @@
+"""Finding the image tokens of pictures: their text, and where in the picture each of them lies.
+
+Letters: ``F`` image features of a picture, which are its image tokens' embeddings.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from flmm.lmm.generic.pixel_sources import PixelSources, find_pixel_sources
+from flmm.lmm.generic.token_pixels import ARRANGEMENTS, TokenPixels
+from flmm.lmm.generic.token_views import build_views
+from flmm.lmm.generic.vision_probe import (
+    agrees_with_vision_tower,
+    find_picture_features,
+    without_attention,
+)
+from flmm.lmm.prompt import PictureView
+from flmm.lru_cache import LRUCache
+from flmm.types import Size
+
+_PROBED_SHAPES = 2
+"""The vision tower is asked about so many shapes of pictures; then its arrangement is known."""
+
+
+class LayoutError(ValueError):
+    """Says in words why image tokens have no known place in the picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class ProcessedText:
+    """What the model's processor makes of one picture."""
+
+    inputs: Mapping[str, Tensor]
+    text: str
+    """What it writes in the place of the picture."""
+    image_tokens: int
+    """F: how many image tokens that text has."""
+
+
+@dataclass(frozen=True, eq=False)
+class FoundLayout:
+    """The text and the views of pictures of one size; positions count the F image tokens."""
+
+    text: str
+    views: tuple[PictureView, ...]
+    """Coarse before fine."""
+
+
+class LayoutFinder:
+    """The layouts of pictures, found once for each size.
+
+    Args:
+        process: the model's processor, of one picture.
+        encode: from a picture's inputs to its (F, width) image features.
+        vision_modules: those whose attention lets patches see each other.
+    """
+
+    def __init__(
+        self,
+        process: Callable[[Image.Image], ProcessedText],
+        encode: Callable[[Mapping[str, Tensor]], Tensor],
+        vision_modules: tuple[nn.Module, ...],
+    ) -> None:
+        self._process = process
+        self._encode = encode
+        self._vision_modules = vision_modules
+        self._layouts: LRUCache[FoundLayout] = LRUCache(1024)
+        self._agreed: list[str] = []
+        """The arrangement of each shape that the vision tower was asked about."""
+        self._pixel_input: str | None = None
+        self._has_other_tokens = False
+        """Whether some image tokens show no part of the picture, such as row breaks."""
+
+    def find(self, picture: Size) -> FoundLayout:
+        """Return the layout of pictures of this size.
+
+        Raises:
+            LayoutError: there is none that fits the processor and the vision tower.
+        """
+        return self._layouts.get_or_create(repr(picture).encode(), lambda: self._find(picture))
+
+    @torch.no_grad()
+    def _find(self, picture: Size) -> FoundLayout:
+        height, width = picture
+        processed = self._process(Image.new("RGB", (width, height)))
+        if self._pixel_input is None:
+            white = self._process(Image.new("RGB", (width, height), "white"))
+            self._pixel_input = _find_pixel_input(processed.inputs, white.inputs)
+        name = self._pixel_input
+        pixels = processed.inputs[name]
+        sources = find_pixel_sources(lambda coded: self._process(coded).inputs[name], picture)
+        if sources is None:
+            raise LayoutError("its image processor changes colours in a way of its own")
+
+        def encode(values: Tensor) -> Tensor:
+            return self._encode({**processed.inputs, name: values}).cpu()
+
+        is_known = len(self._agreed) >= _PROBED_SHAPES
+        shows_picture = torch.ones(processed.image_tokens, dtype=torch.bool)
+        with without_attention(self._vision_modules):
+            if not is_known or self._has_other_tokens:
+                shows_picture = find_picture_features(encode, pixels)
+                self._has_other_tokens |= not bool(shows_picture.all())
+            if len(shows_picture) != processed.image_tokens:
+                raise LayoutError(
+                    f"its vision tower gives {len(shows_picture)} features for"
+                    f" {processed.image_tokens} image tokens"
+                )
+            tokens = int(shows_picture.sum())
+            for arrangement, found in self._propose(tuple(pixels.shape), tokens, sources):
+                views = build_views(sources, found, picture)
+                if views is not None and (
+                    is_known
+                    or agrees_with_vision_tower(encode, pixels, shows_picture, found.indices)
+                ):
+                    if not is_known:
+                        self._agreed.append(arrangement)
+                    positions = shows_picture.nonzero()[:, 0]
+                    return FoundLayout(
+                        processed.text,
+                        tuple(
+                            replace(view, token_positions=positions[view.token_positions])
+                            for view in views
+                        ),
+                    )
+        raise LayoutError("its vision tower shows no single place for each image token")
+
+    def _propose(
+        self, shape: tuple[int, ...], tokens: int, sources: PixelSources
+    ) -> Iterator[tuple[str, TokenPixels]]:
+        """Yield the arrangements that are possible, that of earlier shapes first."""
+        for arrangement in dict.fromkeys((*self._agreed[:1], *ARRANGEMENTS)):
+            found = ARRANGEMENTS[arrangement](shape, tokens, sources) if tokens else None
+            if found is not None:
+                yield arrangement, found
+
+
+def _find_pixel_input(black: Mapping[str, Tensor], white: Mapping[str, Tensor]) -> str:
+    """Return the name of the one input that differs between a black and a white picture.
+
+    Raises:
+        LayoutError: there is none, or there are several.
+    """
+    names = [
+        name
+        for name, tensor in black.items()
+        if tensor.is_floating_point() and not tensor.equal(white[name])
+    ]
+    if len(names) != 1:
+        raise LayoutError(f"its image processor gives pixels as {names or list(black)}")
+    return names[0]

@@ -1,0 +1,166 @@
+"""Image tokens, of which the place in the picture is known, as the views of a prompt.
+
+Letters: ``T`` image tokens of a picture, ``E`` pixel values of a token.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flmm.lmm.generic.pixel_sources import PixelSources
+from flmm.lmm.generic.token_pixels import TokenPixels
+from flmm.lmm.prompt import PictureView
+from flmm.types import ImageGeometry, Size
+
+_TOLERANCE = 0.25
+"""In cells; the places of pixel values are precise to about 1/255 of the picture."""
+_SCALE_TOLERANCE = 0.05
+"""Tiles of one picture differ in scale by less."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Canvas:
+    """The grid of one canvas, and where its first cell's centre and its cells lie."""
+
+    positions: Tensor
+    """(h, w) int64: the tokens."""
+    start: tuple[float, float]
+    """(y, x) of the first cell's centre, in fractions of the picture."""
+    step: tuple[float, float]
+    """From a cell's centre to the next."""
+
+
+def build_views(
+    sources: PixelSources, token_pixels: TokenPixels, picture: Size
+) -> tuple[PictureView, ...] | None:
+    """Return the views of a picture, coarse before fine; canvases of one scale become one view.
+
+    Positions count the T tokens that show the picture.
+
+    Returns:
+        None if the tokens of a canvas are no grid, or canvases of one scale are none together.
+    """
+    canvases = []
+    start = 0
+    for grid in token_pixels.grids:
+        tokens = torch.arange(start, start + math.prod(grid)).reshape(grid)
+        canvas = _locate_canvas(sources, token_pixels.indices, tokens, picture)
+        if canvas is None:
+            return None
+        canvases.append(canvas)
+        start += math.prod(grid)
+    cell = max(1, round(math.sqrt(token_pixels.indices.shape[1] / 3)))
+    views = []
+    for group in _group_by_scale(canvases):
+        joined = _join_canvases(group)
+        if joined is None:
+            return None
+        views.append(_build_view(joined, cell, picture))
+    return tuple(sorted(views, key=lambda view: view.token_positions.numel()))
+
+
+def _locate_canvas(
+    sources: PixelSources, indices: Tensor, tokens: Tensor, picture: Size
+) -> _Canvas | None:
+    starts, steps = [], []
+    for axis, places in enumerate((sources.y, sources.x)):
+        # (cells along the axis, tokens across it), NaN for tokens that show padding too, which tell
+        # less precisely where they lie.
+        values = places.flatten()[indices[tokens.movedim(axis, 0)]].mean(dim=2)
+        centres = values.nanmean(dim=1)
+        numbers = torch.arange(len(centres)).float()
+        numbers, centres = numbers[~centres.isnan()], centres[~centres.isnan()]
+        if len(centres) == 0:
+            return None
+        # Resizing leaves no slope within a pixel of the picture's edges.
+        inner = (centres - 0.5).abs() < 0.5 - 1 / picture[axis]
+        if inner.sum() > 1:
+            step, start = _fit_line(numbers[inner], centres[inner])
+            fitted = start + step * numbers[inner]
+            if step <= 0 or ((centres[inner] - fitted).abs() > _TOLERANCE * step).any():
+                return None
+        else:
+            # A side of few pixels or of one cell: nothing of it is cut off.
+            step = 1 / len(centres)
+            start = float(centres.mean() - step * numbers.mean())
+        starts.append(start)
+        steps.append(step)
+    return _Canvas(tokens, (starts[0], starts[1]), (steps[0], steps[1]))
+
+
+def _fit_line(numbers: Tensor, places: Tensor) -> tuple[float, float]:
+    """Return the (step, place of number 0) that fit the places best."""
+    offsets = numbers - numbers.mean()
+    step = float((offsets * places).sum() / (offsets**2).sum())
+    return step, float(places.mean()) - step * float(numbers.mean())
+
+
+def _group_by_scale(canvases: Sequence[_Canvas]) -> list[list[_Canvas]]:
+    """Group canvases of one scale that lie side by side; one of the same place is apart."""
+    groups: list[list[_Canvas]] = []
+    for canvas in canvases:
+        for group in groups:
+            if _is_beside(canvas, group):
+                group.append(canvas)
+                break
+        else:
+            groups.append([canvas])
+    return groups
+
+
+def _is_beside(canvas: _Canvas, group: Sequence[_Canvas]) -> bool:
+    steps = zip(canvas.step, group[0].step, strict=True)
+    if any(abs(step / other - 1) > _SCALE_TOLERANCE for step, other in steps):
+        return False
+    return all(
+        any(
+            abs(start - there) > step * _TOLERANCE
+            for start, there, step in zip(canvas.start, other.start, canvas.step, strict=True)
+        )
+        for other in group
+    )
+
+
+def _join_canvases(canvases: Sequence[_Canvas]) -> _Canvas | None:
+    """Put canvases of one scale side by side; None if they do not fill a rectangle."""
+    if len(canvases) == 1:
+        return canvases[0]
+    step = (
+        sum(canvas.step[0] for canvas in canvases) / len(canvases),
+        sum(canvas.step[1] for canvas in canvases) / len(canvases),
+    )
+    first = (min(c.start[0] for c in canvases), min(c.start[1] for c in canvases))
+    corners = []
+    for canvas in canvases:
+        corner = [(canvas.start[axis] - first[axis]) / step[axis] for axis in (0, 1)]
+        if any(abs(place - round(place)) > _TOLERANCE for place in corner):
+            return None
+        corners.append((round(corner[0]), round(corner[1])))
+    shapes = [canvas.positions.shape for canvas in canvases]
+    rows = max(top + shape[0] for (top, _), shape in zip(corners, shapes, strict=True))
+    columns = max(left + shape[1] for (_, left), shape in zip(corners, shapes, strict=True))
+    positions = torch.full((rows, columns), -1)
+    for (top, left), canvas in zip(corners, canvases, strict=True):
+        height, width = canvas.positions.shape
+        positions[top : top + height, left : left + width] = canvas.positions
+    cells = sum(canvas.positions.numel() for canvas in canvases)
+    if cells != positions.numel() or (positions < 0).any():
+        return None
+    return _Canvas(positions, first, step)
+
+
+def _build_view(canvas: _Canvas, cell: int, picture: Size) -> PictureView:
+    """``cell``: pixels of a cell's side on the canvas."""
+    rows, columns = canvas.positions.shape
+    height, width = (max(1, round(cell / step)) for step in canvas.step)
+    top, left = (
+        round((step / 2 - start) / step * cell)
+        for start, step in zip(canvas.start, canvas.step, strict=True)
+    )
+    geometry = ImageGeometry(
+        picture, (height, width), (top, left), (rows * cell, columns * cell), (rows, columns)
+    )
+    return PictureView(canvas.positions, geometry)

@@ -1,0 +1,170 @@
+"""Tiny random models of transformers' own types, made from their configuration classes."""
+
+import datetime
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Self, cast
+
+import transformers
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.image_processing_backends import PilBackend
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.auto_mappings import IMAGE_PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.processing_utils import ProcessorMixin
+from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
+
+from flmm.lmm.generic.adapter import GenericAdapter
+from flmm.lmm.generic.processor import build_processor
+from flmm.lmm.tiny_models import find_token_id, random_model, tiny_tokenizer
+
+Setting = object
+_NONE: Mapping[str, Setting] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class TinyType:
+    """What a type needs beyond the general rules; names with a dot are of a part of the config."""
+
+    config: Mapping[str, Setting] = field(default_factory=lambda: _NONE)
+    images: Mapping[str, Setting] = field(default_factory=lambda: _NONE)
+    """The image processor's."""
+    processor: Mapping[str, Setting] = field(default_factory=lambda: _NONE)
+    image_token: str = "<|image_pad|>"
+    """The one that the config's image_token_id names."""
+
+
+MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+PATCHES = {"patch_size": 4, "size": {"shortest_edge": 4 * 64, "longest_edge": 40 * 64}}
+SQUARE = {"size": {"height": 32, "width": 32}}
+
+HYBRID = {"text_config.layer_types": ["full_attention", "linear_attention", "full_attention"]}
+
+TINY_TYPES: Mapping[str, TinyType] = {
+    "aya_vision": TinyType(
+        config={"text_config.initializer_range": 0.2},
+        images=SQUARE,
+        processor={"patch_size": 8, "img_size": 32},
+        image_token="<|IMG_PATCH|>",
+    ),
+    "cosmos3_edge": TinyType(images=PATCHES),
+    "exaone4_5": TinyType(config={"text_config.initializer_range": 0.5}, images=PATCHES),
+    "hyperclovax_vision_v2": TinyType(images=PATCHES),
+    "lighton_ocr": TinyType(
+        images={"patch_size": 8, "size": {"longest_edge": 40}},
+        processor={"patch_size": 4, "spatial_merge_size": 2},
+    ),
+    "paddleocr_vl": TinyType(config={"text_config.rope_parameters": MROPE}, images=PATCHES),
+    "qwen3_5_moe": TinyType(config=HYBRID, images=PATCHES),
+    "video_llama_3": TinyType(images=PATCHES),
+}
+"""Those that ``GenericAdapter`` reads."""
+
+# What tokenizers call their special tokens, which processors ask for.
+_NAMED_TOKENS = {
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "boi_token": "<|vision_start|>",
+    "eoi_token": "<|vision_end|>",
+    "image_start_token": "<|vision_start|>",
+    "image_end_token": "<|vision_end|>",
+    "vision_start_token": "<|vision_start|>",
+    "vision_end_token": "<|vision_end|>",
+    "image_break_token": "[IMG_BREAK]",
+}
+_OTHER_TOKENS = ("<image>", "<|IMG_PATCH|>", "[IMG_BREAK]", "[IMG_END]")
+_TEXT_SIZES = {
+    "hidden_size": 32, "d_model": 32, "embed_dim": 32, "intermediate_size": 64,
+    "num_hidden_layers": 3, "num_layers": 3, "depth": 2, "num_attention_heads": 4, "num_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 8192, "out_hidden_size": 32,
+    "projection_dim": 32, "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4,
+    "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
+    "image_size": 32, "patch_size": 4, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
+}  # fmt: skip
+_VISION_SIZES = {
+    **_TEXT_SIZES, "num_hidden_layers": 2, "num_attention_heads": 2, "num_heads": 2, "head_dim": 16,
+}  # fmt: skip
+
+
+def tiny_type_adapter(model_type: str) -> type[GenericAdapter]:
+    """Return an adapter class whose ``build_tiny`` builds a tiny model of the type."""
+
+    class TinyTypeAdapter(GenericAdapter):
+        @classmethod
+        def build_tiny(cls, grouped_queries: bool = False) -> Self:
+            del grouped_queries
+            model, processor = _build(model_type)
+            return cls(model, processor, f"tiny-{model_type}")
+
+    return TinyTypeAdapter
+
+
+def _build(model_type: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+    tiny = TINY_TYPES[model_type]
+    tokens = dict.fromkeys((*_NAMED_TOKENS.values(), *_OTHER_TOKENS))
+    tokenizer = tiny_tokenizer(*tokens)
+    for name, token in _NAMED_TOKENS.items():
+        setattr(tokenizer, name, token)
+        setattr(tokenizer, f"{name}_id", find_token_id(tokenizer, token))
+    config_class = CONFIG_MAPPING[model_type]
+    config = config_class()
+    _shrink(config, tokenizer, is_vision=False)
+    for name in ("image_token_id", "image_token_index"):
+        if hasattr(config, name):
+            setattr(config, name, find_token_id(tokenizer, tiny.image_token))
+    for name in ("video_token_id", "vision_start_token_id", "vision_end_token_id",
+                 "image_start_token_id", "image_end_token_id"):  # fmt: skip
+        if hasattr(config, name):
+            token = _NAMED_TOKENS[name.removesuffix("_id")]
+            setattr(config, name, find_token_id(tokenizer, token))
+    for path, value in tiny.config.items():
+        *parts, name = path.split(".")
+        part = config
+        for step in parts:
+            part = getattr(part, step)
+        setattr(part, name, value)
+    model_class = cast(
+        Callable[[PreTrainedConfig], PreTrainedModel],
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[config_class],
+    )
+    model = random_model(lambda: model_class(config))
+    images = _image_processor_class(model_type)(**tiny.images)
+    processor_class = cast(type[ProcessorMixin], PROCESSOR_MAPPING[config_class])
+    processor = build_processor(processor_class, images, tokenizer, dict(tiny.processor))
+    return model, processor
+
+
+def _shrink(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, is_vision: bool) -> None:
+    sizes = _VISION_SIZES if is_vision else _TEXT_SIZES
+    for name, value in list(vars(config).items()):
+        if isinstance(value, PreTrainedConfig):
+            _shrink(value, tokenizer, is_vision or "vision" in name)
+        elif name == "vocab_size" and isinstance(value, int):
+            setattr(config, name, len(tokenizer))
+        elif name == "initializer_range":
+            # Larger than usual: with near-uniform attention, tests would miss mistakes.
+            setattr(config, name, 0.3)
+        elif name == "rope_parameters" and isinstance(value, dict) and "mrope_section" in value:
+            # Time, height and width, of half a head's width.
+            setattr(config, name, {**value, "mrope_section": [1, 1, 2]})
+        elif name == "layer_types" and isinstance(value, list):
+            setattr(config, name, value[: sizes["num_hidden_layers"]])
+        elif name in sizes and (type(value) is int or name.endswith("_id")):
+            setattr(config, name, sizes[name])
+
+
+def _image_processor_class(model_type: str) -> Callable[..., PilBackend]:
+    name = IMAGE_PROCESSOR_MAPPING_NAMES[model_type]["pil"]
+    return cast(Callable[..., PilBackend], getattr(transformers, name))
+
+
+def tested_types() -> list[str]:
+    """Return a fifth of the types, another one every day; all with FLMM_ALL_TYPES set."""
+    types = sorted(TINY_TYPES)
+    if os.environ.get("FLMM_ALL_TYPES"):
+        return types
+    return types[datetime.date.today().toordinal() % 5 :: 5]
