@@ -19,6 +19,8 @@ _INVISIBLE_CATEGORIES = frozenset({"So", "Sk", "Cf"})
 _VARIATION_SELECTORS = range(0xFE00, 0xFE10)
 _BLANKS = " \t"
 """What Markdown takes for white space within a line; a no-break space is text."""
+_MIN_WRAPPED_LENGTH = 30
+"""Of a wrapped line in lower case; shorter ones are things that are listed without list marks."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _join_wrapped(lines: Iterator[PlainLine]) -> Iterator[PlainLine]:
     """Yield the lines, as one those that only end because a text was wrapped."""
     last: PlainLine | None = None
     for line in lines:
-        if last and last.text and line.text[:1].islower() and last.text[-1] not in ".:;!?":
+        if last and line.text[:1].islower() and _may_go_on(last):
             gap = (last.positions[-1] + 1,)
             last = replace(
                 last,
@@ -185,6 +187,12 @@ def _join_wrapped(lines: Iterator[PlainLine]) -> Iterator[PlainLine]:
             last = line
     if last:
         yield last
+
+
+def _may_go_on(line: PlainLine) -> bool:
+    """Return whether a line may have been wrapped at its end."""
+    is_listed = line.text[:1].islower() and len(line.text) < _MIN_WRAPPED_LENGTH
+    return bool(line.text) and line.text[-1] not in ".:;!?" and not is_listed
 
 
 @functools.cache

@@ -78,6 +78,7 @@ def test_sentences_without_a_verb_and_what_spacy_misreads(text: str, chunks: lis
         ("- İç", ["İç"]),
         ("• Guitar\n• Microphone stand\n", ["Guitar", "Microphone stand"]),
         ("1) a dog\r\n2) a cat\r\n", ["a dog", "a cat"]),
+        ("dog\ncat\nred house", ["dog", "cat", "red house"]),
         ("> A lion\n> - with a cub", ["A lion", "a cub"]),
         ("A man with a\nred hat.\nTwo dogs\nA cat", ["A man", "a\nred hat", "Two dogs", "A cat"]),
         ("- 🚗 A car\n- 🐈‍⬛ A cat 🐾", ["A car", "A cat"]),
