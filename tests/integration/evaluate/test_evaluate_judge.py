@@ -191,6 +191,8 @@ def closed_port() -> str:
         ((404, "no model m"), "no model m"),
         ((500, "broken"), "broken"),
         ("<html><body>Welcome</body></html>", "does the URL end in /v1?"),
+        ('{"choices": [null]}', "its answer has no message"),
+        ('{"choices": [{"message": {"content": [1]}}]}', "gives no scores: "),
         ("I am no\njudge.", "gives no scores: "),
         ((400, "no such parameter"), "no such parameter"),
     ],
