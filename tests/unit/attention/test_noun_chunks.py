@@ -1,5 +1,7 @@
 """Noun chunks that may mean something in the picture."""
 
+import time
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -121,6 +123,15 @@ def test_markdown_is_no_part_of_a_chunk(text: str, chunks: list[str]) -> None:
 )  # fmt: skip
 def test_what_cannot_be_pointed_at_is_left_out(text: str, chunks: list[str]) -> None:
     assert chunks_of(text) == chunks
+
+
+@pytest.mark.parametrize("punctuation", ["$", "([{", '"', "*(", "&<"])
+def test_endless_punctuation_takes_no_time(punctuation: str) -> None:
+    ending = punctuation * (20_000 // len(punctuation))
+    find_noun_chunks("A dog.")
+    start = time.process_time()
+    assert chunks_of(f"A dog.\n{ending}\n\nA cat.") == ["A dog", "A cat"]
+    assert time.process_time() - start < 5
 
 
 @settings(max_examples=200, deadline=None)
