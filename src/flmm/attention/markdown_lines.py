@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Also signs that Markdown does not take for list marks, and numbers where it does not.
 _LIST_MARK = re.compile(r"(?:[-+*•◦▪‣●○·–—]|\d{1,3}[.)])[ \t]+(?=\S)")
+_BREAK_TAG = re.compile(r"<br\b", re.IGNORECASE)
 _INVISIBLE_CATEGORIES = frozenset({"So", "Sk", "Cf"})
 _VARIATION_SELECTORS = range(0xFE00, 0xFE10)
 _BLANKS = " \t"
@@ -119,9 +120,16 @@ def _read_inline(token: "Token", positions: Sequence[int]) -> Iterator[PlainLine
     letters: list[tuple[str, int]] = []
     num_strong = strong_depth = cursor = 0
     for child in token.children or []:
-        if child.type in ("softbreak", "hardbreak"):
+        is_tag = child.type == "html_inline"
+        is_break = child.type == "hardbreak" or (is_tag and _BREAK_TAG.match(child.content))
+        if child.type == "softbreak" or is_break:
             yield _make_line(letters, num_strong)
             letters, num_strong = [], 0
+            if is_break:
+                yield PlainLine("", (), 0)  # what follows does not go on
+            if is_tag:
+                cursor += len(child.content)
+                continue
             cursor = token.content.index("\n", cursor) + 1
             while token.content[cursor] in _BLANKS:
                 cursor += 1
@@ -139,7 +147,12 @@ def _read_inline(token: "Token", positions: Sequence[int]) -> Iterator[PlainLine
             strong_depth += child.nesting if child.tag == "strong" else 0
             # Of a link, "[" is without a token's markup, and its end says the rest.
             is_link = child.type == "link_open"
+            start = cursor
             cursor = child.meta.get("end", cursor + is_link + len(child.markup or child.content))
+            follows = token.content[cursor : cursor + 1]
+            if is_tag and letters and (follows.isalnum() or follows in tuple("([{<")):
+                # "a dog</ref><box>(1,2)" and "a dog</p>[SEG]" are several words.
+                letters.append((" ", positions[start]))
     yield _make_line(letters, num_strong)
 
 
