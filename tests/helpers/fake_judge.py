@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Reply = str | tuple[int, str]
-"""The model's text; or a status, and an error's message, or a whole page if it begins with "<"."""
+"""The model's text; or a status, and an error's message, or a whole page of HTML or JSON."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ def run_fake_judge(answer: Callable[[dict[str, object]], Reply]) -> Iterator[Fak
                 param = "temperature" if "temperature" in text else None
                 content = {"error": {"message": text, "type": "t", "param": param, "code": "c"}}
             page = text.startswith("<")
-            payload = text.encode() if page else json.dumps(content).encode()
+            payload = (text if page or text.startswith("{") else json.dumps(content)).encode()
             self.send_response(status)
             self.send_header("content-type", "text/html" if page else "application/json")
             self.send_header("content-length", str(len(payload)))

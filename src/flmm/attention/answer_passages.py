@@ -23,6 +23,8 @@ _QUOTED = re.compile(
     r"""(?<![\w"])"[^"\n]+"|“[^”\n]+”|„[^“”\n]+[“”]|«[^»\n]+»|(?<!\w)‘[^’\n]+’(?!\w)"""
     r"""|(?<![\w'])'[^'\n]+'(?!\w)"""
 )
+# spaCy's tokenizer takes time with the square of a run's length.
+_ENDLESS_PUNCTUATION = re.compile(r"(?<=[^\w\s]{20})[^\w\s]+")
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,10 @@ def _introduces_lines(line: PlainLine, following: PlainLine | None) -> bool:
 def _make_passage(
     line: PlainLine, start: int, end: int, role: Role, introduces: Introduced
 ) -> Passage:
-    """Return these characters of a line, with its quotations as one word each."""
+    """Return these characters of a line, with its quotations as one word each.
+
+    Of a long run of punctuation, which some LMMs end in, only the beginning is kept.
+    """
     text = line.text[start:end]
     positions = line.positions[start:end]
     for quoted in reversed(list(_QUOTED.finditer(text))):
@@ -95,4 +100,7 @@ def _make_passage(
         inner = (positions[quoted.start()], *[positions[quoted.end() - 1]] * (len(QUOTATION) - 1))
         text = text[before] + QUOTATION + text[after]
         positions = positions[before] + inner + positions[after]
+    for rest in reversed(list(_ENDLESS_PUNCTUATION.finditer(text))):
+        text = text[: rest.start()] + text[rest.end() :]
+        positions = positions[: rest.start()] + positions[rest.end() :]
     return Passage(text, positions, role, introduces)

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 # Also signs that Markdown does not take for list marks, and numbers where it does not.
 _LIST_MARK = re.compile(r"(?:[-+*•◦▪‣●○·–—]|\d{1,3}[.)])[ \t]+(?=\S)")
+_BREAK_TAG = re.compile(r"<br\b", re.IGNORECASE)
 _INVISIBLE_CATEGORIES = frozenset({"So", "Sk", "Cf"})
 _VARIATION_SELECTORS = range(0xFE00, 0xFE10)
 _BLANKS = " \t"
 """What Markdown takes for white space within a line; a no-break space is text."""
+_MIN_WRAPPED_LENGTH = 30
+"""Of a wrapped line in lower case; shorter ones are things that are listed without list marks."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,16 @@ def _read_inline(token: "Token", positions: Sequence[int]) -> Iterator[PlainLine
     letters: list[tuple[str, int]] = []
     num_strong = strong_depth = cursor = 0
     for child in token.children or []:
-        if child.type in ("softbreak", "hardbreak"):
+        is_tag = child.type == "html_inline"
+        is_break = child.type == "hardbreak" or (is_tag and _BREAK_TAG.match(child.content))
+        if child.type == "softbreak" or is_break:
             yield _make_line(letters, num_strong)
             letters, num_strong = [], 0
+            if is_break:
+                yield PlainLine("", (), 0)  # what follows does not go on
+            if is_tag:
+                cursor += len(child.content)
+                continue
             cursor = token.content.index("\n", cursor) + 1
             while token.content[cursor] in _BLANKS:
                 cursor += 1
@@ -137,7 +147,12 @@ def _read_inline(token: "Token", positions: Sequence[int]) -> Iterator[PlainLine
             strong_depth += child.nesting if child.tag == "strong" else 0
             # Of a link, "[" is without a token's markup, and its end says the rest.
             is_link = child.type == "link_open"
+            start = cursor
             cursor = child.meta.get("end", cursor + is_link + len(child.markup or child.content))
+            follows = token.content[cursor : cursor + 1]
+            if is_tag and letters and (follows.isalnum() or follows in tuple("([{<")):
+                # "a dog</ref><box>(1,2)" and "a dog</p>[SEG]" are several words.
+                letters.append((" ", positions[start]))
     yield _make_line(letters, num_strong)
 
 
@@ -172,7 +187,7 @@ def _join_wrapped(lines: Iterator[PlainLine]) -> Iterator[PlainLine]:
     """Yield the lines, as one those that only end because a text was wrapped."""
     last: PlainLine | None = None
     for line in lines:
-        if last and last.text and line.text[:1].islower() and last.text[-1] not in ".:;!?":
+        if last and line.text[:1].islower() and _may_go_on(last):
             gap = (last.positions[-1] + 1,)
             last = replace(
                 last,
@@ -185,6 +200,12 @@ def _join_wrapped(lines: Iterator[PlainLine]) -> Iterator[PlainLine]:
             last = line
     if last:
         yield last
+
+
+def _may_go_on(line: PlainLine) -> bool:
+    """Return whether a line may have been wrapped at its end."""
+    is_listed = line.text[:1].islower() and len(line.text) < _MIN_WRAPPED_LENGTH
+    return bool(line.text) and line.text[-1] not in ".:;!?" and not is_listed
 
 
 @functools.cache

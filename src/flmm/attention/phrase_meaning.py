@@ -32,6 +32,7 @@ def names_something_visible(phrase: "Span", noun: "Token") -> bool:
         or (noun.like_num and noun.lower_ != "one")
         or _is_unit(noun)
         or not noun.text[0].isalpha()
+        or _is_option(phrase)
         or is_one_of(noun, ABSTRACT_NOUNS | PLACE_NOUNS)
         or _is_picture_itself(phrase, noun)
         or _is_place(noun)
@@ -94,6 +95,11 @@ def _is_amount(noun: "Token") -> bool:
     return noun.lower_ in ("lot", "lots", "half", "none") or (
         is_partitive and is_one_of(noun, AMOUNT_NOUNS)
     )
+
+
+def _is_option(phrase: "Span") -> bool:
+    """Return whether the phrase is one letter, such as the "B" of "(B) a cat"."""
+    return len(phrase.text) == 1 and phrase.text.isascii()
 
 
 def _is_unit(noun: "Token") -> bool:

@@ -7,13 +7,10 @@ from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.attention.canonical_text import compose, find_canonically, is_mark
-from flmm.errors import InputError
+from flmm.errors import InputError, shorten
 from flmm.lmm.detokenizer import Detokenizer
 from flmm.lmm.prompt import Offsets
 from flmm.types import PhraseSpan
-
-_MAX_SHOWN = 300
-"""Characters of a text that a message quotes."""
 
 
 def compute_token_offsets(
@@ -49,10 +46,9 @@ def find_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int]
     """
     mentions = _find_mentions(text, phrase)
     if not 0 <= occurrence < len(mentions):
-        shown = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
         times = "" if not mentions else f" {occurrence + 1} times (only {len(mentions)})"
         raise InputError(
-            f"the phrase {phrase!r} is not in the text{times}: {shown!r};"
+            f"the phrase {phrase!r} is not in the text{times}: {shorten(text)!r};"
             " give phrases exactly as they stand there"
         )
     return mentions[occurrence]

@@ -21,7 +21,12 @@ from flmm.evaluate.score_tables import PROTOCOL_LABELS, EvaluationReport
 _SPLIT_BY = {"refcoco": "unc", "refcoco+": "unc", "refcocog": "umd"}
 """The split that published figures are of, by the data set's folder."""
 _BENCHMARK_NAMES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
-_GCG_PARTS = {"val_gcg_coco_caption_gt.json": "val", "test_gcg_coco_caption_gt.json": "test"}
+_GCG_PARTS = {
+    f"{part}_gcg_coco_{content}_gt.json": part
+    for part in ("val", "test")
+    for content in ("caption", "mask")
+}
+"""By either file of the ground truth."""
 _KNOWN_DATA = (
     "RefCOCO and RefCOCO+ (unc) and RefCOCOg (umd) in folders refcoco, refcoco+ and refcocog; PNG"
     " val; ReasonSeg in folders val and test; GCG in val_gcg_coco_caption_gt.json and"

@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
-from flmm.errors import InputError
+from flmm.errors import InputError, shorten
 from flmm.lmm.prompt import Message, Offsets
 
 Span = tuple[int, int]
@@ -108,7 +108,7 @@ def check_no_control_tokens(
             if token in text:
                 meaning = "stands for the picture" if token == placeholder else "controls the LMM"
                 raise InputError(
-                    f"the {name} {text!r} contains {token!r}, which {meaning}; take it out"
+                    f"the {name} {shorten(text)!r} contains {token!r}, which {meaning}; take it out"
                 )
 
 

@@ -98,6 +98,18 @@ def test_every_answer_is_judged_once(
     assert table.note == "Judge: large."
 
 
+def test_the_judge_that_was_asked_last_stays(
+    arguments: list[str], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with run_fake_judge(lambda _: "Score: 1") as judge:
+        for model in ("small", "large", "small"):
+            judge_answers(out, Judge(judge.url, model))
+        assert len(judge.bodies) == 2 * len(distinct(read_rows(out, AnswerRow)))
+    command([*arguments, "--out", str(out)], capsys)
+    (table,) = build_report(out).tables
+    assert table.note == "Judge: small."
+
+
 def test_what_was_judged_is_kept(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flmm.evaluate.answers.judgements._JUDGEMENTS_PER_WRITE", 4)
     monkeypatch.setattr("flmm.evaluate.answers.judgements._QUESTIONS_AT_ONCE", 1)
@@ -191,6 +203,8 @@ def closed_port() -> str:
         ((404, "no model m"), "no model m"),
         ((500, "broken"), "broken"),
         ("<html><body>Welcome</body></html>", "does the URL end in /v1?"),
+        ('{"choices": [null]}', "its answer has no message"),
+        ('{"choices": [{"message": {"content": [1]}}]}', "gives no scores: "),
         ("I am no\njudge.", "gives no scores: "),
         ((400, "no such parameter"), "no such parameter"),
     ],

@@ -15,7 +15,7 @@ from flmm.attention.markdown_lines import read_plain_lines
         ("a\n- b\n  1. c\n\nd", ["a", "b", "c", "d"]),
         ("[a](<b c> 'd') e ![f](g) h", ["a e  h"]),
         ("a `` ` `` ` b` ` c `", ["a   b c"]),
-        ("\\*a\\* &amp; b <br> c", ["*a* &amp; b  c"]),
+        ("\\*a\\* &amp; b <br> c", ["*a* &amp; b ", "", "c"]),
         ("| a | b |\n|---|---|\n| a | a |\n| | c |", ["a", "a", "", "c"]),
         ("    a\n\n<p>\nb\n</p>", ["a", "", "b", ""]),
     ],

@@ -1,5 +1,7 @@
 """Noun chunks that may mean something in the picture."""
 
+import time
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -78,6 +80,11 @@ def test_sentences_without_a_verb_and_what_spacy_misreads(text: str, chunks: lis
         ("- İç", ["İç"]),
         ("• Guitar\n• Microphone stand\n", ["Guitar", "Microphone stand"]),
         ("1) a dog\r\n2) a cat\r\n", ["a dog", "a cat"]),
+        ("dog\ncat\nred house", ["dog", "cat", "red house"]),
+        ("A dog<br>a cat<br/> two birds", ["A dog", "a cat", "two birds"]),
+        ("| A | B |\n|-|-|\n| Dog | a rug<br>hats |", ["Dog", "a rug", "hats"]),
+        ("<ref>a dog</ref><box>(1,2)</box>", ["a dog"]),
+        ("<b>A dog</b>, <i>a cat</i>.", ["A dog", "a cat"]),
         ("> A lion\n> - with a cub", ["A lion", "a cub"]),
         ("A man with a\nred hat.\nTwo dogs\nA cat", ["A man", "a\nred hat", "Two dogs", "A cat"]),
         ("- 🚗 A car\n- 🐈‍⬛ A cat 🐾", ["A car", "A cat"]),
@@ -111,6 +118,8 @@ def test_markdown_is_no_part_of_a_chunk(text: str, chunks: list[str]) -> None:
         ('The "Exit" sign and the man\'s ‘I love NY’ shirt.',
          ['The "Exit" sign', "the man's ‘I love NY’ shirt"]),
         ("```\nA dog\n```", []),
+        ("(A) a dog\n(B) a cat", ["a dog", "a cat"]),
+        ("**Answer:** B", []),
         ("A close-up of a bee, giving a sense of calm.", ["a bee"]),
         ("A calendar with a photo of a cat.", ["A calendar", "a photo", "a cat"]),
         ("The man looks at the camera and holds a camera.", ["The man", "a camera"]),
@@ -120,6 +129,15 @@ def test_markdown_is_no_part_of_a_chunk(text: str, chunks: list[str]) -> None:
 )  # fmt: skip
 def test_what_cannot_be_pointed_at_is_left_out(text: str, chunks: list[str]) -> None:
     assert chunks_of(text) == chunks
+
+
+@pytest.mark.parametrize("punctuation", ["$", "([{", '"', "*(", "&<"])
+def test_endless_punctuation_takes_no_time(punctuation: str) -> None:
+    ending = punctuation * (20_000 // len(punctuation))
+    find_noun_chunks("A dog.")
+    start = time.process_time()
+    assert chunks_of(f"A dog.\n{ending}\n\nA cat.") == ["A dog", "A cat"]
+    assert time.process_time() - start < 5
 
 
 @settings(max_examples=200, deadline=None)

@@ -56,6 +56,7 @@ def referring_report(
         ({"kind": "reason_seg", "folder": "ReasonSeg/train"}, None),
         ({"kind": "grounded_conversation", "file": "OpenPsgGCG_val.json"}, None),
         ({"kind": "grounded_conversation", "file": "a/val_gcg_coco_caption_gt.json"}, "GCG val"),
+        ({"kind": "grounded_conversation", "file": "a/val_gcg_coco_mask_gt.json"}, "GCG val"),
         ({"kind": "plain", "file": "refcoco/val.jsonl"}, None),
     ],
 )

@@ -95,6 +95,12 @@ def test_special_token_in_a_text_is_refused(question: str, answer: str | None, n
     assert "\n" not in str(caught.value)
 
 
+def test_a_long_text_with_a_special_token_is_quoted_by_its_beginning() -> None:
+    with pytest.raises(InputError, match="contains '</s>', which") as caught:
+        render(tokenizer_with(PARTS), "</s>" + "a cat " * 1000)
+    assert len(str(caught.value)) < 500
+
+
 def test_special_token_in_the_history_is_refused() -> None:
     messages = [
         Message("user", "hi"), Message("assistant", "</s>"), Message("user", "what?"),

@@ -110,7 +110,11 @@ class Judge:
         # Of a page that is no JSON, the client returns the text.
         if not isinstance(completion, ChatCompletion):
             raise openai.OpenAIError("it answers with a page; does the URL end in /v1?")
-        return (completion.choices[0].message.content or "") if completion.choices else ""
+        try:
+            content = completion.choices[0].message.content if completion.choices else None
+        except (AttributeError, TypeError) as error:
+            raise openai.OpenAIError("its answer has no message") from error
+        return content if isinstance(content, str) else ""
 
     def _build_row(self, answer: AnswerRow, reply: str, score: float | None) -> JudgementRow:
         return JudgementRow(

@@ -36,7 +36,8 @@ def judge_answers(
         InputError: the judge fails or none of its replies has a score; what was judged is kept.
     """
     answers = {_key(row): row for row in read_rows(out, AnswerRow)}
-    judgements = _read_judgements(out)
+    # The judge that is asked last comes last (``join_last_judge``).
+    judgements = sorted(_read_judgements(out), key=lambda row: _is_of(row, judge.model))
     own = {_key(row): row for row in judgements if _is_of(row, judge.model)}
     missing = [row for key, row in answers.items() if key not in own]
     num_done = len(answers) - len(missing)
@@ -57,6 +58,8 @@ def judge_answers(
             )
         num_done += len(judged)
         advance(num_done, len(answers))
+    if not missing:
+        write_rows(out, JudgementRow, judgements)
     _join(out, judge.model)
 
 
