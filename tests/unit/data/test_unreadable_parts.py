@@ -197,6 +197,17 @@ def test_wrong_entry_of_viscot_costs_its_question(name: str, value: object, tmp_
         VISCOT.read(tmp_path)
 
 
+def test_answer_that_is_a_bare_number_is_read(tmp_path: Path) -> None:
+    VISCOT.write(tmp_path)
+
+    def set_answer(content: object) -> None:
+        assert isinstance(content, list)
+        content[0]["conversations"][3]["value"] = 5
+
+    change(tmp_path / VISCOT.file, set_answer)
+    assert VISCOT.read(tmp_path)[0].texts[0].answer == "5"
+
+
 def test_box_of_many_decimals_is_read(tmp_path: Path) -> None:
     VISCOT.write(tmp_path)
 

@@ -25,7 +25,9 @@ from flmm.data.readers.files import choose_picture, read_json
 from flmm.data.sample import BoxRegion, GroundedPhrase, GroundedText, Sample, invalid_text
 from flmm.errors import InputError
 
-_Turn = TypedDict("_Turn", {"from": Literal["human", "gpt"], "value": str})
+# An answer may be a bare number.
+_Words = Annotated[str, Field(coerce_numbers_to_str=True)]
+_Turn = TypedDict("_Turn", {"from": Literal["human", "gpt"], "value": _Words})
 
 
 class _Entry(TypedDict):

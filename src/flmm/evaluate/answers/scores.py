@@ -30,7 +30,10 @@ def normalise_words(text: str) -> str:
 def exact_match(answer: str, accepted: Sequence[str]) -> bool:
     """Return whether an answer has the words of an accepted one and no others."""
     words = normalise_words(answer)
-    return any(words == normalise_words(true) for true in accepted)
+    return any(
+        words == normalise_words(true) if words else answer.strip() == true.strip()
+        for true in accepted
+    )
 
 
 def contains_answer(answer: str, accepted: Sequence[str]) -> bool:

@@ -31,6 +31,7 @@ from flmm.evaluate.answers.scores import (
         ("", "red", False, False),
         ("anything", "?", False, False),
         ("?", "?", True, False),
+        ("", "?", False, False),
     ],
 )
 def test_words_are_compared(answer: str, true: str, exact: bool, contained: bool) -> None:
