@@ -8,6 +8,7 @@ from hashlib import blake2b
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers.modeling_outputs import CausalLMOutput
 
 from flmm.bench.record import eager_attention
 from flmm.data.sample_loader import SampleLoader
@@ -124,13 +125,13 @@ def _record_logits(adapter: LMMAdapter) -> Iterator[list[Tensor]]:
     """Collect the (vocabulary,) logits that each token is chosen from."""
     logits: list[Tensor] = []
 
-    def append_logits(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        logits.append(output[0, -1].detach().cpu().clone())
+    def append_logits(_module: nn.Module, _inputs: object, output: CausalLMOutput) -> None:
+        assert output.logits is not None
+        logits.append(output.logits[0, -1].detach().cpu().clone())
 
-    head = adapter.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    assert isinstance(head, nn.Module)
     with ExitStack() as stack:
-        handle = head.register_forward_hook(append_logits)
+        # Not the output layer's, which also runs for the scores of phrases.
+        handle = adapter.model.register_forward_hook(append_logits)
         stack.callback(handle.remove)
         yield logits
 
