@@ -52,7 +52,7 @@ def test_layouts_are_those_of_the_family_file(model_type: str) -> None:
     )
     generic = GenericAdapter(own.model, processor, "generic")
     assert generic.views == own.views
-    for width, height in ((90, 60), (50, 120), (300, 100), (33, 97)):
+    for width, height in ((90, 60), (50, 120), (300, 100), (33, 97), (1, 8), (150, 1)):
         prompts = [
             adapter.build_prompt(Image.new("RGB", (width, height)), "what?")
             for adapter in (generic, own)
