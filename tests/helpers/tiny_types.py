@@ -2,12 +2,11 @@
 
 import datetime
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Self, cast
 
 import transformers
+from tiny_type_settings import TINY_TYPES
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.image_processing_backends import PilBackend
 from transformers.modeling_utils import PreTrainedModel
@@ -21,48 +20,6 @@ from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 from flmm.lmm.generic.adapter import GenericAdapter
 from flmm.lmm.generic.processor import build_processor
 from flmm.lmm.tiny_models import find_token_id, random_model, tiny_tokenizer
-
-Setting = object
-_NONE: Mapping[str, Setting] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class TinyType:
-    """What a type needs beyond the general rules; names with a dot are of a part of the config."""
-
-    config: Mapping[str, Setting] = field(default_factory=lambda: _NONE)
-    images: Mapping[str, Setting] = field(default_factory=lambda: _NONE)
-    """The image processor's."""
-    processor: Mapping[str, Setting] = field(default_factory=lambda: _NONE)
-    image_token: str = "<|image_pad|>"
-    """The one that the config's image_token_id names."""
-
-
-MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
-PATCHES = {"patch_size": 4, "size": {"shortest_edge": 4 * 64, "longest_edge": 40 * 64}}
-SQUARE = {"size": {"height": 32, "width": 32}}
-
-HYBRID = {"text_config.layer_types": ["full_attention", "linear_attention", "full_attention"]}
-
-TINY_TYPES: Mapping[str, TinyType] = {
-    "aya_vision": TinyType(
-        config={"text_config.initializer_range": 0.2},
-        images=SQUARE,
-        processor={"patch_size": 8, "img_size": 32},
-        image_token="<|IMG_PATCH|>",
-    ),
-    "cosmos3_edge": TinyType(images=PATCHES),
-    "exaone4_5": TinyType(config={"text_config.initializer_range": 0.5}, images=PATCHES),
-    "hyperclovax_vision_v2": TinyType(images=PATCHES),
-    "lighton_ocr": TinyType(
-        images={"patch_size": 8, "size": {"longest_edge": 40}},
-        processor={"patch_size": 4, "spatial_merge_size": 2},
-    ),
-    "paddleocr_vl": TinyType(config={"text_config.rope_parameters": MROPE}, images=PATCHES),
-    "qwen3_5_moe": TinyType(config=HYBRID, images=PATCHES),
-    "video_llama_3": TinyType(images=PATCHES),
-}
-"""Those that ``GenericAdapter`` reads."""
 
 # What tokenizers call their special tokens, which processors ask for.
 _NAMED_TOKENS = {
@@ -163,8 +120,8 @@ def _image_processor_class(model_type: str) -> Callable[..., PilBackend]:
 
 
 def tested_types() -> list[str]:
-    """Return a fifth of the types, another one every day; all with FLMM_ALL_TYPES set."""
+    """Return a tenth of the types, another one every day; all with FLMM_ALL_TYPES set."""
     types = sorted(TINY_TYPES)
     if os.environ.get("FLMM_ALL_TYPES"):
         return types
-    return types[datetime.date.today().toordinal() % 5 :: 5]
+    return types[datetime.date.today().toordinal() % 10 :: 10]
