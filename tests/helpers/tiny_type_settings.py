@@ -1,0 +1,47 @@
+"""What each of transformers' types needs beyond the general rules of ``tiny_types``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+Setting = object
+_NONE: Mapping[str, Setting] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class TinyType:
+    """What a type needs beyond the general rules; names with a dot are of a part of the config."""
+
+    config: Mapping[str, Setting] = field(default_factory=lambda: _NONE)
+    images: Mapping[str, Setting] = field(default_factory=lambda: _NONE)
+    """The image processor's."""
+    processor: Mapping[str, Setting] = field(default_factory=lambda: _NONE)
+    image_token: str = "<|image_pad|>"
+    """The one that the config's image_token_id names."""
+
+
+MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+PATCHES = {"patch_size": 4, "size": {"shortest_edge": 4 * 64, "longest_edge": 40 * 64}}
+SQUARE = {"size": {"height": 32, "width": 32}}
+
+HYBRID = {"text_config.layer_types": ["full_attention", "linear_attention", "full_attention"]}
+
+TINY_TYPES: Mapping[str, TinyType] = {
+    "aya_vision": TinyType(
+        config={"text_config.initializer_range": 0.2},
+        images=SQUARE,
+        processor={"patch_size": 8, "img_size": 32},
+        image_token="<|IMG_PATCH|>",
+    ),
+    "cosmos3_edge": TinyType(images=PATCHES),
+    "exaone4_5": TinyType(config={"text_config.initializer_range": 0.5}, images=PATCHES),
+    "hyperclovax_vision_v2": TinyType(images=PATCHES),
+    "lighton_ocr": TinyType(
+        images={"patch_size": 8, "size": {"longest_edge": 40}},
+        processor={"patch_size": 4, "spatial_merge_size": 2},
+    ),
+    "paddleocr_vl": TinyType(config={"text_config.rope_parameters": MROPE}, images=PATCHES),
+    "qwen3_5_moe": TinyType(config=HYBRID, images=PATCHES),
+    "video_llama_3": TinyType(images=PATCHES),
+}
+"""Those that ``GenericAdapter`` reads."""
