@@ -18,9 +18,14 @@ class TinyType:
     processor: Mapping[str, Setting] = field(default_factory=lambda: _NONE)
     image_token: str = "<|image_pad|>"
     """The one that the config's image_token_id names."""
+    image_processor: str = ""
+    """Its class without a suffix, where transformers leaves that to the checkpoint."""
+    processor_class: str = ""
+    """Likewise."""
 
 
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+GLM = {"text_config.rope_parameters": MROPE, "text_config.initializer_range": 0.2}
 PATCHES = {"patch_size": 4, "size": {"shortest_edge": 4 * 64, "longest_edge": 40 * 64}}
 SQUARE = {"size": {"height": 32, "width": 32}}
 
@@ -34,7 +39,16 @@ TINY_TYPES: Mapping[str, TinyType] = {
         image_token="<|IMG_PATCH|>",
     ),
     "cosmos3_edge": TinyType(images=PATCHES),
+    "cosmos3_omni": TinyType(images=PATCHES, processor_class="Qwen3VLProcessor"),
     "exaone4_5": TinyType(config={"text_config.initializer_range": 0.5}, images=PATCHES),
+    "glm4v_moe": TinyType(config=GLM, images=PATCHES, image_processor="Glm4vImageProcessor"),
+    "glm_ocr": TinyType(
+        config=GLM,
+        images=PATCHES,
+        image_processor="Glm46VImageProcessor",
+        processor_class="Glm46VProcessor",
+    ),
+    "glmga": TinyType(config=GLM, images=PATCHES, processor_class="Glm46VProcessor"),
     "hyperclovax_vision_v2": TinyType(images=PATCHES),
     "lighton_ocr": TinyType(
         images={"patch_size": 8, "size": {"longest_edge": 40}},
@@ -42,6 +56,7 @@ TINY_TYPES: Mapping[str, TinyType] = {
     ),
     "paddleocr_vl": TinyType(config={"text_config.rope_parameters": MROPE}, images=PATCHES),
     "qwen3_5_moe": TinyType(config=HYBRID, images=PATCHES),
+    "qwen3_vl_moe": TinyType(images=PATCHES, image_processor="Qwen2VLImageProcessor"),
     "video_llama_3": TinyType(images=PATCHES),
 }
 """Those that ``GenericAdapter`` reads."""

@@ -90,7 +90,12 @@ def _build(model_type: str) -> tuple[PreTrainedModel, ProcessorMixin]:
     )
     model = random_model(lambda: model_class(config))
     images = _image_processor_class(model_type)(**tiny.images)
-    processor_class = cast(type[ProcessorMixin], PROCESSOR_MAPPING[config_class])
+    processor_class = cast(
+        type[ProcessorMixin],
+        getattr(transformers, tiny.processor_class)
+        if tiny.processor_class
+        else PROCESSOR_MAPPING[config_class],
+    )
     processor = build_processor(processor_class, images, tokenizer, dict(tiny.processor))
     return model, processor
 
@@ -115,7 +120,8 @@ def _shrink(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, is_vis
 
 
 def _image_processor_class(model_type: str) -> Callable[..., PilBackend]:
-    name = IMAGE_PROCESSOR_MAPPING_NAMES[model_type]["pil"]
+    own = TINY_TYPES[model_type].image_processor
+    name = f"{own}Pil" if own else IMAGE_PROCESSOR_MAPPING_NAMES[model_type]["pil"]
     return cast(Callable[..., PilBackend], getattr(transformers, name))
 
 

@@ -1,11 +1,14 @@
 """A model's own processor, which writes the image tokens into the text, for pictures alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.image_processing_backends import PilBackend
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.models.auto.processing_auto import (
+    PROCESSOR_MAPPING,
+    processor_class_from_name,
+)
 from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -26,11 +29,24 @@ def load_processor(
         OSError, ValueError, ImportError, AttributeError, TypeError, KeyError: it has none, or that
             cannot be used.
     """
-    found = PROCESSOR_MAPPING.get(type(config), None)
-    if not isinstance(found, type) or not issubclass(found, ProcessorMixin):
-        raise ValueError(f"transformers has no processor for {config.model_type}")
-    settings, _ = found.get_processor_dict(name, revision=revision)
-    return build_processor(found, image_processor, tokenizer, settings)
+    settings, _ = ProcessorMixin.get_processor_dict(name, revision=revision)
+    image_settings, _ = PilBackend.get_image_processor_dict(name, revision=revision)
+    files = (settings, image_settings, tokenizer.init_kwargs)
+    processor_class = _find_class([file.get("processor_class") for file in files], config)
+    return build_processor(processor_class, image_processor, tokenizer, settings)
+
+
+def _find_class(names: Sequence[object], config: PreTrainedConfig) -> type[ProcessorMixin]:
+    """Return the class that a checkpoint's files name, or else the one of its model type."""
+    find = cast(Callable[[str], object], processor_class_from_name)
+    named = [find(name) for name in names if isinstance(name, str)]
+    for found in (*named, PROCESSOR_MAPPING.get(type(config), None)):
+        if isinstance(found, type) and issubclass(found, ProcessorMixin):
+            return found
+    raise ValueError(
+        f"transformers has no processor for {config.model_type}, and none of processor_config.json,"
+        " preprocessor_config.json and tokenizer_config.json names its processor_class"
+    )
 
 
 def build_processor(

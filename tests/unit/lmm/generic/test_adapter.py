@@ -135,8 +135,11 @@ def test_installed_torchvision_is_not_called_missing(
     assert "not installed" not in str(caught.value)
 
 
-def test_a_type_whose_processor_has_a_part_for_videos(tmp_path: Path) -> None:
-    tiny = tiny_type_adapter("exaone4_5").build_tiny()
+@pytest.mark.parametrize("model_type", ["exaone4_5", "qwen3_vl_moe", "cosmos3_omni"])
+def test_types_whose_processor_has_a_part_for_videos(tmp_path: Path, model_type: str) -> None:
+    """The classes of the last two are named by a checkpoint's files alone."""
+    tiny = tiny_type_adapter(model_type).build_tiny()
+    tiny.tokenizer._set_processor_class(type(tiny.processor).__name__)
     loaded = load_lmm(save(tiny, tmp_path, None))
     prompt, expected = (
         adapter.build_prompt(PICTURE, "what?", "a cat") for adapter in (loaded, tiny)
@@ -144,3 +147,9 @@ def test_a_type_whose_processor_has_a_part_for_videos(tmp_path: Path) -> None:
     assert prompt.picture_views[0][0].geometry == expected.picture_views[0][0].geometry
     assert prompt.inputs["input_ids"].equal(expected.inputs["input_ids"])
     assert loaded.generate(prompt, 4).token_ids.equal(tiny.generate(expected, 4).token_ids)
+
+
+def test_a_processor_that_no_file_names(tmp_path: Path) -> None:
+    folder = save(tiny_type_adapter("cosmos3_omni").build_tiny(), tmp_path, None)
+    with pytest.raises(InputError, match="names its processor_class"):
+        load_lmm(folder)
