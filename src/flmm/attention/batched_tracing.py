@@ -13,7 +13,7 @@ from flmm.attention.tracing import GenerationStep, split_by_picture
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.batched_generation import SamplingParams, generate_batch
 from flmm.lmm.detokenizer import Detokenizer
-from flmm.lmm.prompt import Offsets, Prompt
+from flmm.lmm.prompt import Prompt
 
 
 class GenerationListener(Protocol):
@@ -109,27 +109,23 @@ class _BatchSequence:
     def _build_step(self, token: int) -> GenerationStep:
         self._detokenizer.add(token)
         text = self._detokenizer.stable_text
+        offsets = self._detokenizer.offsets_from
         recorder = self._recorder
         if recorder is None:
-            return GenerationStep(
-                token, text, self._offsets, 0, _refuse_hidden_states, _refuse_trace
-            )
-        recorded = torch.tensor(self._token_ids)[: recorder.num_recorded]
+            return GenerationStep(token, text, offsets, 0, _refuse_hidden_states, _refuse_trace)
+        num_recorded = min(len(self._token_ids), recorder.num_recorded)
 
         def hidden_states(first: int) -> Tensor:
-            return recorder.hidden_states(first)[:, self._row, : len(recorded) - first]
+            return recorder.hidden_states(first)[:, self._row, : num_recorded - first]
 
         return GenerationStep(
             token_id=token,
             text=text,
-            offsets=self._offsets,
-            num_recorded=len(recorded),
+            offsets=offsets,
+            num_recorded=num_recorded,
             hidden_states=hidden_states,
-            trace=lambda: self._build_trace(recorded),
+            trace=lambda: self._build_trace(torch.tensor(self._token_ids)[:num_recorded]),
         )
-
-    def _offsets(self) -> Offsets:
-        return self._detokenizer.offsets
 
     def _build_trace(self, token_ids: Tensor) -> Trace:
         assert self._recorder is not None

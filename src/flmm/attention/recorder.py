@@ -87,7 +87,7 @@ class AttentionRecorder:
     @property
     def num_recorded(self) -> int:
         """Rows recorded so far; in a generation, one a step."""
-        return sum(rows.shape[1] for rows in self._hidden_states[-1])
+        return len(self._hidden_states[-1]) * self._rows_per_pass
 
     def rows(self, sequence: int, count: int) -> RecordedRows:
         """Return the first ``count`` attention rows of one sequence.

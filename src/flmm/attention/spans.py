@@ -12,6 +12,9 @@ from flmm.lmm.detokenizer import Detokenizer
 from flmm.lmm.prompt import Offsets
 from flmm.types import PhraseSpan
 
+_LONGEST_SEQUENCE = 8
+"""More code points than are canonically equal to one, with what may choose its look."""
+
 
 def compute_token_offsets(
     tokenizer: PreTrainedTokenizerBase, token_ids: Tensor, text: str
@@ -54,24 +57,60 @@ def find_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int]
     return mentions[occurrence]
 
 
-def find_stable_mention(text: str, phrase: str, occurrence: int = 0) -> tuple[int, int] | None:
-    """Return what ``find_mention`` finds in any continuation of ``text``; None if not certain yet.
+class StableMentions:
+    """The mentions of phrases in a text that grows, each as soon as no continuation changes it.
 
-    A part of a word is never certain: a whole word may follow, which takes precedence.
+    A part of a word is never certain: a whole word may follow, which takes precedence. Only the
+    text's end is searched, however long it becomes.
+
+    Args:
+        phrases: one that is listed again means its next mention.
     """
-    whole_words = [
-        (start, end)
-        for start, end in find_canonically(text, phrase)
-        if end < len(text) and _is_whole_word(text, start, end)
-    ]
-    mentions = _drop_overlapping(whole_words)
-    return None if occurrence >= len(mentions) else mentions[occurrence]
+
+    def __init__(self, phrases: Sequence[str]) -> None:
+        self._missing = Counter(compose(phrase) for phrase in phrases)
+        self._searched = dict.fromkeys(self._missing, 0)
+        """Where the next mention of each phrase may begin."""
+
+    def add(self, text: str) -> list[tuple[int, int]]:
+        """Return the (start, end) of new mentions, each what ``find_mention`` finds at last.
+
+        Args:
+            text: so far, which earlier texts are the beginning of.
+        """
+        found = []
+        for phrase in +self._missing:
+            while self._missing[phrase] and (mention := self._find_next(text, phrase)):
+                found.append(mention)
+                self._searched[phrase] = mention[1]
+                self._missing[phrase] -= 1
+        return found
+
+    def _find_next(self, text: str, phrase: str) -> tuple[int, int] | None:
+        searched = self._searched[phrase]
+        rest = text[searched:]
+        for start, end in find_canonically(rest, phrase):
+            if end < len(rest) and _is_whole_word(rest, start, end):
+                return searched + start, searched + end
+        # No mention begins before a white space that is further back than the longest is.
+        longest = _LONGEST_SEQUENCE * (len(phrase) + 1)
+        self._searched[phrase] = max(
+            searched, text.rfind(" ", searched, max(len(text) - longest, 0))
+        )
+        return None
 
 
-def make_phrase_span(text: str, start: int, end: int, offsets: Offsets) -> PhraseSpan:
-    """Return the span of ``text[start:end]`` with the tokens that share a character with it."""
+def make_phrase_span(
+    text: str, start: int, end: int, offsets: Offsets, first_token: int = 0
+) -> PhraseSpan:
+    """Return the span of ``text[start:end]`` with the tokens that share a character with it.
+
+    ``offsets``: of the tokens from ``first_token`` on, none before which does so.
+    """
     tokens = tuple(
-        index for index, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)
+        index
+        for index, (first, last) in enumerate(offsets, first_token)
+        if max(first, start) < min(last, end)
     )
     return PhraseSpan(text[start:end], start, end, tokens)
 

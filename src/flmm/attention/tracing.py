@@ -25,8 +25,9 @@ class GenerationStep:
     token_id: int
     text: str
     """The answer so far: what no later token changes."""
-    offsets: Callable[[], Offsets]
-    """The tokens' offsets in the answer so far; those in ``text`` are final."""
+    offsets: Callable[[int], Offsets]
+    """From ``first`` to the offsets in the answer so far of token ``first`` and those after it;
+    those in ``text`` are final."""
     num_recorded: int
     """Number of tokens whose rows are recorded: all before this one."""
     hidden_states: Callable[[int], Tensor]
@@ -114,19 +115,21 @@ def trace_generation(
             return
         generated.append(token_id)
         detokenizer.add(token_id)
-        recorded = torch.tensor(generated)[: recorder.num_recorded]
+        num_recorded = min(len(generated), recorder.num_recorded)
 
         def hidden_states(first: int) -> Tensor:
-            return recorder.hidden_states(first)[:, 0, : len(recorded) - first]
+            return recorder.hidden_states(first)[:, 0, : num_recorded - first]
 
         on_step(
             GenerationStep(
                 token_id=token_id,
                 text=detokenizer.stable_text,
-                offsets=lambda: detokenizer.offsets,
-                num_recorded=len(recorded),
+                offsets=detokenizer.offsets_from,
+                num_recorded=num_recorded,
                 hidden_states=hidden_states,
-                trace=lambda: build_trace(recorded),
+                trace=lambda: build_trace(
+                    torch.tensor(generated[:num_recorded], dtype=torch.int64)
+                ),
             )
         )
 

@@ -1,6 +1,5 @@
 """Which phrases of a text are grounded: the user's, the keyword selector's, or noun chunks."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -8,13 +7,12 @@ from typing import Literal
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from flmm.attention.canonical_text import compose
 from flmm.attention.noun_chunks import find_noun_chunks
 from flmm.attention.question_phrases import find_question_phrases
 from flmm.attention.spans import (
+    StableMentions,
     compute_token_offsets,
     find_phrase_spans,
-    find_stable_mention,
     make_phrase_span,
 )
 from flmm.attention.trace import Trace
@@ -22,7 +20,7 @@ from flmm.attention.tracing import GenerationStep
 from flmm.errors import InputError
 from flmm.head.model import GroundingHead
 from flmm.lmm.prompt import Offsets
-from flmm.masks.selector import select_phrases, select_stable_phrases
+from flmm.masks.selector import PhraseSelection, select_phrases
 from flmm.types import PhraseSpan
 
 PhraseSource = Literal["selector", "noun_chunks"]
@@ -105,8 +103,14 @@ class StreamingPhraseExtractor:
 
     def __init__(self, extractor: PhraseExtractor) -> None:
         self._extractor = extractor
-        self._keyword_logits = torch.zeros(0)
-        self._reported_spans: set[tuple[int, int]] = set()
+        self._mentions = StableMentions(extractor.phrases or ())
+        self._unrecorded: list[PhraseSpan] = []
+        """Phrases of which the last token's row is not there yet."""
+        self._selection = None
+        if extractor.phrases is None and extractor.source == "selector":
+            head = extractor.selecting_head
+            self._selection = PhraseSelection(head.config.selector_threshold)
+        self._keyword_logits: list[float] = []
 
     def update(self, step: GenerationStep, text: str) -> list[PhraseSpan]:
         """Add a token and return the phrases that have become final.
@@ -115,41 +119,28 @@ class StreamingPhraseExtractor:
             step: the next token of the answer.
             text: ``step.text``, or less of it.
         """
-        extractor = self._extractor
-        if extractor.phrases is not None:
-            ranges = _find_complete_mentions(text, extractor.phrases)
-        elif extractor.source == "selector":
-            ranges = self._select_phrases(step, text)
-        else:
-            return []
-        new = [span for span in ranges if span not in self._reported_spans]
-        if not new:
-            return []
-        offsets = step.offsets()
-        spans = [make_phrase_span(text, start, end, offsets) for start, end in new]
-        complete = [
-            span for span in spans if all(token < step.num_recorded for token in span.tokens)
-        ]
-        self._reported_spans.update((span.start, span.end) for span in complete)
+        if self._selection is not None:
+            return self._select_phrases(self._selection, step, text)
+        if mentions := self._mentions.add(text):
+            offsets = step.offsets(0)
+            self._unrecorded += [make_phrase_span(text, *mention, offsets) for mention in mentions]
+        waiting, self._unrecorded = self._unrecorded, []
+        complete: list[PhraseSpan] = []
+        for span in waiting:
+            is_complete = all(token < step.num_recorded for token in span.tokens)
+            (complete if is_complete else self._unrecorded).append(span)
         return complete
 
-    def _select_phrases(self, step: GenerationStep, text: str) -> list[tuple[int, int]]:
+    def _select_phrases(
+        self, selection: PhraseSelection, step: GenerationStep, text: str
+    ) -> list[PhraseSpan]:
         head = self._extractor.selecting_head
         num_classified = len(self._keyword_logits)
         if step.num_recorded > num_classified:
             # Each token is classified on its own, so its logit never changes.
             logits = head.keyword_logits(step.hidden_states(num_classified))
-            self._keyword_logits = torch.cat([self._keyword_logits, logits.cpu()])
-        threshold = head.config.selector_threshold
-        return select_stable_phrases(text, step.offsets(), self._keyword_logits, threshold)
-
-
-def _find_complete_mentions(text: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
-    occurrences: Counter[str] = Counter()
-    mentions = []
-    for phrase in phrases:
-        mention = find_stable_mention(text, phrase, occurrences[compose(phrase)])
-        occurrences[compose(phrase)] += 1
-        if mention is not None:
-            mentions.append(mention)
-    return mentions
+            self._keyword_logits += logits.float().tolist()
+        first = selection.first_token
+        offsets = step.offsets(first)
+        ranges = selection.add(text, offsets, torch.tensor(self._keyword_logits[first:]))
+        return [make_phrase_span(text, start, end, offsets, first) for start, end in ranges]

@@ -98,11 +98,17 @@ class Detokenizer:
         own has an empty span: a special token, or the white space that the tokenizer puts before a
         text.
         """
+        return self.offsets_from(0)
+
+    def offsets_from(self, first: int) -> Offsets:
+        """Return ``offsets`` of token ``first`` and those after it."""
         whole = self._text + self._characters().text
-        before, end = len(whole) - len(whole.lstrip()), len(whole.strip())
+        before = len(whole) - len(whole.lstrip())
+        end = len(whole.strip())
+        spans = self._spans[first:] + self._run_spans()[max(first - len(self._spans), 0) :]
         return tuple(
             (min(max(start - before, 0), end), min(max(stop - before, 0), end))
-            for start, stop in [*self._spans, *self._run_spans()]
+            for start, stop in spans
         )
 
     def _read(self, token_id: int) -> bytes | str:

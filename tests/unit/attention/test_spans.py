@@ -11,10 +11,10 @@ from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from flmm.attention.canonical_text import compose, is_mark
 from flmm.attention.spans import (
+    StableMentions,
     compute_token_offsets,
     find_mention,
     find_phrase_spans,
-    find_stable_mention,
     make_phrase_span,
 )
 from flmm.errors import InputError
@@ -209,7 +209,7 @@ def test_find_mention(text: str, phrase: str, occurrence: int, start: int) -> No
 def test_canonically_equal_text_is_found(text: str, phrase: str, found: str) -> None:
     start, end = find_mention(text, phrase)
     assert text[start:end] == found
-    assert find_stable_mention(text + " x", phrase) == (start, end)
+    assert StableMentions([phrase]).add(text + " x") == [(start, end)]
     offsets = tuple((index, index + 1) for index in range(len(text)))
     (span,) = find_phrase_spans(text, [phrase], offsets)
     assert (span.text, span.start, span.end) == (found, start, end)
@@ -252,19 +252,35 @@ def test_missing_phrase_raises_input_error(phrase: str, occurrence: int, message
     assert "\n" not in str(caught.value)
 
 
-@given(st.text("ab \u0301", max_size=14), st.text("ab ", min_size=1, max_size=3), st.integers(0, 2))
-def test_stable_mention_is_that_of_the_whole_text(text: str, phrase: str, which: int) -> None:
-    stable = [find_stable_mention(text[:end], phrase, which) for end in range(len(text) + 1)]
-    mentions = {mention for mention in stable if mention is not None}
-    if mentions:
-        assert mentions == {find_mention(text, phrase, which)}
-    # Once stable, it is stable in every longer text.
-    assert stable == sorted(stable, key=lambda mention: mention is not None)
+@given(
+    st.lists(st.text("ab \u0301", max_size=14), max_size=8),
+    st.text("ab ", min_size=1, max_size=3).filter(str.strip),
+    st.integers(1, 3),
+)
+def test_stable_mentions_are_those_of_the_whole_text(
+    parts: list[str], phrase: str, times: int
+) -> None:
+    text = "".join(parts)
+    mentions = StableMentions([phrase] * times)
+    found = [mention for end in range(len(text) + 1) for mention in mentions.add(text[:end])]
+    assert found == [find_mention(text, phrase, index) for index in range(len(found))]
+    # The same as of the whole text at once.
+    assert found == StableMentions([phrase] * times).add(text)
+
+
+def test_mentions_far_apart_are_found() -> None:
+    text = "a cat, " + "no such thing, " * 40 + "cat, caf\u00e9, cafe\u0301, cat."
+    mentions = StableMentions(["cat", "cafe\u0301", "cat", "cafe\u0301", "cat", "cat"])
+    found = [mention for end in range(len(text) + 1) for mention in mentions.add(text[:end])]
+    assert [text[start:end] for start, end in found] == [
+        "cat", "cat", "caf\u00e9", "cafe\u0301", "cat"
+    ]  # fmt: skip
 
 
 def test_mention_is_stable_with_the_character_after_it() -> None:
-    assert find_stable_mention("a cat", "cat") is None
-    assert find_stable_mention("a cats", "cat") is None
-    assert find_stable_mention("a cats, cat.", "cat") == (8, 11)
-    assert find_stable_mention("a cat.", "cat") == (2, 5)
-    assert find_stable_mention("a cat.", "cat", 1) is None
+    mentions = StableMentions(["cat", "cat"])
+    assert mentions.add("a cat") == []
+    assert mentions.add("a cats") == []
+    assert mentions.add("a cats, cat") == []
+    assert mentions.add("a cats, cat.") == [(8, 11)]
+    assert mentions.add("a cats, cat. The cat ") == [(17, 20)]

@@ -1,11 +1,13 @@
+import itertools
 import re
+import time
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flmm.masks.selector import KeywordSelector, select_phrases, select_stable_phrases
+from flmm.masks.selector import KeywordSelector, PhraseSelection, select_phrases
 
 
 def offsets(text: str) -> list[tuple[int, int]]:
@@ -76,7 +78,7 @@ def test_offsets_count_code_points() -> None:
 
 
 def test_offsets_and_logits_of_different_length_raise() -> None:
-    with pytest.raises(ValueError, match="argument"):
+    with pytest.raises(ValueError, match="1 token offsets for 2 logits"):
         select_phrases("cat", [(0, 3)], torch.zeros(2))
 
 
@@ -103,30 +105,53 @@ def test_stable_phrases_are_the_first_of_the_whole_text(tokens: list[tuple[str, 
         text += token
     logits = torch.tensor([4.0 if selected else -4.0 for _, selected in tokens])
     phrases = select_phrases(text, spans, logits)
-    num_stable = 0
-    for count in range(len(tokens) + 1):
-        for num_logits in range(max(count - 2, 0), count + 1):
+    for delay in range(3):
+        selection = PhraseSelection()
+        found = []
+        for count in range(len(tokens) + 1):
             prefix = text[: spans[count - 1][1] if count else 0]
-            stable = select_stable_phrases(prefix, spans[:count], logits[:num_logits])
-            assert stable == phrases[: len(stable)]
-        assert len(stable) >= num_stable
-        num_stable = len(stable)
+            first, num_logits = selection.first_token, max(count - delay, 0)
+            found += selection.add(prefix, spans[first:count], logits[first:num_logits])
+            assert found == phrases[: len(found)]
+        first = selection.first_token
+        found += selection.add(text, spans[first:], logits[first:], is_complete=True)
+        assert found == phrases
 
 
-def test_phrase_is_stable_after_the_next_word() -> None:
+def test_phrase_is_certain_after_the_next_word() -> None:
     text = "There is a small cat on the mat"
     spans = offsets(text)
     logits = torch.tensor([4.0 if text[a:b].strip() in ("small", "cat") else -4.0
                            for a, b in spans])  # fmt: skip
+    selection = PhraseSelection()
 
-    def stable(words: int, num_logits: int) -> list[tuple[int, int]]:
-        end = spans[words - 1][1]
-        return select_stable_phrases(text[:end], spans[:words], logits[:num_logits])
+    def add(words: int, num_logits: int) -> list[tuple[int, int]]:
+        first = selection.first_token
+        text_so_far = text[: spans[words - 1][1]]
+        return selection.add(text_so_far, spans[first:words], logits[first:num_logits])
 
-    assert stable(5, 5) == []  # "cat" may become "cats"
-    assert stable(6, 6) == []  # "on" may become "ones"
-    assert stable(7, 5) == []  # "on" has no logit yet, so it may belong to the phrase
-    assert stable(7, 6) == [(11, 20)]
+    assert add(5, 5) == []  # "cat" may become "cats"
+    assert add(6, 6) == []  # "on" may become "ones"
+    assert add(7, 5) == []  # "on" has no logit yet, so it may belong to the phrase
+    assert add(7, 6) == [(11, 20)]
+    assert selection.first_token == 6
     comma = "a cat, a"
     first = offsets(comma)[:3]
-    assert select_stable_phrases(comma[:6], first, torch.tensor([4.0, 4.0])) == [(0, 5)]
+    assert PhraseSelection().add(comma[:6], first, torch.tensor([4.0, 4.0])) == [(0, 5)]
+
+
+def test_time_of_a_long_text_does_not_grow_with_its_square() -> None:
+    words = ["a ", "cat, "] * 4000
+    ends = list(itertools.accumulate(map(len, words)))
+    spans = list(itertools.pairwise([0, *ends]))
+    text = "".join(words)
+    logits = torch.tensor([-4.0, 4.0] * 4000)
+    selection = PhraseSelection()
+    found = []
+    started = time.perf_counter()
+    for count, end in enumerate(ends, 1):
+        first = selection.first_token
+        assert count - first <= 3
+        found += selection.add(text[:end], spans[first:count], logits[first:count])
+    assert len(found) == 4000
+    assert time.perf_counter() - started < 20
