@@ -31,6 +31,18 @@ SQUARE = {"size": {"height": 32, "width": 32}}
 
 HYBRID = {"text_config.layer_types": ["full_attention", "linear_attention", "full_attention"]}
 
+PINPOINTS = [[16, 32], [32, 16], [32, 32], [48, 16], [16, 48]]
+TILES = {
+    "size": {"shortest_edge": 16},
+    "crop_size": {"height": 16, "width": 16},
+    "image_grid_pinpoints": PINPOINTS,
+}
+LLAVA = {
+    "patch_size": 4,
+    "vision_feature_select_strategy": "default",
+    "num_additional_image_tokens": 1,
+}
+
 TINY_TYPES: Mapping[str, TinyType] = {
     "aya_vision": TinyType(
         config={"text_config.initializer_range": 0.2},
@@ -50,6 +62,11 @@ TINY_TYPES: Mapping[str, TinyType] = {
     ),
     "glmga": TinyType(config=GLM, images=PATCHES, processor_class="Glm46VProcessor"),
     "hyperclovax_vision_v2": TinyType(images=PATCHES),
+    "llava_next_video": TinyType(
+        config={"vision_config.image_size": 16, "image_grid_pinpoints": PINPOINTS},
+        images=TILES,
+        processor=LLAVA,
+    ),
     "lighton_ocr": TinyType(
         images={"patch_size": 8, "size": {"longest_edge": 40}},
         processor={"patch_size": 4, "spatial_merge_size": 2},

@@ -116,6 +116,8 @@ class GenericAdapter(LMMAdapter):
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         try:
             found = self._layouts.find(picture.size)
+            if len(found.views) not in (1, self.views):
+                raise LayoutError(f"{len(found.views)} grids of image tokens show it")
         except LayoutError as error:
             height, width = picture.size
             raise InputError(

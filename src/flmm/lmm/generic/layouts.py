@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flmm.lmm.generic.pixel_sources import PixelSources, find_pixel_sources
 from flmm.lmm.generic.token_pixels import ARRANGEMENTS, TokenPixels
+from flmm.lmm.generic.token_reading import read_token_pixels
 from flmm.lmm.generic.token_views import build_views
 from flmm.lmm.generic.vision_probe import (
     agrees_with_vision_tower,
@@ -22,6 +23,10 @@ from flmm.lmm.prompt import PictureView
 from flmm.lru_cache import LRUCache
 from flmm.types import Size
 
+_READ = "read from the vision tower"
+"""An arrangement that is known for one shape of pixel values and number of tokens alone."""
+_SMALL, _ENLARGEMENT = 4, 16
+"""Pictures of fewer pixels a side tell too little about places; larger ones of their shape do."""
 _PROBED_SHAPES = 2
 """The vision tower is asked about so many shapes of pictures; then its arrangement is known."""
 
@@ -71,6 +76,8 @@ class LayoutFinder:
         self._layouts: LRUCache[FoundLayout] = LRUCache(1024)
         self._agreed: list[str] = []
         """The arrangement of each shape that the vision tower was asked about."""
+        self._read: dict[tuple[tuple[int, ...], int], TokenPixels] = {}
+        """Arrangements that were read, by the shape of the pixel values and T."""
         self._pixel_input: str | None = None
         self._has_other_tokens = False
         """Whether some image tokens show no part of the picture, such as row breaks."""
@@ -92,6 +99,12 @@ class LayoutFinder:
             self._pixel_input = _find_pixel_input(processed.inputs, white.inputs)
         name = self._pixel_input
         pixels = processed.inputs[name]
+        if min(picture) < _SMALL:
+            larger = (height * _ENLARGEMENT, width * _ENLARGEMENT)
+            other = self._process(Image.new("RGB", larger[::-1]))
+            if other.text == processed.text and other.inputs[name].shape == pixels.shape:
+                layout = self._find(larger)
+                return replace(layout, views=_of_picture(layout.views, picture))
         sources = find_pixel_sources(lambda coded: self._process(coded).inputs[name], picture)
         if sources is None:
             raise LayoutError("its image processor changes colours in a way of its own")
@@ -110,15 +123,17 @@ class LayoutFinder:
                     f"its vision tower gives {len(shows_picture)} features for"
                     f" {processed.image_tokens} image tokens"
                 )
-            tokens = int(shows_picture.sum())
-            for arrangement, found in self._propose(tuple(pixels.shape), tokens, sources):
+            for arrangement, found in self._propose(encode, pixels, shows_picture, sources):
                 views = build_views(sources, found, picture)
+                is_trusted = is_known and arrangement in self._agreed and arrangement != _READ
                 if views is not None and (
-                    is_known
+                    is_trusted
                     or agrees_with_vision_tower(encode, pixels, shows_picture, found.indices)
                 ):
                     if not is_known:
                         self._agreed.append(arrangement)
+                    if arrangement == _READ:
+                        self._read[tuple(pixels.shape), len(found.indices)] = found
                     positions = shows_picture.nonzero()[:, 0]
                     return FoundLayout(
                         processed.text,
@@ -130,13 +145,32 @@ class LayoutFinder:
         raise LayoutError("its vision tower shows no single place for each image token")
 
     def _propose(
-        self, shape: tuple[int, ...], tokens: int, sources: PixelSources
+        self,
+        encode: Callable[[Tensor], Tensor],
+        pixels: Tensor,
+        shows_picture: Tensor,
+        sources: PixelSources,
     ) -> Iterator[tuple[str, TokenPixels]]:
         """Yield the arrangements that are possible, that of earlier shapes first."""
-        for arrangement in dict.fromkeys((*self._agreed[:1], *ARRANGEMENTS)):
-            found = ARRANGEMENTS[arrangement](shape, tokens, sources) if tokens else None
+        shape, tokens = tuple(pixels.shape), int(shows_picture.sum())
+        if not tokens:
+            return
+        for arrangement in dict.fromkeys((*self._agreed[:1], *ARRANGEMENTS, _READ)):
+            if arrangement != _READ:
+                found = ARRANGEMENTS[arrangement](shape, tokens, sources)
+                if found is not None:
+                    yield arrangement, found
+                continue
+            if (shape, tokens) in self._read:
+                yield _READ, self._read[shape, tokens]
+            found = read_token_pixels(encode, pixels, shows_picture, sources)
             if found is not None:
-                yield arrangement, found
+                yield _READ, found
+
+
+def _of_picture(views: tuple[PictureView, ...], picture: Size) -> tuple[PictureView, ...]:
+    """Return the views of a larger picture as those of a smaller one of the same shape."""
+    return tuple(replace(v, geometry=replace(v.geometry, picture=picture)) for v in views)
 
 
 def _find_pixel_input(black: Mapping[str, Tensor], white: Mapping[str, Tensor]) -> str:

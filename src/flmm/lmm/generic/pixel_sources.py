@@ -20,6 +20,7 @@ from flmm.types import Size
 # Resizing overshoots at edges, by less than this share of the whole range.
 _OVERSHOOT = 0.15
 _ZOOM_BELOW = 0.5
+_ZOOMS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +64,13 @@ def find_pixel_sources(
         place = measure(places)
         if not shown.any() or (place[shown] - 0.5).abs().max() > 0.5 + _OVERSHOOT:
             return None
-        first, last = place[shown].aminmax()
-        if last - first < _ZOOM_BELOW:
+        length = 1.0
+        for _ in range(_ZOOMS):
+            first, last = (float(edge) for edge in place[shown].aminmax())
+            if last - first > _ZOOM_BELOW * length:
+                break
             # A part of a long picture: 255 levels for that part alone.
-            start, length = float(first) - 0.01, float(last - first) + 0.02
+            start, length = first - 0.01 * length, last - first + 0.02 * length
             place = measure((places - start) / length) * length + start
         found.append(torch.where(shown, place, torch.nan))
     return PixelSources(*found)

@@ -16,7 +16,7 @@ from torch import Tensor
 from flmm.lmm.generic.pixel_sources import PixelSources
 from flmm.types import Size
 
-_COLOURS = 3
+COLOURS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +25,29 @@ class TokenPixels:
 
     indices: Tensor
     """(T, E) int64: into the flattened pixel values."""
-    grids: tuple[Size, ...]
-    """The grid of each canvas; its tokens come row by row, and those of canvases in turn."""
+    canvases: tuple[Tensor, ...]
+    """(h, w) int64 each: the tokens of a canvas as they lie in it."""
+
+
+def has_canvases(shape: tuple[int, ...]) -> bool:
+    """Tell whether pixel values of this shape are (..., C, H, W) or (..., H, W, C)."""
+    return len(shape) > 3 and COLOURS in (shape[-3], shape[-1])
+
+
+def lies_in_one_canvas(shape: tuple[int, ...], indices: Tensor) -> bool:
+    """Tell whether all of these flattened pixel values are of one canvas, which may be a tile."""
+    if not has_canvases(shape):
+        return False
+    canvases, _, _ = locate_values(shape, indices)
+    return bool((canvases == canvases.flatten()[0]).all())
+
+
+def locate_values(shape: tuple[int, ...], indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the canvas, row and column of flattened pixel values that ``has_canvases``."""
+    height, width = shape[-2:] if shape[-3] == COLOURS else shape[-3:-1]
+    canvas, place = indices // math.prod(shape[-3:]), indices % math.prod(shape[-3:])
+    place = place % (height * width) if shape[-3] == COLOURS else place // COLOURS
+    return canvas, place // width, place % width
 
 
 def _group_patches(
@@ -38,7 +59,9 @@ def _group_patches(
         return None
     indices = indices.reshape(tokens, -1)
     columns = _count_columns(sources, indices)
-    return TokenPixels(indices, ((tokens // columns, columns),)) if tokens % columns == 0 else None
+    if tokens % columns:
+        return None
+    return TokenPixels(indices, _number_row_by_row(tokens, (tokens // columns, columns)))
 
 
 def _block_patches(
@@ -55,7 +78,7 @@ def _block_patches(
         return None
     grid = (rows // side, columns // side)
     blocks = indices.reshape(grid[0], side, grid[1], side, -1).transpose(1, 2)
-    return TokenPixels(blocks.reshape(tokens, -1), (grid,))
+    return TokenPixels(blocks.reshape(tokens, -1), _number_row_by_row(tokens, grid))
 
 
 def _block_canvases(
@@ -63,10 +86,10 @@ def _block_canvases(
 ) -> TokenPixels | None:
     """Divide each canvas evenly into tokens."""
     del sources
-    if len(shape) < 3 or _COLOURS not in (shape[-3], shape[-1]):
+    if len(shape) < 3 or COLOURS not in (shape[-3], shape[-1]):
         return None
     canvases = torch.arange(math.prod(shape)).reshape(-1, *shape[-3:])
-    if shape[-3] != _COLOURS:
+    if shape[-3] != COLOURS:
         canvases = canvases.permute(0, 3, 1, 2)
     number, _, height, width = canvases.shape
     in_canvas = tokens // number
@@ -78,7 +101,12 @@ def _block_canvases(
         return None
     cells = canvases.reshape(number, -1, rows, height // rows, columns, width // columns)
     indices = cells.permute(0, 2, 4, 1, 3, 5).reshape(tokens, -1)
-    return TokenPixels(indices, ((rows, columns),) * number)
+    return TokenPixels(indices, _number_row_by_row(tokens, (rows, columns)))
+
+
+def _number_row_by_row(tokens: int, grid: Size) -> tuple[Tensor, ...]:
+    """Return the tokens of canvases of one grid, whose tokens come in turn."""
+    return torch.arange(tokens).reshape(-1, *grid).unbind()
 
 
 def _patch_indices(shape: tuple[int, ...], tokens: int, sources: PixelSources) -> Tensor | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flmm.lmm.generic.pixel_sources import PixelSources
-from flmm.lmm.generic.token_pixels import TokenPixels
+from flmm.lmm.generic.token_pixels import COLOURS, TokenPixels, lies_in_one_canvas, locate_values
 from flmm.lmm.prompt import PictureView
 from flmm.types import ImageGeometry, Size
 
@@ -44,51 +44,72 @@ def build_views(
         None if the tokens of a canvas are no grid, or canvases of one scale are none together.
     """
     canvases = []
-    start = 0
-    for grid in token_pixels.grids:
-        tokens = torch.arange(start, start + math.prod(grid)).reshape(grid)
-        canvas = _locate_canvas(sources, token_pixels.indices, tokens, picture)
+    for tokens in token_pixels.canvases:
+        canvas = _locate_canvas(sources, token_pixels.indices[tokens], tokens, picture)
         if canvas is None:
             return None
         canvases.append(canvas)
-        start += math.prod(grid)
     cell = max(1, round(math.sqrt(token_pixels.indices.shape[1] / 3)))
     views = []
     for group in _group_by_scale(canvases):
         joined = _join_canvases(group)
         if joined is None:
             return None
-        views.append(_build_view(joined, cell, picture))
-    return tuple(sorted(views, key=lambda view: view.token_positions.numel()))
+        views.append((len(group), _build_view(joined, cell, picture)))
+    # Of a narrow picture, tiles may have fewer tokens left than the one canvas of the whole.
+    views.sort(key=lambda view: (view[0], view[1].token_positions.numel()))
+    return tuple(view for _, view in views)
 
 
 def _locate_canvas(
     sources: PixelSources, indices: Tensor, tokens: Tensor, picture: Size
 ) -> _Canvas | None:
+    """``indices``: (h, w, E), of the pixel values of each of the (h, w) tokens."""
     starts, steps = [], []
     for axis, places in enumerate((sources.y, sources.x)):
-        # (cells along the axis, tokens across it), NaN for tokens that show padding too, which tell
-        # less precisely where they lie.
-        values = places.flatten()[indices[tokens.movedim(axis, 0)]].mean(dim=2)
-        centres = values.nanmean(dim=1)
-        numbers = torch.arange(len(centres)).float()
+        cells = indices.movedim(axis, 0)
+        if lies_in_one_canvas(tuple(places.shape), indices):
+            centres, cell_numbers, pitch = _read_pixel_lines(places, cells, axis)
+            numbers = torch.arange(len(centres)).float()
+        else:
+            # NaN for tokens that show padding too, which tell less precisely where they lie.
+            centres = places.flatten()[cells].mean(dim=2).nanmean(dim=1)
+            numbers = cell_numbers = torch.arange(len(centres)).float()
+            pitch = 1.0
         numbers, centres = numbers[~centres.isnan()], centres[~centres.isnan()]
         if len(centres) == 0:
             return None
         # Resizing leaves no slope within a pixel of the picture's edges.
         inner = (centres - 0.5).abs() < 0.5 - 1 / picture[axis]
         if inner.sum() > 1:
-            step, start = _fit_line(numbers[inner], centres[inner])
-            fitted = start + step * numbers[inner]
+            slope, intercept = _fit_line(numbers[inner], centres[inner])
+            step, fitted = slope * pitch, intercept + slope * numbers[inner]
             if step <= 0 or ((centres[inner] - fitted).abs() > _TOLERANCE * step).any():
                 return None
         else:
             # A side of few pixels or of one cell: nothing of it is cut off.
-            step = 1 / len(centres)
-            start = float(centres.mean() - step * numbers.mean())
-        starts.append(start)
-        steps.append(step)
+            slope = 1 / len(centres)
+            intercept = float(centres.mean() - slope * numbers.mean())
+        starts.append(intercept + slope * float(cell_numbers[0]))
+        steps.append(slope * pitch)
     return _Canvas(tokens, (starts[0], starts[1]), (steps[0], steps[1]))
+
+
+def _read_pixel_lines(places: Tensor, indices: Tensor, axis: int) -> tuple[Tensor, Tensor, float]:
+    """Return the places of the lines of pixels of a canvas, and which of them its cells are.
+
+    ``indices``: (cells along the axis, tokens across it, E), all of one canvas.
+
+    Returns:
+        (lines,) places, NaN for padding; (cells,) the lines that are the cells' centres; the lines
+        of a cell.
+    """
+    canvas, *lines = locate_values(tuple(places.shape), indices)
+    shown = places.flatten(0, -4)[int(canvas.flatten()[0])]
+    colours = 0 if shown.shape[0] == COLOURS else 2
+    centres = shown.movedim(colours, 2).movedim(axis, 0).flatten(1).nanmean(dim=1)
+    first, last = lines[axis].flatten(1).aminmax(dim=1)
+    return centres, (first + last) / 2, float((last - first + 1).median())
 
 
 def _fit_line(numbers: Tensor, places: Tensor) -> tuple[float, float]:
@@ -99,7 +120,7 @@ def _fit_line(numbers: Tensor, places: Tensor) -> tuple[float, float]:
 
 
 def _group_by_scale(canvases: Sequence[_Canvas]) -> list[list[_Canvas]]:
-    """Group canvases of one scale that lie side by side; one of the same place is apart."""
+    """Group canvases of one scale that lie side by side; one that shows the same is apart."""
     groups: list[list[_Canvas]] = []
     for canvas in canvases:
         for group in groups:
@@ -115,12 +136,21 @@ def _is_beside(canvas: _Canvas, group: Sequence[_Canvas]) -> bool:
     steps = zip(canvas.step, group[0].step, strict=True)
     if any(abs(step / other - 1) > _SCALE_TOLERANCE for step, other in steps):
         return False
+    return not any(_overlap(canvas, other) for other in group)
+
+
+def _overlap(first: _Canvas, second: _Canvas) -> bool:
+    """Tell whether canvases of one scale show some place both, by more than part of a cell."""
     return all(
-        any(
-            abs(start - there) > step * _TOLERANCE
-            for start, there, step in zip(canvas.start, other.start, canvas.step, strict=True)
+        min(a + cells * step, b + others * step) - max(a, b) > _TOLERANCE * step
+        for a, b, cells, others, step in zip(
+            first.start,
+            second.start,
+            first.positions.shape,
+            second.positions.shape,
+            first.step,
+            strict=True,
         )
-        for other in group
     )
 
 

@@ -32,6 +32,12 @@ def without_attention(modules: Iterable[nn.Module]) -> Iterator[None]:
         yield
 
 
+def draw_pixels(pixels: Tensor) -> Tensor:
+    """Return (2, *shape) random pixel values of the size of normalised ones, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand((2, *pixels.shape), generator=generator) * 4 - 2
+
+
 def find_picture_features(encode: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
     """Find the features that depend on pixel values; row breaks and end marks do not.
 
@@ -42,7 +48,7 @@ def find_picture_features(encode: Callable[[Tensor], Tensor], pixels: Tensor) ->
     Returns:
         (F,) bool.
     """
-    first, second = _draw_pixels(pixels)
+    first, second = draw_pixels(pixels)
     return (encode(first) != encode(second)).any(dim=1)
 
 
@@ -57,7 +63,7 @@ def agrees_with_vision_tower(
         shows_picture: (F,) bool with T true, from ``find_picture_features``.
         indices: (T, E) into the flattened pixel values.
     """
-    before, after = _draw_pixels(pixels)
+    before, after = draw_pixels(pixels)
     features = encode(before)
     generator = torch.Generator().manual_seed(1)
     for _ in range(_ROUNDS):
@@ -69,12 +75,6 @@ def agrees_with_vision_tower(
         if differs[~shows_picture].any() or not differs[shows_picture].equal(changed):
             return False
     return True
-
-
-def _draw_pixels(pixels: Tensor) -> Tensor:
-    """Return (2, *shape) random pixel values of the size of normalised ones, always the same."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand((2, *pixels.shape), generator=generator) * 4 - 2
 
 
 def _return_zeros(

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from tiny_types import tiny_type_adapter
 from transformers.models.llava.processing_llava import LlavaProcessor
-from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
 from transformers.processing_utils import ProcessorMixin
 
 import flmm.lmm.auto
@@ -18,7 +17,6 @@ from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.gemma3 import Gemma3Adapter
 from flmm.lmm.families.llava import LlavaAdapter
-from flmm.lmm.families.llava_next import LlavaNextAdapter
 from flmm.lmm.generic.adapter import GenericAdapter
 
 PICTURE = Image.linear_gradient("L").resize((50, 40)).convert("RGB")
@@ -76,7 +74,6 @@ def test_known_family_gets_the_same_prompt_without_its_file(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("family", "processor", "reason"),
     [
-        (LlavaNextAdapter, LlavaNextProcessor, "no single place for each image token"),
         (LlavaAdapter, None, "its own processor"),
         (Gemma3Adapter, None, "its own processor"),
     ],

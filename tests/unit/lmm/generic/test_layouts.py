@@ -19,13 +19,16 @@ from flmm.lmm.generic.processor import build_processor
 from flmm.types import ImageGeometry, Size
 
 SETTINGS: Mapping[str, Mapping[str, object]] = {
-    "llava": {
+    model_type: {
         "patch_size": 4,
         "vision_feature_select_strategy": "default",
         "num_additional_image_tokens": 1,
     }
+    for model_type in ("llava", "llava_next")
 }
-FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "glm46v")
+FAMILIES = (
+    "llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "glm46v"
+)  # fmt: skip
 
 
 def corners(geometry: ImageGeometry) -> Tensor:
@@ -52,17 +55,19 @@ def test_layouts_are_those_of_the_family_file(model_type: str) -> None:
     )
     generic = GenericAdapter(own.model, processor, "generic")
     assert generic.views == own.views
-    for width, height in ((90, 60), (50, 120), (300, 100), (33, 97), (1, 8), (150, 1)):
+    # LLaVA-NeXT leaves nothing of narrow pictures.
+    small = ((1, 1), (16, 16)) if model_type == "llava_next" else ((1, 8), (150, 1))
+    for width, height in ((90, 60), (50, 120), (300, 100), (33, 97), *small):
         prompts = [
             adapter.build_prompt(Image.new("RGB", (width, height)), "what?")
             for adapter in (generic, own)
         ]
-        found, expected = (prompt.picture_views[0][0] for prompt in prompts)
-        assert found.token_positions.equal(expected.token_positions)
-        cell = 1 / torch.tensor(expected.geometry.grid).max()
-        torch.testing.assert_close(
-            corners(found.geometry), corners(expected.geometry), rtol=0, atol=0.3 * float(cell)
-        )
+        for found, expected in zip(*(prompt.picture_views[0] for prompt in prompts), strict=True):
+            assert found.token_positions.equal(expected.token_positions)
+            cell = 1 / torch.tensor(expected.geometry.grid).max()
+            torch.testing.assert_close(
+                corners(found.geometry), corners(expected.geometry), rtol=0, atol=0.3 * float(cell)
+            )
         for name in ("input_ids", "mm_token_type_ids"):
             if name in prompts[1].inputs:
                 assert prompts[0].inputs[name].equal(prompts[1].inputs[name])
@@ -109,10 +114,9 @@ def test_colours_that_are_inverted_in_part_are_refused() -> None:
     assert find_pixel_sources(process, (20, 30)) is None
 
 
-def test_a_layout_that_the_vision_tower_does_not_agree_with_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tiny = GenericAdapter.build_tiny()
+@pytest.fixture
+def mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Propose only an arrangement of a tiny model's tokens that is wrong."""
     real = token_pixels.ARRANGEMENTS["blocks of canvases"]
 
     def mirror(*arguments: object) -> object:
@@ -120,8 +124,23 @@ def test_a_layout_that_the_vision_tower_does_not_agree_with_is_refused(
         return None if found is None else dataclasses.replace(found, indices=found.indices.flip(0))
 
     monkeypatch.setattr(layouts, "ARRANGEMENTS", {"mirrored": mirror})
+
+
+@pytest.mark.usefixtures("mirrored")
+def test_a_layout_that_the_vision_tower_does_not_agree_with_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiny = GenericAdapter.build_tiny()
+    monkeypatch.setattr(layouts, "read_token_pixels", lambda *_: None)
     with pytest.raises(InputError, match="no single place for each image token"):
         GenericAdapter(tiny.model, tiny.processor, "mirrored")
+
+
+@pytest.mark.usefixtures("mirrored")
+def test_an_arrangement_that_nobody_proposes_is_read_from_the_vision_tower() -> None:
+    tiny = GenericAdapter.build_tiny()
+    (view,) = tiny.build_prompt(Image.new("RGB", (60, 50)), "what?").picture_views[0]
+    assert view.token_positions.equal(torch.arange(64).reshape(8, 8) + view.token_positions[0, 0])
 
 
 def test_another_picture_of_a_known_size_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
