@@ -100,7 +100,12 @@ def _make_passage(
         inner = (positions[quoted.start()], *[positions[quoted.end() - 1]] * (len(QUOTATION) - 1))
         text = text[before] + QUOTATION + text[after]
         positions = positions[before] + inner + positions[after]
+    return Passage(*cut_endless_punctuation(text, positions), role, introduces)
+
+
+def cut_endless_punctuation(text: str, positions: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """Return a text and the positions of its characters, of long runs only the beginnings."""
     for rest in reversed(list(_ENDLESS_PUNCTUATION.finditer(text))):
         text = text[: rest.start()] + text[rest.end() :]
         positions = positions[: rest.start()] + positions[rest.end() :]
-    return Passage(text, positions, role, introduces)
+    return text, positions

@@ -6,6 +6,7 @@ They differ from an answer's noun chunks: "what number" asks for something inste
 
 from typing import TYPE_CHECKING
 
+from flmm.attention.answer_passages import cut_endless_punctuation
 from flmm.attention.noun_chunks import parse_english, trim_span
 from flmm.attention.noun_lists import LOCATION_NOUNS, PICTURE_NOUNS
 from flmm.attention.phrase_meaning import is_one_of
@@ -34,7 +35,8 @@ def find_question_phrases(question: str) -> list[tuple[int, int]]:
     ("the colour of the car") only the owner is. Pronouns, the picture itself, and words for a
     location only are left out.
     """
-    document = parse_english(question)
+    text, positions = cut_endless_punctuation(question, tuple(range(len(question))))
+    document = parse_english(text)
     named: list[tuple[int, int]] = []
     asked_for: list[tuple[int, int]] = []
     for expression in _find_expressions(document):
@@ -43,9 +45,9 @@ def find_question_phrases(question: str) -> list[tuple[int, int]]:
         phrases, first = (asked_for, expression[-1]) if is_asked_for else (named, expression[0])
         start = _first_naming_word(first)
         span = document[start : expression[-1].end]
-        start, end = trim_span(question, span.start_char, span.end_char)
+        start, end = trim_span(text, span.start_char, span.end_char)
         if start < end:
-            phrases.append((start, end))
+            phrases.append((positions[start], positions[end - 1] + 1))
     return named or asked_for
 
 

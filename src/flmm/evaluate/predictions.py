@@ -55,10 +55,17 @@ def evaluate_one_by_one(
     return results
 
 
-def build_sample_row(sample: IndexedSample, skipped_phrases: int = 0) -> SampleRow:
-    """Return the row of a sample that was measured."""
-    skipped_texts = len(sample.loaded.sample.texts) - len(sample.loaded.texts)
-    return SampleRow(sample.index, sample.picture, True, skipped_texts, skipped_phrases, ())
+def build_sample_row(
+    sample: IndexedSample, skipped_phrases: int = 0, skipped_texts: Sequence[str] = ()
+) -> SampleRow:
+    """Return the row of a sample that was measured.
+
+    ``skipped_texts``: the reasons for texts that were loaded, but not measured.
+    """
+    num_skipped = len(sample.loaded.sample.texts) - len(sample.loaded.texts) + len(skipped_texts)
+    return SampleRow(
+        sample.index, sample.picture, True, num_skipped, skipped_phrases, tuple(skipped_texts)
+    )
 
 
 def build_phrase_row(

@@ -187,6 +187,8 @@ def _evaluate_part(
         if isinstance(result, InputError):
             report(sample.index, f"skipped {sample.picture!r}: {result}")
         else:
+            for line in result.row.told:
+                report(sample.index, line)
             results[sample.index] = result
     for index in sample_indices:
         if index not in results:

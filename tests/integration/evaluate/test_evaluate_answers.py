@@ -18,7 +18,7 @@ from flmm.evaluate.answers.evaluator import SHORT_ANSWER_REQUEST
 from flmm.evaluate.answers.scores import normalised_levenshtein_similarity
 from flmm.evaluate.answers.ways import CLOSER_LOOKS, MAX_NEW_TOKENS
 from flmm.evaluate.results import read_rows
-from flmm.evaluate.rows import AnswerRow
+from flmm.evaluate.rows import AnswerRow, SampleRow
 from flmm.grounding.grounder import Grounder
 from flmm.pictures.reading import read_picture
 
@@ -113,6 +113,27 @@ def test_rows_have_what_think_says(world: AnswerSetup) -> None:
     left, top, right, bottom = closer[-1].true_box
     assert x0 <= left < right <= x1
     assert y0 <= top < bottom <= y1
+
+
+def test_question_that_is_too_long_does_not_take_its_pictures_others_with_it(
+    world: AnswerSetup, tmp_path: Path
+) -> None:
+    questions = json.loads((world.folder / "data" / "benchmark" / "gqa.json").read_text())
+    text = questions[0]["conversations"][0]["value"]
+    endless = json.loads(json.dumps(questions[0]).replace("What is", "dog " * 3000))
+    endless["question_id"] = 1
+    folder = tmp_path / "benchmark"
+    folder.mkdir()
+    (folder / "gqa.json").write_text(json.dumps([questions[0], endless]))
+    arguments = world.arguments(tmp_path / "out")
+    arguments[arguments.index("--file") + 1] = str(folder)
+    ended = run_in_new_process(*arguments)
+    assert ended.code == 0, ended.err
+    (asked,) = {row.question for row in read_rows(tmp_path / "out", AnswerRow)}
+    assert asked in text
+    assert "skipped question 'dog dog" in ended.err
+    (row,) = read_rows(tmp_path / "out", SampleRow)
+    assert (row.measured, row.skipped_texts) == (True, 1)
 
 
 def test_the_same_command_goes_on(

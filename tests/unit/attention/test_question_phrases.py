@@ -1,5 +1,7 @@
 """Phrases of questions; an expression of several noun chunks is one phrase."""
 
+import time
+
 import pytest
 
 from flmm.attention.question_phrases import find_question_phrases
@@ -61,3 +63,13 @@ def test_phrase_of_a_number_question_is_its_expression() -> None:
     assert len(correct) > 200
     # spaCy does not tag a few kinds ("the left rose") as nouns.
     assert sum(correct) >= 0.99 * len(correct)
+
+
+@pytest.mark.parametrize("punctuation", ["?!", "“”", "(("])
+def test_endless_punctuation_takes_no_time(punctuation: str) -> None:
+    find_question_phrases("Where is it?")
+    question = f"What is {punctuation * 5000} next to the dog?"
+    started = time.process_time()
+    phrases = find_question_phrases(question)
+    assert [question[start:end] for start, end in phrases] == ["the dog"]
+    assert time.process_time() - started < 3

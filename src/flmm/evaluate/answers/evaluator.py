@@ -4,10 +4,11 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 from flmm.data.sample import GroundedText
 from flmm.data.sample_loader import LoadedText
-from flmm.errors import InputError
+from flmm.errors import InputError, shorten
 from flmm.evaluate.answers.scores import (
     contains_answer,
     exact_match,
@@ -59,22 +60,34 @@ class AnswerEvaluator:
 
     def _evaluate_sample(self, sample: IndexedSample) -> SampleResult:
         dataset = self.dataset_names[sample.index]
-        questions = [self._build_question(dataset, loaded) for loaded in sample.loaded.texts]
-        answered = [
-            ways
-            for start in range(0, len(questions), _QUESTIONS_AT_ONCE)
-            for ways in answer_in_every_way(
-                self.pipeline,
-                sample.loaded.picture,
-                questions[start : start + _QUESTIONS_AT_ONCE],
-            )
-        ]
-        rows = [
-            row
-            for loaded, question, ways in zip(sample.loaded.texts, questions, answered, strict=True)
-            for row in _build_rows(dataset, sample, loaded.text, question, ways)
-        ]
-        return SampleResult(build_sample_row(sample), answers=tuple(rows))
+        picture = sample.loaded.picture
+        texts = sample.loaded.texts
+        questions = [self._build_question(dataset, loaded) for loaded in texts]
+        answered: list[WaysOfAnswering | InputError] = []
+        for start in range(0, len(questions), _QUESTIONS_AT_ONCE):
+            together = questions[start : start + _QUESTIONS_AT_ONCE]
+            try:
+                answered += answer_in_every_way(self.pipeline, picture, together)
+            except InputError:
+                answered += [self._answer_alone(picture, question) for question in together]
+        rows: list[AnswerRow] = []
+        skipped = []
+        for loaded, question, ways in zip(texts, questions, answered, strict=True):
+            if isinstance(ways, InputError):
+                skipped.append(f"skipped question {shorten(question.text)!r}: {ways}")
+            else:
+                rows += _build_rows(dataset, sample, loaded.text, question, ways)
+        if skipped and not rows:
+            raise next(ways for ways in answered if isinstance(ways, InputError))
+        return SampleResult(build_sample_row(sample, 0, skipped), answers=tuple(rows))
+
+    def _answer_alone(
+        self, picture: Image.Image, question: Question
+    ) -> WaysOfAnswering | InputError:
+        try:
+            return answer_in_every_way(self.pipeline, picture, [question])[0]
+        except InputError as error:
+            return error
 
     def _build_question(self, dataset: str, loaded: LoadedText) -> Question:
         text = loaded.text
