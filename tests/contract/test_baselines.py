@@ -8,6 +8,7 @@ from traced_texts import build_spy_segmenter, trace_text_with_phrases
 
 from flmm.attention.spans import find_phrase_spans
 from flmm.attention.tracing import trace_texts
+from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.training_free.baselines.base import Baseline
 from flmm.training_free.baselines.by_name import BASELINES
@@ -36,6 +37,11 @@ def test_masks_cover_the_picture(adapter: LMMAdapter, name: str) -> None:
         _trace_question(adapter, "where is the cat?", ["the cat"]),
     ]
     embeddings = segmenter.encode(np.asarray(PICTURE))
+    method = BASELINES[name]
+    if method.needs_image_tokens_in_sequence and not adapter.image_tokens_in_sequence:
+        with pytest.raises(InputError, match="needs image tokens in the LLM's sequence"):
+            build_baseline(name).compute_maps(adapter, texts)
+        return
     logits = build_baseline(name).predict_logits(adapter, texts, segmenter, embeddings)
     assert [tuple(each.shape) for each in logits] == [(2, 97, 33), (0, 97, 33), (1, 97, 33)]
     assert all(each.isfinite().all() for each in logits)

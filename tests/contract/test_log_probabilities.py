@@ -34,9 +34,14 @@ def test_said_tokens_are_the_likeliest(adapter: LMMAdapter) -> None:
     assert (said >= -torch.tensor(float(vocabulary_size)).log()).all()
 
 
-def test_nothing_is_known_where_the_last_layer_is_not_recorded(
+def test_probabilities_are_known_where_the_last_layer_is_not_recorded(
     adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    prompt = adapter.build_prompt(noise_picture(), "what?", ANSWERS[0])
+    tokens = range(len(ANSWERS[0].split()))
+    expected = compute_log_probabilities(adapter, trace_text(adapter, prompt), tokens)
     monkeypatch.setattr(adapter, "recorded_layers", adapter.recorded_layers[:-1])
-    trace = trace_text(adapter, adapter.build_prompt(noise_picture(), "what?", ANSWERS[0]))
-    assert not len(compute_log_probabilities(adapter, trace, range(len(trace.token_ids))))
+    for trace in (trace_text(adapter, prompt), trace_generation(adapter, prompt, 3)[0]):
+        assert len(trace.final_states) == len(trace.token_ids)
+    again = compute_log_probabilities(adapter, trace_text(adapter, prompt), tokens)
+    assert again.equal(expected)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from contract_helpers import PICTURE_SIZES, input_embeddings, noise_picture
+from contract_helpers import PICTURE_SIZES, image_token_states, noise_picture
 from PIL import Image
 from torch import Tensor, nn
 
@@ -55,7 +55,7 @@ def prepare_or_skip(adapter: LMMAdapter, width: int, height: int) -> Prompt:
 def test_geometry_fits_the_model(adapter: LMMAdapter, width: int, height: int) -> None:
     prompt = prepare_or_skip(adapter, width, height)
     # transformers itself compares the numbers of image tokens and image features here.
-    input_embeddings(adapter, prompt)
+    image_token_states(adapter, prompt)
     for view in prompt.picture_views[0]:
         geometry = view.geometry
         assert geometry.picture == (height, width)
@@ -75,7 +75,7 @@ def test_a_spot_in_the_picture_changes_its_own_image_token(
     # Dark, so that a bright spot on it is visible after any shrinking.
     plain = noise_picture(width, height).point(lambda value: value // 8)
     base = prepare_or_skip(local_adapter, width, height)
-    before = input_embeddings(local_adapter, local_adapter.build_prompt(plain, "what?"))
+    before = image_token_states(local_adapter, local_adapter.build_prompt(plain, "what?"))
     for view in base.picture_views[0]:
         geometry = view.geometry
         tested = 0
@@ -88,7 +88,7 @@ def test_a_spot_in_the_picture_changes_its_own_image_token(
                 spotted = plain.copy()
                 box = (wide[0], tall[0], wide[1], tall[1])
                 spotted.paste("white", box)
-                after = input_embeddings(
+                after = image_token_states(
                     local_adapter, local_adapter.build_prompt(spotted, "what?")
                 )
                 change = (after - before)[view.token_positions.flatten()].norm(dim=-1)
@@ -140,4 +140,4 @@ def test_pictures_of_extreme_shapes_are_refused_only_where_nothing_is_left_of_th
         assert refusal is None
         assert prompt.image_token_positions.numel() > 0
         # transformers itself compares the numbers of image tokens and image features here.
-        input_embeddings(adapter, prompt)
+        image_token_states(adapter, prompt)

@@ -47,7 +47,7 @@ def test_a_question_after_others(adapter: LMMAdapter) -> None:
     question = slice(prompt.question_start, prompt.question_start + len(prompt.question_offsets))
     assert adapter.decode(token_ids[question]).strip() == "what is it?"
     # The same words are in the history; the question is the last occurrence.
-    assert prompt.question_start > int(prompt.picture_views[1][-1].token_positions.max())
+    assert prompt.question_start > int((token_ids == adapter.image_token_id).nonzero().max())
     whole = adapter.decode(token_ids)
     assert whole.index("You point at things.") < whole.index("what is it?")
     assert whole.count("what is it?") == whole.count("it is the cat") == 2
@@ -87,7 +87,8 @@ def test_views_are_distinct_image_tokens_in_picture_order(adapter: LMMAdapter) -
         for view in views:
             assert tuple(view.token_positions.shape) == view.geometry.grid
             assert len(set(view.token_positions.flatten().tolist())) == view.token_positions.numel()
-            assert bool((token_ids[view.token_positions] == adapter.image_token_id).all())
+            if adapter.image_tokens_in_sequence:
+                assert bool((token_ids[view.token_positions] == adapter.image_token_id).all())
     first, second = (views[-1].token_positions for views in prompt.picture_views)
     assert int(first.max()) < int(second.min())
 

@@ -57,28 +57,37 @@ def attention_implementations(model: torch.nn.Module) -> list[str]:
 
 
 def count_forward_hooks(adapter: LMMAdapter) -> int:
-    """Return the number of forward hooks on the model's modules."""
-    return sum(len(module._forward_hooks) for module in adapter.model.modules())
+    """Return the number of forward hooks, also of those before, on the model's modules."""
+    return sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks)
+        for module in adapter.model.modules()
+    )
 
 
 def eager_reference(
     adapter: LMMAdapter, prompt: Prompt, start: int, count: int
 ) -> tuple[Tensor, Tensor]:
-    """Return (M, N, T, L) and (M, T, D) from transformers' eager outputs, without the recorder."""
+    """Return (M, N, T, L) and (M, T, D) from transformers' eager outputs, without the recorder.
+
+    L is the number of the vision encoder's outputs for an LLM that attends to them.
+    """
+    config = adapter.text_model.config
     # A hybrid LLM outputs attention of some layers but hidden states of all.
-    kinds = getattr(adapter.text_model.config, "layer_types", None)
-    recorded = [
-        1 + index
-        for index in range(adapter.text_model.config.num_hidden_layers)
+    kinds = getattr(config, "layer_types", None)
+    attending = [
+        index
+        for index in range(config.num_hidden_layers)
         if kinds is None or kinds[index] != "linear_attention"
     ]
+    recorded = attending
+    if not adapter.image_tokens_in_sequence:
+        recorded = [index for index in attending if index in config.cross_attention_layers]
     with eager_attention(adapter):
         inputs = adapter.collate([prompt], keep_pixels=True).inputs
         output = adapter.model(**inputs, output_attentions=True, output_hidden_states=True)
-    rows = torch.stack(output.attentions)[:, 0, :, start : start + count]
-    states = torch.stack([output.hidden_states[index] for index in recorded])[
-        :, 0, start : start + count
-    ]
+    span = slice(start, start + count)
+    rows = torch.stack([output.attentions[attending.index(i)][0, :, span] for i in recorded])
+    states = torch.stack([output.hidden_states[1 + index][0, span] for index in recorded])
     return rows, states
 
 
@@ -90,6 +99,12 @@ def extend_prompt(adapter: LMMAdapter, prompt: Prompt, token_ids: Tensor) -> Pro
         "input_ids": whole[None],
         "attention_mask": torch.ones(1, len(whole)),
     }
+    if not adapter.image_tokens_in_sequence:
+        # What is generated sees what the prompt's last token sees.
+        seen = prompt.inputs["cross_attention_mask"]
+        inputs["cross_attention_mask"] = torch.cat(
+            [seen, seen[:, -1:].expand(-1, len(token_ids), -1, -1)], dim=1
+        )
     if adapter.token_type_input_name is not None:
         is_image = whole == adapter.image_token_id
         is_answer = torch.arange(len(whole)) >= prompt.length
@@ -103,11 +118,20 @@ def extend_prompt(adapter: LMMAdapter, prompt: Prompt, token_ids: Tensor) -> Pro
         question_start=prompt.question_start,
         question_offsets=prompt.question_offsets,
         answer_start=prompt.length,
+        image_tokens_in_sequence=prompt.image_tokens_in_sequence,
     )
 
 
-def input_embeddings(adapter: LMMAdapter, prompt: Prompt) -> Tensor:
-    """Return the (L, D) embeddings that the LLM's first layer is given."""
+def image_token_states(adapter: LMMAdapter, prompt: Prompt) -> Tensor:
+    """Return what the LLM is given, (L, D), at its image tokens' positions among others.
+
+    These are the embeddings for its first layer, or the vision encoder's outputs for an LLM that
+    attends to them.
+    """
+    if not adapter.image_tokens_in_sequence:
+        states = adapter.collate([prompt]).picture_inputs["cross_attention_states"]
+        assert isinstance(states, Tensor)
+        return states[0]
     inputs = adapter.collate([prompt], keep_pixels=True).inputs
     output = adapter.model(**inputs, output_hidden_states=True)
     embeddings: Tensor = output.hidden_states[0][0]

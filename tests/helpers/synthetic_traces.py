@@ -36,6 +36,7 @@ def build_trace(
         torch.arange(tokens),
         (build_attention(maps, geometry),),
         torch.zeros(layers, tokens, 8),
+        torch.zeros(tokens, 8),
         None if reference is None else build_attention(reference, geometry),
     )
 

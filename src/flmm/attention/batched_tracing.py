@@ -137,6 +137,7 @@ class _BatchSequence:
             ),
             # A view would keep the whole batch's states in memory as long as the trace lives.
             hidden_states=self._recorder.hidden_states()[:, self._row, :count].clone(),
+            final_states=self._recorder.final_states()[self._row, :count].clone(),
         )
 
 

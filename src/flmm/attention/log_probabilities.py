@@ -25,14 +25,13 @@ def compute_log_probabilities(adapter: LMMAdapter, trace: Trace, tokens: Sequenc
             the end of the question, is not recorded.
 
     Returns:
-        (n,) float32 on the CPU, at most 0, of the tokens above 0, in their order; of none where the
-        LLM's last layer has no softmax attention, since its states are not recorded then.
+        (n,) float32 on the CPU, at most 0, of the tokens above 0, in their order.
     """
     predicted = [token for token in tokens if token > 0]
-    if not predicted or adapter.recorded_layers[-1] is not adapter.decoder_layers[-1]:
+    if not predicted:
         return torch.zeros(0)
     head = adapter.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    states = trace.hidden_states[-1, [token - 1 for token in predicted]]
+    states = trace.final_states[[token - 1 for token in predicted]]
     logits: Tensor = head(states.to(adapter.device, adapter.dtype)).float()
     softcap = getattr(adapter.text_model.config, "final_logit_softcapping", None)
     if softcap is not None:

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from flmm.attention.attention_rows import (
     apply_sliding_window,
@@ -54,6 +55,7 @@ class AttentionRecorder:
         self._num_tokens_seen = [0] * adapter.layers
         """Tokens that each layer has processed, including those that a sliding cache dropped."""
         self._image_token_positions = image_token_positions
+        self._image_tokens_in_sequence = adapter.image_tokens_in_sequence
         self._has_missing_columns = bool((image_token_positions < 0).any())
         """Whether some sequence has fewer image tokens than another."""
         self._positions = positions
@@ -83,11 +85,13 @@ class AttentionRecorder:
         self._num_rows_by_layer = [0] * adapter.layers
         """Rows recorded from each layer's attention."""
         self._hidden_states: list[list[Tensor]] = [[] for _ in range(adapter.layers)]
+        last_is_recorded = adapter.recorded_layers[-1] is adapter.decoder_layers[-1]
+        self._final_states = self._hidden_states[-1] if last_is_recorded else []
 
     @property
     def num_recorded(self) -> int:
         """Rows recorded so far; in a generation, one a step."""
-        return len(self._hidden_states[-1]) * self._rows_per_pass
+        return len(self._final_states) * self._rows_per_pass
 
     def rows(self, sequence: int, count: int) -> RecordedRows:
         """Return the first ``count`` attention rows of one sequence.
@@ -95,8 +99,9 @@ class AttentionRecorder:
         Raises:
             InputError: a layer does not use transformers' attention interface.
         """
+        has_columns = self._image_token_positions.shape[1] > 0
         for layer, num_rows in enumerate(self._num_rows_by_layer):
-            if num_rows < self.num_recorded:
+            if has_columns and num_rows < self.num_recorded:
                 raise InputError(
                     f"the LMM's layer {layer} does not attend through transformers' attention"
                     " interface, so flmm cannot record it; choose another LMM"
@@ -113,7 +118,7 @@ class AttentionRecorder:
     def hidden_states(self, first: int = 0) -> Tensor:
         """Return the (M, B, R, D) hidden states from step ``first`` on.
 
-        The last layer's are those after the final norm.
+        Those of the LLM's last layer, if it is recorded, are those after the final norm.
         """
         return torch.stack(
             [
@@ -121,6 +126,10 @@ class AttentionRecorder:
                 for states in self._hidden_states
             ]
         )
+
+    def final_states(self) -> Tensor:
+        """Return the (B, R, D) hidden states after the final norm."""
+        return _concatenate_states(self._final_states, self._empty_hidden_states)
 
     def record_attention(
         self,
@@ -154,7 +163,9 @@ class AttentionRecorder:
             return
         # The layers of a model may be on different devices.
         positions = None if self._positions is None else self._positions.to(key.device)
-        dropped = max(self._num_tokens_seen[layer] - key.shape[2], 0)
+        dropped = 0
+        if self._image_tokens_in_sequence:
+            dropped = max(self._num_tokens_seen[layer] - key.shape[2], 0)
         visible = compute_visible_keys(mask, positions, queries, key)
         if sliding_window is not None and (mask is None or mask.ndim != 4):
             last = self._num_tokens_seen[layer] - 1 if positions is None else positions
@@ -172,14 +183,15 @@ class AttentionRecorder:
             rows.mul_((columns >= 0)[:, None, None, :])
         self._store_rows(layer, rows)
 
-    def record_hidden_states(self, layer: int, states: Tensor) -> None:
-        """Record a layer's (B, Q, D) output; called by a forward hook."""
+    def record_hidden_states(self, layer: int | None, states: Tensor) -> None:
+        """Record a layer's (B, Q, D) output, or the final norm's; called by a forward hook."""
         if not self._is_recorded(states.shape[1]):
             return
         positions = None if self._positions is None else self._positions.to(states.device)
         recorded = gather_rows(states, positions, dim=1)
-        self._hidden_states[layer].append(recorded.to(self._empty_hidden_states.device))
-        if positions is None and layer == len(self._hidden_states) - 1:
+        whole = self._final_states if layer is None else self._hidden_states[layer]
+        whole.append(recorded.to(self._empty_hidden_states.device))
+        if positions is None and layer is None:
             self._store_step()
 
     def _store_rows(self, layer: int, rows: Tensor) -> None:
@@ -197,7 +209,7 @@ class AttentionRecorder:
 
     def _store_step(self) -> None:
         """Quantize the step's rows of all layers at once, which is faster than layer by layer."""
-        row = (len(self._hidden_states[-1]) - 1) % self._rows_per_block
+        row = (len(self._final_states) - 1) % self._rows_per_block
         if row == 0:
             self._blocks.append(self._new_block())
         quantized, row_max = self._blocks[-1]
@@ -226,16 +238,35 @@ def record(recorder: AttentionRecorder, adapter: LMMAdapter) -> Iterator[Attenti
     with adapter.recording_lock, torch.no_grad(), ExitStack() as undo:
         undo.enter_context(intercept_attention(recorder.record_attention))
         for index, layer in enumerate(adapter.recorded_layers):
-            module = adapter.final_norm if layer is adapter.decoder_layers[-1] else layer
-            hook = functools.partial(_hidden_states_hook, recorder, index)
-            undo.callback(module.register_forward_hook(hook).remove)
+            if layer is not adapter.decoder_layers[-1]:
+                undo.callback(_hook_layer(recorder, index, adapter, layer).remove)
+        hook = functools.partial(_output_hook, recorder, None)
+        undo.callback(adapter.final_norm.register_forward_hook(hook).remove)
         undo.callback(_active_recorder.reset, _active_recorder.set(recorder))
         yield recorder
 
 
-def _hidden_states_hook(
+def _hook_layer(
+    recorder: AttentionRecorder, index: int, adapter: LMMAdapter, layer: nn.Module
+) -> RemovableHandle:
+    """Let the recorder see what a layer, not the last one, puts out."""
+    if adapter.image_tokens_in_sequence:
+        return layer.register_forward_hook(functools.partial(_output_hook, recorder, index))
+    # Without a picture the layer does not run; the next one is then given what this one would be.
+    following = adapter.decoder_layers[list(adapter.decoder_layers).index(layer) + 1]
+    return following.register_forward_pre_hook(functools.partial(_input_hook, recorder, index))
+
+
+def _input_hook(
+    recorder: AttentionRecorder, layer: int, _module: nn.Module, inputs: tuple[Tensor, ...]
+) -> None:
+    if _active_recorder.get() is recorder:
+        recorder.record_hidden_states(layer, inputs[0])
+
+
+def _output_hook(
     recorder: AttentionRecorder,
-    layer: int,
+    layer: int | None,
     _module: nn.Module,
     _inputs: tuple[object, ...],
     output: Tensor | tuple[Tensor, ...],

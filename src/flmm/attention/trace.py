@@ -114,7 +114,10 @@ class Trace:
     picture_attentions: tuple[PictureAttention, ...]
     """One for each picture of the conversation, in order."""
     hidden_states: Tensor
-    """(M, T, D): each token's state after every layer, the last one after the final norm."""
+    """(M, T, D): each token's state after every recorded layer; after the final norm, where the
+    LLM's last layer is one of them."""
+    final_states: Tensor
+    """(T, D): each token's state after the final norm, which the next one is predicted from."""
     reference: PictureAttention | None = None
     """The attention of another text to the same picture, for contrast with a text that is one
     phrase."""

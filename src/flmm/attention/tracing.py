@@ -67,7 +67,7 @@ def trace_texts(
     columns = batch.image_token_positions.to(adapter.device)
     with record(AttentionRecorder(adapter, columns, positions), adapter) as recorder:
         adapter.model.base_model(**batch.model_inputs, use_cache=False)
-    hidden_states = recorder.hidden_states()
+    hidden_states, final_states = recorder.hidden_states(), recorder.final_states()
     traces = []
     for index, (prompt, (start, count)) in enumerate(zip(prompts, spans, strict=True)):
         traces.append(
@@ -75,6 +75,7 @@ def trace_texts(
                 token_ids=prompt.inputs["input_ids"][0, start : start + count],
                 picture_attentions=split_by_picture(recorder.rows(index, count), prompt),
                 hidden_states=hidden_states[:, index, :count],
+                final_states=final_states[index, :count],
             )
         )
     return traces
@@ -107,6 +108,7 @@ def trace_generation(
             token_ids=token_ids,
             picture_attentions=split_by_picture(recorder.rows(0, count), prompt),
             hidden_states=recorder.hidden_states()[:, 0, :count],
+            final_states=recorder.final_states()[0, :count],
         )
 
     def on_token_id(token_id: int) -> None:

@@ -82,8 +82,9 @@ def create_baseline(
         protocol: how referring expressions are asked.
 
     Raises:
-        InputError: no localization head is found.
+        InputError: the method does not suit the LMM, or no localization head is found.
     """
+    BASELINES[name].check_suits(adapter)
     if name == LocalizationHeads.name:
         texts = islice(_trace_texts(adapter, samples, protocol), _MAX_TEXTS_TO_FIT)
         return LocalizationHeads(LocalizationHeads.fit(adapter, texts))

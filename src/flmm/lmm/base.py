@@ -7,7 +7,6 @@ width, ``L`` tokens of the whole sequence, ``B`` sequences in a batch.
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar, Self, cast
 
 import torch
@@ -20,10 +19,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from flmm.errors import InputError
 from flmm.lmm.chat import RenderedChat, encode_chat, render_chat
 from flmm.lmm.frozen_model import FrozenModel
-from flmm.lmm.generation import CallbackStreamer, Generation, sampling_kwargs
+from flmm.lmm.generation import Generation, generate_answer
 from flmm.lmm.image_processing import Pictures, run_image_processor
 from flmm.lmm.loading import load_components
-from flmm.lmm.picture_features import PictureFeatureCache
+from flmm.lmm.picture_features import EncodePictures, PictureFeatureCache
 from flmm.lmm.placement import Placement
 from flmm.lmm.prompt import (
     Message,
@@ -60,6 +59,8 @@ class LMMAdapter(FrozenModel, ABC):
     """Whether a prompt may contain earlier messages."""
     computes_position_ids: bool = False
     """Whether the model itself leaves padding out of its position ids."""
+    image_tokens_in_sequence: ClassVar[bool] = True
+    """False if cross-attention layers, which are recorded alone, attend to the pictures."""
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class LMMAdapter(FrozenModel, ABC):
         self.revision = revision
         self.recording_lock = threading.RLock()
         """Held while recording, since the recorder changes the model's configuration."""
-        self.picture_features = PictureFeatureCache(model)
+        self.picture_features = PictureFeatureCache(model, self.picture_encoder)
 
     @classmethod
     def load(
@@ -111,6 +112,11 @@ class LMMAdapter(FrozenModel, ABC):
     def run_image_processor(self, pictures: Pictures, **options: bool) -> Mapping[str, Tensor]:
         """Call ``run_image_processor`` with the LMM's."""
         return run_image_processor(self.image_processor, pictures, **options)
+
+    @property
+    def picture_encoder(self) -> EncodePictures:
+        """The vision tower with its projector, by the names of a prompt's inputs."""
+        return cast(EncodePictures, self.model.base_model.get_image_features)
 
     @property
     def image_token_id(self) -> int:
@@ -209,8 +215,8 @@ class LMMAdapter(FrozenModel, ABC):
         picture_views = []
         for layout, (start, end) in zip(layouts, encoded.picture_spans, strict=True):
             positions = torch.arange(start, end)[is_image[start:end]]
-            views = (replace(v, token_positions=positions[v.token_positions]) for v in layout.views)
-            picture_views.append(tuple(views))
+            in_sequence = self.image_tokens_in_sequence
+            picture_views.append(layout.views_at(positions) if in_sequence else layout.views)
         text_inputs = {"input_ids": token_ids, "attention_mask": torch.ones_like(token_ids)}
         if self.token_type_input_name is not None:
             is_answer = torch.arange(token_ids.shape[1]) >= encoded.answer_start
@@ -226,6 +232,7 @@ class LMMAdapter(FrozenModel, ABC):
             answer_start=encoded.answer_start,
             answer=answer,
             answer_offsets=encoded.answer_offsets,
+            image_tokens_in_sequence=self.image_tokens_in_sequence,
         )
 
     @torch.no_grad()
@@ -256,11 +263,15 @@ class LMMAdapter(FrozenModel, ABC):
         if any(padding) and not self.computes_position_ids:
             # Positions start at each sequence's first token that is no padding.
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        with_pictures = [prompt.inputs for prompt in prompts if prompt.picture_views]
-        features = None
-        if with_pictures and not keep_pixels:
-            features = self.picture_features.get_batch(with_pictures, self._to_device)
-        return PromptBatch(tuple(prompts), inputs, padding, features)
+        encodes = not keep_pixels and any(prompt.picture_views for prompt in prompts)
+        pictures = self.encode_pictures(prompts) if encodes else {}
+        return PromptBatch(tuple(prompts), inputs, padding, pictures)
+
+    def encode_pictures(self, prompts: Sequence[Prompt]) -> Mapping[str, object]:
+        """Return what the model takes in place of the pixels of a batch with pictures."""
+        inputs = [prompt.inputs for prompt in prompts if prompt.picture_views]
+        features = self.picture_features.get_batch(inputs, self._to_device)
+        return {"mm_encoder_outputs": {"image": features}}
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
@@ -281,19 +292,5 @@ class LMMAdapter(FrozenModel, ABC):
         Raises:
             InputError: ``max_new_tokens`` is below 1 or ``temperature`` below 0.
         """
-        if max_new_tokens < 1:
-            raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
         inputs = self.collate([prompt]).model_inputs
-        # transformers types generate for a protocol that its models do not fulfil.
-        sequences = cast(Callable[..., Tensor], self.model.generate)(
-            **inputs,
-            **sampling_kwargs(temperature),
-            max_new_tokens=max_new_tokens,
-            num_beams=1,
-            pad_token_id=self.pad_token_id,
-            streamer=None if on_token is None else CallbackStreamer(on_token),
-        )
-        token_ids = sequences[0, prompt.length :].cpu()
-        if len(token_ids) and int(token_ids[-1]) in self.eos_token_ids:
-            token_ids = token_ids[:-1]
-        return Generation(token_ids, self.decode(token_ids))
+        return generate_answer(self, inputs, prompt.length, max_new_tokens, temperature, on_token)

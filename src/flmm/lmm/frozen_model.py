@@ -25,7 +25,10 @@ _SOFTMAX_LAYER_TYPES = (
 
 
 def find_recorded_layers(config: PreTrainedConfig) -> tuple[int, ...]:
-    """Return the indices of an LLM's M layers with softmax attention."""
+    """Return the indices of an LLM's M layers with softmax attention to image tokens."""
+    cross_attention_layers = getattr(config, "cross_attention_layers", None)
+    if cross_attention_layers is not None:
+        return tuple(sorted(cross_attention_layers))
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
         return tuple(range(config.num_hidden_layers))
@@ -68,7 +71,10 @@ class FrozenModel:
 
     @cached_property
     def recorded_layers(self) -> tuple[nn.Module, ...]:
-        """The M layers with softmax attention; a hybrid LLM has others between them."""
+        """The M layers with softmax attention to image tokens, in order.
+
+        A hybrid LLM has others between them, and so does one with layers for cross-attention.
+        """
         indices = find_recorded_layers(self.text_model.config)
         return tuple(self.decoder_layers[index] for index in indices)
 

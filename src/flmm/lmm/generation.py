@@ -1,15 +1,17 @@
-"""The result of a generation, a streamer with a callback, and sampling settings.
+"""Generation of one answer: its result, a streamer with a callback, and sampling settings.
 
 Letters: ``T`` tokens of the answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from flmm.errors import InputError
+from flmm.lmm.frozen_model import FrozenModel
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,43 @@ class Generation:
     text: str
 
 
+def generate_answer(
+    model: FrozenModel,
+    inputs: Mapping[str, object],
+    prompt_length: int,
+    max_new_tokens: int,
+    temperature: float,
+    on_token: Callable[[int], None] | None,
+) -> Generation:
+    """Generate the answer to one prompt; the arguments are those of ``LMMAdapter.generate``.
+
+    Args:
+        model: the frozen LMM.
+        inputs: the keyword arguments of its ``generate``.
+        prompt_length: tokens of the prompt.
+
+    Raises:
+        InputError: ``max_new_tokens`` is below 1 or ``temperature`` below 0.
+    """
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
+    # transformers types generate for a protocol that its models do not fulfil.
+    sequences = cast(Callable[..., Tensor], model.model.generate)(
+        **inputs,
+        **_sampling_kwargs(temperature),
+        max_new_tokens=max_new_tokens,
+        num_beams=1,
+        pad_token_id=model.pad_token_id,
+        streamer=None if on_token is None else _CallbackStreamer(on_token),
+    )
+    token_ids = sequences[0, prompt_length:].cpu()
+    if len(token_ids) and int(token_ids[-1]) in model.eos_token_ids:
+        token_ids = token_ids[:-1]
+    return Generation(token_ids, model.decode(token_ids))
+
+
 @dataclass
-class CallbackStreamer(BaseStreamer):
+class _CallbackStreamer(BaseStreamer):
     """A streamer that calls a function with each new token; ``generate`` puts the prompt first."""
 
     on_token: Callable[[int], None]
@@ -37,7 +74,7 @@ class CallbackStreamer(BaseStreamer):
         """Do nothing: no token is buffered."""
 
 
-def sampling_kwargs(temperature: float) -> dict[str, float | bool | None]:
+def _sampling_kwargs(temperature: float) -> dict[str, float | bool | None]:
     """Return the arguments of ``generate``: greedy decoding at temperature 0, else sampling.
 
     Raises:

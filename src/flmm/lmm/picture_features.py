@@ -16,7 +16,8 @@ from transformers.modeling_utils import PreTrainedModel
 from flmm.lru_cache import LRUCache
 
 _Features = Tensor | list[Tensor] | tuple[Tensor, ...]
-_Encode = Callable[..., BaseModelOutputWithPooling]
+EncodePictures = Callable[..., BaseModelOutputWithPooling]
+"""A vision tower and projector: from a prompt's inputs, by name, to the pictures' features."""
 # The members of an output that the models read; others would only fill the cache's memory.
 _POOLER_OUTPUT, _DEEPSTACK_FEATURES, _INDICATOR_FEATURES = (
     "pooler_output", "deepstack_features", "visual_indicator_features",
@@ -26,8 +27,8 @@ _POOLER_OUTPUT, _DEEPSTACK_FEATURES, _INDICATOR_FEATURES = (
 class PictureFeatureCache:
     """A least recently used cache of what a frozen LMM's vision tower and projector return."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._encode = cast(_Encode, model.base_model.get_image_features)
+    def __init__(self, model: PreTrainedModel, encode: EncodePictures) -> None:
+        self._encode = encode
         self._model = model
         self.input_names = frozenset(inspect.signature(self._encode).parameters) - {"kwargs"}
         """The inputs of a prompt that the vision tower takes."""
@@ -54,10 +55,10 @@ class PictureFeatureCache:
 
         return self._cache.get_or_create(digest.digest(), encode)
 
-    def get_batch(
+    def get_each(
         self, prompt_inputs: Sequence[Mapping[str, Tensor]], to_device: Callable[[Tensor], Tensor]
-    ) -> BaseModelOutputWithPooling:
-        """Return ``get`` of each prompt's inputs, concatenated for a batch."""
+    ) -> list[BaseModelOutputWithPooling]:
+        """Return ``get`` of each prompt's inputs."""
         features: dict[tuple[int, ...], BaseModelOutputWithPooling] = {}
         parts = []
         for inputs in prompt_inputs:
@@ -66,7 +67,13 @@ class PictureFeatureCache:
             if key not in features:
                 features[key] = self.get(inputs, to_device)
             parts.append(features[key])
-        return _concatenate_features(parts)
+        return parts
+
+    def get_batch(
+        self, prompt_inputs: Sequence[Mapping[str, Tensor]], to_device: Callable[[Tensor], Tensor]
+    ) -> BaseModelOutputWithPooling:
+        """Return ``get_each``, concatenated for a batch."""
+        return _concatenate_features(self.get_each(prompt_inputs, to_device))
 
 
 def _concatenate_features(
@@ -88,7 +95,7 @@ def _make_output(
     output: BaseModelOutputWithPooling, content: Mapping[str, object]
 ) -> BaseModelOutputWithPooling:
     """Return an output of the same class, since families' classes have members of their own."""
-    return cast(_Encode, type(output))(**content)
+    return cast(EncodePictures, type(output))(**content)
 
 
 def _concatenate(parts: Sequence[_Features]) -> _Features:

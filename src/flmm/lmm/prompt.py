@@ -5,13 +5,12 @@ Letters: ``h w`` image-token grid, ``L`` tokens of the whole sequence, ``B`` seq
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from flmm.types import ImageGeometry, Size
 
@@ -33,7 +32,11 @@ class PictureView:
     """A grid of image tokens of a whole picture: of one canvas, or of tiles put together."""
 
     token_positions: Tensor
-    """(h, w) int64: positions in the sequence; in a layout, among the picture's image tokens."""
+    """(h, w) int64: positions in the sequence; in a layout, among the picture's image tokens.
+
+    Where ``image_tokens_in_sequence`` is false, positions among the vision encoder's outputs for
+    all pictures of the conversation.
+    """
     geometry: ImageGeometry
 
 
@@ -57,6 +60,12 @@ class PictureLayout:
     views: tuple[PictureView, ...]
     """Coarse before fine; as many as ``LMMAdapter.views``."""
 
+    def views_at(self, positions: Tensor) -> tuple[PictureView, ...]:
+        """Return the views of a picture whose image tokens have these positions."""
+        return tuple(
+            replace(view, token_positions=positions[view.token_positions]) for view in self.views
+        )
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -76,6 +85,8 @@ class Prompt:
     answer: str | None = None
     answer_offsets: Offsets | None = None
     """The span in ``answer`` of each of its tokens; None if it is to be generated."""
+    image_tokens_in_sequence: bool = True
+    """False for an LLM that attends to pictures in cross-attention layers of its own."""
 
     @property
     def length(self) -> int:
@@ -99,22 +110,23 @@ class PromptBatch:
     inputs: Mapping[str, Tensor]
     left_padding: tuple[int, ...]
     """The number of padding tokens before each prompt."""
-    image_features: BaseModelOutputWithPooling | None = None
-    """The vision tower's features; None without pictures, or if ``inputs`` has the pixels."""
+    picture_inputs: Mapping[str, object] = field(default_factory=dict)
+    """What the model takes in place of pixels; empty without pictures or if ``inputs`` has them."""
 
     @property
     def model_inputs(self) -> Mapping[str, object]:
         """The keyword arguments of the model's ``forward`` and ``generate``."""
-        if self.image_features is None:
-            return self.inputs
-        return {**self.inputs, "mm_encoder_outputs": {"image": self.image_features}}
+        return {**self.inputs, **self.picture_inputs}
 
     @property
     def image_token_positions(self) -> Tensor:
-        """(B, largest C) int64, on the CPU: positions with padding; shorter rows end in -1."""
+        """(B, largest C) int64, on the CPU: positions with padding; shorter rows end in -1.
+
+        The vision encoder's outputs, where they are not in the sequence, have no padding.
+        """
         return torch.nn.utils.rnn.pad_sequence(
             [
-                prompt.image_token_positions + padding
+                prompt.image_token_positions + padding * prompt.image_tokens_in_sequence
                 for prompt, padding in zip(self.prompts, self.left_padding, strict=True)
             ],
             batch_first=True,

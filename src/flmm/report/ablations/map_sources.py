@@ -55,11 +55,12 @@ class MapSources:
     @property
     def available(self) -> tuple[MapSource, ...]:
         """The sources that this LMM has."""
-        return tuple(
-            source
-            for source in MapSource
-            if source is not MapSource.VISION_TOWER or self._vision_tower is not None
-        )
+        missing = set()
+        if not self._adapter.image_tokens_in_sequence:
+            missing.add(MapSource.SIMILARITY)
+        if self._vision_tower is None:
+            missing.add(MapSource.VISION_TOWER)
+        return tuple(source for source in MapSource if source not in missing)
 
     def get_maps(self, source: MapSource, extracted: ExtractedPicture) -> Tensor:
         """Return a picture's maps, on the CPU; those of the last picture are cached."""

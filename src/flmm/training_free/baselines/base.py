@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.pictures.geometry import sample_on_picture
 from flmm.segmenters.base import Segmenter
@@ -24,6 +25,18 @@ class Baseline(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     """Higher with every change of its masks, so that results of several versions are not mixed."""
+    needs_image_tokens_in_sequence: ClassVar[bool] = False
+    """Whether it reads what the LLM computes at the image tokens."""
+
+    @classmethod
+    def check_suits(cls, adapter: LMMAdapter) -> None:
+        """Raise InputError if the method cannot be used with an LMM."""
+        if cls.needs_image_tokens_in_sequence and not adapter.image_tokens_in_sequence:
+            raise InputError(
+                f"method {cls.name!r} needs image tokens in the LLM's sequence, and LMM"
+                f" {adapter.name!r} has none: cross-attention layers of its own attend to pictures;"
+                " choose another method or LMM"
+            )
 
     @abstractmethod
     def compute_maps(self, adapter: LMMAdapter, texts: Sequence[TracedText]) -> list[Tensor]:

@@ -45,6 +45,7 @@ class DecAF(Baseline):
     """
 
     name = "decaf"
+    needs_image_tokens_in_sequence = True
 
     @torch.no_grad()
     def compute_maps(self, adapter: LMMAdapter, texts: Sequence[TracedText]) -> list[Tensor]:
@@ -53,8 +54,10 @@ class DecAF(Baseline):
         All rows of the attention matrices are recorded: memory grows with L².
 
         Raises:
-            InputError: the LMM's attention cannot be recorded.
+            InputError: the LMM's attention cannot be recorded, or has no image tokens in its
+                sequence.
         """
+        self.check_suits(adapter)
         backgrounds: dict[int, Tensor] = {}
         blurred = []
         for text in texts:

@@ -25,10 +25,16 @@ class TokenActivationMaps(MaximumPointBaseline):
     """
 
     name = "token-activation-maps"
+    needs_image_tokens_in_sequence = True
 
     @torch.no_grad()
     def compute_maps(self, adapter: LMMAdapter, texts: Sequence[TracedText]) -> list[Tensor]:
-        """See ``Baseline.compute_maps``; one forward pass a text."""
+        """See ``Baseline.compute_maps``; one forward pass a text.
+
+        Raises:
+            InputError: the LMM has no image tokens in its sequence.
+        """
+        self.check_suits(adapter)
         return [_compute_text_maps(adapter, text) for text in texts]
 
 
