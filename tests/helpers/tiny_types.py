@@ -8,7 +8,7 @@ from typing import Self, cast
 import transformers
 from tiny_type_settings import TINY_TYPES
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.auto_mappings import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
+from transformers.utils.import_utils import is_torchvision_available
 
 from flmm.lmm.generic.adapter import GenericAdapter
 from flmm.lmm.generic.processor import build_processor
@@ -119,15 +120,28 @@ def _shrink(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, is_vis
             setattr(config, name, sizes[name])
 
 
-def _image_processor_class(model_type: str) -> Callable[..., PilBackend]:
+def _image_processor_class(model_type: str) -> Callable[..., BaseImageProcessor]:
     own = TINY_TYPES[model_type].image_processor
-    name = f"{own}Pil" if own else IMAGE_PROCESSOR_MAPPING_NAMES[model_type]["pil"]
-    return cast(Callable[..., PilBackend], getattr(transformers, name))
+    names = {"pil": f"{own}Pil"} if own else IMAGE_PROCESSOR_MAPPING_NAMES[model_type]
+    name = names["pil" if "pil" in names else "torchvision"]
+    return cast(Callable[..., BaseImageProcessor], getattr(transformers, name))
+
+
+def _needs_torchvision(model_type: str) -> bool:
+    names = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, {})
+    return "torchvision" in names and "pil" not in names
 
 
 def tested_types() -> list[str]:
-    """Return a tenth of the types, another one every day; all with FLMM_ALL_TYPES set."""
-    types = sorted(TINY_TYPES)
+    """Return a tenth of the types, another one every day; all with FLMM_ALL_TYPES set.
+
+    Without torchvision, types are left out whose image processors need it.
+    """
+    types = [
+        name
+        for name in sorted(TINY_TYPES)
+        if is_torchvision_available() or not _needs_torchvision(name)
+    ]
     if os.environ.get("FLMM_ALL_TYPES"):
         return types
     return types[datetime.date.today().toordinal() % 10 :: 10]

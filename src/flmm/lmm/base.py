@@ -12,7 +12,7 @@ from typing import ClassVar, Self, cast
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -66,7 +66,7 @@ class LMMAdapter(FrozenModel, ABC):
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        image_processor: PilBackend,
+        image_processor: BaseImageProcessor,
         name: str,
         revision: str | None = None,
     ) -> None:

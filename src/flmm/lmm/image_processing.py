@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import (
     get_resize_output_image_size,
     get_size_with_aspect_ratio,
@@ -22,6 +23,7 @@ from transformers.image_utils import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.utils.import_utils import is_torchvision_available
 
 from flmm.errors import InputError, first_line
 from flmm.lmm.prompt import PictureView
@@ -48,8 +50,8 @@ class PreprocessingSteps:
     """The size of the centre crop; a side that is too short is padded instead."""
 
     @classmethod
-    def from_image_processor(cls, image_processor: PilBackend) -> Self:
-        """Read the steps from a ``PilBackend`` processor's settings.
+    def from_image_processor(cls, image_processor: BaseImageProcessor) -> Self:
+        """Read the steps from an image processor's settings.
 
         Raises:
             InputError: it pads in a way whose offsets are unknown.
@@ -125,28 +127,42 @@ def letterboxed_geometry(picture: Size, canvas: int, min_size: int, grid: Size) 
     return ImageGeometry(picture, (height, width), offset, (canvas, canvas), grid)
 
 
-def load_image_processor(name: str, revision: str | None) -> PilBackend:
-    """Load the checkpoint's image processor in its PIL version, which needs no torchvision.
+def load_image_processor(name: str, revision: str | None) -> BaseImageProcessor:
+    """Load the checkpoint's image processor: its PIL version, or its only one, for torchvision.
 
     Raises:
-        InputError: it has no PIL version.
-        OSError: it cannot be found or read.
+        InputError: it has no PIL version, and torchvision is not installed.
+        OSError, ValueError: it cannot be found or read.
     """
     settings, _ = PilBackend.get_image_processor_dict(name, revision=revision)
     kind = str(settings.get("image_processor_type", "CLIPImageProcessor"))
     kind = kind.removesuffix("Fast").removesuffix("Pil")
     if kind in _COMMON_IMAGE_PROCESSORS:
         return _COMMON_IMAGE_PROCESSORS[kind](**settings)
+    from transformers.models.auto.auto_mappings import IMAGE_PROCESSOR_MAPPING_NAMES
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-    load = AutoImageProcessor.from_pretrained
-    processor = load(name, revision=revision, backend="pil")  # type: ignore[no-untyped-call]
-    if not isinstance(processor, PilBackend):
+    # The PIL version's values are the same whether torchvision is installed or not.
+    backends = [names for names in IMAGE_PROCESSOR_MAPPING_NAMES.values() if kind in names.values()]
+    has_pil = not backends or any("pil" in names for names in backends)
+    if not has_pil and not is_torchvision_available():
         raise InputError(
-            f"LMM {name!r}: image processor {kind!r} has no version for PIL;"
-            f" name one of {', '.join(_COMMON_IMAGE_PROCESSORS)} in its preprocessor_config.json"
+            f"its image processor {kind!r} needs torchvision, which is not installed; run:"
+            f" {torchvision_command()}"
         )
+    load = AutoImageProcessor.from_pretrained
+    processor: BaseImageProcessor = load(  # type: ignore[no-untyped-call]
+        name, revision=revision, backend="pil" if has_pil else "torchvision"
+    )
     return processor
+
+
+def torchvision_command() -> str:
+    """Return the command that installs the torchvision made for the torch that is installed."""
+    # PyTorch's own index has the builds that PyPI has not, by the version's label, such as "cpu".
+    _, _, build = torch.__version__.partition("+")
+    index = f" --extra-index-url https://download.pytorch.org/whl/{build}" if build else ""
+    return f'pip install "torch=={torch.__version__}" torchvision{index}'
 
 
 def resized_size(size: SizeDict, picture: Size) -> Size:

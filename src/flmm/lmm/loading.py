@@ -1,6 +1,6 @@
 """Loading of an LMM's components from a folder or hub repository."""
 
-from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -13,7 +13,7 @@ from flmm.pretrained_weights import load_pretrained
 
 def load_components(
     model_class: type[PreTrainedModel], name: str, placement: Placement | None, revision: str | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, PilBackend]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, BaseImageProcessor]:
     """Load the model, placed on its devices, its tokenizer and its image processor.
 
     Raises:
@@ -21,14 +21,15 @@ def load_components(
             package that the placement needs is not installed.
     """
     placement = placement or Placement()
-    model = load_pretrained(
-        model_class, "LMM", name, revision=revision or "main", **placement.from_pretrained_kwargs
-    )
+    # Before the weights, which take minutes.
     try:
         image_processor = load_image_processor(name, revision)
         tokenizer = load_tokenizer(name, revision)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"LMM {name!r} cannot be loaded: {first_line(error)}") from error
+    model = load_pretrained(
+        model_class, "LMM", name, revision=revision or "main", **placement.from_pretrained_kwargs
+    )
     if placement.target_device is not None:
         model.to(placement.target_device)  # type: ignore[arg-type]
     return model, tokenizer, image_processor

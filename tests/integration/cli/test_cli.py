@@ -230,7 +230,7 @@ def test_bad_value_is_refused(
 
 def test_unknown_or_incompatible_model_is_refused(
     models: Models, scene: str, tmp_path_factory: pytest.TempPathFactory,
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     chat = ["chat", scene, QUESTION]
     assert is_refused(
@@ -244,8 +244,12 @@ def test_unknown_or_incompatible_model_is_refused(
     assert is_refused(run_in_process([*chat, "--model", str(other)], capsys), "5 layers")
     molmo = tmp_path_factory.mktemp("molmo")
     (molmo / "config.json").write_text('{"model_type": "molmo2"}')
+    (molmo / "preprocessor_config.json").write_text(
+        '{"image_processor_type": "Molmo2ImageProcessor"}'
+    )
+    monkeypatch.setattr("flmm.lmm.image_processing.is_torchvision_available", lambda: False)
     ended = run_in_process([*chat, "--lmm", str(molmo), "--sam", "none"], capsys)
-    assert is_refused(ended, str(molmo), "only for torchvision, which is not installed")
+    assert is_refused(ended, str(molmo), "needs torchvision", "pip install")
     assert list_files() == []
 
 

@@ -5,7 +5,7 @@ One square view of the picture, CLIP or SigLIP as vision encoder, any decoder-on
 
 from typing import ClassVar, Self
 
-from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.clip.configuration_clip import CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -42,7 +42,7 @@ class LlavaAdapter(LMMAdapter):
         self,
         model: LlavaForConditionalGeneration,
         tokenizer: PreTrainedTokenizerBase,
-        image_processor: PilBackend,
+        image_processor: BaseImageProcessor,
         name: str,
         revision: str | None = None,
     ) -> None:

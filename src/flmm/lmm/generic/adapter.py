@@ -9,7 +9,6 @@ from PIL import Image
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto.auto_mappings import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.configuration_auto import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.models.clip.configuration_clip import CLIPVisionConfig
@@ -19,7 +18,6 @@ from transformers.models.llava.processing_llava import LlavaProcessor
 from transformers.models.vipllava.configuration_vipllava import VipLlavaConfig
 from transformers.models.vipllava.modeling_vipllava import VipLlavaForConditionalGeneration
 from transformers.processing_utils import ProcessorMixin
-from transformers.utils.import_utils import is_torchvision_available
 
 from flmm.errors import InputError, first_line
 from flmm.lmm.base import LMMAdapter
@@ -232,13 +230,6 @@ def _find_model_class(name: str, revision: str | None) -> type[PreTrainedModel]:
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
     if not isinstance(model_class, type) or not issubclass(model_class, PreTrainedModel):
         reason = "transformers has no model of that type that reads pictures and writes text"
-        raise _unsupported_error(name, config.model_type, reason)
-    if "pil" not in IMAGE_PROCESSOR_MAPPING_NAMES.get(config.model_type, ("pil",)):
-        missing = "" if is_torchvision_available() else ", which is not installed"
-        reason = (
-            f"transformers has its image processor only for torchvision{missing}, and none for PIL,"
-            " as flmm uses them"
-        )
         raise _unsupported_error(name, config.model_type, reason)
     return model_class
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.auto.processing_auto import (
     PROCESSOR_MAPPING,
     processor_class_from_name,
@@ -17,7 +17,7 @@ def load_processor(
     name: str,
     revision: str | None,
     config: PreTrainedConfig,
-    image_processor: PilBackend,
+    image_processor: BaseImageProcessor,
     tokenizer: PreTrainedTokenizerBase,
 ) -> ProcessorMixin:
     """Load the processor in a folder or hub repository, with these parts of it.
@@ -30,7 +30,7 @@ def load_processor(
             cannot be used.
     """
     settings, _ = ProcessorMixin.get_processor_dict(name, revision=revision)
-    image_settings, _ = PilBackend.get_image_processor_dict(name, revision=revision)
+    image_settings, _ = BaseImageProcessor.get_image_processor_dict(name, revision=revision)
     files = (settings, image_settings, tokenizer.init_kwargs)
     processor_class = _find_class([file.get("processor_class") for file in files], config)
     return build_processor(processor_class, image_processor, tokenizer, settings)
@@ -51,7 +51,7 @@ def _find_class(names: Sequence[object], config: PreTrainedConfig) -> type[Proce
 
 def build_processor(
     processor_class: type[ProcessorMixin],
-    image_processor: PilBackend,
+    image_processor: BaseImageProcessor,
     tokenizer: PreTrainedTokenizerBase,
     settings: dict[str, object],
 ) -> ProcessorMixin:

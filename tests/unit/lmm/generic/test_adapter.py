@@ -111,25 +111,30 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
         load_lmm(str(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["lfm2_vl", "molmo2"])
-def test_processors_that_need_torchvision(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
-    message = (
-        rf"only for torchvision, which is not installed.*write src/flmm/lmm/families/{kind}\.py"
-    )
-    with pytest.raises(InputError, match=message) as caught:
-        load_lmm(str(tmp_path))
-    assert "\n" not in str(caught.value)
-
-
-def test_installed_torchvision_is_not_called_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("torch_version", "command"),
+    [
+        ("2.13.0", 'pip install "torch==2.13.0" torchvision'),
+        (
+            "2.13.0+cpu",
+            'pip install "torch==2.13.0+cpu" torchvision'
+            " --extra-index-url https://download.pytorch.org/whl/cpu",
+        ),
+    ],
+)
+def test_image_processors_that_need_torchvision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch_version: str, command: str
 ) -> None:
-    monkeypatch.setattr("flmm.lmm.generic.adapter.is_torchvision_available", lambda: True)
+    monkeypatch.setattr("flmm.lmm.image_processing.is_torchvision_available", lambda: False)
+    monkeypatch.setattr(torch, "__version__", torch_version)
     (tmp_path / "config.json").write_text('{"model_type": "lfm2_vl"}')
-    with pytest.raises(InputError, match="only for torchvision, and none for PIL") as caught:
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"image_processor_type": "Lfm2VlImageProcessorFast"}'
+    )
+    with pytest.raises(InputError, match="'Lfm2VlImageProcessor' needs torchvision") as caught:
         load_lmm(str(tmp_path))
-    assert "not installed" not in str(caught.value)
+    assert str(caught.value).endswith(f"run: {command}")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("model_type", ["exaone4_5", "qwen3_vl_moe", "cosmos3_omni"])
