@@ -87,8 +87,10 @@ def eager_reference(
         output = adapter.model(**inputs, output_attentions=True, output_hidden_states=True)
     span = slice(start, start + count)
     rows = torch.stack([output.attentions[attending.index(i)][0, :, span] for i in recorded])
-    states = torch.stack([output.hidden_states[1 + index][0, span] for index in recorded])
-    return rows, states
+    states = [output.hidden_states[1 + index][0, span] for index in recorded]
+    # Layers may keep several residual streams, one after the other, whose mean is recorded.
+    streams = [layer.reshape(count, -1, adapter.hidden_size) for layer in states]
+    return rows, torch.stack([layer.mean(dim=1) for layer in streams])
 
 
 def extend_prompt(adapter: LMMAdapter, prompt: Prompt, token_ids: Tensor) -> Prompt:
@@ -135,4 +137,4 @@ def image_token_states(adapter: LMMAdapter, prompt: Prompt) -> Tensor:
     inputs = adapter.collate([prompt], keep_pixels=True).inputs
     output = adapter.model(**inputs, output_hidden_states=True)
     embeddings: Tensor = output.hidden_states[0][0]
-    return embeddings
+    return embeddings.flatten(1)

@@ -29,6 +29,15 @@ GLM = {"text_config.rope_parameters": MROPE, "text_config.initializer_range": 0.
 PATCHES = {"patch_size": 4, "size": {"shortest_edge": 4 * 64, "longest_edge": 40 * 64}}
 SQUARE = {"size": {"height": 32, "width": 32}}
 
+QWEN4 = {
+    "text_config.initializer_range": 0.25,
+    "text_config.layer_types": ["indexed_attention", "linear_attention", "indexed_attention"],
+    "text_config.indexer_n_heads": 16,
+    "text_config.indexer_kv_heads": 1,
+    "text_config.indexer_head_dim": 8,
+    "text_config.indexer_budget": 16,
+    "text_config.indexer_compress_ratio": 4,
+}
 HYBRID = {"text_config.layer_types": ["full_attention", "linear_attention", "full_attention"]}
 
 PINPOINTS = [[16, 32], [32, 16], [32, 32], [48, 16], [16, 48]]
@@ -61,6 +70,7 @@ TINY_TYPES: Mapping[str, TinyType] = {
         processor_class="Glm46VProcessor",
     ),
     "glmga": TinyType(config=GLM, images=PATCHES, processor_class="Glm46VProcessor"),
+    "qwen4_exp": TinyType(config=QWEN4, images=PATCHES),
     "hyperclovax_vision_v2": TinyType(images=PATCHES),
     "llava_next_video": TinyType(
         config={"vision_config.image_size": 16, "image_grid_pinpoints": PINPOINTS},

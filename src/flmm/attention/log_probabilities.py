@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flmm.attention.trace import Trace
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.logits import compute_logits
 
 
 @torch.no_grad()
@@ -30,11 +31,7 @@ def compute_log_probabilities(adapter: LMMAdapter, trace: Trace, tokens: Sequenc
     predicted = [token for token in tokens if token > 0]
     if not predicted:
         return torch.zeros(0)
-    head = adapter.model.get_output_embeddings()  # type: ignore[no-untyped-call]
     states = trace.final_states[[token - 1 for token in predicted]]
-    logits: Tensor = head(states.to(adapter.device, adapter.dtype)).float()
-    softcap = getattr(adapter.text_model.config, "final_logit_softcapping", None)
-    if softcap is not None:
-        logits = softcap * (logits / softcap).tanh()
+    logits = compute_logits(adapter.model, states.to(adapter.device, adapter.dtype)).float()
     token_ids = trace.token_ids[predicted].to(logits.device)
     return logits.log_softmax(dim=-1).gather(1, token_ids[:, None])[:, 0].cpu()

@@ -188,11 +188,17 @@ class AttentionRecorder:
         if not self._is_recorded(states.shape[1]):
             return
         positions = None if self._positions is None else self._positions.to(states.device)
-        recorded = gather_rows(states, positions, dim=1)
+        recorded = gather_rows(self._average_streams(states), positions, dim=1)
         whole = self._final_states if layer is None else self._hidden_states[layer]
         whole.append(recorded.to(self._empty_hidden_states.device))
         if positions is None and layer is None:
             self._store_step()
+
+    def _average_streams(self, states: Tensor) -> Tensor:
+        """Return (B, Q, D): the mean of a token's streams where layers keep several of width D."""
+        if states.shape[2:] == self._empty_hidden_states.shape[2:]:
+            return states
+        return states.reshape(*states.shape[:2], -1, self._empty_hidden_states.shape[2]).mean(dim=2)
 
     def _store_rows(self, layer: int, rows: Tensor) -> None:
         """Store the (B, N, R, C) rows of a layer."""
@@ -241,7 +247,8 @@ def record(recorder: AttentionRecorder, adapter: LMMAdapter) -> Iterator[Attenti
             if layer is not adapter.decoder_layers[-1]:
                 undo.callback(_hook_layer(recorder, index, adapter, layer).remove)
         hook = functools.partial(_output_hook, recorder, None)
-        undo.callback(adapter.final_norm.register_forward_hook(hook).remove)
+        # The decoder returns states after its final norm, which has another name in some models.
+        undo.callback(adapter.text_model.register_forward_hook(hook).remove)
         undo.callback(_active_recorder.reset, _active_recorder.set(recorder))
         yield recorder
 

@@ -62,13 +62,6 @@ class FrozenModel:
         assert isinstance(layers, nn.ModuleList)
         return layers
 
-    @property
-    def final_norm(self) -> nn.Module:
-        """The norm after the last layer."""
-        norm = self.text_model.norm
-        assert isinstance(norm, nn.Module)
-        return norm
-
     @cached_property
     def recorded_layers(self) -> tuple[nn.Module, ...]:
         """The M layers with softmax attention to image tokens, in order.
