@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flmm.answers.answer import Answer, Phrase
+    from flmm.answers.answer import Answer
+    from flmm.answers.phrase import Phrase
     from flmm.errors import InputError
     from flmm.grounding.grounder import Grounder
 
@@ -16,7 +17,7 @@ _MODULES = {
     "Answer": "flmm.answers.answer",
     "Grounder": "flmm.grounding.grounder",
     "InputError": "flmm.errors",
-    "Phrase": "flmm.answers.answer",
+    "Phrase": "flmm.answers.phrase",
 }
 
 

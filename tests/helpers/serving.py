@@ -10,6 +10,7 @@ from typing import cast
 
 import httpx
 import numpy as np
+from mask_shapes import fill_polygons
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
@@ -85,18 +86,6 @@ def decode_mask(mask: dict[str, object]) -> NDArray[np.bool_]:
         content = base64.b64decode(cast(str, mask["png"]).partition(",")[2])
         return np.asarray(Image.open(io.BytesIO(content))).astype(bool)
     return fill_polygons(cast(list[list[int]], mask["polygons"]), (height, width))
-
-
-def fill_polygons(rings: list[list[int]], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Fill polygons by the even-odd rule, edge by edge: slow and simple."""
-    inside = np.zeros(size, dtype=bool)
-    for ring in rings:
-        points = list(zip(ring[::2], ring[1::2], strict=True))
-        for (x0, y0), (x1, y1) in zip(points, [*points[1:], points[0]], strict=True):
-            assert (x0 == x1) != (y0 == y1)
-            if x0 == x1:
-                inside[min(y0, y1) : max(y0, y1), x0:] ^= True
-    return inside
 
 
 def create_client(address: str) -> httpx.Client:

@@ -5,8 +5,6 @@ Letters: ``H W`` picture size.
 
 import base64
 import html
-import io
-import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,58 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flmm.answers.json_types import AnswerJson, CocoDataset, CocoRLE, PhraseJson
+from flmm.answers.coco import CocoSegmentation, build_coco_annotation, check_coco_segmentation
+from flmm.answers.image_files import encode_png, save_image, write_masks
+from flmm.answers.json_types import AnswerJson, CocoDataset
+from flmm.answers.other_libraries import ImageSegment, to_detections, to_image_segments
 from flmm.answers.overlay import draw_overlay
 from flmm.answers.palette import phrase_colour, tint, to_hex
-from flmm.atomic_write import check_folder_of, write_file_atomically
-from flmm.errors import InputError
+from flmm.answers.phrase import Phrase
 
 if TYPE_CHECKING:
-    from flmm.types import Box, Size
+    from supervision import Detections
 
-OUTPUT_FORMATS = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP",
-    ".tif": "TIFF", ".tiff": "TIFF",
-}  # fmt: skip
-"""Pillow's names of the formats that overlays are saved in, by the file name's suffix."""
-
-
-@dataclass(frozen=True, eq=False)
-class Phrase:
-    """A phrase of an answer and its mask in the picture."""
-
-    text: str
-    start: int
-    """First code point in the answer's text."""
-    end: int
-    """One past the last code point."""
-    tokens: tuple[int, ...]
-    """Indices of its tokens in the answer; after ``Grounder.segment``, in the phrase's own."""
-    mask: NDArray[np.bool_] = field(repr=False)
-    """(H, W) bool."""
-    box: "Box"
-    """(x0, y0, x1, y1) in pixels, x1 and y1 exclusive; all 0 when the mask is empty."""
-    score: float
-    """In 0..1: the probability that the phrase is in the picture and the mask right, with an IoU
-    above 0.5; without a calibrated head, the mean probability inside the mask. 0 when it is
-    empty."""
-
-    @property
-    def area(self) -> int:
-        """Pixels in the mask."""
-        return int(self.mask.sum())
-
-    def to_dict(self) -> PhraseJson:
-        """Return the phrase as JSON content, without the tokens."""
-        return {
-            "text": self.text,
-            "start": self.start,
-            "end": self.end,
-            "score": round(self.score, 4),
-            "box": list(self.box),
-            "area": self.area,
-            "mask": encode_rle(self.mask),
-        }
+    from flmm.types import Size
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,32 +58,71 @@ class Answer:
             "timings": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
         }
 
-    def to_coco(self, file_name: str = "") -> CocoDataset:
+    def to_coco(
+        self, file_name: str = "", *, segmentation: CocoSegmentation = "rle"
+    ) -> CocoDataset:
         """Return a COCO instances data set: one picture, a category for each distinct phrase.
 
         Args:
             file_name: of the picture, in ``images``.
+            segmentation: "rle" for compressed run lengths; "polygon" for rings along the edges of
+                the pixels, which pycocotools turns into the very same masks. Since COCO's rings
+                cannot be holes, a line without width leads from each hole to the ring around it.
+                Empty masks stay run lengths.
+
+        Raises:
+            InputError: there is no such form of segmentations.
         """
+        check_coco_segmentation(segmentation)
         height, width = self.size
         names = list(dict.fromkeys(phrase.text for phrase in self.phrases))
         return {
             "images": [{"id": 1, "width": width, "height": height, "file_name": file_name}],
             "annotations": [
-                {
-                    "id": number,
-                    "image_id": 1,
-                    "category_id": names.index(phrase.text) + 1,
-                    "segmentation": encode_rle(phrase.mask),
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": phrase.area,
-                    "iscrowd": 0,
-                    "score": round(phrase.score, 4),
-                }
+                build_coco_annotation(
+                    phrase.to_dict(), number, 1, names.index(phrase.text) + 1, segmentation
+                )
                 for number, phrase in enumerate(self.phrases, 1)
-                for x0, y0, x1, y1 in [phrase.box]
             ],
             "categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)],
         }
+
+    def to_image_segmentation(self) -> list[ImageSegment]:
+        """Return what the image-segmentation pipeline of transformers returns.
+
+        For each phrase its ``label``, ``score`` and ``mask``, an image of mode "L", 255 inside.
+        """
+        return to_image_segments(self.phrases)
+
+    def to_annotated_image(self) -> tuple[Image.Image, list[tuple[NDArray[np.bool_], str]]]:
+        """Return the value of gradio's ``AnnotatedImage``: the picture, masks and their phrases."""
+        return self.picture, [(phrase.mask, phrase.text) for phrase in self.phrases]
+
+    def to_supervision(self) -> "Detections":
+        """Return the phrases as ``supervision.Detections``, classes numbered as in ``to_coco``.
+
+        The phrases' texts are in ``data["class_name"]``. Where all masks together have more than
+        2**27 pixels, ``mask`` is a ``supervision.CompactMask``, else an (N, H, W) bool array.
+        Needs ``pip install 'flmm[supervision]'``.
+
+        Raises:
+            InputError: supervision is not installed.
+        """
+        return to_detections(self.phrases, self.size)
+
+    def save_masks(self, folder: str | Path) -> list[Path]:
+        """Write each mask as an 8-bit grey PNG file, 255 inside it and 0 elsewhere.
+
+        Args:
+            folder: made where it is missing; files of the same names are replaced.
+
+        Returns:
+            The files, named by the phrases' numbers and texts, such as "01-A-cat.png".
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        return write_masks(Path(folder), ((phrase.text, phrase.mask) for phrase in self.phrases))
 
     @cached_property
     def overlay(self) -> Image.Image:
@@ -172,59 +169,3 @@ class Answer:
             parts.append(f'<span style="{style}">{marked}</span>')
             done = phrase.end
         return "".join([*parts, html.escape(self.text[done:])])
-
-
-def encode_rle(mask: NDArray[np.bool_]) -> CocoRLE:
-    """Return an (H, W) bool mask as COCO's compressed run lengths."""
-    from pycocotools import mask as coco
-
-    encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
-
-
-def encode_png(image: Image.Image) -> bytes:
-    """Return the content of a PNG file."""
-    content = io.BytesIO()
-    image.save(content, "PNG")
-    return content.getvalue()
-
-
-def save_image(image: Image.Image, path: str | Path) -> None:
-    """Write an image, in the format that the file name's suffix names, completely or not at all.
-
-    Raises:
-        InputError: the suffix is none of ``OUTPUT_FORMATS``, its format cannot hold a picture this
-            large, or the file cannot be written.
-    """
-    kind = check_output_path(path)
-    content = io.BytesIO()
-    try:
-        image.save(content, kind, quality=92)
-    except (OSError, ValueError) as error:
-        width, height = image.size
-        raise InputError(
-            f"{kind} cannot hold {width} x {height} pixels; save {str(path)!r} as .png"
-        ) from error
-    write_file_atomically(Path(path), content.getvalue())
-
-
-def check_output_path(path: str | Path) -> str:
-    """Check that an overlay can be saved there, before the work is done.
-
-    Returns:
-        Pillow's name of the format.
-
-    Raises:
-        InputError: the name's suffix is unknown, or its folder is missing or not writable.
-    """
-    path = Path(path)
-    kind = OUTPUT_FORMATS.get(path.suffix.lower())
-    if os.path.isdir(path):
-        raise InputError(f"{str(path)!r} is a folder; give a file name, such as overlay.png")
-    if kind is None:
-        raise InputError(
-            f"{str(path)!r} has no ending that names a picture format; "
-            f"choose one of {', '.join(OUTPUT_FORMATS)}"
-        )
-    check_folder_of(path)
-    return kind

@@ -97,7 +97,8 @@ class CocoAnnotation(TypedDict):
     id: int
     image_id: int
     category_id: int
-    segmentation: CocoRLE
+    segmentation: CocoRLE | list[list[int]]
+    """Run lengths, or rings of [x0, y0, x1, y1, …] that have no holes."""
     bbox: list[int]
     """[x, y, width, height]"""
     area: int

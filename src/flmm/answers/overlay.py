@@ -31,7 +31,11 @@ class MaskedPhrase(LegendPhrase, Protocol):
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """(H, W) bool."""
+        """(H, W) bool; may be made at each access."""
+
+    @property
+    def area(self) -> int:
+        """Pixels in the mask."""
 
 
 def draw_overlay(picture: Image.Image, text: str, phrases: Sequence[MaskedPhrase]) -> Image.Image:
@@ -51,7 +55,7 @@ def draw_overlay(picture: Image.Image, text: str, phrases: Sequence[MaskedPhrase
     least, most = LEGEND_WIDTH_RANGE
     style = LegendStyle.for_width(least if beside else min(max(shown.width, least), most))
     shown = draw_masks(shown, phrases, style)
-    shares = [float(phrase.mask.mean()) for phrase in phrases]
+    shares = compute_shares(picture, phrases)
     legend = draw_legend(text, phrases, shares, style)
     if beside:
         size = (shown.width + legend.width, max(shown.height, legend.height))
@@ -63,6 +67,11 @@ def draw_overlay(picture: Image.Image, text: str, phrases: Sequence[MaskedPhrase
     sheet.paste(shown, (0, 0))
     sheet.paste(legend, legend_at)
     return sheet
+
+
+def compute_shares(picture: Image.Image, phrases: Sequence[MaskedPhrase]) -> list[float]:
+    """Return the share of the picture that is in each mask, in 0..1."""
+    return [phrase.area / (picture.width * picture.height) for phrase in phrases]
 
 
 def resize_for_viewing(picture: Image.Image) -> Image.Image:
@@ -82,14 +91,17 @@ def draw_masks(
     """Draw the masks over the picture, large ones first so that none hides a smaller one."""
     canvas = np.asarray(picture, dtype=np.float32).copy()
     line_width = max(min(max(picture.size) / 320, min(picture.size) / 8), 1.0)
-    order = sorted(range(len(phrases)), key=lambda index: -int(phrases[index].mask.sum()))
+    order = sorted(range(len(phrases)), key=lambda index: -phrases[index].area)
+    small_masks: dict[int, NDArray[np.float32]] = {}
     for index in order:
-        draw_mask(canvas, phrases[index].mask, phrase_colour(index), line_width)
+        mask = phrases[index].mask
+        draw_mask(canvas, mask, phrase_colour(index), line_width)
+        small_masks[index] = _shrink_mask(mask, picture.size)
     image = Image.fromarray((canvas + 0.5).astype(np.uint8))
     badge_centres: list[tuple[float, float]] = []
     for index in reversed(order):
         centre = _find_badge_centre(
-            phrases[index].mask, picture.size, style.badge_radius, badge_centres
+            small_masks[index], picture.size, style.badge_radius, badge_centres
         )
         if centre is not None and min(picture.size) > 2 * style.badge_radius:
             draw_badge(image, centre, index, style)
@@ -132,31 +144,44 @@ def draw_mask(
         part += (np.asarray(target, dtype=np.float32) - part) * alpha[..., None]
 
 
+def _shrink_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the share of each cell in the mask, of at most 160 cells along the longer side.
+
+    ``size`` is the drawing's (width, height).
+    """
+    scale = _badge_scale(size)
+    small = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
+    # As floats, since a few pixels of a large picture would be rounded to 0 in bytes.
+    shares = Image.fromarray(mask.astype(np.float32)).resize(small, Image.Resampling.BOX)
+    return np.asarray(shares)
+
+
+def _badge_scale(size: tuple[int, int]) -> float:
+    return min(1.0, 160 / max(size))
+
+
 def _find_badge_centre(
-    mask: NDArray[np.bool_],
+    share: NDArray[np.float32],
     size: tuple[int, int],
     radius: float,
     occupied: Sequence[tuple[float, float]],
 ) -> tuple[float, float] | None:
     """Return the badge's (x, y) centre in the (width, height) picture; None for an empty mask.
 
-    It is deep inside a large mask, and on the upper edge of a small one, not to hide it.
+    It is deep inside a large mask, and on the upper edge of a small one, not to hide it. The mask
+    is given shrunk, as shares of cells.
     """
-    if not mask.any():
+    if not share.any():
         return None
-    scale = min(1.0, 160 / max(size))
-    small = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
-    # As floats, since a few pixels of a large picture would be rounded to 0 in bytes.
-    shares = Image.fromarray(mask.astype(np.float32)).resize(small, Image.Resampling.BOX)
-    share = np.asarray(shares)
+    scale = _badge_scale(size)
     depth = _chessboard_distance(share >= share.max() / 2)
-    ys, xs = np.mgrid[0 : small[1], 0 : small[0]]
+    ys, xs = np.mgrid[0 : share.shape[0], 0 : share.shape[1]]
     free = np.ones_like(depth, dtype=bool)
     for x, y in occupied:
         free &= np.hypot((xs + 0.5) / scale - x, (ys + 0.5) / scale - y) > 2.4 * radius
     inside = depth > 0
     if (depth * free).max() / scale >= 2.5 * radius:
-        row, column = divmod(int((depth * free).argmax()), small[0])
+        row, column = divmod(int((depth * free).argmax()), share.shape[1])
     else:
         upper = inside & free if (inside & free).any() else inside
         row = int(upper.any(axis=1).argmax())

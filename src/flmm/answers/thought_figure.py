@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from flmm.answers.legend import GREY, LegendStyle, draw_legend
-from flmm.answers.overlay import MaskedPhrase, draw_masks
+from flmm.answers.overlay import MaskedPhrase, compute_shares, draw_masks
 from flmm.answers.palette import phrase_colour
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def draw_thought(
     gap = 2 * style.margin
     width = max(shown.width + gap + enlarged.width, PANEL_SIDE)
     texts = [
-        _draw_paragraph(paragraph, LegendStyle(width, style.font_size)) for paragraph in paragraphs
+        _draw_paragraph(picture, paragraph, LegendStyle(width, style.font_size))
+        for paragraph in paragraphs
     ]
     height = max(shown.height, enlarged.height)
     sheet = Image.new("RGB", (width, height + sum(text.height for text in texts)), style.background)
@@ -80,8 +81,8 @@ def _resize(image: Image.Image, scale: float) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _draw_paragraph(paragraph: Paragraph, style: LegendStyle) -> Image.Image:
-    shares = [float(phrase.mask.mean()) for phrase in paragraph.phrases]
+def _draw_paragraph(picture: Image.Image, paragraph: Paragraph, style: LegendStyle) -> Image.Image:
+    shares = compute_shares(picture, paragraph.phrases)
     text = draw_legend(paragraph.text, paragraph.phrases, shares, style)
     title_height = style.line_height // 4
     block = Image.new(

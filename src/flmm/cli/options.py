@@ -138,7 +138,7 @@ def find_output_path(image: Path, out: Path | None, as_json: bool) -> Path | Non
     Raises:
         InputError: it cannot be written there, or would replace the picture itself.
     """
-    from flmm.answers.answer import check_output_path
+    from flmm.answers.image_files import check_output_path
 
     if out is None:
         if as_json:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from flmm.answers.answer import Answer, encode_rle
+from flmm.answers.answer import Answer
+from flmm.answers.run_lengths import encode_rle
 from flmm.data.sample import GroundedText
 from flmm.data.sample_loader import LoadedText
 from flmm.errors import InputError
@@ -59,7 +60,7 @@ class GenerationEvaluator:
             GeneratedPhraseRow(
                 self.dataset, sample.index, sample.picture, text.identity, answer.text, number,
                 phrase.start, phrase.end, phrase.text, phrase.box, phrase.score, height, width,
-                encode_rle(phrase.mask)["counts"],
+                phrase.rle["counts"],
             )
             for number, phrase in enumerate(answer.phrases)
         ]  # fmt: skip
@@ -68,7 +69,7 @@ class GenerationEvaluator:
         self, sample: IndexedSample, loaded: LoadedText, answer: Answer
     ) -> list[PhraseRow]:
         ious = pairwise_mask_iou(
-            [encode_rle(phrase.mask) for phrase in answer.phrases],
+            [phrase.rle for phrase in answer.phrases],
             [encode_rle(mask) for mask in loaded.masks],
         )
         matches = {true: predicted for predicted, true in match_greedily(ious)}

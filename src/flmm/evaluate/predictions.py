@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flmm.answers.answer import encode_rle
+from flmm.answers.run_lengths import encode_rle
 from flmm.data.sample_loader import LoadedSample, LoadedText
 from flmm.errors import InputError
 from flmm.evaluate.metrics import box_iou, compute_overlap

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from flmm.answers.answer import encode_png, save_image
 from flmm.answers.heatmap import HeatmapPanel, draw_heatmaps, panel_size
+from flmm.answers.image_files import encode_png, save_image
 from flmm.answers.json_types import AttentionViewJson
 from flmm.attention.spans import compute_token_offsets, find_phrase_spans, make_phrase_span
 from flmm.attention.trace import PictureAttention

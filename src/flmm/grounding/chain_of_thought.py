@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from flmm.answers.answer import Answer, Phrase, encode_png, save_image
+from flmm.answers.answer import Answer
+from flmm.answers.image_files import encode_png, save_image
 from flmm.answers.json_types import ThoughtJson
+from flmm.answers.phrase import Phrase
 from flmm.answers.thought_figure import Paragraph, draw_thought
 from flmm.attention.tracing import trace_texts
 from flmm.errors import InputError

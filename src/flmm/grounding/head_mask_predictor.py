@@ -8,13 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from flmm.answers.answer import Phrase
+from flmm.answers.phrase import Phrase
 from flmm.attention.log_probabilities import compute_log_probabilities
 from flmm.attention.trace import Trace
 from flmm.grounding.mask_predictor import MaskPredictor, PicturePhrases, build_phrase
-from flmm.head.model import GroundingHead
+from flmm.head.model import GroundingHead, HeadOutput
 from flmm.lmm.base import LMMAdapter
 from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.types import PhraseSpan, Size
@@ -62,18 +61,26 @@ class HeadMaskPredictor(MaskPredictor):
             pass_size = max_phrases_per_pass(indexed_phrases[0][2].geometry.picture)
         for first in range(0, len(indexed_phrases), pass_size):
             in_pass = indexed_phrases[first : first + pass_size]
-            logits, scores = self._predict_pass(in_pass, pictures)
-            for (index, span, _), phrase_logits, score in zip(in_pass, logits, scores, strict=True):
-                options = pictures[index].options
-                results[index].append(build_phrase(span, phrase_logits, options, score))
+            output, scores = self._predict_pass(in_pass, pictures)
+            assert output.low_resolution is not None
+            logits = output.refined_logits.cpu()
+            for number, (index, span, _) in enumerate(in_pass):
+                phrase = build_phrase(
+                    span,
+                    output.low_resolution.of_phrase(number),
+                    pictures[index].options,
+                    scores[number],
+                    logits[number],
+                )
+                results[index].append(phrase)
         return [tuple(phrases) for phrases in results]
 
     def _predict_pass(
         self,
         indexed_phrases: Sequence[tuple[int, PhraseSpan, Trace]],
         pictures: Sequence[PicturePhrases],
-    ) -> tuple[Tensor, list[float | None]]:
-        """Return (P, H, W) mask logits, on the CPU, and the scores, None without a calibration.
+    ) -> tuple[HeadOutput, list[float | None]]:
+        """Return the masks and the scores, which are None without a calibration.
 
         Each phrase comes with the index of its picture.
         """
@@ -103,14 +110,13 @@ class HeadMaskPredictor(MaskPredictor):
                 PictureEmbeddings.concatenate(embeddings),
                 picture_indices.to(attention.device),
             )
-        logits = output.refined_logits.cpu()
         if config.score_calibration is None:
-            return logits, [None] * len(indexed_phrases)
+            return output, [None] * len(indexed_phrases)
         log_probabilities = [
             compute_log_probabilities(self._adapter, trace, span.tokens)
             for _, span, trace in indexed_phrases
         ]
-        return logits, self._head.score_phrases(attention, log_probabilities, output, geometry)
+        return output, self._head.score_phrases(attention, log_probabilities, output, geometry)
 
 
 def max_phrases_per_pass(picture_size: Size) -> int:

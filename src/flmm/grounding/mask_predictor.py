@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from flmm.answers.answer import Phrase
+from flmm.answers.phrase import Phrase
+from flmm.answers.run_lengths import encode_rle
 from flmm.attention.trace import Trace, TracedPhrase
 from flmm.grounding.mask_options import DEFAULT_MASK_OPTIONS, MaskOptions
 from flmm.lru_cache import LRUCache
 from flmm.masks.kmeans import compute_kmeans_mask
+from flmm.masks.low_resolution import LowResolutionLogits
 from flmm.masks.mean_probability import compute_mean_probability
 from flmm.masks.small_regions import remove_small_regions
 from flmm.pictures.geometry import crop_to_picture, mask_box, resize_to_picture
 from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.stopwatch import Stopwatch
-from flmm.types import PhraseSpan
+from flmm.types import ImageGeometry, PhraseSpan
 
 MaskMethod = Literal["head", "training-free", "kmeans"]
 """What turns attention maps into masks: a trained head, the method without one or, as a baseline,
@@ -98,7 +100,7 @@ class MaskPredictor(ABC):
         if method == "kmeans":
             with stopwatch.stage("masks"):
                 return tuple(
-                    build_phrase(span, _compute_cluster_logits(span, trace), options)
+                    build_phrase(span, _compute_cluster_signs(span, trace), options)
                     for span, trace in traced_phrases
                 )
         embeddings = None
@@ -150,20 +152,35 @@ def hash_picture(picture: Image.Image) -> bytes:
     return blake2b(picture.tobytes(), person=repr(picture.size).encode()[:16]).digest()
 
 
-def _compute_cluster_logits(span: PhraseSpan, trace: Trace) -> Tensor:
-    """Return (H, W) logits of the attended cluster, interpolated between image tokens."""
+def _compute_cluster_signs(span: PhraseSpan, trace: Trace) -> LowResolutionLogits:
+    """Return 1 in the attended cluster and -1 outside; logits are interpolated between these."""
     cluster = compute_kmeans_mask(trace.picture_attention.phrase_maps(span.tokens)).float()
     signs = crop_to_picture(2 * cluster[None] - 1, trace.geometry)
-    return ((resize_to_picture(signs, trace.geometry)[0] + 1) / 2).logit(eps=1e-4)
+    return LowResolutionLogits(signs, functools.partial(_enlarge_signs, geometry=trace.geometry))
+
+
+def _enlarge_signs(signs: Tensor, geometry: ImageGeometry) -> Tensor:
+    return ((resize_to_picture(signs, geometry) + 1) / 2).logit(eps=1e-4)
 
 
 def build_phrase(
-    span: PhraseSpan, logits: Tensor, options: MaskOptions, score: float | None = None
+    span: PhraseSpan,
+    low_resolution: LowResolutionLogits,
+    options: MaskOptions,
+    score: float | None = None,
+    logits: Tensor | None = None,
 ) -> Phrase:
-    """Return a phrase with the mask of its (H, W) logits, which are on the CPU.
+    """Return a phrase with the mask of its logits.
 
-    ``score``: of its mask if that is not empty; None for the mean probability inside it.
+    Args:
+        span: the phrase.
+        low_resolution: its logits, (1, a, b).
+        options: of the mask.
+        score: of its mask if that is not empty; None for the mean probability inside it.
+        logits: the same at the picture's size, (H, W), on the CPU; None computes them.
     """
+    if logits is None:
+        logits = low_resolution.to_picture()[0].cpu()
     threshold = math.log(options.mask_threshold / (1 - options.mask_threshold))
     pixels = remove_small_regions((logits > threshold).numpy(), options.min_mask_region_area)
     mask = torch.from_numpy(pixels)
@@ -174,7 +191,8 @@ def build_phrase(
         start=span.start,
         end=span.end,
         tokens=span.tokens,
-        mask=pixels,
+        rle=encode_rle(pixels),
         box=mask_box(mask) or (0, 0, 0, 0),
         score=score,
+        logits=low_resolution.copy_to_cpu(),
     )

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flmm.answers.answer import Answer, Phrase
+from flmm.answers.answer import Answer
+from flmm.answers.phrase import Phrase
 from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import GenerationStep, limit_new_tokens, trace_generation

@@ -12,7 +12,8 @@ from queue import SimpleQueue
 
 import torch
 
-from flmm.answers.answer import Answer, Phrase
+from flmm.answers.answer import Answer
+from flmm.answers.phrase import Phrase
 from flmm.attention.trace import Trace, TracedPhrase
 from flmm.attention.tracing import GenerationStep, trace_generation
 from flmm.grounding.phrase_extraction import StreamingPhraseExtractor

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from flmm.answers.answer import Phrase
+from flmm.answers.phrase import Phrase
 from flmm.attention.trace import PictureAttention, Trace, TracedPhrase
 from flmm.attention.tracing import trace_texts
 from flmm.grounding.mask_predictor import (
@@ -93,6 +93,6 @@ class TrainingFreeMaskPredictor(MaskPredictor):
     def _predict_picture(self, picture: PicturePhrases) -> tuple[Phrase, ...]:
         logits = self._masks.predict_logits(picture.traced_phrases, picture.image_embeddings)
         return tuple(
-            build_phrase(span, phrase_logits.cpu(), picture.options)
+            build_phrase(span, phrase_logits, picture.options)
             for (span, _), phrase_logits in zip(picture.traced_phrases, logits, strict=True)
         )

@@ -9,6 +9,7 @@ logits over the picture's visible part.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from flmm.errors import InputError
 from flmm.head.config import HeadConfig
 from flmm.head.phrase_score import compute_signals
+from flmm.masks.low_resolution import LowResolutionLogits
 from flmm.masks.refiner import MaskRefiner, MaskResolution
 from flmm.masks.selector import KeywordSelector
 from flmm.masks.unet import MaskDecoder
@@ -36,6 +38,8 @@ class HeadOutput:
     side; the decoder's if the head does not refine."""
     is_refined: bool = True
     """Whether SAM refined the masks."""
+    low_resolution: LowResolutionLogits | None = None
+    """What the refined logits were enlarged from."""
 
 
 class GroundingHead(nn.Module):
@@ -102,26 +106,30 @@ class GroundingHead(nn.Module):
             )
         mask_logits = crop_to_picture(self.mask_decoder(attention)[:, 0], geometry)
         if not self.config.refine:
-            final_logits = (
-                resize_to_picture(mask_logits, geometry) if resolution == "picture" else mask_logits
-            )
-            return HeadOutput(mask_logits, final_logits, False)
+            return self._build_decoded(mask_logits, geometry, resolution)
         if image_embeddings is None:
             raise InputError("this head refines its masks with SAM; encode the picture with it")
-        refined_logits = self.refiner(
+        refined = self.refiner.refine(
             mask_logits,
             self.text_prompts(hidden_states),
             geometry,
             image_embeddings,
             picture_indices,
-            resolution,
         )
-        return HeadOutput(mask_logits, refined_logits)
+        refined_logits = self.refiner.resize(refined, geometry.picture, resolution)
+        return HeadOutput(mask_logits, refined_logits, True, refined)
 
     def decode(self, attention: Tensor, geometry: ImageGeometry) -> HeadOutput:
         """Return the decoder's masks in the place of refined ones, as from ``forward``."""
         mask_logits = crop_to_picture(self.mask_decoder(attention)[:, 0], geometry)
-        return HeadOutput(mask_logits, resize_to_picture(mask_logits, geometry), False)
+        return self._build_decoded(mask_logits, geometry, "picture")
+
+    def _build_decoded(
+        self, mask_logits: Tensor, geometry: ImageGeometry, resolution: MaskResolution
+    ) -> HeadOutput:
+        low = LowResolutionLogits(mask_logits, partial(resize_to_picture, geometry=geometry))
+        final_logits = low.to_picture() if resolution == "picture" else mask_logits
+        return HeadOutput(mask_logits, final_logits, False, low)
 
     def score_phrases(
         self,

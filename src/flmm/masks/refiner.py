@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_utils import PreTrainedModel
 
+from flmm.masks.low_resolution import LowResolutionLogits
 from flmm.pictures.geometry import background_logit, mask_boxes, place_on_picture, resize_to_picture
 from flmm.segmenters.base import Segmenter
 from flmm.segmenters.prompts import PictureEmbeddings, SegmenterPrompts
-from flmm.types import ImageGeometry
+from flmm.types import ImageGeometry, Size
 
 MaskResolution = Literal["picture", "low"]
 """Of the refined logits: the picture's own, or SAM's before its last upsampling (for training)."""
@@ -71,6 +72,40 @@ class MaskRefiner(nn.Module):
         picture_indices: Tensor | None = None,
         resolution: MaskResolution = "picture",
     ) -> Tensor:
+        """Refine the masks, as ``refine`` does.
+
+        Args:
+            mask_logits, text_prompts, geometry, image_embeddings, picture_indices: as there.
+            resolution: of the returned logits.
+
+        Returns:
+            (P, H, W) logits, or at "low" (P, a, b) with ``max(a, b) == 4 * e``: SAM's own logits
+            cut to the picture.
+
+        Raises:
+            InputError: the image embeddings are of other shapes than this SAM's.
+        """
+        refined = self.refine(
+            mask_logits, text_prompts, geometry, image_embeddings, picture_indices
+        )
+        return self.resize(refined, geometry.picture, resolution)
+
+    def resize(
+        self, refined: LowResolutionLogits, picture: Size, resolution: MaskResolution
+    ) -> Tensor:
+        """Return the logits that ``refine`` returned at a resolution, as ``forward`` does."""
+        if resolution == "low":
+            return self.segmenter.cut_to_picture(refined.logits, picture)
+        return refined.to_picture()
+
+    def refine(
+        self,
+        mask_logits: Tensor,
+        text_prompts: Sequence[Tensor],
+        geometry: ImageGeometry,
+        image_embeddings: PictureEmbeddings,
+        picture_indices: Tensor | None = None,
+    ) -> LowResolutionLogits:
         """Refine the masks; phrases with the same number of tokens share batches.
 
         Args:
@@ -80,11 +115,9 @@ class MaskRefiner(nn.Module):
             geometry: of all the pictures.
             image_embeddings: of B pictures, from ``encode``.
             picture_indices: (P,) int64 in 0..B-1, each phrase's picture; None if there is one.
-            resolution: of the returned logits.
 
         Returns:
-            (P, H, W) logits, or at "low" (P, a, b) with ``max(a, b) == 4 * e``: SAM's own logits
-            cut to the picture.
+            (P, 4e, 4e) logits over SAM's whole input.
 
         Raises:
             InputError: the image embeddings are of other shapes than this SAM's.
@@ -104,10 +137,7 @@ class MaskRefiner(nn.Module):
         masks = self.segmenter.decode(
             image_embeddings, picture, prompts, picture_indices=picture_indices
         )
-        low = masks.logits[:, 0]
-        if resolution == "low":
-            return self.segmenter.cut_to_picture(low, picture)
-        return self.segmenter.upsample_to_picture(low, picture)
+        return LowResolutionLogits(masks.logits[:, 0], self.segmenter.get_upsampling(picture))
 
     def _mask_prompts(
         self, mask_logits: Tensor, geometry: ImageGeometry, picture_indices: Tensor

@@ -26,8 +26,7 @@ from flmm.segmenters.prompts import (
 )
 from flmm.types import Size
 
-# Larger tensors fit neither the CPU's caches nor the memory that malloc keeps: allocating new
-# memory for each costs more than a larger batch saves.
+# Larger tensors do not fit the CPU's caches and the memory that malloc keeps.
 _MAX_CPU_IMAGE_TOKENS = 2**13
 
 
@@ -105,8 +104,12 @@ class Segmenter(nn.Module, ABC):
         """
 
     @abstractmethod
+    def get_upsampling(self, picture: Size) -> Callable[[Tensor], Tensor]:
+        """Return how (P, 4e, 4e) logits over the whole input become (P, H, W), without weights."""
+
     def upsample_to_picture(self, logits: Tensor, picture: Size) -> Tensor:
         """Resize (P, 4e, 4e) logits over the whole input to (P, H, W), as the family does."""
+        return self.get_upsampling(picture)(logits)
 
     @torch.no_grad()
     def encode(self, *pictures: NDArray[np.uint8]) -> PictureEmbeddings:

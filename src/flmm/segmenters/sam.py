@@ -4,7 +4,8 @@ Letters: ``B`` pictures, ``P`` phrases, ``e`` side of the image embedding, ``S``
 ``H W`` picture size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import ClassVar, Self, cast
 
 from torch import Tensor, nn
@@ -41,19 +42,9 @@ class PaddingSegmenter(Segmenter):
         height, width = _scaled_size(picture, self.low_resolution_side)
         return logits[..., :height, :width]
 
-    def upsample_to_picture(self, logits: Tensor, picture: Size) -> Tensor:
-        """Resize (P, 4e, 4e) logits over the padded input to (P, H, W)."""
-        # In two steps, through the input's size, as SAM itself does.
-        height, width = self.resized_size(picture)
-        square = functional.interpolate(
-            logits[:, None],
-            (self.input_side, self.input_side),
-            mode="bilinear",
-            align_corners=False,
-        )
-        return functional.interpolate(
-            square[..., :height, :width], picture, mode="bilinear", align_corners=False
-        )[:, 0]
+    def get_upsampling(self, picture: Size) -> Callable[[Tensor], Tensor]:
+        """Return how (P, 4e, 4e) logits over the padded input become (P, H, W)."""
+        return partial(_upsample_padded, input_side=self.input_side, picture=picture)
 
     @override
     def always_give_first_mask(self) -> None:
@@ -120,6 +111,17 @@ class SamSegmenter(PaddingSegmenter):
             multimask_output=multimask,
         )
         return SegmenterMasks(logits[:, 0], scores[:, 0])
+
+
+def _upsample_padded(logits: Tensor, input_side: int, picture: Size) -> Tensor:
+    # In two steps, through the input's size, as SAM itself does.
+    height, width = _scaled_size(picture, input_side)
+    square = functional.interpolate(
+        logits[:, None], (input_side, input_side), mode="bilinear", align_corners=False
+    )
+    return functional.interpolate(
+        square[..., :height, :width], picture, mode="bilinear", align_corners=False
+    )[:, 0]
 
 
 def _scaled_size(picture: Size, side: int) -> Size:

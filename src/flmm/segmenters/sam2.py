@@ -6,7 +6,8 @@ Letters: ``B`` pictures, ``P`` phrases, ``C`` width, ``e`` side of the image emb
 of the input, ``H W`` picture size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import ClassVar, Self, cast
 
 import torch
@@ -79,11 +80,9 @@ class Sam2Segmenter(Segmenter):
         """Return the logits: they cover the picture."""
         return logits
 
-    def upsample_to_picture(self, logits: Tensor, picture: Size) -> Tensor:
-        """Resize (P, 4e, 4e) logits to (P, H, W)."""
-        return functional.interpolate(
-            logits[:, None], picture, mode="bilinear", align_corners=False
-        )[:, 0]
+    def get_upsampling(self, picture: Size) -> Callable[[Tensor], Tensor]:
+        """Return how (P, 4e, 4e) logits become (P, H, W)."""
+        return partial(_upsample, picture=picture)
 
     @property
     def embedding_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -141,3 +140,9 @@ class Sam2Segmenter(Segmenter):
             high_resolution_features=fine,
         )
         return SegmenterMasks(logits[:, 0], scores[:, 0])
+
+
+def _upsample(logits: Tensor, picture: Size) -> Tensor:
+    return functional.interpolate(logits[:, None], picture, mode="bilinear", align_corners=False)[
+        :, 0
+    ]

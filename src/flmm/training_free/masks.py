@@ -8,11 +8,13 @@ segmenter's low-resolution logits that shows the picture, ``H W`` picture size.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from flmm.attention.trace import TracedPhrase
+from flmm.masks.low_resolution import LowResolutionLogits
 from flmm.pictures.geometry import crop_to_picture, resize_to_picture, sample_on_picture
 from flmm.segmenters.base import Segmenter
 from flmm.segmenters.prompts import PictureEmbeddings
@@ -54,8 +56,8 @@ class TrainingFreeMasks:
     @torch.no_grad()
     def predict_logits(
         self, traced_phrases: Sequence[TracedPhrase], embeddings: PictureEmbeddings | None
-    ) -> Iterator[Tensor]:
-        """Yield the (H, W) mask logits of each phrase of one picture.
+    ) -> Iterator[LowResolutionLogits]:
+        """Yield the mask logits of each phrase of one picture, (1, a, b).
 
         Args:
             traced_phrases: each with the trace of its own text.
@@ -69,11 +71,15 @@ class TrainingFreeMasks:
             in_pass = slice(first, first + _PHRASES_PER_PASS)
             part = ContrastMaps(maps.log[in_pass], maps.rectified[in_pass])
             if self._segmenter is None or embeddings is None:
-                for log in part.log:
-                    yield _threshold_map(log, geometry)
+                visible = crop_to_picture(part.log, geometry)
+                levels = scale_to_levels(visible) - _MASK_LEVEL
+                logits = LowResolutionLogits(levels, partial(resize_to_picture, geometry=geometry))
             else:
-                for low in _choose_candidates(part, geometry, self._segmenter, embeddings):
-                    yield self._segmenter.upsample_to_picture(low[None], geometry.picture)[0]
+                logits = LowResolutionLogits(
+                    _choose_candidates(part, geometry, self._segmenter, embeddings),
+                    self._segmenter.get_upsampling(geometry.picture),
+                )
+            yield from map(logits.of_phrase, range(len(logits.logits)))
 
 
 def _choose_candidates(
@@ -91,10 +97,3 @@ def _choose_candidates(
     scores = candidates.scores + _CORRELATION_WEIGHT * agreement
     best: Tensor = candidates.logits[torch.arange(len(scores)), scores.argmax(dim=1)]
     return best
-
-
-def _threshold_map(log: Tensor, geometry: ImageGeometry) -> Tensor:
-    """Return (H, W) logits of an (h, w) log map, without a segmenter."""
-    visible = crop_to_picture(log[None], geometry)
-    logits: Tensor = resize_to_picture(scale_to_levels(visible) - _MASK_LEVEL, geometry)[0]
-    return logits

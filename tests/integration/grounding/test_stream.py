@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from tiny_grounding import tiny_head
 
-from flmm.answers.answer import Answer, Phrase
+from flmm.answers.answer import Answer
+from flmm.answers.phrase import Phrase
 from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
 from flmm.grounding.streaming import AnswerEvent, PhraseEvent, StreamEvent, TextEvent

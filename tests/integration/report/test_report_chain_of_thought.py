@@ -14,7 +14,8 @@ from PIL import Image
 from tiny_grounding import tiny_head
 from torch import nn
 
-from flmm.answers.answer import Phrase
+from flmm.answers.phrase import Phrase
+from flmm.answers.run_lengths import encode_rle
 from flmm.cli.report import ClaimName, read_data_source, select_claims
 from flmm.data.fixtures import write_plain
 from flmm.errors import InputError
@@ -63,7 +64,7 @@ def small_masks(monkeypatch: pytest.MonkeyPatch) -> None:
         inside = np.zeros((picture.height, picture.width), dtype=np.bool_)
         inside[100:140, 200:260] = True
         return tuple(
-            replace(phrase, mask=inside, box=(200, 100, 260, 140))
+            replace(phrase, rle=encode_rle(inside), box=(200, 100, 260, 140))
             for phrase in predict(predictor, picture, *rest)
         )
 

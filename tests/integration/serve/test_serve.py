@@ -20,7 +20,7 @@ from serving import (
     tiny_grounder,
 )
 
-from flmm.answers.answer import Phrase
+from flmm.answers.phrase import Phrase
 from flmm.grounding.grounder import Grounder
 from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.serve.settings import ServerSettings

@@ -17,16 +17,13 @@ from serving import (
     decode_mask,
     encode_picture,
     error_of,
-    fill_polygons,
     noise,
     run_server,
     tiny_grounder,
 )
 
-from flmm.answers.answer import encode_rle
 from flmm.grounding.grounder import Grounder
 from flmm.masks.kmeans import compute_kmeans_mask
-from flmm.serve.common.mask_formats import mask_to_polygons
 from flmm.serve.settings import ServerSettings
 
 PICTURE = noise()
@@ -197,19 +194,3 @@ def test_responses_have_security_headers(address: str) -> None:
         assert headers["x-content-type-options"] == "nosniff"
         assert "access-control-allow-origin" not in headers
         assert "server" not in headers
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_polygons_equal_the_mask(seed: int) -> None:
-    # Noise has holes, and decode_grey_png that touch only by a corner.
-    mask = np.random.default_rng(seed).random((9, 13)) < (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)[seed]
-    assert np.array_equal(fill_polygons(mask_to_polygons(mask), (9, 13)), mask)
-    assert encode_rle(fill_polygons(mask_to_polygons(mask), (9, 13))) == encode_rle(mask)
-
-
-def test_polygons_of_empty_mask_and_block() -> None:
-    mask = np.zeros((5, 6), dtype=bool)
-    assert mask_to_polygons(mask) == []
-    mask[1:4, 2:5] = True
-    (ring,) = mask_to_polygons(mask)
-    assert sorted(zip(ring[::2], ring[1::2], strict=True)) == [(2, 1), (2, 4), (5, 1), (5, 4)]

@@ -4,17 +4,29 @@ import dataclasses
 import io
 import json
 import os
+import sys
+import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from mask_shapes import MASK_SHAPES, build_large_mask, build_mask
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
+from pycocotools.coco import COCO
 
-from flmm.answers.answer import OUTPUT_FORMATS, Answer, Phrase, check_output_path
+from flmm.answers.answer import Answer
+from flmm.answers.coco import CocoSegmentation
+from flmm.answers.image_files import OUTPUT_FORMATS, check_output_path
 from flmm.answers.json_types import CocoRLE
+from flmm.answers.phrase import Phrase
+from flmm.answers.run_lengths import encode_rle
 from flmm.errors import InputError
+from flmm.masks.low_resolution import LowResolutionLogits
+from flmm.pictures.geometry import mask_box
 
 TEXT = "A cat & <b>grass</b>, a cat"
 
@@ -28,7 +40,9 @@ def mask(*box: int) -> NDArray[np.bool_]:
 
 def phrase(start: int, end: int, *box: int, score: float = 0.9) -> Phrase:
     x0, y0, x1, y1 = box
-    return Phrase(TEXT[start:end], start, end, (start,), mask(*box), (x0, y0, x1, y1), score)
+    return Phrase(
+        TEXT[start:end], start, end, (start,), encode_rle(mask(*box)), (x0, y0, x1, y1), score
+    )
 
 
 @pytest.fixture
@@ -46,6 +60,14 @@ def answer() -> Answer:
         timings={"picture": 0.0123456, "masks": 1.0},
         picture=Image.new("RGB", (50, 30), (90, 140, 200)),
     )
+
+
+def answer_with(mask: NDArray[np.bool_]) -> Answer:
+    """An answer with one phrase that has this mask."""
+    box = mask_box(torch.from_numpy(mask)) or (0, 0, 0, 0)
+    grounded = Phrase("it", 0, 2, (0,), encode_rle(mask), box, 0.5)
+    height, width = mask.shape
+    return Answer("it", "", "", (height, width), (grounded,), {}, Image.new("RGB", (1, 1)))
 
 
 def decode_rle(rle: CocoRLE) -> NDArray[np.bool_]:
@@ -76,10 +98,92 @@ def test_coco_has_a_category_for_each_distinct_phrase(answer: Answer) -> None:
     assert list(names.values()) == ["A cat", "<b>grass</b>", "a cat"]
     for entry, grounded in zip(content["annotations"], repeated.phrases, strict=True):
         assert names[entry["category_id"]] == grounded.text
-        assert np.array_equal(decode_rle(entry["segmentation"]), grounded.mask)
+        assert entry["segmentation"] == grounded.rle
         assert (entry["image_id"], entry["iscrowd"], entry["area"]) == (1, 0, grounded.area)
     assert content["annotations"][0]["bbox"] == [4, 6, 16, 10]
     assert [entry["id"] for entry in content["annotations"]] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("segmentation", ["rle", "polygon"])
+@pytest.mark.parametrize("name", [*MASK_SHAPES, "20 megapixels"])
+def test_pycocotools_reads_the_same_mask(name: str, segmentation: CocoSegmentation) -> None:
+    mask = build_large_mask() if name == "20 megapixels" else build_mask(name)
+    content = answer_with(mask).to_coco("a.png", segmentation=segmentation)
+    dataset = COCO()
+    dataset.dataset = json.loads(json.dumps(content))
+    dataset.createIndex()
+    (annotation,) = dataset.loadAnns(dataset.getAnnIds(imgIds=1))
+    assert np.array_equal(dataset.annToMask(annotation), mask)
+    assert annotation["area"] == mask.sum()
+
+
+def test_unknown_segmentation_is_refused(answer: Answer) -> None:
+    with pytest.raises(InputError, match="segmentation is 'png'; choose 'rle' or 'polygon'"):
+        answer.to_coco(segmentation="png")  # type: ignore[arg-type]
+
+
+def test_masks_are_saved_as_grey_png_files(answer: Answer, tmp_path: Path) -> None:
+    files = answer.save_masks(tmp_path / "new" / "masks")
+    assert [file.name for file in files] == ["01-A-cat.png", "02-b-grass-b.png", "03-a-cat.png"]
+    for file, grounded in zip(files, answer.phrases, strict=True):
+        with Image.open(file) as saved:
+            assert (saved.format, saved.mode) == ("PNG", "L")
+            assert np.array_equal(np.asarray(saved), grounded.mask * np.uint8(255))
+    assert answer.save_masks(str(tmp_path / "new" / "masks")) == files
+
+
+def test_masks_of_any_text_have_a_file(answer: Answer, tmp_path: Path) -> None:
+    texts = ("../../etc/passwd", "\N{OX}" * 300, "ẞ\u0301" * 200, "…")
+    phrases = tuple(dataclasses.replace(answer.phrases[0], text=text) for text in texts)
+    files = dataclasses.replace(answer, phrases=phrases).save_masks(tmp_path)
+    assert {file.parent for file in files} == {tmp_path}
+    assert files[0].name == "01-etc-passwd.png"
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+
+
+def test_unwritable_mask_folder_is_refused(answer: Answer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        answer.save_masks(tmp_path / "file")
+
+
+def test_forms_of_other_libraries(answer: Answer) -> None:
+    segments = answer.to_image_segmentation()
+    picture, annotations = answer.to_annotated_image()
+    assert picture is answer.picture
+    for segment, (mask, label), grounded in zip(segments, annotations, answer.phrases, strict=True):
+        assert segment["label"] == label == grounded.text
+        assert segment["score"] == grounded.score
+        assert segment["mask"].mode == "L"
+        assert np.array_equal(np.asarray(segment["mask"]), grounded.mask * np.uint8(255))
+        assert np.array_equal(mask, grounded.mask)
+
+
+def test_supervision_is_asked_for(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(InputError, match=r"pip install 'flmm\[supervision\]'"):
+        answer.to_supervision()
+
+
+def test_given_masks_have_no_probabilities(answer: Answer) -> None:
+    with pytest.raises(InputError, match="the mask of 'A cat' was given"):
+        _ = answer.phrases[0].probabilities
+
+
+def test_many_masks_of_a_large_picture_take_little_memory() -> None:
+    mask = build_large_mask(4000, 6000)
+    logits = LowResolutionLogits(torch.zeros(1, 256, 256), partial(torch.reshape, shape=(1, 1)))
+    tracemalloc.start()
+    phrases = [
+        Phrase("a", 0, 1, (0,), encode_rle(mask), (0, 0, 6000, 4000), 1.0, logits) for _ in range(8)
+    ]
+    kept, _ = tracemalloc.get_traced_memory()
+    assert all(phrase.mask.any() for phrase in phrases)
+    assert phrases[0].polygons()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Each also keeps 256 KiB of logits, which torch allocates.
+    assert 64 * (kept / len(phrases) + 2**18) + (peak - kept) < 250e6
 
 
 def test_fields_cannot_be_assigned(answer: Answer) -> None:

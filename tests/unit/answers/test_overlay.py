@@ -26,6 +26,10 @@ class MarkedPhrase:
     end: int
     mask: NDArray[np.bool_]
 
+    @property
+    def area(self) -> int:
+        return int(self.mask.sum())
+
 
 def mark_phrase(text: str, word: str, mask: NDArray[np.bool_]) -> MarkedPhrase:
     start = text.index(word)

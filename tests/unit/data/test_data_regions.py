@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from flmm.answers.answer import encode_rle
+from flmm.answers.run_lengths import encode_rle
 from flmm.data.sample import BoxRegion, CocoRegion, GroundedPhrase, GroundedText, Mask
 from flmm.errors import InputError
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flmm.answers.answer import encode_rle
+from flmm.answers.run_lengths import encode_rle
 from flmm.evaluate.grounded_conversation import (
     CaptionPair,
     PredictedPhrase,

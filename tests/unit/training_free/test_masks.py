@@ -45,7 +45,8 @@ def predict(
     traced: Sequence[TracedPhrase],
     embeddings: PictureEmbeddings | None = None,
 ) -> Tensor:
-    return torch.stack(list(masks.predict_logits(traced, embeddings)))
+    logits = masks.predict_logits(traced, embeddings)
+    return torch.cat([phrase.to_picture() for phrase in logits])
 
 
 def encode(segmenter: SamSegmenter, picture: Size) -> PictureEmbeddings:

@@ -7,7 +7,9 @@ from typing import Literal
 import torch
 from PIL import Image
 
-from flmm.answers.answer import Answer, Phrase
+from flmm.answers.answer import Answer
+from flmm.answers.phrase import Phrase
+from flmm.answers.run_lengths import encode_rle
 from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import GenerationStep, limit_new_tokens
@@ -111,7 +113,7 @@ def true_region(text: str, start: int, end: int, mask: Mask) -> Phrase:
     """Return a true mask, which is not empty, as a located phrase."""
     box = mask_box(torch.from_numpy(mask))
     assert box is not None, "regions of data sets are not empty"
-    return Phrase(text, start, end, (), mask, box, 1.0)
+    return Phrase(text, start, end, (), encode_rle(mask), box, 1.0)
 
 
 def answer_in_every_way(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flmm.answers.answer import Phrase
+from flmm.answers.phrase import Phrase
 from flmm.data.sources import StickersSource
 from flmm.errors import InputError
 from flmm.evaluate.answers.ways import (

@@ -10,7 +10,7 @@ from typing import Self
 from PIL import Image
 from torch import Tensor
 
-from flmm.answers.answer import Phrase
+from flmm.answers.phrase import Phrase
 from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.canonical_text import compose
 from flmm.attention.spans import compute_token_offsets, find_mention

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from flmm.answers.answer import Phrase
+from flmm.answers.phrase import Phrase
 from flmm.grounding.attention_view import AttentionView
 
 FinishReason = Literal["stop", "length"]

@@ -8,7 +8,7 @@ from typing import Self
 
 from PIL import Image
 
-from flmm.answers.answer import Phrase
+from flmm.answers.phrase import Phrase
 from flmm.attention.trace import Trace, TracedPhrase
 from flmm.attention.tracing import trace_texts
 from flmm.grounding.mask_options import MaskOptions

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from flmm.answers.answer import Phrase
+from flmm.answers.phrase import Phrase
 from flmm.attention.trace import TracedPhrase
 from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.mask_predictor import MaskMethod, MaskPredictor, PicturePhrases
