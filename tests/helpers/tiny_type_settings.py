@@ -87,3 +87,26 @@ TINY_TYPES: Mapping[str, TinyType] = {
     "video_llama_3": TinyType(images=PATCHES),
 }
 """Those that ``GenericAdapter`` reads."""
+
+CHATTING_TYPES: Mapping[str, TinyType] = {
+    "aria": TinyType(
+        config={
+            "projector_patch_to_query_dict": {49: 8},
+            "max_value_projector_patch_to_query_dict": 8,
+            "vision_config.image_size": 980,
+            "vision_config.patch_size": 140,
+        },
+        processor={"size_conversion": {980: 8}},
+    ),
+    "idefics2": TinyType(
+        config={
+            "perceiver_config.resampler_depth": 2,
+            "perceiver_config.resampler_head_dim": 8,
+            "perceiver_config.resampler_n_heads": 4,
+            "perceiver_config.resampler_n_latents": 8,
+        },
+        images={"size": {"shortest_edge": 16, "longest_edge": 32}, "do_image_splitting": False},
+        processor={"image_seq_len": 8},
+    ),
+}
+"""Those whose image tokens have no place in the picture, so that they only chat."""

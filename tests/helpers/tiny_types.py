@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Self, cast
 
 import transformers
-from tiny_type_settings import TINY_TYPES
+from tiny_type_settings import CHATTING_TYPES, TINY_TYPES
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.modeling_utils import PreTrainedModel
@@ -22,6 +22,7 @@ from flmm.lmm.generic.adapter import GenericAdapter
 from flmm.lmm.generic.processor import build_processor
 from flmm.lmm.tiny_models import find_token_id, random_model, tiny_tokenizer
 
+_ALL_TYPES = {**TINY_TYPES, **CHATTING_TYPES}
 # What tokenizers call their special tokens, which processors ask for.
 _NAMED_TOKENS = {
     "image_token": "<|image_pad|>",
@@ -33,8 +34,18 @@ _NAMED_TOKENS = {
     "vision_start_token": "<|vision_start|>",
     "vision_end_token": "<|vision_end|>",
     "image_break_token": "[IMG_BREAK]",
+    "image_boundary_token": "<|vision_start|>",
+    "start_image_token": "<|vision_start|>",
+    "end_image_token": "<|vision_end|>",
+    "context_image_token": "<|image_pad|>",
+    "slice_start_token": "<slice>",
+    "slice_end_token": "</slice>",
+    "image_id_start_token": "<image_id>",
+    "image_id_end_token": "</image_id>",
+    "image_wrapper_token": "<|image token|>",
+    "eof_token": "[IMG_END]",
 }
-_OTHER_TOKENS = ("<image>", "<|IMG_PATCH|>", "[IMG_BREAK]", "[IMG_END]")
+_OTHER_TOKENS = ("<image>", "<|IMG_PATCH|>", "[IMG_BREAK]", "[IMG_END]", "<imgpad>")
 _TEXT_SIZES = {
     "hidden_size": 32, "d_model": 32, "embed_dim": 32, "intermediate_size": 64,
     "num_hidden_layers": 3, "num_layers": 3, "depth": 2, "num_attention_heads": 4, "num_heads": 4,
@@ -62,7 +73,7 @@ def tiny_type_adapter(model_type: str) -> type[GenericAdapter]:
 
 
 def _build(model_type: str) -> tuple[PreTrainedModel, ProcessorMixin]:
-    tiny = TINY_TYPES[model_type]
+    tiny = _ALL_TYPES[model_type]
     tokens = dict.fromkeys((*_NAMED_TOKENS.values(), *_OTHER_TOKENS))
     tokenizer = tiny_tokenizer(*tokens)
     for name, token in _NAMED_TOKENS.items():
@@ -121,7 +132,7 @@ def _shrink(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, is_vis
 
 
 def _image_processor_class(model_type: str) -> Callable[..., BaseImageProcessor]:
-    own = TINY_TYPES[model_type].image_processor
+    own = _ALL_TYPES[model_type].image_processor
     names = {"pil": f"{own}Pil"} if own else IMAGE_PROCESSOR_MAPPING_NAMES[model_type]
     name = names["pil" if "pil" in names else "torchvision"]
     return cast(Callable[..., BaseImageProcessor], getattr(transformers, name))

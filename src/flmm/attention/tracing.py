@@ -15,6 +15,7 @@ from flmm.attention.trace import PictureAttention, RecordedRows, Trace
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.detokenizer import Detokenizer
+from flmm.lmm.places import check_places
 from flmm.lmm.prompt import Offsets, Prompt, PromptBatch
 
 
@@ -55,10 +56,13 @@ def trace_texts(
     The language-model head does not run. Prompts of similar length need the least padding.
 
     Raises:
-        InputError: ``part`` is "answer" and a prompt has none, or one is too long for the LMM.
+        InputError: ``part`` is "answer" and a prompt has none, one is too long for the LMM, or
+            image tokens have no places.
     """
     if not prompts:
         return []
+    if any(prompt.picture_views for prompt in prompts):
+        check_places(adapter)
     for prompt in prompts:
         adapter.remaining_context(prompt.length)
     batch = adapter.collate(prompts)

@@ -20,6 +20,7 @@ from flmm.attention.trace import PictureAttention
 from flmm.attention.tracing import trace_generation, trace_text
 from flmm.errors import InputError
 from flmm.grounding.pipeline import Pipeline
+from flmm.lmm.places import check_places
 from flmm.lmm.prompt import Prompt
 from flmm.masks.selector import WORD_PATTERN
 from flmm.pictures.geometry import resize_maps_to_picture
@@ -166,6 +167,7 @@ def attend(
     max_new_tokens: int,
 ) -> AttentionView:
     """See ``Grounder.attend``."""
+    check_places(pipeline.adapter)
     question = check_text("question", question)
     words = None if words is None else check_phrases(words)
     answer = None if answer is None else check_text("answer", answer).strip()

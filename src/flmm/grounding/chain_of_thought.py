@@ -23,6 +23,7 @@ from flmm.grounding.mask_options import DEFAULT_MASK_OPTIONS, MaskOptions
 from flmm.grounding.phrase_extraction import PhraseSource
 from flmm.grounding.pipeline import GenerationRequest, Pipeline
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.places import check_places
 from flmm.lmm.prompt import Message
 from flmm.pictures.geometry import square_box_around
 from flmm.pictures.reading import PictureLike
@@ -168,8 +169,10 @@ def prepare_locating(
     """Prepare the first prompt; ``Pipeline.run`` or ``ground_question`` then grounds its phrases.
 
     Raises:
-        InputError: the picture cannot be read, or the question is empty or too long.
+        InputError: the picture cannot be read, the question is empty or too long, or image tokens
+            have no places.
     """
+    check_places(pipeline.adapter)
     check_text("question", question)
     first_question = question
     if options.locate == "answer" and options.first_question is not None:

@@ -10,6 +10,7 @@ from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.model_names import check_named_folder
 from flmm.lmm.placement import Placement
+from flmm.lmm.places import check_places
 from flmm.segmenters.auto import load_segmenter
 from flmm.segmenters.base import Segmenter
 from flmm.training_free.masks import TRAINING_FREE
@@ -135,9 +136,11 @@ def check_together(
     """Check that the models of a grounder belong together.
 
     Raises:
-        InputError: the head or profile is for another LMM, or a head is given beside the parts of
-            masks without one.
+        InputError: the head or profile is for another LMM, the LMM's image tokens have no places,
+            or a head is given beside the parts of masks without one.
     """
+    if head is not None or profile is not None:
+        check_places(adapter)
     if head is not None:
         check_compatible(head.config, adapter)
         if segmenter is not None or profile is not None:

@@ -25,6 +25,7 @@ from flmm.head.model import GroundingHead
 from flmm.head.prompt_templates import PromptTemplates
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.batched_generation import SamplingParams
+from flmm.lmm.places import check_places
 from flmm.lmm.prompt import Prompt
 from flmm.pictures.reading import PictureLike, read_picture
 from flmm.segmenters.base import Segmenter
@@ -93,10 +94,14 @@ class Pipeline:
         """Return the extractor of the phrases that are grounded.
 
         Raises:
-            InputError: the list is empty, there is no such source, or it needs a head.
+            InputError: the list is empty, there is no such source, or it needs a head; or phrases
+                are named, and image tokens have no places.
         """
         if phrases is not None:
             phrases = check_phrases(phrases)
+            check_places(self.adapter)
+        elif self.adapter.placeless_reason is not None:
+            phrases = ()
         return PhraseExtractor(self.head, self.adapter.tokenizer, phrases, source)
 
     def prepare_request(

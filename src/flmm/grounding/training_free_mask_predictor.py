@@ -58,7 +58,7 @@ class TrainingFreeMaskPredictor(MaskPredictor):
 
     @property
     def uses_segmenter(self) -> bool:
-        return self._segmenter is not None
+        return self._segmenter is not None and self._adapter.placeless_reason is None
 
     def _encode(self, picture: NDArray[np.uint8]) -> PictureEmbeddings:
         assert self._segmenter is not None

@@ -61,6 +61,9 @@ class LMMAdapter(FrozenModel, ABC):
     """Whether the model itself leaves padding out of its position ids."""
     image_tokens_in_sequence: ClassVar[bool] = True
     """False if cross-attention layers, which are recorded alone, attend to the pictures."""
+    placeless_reason: str | None = None
+    """Why image tokens have no known place in the picture: then it has no views, and the LMM chats,
+    but its words are not grounded. None where they have one."""
 
     def __init__(
         self,
@@ -272,9 +275,6 @@ class LMMAdapter(FrozenModel, ABC):
         inputs = [prompt.inputs for prompt in prompts if prompt.picture_views]
         features = self.picture_features.get_batch(inputs, self._to_device)
         return {"mm_encoder_outputs": {"image": features}}
-
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
 
     @torch.no_grad()
     def generate(

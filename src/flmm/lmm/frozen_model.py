@@ -118,6 +118,9 @@ class FrozenModel:
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+
     def decode(self, token_ids: Tensor) -> str:
         """Decode an answer's tokens, without special tokens and outer white space."""
         text = self.tokenizer.decode(

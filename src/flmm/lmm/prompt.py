@@ -58,7 +58,7 @@ class PictureLayout:
     text: str
     """The text that replaces the picture's placeholder before the tokenizer runs."""
     views: tuple[PictureView, ...]
-    """Coarse before fine; as many as ``LMMAdapter.views``."""
+    """Coarse before fine; as many as ``LMMAdapter.views``, none if tokens have no place."""
 
     def views_at(self, positions: Tensor) -> tuple[PictureView, ...]:
         """Return the views of a picture whose image tokens have these positions."""
@@ -74,7 +74,7 @@ class Prompt:
     inputs: Mapping[str, Tensor]
     """``input_ids`` (1, L), ``attention_mask`` (1, L), ``pixel_values`` and the family's others."""
     picture_views: tuple[tuple[PictureView, ...], ...]
-    """The views of each picture."""
+    """The views of each picture; empty for an LMM whose image tokens have no place."""
     question: str
     question_start: int
     """Position of the question's first token."""

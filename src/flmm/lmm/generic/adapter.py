@@ -1,6 +1,7 @@
 """The adapter for LMMs without a family file, if transformers knows enough about them."""
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Self, cast
 
@@ -21,12 +22,19 @@ from transformers.processing_utils import ProcessorMixin
 
 from flmm.errors import InputError, first_line
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.generic.layouts import LayoutError, LayoutFinder, ProcessedText
+from flmm.lmm.generic.layouts import (
+    FeatureCountError,
+    LayoutError,
+    LayoutFinder,
+    ProcessedText,
+)
+from flmm.lmm.generic.picture_texts import list_placeholders, read_picture_text
 from flmm.lmm.generic.processor import build_processor, load_processor
 from flmm.lmm.image_processing import run_image_processor
 from flmm.lmm.loading import load_components
 from flmm.lmm.model_type import read_model_type
 from flmm.lmm.placement import Placement
+from flmm.lmm.places import describe_placeless
 from flmm.lmm.prompt import Message, PictureLayout, ProcessedPicture
 from flmm.lmm.tiny_models import (
     find_token_id,
@@ -35,6 +43,8 @@ from flmm.lmm.tiny_models import (
     tiny_tokenizer,
     tiny_vision_config,
 )
+
+_log = logging.getLogger("flmm.lmm")
 
 # What processors raise if a file or a setting is missing.
 _PROCESSOR_ERRORS = (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError)
@@ -46,8 +56,8 @@ _PROBED_SIZES = ((64, 80), (256, 768))
 class GenericAdapter(LMMAdapter):
     """An LMM whose image tokens are found by its own processor, picture sizes and vision tower.
 
-    Nothing is guessed: a layout that the vision tower does not agree with is refused, and a prompt
-    is compared with that of the model's own processor.
+    Nothing is guessed: without a layout that the vision tower agrees with, the LMM only chats
+    (``placeless_reason``), and a prompt is compared with that of the model's own processor.
 
     Args:
         processor: the model's own, of the same image processor and tokenizer.
@@ -64,7 +74,6 @@ class GenericAdapter(LMMAdapter):
         name: str,
         revision: str | None = None,
     ) -> None:
-        picture_token = getattr(processor, "image_token", None)
         for missing, reason in (
             (not isinstance(getattr(model.config, "image_token_id", None), int),
              "its config.json marks no image tokens (image_token_id)"),
@@ -73,14 +82,12 @@ class GenericAdapter(LMMAdapter):
             ("mm_encoder_outputs" not in inspect.signature(model.forward).parameters,
              "its class takes no features in place of pixels (mm_encoder_outputs)"),
             (model.get_decoder() is None, "its get_decoder returns None"),  # type: ignore[no-untyped-call]
-            (not isinstance(picture_token, str),
-             "its processor marks no pictures in the text (image_token)"),
         ):  # fmt: skip
             if missing:
                 raise _unsupported_error(name, model.config.model_type, reason)
         super().__init__(model, processor.tokenizer, processor.image_processor, name, revision)
         self.processor = processor
-        self._picture_token = str(picture_token)
+        self._placeholder = self._find_placeholder()
         self.computes_position_ids = hasattr(model.base_model, "get_rope_index")
         self._vision_inputs = self.picture_features.input_names
         text_modules = set(self.text_model.modules())
@@ -90,6 +97,8 @@ class GenericAdapter(LMMAdapter):
             tuple(module for module in model.modules() if module not in text_modules),
         )
         self._check_against_processor()
+        if self.placeless_reason is not None:
+            _log.warning(describe_placeless(self))
 
     @classmethod
     def load(
@@ -105,18 +114,20 @@ class GenericAdapter(LMMAdapter):
 
     @property
     def placeholder(self) -> str:
-        return self._picture_token
+        return self._placeholder
 
     def process_pictures(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         processed = self._run_processor(list(pictures), self.placeholder * len(pictures))
         return {name: processed[name] for name in self.image_input_names}
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
+        if self.placeless_reason is not None:
+            return PictureLayout(self._layouts.find_text(picture.size).text, ())
         try:
             found = self._layouts.find(picture.size)
             if len(found.views) not in (1, self.views):
                 raise LayoutError(f"{len(found.views)} grids of image tokens show it")
-        except LayoutError as error:
+        except (LayoutError, FeatureCountError) as error:
             height, width = picture.size
             raise InputError(
                 f"a picture of {width}×{height} pixels cannot be shown to LMM {self.name!r}:"
@@ -124,6 +135,28 @@ class GenericAdapter(LMMAdapter):
             ) from error
         # A picture that is not cut up has one view, which is then both coarse and fine.
         return PictureLayout(found.text, found.views * (self.views // len(found.views)))
+
+    def _find_placeholder(self) -> str:
+        """Return the text that the processor replaces by the image tokens of a picture.
+
+        Raises:
+            InputError: there is none.
+        """
+        picture = Image.new("RGB", _PROBED_SIZES[0][::-1])
+        error: Exception = ValueError("it names no token for them")
+        taken: list[str] = []
+        for text in list_placeholders(self.processor, self.tokenizer, self.image_token):
+            try:
+                token_ids = self._run_processor([picture], text)["input_ids"]
+            except _PROCESSOR_ERRORS as found:
+                error = found
+                continue
+            taken.append(text)
+            if (token_ids == self.image_token_id).sum() > 1:
+                return text
+        if not taken:
+            raise _processor_error(self.name, self.model_type, error) from error
+        return taken[0]
 
     def _run_processor(
         self, pictures: list[Image.Image], text: str, **options: bool
@@ -135,13 +168,15 @@ class GenericAdapter(LMMAdapter):
         return run_image_processor(process, pictures, **options)
 
     def _process_picture(self, picture: Image.Image) -> ProcessedText:
-        processed = dict(
-            self._run_processor([picture], self.placeholder, return_text_replacement_offsets=True)
+        processed = self._run_processor(
+            [picture],
+            self.placeholder,
+            add_special_tokens=False,
+            return_text_replacement_offsets=True,
         )
-        replacements = cast(list[list[dict[str, str]]], processed.pop("text_replacement_offsets"))
         return ProcessedText(
             {name: processed[name] for name in self.image_input_names},
-            replacements[0][0]["replacement"],
+            read_picture_text(processed, self.tokenizer),
             int((processed["input_ids"] == self.image_token_id).sum()),
         )
 
@@ -160,8 +195,8 @@ class GenericAdapter(LMMAdapter):
         """Read from a prompt of the model's own processor which inputs there are; find the views.
 
         Raises:
-            InputError: image tokens have no known places, the adapter's prompt is another, or that
-                processor fails.
+            InputError: image tokens and features differ in number, the adapter's prompt is another,
+                or that processor fails.
         """
         picture = Image.new("RGB", (80, 64), (200, 30, 60))
         question = "What is in the picture?"
@@ -188,14 +223,22 @@ class GenericAdapter(LMMAdapter):
         ]
         self.token_type_input_name = token_types[0] if token_types else None
         try:
-            self.views = max(len(self._layouts.find(size).views) for size in _PROBED_SIZES)
-        except LayoutError as error:
+            self._find_views()
+        except FeatureCountError as error:
             raise _unsupported_error(self.name, self.model_type, str(error)) from error
         prompt = self.build_prompt(picture, question).inputs
         for name in ("input_ids", *token_types[:1]):
             if name in expected and not torch.equal(prompt[name], expected[name]):
                 reason = "its processor writes pictures into the text in a way of its own"
                 raise _unsupported_error(self.name, self.model_type, reason)
+
+    def _find_views(self) -> None:
+        try:
+            self.views = max(len(self._layouts.find(size).views) for size in _PROBED_SIZES)
+        except LayoutError as error:
+            self.views, self.placeless_reason = 0, str(error)
+            for size in _PROBED_SIZES:
+                self._layouts.check_feature_count(size)
 
     @classmethod
     def build_tiny(cls, grouped_queries: bool = False) -> Self:

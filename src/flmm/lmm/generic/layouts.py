@@ -35,6 +35,10 @@ class LayoutError(ValueError):
     """Says in words why image tokens have no known place in the picture."""
 
 
+class FeatureCountError(ValueError):
+    """Says that processor and vision tower do not fit: one image token must have one feature."""
+
+
 @dataclass(frozen=True, eq=False)
 class ProcessedText:
     """What the model's processor makes of one picture."""
@@ -86,9 +90,28 @@ class LayoutFinder:
         """Return the layout of pictures of this size.
 
         Raises:
-            LayoutError: there is none that fits the processor and the vision tower.
+            LayoutError: there is none that the vision tower agrees with.
+            FeatureCountError: the vision tower has more or fewer features than image tokens.
         """
         return self._layouts.get_or_create(repr(picture).encode(), lambda: self._find(picture))
+
+    def find_text(self, picture: Size) -> FoundLayout:
+        """Return what the processor writes for pictures of this size, without views."""
+
+        def find() -> FoundLayout:
+            return FoundLayout(self._process(Image.new("RGB", picture[::-1])).text, ())
+
+        return self._layouts.get_or_create(repr(picture).encode(), find)
+
+    @torch.no_grad()
+    def check_feature_count(self, picture: Size) -> None:
+        """Check that pictures of this size have as many image features as image tokens.
+
+        Raises:
+            FeatureCountError: they have more or fewer.
+        """
+        processed = self._process(Image.new("RGB", picture[::-1]))
+        _check_count(len(self._encode(processed.inputs)), processed.image_tokens)
 
     @torch.no_grad()
     def _find(self, picture: Size) -> FoundLayout:
@@ -118,11 +141,7 @@ class LayoutFinder:
             if not is_known or self._has_other_tokens:
                 shows_picture = find_picture_features(encode, pixels)
                 self._has_other_tokens |= not bool(shows_picture.all())
-            if len(shows_picture) != processed.image_tokens:
-                raise LayoutError(
-                    f"its vision tower gives {len(shows_picture)} features for"
-                    f" {processed.image_tokens} image tokens"
-                )
+            _check_count(len(shows_picture), processed.image_tokens)
             for arrangement, found in self._propose(encode, pixels, shows_picture, sources):
                 views = build_views(sources, found, picture)
                 is_trusted = is_known and arrangement in self._agreed and arrangement != _READ
@@ -171,6 +190,13 @@ class LayoutFinder:
 def _of_picture(views: tuple[PictureView, ...], picture: Size) -> tuple[PictureView, ...]:
     """Return the views of a larger picture as those of a smaller one of the same shape."""
     return tuple(replace(v, geometry=replace(v.geometry, picture=picture)) for v in views)
+
+
+def _check_count(features: int, image_tokens: int) -> None:
+    if features != image_tokens:
+        raise FeatureCountError(
+            f"its vision tower gives {features} features for {image_tokens} image tokens"
+        )
 
 
 def _find_pixel_input(black: Mapping[str, Tensor], white: Mapping[str, Tensor]) -> str:

@@ -56,7 +56,8 @@ def build_processor(
     settings: dict[str, object],
 ) -> ProcessorMixin:
     """Build a processor from its parts for pictures and text, and its own settings."""
-    # transformers refuses a processor without its part for videos.
+    # transformers refuses a processor without its part for videos. Some read that part's settings
+    # even if no video is given; the part for pictures has them too.
     lenient = cast(
         type[ProcessorMixin],
         type(
@@ -65,7 +66,11 @@ def build_processor(
             {"check_argument_for_proper_class": lambda *_: None},
         ),
     )
-    parts = {"image_processor": image_processor, "tokenizer": tokenizer}
+    parts = {
+        "image_processor": image_processor,
+        "video_processor": image_processor,
+        "tokenizer": tokenizer,
+    }
     list_parts = cast(Callable[[], list[str]], processor_class.get_attributes)
     build = cast(Callable[..., ProcessorMixin], lenient.from_args_and_dict)
     return build([parts.get(part) for part in list_parts()], settings)

@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from flmm.errors import InputError
 from flmm.lmm.auto import list_families, load_adapter_class
 from flmm.lmm.generic import layouts, token_pixels
 from flmm.lmm.generic.adapter import GenericAdapter
@@ -127,13 +126,15 @@ def mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("mirrored")
-def test_a_layout_that_the_vision_tower_does_not_agree_with_is_refused(
+def test_a_layout_that_the_vision_tower_does_not_agree_with_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tiny = GenericAdapter.build_tiny()
     monkeypatch.setattr(layouts, "read_token_pixels", lambda *_: None)
-    with pytest.raises(InputError, match="no single place for each image token"):
-        GenericAdapter(tiny.model, tiny.processor, "mirrored")
+    mirrored = GenericAdapter(tiny.model, tiny.processor, "mirrored")
+    assert mirrored.placeless_reason is not None
+    assert "no single place for each image token" in mirrored.placeless_reason
+    assert mirrored.build_prompt(Image.new("RGB", (60, 50)), "what?").picture_views == ((),)
 
 
 @pytest.mark.usefixtures("mirrored")
