@@ -1,5 +1,6 @@
 """Prompts equal, token by token, those of the model's own processor in transformers."""
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable
@@ -78,11 +79,27 @@ def official_processor(
     }
     parameters = inspect.signature(processor_class.__init__).parameters
     build = cast(Callable[..., Callable[..., dict[str, Tensor]]], processor_class)
-    return build(
+    processor = build(
         image_processor=adapter.image_processor,
         tokenizer=tokenizer,
         **{name: value for name, value in options.items() if name in parameters},
     )
+    return functools.partial(_process_parts, processor) if kind == "idefics" else processor
+
+
+def _process_parts(
+    processor: Callable[..., dict[str, Tensor]],
+    images: list[list[Image.Image]],
+    text: list[str],
+    **options: object,
+) -> dict[str, Tensor]:
+    """Process one conversation with a processor that takes its texts and pictures in order."""
+    parts: list[str | Image.Image] = []
+    # It puts a start token first.
+    texts = text[0].removeprefix("<s>").split("<image>")
+    for before, picture in zip(texts, images[0], strict=False):
+        parts += [before] * bool(before) + [picture]
+    return processor(text=[[*parts, texts[-1]]], **options)
 
 
 @pytest.mark.parametrize("sizes", [[(50, 40)], [(33, 97)], [(50, 40), (90, 60)]])

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from contract_helpers import ANSWERS, noise_picture
+from contract_helpers import ANSWERS, noise_picture, text_modules
 
 from flmm.attention.tracing import trace_generation, trace_texts
 from flmm.lmm.base import LMMAdapter
@@ -13,12 +13,12 @@ from flmm.lmm.base import LMMAdapter
 @contextmanager
 def record_vision_modules(adapter: LMMAdapter) -> Iterator[list[str]]:
     """Collect the names of modules that run, without the LLM's and the language modelling head."""
-    text_modules = set(adapter.text_model.modules()) | {adapter.model.get_output_embeddings()}  # type: ignore[no-untyped-call]
+    llm_modules = text_modules(adapter) | {adapter.model.get_output_embeddings()}  # type: ignore[no-untyped-call]
     ran: list[str] = []
     handles = [
         module.register_forward_hook(lambda m, _inputs, _output: ran.append(type(m).__name__))
         for module in adapter.model.modules()
-        if module not in text_modules and not list(module.children())
+        if module not in llm_modules and not list(module.children())
     ]
     yield ran
     for handle in handles:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from contract_helpers import PICTURE_SIZES, image_token_states, noise_picture
+from contract_helpers import PICTURE_SIZES, image_token_states, noise_picture, text_modules
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,11 +21,11 @@ def local_adapter(adapter: LMMAdapter) -> Iterator[LMMAdapter]:
 
     With random weights and attention, a spot might change any cell the most.
     """
-    text_modules = set(adapter.text_model.modules())
+    llm_modules = text_modules(adapter)
     handles = [
         module.register_forward_hook(zero_attention_output)
         for module in adapter.model.modules()
-        if module not in text_modules and type(module).__name__.endswith("Attention")
+        if module not in llm_modules and type(module).__name__.endswith("Attention")
     ]
     assert handles
     yield adapter

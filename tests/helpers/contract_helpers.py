@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.configuration_utils import PreTrainedConfig
 
 from flmm.lmm.base import LMMAdapter
@@ -44,13 +44,13 @@ def eager_attention(adapter: LMMAdapter) -> Iterator[None]:
         config._attn_implementation = implementation
 
 
-def model_configs(model: torch.nn.Module) -> list[PreTrainedConfig]:
+def model_configs(model: nn.Module) -> list[PreTrainedConfig]:
     """Return every configuration that some module of the model has, each once."""
     configs = [getattr(module, "config", None) for module in model.modules()]
     return list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
 
 
-def attention_implementations(model: torch.nn.Module) -> list[str]:
+def attention_implementations(model: nn.Module) -> list[str]:
     """Return the attention implementation that each module is set to."""
     configs = [getattr(module, "config", None) for module in model.modules()]
     return [str(c._attn_implementation) for c in configs if isinstance(c, PreTrainedConfig)]
@@ -71,26 +71,56 @@ def eager_reference(
 
     L is the number of the vision encoder's outputs for an LLM that attends to them.
     """
-    config = adapter.text_model.config
+    if not adapter.image_tokens_in_sequence:
+        return _cross_attention_reference(adapter, prompt, slice(start, start + count))
     # A hybrid LLM outputs attention of some layers but hidden states of all.
-    kinds = getattr(config, "layer_types", None)
-    attending = [
-        index
-        for index in range(config.num_hidden_layers)
+    kinds = getattr(adapter.text_model.config, "layer_types", None)
+    recorded = [
+        1 + index
+        for index in range(adapter.text_model.config.num_hidden_layers)
         if kinds is None or kinds[index] != "linear_attention"
     ]
-    recorded = attending
-    if not adapter.image_tokens_in_sequence:
-        recorded = [index for index in attending if index in config.cross_attention_layers]
     with eager_attention(adapter):
         inputs = adapter.collate([prompt], keep_pixels=True).inputs
         output = adapter.model(**inputs, output_attentions=True, output_hidden_states=True)
-    span = slice(start, start + count)
-    rows = torch.stack([output.attentions[attending.index(i)][0, :, span] for i in recorded])
-    states = [output.hidden_states[1 + index][0, span] for index in recorded]
+    rows = torch.stack(output.attentions)[:, 0, :, start : start + count]
+    states = [output.hidden_states[index][0, start : start + count] for index in recorded]
     # Layers may keep several residual streams, one after the other, whose mean is recorded.
     streams = [layer.reshape(count, -1, adapter.hidden_size) for layer in states]
     return rows, torch.stack([layer.mean(dim=1) for layer in streams])
+
+
+def _cross_attention_reference(
+    adapter: LMMAdapter, prompt: Prompt, span: slice
+) -> tuple[Tensor, Tensor]:
+    """Return ``eager_reference``; transformers does not output all cross-attention."""
+    rows: list[Tensor] = []
+    states: list[Tensor] = []
+    handles = []
+    for layer in adapter.text_model.modules():
+        attention = getattr(layer, "cross_attn", None)
+        if isinstance(attention, nn.Module):
+            handles += [
+                attention.register_forward_hook(
+                    lambda _module, _inputs, output: rows.append(output[1][0, :, span])
+                ),
+                layer.register_forward_hook(
+                    lambda _module, _inputs, output: states.append(output[0, span])
+                ),
+            ]
+    with eager_attention(adapter):
+        adapter.model(**adapter.collate([prompt], keep_pixels=True).inputs)
+    for handle in handles:
+        handle.remove()
+    return torch.stack(rows), torch.stack(states)
+
+
+def text_modules(adapter: LMMAdapter) -> set[nn.Module]:
+    """Return the LLM's modules, without its output layer."""
+    # That of the first IDEFICS has the vision tower in it.
+    tower = getattr(adapter.text_model, "vision_model", None)
+    modules = set(adapter.text_model.modules())
+    return modules - set(tower.modules()) if isinstance(tower, nn.Module) else modules
 
 
 def extend_prompt(adapter: LMMAdapter, prompt: Prompt, token_ids: Tensor) -> Prompt:
@@ -101,12 +131,11 @@ def extend_prompt(adapter: LMMAdapter, prompt: Prompt, token_ids: Tensor) -> Pro
         "input_ids": whole[None],
         "attention_mask": torch.ones(1, len(whole)),
     }
-    if not adapter.image_tokens_in_sequence:
+    for name in adapter.sequence_input_names:
         # What is generated sees what the prompt's last token sees.
-        seen = prompt.inputs["cross_attention_mask"]
-        inputs["cross_attention_mask"] = torch.cat(
-            [seen, seen[:, -1:].expand(-1, len(token_ids), -1, -1)], dim=1
-        )
+        seen = prompt.inputs[name]
+        added = seen[:, -1:].expand(-1, len(token_ids), *seen.shape[2:])
+        inputs[name] = torch.cat([seen, added], dim=1)
     if adapter.token_type_input_name is not None:
         is_image = whole == adapter.image_token_id
         is_answer = torch.arange(len(whole)) >= prompt.length
@@ -131,9 +160,9 @@ def image_token_states(adapter: LMMAdapter, prompt: Prompt) -> Tensor:
     attends to them.
     """
     if not adapter.image_tokens_in_sequence:
-        states = adapter.collate([prompt]).picture_inputs["cross_attention_states"]
+        (states,) = adapter.collate([prompt]).picture_inputs.values()
         assert isinstance(states, Tensor)
-        return states[0]
+        return states[0].reshape(-1, states.shape[-1])
     inputs = adapter.collate([prompt], keep_pixels=True).inputs
     output = adapter.model(**inputs, output_hidden_states=True)
     embeddings: Tensor = output.hidden_states[0][0]

@@ -11,7 +11,7 @@ from typing import ClassVar, Self, cast
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -31,6 +31,7 @@ from flmm.lmm.prompt import (
     Prompt,
     PromptBatch,
     pad_and_concatenate,
+    pad_sequence_start,
 )
 
 
@@ -55,6 +56,8 @@ class LMMAdapter(FrozenModel, ABC):
     """Those of ``image_input_names`` that the LLM needs too, for its position ids."""
     token_type_input_name: str | None = None
     """The input that marks image tokens (1) and text (0), for models that take one."""
+    sequence_input_names: tuple[str, ...] = ()
+    """Further inputs with a row for each token, (1, L, …), zeros for padding."""
     supports_conversation: ClassVar[bool] = True
     """Whether a prompt may contain earlier messages."""
     computes_position_ids: bool = False
@@ -253,10 +256,11 @@ class LMMAdapter(FrozenModel, ABC):
             if key in vision_only and not keep_pixels:
                 continue
             parts = [prompt.inputs.get(key) for prompt in prompts]
-            if key in ("input_ids", "attention_mask", self.token_type_input_name):
+            text_names = ("input_ids", "attention_mask", self.token_type_input_name)
+            if key in (*text_names, *self.sequence_input_names):
                 fill = self.pad_token_id if key == "input_ids" else 0
                 parts = [
-                    nn.functional.pad(part, (left, 0), value=fill)
+                    pad_sequence_start(part, left, fill)
                     for part, left in zip(parts, padding, strict=True)
                     if part is not None
                 ]

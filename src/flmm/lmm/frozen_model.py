@@ -25,10 +25,17 @@ _SOFTMAX_LAYER_TYPES = (
 
 
 def find_recorded_layers(config: PreTrainedConfig) -> tuple[int, ...]:
-    """Return the indices of an LLM's M layers with softmax attention to image tokens."""
+    """Return the indices in ``decoder_layers`` of an LLM's M layers with softmax attention.
+
+    Of an LLM that attends to pictures in layers of their own, only these.
+    """
     cross_attention_layers = getattr(config, "cross_attention_layers", None)
     if cross_attention_layers is not None:
         return tuple(sorted(cross_attention_layers))
+    interval = getattr(config, "cross_layer_interval", None)
+    if interval is not None:
+        # Each stands before so many of the LLM's own layers.
+        return tuple(range(0, config.num_hidden_layers // interval * (interval + 1), interval + 1))
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
         return tuple(range(config.num_hidden_layers))

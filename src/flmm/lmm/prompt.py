@@ -134,6 +134,12 @@ class PromptBatch:
         )
 
 
+def pad_sequence_start(tensor: Tensor, padding: int, value: int = 0) -> Tensor:
+    """Return (1, L, …) with ``padding`` rows before the L rows."""
+    others = (0, 0) * (tensor.ndim - 2)
+    return torch.nn.functional.pad(tensor, (*others, padding, 0), value=value)
+
+
 def pad_and_concatenate(parts: Sequence[Tensor]) -> Tensor:
     """Concatenate tensors on their first axis, the smaller ones padded with zeros on the others."""
     largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]

@@ -85,7 +85,13 @@ class MllamaAdapter(LMMAdapter):
     hub_ids: ClassVar[tuple[str, ...]] = ("meta-llama/Llama-3.2-11B-Vision-Instruct",)
     model_class: ClassVar[type[PreTrainedModel]] = MllamaWithPictureStates
     image_input_names: tuple[str, ...] = ("pixel_values", _ASPECT_RATIO_IDS, _ASPECT_RATIO_MASK)
+    sequence_input_names: tuple[str, ...] = (_CROSS_ATTENTION_MASK,)
     image_tokens_in_sequence: ClassVar[bool] = False
+
+    @property
+    def _max_tiles(self) -> int:
+        """T."""
+        return int(self.model.config.vision_config.max_num_tiles)
 
     @property
     def picture_encoder(self) -> EncodePictures:
@@ -110,7 +116,7 @@ class MllamaAdapter(LMMAdapter):
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         config = self.model.config.vision_config
-        tile, max_tiles = int(config.image_size), int(config.max_num_tiles)
+        tile, max_tiles = int(config.image_size), self._max_tiles
         side = tile // int(config.patch_size)
         aspect_ratio = int(picture.inputs[_ASPECT_RATIO_IDS][0, picture.index]) - 1
         rows, columns = get_all_supported_aspect_ratios(max_tiles)[aspect_ratio]
@@ -134,39 +140,30 @@ class MllamaAdapter(LMMAdapter):
         layouts: Sequence[PictureLayout],
     ) -> Prompt:
         prompt = super()._assemble_prompt(chat, question, answer, inputs, layouts)
-        if not layouts:
-            return prompt
-        spans = get_cross_attention_token_mask(
-            prompt.inputs["input_ids"][0].tolist(), self.image_token_id
-        )
-        tiles = inputs[_ASPECT_RATIO_MASK].sum(dim=-1).tolist()
-        max_tiles = inputs[_ASPECT_RATIO_MASK].shape[-1]
-        mask = convert_sparse_cross_attention_mask_to_dense(
-            [spans], tiles, max_tiles, prompt.length
-        )
-        return replace(
-            prompt, inputs={**prompt.inputs, _CROSS_ATTENTION_MASK: torch.from_numpy(mask)}
-        )
+        mask = torch.zeros((1, prompt.length, 0, self._max_tiles), dtype=torch.int64)
+        if layouts:
+            spans = get_cross_attention_token_mask(
+                prompt.inputs["input_ids"][0].tolist(), self.image_token_id
+            )
+            tiles = inputs[_ASPECT_RATIO_MASK].sum(dim=-1).tolist()
+            dense = convert_sparse_cross_attention_mask_to_dense(
+                [spans], tiles, self._max_tiles, prompt.length
+            )
+            mask = torch.from_numpy(dense)
+        return replace(prompt, inputs={**prompt.inputs, _CROSS_ATTENTION_MASK: mask})
 
     def collate(self, prompts: Sequence[Prompt], keep_pixels: bool = False) -> PromptBatch:
         """Collate prompts; ``keep_pixels``: of as many pictures each, or none at all.
 
         (B, L, I, T) ``cross_attention_mask``: nothing is seen of the pictures that fill a batch.
         """
-        places = _count_picture_places(prompts)
-        if not places:
-            return super().collate(prompts, keep_pixels)
-        longest = max(prompt.length for prompt in prompts)
-        padded = []
-        for prompt in prompts:
-            mask = prompt.inputs.get(_CROSS_ATTENTION_MASK)
-            if mask is None:
-                max_tiles = int(self.model.config.vision_config.max_num_tiles)
-                mask = torch.zeros((1, prompt.length, places, max_tiles), dtype=torch.int64)
-            padding = (0, 0, 0, places - mask.shape[2], longest - prompt.length, 0)
-            mask = nn.functional.pad(mask, padding)
-            padded.append(replace(prompt, inputs={**prompt.inputs, _CROSS_ATTENTION_MASK: mask}))
-        return super().collate(padded, keep_pixels)
+        batch = super().collate(prompts, keep_pixels)
+        inputs = dict(batch.inputs)
+        mask = inputs.pop(_CROSS_ATTENTION_MASK)
+        if mask.shape[2]:
+            filling = _count_picture_places(prompts) - mask.shape[2]
+            inputs[_CROSS_ATTENTION_MASK] = nn.functional.pad(mask, (0, 0, 0, filling))
+        return replace(batch, inputs=inputs)
 
     def encode_pictures(self, prompts: Sequence[Prompt]) -> Mapping[str, object]:
         """Return (B, I·T·P, D) ``cross_attention_states``.
