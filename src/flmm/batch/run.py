@@ -1,96 +1,137 @@
-"""Tasks run by a grounder, several answers in one batch.
+"""A batch on this machine: items that need a result are decoded, answered and stored.
 
-One answer at a time would leave a GPU idle: a token of one answer costs nearly as much time as one
-of eight answers.
+What is asked of many pictures at once keeps a GPU busy: a token of one answer costs nearly as much
+time as one of eight answers.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from pathlib import Path
-
-from PIL import Image
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 from flmm.answers.answer import Answer
-from flmm.batch.results import TaskResult
+from flmm.batch.answering import Outcome, PictureTask, TaskAnswerer
+from flmm.batch.decoding import DecodedItem, decode_ahead
+from flmm.batch.pending import ItemCounts, PendingItems
+from flmm.batch.settings import BatchSettings
+from flmm.batch.sources.items import Item, Source
+from flmm.batch.storage.index import ResultIndex
+from flmm.batch.storage.records import Record, ResultStore
 from flmm.batch.tasks import Task
-from flmm.errors import InputError
-from flmm.evaluate.benchmark import mask_model_fingerprint
 from flmm.grounding.grounder import Grounder
-from flmm.grounding.mask_options import DEFAULT_MASK_OPTIONS, MaskKeywords, MaskOptions
-from flmm.pictures.reading import read_picture
+
+_BATCHES_PER_WINDOW = 4
 
 
-def run_tasks(
+@dataclass(frozen=True)
+class BatchSummary:
+    """How far a batch is."""
+
+    items: int
+    """Of the source, and of this part of the work, so far."""
+    new: int
+    """Results of this run."""
+    failed: int
+    """Items that have a failure in the place of an answer, of this run or kept."""
+    done: int
+    """Items that have a result."""
+    changed: int
+    """Items whose picture or task changed since."""
+    gone: int | None
+    """Results of items that are no longer in the source, which are kept; None while unknown."""
+
+
+def run_batch(
     grounder: Grounder,
-    folder: Path,
-    tasks: Sequence[Task],
+    source: Source,
+    store: ResultStore,
+    settings: BatchSettings,
     *,
-    batch_size: int,
-    max_new_tokens: int,
-    mask_options: MaskKeywords,
-) -> Iterator[list[TaskResult]]:
-    """Yield the results of each batch of tasks, in order; an unreadable picture's is its error.
+    together: int = 8,
+    keep_failures: bool = False,
+    shard: tuple[int, int] = (0, 1),
+    on_progress: Callable[[BatchSummary], None] = lambda _: None,
+    on_answers: Callable[[Item, Sequence[Answer]], None] = lambda *_: None,
+) -> BatchSummary:
+    """Store a result for each item that has none; a later run goes on where this one stops.
 
     Args:
-        grounder: runs the tasks.
-        folder: that the pictures' paths are relative to.
-        tasks: to be run.
-        batch_size: tasks in a batch.
-        max_new_tokens, mask_options: as in ``Grounder.chat``.
+        grounder: does the tasks.
+        source: all items.
+        store: of their results, with those of earlier runs.
+        settings: how the tasks are done.
+        together: so many tasks at a time; fewer where memory is short.
+        keep_failures: whether failures of earlier runs are not tried again.
+        shard: (I, N): only the Ith of N parts of the items, for N runs at once.
+        on_progress: called when results are on the disk.
+        on_answers: called with each item and its answers before they are stored.
+
+    Returns:
+        The whole batch's summary.
+
+    Raises:
+        InputError: the source cannot be read, or results cannot be written.
     """
-    for first in range(0, len(tasks), batch_size):
-        in_batch = tasks[first : first + batch_size]
-        outcomes: dict[Task, Answer | InputError] = {}
-        questions: dict[Task, tuple[Image.Image, str]] = {}
-        for task in in_batch:
-            try:
-                picture = read_picture(folder / task.image)
-                if task.text is not None:
-                    outcomes[task] = grounder.ground(
-                        picture, task.text, task.phrases, question=task.question, **mask_options
-                    )
-                elif task.phrases is not None:
-                    outcomes[task] = grounder.segment(picture, task.phrases, **mask_options)
-                elif task.question is not None:
-                    questions[task] = picture, task.question
-            except InputError as error:
-                outcomes[task] = error
-        answers = _answer(grounder, list(questions.values()), max_new_tokens, mask_options)
-        outcomes |= dict(zip(questions, answers, strict=True))
-        yield [_build_result(task, outcomes[task]) for task in in_batch]
+    index = ResultIndex(store.states())
+    pending = PendingItems(source, index, keep_failures, shard)
+    answerer = TaskAnswerer(grounder, settings, together)
+    new = failed = 0
+    for window in decode_ahead(pending, _BATCHES_PER_WINDOW * together):
+        for batch in _group(window, together):
+            outcomes = _answer(answerer, batch)
+            records = []
+            for item, outcome in zip((one.item for one in batch), outcomes, strict=True):
+                if isinstance(outcome, str):
+                    failed += 1
+                else:
+                    on_answers(item, outcome)
+                records.append(Record.of(item, _describe(item.task, outcome)))
+            store.append(records)
+            new += len(records)
+            on_progress(_summarise(pending.counts, new, failed))
+    store.finish()
+    # Other writers' items are not known here.
+    gone = len(index) - pending.counts.known if shard[1] == 1 else None
+    return _summarise(pending.counts, new, failed, gone)
 
 
-def describe_mask_model(grounder: Grounder, mask_options: MaskKeywords) -> str:
-    """Return what results say of their masks: the model's fingerprint and the other options."""
-    options, default = asdict(MaskOptions(**mask_options)), asdict(DEFAULT_MASK_OPTIONS)
-    description = mask_model_fingerprint(grounder)
-    if not options.pop("refine"):
-        description += " without refinement"
-    changed = [f" {name}={value}" for name, value in options.items() if value != default[name]]
-    return "".join([description, *changed])
+def _group(window: Sequence[DecodedItem], size: int) -> Iterator[Sequence[DecodedItem]]:
+    """Yield batches of one kind of task, of pictures of like size, which need the least padding."""
+
+    def kind_and_size(one: DecodedItem) -> tuple[str, int, int]:
+        picture = one.picture
+        height_and_width = (0, 0) if isinstance(picture, str) else (picture.height, picture.width)
+        return one.item.task.kind, *height_and_width
+
+    # Sorting keeps the order of equals.
+    for _, same_kind in groupby(sorted(window, key=kind_and_size), lambda one: one.item.task.kind):
+        items = list(same_kind)
+        for first in range(0, len(items), size):
+            yield items[first : first + size]
 
 
-def _answer(
-    grounder: Grounder,
-    questions: list[tuple[Image.Image, str]],
-    max_new_tokens: int,
-    mask_options: MaskKeywords,
-) -> list[Answer | InputError]:
-    """Return the answer to each question, or why it cannot be asked."""
-    try:
-        return [*grounder.chat_together(questions, max_new_tokens=max_new_tokens, **mask_options)]
-    except InputError as error:
-        if len(questions) == 1:
-            return [error]
-        # One question, such as a text that is too long, does not keep the others from an answer.
-        return [
-            answer
-            for question in questions
-            for answer in _answer(grounder, [question], max_new_tokens, mask_options)
-        ]
+def _answer(answerer: TaskAnswerer, batch: Sequence[DecodedItem]) -> list[Outcome]:
+    """Return the outcomes of a batch's items, also of those without a readable picture."""
+    tasks = [
+        PictureTask(one.picture, one.item.task) for one in batch if not isinstance(one.picture, str)
+    ]
+    answered = iter(answerer.answer(tasks))
+    return [one.picture if isinstance(one.picture, str) else next(answered) for one in batch]
 
 
-def _build_result(task: Task, answer: Answer | InputError) -> TaskResult:
-    if isinstance(answer, InputError):
-        return TaskResult(task, None, str(answer))
-    return TaskResult(task, answer, None)
+def _describe(task: Task, outcome: Outcome) -> dict[str, object]:
+    if isinstance(outcome, str):
+        # A message about a file whose name is no Unicode has surrogates.
+        return {"error": outcome.encode("utf-8", "backslashreplace").decode()}
+    answers = [answer.to_dict() for answer in outcome]
+    return {"answer": answers[0]} if task.questions is None else {"answers": answers}
+
+
+def _summarise(counts: ItemCounts, new: int, failed: int, gone: int | None = None) -> BatchSummary:
+    return BatchSummary(
+        items=counts.items,
+        new=new,
+        failed=failed + counts.skipped_failures,
+        done=counts.skipped + new,
+        changed=counts.changed,
+        gone=gone,
+    )

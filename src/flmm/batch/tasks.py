@@ -1,83 +1,59 @@
-"""The tasks of a batch: a folder's pictures, or the lines of a JSONL file."""
+"""What is asked about one picture of a batch."""
 
-from pathlib import Path
-from typing import Annotated
+import os
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
-from flmm.data.readers.files import read_json_line
 from flmm.errors import InputError
-from flmm.pictures.folder import find_pictures
 
 _NonEmptyText = Annotated[str, Field(min_length=1)]
+_NonEmptyTexts = Annotated[tuple[_NonEmptyText, ...], Field(min_length=1, strict=False)]
 
 
 class Task(BaseModel):
-    """One picture with a question about it, a text to ground or phrases to segment in it."""
+    """One picture with a question or several about it, a text to ground or phrases to segment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    id: _NonEmptyText | None = None
+    """Names the result; None for the picture's path."""
     image: _NonEmptyText
     """As in the list: relative to the list's folder, or absolute."""
     question: _NonEmptyText | None = None
     """With ``text``, what the text answers."""
+    questions: _NonEmptyTexts | None = None
+    """Each gets an answer of its own."""
     text: _NonEmptyText | None = None
-    phrases: Annotated[tuple[_NonEmptyText, ...], Field(min_length=1, strict=False)] | None = None
+    phrases: _NonEmptyTexts | None = None
     """With ``text``, which of its phrases are grounded."""
 
+    @property
+    def kind(self) -> Literal["text", "phrases", "question"]:
+        """What is done: a text is grounded, phrases are segmented, or questions are answered."""
+        if self.text is not None:
+            return "text"
+        return "question" if self.phrases is None else "phrases"
 
-_TASK_ADAPTER = TypeAdapter(Task)
+    def complete(self, question: str | None, place: str) -> "Task":
+        """Return the task, with the question of the whole batch if it has nothing of its own.
 
-
-def read_tasks(source: Path, question: str | None) -> tuple[Path, list[Task]]:
-    """Return the folder that the pictures' paths are relative to, and the tasks.
-
-    Args:
-        source: a folder, with ``question`` for each of its pictures, in the order of their names;
-            or a list, a JSON object a line with ``image`` and one of ``question``,
-            ``text`` and ``phrases`` (with a text, also the others).
-        question: needed for a folder; in a list, for lines that have none of them.
-
-    Raises:
-        InputError: there is no task, or a line is not of that form; names the line.
-    """
-    if source.is_dir():
-        if question is None:
-            raise InputError(
-                f"what is asked about the pictures of {str(source)!r}? give a QUESTION"
-            )
-        files = find_pictures(source)
-        tasks = [Task(image=str(file.relative_to(source)), question=question) for file in files]
-        folder = source
-    else:
-        try:
-            lines = source.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"{str(source)!r} cannot be read ({error}); give a folder of pictures, or a list"
-                ' with lines such as {"image": "a.png", "question": "What is it?"}'
-            ) from error
-        tasks = [
-            _fill_in_question(
-                read_json_line(line, number, source, _TASK_ADAPTER), question, number, source
-            )
-            for number, line in enumerate(lines, 1)
-            if line.strip()
-        ]
-        folder = source.parent
-    if not tasks:
-        raise InputError(f"{str(source)!r} has no picture; nothing was done")
-    return folder, tasks
-
-
-def _fill_in_question(task: Task, question: str | None, line_number: int, file: Path) -> Task:
-    if task.text is not None:
-        return task
-    if task.question is None and task.phrases is None and question is not None:
-        return task.model_copy(update={"question": question})
-    if (task.question is None) == (task.phrases is None):
+        Raises:
+            InputError: nothing or too much is asked; ``place`` says where.
+        """
+        asked = [self.question, self.questions, self.phrases]
+        if self.text is not None:
+            if self.questions is None:
+                return self
+        elif not any(asked) and question is not None:
+            return self.model_copy(update={"question": question})
+        elif sum(one is not None for one in asked) == 1:
+            return self
         raise InputError(
-            f"{str(file)!r}, line {line_number}: give either question or phrases with the image,"
-            " or a text"
+            f"{place}: give one of question, questions and phrases with the image, or a text"
         )
-    return task
+
+
+def to_unicode(name: str) -> str:
+    """Return a file's name as text: bytes that are not UTF-8 become such as ``\\xff``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

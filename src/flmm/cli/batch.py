@@ -1,11 +1,17 @@
-"""``flmm batch``: questions about many pictures, or phrases to segment, into one results file."""
+"""``flmm batch``: questions about many pictures, or phrases to segment, with results on disk."""
 
-from pathlib import Path
-from typing import Annotated
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flmm.cli.console import is_terminal, print_json
+import flmm
+from flmm.cli.batch_progress import show_batch_progress
+from flmm.cli.console import print_json
 from flmm.cli.options import (
     DeviceOption,
     DtypeOption,
@@ -20,13 +26,20 @@ from flmm.cli.options import (
     SamOption,
     check_mask_options,
     load_grounder,
+    require_packages,
 )
 from flmm.errors import InputError
+
+if TYPE_CHECKING:
+    from flmm.answers.answer import Answer
+    from flmm.batch.run import BatchSummary
+    from flmm.batch.sources.items import Item
+    from flmm.batch.storage.open import ResultPlace
 
 
 def batch(
     pictures: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="PICTURES",
             show_default=False,
@@ -45,8 +58,41 @@ def batch(
     ] = None,
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="FILE", help="Of results, one JSON object a line."),
+        typer.Option(
+            "--out",
+            metavar="PATH",
+            help="Of results: a file of one JSON object a line if its name ends with .jsonl; else a"
+            " folder of Parquet files, for more than some thousand pictures.",
+        ),
     ] = Path("results.jsonl"),
+    also: Annotated[
+        bool,
+        typer.Option(
+            "--also",
+            help="Where --out has results of other settings, put these in a place beside them.",
+        ),
+    ] = False,
+    keep_failures: Annotated[
+        bool,
+        typer.Option("--keep-failures", help="Do not try pictures again that failed before."),
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with code 2 if a picture has no answer.")
+    ] = False,
+    digest: Annotated[
+        bool,
+        typer.Option(
+            "--digest",
+            help="Know a changed picture by its content, not by its size and time of change.",
+        ),
+    ] = False,
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N",
+            help="Do the Ith of N parts of the pictures, I from 0; N such runs may share a folder.",
+        ),
+    ] = "0/1",
     overlays: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", show_default=False, help="Also draw each answer there."),
@@ -68,12 +114,14 @@ def batch(
     as_json: JsonOption = False,
 ) -> None:
     """Ask about many pictures; the same command goes on where it was stopped."""
-    from flmm.batch.results import ResultsFile
-    from flmm.batch.run import describe_mask_model, run_tasks
-    from flmm.batch.tasks import read_tasks
-
     masks = check_mask_options(refine, mask_threshold, min_score, min_mask_region_area)
-    folder, tasks = read_tasks(pictures, question)
+    place, part = _check_place(out, shard)
+    from flmm.batch.sources.open import open_source
+
+    source = open_source(pictures, question, digest)
+    total = source.count()
+    if total == 0:
+        raise InputError(f"{pictures!r} has no picture; nothing was done")
     if overlays is not None:
         try:
             overlays.mkdir(parents=True, exist_ok=True)
@@ -82,33 +130,77 @@ def batch(
                 f"--overlays {str(overlays)!r} cannot be made ({error.strerror}); choose another"
             ) from error
     grounder = load_grounder(model, lmm, sam, device, dtype)
-    mask_model = describe_mask_model(grounder, masks)
-    results = ResultsFile(out, tasks, grounder.model, grounder.lmm, mask_model)
+    from flmm.batch.run import run_batch
+    from flmm.batch.settings import BatchSettings
+    from flmm.batch.storage.open import open_results
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    settings = BatchSettings(question, max_new_tokens, masks)
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not is_terminal()) as progress:
-        bar = progress.add_task("pictures", total=len(tasks), completed=results.num_done)
-        result_batches = run_tasks(
+    def save_overlays(item: "Item", answers: "Sequence[Answer]") -> None:
+        if overlays is not None:
+            for number, answer in enumerate(answers, 1):
+                answer.save(overlays / _name_overlay(item, number))
+
+    opened = open_results(
+        place,
+        settings.describe(grounder),
+        {"model": grounder.model, "lmm": grounder.lmm, "flmm": flmm.__version__},
+        also=also,
+        shard=part,
+    )
+    progress = show_batch_progress(None if total is None else total // part[1])
+    with opened as (used_place, store), progress as on_progress:
+        summary = run_batch(
             grounder,
-            folder,
-            tasks[results.num_done :],
-            batch_size=together,
-            max_new_tokens=max_new_tokens,
-            mask_options=masks,
+            source,
+            store,
+            settings,
+            together=together,
+            keep_failures=keep_failures,
+            shard=part,
+            on_progress=on_progress,
+            on_answers=save_overlays,
         )
-        for result_batch in result_batches:
-            if overlays is not None:
-                for number, result in enumerate(result_batch, results.num_done + 1):
-                    if result.answer is not None:
-                        name = f"{number:06d}-{Path(result.task.image).stem}.png"
-                        result.answer.save(overlays / name)
-            results.append(result_batch)
-            progress.advance(bar, len(result_batch))
     if as_json:
-        print_json({"out": str(out), "pictures": results.num_done, "failed": results.num_failed})
-        return
-    failed = f", {results.num_failed} of them with an error in the place of an answer"
-    print(f"{results.num_done} pictures{failed if results.num_failed else ''}: {out}")
+        print_json({"out": str(used_place.path), "pictures": summary.items, **asdict(summary)})
+    else:
+        print(_describe(summary, used_place.path))
+    if strict and summary.failed:
+        raise InputError(
+            f"{summary.failed} of {summary.items} pictures have no answer (--strict); mend them and"
+            " run the same command again"
+        )
+
+
+def _check_place(out: Path, shard: str) -> "tuple[ResultPlace, tuple[int, int]]":
+    from flmm.batch.storage.open import ResultPlace
+
+    place = ResultPlace(out)
+    place.check()
+    if not place.is_file:
+        require_packages("batch", "pyarrow")
+    matched = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if matched is None or int(matched[1]) >= int(matched[2]):
+        raise InputError(f"--shard is {shard!r}; give one such as 0/3, 1/3 or 2/3")
+    part = int(matched[1]), int(matched[2])
+    if part[1] > 1 and place.is_file:
+        raise InputError(f"--shard {shard} needs a folder; give --out one, not {str(out)!r}")
+    return place, part
+
+
+def _name_overlay(item: "Item", number: int) -> str:
+    """Return a file name that no other item's answer has."""
+    digest = blake2b(f"{item.id} {number}".encode(), digest_size=4).hexdigest()
+    stem = re.sub(r"[^\w.-]+", "-", PurePath(item.id).stem)[-100:]
+    return f"{stem}-{digest}.png"
+
+
+def _describe(summary: "BatchSummary", out: Path) -> str:
+    parts = [f"{summary.items} pictures"]
+    if summary.new < summary.items:
+        parts.append(f"{summary.items - summary.new} of them done before")
+    if summary.failed:
+        parts.append(f"{summary.failed} of them with an error in the place of an answer")
+    if summary.gone:
+        parts.append(f"and results of {summary.gone} that are gone")
+    return f"{', '.join(parts)}: {out}"

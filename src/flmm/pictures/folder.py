@@ -1,5 +1,7 @@
 """The picture files of a folder."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from flmm.pictures.reading import PICTURE_FORMATS
@@ -11,4 +13,29 @@ _PICTURE_SUFFIXES = frozenset(
 
 def find_pictures(folder: Path) -> list[Path]:
     """Return the picture files in a folder and its sub-folders, by their names, sorted."""
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in _PICTURE_SUFFIXES)
+    return list(iterate_pictures(folder))
+
+
+def iterate_pictures(folder: Path) -> Iterator[Path]:
+    """Yield what ``find_pictures`` returns; memory holds the names of one sub-folder at a time.
+
+    Hidden files and folders are passed over, and what is neither a file nor a link; a link that
+    leads nowhere is yielded, since somebody misses that picture.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    with os.scandir(folder) as scanned:
+        entries = sorted(scanned, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from iterate_pictures(Path(entry.path))
+        elif has_picture_suffix(entry.name) and (entry.is_file() or not os.path.exists(entry.path)):
+            yield Path(entry.path)
+
+
+def has_picture_suffix(name: str) -> bool:
+    """Return whether a file's name ends as a picture's does."""
+    return os.path.splitext(name)[1].lower() in _PICTURE_SUFFIXES

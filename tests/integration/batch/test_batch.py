@@ -1,4 +1,4 @@
-"""``flmm batch``: many pictures into one results file that a later run resumes."""
+"""``flmm batch``: many pictures, many kinds of tasks, results on disk."""
 
 import json
 from pathlib import Path
@@ -40,11 +40,13 @@ def options(head: str) -> list[str]:
     return ["--model", head, "--max-new-tokens", "12", "--together", "3"]
 
 
-def read_lines(file: str = "results.jsonl") -> list[Line]:
-    """The results without their timings."""
-    results = [json.loads(line) for line in Path(file).read_text().splitlines()]
-    for line in results:
+def read_results(file: str = "results.jsonl") -> dict[str, Line]:
+    """The results by their ids, without timings."""
+    lines = [json.loads(line) for line in Path(file).read_text().splitlines()]
+    for line in lines:
         line.get("answer", {}).pop("timings", None)
+    results = {line.pop("id"): line for line in lines}
+    assert len(results) == len(lines)
     return results
 
 
@@ -59,20 +61,19 @@ def test_each_picture_of_a_folder_has_the_answer_of_chat(
         ended.out
         == "5 pictures, 1 of them with an error in the place of an answer: results.jsonl\n"
     )
-    results = read_lines()
-    assert [line["task"] for line in results] == [
-        {"image": name, "question": QUESTION}
+    results = read_results()
+    assert {name: line["task"] for name, line in results.items()} == {
+        name: {"image": name, "question": QUESTION}
         for name in ("a.png", "b.png", "bad.jpg", "d.png", "inner/c.png")
-    ]
-    assert "damaged" in str(results[2]["error"])
+    }
+    assert "damaged" in str(results.pop("bad.jpg")["error"])
     grounder = flmm.Grounder.from_pretrained(head)
-    for line in results[:2] + results[3:]:
-        image = pictures / str(line["task"]["image"])
-        alone = dict(grounder.chat(image, QUESTION, max_new_tokens=12).to_dict())
+    for name, line in results.items():
+        alone = dict(grounder.chat(pictures / name, QUESTION, max_new_tokens=12).to_dict())
         assert line["answer"]["text"] == alone["text"]
         assert line["answer"]["size"] == alone["size"]
-    overlays = sorted(file.name for file in Path("overlays").iterdir())
-    assert overlays == ["000001-a.png", "000002-b.png", "000004-d.png", "000005-c.png"]
+    overlays = sorted(file.name[:2] for file in Path("overlays").iterdir())
+    assert overlays == ["a-", "b-", "c-", "d-"]
 
 
 def test_list_with_questions_and_phrases(head: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,26 +86,40 @@ def test_list_with_questions_and_phrases(head: str, capsys: pytest.CaptureFixtur
     arguments = ["batch", "list.jsonl", QUESTION, *options(head)]
     ended = run_in_process([*arguments, "--out", "out.jsonl", "--json"], capsys)
     assert (ended.code, ended.err) == (0, "")
-    assert json.loads(ended.out) == {"out": "out.jsonl", "pictures": 3, "failed": 0}
-    results = read_lines("out.jsonl")
-    assert [line["task"] for line in results] == [
-        tasks[0],
-        {**tasks[1], "question": QUESTION},
-        tasks[2],
+    summary = json.loads(ended.out)
+    assert (summary["out"], summary["pictures"], summary["failed"]) == ("out.jsonl", 3, 0)
+    results = read_results("out.jsonl")
+    assert {name: line["task"] for name, line in results.items()} == {
+        "pictures/a.png": tasks[0],
+        "pictures/a.png#2": {**tasks[1], "question": QUESTION},
+        "pictures/b.png": tasks[2],
+    }
+    assert results["pictures/b.png"]["answer"]["text"] == "the cat, grass"
+
+
+def test_several_questions_about_a_picture(head: str, capsys: pytest.CaptureFixture[str]) -> None:
+    questions = ["What?", "Where is the cat?", "Why?", "Who?"]
+    task = {"id": "first", "image": "pictures/a.png", "questions": questions}
+    Path("list.jsonl").write_text(json.dumps(task))
+    assert run_in_process(["batch", "list.jsonl", *options(head)], capsys).code == 0
+    answers = read_results()["first"]["answers"]
+    grounder = flmm.Grounder.from_pretrained(head)
+    alone = [
+        grounder.chat("pictures/a.png", question, max_new_tokens=12).text for question in questions
     ]
-    assert results[2]["answer"]["text"] == "the cat, grass"
+    assert [answer["text"] for answer in answers] == alone  # type: ignore[index]
 
 
 def test_list_with_texts(head: str, capsys: pytest.CaptureFixture[str]) -> None:
     tasks: list[dict[str, object]] = [
         {"image": "pictures/a.png", "text": "A cat on grass.", "phrases": ["grass", "cat"]},
         {"image": "pictures/b.png", "text": "A cat on grass.", "question": "What is it?"},
-        {"image": "pictures/b.png", "text": "A cat.", "phrases": ["dog"]},
+        {"image": "pictures/d.png", "text": "A cat.", "phrases": ["dog"]},
     ]
     Path("list.jsonl").write_text("\n".join(map(json.dumps, tasks)))
     ended = run_in_process(["batch", "list.jsonl", QUESTION, *options(head)], capsys)
     assert ended.code == 0
-    results = read_lines()
+    results = sorted(read_results().values(), key=lambda line: str(line["task"]["image"]))
     assert [line["task"] for line in results] == tasks
     grounder = flmm.Grounder.from_pretrained(head)
     expected = [
@@ -123,57 +138,18 @@ def test_a_question_that_is_too_long_is_an_error_of_its_own(
     tasks = [{"image": "pictures/a.png", "question": question} for question in questions]
     Path("list.jsonl").write_text("\n".join(map(json.dumps, tasks)))
     assert run_in_process(["batch", "list.jsonl", *options(head)], capsys).code == 0
-    results = read_lines()
-    assert ["answer" in line for line in results] == [True, False, True]
-    assert "give shorter texts" in str(results[1]["error"])
-
-
-def test_interrupted_run_is_resumed(head: str, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["batch", "pictures", QUESTION, *options(head)]
-    assert run_in_process(arguments, capsys).code == 0
-    results, file = read_lines(), Path("results.jsonl")
-    content = file.read_bytes()
-    first = content.index(b"\n") + 1
-    for kept in (first, first + 20, len(content) - 1, len(content)):
-        file.write_bytes(content[:kept])
-        ended = run_in_process(arguments, capsys)
-        assert (ended.code, ended.err) == (0, "")
-        assert [line["task"] for line in read_lines()] == [line["task"] for line in results]
-        assert file.read_bytes()[:first] == content[:first]
-    assert file.read_bytes() == content
-
-
-def test_results_of_other_tasks_or_models_are_kept(
-    head: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_in_process(["batch", "pictures", QUESTION, *options(head)], capsys).code == 0
-    content = Path("results.jsonl").read_bytes()
-    for question, model in (("Another?", head), (QUESTION, "embedded:head")):
-        ended = run_in_process(["batch", "pictures", question, "--model", model], capsys)
-        assert ended.code == 2
-        assert "line 1, is no result of this work and model; choose another file" in ended.err
-    assert Path("results.jsonl").read_bytes() == content
-
-
-def test_results_of_other_masks_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["batch", "pictures", QUESTION, "--lmm", "embedded:lmm", "--max-new-tokens", "4"]
-    assert run_in_process([*command, "--sam", "none"], capsys).code == 0
-    content = Path("results.jsonl").read_bytes()
-    for changes in (["--sam", "embedded:sam"], ["--sam", "none", "--no-refine"]):
-        ended = run_in_process([*command, *changes], capsys)
-        assert ended.code == 2
-        assert "line 1, is no result of this work and model; choose another file" in ended.err
-    assert Path("results.jsonl").read_bytes() == content
-    assert run_in_process([*command, "--sam", "none"], capsys).code == 0
-    assert Path("results.jsonl").read_bytes() == content
+    results = read_results().values()
+    assert {line["task"]["question"] for line in results if "answer" in line} == {"What?", "Where?"}
+    (failed,) = (line["error"] for line in results if "error" in line)
+    assert "give shorter texts" in str(failed)
 
 
 @pytest.mark.parametrize(
     ("line", "part"),
     [
         ("{", "'list.jsonl', line 2: Invalid JSON"),
-        ('{"image": "a.png"}', "line 2: give either question or phrases with the image"),
-        ('{"image": "a.png", "question": "q", "phrases": ["p"]}', "line 2: give either"),
+        ('{"image": "a.png"}', "line 2: give one of question, questions and phrases"),
+        ('{"image": "a.png", "question": "q", "phrases": ["p"]}', "line 2: give one of"),
         ('{"image": "a.png", "phrases": []}', "line 2: phrases"),
         ('{"image": "a.png", "phrase": "p"}', "line 2: phrase: Extra inputs"),
         ('{"image": 3, "question": "q"}', "line 2: image: Input should be a valid string"),
@@ -193,7 +169,10 @@ def test_bad_line_is_named(line: str, part: str, capsys: pytest.CaptureFixture[s
         (["pictures"], "give a QUESTION"),
         (["nowhere", "q"], "'nowhere' cannot be read"),
         (["empty/folder", "q"], "has no picture"),
-        (["pictures", "q", "--out", "pictures"], "cannot be written"),
+        (["pictures", "q", "--out", "pictures/a.png"], "is a file"),
+        (["pictures", "q", "--out", "folder.jsonl"], "is a folder"),
+        (["pictures", "q", "--shard", "3/3", "--out", "folder"], "0/3, 1/3 or 2/3"),
+        (["pictures", "q", "--shard", "0/3"], "needs a folder"),
         (["pictures", "q", "--overlays", "pictures/a.png"], "cannot be made"),
     ],
 )
@@ -201,6 +180,7 @@ def test_bad_arguments_are_refused(
     arguments: list[str], part: str, head: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("empty/folder").mkdir(parents=True)
+    Path("folder.jsonl").mkdir()
     ended = run_in_process(["batch", *arguments, "--model", head], capsys)
     assert ended.code == 2
     assert part in ended.err

@@ -1,0 +1,103 @@
+"""An item of a batch: an id, a picture that is not read yet, and what is asked about it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Protocol
+
+from flmm.batch.tasks import Task
+from flmm.errors import InputError
+from flmm.pictures.reading import PictureLike
+
+
+class PictureSource(Protocol):
+    """A picture that is read when it is needed, in any thread."""
+
+    def load(self) -> PictureLike:
+        """Return what ``read_picture`` takes.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+
+    def read_bytes(self) -> bytes:
+        """Return the file's content.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture in a file of its own on this machine."""
+
+    path: Path
+
+    def load(self) -> PictureLike:
+        return self.path
+
+    def read_bytes(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"{str(self.path)!r} cannot be read ({reason})") from error
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item of a batch."""
+
+    id: str
+    """Names the result."""
+    task: Task
+    picture: PictureSource
+    stamp: str
+    """What changes with the picture: size and time of change, or a digest."""
+
+    @cached_property
+    def version(self) -> str:
+        """16 hexadecimal digits that change with the picture and with what is asked about it."""
+        asked = self.task.model_dump_json(exclude_none=True, exclude={"id"})
+        return blake2b(f"{self.stamp}\n{asked}".encode(), digest_size=8).hexdigest()
+
+
+class Source(ABC):
+    """The items of a batch, in an order that need not be the same in the next run."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Item]:
+        """Yield the items; memory holds few of them at a time.
+
+        Raises:
+            InputError: the source, or a line of it, cannot be read.
+        """
+
+    @abstractmethod
+    def count(self) -> int | None:
+        """Check the source and return the number of items; None where that would take long.
+
+        Raises:
+            InputError: as iteration does.
+        """
+
+
+def stamp_file(path: Path) -> str:
+    """Return a file's size and time of change, or "missing"."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def stamp_content(picture: PictureSource) -> str:
+    """Return a digest of a picture's content, or "missing"."""
+    try:
+        return blake2b(picture.read_bytes(), digest_size=16).hexdigest()
+    except InputError:
+        return "missing"

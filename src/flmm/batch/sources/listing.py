@@ -1,0 +1,59 @@
+"""A list of pictures: a JSON object a line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from flmm.batch.sources.items import Item, PictureFile, Source, stamp_content, stamp_file
+from flmm.batch.tasks import Task
+from flmm.data.readers.files import read_json_line
+from flmm.errors import InputError
+
+_TASK_ADAPTER = TypeAdapter(Task)
+
+
+class ListSource(Source):
+    """The lines of a JSONL file: ``image`` and one of question, questions, phrases and text.
+
+    Args:
+        file: of the lines; pictures are relative to its folder.
+        question: for lines that ask nothing.
+        use_digests: whether a changed picture is known by its content.
+    """
+
+    def __init__(self, file: Path, question: str | None, use_digests: bool) -> None:
+        self._file = file
+        self._question = question
+        self._use_digests = use_digests
+
+    def __iter__(self) -> Iterator[Item]:
+        for task in self._iterate_tasks():
+            path = self._file.parent / task.image
+            picture = PictureFile(path)
+            yield Item(
+                id=task.id or task.image,
+                task=task,
+                picture=picture,
+                stamp=stamp_content(picture) if self._use_digests else stamp_file(path),
+            )
+
+    def count(self) -> int:
+        return sum(1 for _ in self._iterate_tasks())
+
+    def _iterate_tasks(self) -> Iterator[Task]:
+        for number, line in self._iterate_lines():
+            task = read_json_line(line, number, self._file, _TASK_ADAPTER)
+            yield task.complete(self._question, f"{str(self._file)!r}, line {number}")
+
+    def _iterate_lines(self) -> Iterator[tuple[int, str]]:
+        try:
+            with self._file.open(encoding="utf-8") as opened:
+                for number, line in enumerate(opened, 1):
+                    if line.strip():
+                        yield number, line
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{str(self._file)!r} cannot be read ({error}); give a folder of pictures, or a"
+                ' list with lines such as {"image": "a.png", "question": "What is it?"}'
+            ) from error
