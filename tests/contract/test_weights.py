@@ -23,5 +23,9 @@ def test_saved_weights(adapter: LMMAdapter, tmp_path: Path) -> None:
     missing = next(name for name in weights if re.search(r"layers\.0\..*norm\.weight$", name))
     del weights[missing]
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(InputError, match=rf"files lack 1 weight \(.*{missing.split('.', 2)[-1]}"):
+    ending = re.escape(missing.split(".", 2)[-1])
+    if not any(name.endswith(missing.split(".", 2)[-1]) for name in adapter.model.state_dict()):
+        # The type's files have other names than its model, which is what the error tells.
+        ending = r"layers\.0\.\S*norm\.weight"
+    with pytest.raises(InputError, match=rf"files lack 1 weight \(\S*{ending}\)"):
         load_pretrained(type(adapter.model), "LMM", tmp_path)

@@ -40,6 +40,22 @@ QWEN4 = {
 }
 HYBRID = {"text_config.layer_types": ["full_attention", "linear_attention", "full_attention"]}
 
+PIXTRAL = {"patch_size": 8, "size": {"longest_edge": 40}}
+PIXTRAL_PATCHES = {"patch_size": 4, "spatial_merge_size": 2}
+
+# Prompts are longer than index_topk, so that attention is sparse.
+SPARSE = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 8,
+    "index_topk": 16,
+    "index_head_dim": 16,
+    # With fewer, many keys score exactly 0, and it would be chance which of them are chosen.
+    "index_n_heads": 16,
+}
+
 PINPOINTS = [[16, 32], [32, 16], [32, 32], [48, 16], [16, 48]]
 TILES = {
     "size": {"shortest_edge": 16},
@@ -78,8 +94,23 @@ TINY_TYPES: Mapping[str, TinyType] = {
         processor=LLAVA,
     ),
     "lighton_ocr": TinyType(
-        images={"patch_size": 8, "size": {"longest_edge": 40}},
-        processor={"patch_size": 4, "spatial_merge_size": 2},
+        images=PIXTRAL,
+        processor=PIXTRAL_PATCHES,
+    ),
+    "mistral3": TinyType(
+        config={"vision_config.patch_size": 4, "vision_config.image_size": 40},
+        images=PIXTRAL,
+        processor={**PIXTRAL_PATCHES, "image_token": "<|image_pad|>"},
+    ),
+    "mistral_large4": TinyType(
+        config={
+            "vision_config.image_size": 40,
+            **{f"text_config.{name}": value for name, value in SPARSE.items()},
+            "text_config.kv_source_layers": [0, 1, 2],
+            "text_config.mlp_layer_types": ["dense", "sparse", "sparse"],
+        },
+        images=PIXTRAL,
+        processor={**PIXTRAL_PATCHES, "image_token": "<|image_pad|>"},
     ),
     "paddleocr_vl": TinyType(config={"text_config.rope_parameters": MROPE}, images=PATCHES),
     "qwen3_5_moe": TinyType(config=HYBRID, images=PATCHES),

@@ -13,13 +13,12 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.auto_mappings import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 from transformers.utils.import_utils import is_torchvision_available
 
 from flmm.lmm.generic.adapter import GenericAdapter
-from flmm.lmm.generic.processor import build_processor
+from flmm.lmm.generic.processor import build_processor, find_processor_class
 from flmm.lmm.tiny_models import find_token_id, random_model, tiny_tokenizer
 
 _ALL_TYPES = {**TINY_TYPES, **CHATTING_TYPES}
@@ -102,12 +101,7 @@ def _build(model_type: str) -> tuple[PreTrainedModel, ProcessorMixin]:
     )
     model = random_model(lambda: model_class(config))
     images = _image_processor_class(model_type)(**tiny.images)
-    processor_class = cast(
-        type[ProcessorMixin],
-        getattr(transformers, tiny.processor_class)
-        if tiny.processor_class
-        else PROCESSOR_MAPPING[config_class],
-    )
+    processor_class = find_processor_class([tiny.processor_class], config)
     processor = build_processor(processor_class, images, tokenizer, dict(tiny.processor))
     return model, processor
 

@@ -24,6 +24,7 @@ from flmm.errors import InputError, first_line
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.generic.layouts import (
     FeatureCountError,
+    FoundLayout,
     LayoutError,
     LayoutFinder,
     ProcessedText,
@@ -43,6 +44,7 @@ from flmm.lmm.tiny_models import (
     tiny_tokenizer,
     tiny_vision_config,
 )
+from flmm.types import Size
 
 _log = logging.getLogger("flmm.lmm")
 
@@ -117,24 +119,31 @@ class GenericAdapter(LMMAdapter):
         return self._placeholder
 
     def process_pictures(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
-        processed = self._run_processor(list(pictures), self.placeholder * len(pictures))
+        shown = list(pictures)
+        if self.placeless_reason is None:
+            shown = [self._find_layout((p.height, p.width)).enlarge(p) for p in pictures]
+        processed = self._run_processor(shown, self.placeholder * len(pictures))
         return {name: processed[name] for name in self.image_input_names}
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         if self.placeless_reason is not None:
             return PictureLayout(self._layouts.find_text(picture.size).text, ())
+        found = self._find_layout(picture.size)
+        # A picture that is not cut up has one view, which is then both coarse and fine.
+        return PictureLayout(found.text, found.views * (self.views // len(found.views)))
+
+    def _find_layout(self, picture: Size) -> FoundLayout:
         try:
-            found = self._layouts.find(picture.size)
+            found = self._layouts.find(picture)
             if len(found.views) not in (1, self.views):
                 raise LayoutError(f"{len(found.views)} grids of image tokens show it")
         except (LayoutError, FeatureCountError) as error:
-            height, width = picture.size
+            height, width = picture
             raise InputError(
                 f"a picture of {width}×{height} pixels cannot be shown to LMM {self.name!r}:"
                 f" {error}; crop it to another shape"
             ) from error
-        # A picture that is not cut up has one view, which is then both coarse and fine.
-        return PictureLayout(found.text, found.views * (self.views // len(found.views)))
+        return found
 
     def _find_placeholder(self) -> str:
         """Return the text that the processor replaces by the image tokens of a picture.

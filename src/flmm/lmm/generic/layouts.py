@@ -25,6 +25,8 @@ from flmm.types import Size
 
 _READ = "read from the vision tower"
 """An arrangement that is known for one shape of pixel values and number of tokens alone."""
+_LARGEST_TOKEN = 64
+"""Pixels a side of the picture that an image token shows at most."""
 _SMALL, _ENLARGEMENT = 4, 16
 """Pictures of fewer pixels a side tell too little about places; larger ones of their shape do."""
 _PROBED_SHAPES = 2
@@ -57,6 +59,16 @@ class FoundLayout:
     text: str
     views: tuple[PictureView, ...]
     """Coarse before fine."""
+    enlargement: int = 1
+    """How many times larger the processor must be shown the picture.
+
+    Some of transformers' vision towers fail at pictures of a single image token.
+    """
+
+    def enlarge(self, picture: Image.Image) -> Image.Image:
+        """Return the picture as the processor must be shown it."""
+        size = (picture.width * self.enlargement, picture.height * self.enlargement)
+        return picture.resize(size, Image.Resampling.NEAREST)
 
 
 class LayoutFinder:
@@ -117,6 +129,11 @@ class LayoutFinder:
     def _find(self, picture: Size) -> FoundLayout:
         height, width = picture
         processed = self._process(Image.new("RGB", (width, height)))
+        if processed.image_tokens == 1 and max(picture) <= _LARGEST_TOKEN:
+            layout = self._find((2 * height, 2 * width))
+            return FoundLayout(
+                layout.text, _of_picture(layout.views, picture), 2 * layout.enlargement
+            )
         if self._pixel_input is None:
             white = self._process(Image.new("RGB", (width, height), "white"))
             self._pixel_input = _find_pixel_input(processed.inputs, white.inputs)

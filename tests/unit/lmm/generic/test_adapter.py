@@ -155,3 +155,19 @@ def test_a_processor_that_no_file_names(tmp_path: Path) -> None:
     folder = save(tiny_type_adapter("cosmos3_omni").build_tiny(), tmp_path, None)
     with pytest.raises(InputError, match="names its processor_class"):
         load_lmm(folder)
+
+
+def test_a_type_whose_processor_asks_for_torchvision(tmp_path: Path) -> None:
+    tiny = tiny_type_adapter("mistral3").build_tiny()
+    tiny.model.save_pretrained(tmp_path)
+    tiny.processor.save_pretrained(tmp_path)
+    loaded = load_lmm(str(tmp_path))
+    # Of a single image token, which the vision tower cannot take, and of several.
+    for picture in (PICTURE, PICTURE.resize((5, 3))):
+        prompt = loaded.build_prompt(picture, "what?")
+        expected = tiny.build_prompt(picture, "what?")
+        assert prompt.inputs["input_ids"].equal(expected.inputs["input_ids"])
+        (view,) = prompt.picture_views[0]
+        assert view.geometry.picture == (picture.height, picture.width)
+        assert view.token_positions.numel() > 1
+        assert loaded.generate(prompt, 4).token_ids.equal(tiny.generate(expected, 4).token_ids)
