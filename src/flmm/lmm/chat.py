@@ -211,15 +211,16 @@ def _apply_chat_template(
     pictures = sum(len(message.pictures) for message in messages)
     # Templates of text-only LLMs accept only plain strings as content.
     for structured in (True, False):
+        chat = [_message_to_dict(message, placeholder, structured) for message in messages]
         try:
             text = tokenizer.apply_chat_template(
-                [_message_to_dict(message, placeholder, structured) for message in messages],
-                tokenize=False,
-                add_generation_prompt=answer is None,
+                chat, tokenize=False, add_generation_prompt=answer is None
             )
         except (TemplateError, TypeError):
             continue
-        shows_all = all(message.text in text for message in messages)
+        # Some write a list of parts as Python does: Llama 3.2 Vision's that of a system message.
+        writes_lists = structured and any(str(entry["content"]) in text for entry in chat)
+        shows_all = not writes_lists and all(message.text in text for message in messages)
         if isinstance(text, str) and text.count(placeholder) == pictures and shows_all:
             return text
     raise InputError(

@@ -18,6 +18,9 @@ STRINGS = """{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ '\n' + m.con
 THOUGHTFUL = """{% for m in messages %}{% if m.role == 'assistant' %}assistant:<think/>\
 {{ m.content }}{% else %}user:{{ m.content }}{% endif %}{% endfor %}\
 {% if add_generation_prompt %}assistant:{% endif %}"""
+LIKE_LLAMA = """{{ messages[0]['content'] | trim }}{% for m in messages[1:] %}\
+{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}\
+{{ part.text }}{% endfor %}{% endif %}{% endfor %}"""
 WITHOUT_CONTENT = "{% for m in messages %}{{ m.role }}{% endfor %}"
 TEMPLATES = {"none": None, "parts": PARTS, "strings": STRINGS, "thoughtful": THOUGHTFUL}
 
@@ -78,6 +81,14 @@ def test_bos_token_is_not_added_twice() -> None:
     tokenizer = tokenizer_with(STRINGS)
     encoded = encode_chat(tokenizer, render(tokenizer, "what?"), "<image>", ["<image>"])
     assert encoded.token_ids.count(tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.parametrize("template", [THOUGHTFUL, LIKE_LLAMA])
+def test_template_that_would_write_lists_is_given_strings(template: str) -> None:
+    messages = [Message("system", "Be brief."), Message("user", "what?")]
+    chat = render_chat(tokenizer_with(template), "<image>", messages, None, "tiny")
+    assert "[" not in chat.text
+    assert chat.text.count("Be brief.") == chat.text.count("what?") == 1
 
 
 def test_template_without_the_picture_is_refused() -> None:

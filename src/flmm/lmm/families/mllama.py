@@ -5,6 +5,7 @@ picture, ``P`` vision tokens of a tile (its patches after a class token), ``D`` 
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Self, cast
@@ -34,9 +35,10 @@ from transformers.models.mllama.processing_mllama import (
 )
 
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.chat import RenderedChat
+from flmm.lmm.chat import RenderedChat, Span
 from flmm.lmm.picture_features import EncodePictures
 from flmm.lmm.prompt import (
+    Message,
     PictureLayout,
     PictureView,
     ProcessedPicture,
@@ -92,6 +94,28 @@ class MllamaAdapter(LMMAdapter):
     def _max_tiles(self) -> int:
         """T."""
         return int(self.model.config.vision_config.max_num_tiles)
+
+    def render_chat(self, messages: Sequence[Message], answer: str | None) -> RenderedChat:
+        """See ``LMMAdapter.render_chat``; the pictures of a message follow each other directly.
+
+        Of those on lines of their own, as where a template takes strings only, the text would see
+        the last one alone.
+        """
+        chat = super().render_chat(messages, answer)
+        image = re.escape(self.placeholder)
+        line_ends = [found.start() for found in re.finditer(rf"\n(?={image})", chat.text)]
+        removed = [end for end in line_ends if chat.text[:end].endswith(self.placeholder)]
+
+        def shift(span: Span) -> Span:
+            count = sum(end < span[0] for end in removed)
+            return span[0] - count, span[1] - count
+
+        return replace(
+            chat,
+            text=re.sub(rf"(?<={image})\n(?={image})", "", chat.text),
+            question_span=shift(chat.question_span),
+            answer_span=None if chat.answer_span is None else shift(chat.answer_span),
+        )
 
     @property
     def picture_encoder(self) -> EncodePictures:

@@ -21,6 +21,8 @@ TILE_TOKENS = 17
 """16 patches after a class token."""
 ONE_TILE, THREE_TILES = noise_picture(16, 16), noise_picture(33, 97)
 
+STRINGS = "{% for m in messages %}{{ m.role + ': ' + m.content }} {% endfor %}"
+
 
 @pytest.fixture(scope="module")
 def adapter() -> MllamaAdapter:
@@ -87,6 +89,19 @@ def test_an_earlier_picture_is_not_seen_after_the_next_one(adapter: MllamaAdapte
     assert last.any()
     together = trace_text(adapter, adapter.build_prompt([ONE_TILE, THREE_TILES], "what?", "cat"))
     assert all(each.attention.any() for each in together.picture_attentions)
+
+
+@pytest.mark.parametrize("template", [None, STRINGS])
+def test_all_pictures_are_seen_where_a_template_puts_them_on_lines(template: str | None) -> None:
+    adapter = MllamaAdapter.build_tiny()
+    adapter.tokenizer.chat_template = template
+    prompt = adapter.build_prompt([ONE_TILE, THREE_TILES, ONE_TILE], "what?", "the cat")
+    token_ids = prompt.inputs["input_ids"][0]
+    question = token_ids[prompt.question_start :][: len(prompt.question_offsets)]
+    assert adapter.decode(question) == "what?"
+    assert adapter.decode(token_ids[prompt.answer_start :]) == "the cat"
+    attentions = trace_text(adapter, prompt).picture_attentions
+    assert all(each.attention.any() for each in attentions)
 
 
 def test_an_answer_longer_than_the_picture(adapter: MllamaAdapter) -> None:
