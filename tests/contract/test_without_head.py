@@ -16,6 +16,7 @@ from flmm.grounding.chain_of_thought import check_two_pictures
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.base import LMMAdapter
 from flmm.progress import no_progress
+from flmm.report.ablations.map_sources import MapSource, MapSources
 from flmm.report.context import ReportContext
 from flmm.report.data import read_source_data
 from flmm.report.ground import measurement as ground
@@ -135,6 +136,8 @@ def test_report(adapter: LMMAdapter, segmenter: Segmenter, tmp_path: Path) -> No
     left_out = set(BASELINES) - set(methods)
     assert unsuitable <= left_out <= unsuitable | {"localization-heads"}
     assert {line.split(": left out")[0] for line in messages} == left_out
+    available = MapSources(context).available
+    assert (MapSource.SIMILARITY in available) == adapter.image_tokens_in_sequence
 
 
 @pytest.mark.parametrize("with_sam", [True, False])

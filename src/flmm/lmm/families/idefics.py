@@ -6,6 +6,7 @@ a picture (its patches after a class token), ``D`` width of the vision tower.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import ClassVar, Self, cast
 
 import torch
@@ -79,7 +80,7 @@ class IdeficsAdapter(LMMAdapter):
     def image_token_id(self) -> int:
         return cast(int, self.tokenizer.convert_tokens_to_ids(_IMAGE_TOKEN))
 
-    @property
+    @cached_property
     def decoder_layers(self) -> nn.ModuleList:
         """The LLM's layers, with a gated cross-attention layer before every few of them."""
         base = self.text_model
