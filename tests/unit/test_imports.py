@@ -17,8 +17,8 @@ ARCHITECTURE = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text(encod
 SHARED = "shared files"
 FOLDERS = (
     SHARED, "pictures", "lmm", "attention", "segmenters", "masks", "training_free", "head",
-    "answers", "grounding", "stickers", "data", "evaluate", "train", "batch", "embedded_model",
-    "bench", "report", "serve", "cli",
+    "answers", "grounding", "stickers", "data", "evaluate", "train", "batch", "exports",
+    "embedded_model", "bench", "report", "serve", "cli",
 )  # fmt: skip
 """From left to right; ``docs/architecture.md`` says what each is for. The files beside the folders
 come first."""

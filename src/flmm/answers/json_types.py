@@ -1,6 +1,6 @@
 """The JSON of answers: the contract between the command line, Python and HTTP."""
 
-from typing import TypedDict
+from typing_extensions import TypedDict
 
 
 class CocoRLE(TypedDict):

@@ -23,6 +23,7 @@ from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, print_message
 from flmm.cli.convert import convert
 from flmm.cli.evaluate import evaluate
+from flmm.cli.export import export
 from flmm.cli.ground import ground
 from flmm.cli.models import models
 from flmm.cli.report import report
@@ -43,6 +44,7 @@ app.command()(segment)
 app.command()(attend)
 app.command()(think)
 app.command()(batch)
+app.command()(export)
 app.command()(calibrate)
 app.command()(train)
 app.command()(evaluate)

@@ -1,0 +1,1 @@
+"""Results of ``flmm batch`` as the files of annotation tools and data sets."""
