@@ -53,7 +53,8 @@ def write_results(file: Path, masks: Masks) -> Path:
         phrases = tuple(build_phrase(text, mask) for text, mask in labelled)
         answer = Answer("it", "head", "lmm", (height, width), phrases, {}, Image.new("RGB", (1, 1)))
         task = {"image": image, "question": "What is it?"}
-        lines.append(json.dumps({"task": task, "answer": answer.to_dict()}) + "\n")
+        result = {"id": image, "version": "0", "task": task, "answer": answer.to_dict()}
+        lines.append(f"{json.dumps(result)}\n")
     file.write_text("".join(lines))
     return file
 

@@ -17,9 +17,7 @@ def export(
     context: typer.Context,
     results: Annotated[
         Path,
-        typer.Argument(
-            metavar="RESULTS", show_default=False, help="The results file of flmm batch."
-        ),
+        typer.Argument(metavar="RESULTS", show_default=False, help="The results of flmm batch."),
     ],
     to: Annotated[
         ExportFormat,

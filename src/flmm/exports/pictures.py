@@ -95,19 +95,23 @@ class LabelledPictures:
     """Of the last iteration."""
 
     @cached_property
-    def _num_answers(self) -> Counter[str]:
-        return Counter(image for image, _ in self.results)
+    def _survey(self) -> tuple[Counter[str], list[str]]:
+        """The number of answers about each picture, and the labels of all masks."""
+        num_answers: Counter[str] = Counter()
+        labels: dict[str, None] = {}
+        for image, answer in self.results:
+            num_answers[image] += 1
+            labels |= dict.fromkeys(mask.label for mask in self._label(answer))
+        return num_answers, list(labels)
 
-    @cached_property
+    @property
     def all_labels(self) -> list[str]:
         """Those of the map, or all phrases with a mask in the order in which they appear."""
-        if self.labels is not None:
-            return self.labels.labels
-        return list(dict.fromkeys(mask.label for picture in self for mask in picture.masks))
+        return self._survey[1] if self.labels is None else self.labels.labels
 
     def __iter__(self) -> Iterator[LabelledPicture]:
+        remaining = self._survey[0].copy()
         self.counts = counts = ExportCounts()
-        remaining = self._num_answers.copy()
         waiting: dict[str, list[AnswerJson]] = {}
         for image, answer in self.results:
             remaining[image] -= 1

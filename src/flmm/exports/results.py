@@ -3,11 +3,16 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from flmm.answers.json_types import AnswerJson
+from flmm.batch.storage.index import ResultIndex
+from flmm.batch.storage.records import Record
 from flmm.errors import InputError, describe_first_error
 from flmm.exports.pictures import PictureAnswer
 
@@ -16,45 +21,84 @@ _ANSWER_ADAPTER = TypeAdapter(AnswerJson)
 
 @dataclass
 class BatchResults:
-    """The answers of a results file; each iteration reads them anew.
+    """The answers of a results file or folder; each iteration reads them anew.
 
     Raises:
-        InputError: while it reads, if the file is missing or a line is no result.
+        InputError: while it reads, if there are no results, or something else.
     """
 
-    file: Path
+    path: Path
     num_failed: int = 0
     """Results without an answer, in the last iteration."""
 
     def __iter__(self) -> Iterator[PictureAnswer]:
         self.num_failed = 0
+        for number, record in enumerate(self._records()):
+            if self._is_current[number]:
+                yield from self._read(record)
+
+    @cached_property
+    def _is_current(self) -> NDArray[np.bool_]:
+        """Of each record, whether no later one has the same id."""
+        index = ResultIndex(self._records())
+        current = np.zeros(index.num_rows, dtype=np.bool_)
+        current[index.positions] = True
+        return current
+
+    def _records(self) -> Iterator[Record]:
         try:
-            with self.file.open(encoding="utf-8") as opened:
+            if self.path.is_dir():
+                yield from self._records_of_folder()
+                return
+            with self.path.open(encoding="utf-8") as opened:
                 for number, line in enumerate(opened, 1):
                     if line.endswith("\n"):  # an incomplete last one is of a run that goes on
-                        yield from self._read_line(line, number)
+                        yield self._parse(line, number)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
-                f"{str(self.file)!r} cannot be read ({error}); give a results file of flmm batch"
+                f"{str(self.path)!r} cannot be read ({error}); give the results of flmm batch"
             ) from error
 
-    def _read_line(self, line: str, number: int) -> Iterator[PictureAnswer]:
+    def _records_of_folder(self) -> Iterator[Record]:
         try:
-            content = json.loads(line)
+            from flmm.batch.storage.shards import read_shards
+        except ImportError as error:
+            raise InputError(
+                f"{str(self.path)!r} is a folder, which needs pyarrow; pip install 'flmm[batch]'"
+            ) from error
+        records = read_shards(self.path)
+        first = next(records, None)
+        if first is None:
+            raise InputError(f"the folder {str(self.path)!r} has no results of flmm batch")
+        yield first
+        yield from records
+
+    def _parse(self, line: str, number: int) -> Record:
+        try:
+            record = Record.parse(line)
+            int(record.version, 16)
+        except ValueError as error:
+            raise InputError(
+                f"{str(self.path)!r}, line {number}, is no result of flmm batch ({error}); give its"
+                " results"
+            ) from error
+        return record
+
+    def _read(self, record: Record) -> Iterator[PictureAnswer]:
+        try:
+            content = json.loads(record.line)
             image = content["task"]["image"]
             answers = content.get("answers", [content["answer"]] if "answer" in content else [])
-            if not answers and "error" not in content:
-                raise KeyError("answer")
             self.num_failed += not answers
             for answer in answers:
                 yield str(image), _ANSWER_ADAPTER.validate_python(answer)
         except ValidationError as error:
-            raise self._line_error(number, describe_first_error(error)) from error
+            raise self._record_error(record, describe_first_error(error)) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._line_error(number, f"{type(error).__name__}: {error}") from error
+            raise self._record_error(record, f"{type(error).__name__}: {error}") from error
 
-    def _line_error(self, number: int, reason: str) -> InputError:
+    def _record_error(self, record: Record, reason: str) -> InputError:
         return InputError(
-            f"{str(self.file)!r}, line {number}, is no result of flmm batch ({reason}); give its"
-            " results file"
+            f"{str(self.path)!r}: the result {record.id!r} is none of flmm batch ({reason}); give"
+            " its results"
         )

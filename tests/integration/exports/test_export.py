@@ -21,21 +21,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_results_of_batch_are_exported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("results", ["results.jsonl", "results"])
+def test_results_of_batch_are_exported(
+    results: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     head = save_tiny_head(folder / "head", str(save_lmm(folder / "lmm")))
     (folder / "pictures").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "pictures" / "a.png")
     (folder / "pictures" / "b.png").write_bytes(b"no picture")
-    arguments = ["--model", str(head), "--max-new-tokens", "12"]
-    ended = run_in_process(["batch", "pictures", "What is it?", *arguments], capsys)
+    options = ["--model", str(head), "--max-new-tokens", "12", "--out", results]
+    ended = run_in_process(["batch", "pictures", "What is it?", *options], capsys)
     assert ended.code == 0, ended.err
-    ended = run_in_process(["export", "results.jsonl", "--to", "coco", "--json"], capsys)
+    ended = run_in_process(["export", results, "--to", "coco", "--json"], capsys)
     assert (ended.code, ended.err) == (0, "")
     said = json.loads(ended.out)
     assert (said["out"], said["pictures"], said["failed"]) == ("results-coco", 1, 1)
-    result = json.loads(Path("results.jsonl").read_text().splitlines()[0])
-    phrases = [phrase for phrase in result["answer"]["phrases"] if phrase["area"]]
+    ended = run_in_process(
+        ["chat", "pictures/a.png", "What is it?", *options[:4], "--json"], capsys
+    )
+    phrases = [phrase for phrase in json.loads(ended.out)["phrases"] if phrase["area"]]
     assert said["masks"] == len(phrases) > 0
     expected = {"a.png": [(phrase["text"], coco.decode(phrase["mask"]) == 1) for phrase in phrases]}
     assert_same(READERS["coco"](folder / "results-coco", expected), expected)

@@ -45,6 +45,7 @@ def test_labels_of_phrases(export_format: ExportFormat, tmp_path: Path) -> None:
 
 def test_several_answers_about_a_picture_are_one_picture(tmp_path: Path) -> None:
     first = write_results(tmp_path / "first.jsonl", {"a.png": [("it", RING)]}).read_text()
+    first = first.replace('"id": "a.png"', '"id": "a.png#2"')
     other = write_results(
         tmp_path / "other.jsonl", {"b.png": [("sky", ~RING)], "a.png": [("grass", ~RING)]}
     ).read_text()
@@ -61,8 +62,9 @@ def test_several_answers_in_a_result_and_errors(tmp_path: Path) -> None:
     results = write_results(tmp_path / "results.jsonl", {"a.png": [("it", RING)]})
     answer = json.loads(results.read_text())["answer"]
     lines = [
-        {"id": "1", "task": {"image": "a.png"}, "answers": [answer, answer]},
-        {"id": "2", "task": {"image": "b.png"}, "error": "it is no picture"},
+        {"id": "1", "version": "0", "task": {"image": "old.png"}, "answer": answer},
+        {"id": "2", "version": "0", "task": {"image": "b.png"}, "error": "it is no picture"},
+        {"id": "1", "version": "1", "task": {"image": "a.png"}, "answers": [answer, answer]},
     ]
     results.write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"task": {"ima')
     batch = BatchResults(results)
@@ -137,19 +139,22 @@ def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
 def test_pictures_of_several_sizes_are_refused(tmp_path: Path) -> None:
     one = write_results(tmp_path / "one.jsonl", {"a.png": [("it", RING)]}).read_text()
     two = write_results(tmp_path / "two.jsonl", {"a.png": [("it", RING[1:])]}).read_text()
-    (tmp_path / "both.jsonl").write_text(one + two)
+    (tmp_path / "both.jsonl").write_text(one + two.replace('"id": "a', '"id": "b'))
     with pytest.raises(InputError, match=r"'a.png' have several sizes \[\(11, 17\), \(12, 17\)\]"):
         list(LabelledPictures(BatchResults(tmp_path / "both.jsonl")))
 
 
 @pytest.mark.parametrize(
-    "line", ["", "[]", "{}", '{"task": {"image": "a"}}', '{"task": {"image": "a"}, "answer": {}}']
-)
+    "line", ["", "[]", "{}", "7", '{"id": 1, "version": "x"}', '{"id": 1, "version": "0"}',
+             '{"id": 1, "version": "0", "task": {"image": "a"}, "answer": {}}']
+)  # fmt: skip
 def test_other_files_are_refused(line: str, tmp_path: Path) -> None:
     file = tmp_path / "other.jsonl"
     file.write_text(f"{line}\n")
-    with pytest.raises(InputError, match="line 1, is no result of flmm batch"):
+    with pytest.raises(InputError, match=r"(line 1, is no|result '1' is none) .*of flmm batch"):
         list(BatchResults(file))
+    with pytest.raises(InputError, match="has no results of flmm batch"):
+        list(BatchResults(tmp_path))
     with pytest.raises(InputError, match="cannot be read"):
         list(BatchResults(tmp_path / "missing.jsonl"))
 

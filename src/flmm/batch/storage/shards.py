@@ -83,12 +83,7 @@ class ShardStore(ResultStore):
                     yield from map(ResultState, *columns)
 
     def records(self) -> Iterator[Record]:
-        for file in _list_files(self._folder):
-            if file.is_journal:
-                yield from read_lines(file.path)
-                continue
-            for batch in _read_columns(file.path, _SCHEMA.names):
-                yield from map(Record, *(batch.column(name).to_pylist() for name in _SCHEMA.names))
+        return read_shards(self._folder)
 
     def append(self, records: Sequence[Record]) -> None:
         if not records:
@@ -148,6 +143,16 @@ class ShardStore(ResultStore):
                 yield
         except OSError as error:
             raise storage_error(self._folder, error) from error
+
+
+def read_shards(folder: Path) -> Iterator[Record]:
+    """Yield the results in a folder, the oldest first, and change nothing there."""
+    for file in _list_files(folder):
+        if file.is_journal:
+            yield from read_lines(file.path)
+            continue
+        for batch in _read_columns(file.path, _SCHEMA.names):
+            yield from map(Record, *(batch.column(name).to_pylist() for name in _SCHEMA.names))
 
 
 def _list_files(folder: Path) -> list[_ResultFile]:
