@@ -16,6 +16,8 @@ class TinyType:
     images: Mapping[str, Setting] = field(default_factory=lambda: _NONE)
     """The image processor's."""
     processor: Mapping[str, Setting] = field(default_factory=lambda: _NONE)
+    tokens: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Attributes of the tokenizer."""
     image_token: str = "<|image_pad|>"
     """The one that the config's image_token_id names."""
     image_processor: str = ""
@@ -56,6 +58,27 @@ SPARSE = {
     "index_n_heads": 16,
 }
 
+HY4 = {
+    **{f"text_config.{name}": value for name, value in SPARSE.items()},
+    "text_config.indexer_types": ["full", "shared", "full"],
+    "text_config.mlp_layer_types": ["dense", "sparse", "sparse"],
+    "text_config.index_head_dim": 8,
+    "text_config.q_lora_rank": 16,
+    "text_config.qk_head_dim": 16,
+    "text_config.learnable_sink_init": 1.0,
+    "text_config.rope_parameters": MROPE,
+    "vision_config.num_key_value_heads": 2,
+    "vision_config.max_image_size": 64,
+}
+OMNI = {
+    "vision_start_token_id": "<|vision_start|>",
+    "vision_end_token_id": "<|vision_end|>",
+    "audio_token_id": "<|audio_pad|>",
+    "audio_start_token_id": "<|audio_start|>",
+    "audio_end_token_id": "<|audio_end|>",
+    "audio_config.encoder_attention_heads": 4,
+    "audio_config.encoder_layers": 1,
+}
 PINPOINTS = [[16, 32], [32, 16], [32, 32], [48, 16], [16, 48]]
 TILES = {
     "size": {"shortest_edge": 16},
@@ -75,6 +98,16 @@ TINY_TYPES: Mapping[str, TinyType] = {
         processor={"patch_size": 8, "img_size": 32},
         image_token="<|IMG_PATCH|>",
     ),
+    "cohere_compass": TinyType(
+        config={
+            "text_config.rope_parameters": {"full_attention": MROPE},
+            "text_config.layer_types": ["full_attention"] * 3,
+            "vision_config.deepstack_visual_indexes": [0],
+        },
+        images=PATCHES,
+        tokens={"image_token": "<|IMAGE_PAD|>"},
+        image_token="<|IMAGE_PAD|>",
+    ),
     "cosmos3_edge": TinyType(images=PATCHES),
     "cosmos3_omni": TinyType(images=PATCHES, processor_class="Qwen3VLProcessor"),
     "exaone4_5": TinyType(config={"text_config.initializer_range": 0.5}, images=PATCHES),
@@ -86,16 +119,24 @@ TINY_TYPES: Mapping[str, TinyType] = {
         processor_class="Glm46VProcessor",
     ),
     "glmga": TinyType(config=GLM, images=PATCHES, processor_class="Glm46VProcessor"),
-    "qwen4_exp": TinyType(config=QWEN4, images=PATCHES),
+    "granite_docling": TinyType(
+        config={
+            "vision_config.deepstack_visual_indexes": [0],
+            "text_config.attention_multiplier": 0.35,
+        },
+        images=SQUARE | {"max_patches": 4},
+        processor={"image_seq_len": 4},
+    ),
+    "hy_v4_vl": TinyType(config=HY4, images=PATCHES),
     "hyperclovax_vision_v2": TinyType(images=PATCHES),
+    "lighton_ocr": TinyType(
+        images=PIXTRAL,
+        processor=PIXTRAL_PATCHES,
+    ),
     "llava_next_video": TinyType(
         config={"vision_config.image_size": 16, "image_grid_pinpoints": PINPOINTS},
         images=TILES,
         processor=LLAVA,
-    ),
-    "lighton_ocr": TinyType(
-        images=PIXTRAL,
-        processor=PIXTRAL_PATCHES,
     ),
     "mistral3": TinyType(
         config={"vision_config.patch_size": 4, "vision_config.image_size": 40},
@@ -113,8 +154,21 @@ TINY_TYPES: Mapping[str, TinyType] = {
         processor={**PIXTRAL_PATCHES, "image_token": "<|image_pad|>"},
     ),
     "paddleocr_vl": TinyType(config={"text_config.rope_parameters": MROPE}, images=PATCHES),
+    "qwen2_5_omni_thinker": TinyType(
+        config={**OMNI, "text_config.rope_parameters": MROPE},
+        images=PATCHES,
+        image_processor="Qwen2VLImageProcessor",
+        processor_class="Qwen2_5OmniProcessor",
+    ),
     "qwen3_5_moe": TinyType(config=HYBRID, images=PATCHES),
+    "qwen3_omni_moe_thinker": TinyType(
+        config=OMNI,
+        images=PATCHES,
+        image_processor="Qwen2VLImageProcessor",
+        processor_class="Qwen3OmniMoeProcessor",
+    ),
     "qwen3_vl_moe": TinyType(images=PATCHES, image_processor="Qwen2VLImageProcessor"),
+    "qwen4_exp": TinyType(config=QWEN4, images=PATCHES),
     "video_llama_3": TinyType(images=PATCHES),
 }
 """Those that ``GenericAdapter`` reads."""

@@ -43,6 +43,13 @@ _NAMED_TOKENS = {
     "image_id_end_token": "</image_id>",
     "image_wrapper_token": "<|image token|>",
     "eof_token": "[IMG_END]",
+    "video_start_token": "<|vision_start|>",
+    "video_end_token": "<|vision_end|>",
+    "vision_bos_token": "<|vision_start|>",
+    "vision_eos_token": "<|vision_end|>",
+    "audio_token": "<|audio_pad|>",
+    "audio_bos_token": "<|audio_start|>",
+    "audio_eos_token": "<|audio_end|>",
 }
 _OTHER_TOKENS = ("<image>", "<|IMG_PATCH|>", "[IMG_BREAK]", "[IMG_END]", "<imgpad>")
 _TEXT_SIZES = {
@@ -73,9 +80,9 @@ def tiny_type_adapter(model_type: str) -> type[GenericAdapter]:
 
 def _build(model_type: str) -> tuple[PreTrainedModel, ProcessorMixin]:
     tiny = _ALL_TYPES[model_type]
-    tokens = dict.fromkeys((*_NAMED_TOKENS.values(), *_OTHER_TOKENS))
-    tokenizer = tiny_tokenizer(*tokens)
-    for name, token in _NAMED_TOKENS.items():
+    named_tokens = {**_NAMED_TOKENS, **tiny.tokens}
+    tokenizer = tiny_tokenizer(*dict.fromkeys((*named_tokens.values(), *_OTHER_TOKENS)))
+    for name, token in named_tokens.items():
         setattr(tokenizer, name, token)
         setattr(tokenizer, f"{name}_id", find_token_id(tokenizer, token))
     config_class = CONFIG_MAPPING[model_type]
@@ -94,6 +101,8 @@ def _build(model_type: str) -> tuple[PreTrainedModel, ProcessorMixin]:
         part = config
         for step in parts:
             part = getattr(part, step)
+        if isinstance(value, str) and name.endswith("_token_id"):
+            value = find_token_id(tokenizer, value)
         setattr(part, name, value)
     model_class = cast(
         Callable[[PreTrainedConfig], PreTrainedModel],

@@ -17,12 +17,14 @@ def compute_attention_rows(
     scaling: float,
     key_positions: Tensor,
     softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Return ``softmax(q·kᵀ·scaling)`` over the visible keys at some of them: (B, N, R, C) float32.
 
     ``query`` (B, N, R, d); ``key`` (B, N_kv, K, d), where each key head serves N / N_kv query heads
     and is not repeated; ``visible`` (B, 1 or N, R, K), bool or added to the scores;
-    ``key_positions`` (B, C); ``softcap`` limits the scores to ±softcap by a tanh.
+    ``key_positions`` (B, C); ``softcap`` limits the scores to ±softcap by a tanh; ``sinks`` (N,):
+    the score of one more key of each head, which all rows see and no column shows.
     Computed in float32, because half types would round scores that sdpa keeps exact.
     """
     batch, heads, rows, width = query.shape
@@ -35,6 +37,10 @@ def compute_attention_rows(
         scores = scores.masked_fill(~visible, -torch.inf)
     elif visible is not None:
         scores = scores + visible
+    if sinks is not None:
+        # Behind the keys, which keep their positions.
+        sink = sinks.to(scores)[None, :, None, None].expand(batch, heads, rows, 1)
+        scores = torch.cat([scores, sink], dim=-1)
     index = key_positions[:, None, None, :].expand(batch, heads, rows, -1)
     return scores.softmax(dim=-1).gather(3, index)
 

@@ -29,7 +29,7 @@ from flmm.attention.trace import RecordedRows, RowBlock
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 
-_UNSUPPORTED_OPTIONS = ("s_aux", "position_bias")
+_UNSUPPORTED_OPTIONS = ("position_bias",)
 _SPARSE_OPTIONS = ("indices", "block_indices")
 """Keys that each token sees, beside a mask without them, but for eager and sdpa."""
 # A generation's length is not known in advance, so memory is allocated for this many steps.
@@ -140,6 +140,7 @@ class AttentionRecorder:
         scaling: float | None = None,
         sliding_window: int | None = None,
         softcap: float | None = None,
+        s_aux: Tensor | None = None,
         **options: object,
     ) -> None:
         """Record a layer's rows; called before the model's own attention, with its arguments.
@@ -178,6 +179,7 @@ class AttentionRecorder:
             query.shape[-1] ** -0.5 if scaling is None else scaling,
             columns.clamp(min=0) if dropped or self._has_missing_columns else columns,
             softcap,
+            sinks=s_aux,
         )
         if dropped or self._has_missing_columns:
             rows.mul_((columns >= 0)[:, None, None, :])

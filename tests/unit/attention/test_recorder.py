@@ -81,6 +81,16 @@ def test_rows_of_half_types_are_not_rounded() -> None:
     torch.testing.assert_close(rows.double(), exact, rtol=1e-4, atol=1e-7)
 
 
+def test_rows_of_heads_with_an_attention_sink() -> None:
+    query, key, sinks = random(1, 2, 3, 8), random(1, 2, 5, 8), random(2)
+    visible = torch.ones(3, 5).tril(diagonal=2).bool()[None, None]
+    columns = torch.tensor([[0, 4]])
+    rows = compute_attention_rows(query, key, visible, 0.5, columns, sinks=sinks)
+    scores = (query @ key.transpose(-1, -2) * 0.5).masked_fill(~visible, -torch.inf).exp()
+    shares = scores / (scores.sum(dim=-1, keepdim=True) + sinks.exp()[None, :, None, None])
+    torch.testing.assert_close(rows, shares[..., [0, 4]])
+
+
 class LargestSquare(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The shorter side of the largest matrix that any operation returns."""
 
@@ -161,17 +171,16 @@ def test_recordings_of_several_threads_run_one_after_another(adapter: LlavaAdapt
     assert all(attention.equal(expected) for attention in attentions)
 
 
-@pytest.mark.parametrize("option", ["s_aux", "position_bias"])
 def test_unsupported_attention_option_is_refused(
-    adapter: LlavaAdapter, option: str, monkeypatch: pytest.MonkeyPatch
+    adapter: LlavaAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = adapter.decoder_layers[0].self_attn
     assert isinstance(first, torch.nn.Module)
     forward = first.forward
     monkeypatch.setattr(
-        first, "forward", lambda *inputs, **options: forward(*inputs, **options, **{option: 2})
+        first, "forward", lambda *inputs, **options: forward(*inputs, **options, position_bias=2)
     )
-    with pytest.raises(InputError, match=option):
+    with pytest.raises(InputError, match="position_bias"):
         trace_text(adapter, adapter.build_prompt(PICTURE, "what?", "a cat"))
     assert adapter.text_model.config._attn_implementation == "sdpa"
 
