@@ -24,7 +24,6 @@ from transformers.models.idefics.processing_idefics import (
 from transformers.models.idefics.processing_idefics import incremental_to_binary_attention_mask
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.chat import RenderedChat
 from flmm.lmm.image_processing import grid_view
@@ -34,6 +33,7 @@ from flmm.lmm.tiles import stretched_geometry
 from flmm.lmm.tiny_models import random_model, tiny_text_config, tiny_tokenizer
 
 _IMAGE_TOKEN, _FAKE_IMAGE_TOKEN = "<image>", "<fake_token_around_image>"
+_END_OF_UTTERANCE = "<end_of_utterance>"
 _IMAGE_ATTENTION_MASK = "image_attention_mask"
 _CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -48,13 +48,14 @@ _CHAT_TEMPLATE = (
 
 
 class IdeficsAdapter(LMMAdapter):
-    """IDEFICS without a perceiver resampler, none of whose latents has a place in the picture.
+    """IDEFICS, whose text sees the last picture before it, and no other.
 
-    Text sees the last picture before it, and no other.
+    The published checkpoints have a perceiver resampler, none of whose latents has a place in the
+    picture: they only chat.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("idefics",)
-    hub_ids: ClassVar[tuple[str, ...]] = ()
+    hub_ids: ClassVar[tuple[str, ...]] = ("HuggingFaceM4/idefics-9b-instruct",)
     model_class: ClassVar[type[PreTrainedModel]] = IdeficsForVisionText2Text
     sequence_input_names: tuple[str, ...] = (_IMAGE_ATTENTION_MASK,)
     image_tokens_in_sequence: ClassVar[bool] = False
@@ -67,14 +68,19 @@ class IdeficsAdapter(LMMAdapter):
         name: str,
         revision: str | None = None,
     ) -> None:
-        if model.config.use_resampler:
-            raise InputError(
-                f"LMM {name!r} attends to the latents of a perceiver resampler, each of which is"
-                " made of the whole picture, so that attention tells no place; choose another LMM"
-            )
         super().__init__(model, tokenizer, image_processor, name, revision)
+        if model.config.use_resampler:
+            self.views = 0
+            self.placeless_reason = (
+                "its perceiver resampler makes each latent of the whole picture, so that attention"
+                " to a latent tells no place"
+            )
         if tokenizer.chat_template is None:
             tokenizer.chat_template = _CHAT_TEMPLATE
+        end = tokenizer.convert_tokens_to_ids(_END_OF_UTTERANCE)
+        if _END_OF_UTTERANCE in tokenizer.get_vocab() and model.generation_config is not None:
+            # Of the instructed checkpoints; they name only the end of a text.
+            model.generation_config.eos_token_id = sorted({*self.eos_token_ids, cast(int, end)})
 
     @property
     def image_token_id(self) -> int:
@@ -123,7 +129,8 @@ class IdeficsAdapter(LMMAdapter):
         side = canvas[0] // int(config.patch_size)
         geometry = stretched_geometry(picture.size, canvas, (side, side))
         view = grid_view(geometry, picture.index * self._picture_tokens + 1)
-        return PictureLayout(f"{_FAKE_IMAGE_TOKEN}{_IMAGE_TOKEN}{_FAKE_IMAGE_TOKEN}", (view,))
+        text = f"{_FAKE_IMAGE_TOKEN}{_IMAGE_TOKEN}{_FAKE_IMAGE_TOKEN}"
+        return PictureLayout(text, (view,) if self.placeless_reason is None else ())
 
     def _assemble_prompt(
         self,
@@ -187,7 +194,7 @@ class IdeficsAdapter(LMMAdapter):
     @classmethod
     def build_tiny(cls, grouped_queries: bool = False) -> Self:
         del grouped_queries
-        tokenizer = tiny_tokenizer(_IMAGE_TOKEN, _FAKE_IMAGE_TOKEN, "<end_of_utterance>")
+        tokenizer = tiny_tokenizer(_IMAGE_TOKEN, _FAKE_IMAGE_TOKEN, _END_OF_UTTERANCE)
         sizes = tiny_text_config(tokenizer, grouped_queries=False)
         config = IdeficsConfig(
             vision_config=IdeficsVisionConfig(

@@ -1,4 +1,4 @@
-"""The first IDEFICS: which pictures a text sees, and checkpoints that cannot be recorded."""
+"""The first IDEFICS: which pictures a text sees, and checkpoints that only chat."""
 
 from pathlib import Path
 
@@ -9,9 +9,11 @@ from transformers.models.idefics.modeling_idefics import IdeficsForVisionText2Te
 
 from flmm.attention.tracing import trace_text
 from flmm.errors import InputError
+from flmm.grounding.grounder import Grounder
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.idefics import IdeficsAdapter
+from flmm.lmm.tiny_models import random_model
 
 PICTURES = [noise_picture(), noise_picture(33, 97)]
 
@@ -44,7 +46,7 @@ def test_checkpoint_without_a_chat_template(tmp_path: Path) -> None:
     assert loaded.generate(prompt, 6).token_ids.equal(expected.token_ids)
 
 
-def test_perceiver_resampler_is_refused(tmp_path: Path) -> None:
+def test_checkpoint_with_a_perceiver_resampler_only_chats(tmp_path: Path) -> None:
     adapter = IdeficsAdapter.build_tiny()
     config = adapter.model.config
     assert isinstance(config, IdeficsConfig)
@@ -52,7 +54,20 @@ def test_perceiver_resampler_is_refused(tmp_path: Path) -> None:
     config.perceiver_config = IdeficsPerceiverConfig(
         resampler_n_latents=4, resampler_depth=1, resampler_n_heads=2, resampler_head_dim=8
     )
-    adapter.model = IdeficsForVisionText2Text(config)
-    name = save(adapter, tmp_path)
-    with pytest.raises(InputError, match="latents of a perceiver resampler"):
-        load_lmm(name)
+    adapter.model = random_model(lambda: IdeficsForVisionText2Text(config))
+    loaded = load_lmm(save(adapter, tmp_path))
+    for pictures in (PICTURES, PICTURES[:1], []):
+        prompt = loaded.build_prompt(pictures, "what is it?")
+        from_pixels = loaded.model.generate(  # type: ignore[operator]
+            **loaded.collate([prompt], keep_pixels=True).inputs, max_new_tokens=6, do_sample=False
+        )
+        assert loaded.generate(prompt, 6).text == loaded.decode(from_pixels[0, prompt.length :])
+    assert not Grounder(loaded).chat(PICTURES[0], "what is it?", max_new_tokens=6).phrases
+    with pytest.raises(InputError, match="its perceiver resampler makes each latent of the whole"):
+        Grounder(loaded).ground(PICTURES[0], "The cat.")
+
+
+def test_answer_ends_where_an_utterance_does() -> None:
+    adapter = IdeficsAdapter.build_tiny()
+    assert adapter.tokenizer.convert_tokens_to_ids("<end_of_utterance>") in adapter.eos_token_ids
+    assert adapter.tokenizer.eos_token_id in adapter.eos_token_ids
