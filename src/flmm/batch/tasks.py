@@ -46,7 +46,8 @@ class Task(BaseModel):
             if self.questions is None:
                 return self
         elif not any(asked) and question is not None:
-            return self.model_copy(update={"question": question})
+            # Of all list lines; a copy takes twice as long.
+            return Task.model_construct(id=self.id, image=self.image, question=question)
         elif sum(one is not None for one in asked) == 1:
             return self
         raise InputError(

@@ -44,8 +44,9 @@ def batch(
             metavar="PICTURES",
             show_default=False,
             help="A folder of pictures; or a list, one JSON object a line with image (relative to"
-            " the list's folder) and a question, phrases, or a text to ground (also with phrases of"
-            " it).",
+            " the list's folder) and a question, questions, phrases, or a text to ground (also with"
+            " phrases of it); or Parquet files or tar files of WebDataset. Also addresses, such as"
+            " s3://bucket/folder.",
         ),
     ],
     question: Annotated[
@@ -115,7 +116,7 @@ def batch(
 ) -> None:
     """Ask about many pictures; the same command goes on where it was stopped."""
     masks = check_mask_options(refine, mask_threshold, min_score, min_mask_region_area)
-    place, part = _check_place(out, shard)
+    place, part = _check_place(out, shard, pictures)
     from flmm.batch.sources.open import open_source
 
     source = open_source(pictures, question, digest)
@@ -172,12 +173,12 @@ def batch(
         )
 
 
-def _check_place(out: Path, shard: str) -> "tuple[ResultPlace, tuple[int, int]]":
+def _check_place(out: Path, shard: str, pictures: str) -> "tuple[ResultPlace, tuple[int, int]]":
     from flmm.batch.storage.open import ResultPlace
 
     place = ResultPlace(out)
     place.check()
-    if not place.is_file:
+    if not place.is_file or pictures.endswith(".parquet"):
         require_packages("batch", "pyarrow")
     matched = re.fullmatch(r"(\d+)/(\d+)", shard)
     if matched is None or int(matched[1]) >= int(matched[2]):

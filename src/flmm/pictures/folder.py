@@ -13,10 +13,10 @@ _PICTURE_SUFFIXES = frozenset(
 
 def find_pictures(folder: Path) -> list[Path]:
     """Return the picture files in a folder and its sub-folders, by their names, sorted."""
-    return list(iterate_pictures(folder))
+    return [Path(file) for file in iterate_pictures(folder)]
 
 
-def iterate_pictures(folder: Path) -> Iterator[Path]:
+def iterate_pictures(folder: str | Path) -> Iterator[str]:
     """Yield what ``find_pictures`` returns; memory holds the names of one sub-folder at a time.
 
     Hidden files and folders are passed over, and what is neither a file nor a link; a link that
@@ -31,9 +31,9 @@ def iterate_pictures(folder: Path) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from iterate_pictures(Path(entry.path))
+            yield from iterate_pictures(entry.path)
         elif has_picture_suffix(entry.name) and (entry.is_file() or not os.path.exists(entry.path)):
-            yield Path(entry.path)
+            yield entry.path
 
 
 def has_picture_suffix(name: str) -> bool:

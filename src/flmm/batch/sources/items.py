@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from pathlib import Path
 from typing import Protocol
 
 from flmm.batch.tasks import Task
@@ -29,23 +28,6 @@ class PictureSource(Protocol):
         Raises:
             InputError: it cannot be read.
         """
-
-
-@dataclass(frozen=True)
-class PictureFile:
-    """A picture in a file of its own on this machine."""
-
-    path: Path
-
-    def load(self) -> PictureLike:
-        return self.path
-
-    def read_bytes(self) -> bytes:
-        try:
-            return self.path.read_bytes()
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise InputError(f"{str(self.path)!r} cannot be read ({reason})") from error
 
 
 @dataclass(frozen=True)
@@ -84,15 +66,6 @@ class Source(ABC):
         Raises:
             InputError: as iteration does.
         """
-
-
-def stamp_file(path: Path) -> str:
-    """Return a file's size and time of change, or "missing"."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return "missing"
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def stamp_content(picture: PictureSource) -> str:

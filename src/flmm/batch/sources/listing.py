@@ -1,11 +1,13 @@
 """A list of pictures: a JSON object a line."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from flmm.batch.sources.items import Item, PictureFile, Source, stamp_content, stamp_file
+from flmm.batch.sources.files import PictureFile, join_beside, open_file, stamp_file
+from flmm.batch.sources.items import Item, Source, stamp_content
 from flmm.batch.tasks import Task
 from flmm.data.readers.files import read_json_line
 from flmm.errors import InputError
@@ -22,14 +24,14 @@ class ListSource(Source):
         use_digests: whether a changed picture is known by its content.
     """
 
-    def __init__(self, file: Path, question: str | None, use_digests: bool) -> None:
+    def __init__(self, file: str, question: str | None, use_digests: bool) -> None:
         self._file = file
         self._question = question
         self._use_digests = use_digests
 
     def __iter__(self) -> Iterator[Item]:
         for task in self._iterate_tasks():
-            path = self._file.parent / task.image
+            path = join_beside(self._file, task.image)
             picture = PictureFile(path)
             yield Item(
                 id=task.id or task.image,
@@ -43,17 +45,17 @@ class ListSource(Source):
 
     def _iterate_tasks(self) -> Iterator[Task]:
         for number, line in self._iterate_lines():
-            task = read_json_line(line, number, self._file, _TASK_ADAPTER)
-            yield task.complete(self._question, f"{str(self._file)!r}, line {number}")
+            task = read_json_line(line, number, Path(self._file), _TASK_ADAPTER)
+            yield task.complete(self._question, f"{self._file!r}, line {number}")
 
     def _iterate_lines(self) -> Iterator[tuple[int, str]]:
         try:
-            with self._file.open(encoding="utf-8") as opened:
-                for number, line in enumerate(opened, 1):
+            with open_file(self._file) as opened:
+                for number, line in enumerate(io.TextIOWrapper(opened, encoding="utf-8"), 1):
                     if line.strip():
                         yield number, line
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
-                f"{str(self._file)!r} cannot be read ({error}); give a folder of pictures, or a"
+                f"{self._file!r} cannot be read ({error}); give a folder of pictures, or a"
                 ' list with lines such as {"image": "a.png", "question": "What is it?"}'
             ) from error

@@ -1,0 +1,135 @@
+"""Rows of Parquet files: pictures as paths or as the files' content."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from flmm.batch.sources.files import PictureFile, join_beside, open_file, stamp_file
+from flmm.batch.sources.items import Item, PictureSource, Source, stamp_content
+from flmm.batch.tasks import Task
+from flmm.errors import InputError, describe_first_error
+from flmm.pictures.reading import PictureLike
+
+_PICTURE_COLUMN = "image"
+_TASK_COLUMNS = frozenset(Task.model_fields)
+
+
+class ParquetSource(Source):
+    """The rows of Parquet files, with columns named as the entries of a list's lines.
+
+    ``image`` has paths or addresses, the content of files, or both as the library datasets writes
+    them (``{bytes, path}``). The ids of pictures without a path are such as ``a.parquet#17``.
+
+    Args:
+        files: paths or addresses.
+        question: for rows that ask nothing.
+        use_digests: whether a changed picture is known by its content, and not, inside a Parquet
+            file, by that of the file.
+    """
+
+    def __init__(self, files: Sequence[str], question: str | None, use_digests: bool) -> None:
+        self._files = files
+        self._question = question
+        self._use_digests = use_digests
+
+    def __iter__(self) -> Iterator[Item]:
+        for name in self._files:
+            yield from self._read(_ParquetPictures(name))
+
+    def count(self) -> int:
+        return sum(_ParquetPictures(name).file.metadata.num_rows for name in self._files)
+
+    def _read(self, pictures: "_ParquetPictures") -> Iterator[Item]:
+        columns = [name for name in pictures.file.schema_arrow.names if name in _TASK_COLUMNS]
+        if pictures.holds_content:
+            # Read when an item needs a result; the path alone is read here.
+            columns.remove(_PICTURE_COLUMN)
+            columns += [f"{_PICTURE_COLUMN}.path"] if pictures.is_struct else []
+        file_stamp = stamp_file(pictures.name)
+        number = 0
+        for group in range(pictures.file.num_row_groups):
+            num_rows = pictures.file.metadata.row_group(group).num_rows
+            table = pictures.file.read_row_group(group, columns=columns)
+            rows = table.to_pylist() if columns else [{} for _ in range(num_rows)]
+            for index, row in enumerate(rows):
+                number += 1
+                task = self._build_task(row, f"{pictures.name}#{number}")
+                picture: PictureSource
+                if pictures.holds_content:
+                    picture, stamp = _PictureInParquet(pictures, group, index), file_stamp
+                else:
+                    path = join_beside(pictures.name, task.image)
+                    picture = PictureFile(path)
+                    stamp = "" if self._use_digests else stamp_file(path)
+                yield Item(
+                    id=task.id or task.image,
+                    task=task,
+                    picture=picture,
+                    stamp=stamp_content(picture) if self._use_digests else stamp,
+                )
+
+    def _build_task(self, row: dict[str, object], place: str) -> Task:
+        content = {name: value for name, value in row.items() if value is not None}
+        picture = content.get(_PICTURE_COLUMN)
+        if not isinstance(picture, str):
+            path = picture.get("path") if isinstance(picture, dict) else None
+            content[_PICTURE_COLUMN] = path or place.rpartition("/")[2]
+        try:
+            task = Task.model_validate(content)
+        except ValidationError as error:
+            raise InputError(f"{place!r}: {describe_first_error(error)}") from error
+        return task.complete(self._question, repr(place))
+
+
+class _ParquetPictures:
+    """A Parquet file, with the pictures of the row group that was read last."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        try:
+            self.file = pq.ParquetFile(open_file(name))
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{name!r} is no Parquet file that can be read") from error
+        schema = self.file.schema_arrow
+        if _PICTURE_COLUMN not in schema.names:
+            raise InputError(
+                f"{name!r} has no column {_PICTURE_COLUMN!r}; name that of the pictures so"
+            )
+        kind = schema.field(_PICTURE_COLUMN).type
+        self.is_struct = pa.types.is_struct(kind)
+        self.holds_content = not (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        self._lock = Lock()
+        self._group = -1
+        self._column: pa.ChunkedArray | None = None
+
+    def read(self, group: int, index: int) -> bytes:
+        """Return a row's picture; memory holds one row group's, since rows are read in order."""
+        with self._lock:
+            if group != self._group:
+                self._column = self.file.read_row_group(group, columns=[_PICTURE_COLUMN]).column(0)
+                self._group = group
+            assert self._column is not None
+            value = self._column[index].as_py()
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if content is None:
+            raise InputError(f"{self.name!r} has no picture in this row; give its content")
+        return bytes(content)
+
+
+@dataclass(frozen=True)
+class _PictureInParquet:
+    """A picture in a row of a Parquet file."""
+
+    pictures: _ParquetPictures
+    group: int
+    index: int
+
+    def load(self) -> PictureLike:
+        return self.read_bytes()
+
+    def read_bytes(self) -> bytes:
+        return self.pictures.read(self.group, self.index)
