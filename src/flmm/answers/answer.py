@@ -3,7 +3,6 @@
 Letters: ``H W`` picture size.
 """
 
-import base64
 import html
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +16,7 @@ from PIL import Image
 from flmm.answers.coco import CocoSegmentation, build_coco_annotation, check_coco_segmentation
 from flmm.answers.image_files import encode_png, save_image, write_masks
 from flmm.answers.json_types import AnswerJson, CocoDataset
+from flmm.answers.notebook import build_image, build_paragraph
 from flmm.answers.other_libraries import ImageSegment, to_detections, to_image_segments
 from flmm.answers.overlay import draw_overlay
 from flmm.answers.palette import phrase_colour, tint, to_hex
@@ -144,12 +144,8 @@ class Answer:
         return encode_png(self.overlay)
 
     def _repr_html_(self) -> str:
-        picture = base64.b64encode(self._repr_png_()).decode("ascii")
-        return (
-            f'<p style="white-space: pre-wrap">{self._marked_text()}</p>'
-            f'<img alt="the picture with {len(self.phrases)} marked phrases" '
-            f'style="max-width: 100%" src="data:image/png;base64,{picture}">'
-        )
+        description = f"the picture with {len(self.phrases)} marked phrases"
+        return build_paragraph(self._marked_text()) + build_image(self.overlay, description)
 
     def _marked_text(self) -> str:
         """Return the text as HTML, each phrase on its colour."""

@@ -67,7 +67,7 @@ def attend(
     picture = read_picture(image)
     check_text("question", question)
     words = check_phrases(word) if word else None
-    figure = find_output_path(image, out, as_json)
+    figure = find_output_path(image, out, as_json, "attend")
     grounder = load_lmm_alone(model, lmm, device, dtype)
     warn_about_other_pictures(grounder, picture)
     with show_spinner("looking at the picture"):

@@ -54,7 +54,7 @@ def chat(
     check_text("question", question)
     phrases = check_phrases(phrase) if phrase else None
     masks = check_mask_options(refine, mask_threshold, min_score, min_mask_region_area)
-    overlay = find_output_path(image, out, as_json)
+    overlay = find_output_path(image, out, as_json, "chat")
     grounder = load_grounder(model, lmm, sam, device, dtype)
     warn_about_other_pictures(grounder, picture)
     with show_spinner("looking at the picture"):

@@ -65,7 +65,7 @@ def ground(
     check_text("text", text)
     phrases = check_phrases(phrase) if phrase else None
     masks = check_mask_options(refine, mask_threshold, min_score, min_mask_region_area)
-    overlay = find_output_path(image, out, as_json)
+    overlay = find_output_path(image, out, as_json, "ground")
     grounder = load_grounder(model, lmm, sam, device, dtype)
     warn_about_other_pictures(grounder, picture)
     with show_spinner("looking at the picture"):

@@ -1,9 +1,11 @@
 """Options that commands share, and the checks and loading behind them."""
 
 import gc
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -75,8 +77,8 @@ OutOption = Annotated[
         "--out",
         metavar="FILE",
         show_default=False,
-        help="The overlay's file; by default IMAGE's name with -flmm.png, in the current folder "
-        "(with --json, none).",
+        help="The overlay's file; by default a new one here, named by IMAGE and the command"
+        " (with --json, none).",
     ),
 ]
 JsonOption = Annotated[
@@ -132,8 +134,10 @@ MinMaskRegionAreaOption = Annotated[
 ]
 
 
-def find_output_path(image: Path, out: Path | None, as_json: bool) -> Path | None:
+def find_output_path(image: Path, out: Path | None, as_json: bool, command: str) -> Path | None:
     """Return the overlay's path, checked before the work is done; None for no overlay.
+
+    A file that the user does not name is a new one, such as photo-chat.png or photo-chat-2.png.
 
     Raises:
         InputError: it cannot be written there, or would replace the picture itself.
@@ -143,7 +147,10 @@ def find_output_path(image: Path, out: Path | None, as_json: bool) -> Path | Non
     if out is None:
         if as_json:
             return None
-        out = Path(f"{image.stem}-flmm.png")
+        names = (
+            f"{image.stem}-{command}{f'-{number}' if number > 1 else ''}.png" for number in count(1)
+        )
+        out = Path(next(name for name in names if not os.path.exists(name)))
     check_output_path(out)
     if out.exists() and out.samefile(image):
         raise InputError(f"--out {str(out)!r} is the picture itself; choose another file")

@@ -52,7 +52,7 @@ def segment(
     picture = read_picture(image)
     checked_phrases = check_phrases(phrases)
     masks = check_mask_options(refine, mask_threshold, min_score, min_mask_region_area)
-    overlay = find_output_path(image, out, as_json)
+    overlay = find_output_path(image, out, as_json, "segment")
     grounder = load_grounder(model, lmm, sam, device, dtype)
     warn_about_other_pictures(grounder, picture)
     with show_spinner("looking at the picture"):

@@ -70,7 +70,7 @@ def think(
     picture = read_picture(image)
     check_text("question", question)
     masks = check_mask_options(refine, mask_threshold, min_score, min_mask_region_area)
-    figure = find_output_path(image, out, as_json)
+    figure = find_output_path(image, out, as_json, "think")
     grounder = load_grounder(model, lmm, sam, device, dtype)
     warn_about_other_pictures(grounder, picture)
     with show_spinner("looking at the picture, twice"):

@@ -15,6 +15,7 @@ from PIL import Image
 from flmm.answers.heatmap import HeatmapPanel, draw_heatmaps, panel_size
 from flmm.answers.image_files import encode_png, save_image
 from flmm.answers.json_types import AttentionViewJson
+from flmm.answers.notebook import build_image, build_titled_paragraph
 from flmm.attention.spans import compute_token_offsets, find_phrase_spans, make_phrase_span
 from flmm.attention.trace import PictureAttention
 from flmm.attention.tracing import trace_generation, trace_text
@@ -155,6 +156,14 @@ class AttentionView:
 
     def _repr_png_(self) -> bytes:
         return encode_png(self.figure())
+
+    def _repr_html_(self) -> str:
+        words = ", ".join(word.text for word in self.words)
+        return (
+            build_titled_paragraph("question", self.question)
+            + build_titled_paragraph("answer", self.text)
+            + build_image(self.figure(), f"where the model looked with each of: {words}")
+        )
 
 
 @torch.no_grad()

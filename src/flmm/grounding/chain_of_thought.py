@@ -15,6 +15,7 @@ from PIL import Image
 from flmm.answers.answer import Answer
 from flmm.answers.image_files import encode_png, save_image
 from flmm.answers.json_types import ThoughtJson
+from flmm.answers.notebook import build_image, build_titled_paragraph
 from flmm.answers.phrase import Phrase
 from flmm.answers.thought_figure import Paragraph, draw_thought
 from flmm.attention.tracing import trace_texts
@@ -126,6 +127,15 @@ class Thought:
 
     def _repr_png_(self) -> bytes:
         return encode_png(self.figure)
+
+    def _repr_html_(self) -> str:
+        texts = [("question", self.question)]
+        if self.options.locate == "answer":
+            texts.append(("before", self.first.text))
+        texts.append(("located", "nothing" if self.located is None else self.located.text))
+        texts.append(("after a closer look", self.answer.text))
+        paragraphs = (build_titled_paragraph(title, text) for title, text in texts)
+        return "".join(paragraphs) + build_image(self.figure, "the picture and its part, enlarged")
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import sys
 import time
 import tomllib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -102,11 +103,32 @@ def test_chat_prints_the_answer_and_the_overlay_s_path(
     options = ["--model", str(models.head), "--max-new-tokens", "30"]
     ended = run_in_process(["chat", scene, QUESTION, *options], capsys)
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out.endswith("Overlay: scene-flmm.png\n")
+    assert ended.out.endswith("Overlay: scene-chat.png\n")
     assert "score" in ended.out
-    assert list_files() == ["scene-flmm.png"]
-    with Image.open("scene-flmm.png") as overlay:
+    assert list_files() == ["scene-chat.png"]
+    with Image.open("scene-chat.png") as overlay:
         assert overlay.size[0] == 720
+
+
+def test_overlays_replace_nothing(
+    models: Models, scene: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", str(models.head), "--no-refine"]
+    other = Path("other")
+    other.mkdir()
+    with Image.open(scene) as picture:
+        picture.save(other / "scene.bmp")
+    seen = []
+    for image in (scene, str(other / "scene.bmp"), scene):
+        assert run_in_process(["segment", image, "grass", *options], capsys).code == 0
+        seen.append({name: Path(name).read_bytes() for name in list_files() if name != "other"})
+    assert list(seen[-1]) == ["scene-segment-2.png", "scene-segment-3.png", "scene-segment.png"]
+    for before, after in pairwise(seen):
+        assert before.items() < after.items()
+    Path("mine.png").write_bytes(b"")
+    ended = run_in_process(["segment", scene, "grass", *options, "--out", "mine.png"], capsys)
+    assert ended.code == 0
+    assert Path("mine.png").read_bytes(), "a file that the user names is replaced"
 
 
 def test_segment(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,8 +154,8 @@ def test_attend(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) 
     assert np.shape(content["words"][0]["map"]) == tuple(content["grid"])
     ended = run_in_process(arguments, capsys)
     assert ended.out.startswith("the cat and the dog\n")
-    assert ended.out.endswith("Figure: scene-flmm.png\n")
-    assert list_files() == ["scene-flmm.png"]
+    assert ended.out.endswith("Figure: scene-attend.png\n")
+    assert list_files() == ["scene-attend.png"]
 
 
 def test_think(models: Models, scene: str, capsys: pytest.CaptureFixture[str]) -> None:

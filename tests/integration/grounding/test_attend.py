@@ -1,6 +1,7 @@
 """``Grounder.attend``: the maps are the LMM's own, and lie where the picture is."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,9 @@ def test_json_and_figure(grounder: Grounder, tmp_path: Path) -> None:
     with Image.open(tmp_path / "mean.png") as mean, Image.open(tmp_path / "one_head.png") as paired:
         assert mean.size != paired.size
     assert view._repr_png_().startswith(b"\x89PNG")
+    markup = replace(view, text="<b>it</b>")._repr_html_()
+    assert "<strong>answer:</strong> &lt;b&gt;it&lt;/b&gt;" in markup
+    assert 'src="data:image/png;base64,' in markup
 
 
 def test_heatmap_follows_crop_and_resize(grounder: Grounder) -> None:

@@ -182,7 +182,7 @@ def test_command_prints_what_python_returns(
     assert content["text"] == CAPTION
     assert content["phrases"] == json.loads(json.dumps(expected["phrases"]))
     assert run_in_process(arguments, capsys).code == 0
-    assert Path("picture-flmm.png").is_file()
+    assert Path("picture-ground.png").is_file()
     refused = run_in_process(["ground", "picture.png", "A dog.", "--phrase", "cat", *model], capsys)
     assert refused.code == 2
     assert "'cat' is not in the text" in refused.err

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,9 @@ def test_json_and_figure(grounder: Grounder, tmp_path: Path) -> None:
     with Image.open(tmp_path / "thought.png") as figure:
         assert figure.width >= 640
     assert thought._repr_png_().startswith(b"\x89PNG")
+    markup = replace(thought, question="<b>where?</b>")._repr_html_()
+    assert "<strong>question:</strong> &lt;b&gt;where?&lt;/b&gt;" in markup
+    assert 'src="data:image/png;base64,' in markup
 
 
 @pytest.mark.parametrize("size", [(1, 1), (400, 2), (2, 400)])
