@@ -129,6 +129,11 @@ TINY_TYPES: Mapping[str, TinyType] = {
     ),
     "hy_v4_vl": TinyType(config=HY4, images=PATCHES),
     "hyperclovax_vision_v2": TinyType(images=PATCHES),
+    "janus": TinyType(
+        config={"vision_config.num_image_tokens": 64},
+        images=SQUARE,
+        processor={"num_image_tokens": 64},
+    ),
     "lighton_ocr": TinyType(
         images=PIXTRAL,
         processor=PIXTRAL_PATCHES,
@@ -170,6 +175,9 @@ TINY_TYPES: Mapping[str, TinyType] = {
     "qwen3_vl_moe": TinyType(images=PATCHES, image_processor="Qwen2VLImageProcessor"),
     "qwen4_exp": TinyType(config=QWEN4, images=PATCHES),
     "video_llama_3": TinyType(images=PATCHES),
+    "video_llava": TinyType(
+        images={**SQUARE, "crop_size": {"height": 32, "width": 32}}, processor=LLAVA
+    ),
 }
 """Those that ``GenericAdapter`` reads."""
 

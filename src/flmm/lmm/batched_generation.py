@@ -3,14 +3,18 @@
 Letters: ``B`` sequences, ``V`` vocabulary.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import cast
 
 import torch
 from torch import Tensor
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.utils import GenerationMixin
+from transformers.modeling_utils import PreTrainedModel
 
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
@@ -56,7 +60,7 @@ def generate_batch(
         on_tokens: called with each sequence's next token; returns for each whether it has ended.
             Tokens that follow in a sequence that has ended are meaningless.
     """
-    generate = cast(Callable[..., Tensor], adapter.model.generate)
+    generate = _find_generate(adapter.model)
     # generate derives position ids from the mask, also those after the prompt.
     inputs = {key: value for key, value in batch.model_inputs.items() if key != "position_ids"}
     generate(
@@ -74,6 +78,18 @@ def generate_batch(
         ),
         stopping_criteria=StoppingCriteriaList([_CallbackStoppingCriteria(on_tokens)]),
     )
+
+
+def _find_generate(model: PreTrainedModel) -> Callable[..., Tensor]:
+    """Return the method that generates text and takes logits processors."""
+    generate = cast(Callable[..., Tensor], model.generate)
+    own = getattr(type(model), "generate", None)
+    if own is GenerationMixin.generate or "logits_processor" not in signature(generate).parameters:
+        return generate
+    # Models that also generate pictures (Janus) keep logits processors for these: for text, they
+    # call the common method without them, and without guidance.
+    common = cast(Callable[..., Tensor], GenerationMixin.generate)
+    return functools.partial(common, model, guidance_scale=None)
 
 
 class _SamplingLogitsProcessor(LogitsProcessor):

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from flmm.errors import InputError
 from flmm.lmm.generic.pixel_sources import PixelSources, find_pixel_sources
 from flmm.lmm.generic.token_pixels import ARRANGEMENTS, TokenPixels
 from flmm.lmm.generic.token_reading import read_token_pixels
@@ -128,12 +129,15 @@ class LayoutFinder:
     @torch.no_grad()
     def _find(self, picture: Size) -> FoundLayout:
         height, width = picture
-        processed = self._process(Image.new("RGB", (width, height)))
+        try:
+            processed = self._process(Image.new("RGB", (width, height)))
+        except InputError:
+            # Some processors cannot tell the colours of a single pixel from its height.
+            if max(picture) > 1:
+                raise
+            return self._find_larger(picture)
         if processed.image_tokens == 1 and max(picture) <= _LARGEST_TOKEN:
-            layout = self._find((2 * height, 2 * width))
-            return FoundLayout(
-                layout.text, _of_picture(layout.views, picture), 2 * layout.enlargement
-            )
+            return self._find_larger(picture)
         if self._pixel_input is None:
             white = self._process(Image.new("RGB", (width, height), "white"))
             self._pixel_input = _find_pixel_input(processed.inputs, white.inputs)
@@ -179,6 +183,10 @@ class LayoutFinder:
                         ),
                     )
         raise LayoutError("its vision tower shows no single place for each image token")
+
+    def _find_larger(self, picture: Size) -> FoundLayout:
+        layout = self._find((2 * picture[0], 2 * picture[1]))
+        return FoundLayout(layout.text, _of_picture(layout.views, picture), 2 * layout.enlargement)
 
     def _propose(
         self,
