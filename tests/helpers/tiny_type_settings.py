@@ -119,6 +119,24 @@ TINY_TYPES: Mapping[str, TinyType] = {
         processor_class="Glm46VProcessor",
     ),
     "glmga": TinyType(config=GLM, images=PATCHES, processor_class="Glm46VProcessor"),
+    "granite4_vision": TinyType(
+        config={
+            "vision_config.image_size": 16,
+            # Its Q-Former has a head for every 64 channels.
+            "vision_config.hidden_size": 64,
+            "qformer_config.hidden_size": 64,
+            "qformer_config.encoder_hidden_size": 64,
+            "qformer_config.num_attention_heads": 1,
+            "image_grid_pinpoints": PINPOINTS,
+            "downsample_rate": "1/2",
+            "deepstack_layer_map": [(-2, 0)],
+            "spatial_target_layers": [1, 2],
+            "text_config.attention_multiplier": 0.35,
+            "text_config.initializer_range": 0.2,
+        },
+        images=TILES,
+        processor={**LLAVA, "downsample_rate": "1/2"},
+    ),
     "granite_docling": TinyType(
         config={
             "vision_config.deepstack_visual_indexes": [0],

@@ -16,6 +16,8 @@ from transformers.modeling_utils import PreTrainedModel
 from flmm.lru_cache import LRUCache
 
 _Features = Tensor | list[Tensor] | tuple[Tensor, ...]
+_Layer = _Features | tuple[int, _Features]
+"""What a layer of the LLM adds, with the number of that layer if it is not the n-th of n."""
 EncodePictures = Callable[..., BaseModelOutputWithPooling]
 """A vision tower and projector: from a prompt's inputs, by name, to the pictures' features."""
 # The members of an output that the models read; others would only fill the cache's memory.
@@ -80,15 +82,46 @@ def _concatenate_features(
     parts: Sequence[BaseModelOutputWithPooling],
 ) -> BaseModelOutputWithPooling:
     first = parts[0]
-    whole: dict[str, object] = {
-        _POOLER_OUTPUT: _concatenate([part[_POOLER_OUTPUT] for part in parts])
-    }
+    whole: dict[str, object] = {}
+    if _POOLER_OUTPUT in first:
+        whole[_POOLER_OUTPUT] = _concatenate([part[_POOLER_OUTPUT] for part in parts])
     if _DEEPSTACK_FEATURES in first:
         layers = zip(*(part[_DEEPSTACK_FEATURES] for part in parts), strict=True)
-        whole[_DEEPSTACK_FEATURES] = [_concatenate(layer) for layer in layers]
+        whole[_DEEPSTACK_FEATURES] = [_concatenate_layer(layer) for layer in layers]
     if _INDICATOR_FEATURES in first:
         whole[_INDICATOR_FEATURES] = first[_INDICATOR_FEATURES]
     return _make_output(first, whole)
+
+
+def stack_features(output: BaseModelOutputWithPooling) -> Tensor:
+    """Return the (F, width) features of one picture's F image tokens.
+
+    Without features that take the place of embeddings, those that layers of the LLM add.
+    """
+    features = output.pooler_output
+    if features is None and _DEEPSTACK_FEATURES in output:
+        layers = [_split_layer(layer)[1] for layer in output[_DEEPSTACK_FEATURES]]
+        return torch.cat([_flatten(layer) for layer in layers], dim=1)
+    return _flatten(features)
+
+
+def _flatten(features: _Features | None) -> Tensor:
+    parts = [features] if isinstance(features, Tensor) else list(features or ())
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+
+
+def _split_layer(layer: _Layer) -> tuple[int | None, _Features]:
+    """Return the number of the LLM's layer that gets the features, if they come with it."""
+    if isinstance(layer, tuple) and isinstance(layer[0], int):
+        return layer[0], layer[1]
+    return None, layer
+
+
+def _concatenate_layer(layers: Sequence[_Layer]) -> _Layer:
+    split = [_split_layer(layer) for layer in layers]
+    number = split[0][0]
+    features = _concatenate([features for _, features in split])
+    return features if number is None else (number, features)
 
 
 def _make_output(

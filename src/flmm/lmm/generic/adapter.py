@@ -34,6 +34,7 @@ from flmm.lmm.generic.processor import build_processor, load_processor
 from flmm.lmm.image_processing import run_image_processor
 from flmm.lmm.loading import load_components
 from flmm.lmm.model_type import read_model_type
+from flmm.lmm.picture_features import stack_features
 from flmm.lmm.placement import Placement
 from flmm.lmm.places import describe_placeless
 from flmm.lmm.prompt import Message, PictureLayout, ProcessedPicture
@@ -196,9 +197,7 @@ class GenericAdapter(LMMAdapter):
         vision = {
             name: self._to_device(inputs[name]) for name in inputs if name in self._vision_inputs
         }
-        features = encode(**vision, return_dict=True).pooler_output
-        parts = [features] if isinstance(features, Tensor) else list(features or ())
-        return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+        return stack_features(encode(**vision, return_dict=True))
 
     def _check_against_processor(self) -> None:
         """Read from a prompt of the model's own processor which inputs there are; find the views.

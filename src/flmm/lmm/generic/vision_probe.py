@@ -23,13 +23,20 @@ _is_probing: ContextVar[bool] = ContextVar("flmm_probing", default=False)
 
 @contextmanager
 def without_attention(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Let attention modules among ``modules`` return zeros to this thread in the ``with`` block."""
+    """Let attention modules among ``modules`` return zeros to this thread in the ``with`` block.
+
+    Of attention modules in one another, only the innermost: the outer ones add their input.
+    """
     with ExitStack() as undo:
         undo.callback(_is_probing.reset, _is_probing.set(True))
         for module in modules:
-            if type(module).__name__.endswith("Attention"):
+            if sum(map(_is_attention, module.modules())) == 1 and _is_attention(module):
                 undo.callback(module.register_forward_hook(_return_zeros).remove)
         yield
+
+
+def _is_attention(module: nn.Module) -> bool:
+    return type(module).__name__.endswith("Attention")
 
 
 def draw_pixels(pixels: Tensor) -> Tensor:
