@@ -91,6 +91,14 @@ LLAVA = {
     "num_additional_image_tokens": 1,
 }
 
+MINICPM = {
+    **HYBRID,
+    "text_config.initializer_range": 0.6,
+    "vision_config.image_size": 64,
+    "vision_config.insert_layer_id": 0,
+}
+SLICES = {"patch_size": 4, "scale_resolution": 32, "max_slice_nums": 4}
+
 TINY_TYPES: Mapping[str, TinyType] = {
     "aya_vision": TinyType(
         config={"text_config.initializer_range": 0.2},
@@ -161,6 +169,8 @@ TINY_TYPES: Mapping[str, TinyType] = {
         images=TILES,
         processor=LLAVA,
     ),
+    "minicpmv4_6": TinyType(config=MINICPM, images=SLICES),
+    "minicpmv4_7": TinyType(config=MINICPM, images=SLICES),
     "mistral3": TinyType(
         config={"vision_config.patch_size": 4, "vision_config.image_size": 40},
         images=PIXTRAL,
@@ -177,6 +187,11 @@ TINY_TYPES: Mapping[str, TinyType] = {
         processor={**PIXTRAL_PATCHES, "image_token": "<|image_pad|>"},
     ),
     "paddleocr_vl": TinyType(config={"text_config.rope_parameters": MROPE}, images=PATCHES),
+    "qianfan_ocr": TinyType(
+        config={"vision_config.image_size": (16, 16), "vision_config.patch_size": (4, 4)},
+        images={"size": {"height": 16, "width": 16}, "max_patches": 2},
+        processor={"image_seq_length": 4},
+    ),
     "qwen2_5_omni_thinker": TinyType(
         config={**OMNI, "text_config.rope_parameters": MROPE},
         images=PATCHES,

@@ -54,6 +54,8 @@ class LMMAdapter(FrozenModel, ABC):
     """The image processor's outputs that the model takes."""
     position_input_names: tuple[str, ...] = ()
     """Those of ``image_input_names`` that the LLM needs too, for its position ids."""
+    packed_input_names: tuple[str, ...] = ()
+    """Those of ``image_input_names`` in which pictures follow one another on the last axis."""
     token_type_input_name: str | None = None
     """The input that marks image tokens (1) and text (0), for models that take one."""
     sequence_input_names: tuple[str, ...] = ()
@@ -264,9 +266,9 @@ class LMMAdapter(FrozenModel, ABC):
                     for part, left in zip(parts, padding, strict=True)
                     if part is not None
                 ]
-            inputs[key] = self._to_device(
-                pad_and_concatenate([part for part in parts if part is not None])
-            )
+            axis = -1 if key in self.packed_input_names else 0
+            given = [part for part in parts if part is not None]
+            inputs[key] = self._to_device(pad_and_concatenate(given, axis))
         if any(padding) and not self.computes_position_ids:
             # Positions start at each sequence's first token that is no padding.
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)

@@ -140,8 +140,9 @@ def pad_sequence_start(tensor: Tensor, padding: int, value: int = 0) -> Tensor:
     return torch.nn.functional.pad(tensor, (*others, padding, 0), value=value)
 
 
-def pad_and_concatenate(parts: Sequence[Tensor]) -> Tensor:
-    """Concatenate tensors on their first axis, the smaller ones padded with zeros on the others."""
+def pad_and_concatenate(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Concatenate tensors on an axis, the smaller ones padded with zeros on the others."""
+    parts = [part.movedim(axis, 0) for part in parts]
     largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
     padded = []
     for part in parts:
@@ -151,4 +152,4 @@ def pad_and_concatenate(parts: Sequence[Tensor]) -> Tensor:
             for amount in (0, target - size)
         ]
         padded.append(torch.nn.functional.pad(part, padding) if any(padding) else part)
-    return torch.cat(padded)
+    return torch.cat(padded).movedim(0, axis)

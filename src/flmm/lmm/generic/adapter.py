@@ -29,9 +29,8 @@ from flmm.lmm.generic.layouts import (
     LayoutFinder,
     ProcessedText,
 )
-from flmm.lmm.generic.picture_texts import list_placeholders, read_picture_text
+from flmm.lmm.generic.picture_texts import PROCESSOR_ERRORS, PictureWriter
 from flmm.lmm.generic.processor import build_processor, load_processor
-from flmm.lmm.image_processing import run_image_processor
 from flmm.lmm.loading import load_components
 from flmm.lmm.model_type import read_model_type
 from flmm.lmm.picture_features import stack_features
@@ -49,8 +48,6 @@ from flmm.types import Size
 
 _log = logging.getLogger("flmm.lmm")
 
-# What processors raise if a file or a setting is missing.
-_PROCESSOR_ERRORS = (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError)
 _TOKEN_TYPE_NAMES = ("mm_token_type_ids", "token_type_ids")
 _PROBED_SIZES = ((64, 80), (256, 768))
 """Sizes of pictures: a small one, and a wide one, which may be cut into tiles."""
@@ -90,7 +87,11 @@ class GenericAdapter(LMMAdapter):
                 raise _unsupported_error(name, model.config.model_type, reason)
         super().__init__(model, processor.tokenizer, processor.image_processor, name, revision)
         self.processor = processor
-        self._placeholder = self._find_placeholder()
+        try:
+            self._writer = PictureWriter(processor, self.tokenizer, self.image_token)
+        except PROCESSOR_ERRORS as error:
+            raise _processor_error(name, self.model_type, error) from error
+        self.packed_input_names = self._writer.packed_input_names
         self.computes_position_ids = hasattr(model.base_model, "get_rope_index")
         self._vision_inputs = self.picture_features.input_names
         text_modules = set(self.text_model.modules())
@@ -111,27 +112,30 @@ class GenericAdapter(LMMAdapter):
         model, tokenizer, images = load_components(model_class, name, placement, revision)
         try:
             processor = load_processor(name, revision, model.config, images, tokenizer)
-        except _PROCESSOR_ERRORS as error:
+        except PROCESSOR_ERRORS as error:
             raise _processor_error(name, model.config.model_type, error) from error
         return cls(model, processor, name, revision)
 
     @property
     def placeholder(self) -> str:
-        return self._placeholder
+        return self._writer.placeholder
 
     def process_pictures(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         shown = list(pictures)
         if self.placeless_reason is None:
             shown = [self._find_layout((p.height, p.width)).enlarge(p) for p in pictures]
-        processed = self._run_processor(shown, self.placeholder * len(pictures))
+        processed = self._writer.run(shown, self.placeholder * len(pictures))
         return {name: processed[name] for name in self.image_input_names}
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         if self.placeless_reason is not None:
-            return PictureLayout(self._layouts.find_text(picture.size).text, ())
-        found = self._find_layout(picture.size)
+            found = self._layouts.find_text(picture.size)
+        else:
+            found = self._find_layout(picture.size)
+        text = self._writer.number(found.text, picture.size, picture.index)
         # A picture that is not cut up has one view, which is then both coarse and fine.
-        return PictureLayout(found.text, found.views * (self.views // len(found.views)))
+        repeats = self.views // max(len(found.views), 1)
+        return PictureLayout(text, found.views * repeats)
 
     def _find_layout(self, picture: Size) -> FoundLayout:
         try:
@@ -146,47 +150,11 @@ class GenericAdapter(LMMAdapter):
             ) from error
         return found
 
-    def _find_placeholder(self) -> str:
-        """Return the text that the processor replaces by the image tokens of a picture.
-
-        Raises:
-            InputError: there is none.
-        """
-        picture = Image.new("RGB", _PROBED_SIZES[0][::-1])
-        error: Exception = ValueError("it names no token for them")
-        taken: list[str] = []
-        for text in list_placeholders(self.processor, self.tokenizer, self.image_token):
-            try:
-                token_ids = self._run_processor([picture], text)["input_ids"]
-            except _PROCESSOR_ERRORS as found:
-                error = found
-                continue
-            taken.append(text)
-            if (token_ids == self.image_token_id).sum() > 1:
-                return text
-        if not taken:
-            raise _processor_error(self.name, self.model_type, error) from error
-        return taken[0]
-
-    def _run_processor(
-        self, pictures: list[Image.Image], text: str, **options: bool
-    ) -> Mapping[str, Tensor]:
-        def process(images: object, **options: object) -> Mapping[str, Tensor]:
-            run = cast(Callable[..., Mapping[str, Tensor]], self.processor)
-            return run(images=images, text=[text], **options)
-
-        return run_image_processor(process, pictures, **options)
-
     def _process_picture(self, picture: Image.Image) -> ProcessedText:
-        processed = self._run_processor(
-            [picture],
-            self.placeholder,
-            add_special_tokens=False,
-            return_text_replacement_offsets=True,
-        )
+        processed = self._writer.run_alone([picture])
         return ProcessedText(
             {name: processed[name] for name in self.image_input_names},
-            read_picture_text(processed, self.tokenizer),
+            self._writer.read_texts(processed)[0],
             int((processed["input_ids"] == self.image_token_id).sum()),
         )
 
@@ -210,10 +178,10 @@ class GenericAdapter(LMMAdapter):
         question = "What is in the picture?"
         chat = self.render_chat([Message("user", question, (picture,))], None)
         try:
-            expected = self._run_processor(
+            expected = self._writer.run(
                 [picture], chat.text, add_special_tokens=not chat.has_special_tokens
             )
-        except _PROCESSOR_ERRORS as error:
+        except PROCESSOR_ERRORS as error:
             raise _processor_error(self.name, self.model_type, error) from error
         accepted = self._vision_inputs | inspect.signature(self.model.forward).parameters.keys()
         text_inputs = {"input_ids", "attention_mask", *_TOKEN_TYPE_NAMES}

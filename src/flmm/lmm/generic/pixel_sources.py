@@ -8,6 +8,7 @@ Letters: ``V`` the shape of an image processor's pixel values, which may be any.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from flmm.types import Size
 # Resizing overshoots at edges, by less than this share of the whole range.
 _OVERSHOOT = 0.15
 _ZOOM_BELOW = 0.5
+COLOURS = 3
 _ZOOMS = 2
 
 
@@ -34,6 +36,21 @@ class PixelSources:
     """(V) float32: 0 at the picture's left edge, 1 at its right edge."""
     y: Tensor
     """(V) float32: 0 at the top, 1 at the bottom."""
+
+    @cached_property
+    def have_canvases(self) -> bool:
+        """Whether V is (..., C, H, W) or (..., H, W, C), and the last column is on the right.
+
+        A strip of patches may have that shape too, but each row of patches begins on the left.
+        """
+        shape = tuple(self.x.shape)
+        if len(shape) <= 3 or COLOURS not in (shape[-3], shape[-1]):
+            return False
+        places = self.x.nanmean(dim=(-3, -2) if shape[-3] == COLOURS else (-3, -1))
+        farthest = places.nan_to_num(-torch.inf).cummax(dim=-1).values
+        width = farthest[..., -1:] - places.nan_to_num(torch.inf).amin(dim=-1, keepdim=True)
+        # Resizing may overshoot at edges.
+        return not bool((places < farthest - width / 2).any())
 
 
 def find_pixel_sources(

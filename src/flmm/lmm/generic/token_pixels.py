@@ -13,10 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flmm.lmm.generic.pixel_sources import PixelSources
+from flmm.lmm.generic.pixel_sources import COLOURS, PixelSources
 from flmm.types import Size
-
-COLOURS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,21 +27,16 @@ class TokenPixels:
     """(h, w) int64 each: the tokens of a canvas as they lie in it."""
 
 
-def has_canvases(shape: tuple[int, ...]) -> bool:
-    """Tell whether pixel values of this shape are (..., C, H, W) or (..., H, W, C)."""
-    return len(shape) > 3 and COLOURS in (shape[-3], shape[-1])
-
-
-def lies_in_one_canvas(shape: tuple[int, ...], indices: Tensor) -> bool:
+def lies_in_one_canvas(sources: PixelSources, indices: Tensor) -> bool:
     """Tell whether all of these flattened pixel values are of one canvas, which may be a tile."""
-    if not has_canvases(shape):
+    if not sources.have_canvases:
         return False
-    canvases, _, _ = locate_values(shape, indices)
+    canvases, _, _ = locate_values(tuple(sources.x.shape), indices)
     return bool((canvases == canvases.flatten()[0]).all())
 
 
 def locate_values(shape: tuple[int, ...], indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the canvas, row and column of flattened pixel values that ``has_canvases``."""
+    """Return the canvas, row and column of flattened pixel values that ``have_canvases``."""
     height, width = shape[-2:] if shape[-3] == COLOURS else shape[-3:-1]
     canvas, place = indices // math.prod(shape[-3:]), indices % math.prod(shape[-3:])
     place = place % (height * width) if shape[-3] == COLOURS else place // COLOURS

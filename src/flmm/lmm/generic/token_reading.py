@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from flmm.lmm.generic.pixel_sources import PixelSources
-from flmm.lmm.generic.token_pixels import TokenPixels, has_canvases, locate_values
+from flmm.lmm.generic.token_pixels import TokenPixels, locate_values
 from flmm.lmm.generic.vision_probe import draw_pixels
 
 _PRECISION = 0.01
@@ -85,13 +85,22 @@ def _arrange(
     shape: tuple[int, ...], indices: Tensor, sources: PixelSources
 ) -> tuple[Tensor, ...] | None:
     """Return the (h, w) tokens of each canvas, or of each list of patches."""
-    if has_canvases(shape):
-        canvases, rows, columns = locate_values(shape, indices)
+    rows, columns = sources.y.flatten()[indices], sources.x.flatten()[indices]
+    if sources.have_canvases:
+        grids = _arrange_canvases(*locate_values(shape, indices))
     else:
         # A list of patches, of which there may be several.
         values = indices.new_tensor(shape[-2:] if len(shape) == 3 else shape).prod()
-        canvases = indices // values
-        rows, columns = sources.y.flatten()[indices], sources.x.flatten()[indices]
+        grids = _arrange_canvases(indices // values, rows, columns)
+    if grids is None or not (sources.have_canvases or _are_of_one_size(rows, columns)):
+        # Patches of several canvases in one list, or on one strip.
+        canvases = _find_canvases(rows, columns)
+        grids = None if canvases is None else _arrange_canvases(canvases, rows, columns)
+    return grids
+
+
+def _arrange_canvases(canvases: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, ...] | None:
+    """Return the (h, w) tokens of each canvas, from the (T, E) places of their pixel values."""
     if (canvases != canvases[:, :1]).any():
         return None
     grids = []
@@ -106,11 +115,44 @@ def _arrange(
     return tuple(grids)
 
 
+def _are_of_one_size(rows: Tensor, columns: Tensor) -> bool:
+    """Tell whether tokens show parts of one size, or less of it at edges: are of one canvas."""
+    extents = [_measure_extents(places) for places in (rows, columns)]
+    return all(bool(extent.max() < 1.5 * extent.median()) for extent in extents)
+
+
+def _measure_extents(places: Tensor) -> Tensor:
+    """Return (T,): from the first to the last of the (T, E) places that each token shows."""
+    least, most = places.nan_to_num(torch.inf), places.nan_to_num(-torch.inf)
+    return most.amax(dim=1) - least.amin(dim=1)
+
+
+def _find_canvases(rows: Tensor, columns: Tensor) -> Tensor | None:
+    """Return the (T, E) canvas of each token: rows of one length and start, each below the last.
+
+    None if some token shows padding alone, which is at no place.
+    """
+    y, x = rows.nanmean(dim=1), columns.nanmean(dim=1)
+    if y.isnan().any():
+        return None
+    height, width = _measure_extents(rows), _measure_extents(columns)
+    begins_row = (x.diff(prepend=x[:1]) < 0) | (y.diff(prepend=y[:1]).abs() > height / 2)
+    begins_row[0] = True
+    starts = begins_row.nonzero()[:, 0]
+    lengths = starts.diff(append=starts.new_tensor([len(x)]))
+    begins_canvas = torch.zeros_like(begins_row)
+    for above, below, length, other in zip(
+        starts[:-1], starts[1:], lengths[:-1], lengths[1:], strict=True
+    ):
+        is_under = (x[below] - x[above]).abs() < width[above] / 2 and y[below] > y[above]
+        begins_canvas[below] = not is_under or length != other
+    return begins_canvas.long().cumsum(0)[:, None].expand(rows.shape)
+
+
 def _rank(places: Tensor) -> Tensor:
     """Return the row, or column, of each token from the (tokens, E) places that it shows."""
     centres = places.nanmean(dim=1).nan_to_num(torch.inf)
-    least, most = places.nan_to_num(torch.inf), places.nan_to_num(-torch.inf)
-    extent = (most.amax(dim=1) - least.amin(dim=1)).median()
+    extent = _measure_extents(places).median()
     ordered, order = centres.sort()
     ranks = torch.empty_like(order)
     ranks[order] = (ordered.diff(prepend=ordered[:1]) > extent / 2).cumsum(0)

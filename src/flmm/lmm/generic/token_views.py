@@ -10,13 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flmm.lmm.generic.pixel_sources import PixelSources
-from flmm.lmm.generic.token_pixels import COLOURS, TokenPixels, lies_in_one_canvas, locate_values
+from flmm.lmm.generic.pixel_sources import COLOURS, PixelSources
+from flmm.lmm.generic.token_pixels import TokenPixels, lies_in_one_canvas, locate_values
 from flmm.lmm.prompt import PictureView
 from flmm.types import ImageGeometry, Size
 
 _TOLERANCE = 0.25
 """In cells; the places of pixel values are precise to about 1/255 of the picture."""
+_FEW_PIXELS = 8
+_CUT_BELOW = 0.75
+"""Tiles of one token across show at most half of the picture."""
 _SCALE_TOLERANCE = 0.05
 """Tiles of one picture differ in scale by less."""
 
@@ -68,7 +71,7 @@ def _locate_canvas(
     starts, steps = [], []
     for axis, places in enumerate((sources.y, sources.x)):
         cells = indices.movedim(axis, 0)
-        if lies_in_one_canvas(tuple(places.shape), indices):
+        if lies_in_one_canvas(sources, indices):
             centres, cell_numbers, pitch = _read_pixel_lines(places, cells, axis)
             numbers = torch.arange(len(centres)).float()
         else:
@@ -87,8 +90,8 @@ def _locate_canvas(
             if step <= 0 or ((centres[inner] - fitted).abs() > _TOLERANCE * step).any():
                 return None
         else:
-            # A side of few pixels or of one cell: nothing of it is cut off.
-            slope = 1 / len(centres)
+            # A side of few pixels or of one cell.
+            slope = _read_cell_length(places.flatten()[cells], picture[axis]) / len(centres)
             intercept = float(centres.mean() - slope * numbers.mean())
         starts.append(intercept + slope * float(cell_numbers[0]))
         steps.append(slope * pitch)
@@ -110,6 +113,18 @@ def _read_pixel_lines(places: Tensor, indices: Tensor, axis: int) -> tuple[Tenso
     centres = shown.movedim(colours, 2).movedim(axis, 0).flatten(1).nanmean(dim=1)
     first, last = lines[axis].flatten(1).aminmax(dim=1)
     return centres, (first + last) / 2, float((last - first + 1).median())
+
+
+def _read_cell_length(places: Tensor, length: int) -> float:
+    """Return the share of the picture's ``length`` pixels that cells of these places show.
+
+    ``places``: (cells along the axis, tokens across it, E).
+    """
+    side = math.sqrt(places.shape[-1] / COLOURS) * len(places)
+    shown = float(places.nan_to_num(-torch.inf).max() - places.nan_to_num(torch.inf).min())
+    shown *= side / max(side - 1, 1)
+    # Of a few pixels, edges without a slope hide more than a cut would.
+    return shown if length >= _FEW_PIXELS and shown < _CUT_BELOW else 1.0
 
 
 def _fit_line(numbers: Tensor, places: Tensor) -> tuple[float, float]:
