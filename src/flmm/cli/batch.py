@@ -1,15 +1,12 @@
 """``flmm batch``: questions about many pictures, or phrases to segment, with results on disk."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import asdict
-from hashlib import blake2b
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-import flmm
 from flmm.cli.batch_progress import show_batch_progress
 from flmm.cli.console import print_json
 from flmm.cli.options import (
@@ -31,10 +28,7 @@ from flmm.cli.options import (
 from flmm.errors import InputError
 
 if TYPE_CHECKING:
-    from flmm.answers.answer import Answer
     from flmm.batch.run import BatchSummary
-    from flmm.batch.sources.items import Item
-    from flmm.batch.storage.open import ResultPlace
 
 
 def batch(
@@ -94,6 +88,14 @@ def batch(
             help="Do the Ith of N parts of the pictures, I from 0; N such runs may share a folder.",
         ),
     ] = "0/1",
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="So many processes, each with the models: one a GPU, or, without a GPU, one or two"
+            " cores each. Needs a folder for --out.",
+        ),
+    ] = 1,
     overlays: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", show_default=False, help="Also draw each answer there."),
@@ -116,11 +118,10 @@ def batch(
 ) -> None:
     """Ask about many pictures; the same command goes on where it was stopped."""
     masks = check_mask_options(refine, mask_threshold, min_score, min_mask_region_area)
-    place, part = _check_place(out, shard, pictures)
+    part = _check_place(out, shard, workers, pictures)
     from flmm.batch.sources.open import open_source
 
-    source = open_source(pictures, question, digest)
-    total = source.count()
+    total = open_source(pictures, question, digest).count()
     if total == 0:
         raise InputError(f"{pictures!r} has no picture; nothing was done")
     if overlays is not None:
@@ -130,42 +131,33 @@ def batch(
             raise InputError(
                 f"--overlays {str(overlays)!r} cannot be made ({error.strerror}); choose another"
             ) from error
-    grounder = load_grounder(model, lmm, sam, device, dtype)
-    from flmm.batch.run import run_batch
+    if workers == 1:
+        grounder = load_grounder(model, lmm, sam, device, dtype)
+    from flmm.batch.job import BatchJob, ModelNames
     from flmm.batch.settings import BatchSettings
-    from flmm.batch.storage.open import open_results
+    from flmm.batch.workers import run_workers
 
-    settings = BatchSettings(question, max_new_tokens, masks)
-
-    def save_overlays(item: "Item", answers: "Sequence[Answer]") -> None:
-        if overlays is not None:
-            for number, answer in enumerate(answers, 1):
-                answer.save(overlays / _name_overlay(item, number))
-
-    opened = open_results(
-        place,
-        settings.describe(grounder),
-        {"model": grounder.model, "lmm": grounder.lmm, "flmm": flmm.__version__},
+    job = BatchJob(
+        source=pictures,
+        out=out,
+        settings=BatchSettings(question, max_new_tokens, masks),
+        models=ModelNames(model, lmm, sam, device, dtype),
+        use_digests=digest,
+        together=together,
+        keep_failures=keep_failures,
         also=also,
         shard=part,
+        overlays=overlays,
     )
-    progress = show_batch_progress(None if total is None else total // part[1])
-    with opened as (used_place, store), progress as on_progress:
-        summary = run_batch(
-            grounder,
-            source,
-            store,
-            settings,
-            together=together,
-            keep_failures=keep_failures,
-            shard=part,
-            on_progress=on_progress,
-            on_answers=save_overlays,
-        )
+    with show_batch_progress(None if total is None else total // part[1]) as on_progress:
+        if workers == 1:
+            summary, used_place = job.run(grounder, on_progress)
+        else:
+            summary, used_place = run_workers(job, workers, on_progress)
     if as_json:
-        print_json({"out": str(used_place.path), "pictures": summary.items, **asdict(summary)})
+        print_json({"out": str(used_place), "pictures": summary.items, **asdict(summary)})
     else:
-        print(_describe(summary, used_place.path))
+        print(_describe(summary, used_place))
     if strict and summary.failed:
         raise InputError(
             f"{summary.failed} of {summary.items} pictures have no answer (--strict); mend them and"
@@ -173,7 +165,8 @@ def batch(
         )
 
 
-def _check_place(out: Path, shard: str, pictures: str) -> "tuple[ResultPlace, tuple[int, int]]":
+def _check_place(out: Path, shard: str, workers: int, pictures: str) -> tuple[int, int]:
+    """Return the part of the work, checked with the place of results."""
     from flmm.batch.storage.open import ResultPlace
 
     place = ResultPlace(out)
@@ -184,16 +177,10 @@ def _check_place(out: Path, shard: str, pictures: str) -> "tuple[ResultPlace, tu
     if matched is None or int(matched[1]) >= int(matched[2]):
         raise InputError(f"--shard is {shard!r}; give one such as 0/3, 1/3 or 2/3")
     part = int(matched[1]), int(matched[2])
-    if part[1] > 1 and place.is_file:
-        raise InputError(f"--shard {shard} needs a folder; give --out one, not {str(out)!r}")
-    return place, part
-
-
-def _name_overlay(item: "Item", number: int) -> str:
-    """Return a file name that no other item's answer has."""
-    digest = blake2b(f"{item.id} {number}".encode(), digest_size=4).hexdigest()
-    stem = re.sub(r"[^\w.-]+", "-", PurePath(item.id).stem)[-100:]
-    return f"{stem}-{digest}.png"
+    if place.is_file and part[1] * workers > 1:
+        option = f"--shard {shard}" if part[1] > 1 else f"--workers {workers}"
+        raise InputError(f"{option} needs a folder; give --out one, not {str(out)!r}")
+    return part
 
 
 def _describe(summary: "BatchSummary", out: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from command import COMMAND, CommandResult, run_in_process
+from command import CommandResult, run_in_process
 from PIL import Image
 from tiny_grounding import save_lmm, save_tiny_head
 
@@ -69,7 +69,7 @@ def read(out: str) -> dict[str, str]:
 
 
 def summary(ended: CommandResult) -> dict[str, int]:
-    assert (ended.code, ended.err) == (0, "")
+    assert ended.code == 0, ended.err
     content: dict[str, int] = json.loads(ended.out)
     return content
 
@@ -212,19 +212,23 @@ def test_a_second_writer_is_told_who_writes(run: Run, other_writer: subprocess.P
     assert summary(run(out="results"))["new"] == 5
 
 
-def test_parts_of_the_work_share_a_folder(head: str, run: Run) -> None:
-    commands = [
-        [*COMMAND, "batch", "pictures", QUESTION, "--out", "results", "--model", head,
-         "--max-new-tokens", "3", "--shard", f"{part}/2"]
-        for part in range(2)
-    ]  # fmt: skip
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for command in commands]
-    for process in processes:
-        assert process.communicate()[1] == b""
-        assert process.returncode == 0
+def test_parts_of_the_work_share_a_folder(run: Run) -> None:
+    counts = [summary(run("--shard", f"{part}/3", out="results"))["items"] for part in range(3)]
+    assert sum(counts) == 5
+    assert max(counts) < 5
     assert len(read("results")) == 5
-    counts = summary(run(out="results"))
-    assert (counts["new"], counts["gone"]) == (0, 0)
+    everything = summary(run(out="results"))
+    assert (everything["new"], everything["gone"]) == (0, 0)
+
+
+def test_workers_share_the_work(run: Run, pictures: Path) -> None:
+    (pictures / "b.png").write_bytes(b"broken")
+    counts = summary(run("--workers", "2", out="results"))
+    assert (counts["pictures"], counts["new"], counts["failed"]) == (5, 5, 1)
+    expected = read("results")
+    assert summary(run(out="alone"))["new"] == 5
+    assert read("alone") == expected
+    assert run("--workers", "2", out="results.jsonl").code == 2
 
 
 def test_out_of_memory_costs_only_the_picture_that_has_no_room(
