@@ -11,6 +11,7 @@ from contract_helpers import (
     extend_prompt,
     model_configs,
     noise_picture,
+    visible_tokens,
 )
 from torch import Tensor
 from transformers import AttentionInterface
@@ -33,7 +34,9 @@ def assert_rows_are_those_of_eager_attention(
         maps = [
             resample_to_grid(rows[..., view.token_positions], view.geometry, fine) for view in views
         ]
-        assert (recorded.attention - torch.cat(maps)).abs().max() <= 1e-5
+        expected = torch.cat(maps)
+        assert (recorded.attention - expected).abs().max() <= 1e-5
+        assert not recorded.attention[expected == 0].any(), "a key that the layer does not see"
         assert recorded.geometry == fine
     torch.testing.assert_close(trace.hidden_states, states, rtol=1e-4, atol=1e-4)
 
@@ -71,6 +74,7 @@ def test_generated_rows_are_those_of_eager_attention(adapter: LMMAdapter, pictur
 
 def test_recording_changes_no_bit_of_a_generation(adapter: LMMAdapter) -> None:
     prompt = adapter.build_prompt(noise_picture(), "what is it?")
+    assert prompt.length > visible_tokens(adapter), "no layer would see less than all"
     inputs = adapter.collate([prompt], keep_pixels=True).inputs
 
     def run() -> tuple[Tensor, Tensor]:

@@ -56,6 +56,20 @@ def attention_implementations(model: nn.Module) -> list[str]:
     return [str(c._attn_implementation) for c in configs if isinstance(c, PreTrainedConfig)]
 
 
+def visible_tokens(adapter: LMMAdapter) -> int:
+    """Return the most tokens that a layer with a window, chunks or a top-k sees; 0 without one."""
+    config = adapter.text_model.config
+    kinds = getattr(config, "layer_types", None)
+    limits = {
+        "sliding_window": "sliding_attention",
+        "attention_chunk_size": "chunked_attention",
+        "index_topk": "indexed_attention",
+        "indexer_budget": "indexed_attention",
+    }
+    found = [getattr(config, n, None) for n, kind in limits.items() if not kinds or kind in kinds]
+    return max((limit for limit in found if limit is not None), default=0)
+
+
 def count_forward_hooks(adapter: LMMAdapter) -> int:
     """Return the number of forward hooks, also of those before, on the model's modules."""
     return sum(

@@ -40,7 +40,10 @@ QWEN4 = {
     "text_config.indexer_budget": 16,
     "text_config.indexer_compress_ratio": 4,
 }
-HYBRID = {"text_config.layer_types": ["full_attention", "linear_attention", "full_attention"]}
+HYBRID = {
+    "text_config.initializer_range": 0.5,
+    "text_config.layer_types": ["full_attention", "linear_attention", "full_attention"],
+}
 
 PIXTRAL = {"patch_size": 8, "size": {"longest_edge": 40}}
 PIXTRAL_PATCHES = {"patch_size": 4, "spatial_merge_size": 2}
@@ -101,7 +104,7 @@ SLICES = {"patch_size": 4, "scale_resolution": 32, "max_slice_nums": 4}
 
 TINY_TYPES: Mapping[str, TinyType] = {
     "aya_vision": TinyType(
-        config={"text_config.initializer_range": 0.2},
+        config={"text_config.initializer_range": 0.2, "text_config.sliding_window": 320},
         images=SQUARE,
         processor={"patch_size": 8, "img_size": 32},
         image_token="<|IMG_PATCH|>",
@@ -118,7 +121,7 @@ TINY_TYPES: Mapping[str, TinyType] = {
     ),
     "cosmos3_edge": TinyType(images=PATCHES),
     "cosmos3_omni": TinyType(images=PATCHES, processor_class="Qwen3VLProcessor"),
-    "exaone4_5": TinyType(config={"text_config.initializer_range": 0.5}, images=PATCHES),
+    "exaone4_5": TinyType(config={"text_config.initializer_range": 0.8}, images=PATCHES),
     "glm4v_moe": TinyType(config=GLM, images=PATCHES, image_processor="Glm4vImageProcessor"),
     "glm_ocr": TinyType(
         config=GLM,
@@ -172,7 +175,11 @@ TINY_TYPES: Mapping[str, TinyType] = {
     "minicpmv4_6": TinyType(config=MINICPM, images=SLICES),
     "minicpmv4_7": TinyType(config=MINICPM, images=SLICES),
     "mistral3": TinyType(
-        config={"vision_config.patch_size": 4, "vision_config.image_size": 40},
+        config={
+            "vision_config.patch_size": 4,
+            "vision_config.image_size": 40,
+            "text_config.initializer_range": 0.5,
+        },
         images=PIXTRAL,
         processor={**PIXTRAL_PATCHES, "image_token": "<|image_pad|>"},
     ),

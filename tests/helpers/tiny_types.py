@@ -58,6 +58,8 @@ _TEXT_SIZES = {
     "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 8192, "out_hidden_size": 32,
     "projection_dim": 32, "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4,
     "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
+    # Prompts are longer than what these layers see.
+    "sliding_window": 24, "attention_chunk_size": 24, "index_topk": 16,
     "image_size": 32, "patch_size": 4, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
 }  # fmt: skip
 _VISION_SIZES = {

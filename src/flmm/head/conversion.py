@@ -6,6 +6,7 @@ Such a file is a pickled dict; its ``state_dict`` has the mask decoder as ``mask
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -87,7 +88,10 @@ def convert_official_checkpoint(
             raise InputError(f"the checkpoint has no {name}; give an F-LMM checkpoint with SAM")
     maps, base_channels, stages = infer_mask_decoder_sizes(decoder_state)
     layers = len(state["text_layer_weights"])
-    views = base_architecture.views if base_architecture else 1
+    if base_architecture and base_architecture.views is None:
+        maps_of_a_view = base_architecture.layers * base_architecture.heads
+        base_architecture = replace(base_architecture, views=max(1, maps // maps_of_a_view))
+    views = (base_architecture.views if base_architecture else None) or 1
     heads, remainder = divmod(maps, layers * views)
     if remainder:
         raise InputError(

@@ -21,7 +21,8 @@ class LMMArchitecture:
     layers: int
     heads: int
     hidden_size: int
-    views: int
+    views: int | None
+    """None if it is not known before the LMM is loaded: the generic adapter finds it out."""
 
     @classmethod
     def of(cls, adapter: LMMAdapter) -> "LMMArchitecture":
@@ -47,11 +48,11 @@ def read_architecture(name: str, revision: str | None = None) -> LMMArchitecture
     """
     name = expand_home(name)
     model_type = read_model_type(name, revision)
-    views = (
+    views = [
         load_adapter_class(family).views
         for family in list_families()
         if model_type in family.model_types
-    )
+    ]
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
         text_config = config.get_text_config(decoder=True)
@@ -61,7 +62,7 @@ def read_architecture(name: str, revision: str | None = None) -> LMMArchitecture
             len(find_recorded_layers(text_config)),
             int(text_config.num_attention_heads),
             int(text_config.hidden_size),
-            next(views, LMMAdapter.views),
+            views[0] if views else None,
         )
     except (OSError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
         raise InputError(

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,7 @@ from tiny_head import tiny_sam, tiny_segmenter
 from flmm.errors import InputError
 from flmm.head.conversion import convert_official_checkpoint, read_official_state_dict
 from flmm.head.official_weight_names import rename_sam
+from flmm.lmm.architecture import LMMArchitecture
 
 
 def test_checkpoint_without_vision_encoder_takes_the_given_sam() -> None:
@@ -32,6 +34,24 @@ def test_checkpoint_without_vision_encoder_takes_the_given_sam() -> None:
     for name, tensor in head.refiner.sam.state_dict().items():
         expected = other if name.startswith("vision_encoder") else source
         assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize(("heads", "views"), [(3, 1), (1, 3)])
+def test_views_that_the_lmm_tells_only_when_loaded_are_inferred(heads: int, views: int) -> None:
+    architecture = LMMArchitecture("an_lmm", 2, heads, 10, None)
+    head = convert_official_checkpoint(
+        official_state(), segmenter=tiny_segmenter(), base_architecture=architecture
+    )
+    assert head.config.base_architecture == replace(architecture, views=views)
+
+
+def test_sizes_of_another_lmm_are_refused_with_unknown_views() -> None:
+    with pytest.raises(InputError, match="name the LMM that it was"):
+        convert_official_checkpoint(
+            official_state(),
+            segmenter=tiny_segmenter(),
+            base_architecture=LMMArchitecture("an_lmm", 2, 4, 10, None),
+        )
 
 
 def test_every_weight_of_sam_is_renamed() -> None:
