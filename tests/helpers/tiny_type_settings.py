@@ -178,7 +178,7 @@ TINY_TYPES: Mapping[str, TinyType] = {
         config={
             "vision_config.patch_size": 4,
             "vision_config.image_size": 40,
-            "text_config.initializer_range": 0.5,
+            "text_config.initializer_range": 0.2,
         },
         images=PIXTRAL,
         processor={**PIXTRAL_PATCHES, "image_token": "<|image_pad|>"},
