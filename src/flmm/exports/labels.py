@@ -17,6 +17,8 @@ class LabelMap:
         self._label_of_phrase = {
             _normalise(phrase): label for phrase, label in label_of_phrase.items()
         }
+        self.phrases = list(label_of_phrase)
+        """As they are written."""
         self.labels = list(dict.fromkeys(label_of_phrase.values()))
         """The distinct labels, in their order."""
 

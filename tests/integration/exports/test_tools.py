@@ -2,11 +2,20 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from exported import Mask, Masks, all_shapes, build_phrase, export, without_empty
+from exported import (
+    Mask,
+    Masks,
+    all_shapes,
+    build_phrase,
+    export,
+    fill_even_odd,
+    without_empty,
+)
 from PIL import Image
 
 from flmm.answers import other_libraries
@@ -152,3 +161,39 @@ def test_fiftyone_reads_the_coco_file(masks: Masks, tmp_path: Path) -> None:
             drawn = read.to_segmentation(frame_size=size, target=255).mask
             assert read.label == label
             assert np.array_equal(drawn == 255, mask)
+
+
+@pytest.mark.parametrize("as_polygons", [False, True])
+def test_cvat_annotates_with_phrases(as_polygons: bool) -> None:
+    cvat = pytest.importorskip("cvat_sdk.masks")
+    pytest.importorskip("torch")
+    from tiny_grounding import tiny_head
+
+    from flmm.exports.cvat_function import PhraseFunction
+    from flmm.exports.labels import LabelMap
+    from flmm.grounding.grounder import Grounder
+    from flmm.lmm.families.llava import LlavaAdapter
+
+    grounder = Grounder(LlavaAdapter.build_tiny(), tiny_head())
+    function = PhraseFunction(grounder, LabelMap({"the cat": "animal", "grass": "stuff"}))
+    assert [(label.name, label.id) for label in function.spec.labels] == [
+        ("animal", 0), ("stuff", 1),
+    ]  # fmt: skip
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    context = SimpleNamespace(frame_name="a.png", conf_threshold=0.0, conv_mask_to_poly=as_polygons)
+    shapes = function.detect(context, picture)
+    answer = grounder.segment(picture, ["the cat", "grass"])
+    expected = [phrase.mask for phrase in answer.phrases]
+    assert any(mask.any() for mask in expected)
+    read = [np.zeros((40, 60), dtype=np.bool_) for _ in expected]
+    for shape in shapes:
+        if as_polygons:
+            rings = [[int(value) for value in shape.points]]
+            read[shape.label_id] |= fill_even_odd(np.reshape(rings, (-1, 2)), 40, 60)
+        else:
+            read[shape.label_id] |= cvat.decode_mask(shape.points, image_width=60, image_height=40)
+    for mask, other in zip(expected, read, strict=True):
+        assert np.array_equal(mask, other)
+    context.conf_threshold = 1.0
+    assert function.detect(context, picture) == []
