@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
-from flmm.types import ImageGeometry
+from flmm.model_check.places import cell_pixel_range
 
 
 @pytest.fixture
@@ -102,15 +102,6 @@ def test_a_spot_in_the_picture_changes_its_own_image_token(
                 assert divmod(int(change.argmax()), geometry.grid[1]) == (row, column)
                 tested += 1
         assert tested or min(geometry.resized) < 2 * max(geometry.canvas) / min(geometry.grid)
-
-
-def cell_pixel_range(geometry: ImageGeometry, axis: int, index: int) -> tuple[int, int] | None:
-    """Return the (first, last + 1) pixel of the picture wholly inside a cell; None without any."""
-    cell = geometry.canvas[axis] / geometry.grid[axis]
-    scale = geometry.resized[axis] / geometry.picture[axis]
-    first = math.ceil((index * cell - geometry.offset[axis]) / scale - 1e-6)
-    end = math.floor(((index + 1) * cell - geometry.offset[axis]) / scale + 1e-6)
-    return (first, end) if 0 <= first < end <= geometry.picture[axis] else None
 
 
 @pytest.mark.parametrize(

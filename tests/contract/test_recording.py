@@ -9,13 +9,13 @@ from contract_helpers import (
     count_forward_hooks,
     eager_reference,
     extend_prompt,
-    model_configs,
     noise_picture,
     visible_tokens,
 )
 from torch import Tensor
 from transformers import AttentionInterface
 
+from flmm.attention.eager import model_configs
 from flmm.attention.recorder import AttentionRecorder, record
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import GenerationStep, trace_generation, trace_text, trace_texts

@@ -1,13 +1,11 @@
 """Helpers of the contract tests: pictures, conversations, references computed by transformers."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers.configuration_utils import PreTrainedConfig
 
+from flmm.attention.eager import eager_attention
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Message, Prompt
 
@@ -30,24 +28,6 @@ def conversation_history() -> list[Message]:
         Message("user", "what is it?", (noise_picture(41, 30),)),
         Message("assistant", "it is the cat"),
     ]
-
-
-@contextmanager
-def eager_attention(adapter: LMMAdapter) -> Iterator[None]:
-    """Set the whole model to eager attention, the only one that outputs its rows."""
-    configs = model_configs(adapter.model)
-    before = [config._attn_implementation for config in configs]
-    for config in configs:
-        config._attn_implementation = "eager"
-    yield
-    for config, implementation in zip(configs, before, strict=True):
-        config._attn_implementation = implementation
-
-
-def model_configs(model: nn.Module) -> list[PreTrainedConfig]:
-    """Return every configuration that some module of the model has, each once."""
-    configs = [getattr(module, "config", None) for module in model.modules()]
-    return list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
 
 
 def attention_implementations(model: nn.Module) -> list[str]:
@@ -94,7 +74,7 @@ def eager_reference(
         for index in range(adapter.text_model.config.num_hidden_layers)
         if kinds is None or kinds[index] != "linear_attention"
     ]
-    with eager_attention(adapter):
+    with eager_attention(adapter.model):
         inputs = adapter.collate([prompt], keep_pixels=True).inputs
         output = adapter.model(**inputs, output_attentions=True, output_hidden_states=True)
     rows = torch.stack(output.attentions)[:, 0, :, start : start + count]
@@ -122,7 +102,7 @@ def _cross_attention_reference(
                     lambda _module, _inputs, output: states.append(output[0, span])
                 ),
             ]
-    with eager_attention(adapter):
+    with eager_attention(adapter.model):
         adapter.model(**adapter.collate([prompt], keep_pixels=True).inputs)
     for handle in handles:
         handle.remove()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Self, cast
 
 import transformers
-from tiny_type_settings import CHATTING_TYPES, TINY_TYPES
+from tiny_type_settings import CHATTING_TYPES, TINY_TYPES, TinyType
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.modeling_utils import PreTrainedModel
@@ -81,7 +81,7 @@ def tiny_type_adapter(model_type: str) -> type[GenericAdapter]:
 
 
 def _build(model_type: str) -> tuple[PreTrainedModel, ProcessorMixin]:
-    tiny = _ALL_TYPES[model_type]
+    tiny = _ALL_TYPES.get(model_type, TinyType())
     named_tokens = {**_NAMED_TOKENS, **tiny.tokens}
     tokenizer = tiny_tokenizer(*dict.fromkeys((*named_tokens.values(), *_OTHER_TOKENS)))
     for name, token in named_tokens.items():
@@ -137,26 +137,30 @@ def _shrink(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, is_vis
 
 
 def _image_processor_class(model_type: str) -> Callable[..., BaseImageProcessor]:
-    own = _ALL_TYPES[model_type].image_processor
+    own = _ALL_TYPES.get(model_type, TinyType()).image_processor
     names = {"pil": f"{own}Pil"} if own else IMAGE_PROCESSOR_MAPPING_NAMES[model_type]
     name = names["pil" if "pil" in names else "torchvision"]
     return cast(Callable[..., BaseImageProcessor], getattr(transformers, name))
 
 
-def _needs_torchvision(model_type: str) -> bool:
+def needs_torchvision(model_type: str) -> bool:
+    """Tell whether transformers has the type's image processor for torchvision only."""
     names = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, {})
     return "torchvision" in names and "pil" not in names
 
 
 def tested_types() -> list[str]:
-    """Return a tenth of the types, another one every day; all with FLMM_ALL_TYPES set.
+    """Return a tenth of the types, another one every day.
 
-    Without torchvision, types are left out whose image processors need it.
+    All with FLMM_ALL_TYPES set; with FLMM_TYPES, those that it names. Without torchvision, types
+    are left out whose image processors need it.
     """
+    if chosen := os.environ.get("FLMM_TYPES"):
+        return chosen.split()
     types = [
         name
         for name in sorted(TINY_TYPES)
-        if is_torchvision_available() or not _needs_torchvision(name)
+        if is_torchvision_available() or not needs_torchvision(name)
     ]
     if os.environ.get("FLMM_ALL_TYPES"):
         return types

@@ -18,7 +18,7 @@ SHARED = "shared files"
 FOLDERS = (
     SHARED, "pictures", "lmm", "attention", "segmenters", "masks", "training_free", "head",
     "answers", "grounding", "stickers", "data", "evaluate", "train", "batch", "exports",
-    "embedded_model", "bench", "report", "serve", "cli",
+    "embedded_model", "bench", "model_check", "report", "serve", "cli",
 )  # fmt: skip
 """From left to right; ``docs/architecture.md`` says what each is for. The files beside the folders
 come first."""
@@ -139,7 +139,8 @@ def test_imports_inside_functions_are_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["flmm", "flmm.cli.main", "flmm.pictures.reading", "flmm.lmm.auto"]
+    "module",
+    ["flmm", "flmm.cli.main", "flmm.pictures.reading", "flmm.lmm.auto", "flmm.lmm.supported_types"],
 )
 def test_light_modules_wait_for_nothing_heavy(module: str) -> None:
     heavy = ("torch", "transformers", "spacy", "sklearn", "scipy")

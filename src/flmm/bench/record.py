@@ -6,15 +6,14 @@ the whole sequence.
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
 from torch import Tensor
-from transformers.configuration_utils import PreTrainedConfig
 
+from flmm.attention.eager import eager_attention
 from flmm.attention.tracing import trace_generation
 from flmm.bench.memory import can_measure_peak, read_peak, reset_peak, run_in_new_process
 from flmm.bench.models import ImageTokens, LLMSize, build_picture, build_random_lmm
@@ -74,7 +73,7 @@ def run_chat(adapter: LMMAdapter, prompt: Prompt, mode: Mode, new_tokens: int) -
     elif mode == "recorded":
         trace_generation(adapter, prompt, new_tokens)
     else:
-        with eager_attention(adapter):
+        with eager_attention(adapter.text_model):
             cast(Callable[..., Tensor], adapter.model.generate)(
                 **adapter.collate([prompt]).model_inputs,
                 do_sample=False,
@@ -82,24 +81,6 @@ def run_chat(adapter: LMMAdapter, prompt: Prompt, mode: Mode, new_tokens: int) -
                 output_attentions=True,
                 return_dict_in_generate=True,
             )
-
-
-@contextmanager
-def eager_attention(adapter: LMMAdapter) -> Iterator[None]:
-    """Switch the LLM to eager attention inside the block, which computes every L×L matrix."""
-    configs = {
-        id(config): config
-        for module in adapter.text_model.modules()
-        if isinstance(config := getattr(module, "config", None), PreTrainedConfig)
-    }
-    before = {key: config._attn_implementation for key, config in configs.items()}
-    try:
-        for config in configs.values():
-            config._attn_implementation = "eager"
-        yield
-    finally:
-        for key, config in configs.items():
-            config._attn_implementation = before[key]
 
 
 def measure_peak(setting: ChatSetting, mode: Mode) -> int:

@@ -18,10 +18,10 @@ from torch.optim import AdamW
 from transformers import SamConfig, SamModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from flmm.attention.eager import eager_attention
 from flmm.attention.merge import merge_token_maps
 from flmm.attention.spans import make_phrase_span
 from flmm.bench.models import HALF_BILLION, SMALL, LLMSize, build_random_lmm
-from flmm.bench.record import eager_attention
 from flmm.data.exchanges import ReferringProtocol
 from flmm.data.features import FeatureExtractor
 from flmm.data.readers.sticker_scenes import read_sticker_scenes
@@ -223,7 +223,7 @@ def _compute_picture_loss(
     prompt = adapter.build_prompt(picture_exchanges.picture, exchange.question, exchange.answer)
     assert prompt.answer_offsets is not None
     assert exchange.answer is not None
-    with torch.no_grad(), eager_attention(adapter):
+    with torch.no_grad(), eager_attention(adapter.text_model):
         forward = cast(Callable[..., BaseModelOutputWithPast], adapter.model.base_model)
         output = forward(
             **adapter.collate([prompt], keep_pixels=True).model_inputs, use_cache=False,

@@ -1,14 +1,24 @@
 """``flmm models``: the families of LMMs and SAMs, and the embedded heads."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from flmm.cli.console import print_json
-from flmm.cli.options import JsonOption
+from flmm.cli.model_check import check_lmm
+from flmm.cli.options import DeviceOption, DtypeOption, JsonOption, check_unused_options
 from flmm.lmm.auto import list_families
 from flmm.lmm.model_type import read_model_type
+from flmm.lmm.supported_types import Reader, SupportedTypes, list_supported_types
 from flmm.segmenters.auto import list_segmenter_families
 from flmm.user_input import find_embedded_models
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # How a family is verified, by its model type; the others by the contract tests.
 _VERIFICATION_BY_MODEL_TYPE = {
@@ -22,13 +32,26 @@ _MODEL_TYPES_WITH_PUBLISHED_HEADS = frozenset(
 )
 
 
+_READER_LABELS: Mapping[tuple[Reader, bool], str] = {
+    ("own file", True): "by a file of its own (above)",
+    ("own file", False): "by a file of its own (above), not verified",
+    ("generic adapter", True): "by the generic adapter",
+    ("generic adapter", False): "by the generic adapter, if it can",
+    ("text only", True): "text only: answers without masks",
+    ("text only", False): "text only, not verified",
+    ("none", False): "no",
+}
+"""By reader and whether the type is verified."""
+
 _NOTES = (
-    "Verified: every family by the contract tests, on a small random model with all its features; "
-    "llava also by flmm's own trained model, end to end.",
+    "Verified: by the contract tests, on a small random model with all its features; llava also by "
+    "flmm's own trained model, end to end. Those that the generic adapter reads if it can are not: "
+    "flmm finds out where the image tokens lie in the picture, or says why it cannot.",
+    "*: needs torchvision. What else holds for a type, and why one cannot be read, is in --json "
+    "and in docs/families.md.",
     "Heads: published ones are the method's authors'; flmm convert makes them flmm's own.",
-    "Any folder or hub id with a model of these families goes in --lmm, any head that was trained "
-    "on it in --model. An LMM of another family is tried too: flmm finds out where its image "
-    "tokens lie in the picture, or says why it cannot.",
+    "Any folder or hub id with a model of these types goes in --lmm, any head that was trained on "
+    "it in --model.",
     "A SAM goes in --sam; a head keeps the one that it was trained with.",
 )
 
@@ -59,8 +82,47 @@ class HeadRow:
     heads: int
 
 
-def models(as_json: JsonOption = False) -> None:
-    """List the families of LMMs and SAMs that flmm reads and the heads that come with it."""
+def models(
+    context: typer.Context,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check",
+            metavar="LMM",
+            show_default=False,
+            help="Folder or hub id of an LMM: load it and check prompt, places of image tokens,"
+            " recording and answers, instead of listing.",
+        ),
+    ] = None,
+    picture: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--picture",
+            metavar="IMAGE",
+            show_default=False,
+            help="Check with this picture instead of the bundled one in three shapes; may be"
+            " repeated.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            show_default=False,
+            help="Where the picture with the grid of image tokens goes; by default"
+            " check-flmm.png (with --json, nowhere).",
+        ),
+    ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the LMMs and SAMs that flmm reads and the heads that come with it; check an LMM."""
+    if check is not None:
+        check_lmm(check, picture or [], out, device, dtype, as_json)
+        return
+    check_unused_options(context, "without --check, flmm models lists", {"as_json"})
     heads = _list_embedded_heads()
     families = [
         FamilyRow(
@@ -73,10 +135,13 @@ def models(as_json: JsonOption = False) -> None:
         )
         for family in list_families()
     ]
+    supported = list_supported_types()
     if as_json:
         print_json(
             {
                 "families": [asdict(row) for row in families],
+                "transformers": supported.transformers,
+                "types": [asdict(entry) for entry in supported.types],
                 "sams": [
                     {"model_types": family.model_types, "hub_ids": family.hub_ids}
                     for family in list_segmenter_families()
@@ -101,6 +166,11 @@ def models(as_json: JsonOption = False) -> None:
         )
     console.print(table)
     console.print()
+    console.print(
+        f"transformers {supported.transformers} has {len(supported.types)} types of LMMs:"
+    )
+    console.print(_type_table(supported))
+    console.print()
     table = Table("SAM", "for example", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for segmenter in list_segmenter_families():
         table.add_row("\n".join(segmenter.model_types), "\n".join(segmenter.hub_ids))
@@ -113,6 +183,25 @@ def models(as_json: JsonOption = False) -> None:
     console.print()
     for line in _NOTES:
         console.print(line)
+
+
+def _type_table(supported: SupportedTypes) -> "Table":
+    """The names of the types by who reads them; those of families stand above."""
+    from rich.table import Table
+
+    table = Table("types", "read", "which", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.columns[0].justify = "right"
+    table.columns[1].max_width = 18
+    for (reader, verified), label in _READER_LABELS.items():
+        names = [
+            entry.model_type + ("*" if entry.needs_torchvision else "")
+            for entry in supported.types
+            if (entry.reader, entry.verified) == (reader, verified)
+        ]
+        if names:
+            listed = "" if reader == "own file" and verified else ", ".join(names)
+            table.add_row(str(len(names)), label, listed)
+    return table
 
 
 def _list_embedded_heads() -> list[HeadRow]:

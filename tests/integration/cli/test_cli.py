@@ -187,6 +187,13 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert by_type["llava"]["published"]
     assert not by_type["ovis2"]["published"]
     assert all(family["verified"] for family in content["families"])
+    types = {entry["model_type"]: entry for entry in content["types"]}
+    assert f"transformers {content['transformers']} has {len(types)} types of LMMs:" in ended.out
+    assert types["llava"]["reader"] == "own file"
+    assert types["llama4"]["needs_torchvision"]
+    assert "llama4*" in ended.out
+    assert types["aya_vision"]["verified"]
+    assert all(name in ended.out for name in types)
     assert "facebook/sam2.1-hiera-small" in ended.out
     assert ["sam2", "sam2_video"] in [sam["model_types"] for sam in content["sams"]]
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers.modeling_outputs import CausalLMOutput
 
-from flmm.bench.record import eager_attention
+from flmm.attention.eager import eager_attention
 from flmm.data.sample_loader import SampleLoader
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
@@ -80,7 +80,7 @@ def measure(context: ReportContext) -> ConversationResults:
             answer = grounder.chat(picture, question, max_new_tokens=_MAX_NEW_TOKENS)
         grounded = _GeneratedAnswer(answer.text, torch.stack(logits))
         phrases += len(answer.phrases)
-        with eager_attention(adapter):
+        with eager_attention(adapter.text_model):
             eager = _generate(adapter, picture, question)
         for name, other in zip(_RUN_NAMES, (grounded, eager), strict=True):
             same_text = other.text == plain.text

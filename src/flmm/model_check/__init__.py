@@ -1,0 +1,1 @@
+"""Checks of a real LMM: its prompt, the places of its image tokens, recording, and answers."""
