@@ -142,8 +142,7 @@ TINY_TYPES: Mapping[str, TinyType] = {
             "downsample_rate": "1/2",
             "deepstack_layer_map": [(-2, 0)],
             "spatial_target_layers": [1, 2],
-            "text_config.attention_multiplier": 0.35,
-            "text_config.initializer_range": 0.2,
+            "text_config.attention_multiplier": 0.15,
         },
         images=TILES,
         processor={**LLAVA, "downsample_rate": "1/2"},
@@ -159,7 +158,7 @@ TINY_TYPES: Mapping[str, TinyType] = {
     "hy_v4_vl": TinyType(config=HY4, images=PATCHES),
     "hyperclovax_vision_v2": TinyType(images=PATCHES),
     "janus": TinyType(
-        config={"vision_config.num_image_tokens": 64},
+        config={"vision_config.num_image_tokens": 64, "text_config.initializer_range": 0.2},
         images=SQUARE,
         processor={"num_image_tokens": 64},
     ),
