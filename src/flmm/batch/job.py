@@ -1,5 +1,6 @@
 """A whole batch on this machine, by the names of its models, source and results."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ import flmm
 from flmm.answers.answer import Answer
 from flmm.batch.run import BatchSummary, run_batch
 from flmm.batch.settings import BatchSettings
+from flmm.batch.sources.files import is_remote
 from flmm.batch.sources.items import Item
 from flmm.batch.sources.open import open_source
 from flmm.batch.storage.open import ResultPlace, open_results
@@ -75,7 +77,7 @@ class BatchJob:
         names = {
             "model": grounder.model,
             "lmm": grounder.lmm,
-            "source": self.source,
+            "source": self.source if is_remote(self.source) else os.path.abspath(self.source),
             "flmm": flmm.__version__,
         }
         with open_results(

@@ -27,6 +27,7 @@ from flmm.cli.export import export
 from flmm.cli.ground import ground
 from flmm.cli.models import models
 from flmm.cli.report import report
+from flmm.cli.results import results
 from flmm.cli.segment import segment
 from flmm.cli.serve import serve
 from flmm.cli.think import think
@@ -44,6 +45,7 @@ app.command()(segment)
 app.command()(attend)
 app.command()(think)
 app.command()(batch)
+app.command()(results)
 app.command()(export)
 app.command()(calibrate)
 app.command()(train)

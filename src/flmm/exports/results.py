@@ -33,9 +33,14 @@ class BatchResults:
 
     def __iter__(self) -> Iterator[PictureAnswer]:
         self.num_failed = 0
+        for record in self.records():
+            yield from self.read(record)
+
+    def records(self) -> Iterator[Record]:
+        """Yield the last record of each id, failures too."""
         for number, record in enumerate(self._records()):
             if self._is_current[number]:
-                yield from self._read(record)
+                yield record
 
     @cached_property
     def _is_current(self) -> NDArray[np.bool_]:
@@ -84,7 +89,12 @@ class BatchResults:
             ) from error
         return record
 
-    def _read(self, record: Record) -> Iterator[PictureAnswer]:
+    def read(self, record: Record) -> Iterator[PictureAnswer]:
+        """Yield the answers of a record, with the picture's name.
+
+        Raises:
+            InputError: it is no result.
+        """
         try:
             content = json.loads(record.line)
             image = content["task"]["image"]

@@ -22,13 +22,30 @@ def read_manifest(folder: Path) -> dict[str, object] | None:
     Raises:
         InputError: it cannot be read.
     """
+    content = _read(folder)
+    return None if content is None else content[0]
+
+
+def read_source(folder: Path) -> str | None:
+    """Return where the pictures of results were; None where it is not known.
+
+    Raises:
+        InputError: the manifest cannot be read.
+    """
+    content = _read(folder)
+    source = None if content is None else content[1].get("source")
+    return source if isinstance(source, str) else None
+
+
+def _read(folder: Path) -> tuple[dict[str, object], dict[str, object]] | None:
+    """Return a manifest's settings and names; None where there is no manifest."""
     file = folder / MANIFEST_NAME
     if not file.exists():
         return None
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return dict(content["settings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return dict(content.pop("settings")), content
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{str(file)!r} is no manifest of results; choose another --out"
         ) from error
