@@ -76,12 +76,22 @@ def parse_dtype(dtype: "str | torch.dtype | None") -> "torch.dtype | None":
     """
     if not isinstance(dtype, str):
         return dtype
-    if dtype not in _DTYPES:
-        raise InputError(f"dtype {dtype!r} is unknown; choose one of {', '.join(_DTYPES)}")
+    check_dtype(dtype)
     import torch
 
     torch_dtype: torch.dtype = getattr(torch, dtype)
     return torch_dtype
+
+
+def check_dtype(dtype: str | None) -> str | None:
+    """Return the dtype's name unchanged, without importing torch; None is any.
+
+    Raises:
+        InputError: it is unknown.
+    """
+    if dtype is not None and dtype not in _DTYPES:
+        raise InputError(f"dtype {dtype!r} is unknown; choose one of {', '.join(_DTYPES)}")
+    return dtype
 
 
 def check_text(kind: str, text: str) -> str:

@@ -67,6 +67,8 @@ def attend(
     picture = read_picture(image)
     check_text("question", question)
     words = check_phrases(word) if word else None
+    if answer is not None:
+        check_text("answer", answer)
     figure = find_output_path(image, out, as_json, "attend")
     grounder = load_lmm_alone(model, lmm, device, dtype)
     warn_about_other_pictures(grounder, picture)

@@ -14,12 +14,20 @@ import typer
 from flmm.cli.console import is_terminal, print_message, show_spinner
 from flmm.errors import InputError
 from flmm.grounding.mask_options import MaskKeywords, MaskOptions
-from flmm.user_input import is_embedded
+from flmm.user_input import check_dtype, check_max_new_tokens, is_embedded, resolve_model
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from flmm.grounding.grounder import Grounder
+
+
+def _check_model_name(name: str | None) -> str | None:
+    """Return the name unchanged, after a look whether there is such an embedded model."""
+    if name is not None:
+        resolve_model(name)
+    return name
+
 
 ImageArgument = Annotated[
     Path, typer.Argument(metavar="IMAGE", show_default=False, help="A picture file.")
@@ -28,6 +36,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
+        callback=_check_model_name,
         metavar="HEAD",
         show_default=False,
         help="Folder or hub id of a grounding head, or a profile of flmm calibrate; by default none"
@@ -38,6 +47,7 @@ LMMOption = Annotated[
     str | None,
     typer.Option(
         "--lmm",
+        callback=_check_model_name,
         metavar="LMM",
         show_default=False,
         help="Folder or hub id of the LMM; by default the one that the head was trained on.",
@@ -47,6 +57,7 @@ SamOption = Annotated[
     str | None,
     typer.Option(
         "--sam",
+        callback=_check_model_name,
         metavar="SAM",
         show_default=False,
         help="Folder or hub id of the SAM that makes the masks; by default the head's, or a small"
@@ -66,6 +77,7 @@ DtypeOption = Annotated[
     str | None,
     typer.Option(
         "--dtype",
+        callback=check_dtype,
         metavar="TYPE",
         show_default=False,
         help="The LMM's numbers: float32, bfloat16 or float16.",
@@ -86,7 +98,13 @@ JsonOption = Annotated[
     typer.Option("--json", help="Print one JSON document and nothing else on standard output."),
 ]
 MaxNewTokensOption = Annotated[
-    int, typer.Option("--max-new-tokens", metavar="NUMBER", help="Cut the answer there.")
+    int,
+    typer.Option(
+        "--max-new-tokens",
+        callback=check_max_new_tokens,
+        metavar="NUMBER",
+        help="Cut the answer there.",
+    ),
 ]
 PhraseOption = Annotated[
     list[str] | None,

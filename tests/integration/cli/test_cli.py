@@ -224,6 +224,36 @@ def test_bad_usage_is_refused(
     assert list_files() == []
 
 
+def test_mistakes_that_need_no_model_are_told_before_it_is_imported(scene: str) -> None:
+    mistakes = [
+        ["chat", "none.png", QUESTION],
+        ["chat", scene, ""],
+        ["chat", scene, QUESTION, "--phrase", ""],
+        ["chat", scene, QUESTION, "--max-new-tokens", "0"],
+        ["chat", scene, QUESTION, "--dtype", "int4"],
+        ["chat", scene, QUESTION, "--min-score", "2"],
+        ["chat", scene, QUESTION, "--lmm", "embedded:nothing"],
+        ["segment", scene, "cat", "--out", "overlay.gif"],
+        ["attend", scene, QUESTION, "--answer", " "],
+        ["think", scene, " "],
+        ["ground", scene, "a cat", "--sam", "embedded:nothing"],
+        ["batch", "nowhere", QUESTION],
+        ["export", "nowhere", "--to", "coco"],
+    ]
+    code = f"""
+import sys
+from flmm.cli.main import run
+for arguments in {mistakes!r}:
+    try:
+        run(arguments)
+    except SystemExit as ended:
+        print(ended.code, [name for name in ("torch", "transformers") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["2 []"] * len(mistakes), done.stderr
+    assert len(done.stderr.splitlines()) == len(mistakes)
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
