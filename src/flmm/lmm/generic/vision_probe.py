@@ -1,12 +1,15 @@
 """Whether a vision tower makes each image token of the pixel values that are proposed for it.
 
 Pixel values change at random, and the image features that change are compared. The vision tower's
-attention is left out meanwhile, which lets every patch see all others.
+attention is left out meanwhile, which lets every patch see all others, and so are the MLPs beside it,
+which only take time.
 
 Letters: ``F`` image features of a picture, ``T`` image tokens that show the picture, ``E`` pixel
 values of a token.
 """
 
+import functools
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -18,25 +21,80 @@ _ROUNDS = 3
 """A wrong arrangement of T tokens is not noticed in about one of 2^(3·T) cases."""
 
 
+_MLP_ENDINGS = ("MLP", "Mlp", "FeedForward", "FFN")
+
 _is_probing: ContextVar[bool] = ContextVar("flmm_probing", default=False)
+_lock = threading.RLock()
+"""Held while modules have another ``forward``, which one thread at a time may give them."""
 
 
 @contextmanager
 def without_attention(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Let attention modules among ``modules`` return zeros to this thread in the ``with`` block.
 
-    Of attention modules in one another, only the innermost: the outer ones add their input.
+    So do MLPs that are their neighbours in a block, which adds what it gets to its input. Of
+    attention modules in one another, only the innermost do: the outer ones add their input.
     """
-    with ExitStack() as undo:
+    with _lock, ExitStack() as undo:
         undo.callback(_is_probing.reset, _is_probing.set(True))
-        for module in modules:
-            if sum(map(_is_attention, module.modules())) == 1 and _is_attention(module):
-                undo.callback(module.register_forward_hook(_return_zeros).remove)
+        templates: _Templates = {}
+        for module in _find_left_out(modules):
+            undo.callback(_restore_forward, module, vars(module).get("forward"))
+            module.forward = functools.partial(_forward, module, module.forward, templates)
         yield
+
+
+def _find_left_out(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    left_out: dict[nn.Module, None] = {}
+    for module in modules:
+        children = list(module.children())
+        attention = [child for child in children if _is_innermost_attention(child)]
+        mlps = [child for child in children if type(child).__name__.endswith(_MLP_ENDINGS)]
+        left_out |= dict.fromkeys(attention + mlps if attention else [])
+        if _is_innermost_attention(module):
+            left_out[module] = None
+    return list(left_out)
+
+
+def _is_innermost_attention(module: nn.Module) -> bool:
+    return _is_attention(module) and sum(map(_is_attention, module.modules())) == 1
 
 
 def _is_attention(module: nn.Module) -> bool:
     return type(module).__name__.endswith("Attention")
+
+
+_Output = Tensor | tuple[Tensor, ...]
+_Templates = dict[tuple[type[nn.Module], torch.Size], _Output]
+"""What a module of each class returns for an input of each shape."""
+
+
+def _forward(
+    module: nn.Module,
+    forward: Callable[..., _Output],
+    templates: _Templates,
+    *inputs: object,
+    **options: object,
+) -> _Output:
+    """Return zeros of the right form, to the thread that probes; one module of a kind tells it."""
+    if not _is_probing.get():
+        return forward(*inputs, **options)
+    shapes = (each.shape for each in (*inputs, *options.values()) if isinstance(each, Tensor))
+    key = type(module), next(shapes, torch.Size())
+    if key not in templates:
+        templates[key] = forward(*inputs, **options)
+    template = templates[key]
+    if isinstance(template, Tensor):
+        return torch.zeros_like(template)
+    return (torch.zeros_like(template[0]), *template[1:])
+
+
+def _restore_forward(module: nn.Module, own_forward: object) -> None:
+    """Give a module what it had: the ``forward`` of its class, unless it had its own."""
+    if own_forward is None:
+        del module.forward
+    else:
+        vars(module)["forward"] = own_forward
 
 
 def draw_pixels(pixels: Tensor) -> Tensor:
@@ -82,13 +140,3 @@ def agrees_with_vision_tower(
         if differs[~shows_picture].any() or not differs[shows_picture].equal(changed):
             return False
     return True
-
-
-def _return_zeros(
-    _module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]
-) -> Tensor | tuple[Tensor, ...]:
-    if not _is_probing.get():
-        return output
-    if isinstance(output, Tensor):
-        return torch.zeros_like(output)
-    return (torch.zeros_like(output[0]), *output[1:])
