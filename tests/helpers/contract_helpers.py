@@ -72,7 +72,7 @@ def eager_reference(
     recorded = [
         1 + index
         for index in range(adapter.text_model.config.num_hidden_layers)
-        if kinds is None or kinds[index] != "linear_attention"
+        if kinds is None or kinds[index] not in ("linear_attention", "conv")
     ]
     with eager_attention(adapter.model):
         inputs = adapter.collate([prompt], keep_pixels=True).inputs

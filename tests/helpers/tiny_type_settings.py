@@ -162,6 +162,13 @@ TINY_TYPES: Mapping[str, TinyType] = {
         images=SQUARE,
         processor={"num_image_tokens": 64},
     ),
+    "lfm3_vl": TinyType(
+        config={
+            "vision_config.layer_types": ["conv", "full_attention"],
+            "text_config.layer_types": ["full_attention", "conv", "full_attention"],
+        },
+        images=PATCHES,
+    ),
     "lighton_ocr": TinyType(
         images=PIXTRAL,
         processor=PIXTRAL_PATCHES,

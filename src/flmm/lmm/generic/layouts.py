@@ -3,6 +3,7 @@
 Letters: ``F`` image features of a picture, which are its image tokens' embeddings.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from flmm.lmm.generic.token_views import build_views
 from flmm.lmm.generic.vision_probe import (
     agrees_with_vision_tower,
     find_picture_features,
+    mostly_agrees_with_vision_tower,
     without_attention,
 )
 from flmm.lmm.prompt import PictureView
@@ -163,13 +165,13 @@ class LayoutFinder:
                 shows_picture = find_picture_features(encode, pixels)
                 self._has_other_tokens |= not bool(shows_picture.all())
             _check_count(len(shows_picture), processed.image_tokens)
-            for arrangement, found in self._propose(encode, pixels, shows_picture, sources):
+            for arrangement, found, agrees in self._check(
+                self._propose(encode, pixels, shows_picture, sources),
+                (encode, pixels, shows_picture),
+            ):
                 views = build_views(sources, found, picture)
                 is_trusted = is_known and arrangement in self._agreed and arrangement != _READ
-                if views is not None and (
-                    is_trusted
-                    or agrees_with_vision_tower(encode, pixels, shows_picture, found.indices)
-                ):
+                if views is not None and (is_trusted or agrees()):
                     if not is_known:
                         self._agreed.append(arrangement)
                     if arrangement == _READ:
@@ -187,6 +189,29 @@ class LayoutFinder:
     def _find_larger(self, picture: Size) -> FoundLayout:
         layout = self._find((2 * picture[0], 2 * picture[1]))
         return FoundLayout(layout.text, _of_picture(layout.views, picture), 2 * layout.enlargement)
+
+    def _check(
+        self,
+        proposed: Iterator[tuple[str, TokenPixels]],
+        probe: tuple[Callable[[Tensor], Tensor], Tensor, Tensor],
+    ) -> Iterator[tuple[str, TokenPixels, Callable[[], bool]]]:
+        """Yield arrangements with what checks them: first all exactly, then for overlaps."""
+        seen = []
+        for arrangement, found in proposed:
+            seen.append((arrangement, found))
+            yield (
+                arrangement,
+                found,
+                functools.partial(agrees_with_vision_tower, *probe, found.indices),
+            )
+        for arrangement, found in seen:
+            yield (
+                arrangement,
+                found,
+                functools.partial(
+                    mostly_agrees_with_vision_tower, *probe, found.indices, found.canvases
+                ),
+            )
 
     def _propose(
         self,
