@@ -9,7 +9,7 @@ from itertools import islice
 from PIL import Image
 
 from flmm.batch.sources.items import Item
-from flmm.errors import InputError
+from flmm.errors import InputError, first_line
 from flmm.pictures.reading import read_picture
 
 _NUM_THREADS = 2
@@ -50,3 +50,5 @@ def _decode(item: Item) -> DecodedItem:
         return DecodedItem(item, read_picture(item.picture.load()))
     except InputError as error:
         return DecodedItem(item, str(error))
+    except Exception as error:  # recorded: one picture does not end a batch
+        return DecodedItem(item, f"{type(error).__name__}: {first_line(error)}")

@@ -255,6 +255,19 @@ def test_out_of_memory_costs_only_the_picture_that_has_no_room(
     assert sizes.count(4) == 1
 
 
+def test_a_decoder_that_fails_costs_only_its_picture(
+    run: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("cannot allocate")
+
+    (pictures / "c.png").unlink()
+    draw(pictures / "c.bmp", 1)
+    monkeypatch.setattr("PIL.BmpImagePlugin.BmpImageFile.load", fail)
+    assert summary(run(out="results"))["failed"] == 1
+    assert "MemoryError: cannot allocate" in read("results")["c.bmp"]
+
+
 def test_a_failure_of_flmm_in_every_picture_ends_the_run(
     head: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
