@@ -80,6 +80,8 @@ def test_a_folder(place: str) -> None:
     items = read(f"{place}folder")
     assert {name: width(item) for name, item in items.items()} == {"b.png": 10, "a/c.JPG": 11}
     assert open_source(f"{place}folder", "Q").count() == 2
+    if not place:
+        assert open_source(Path("folder"), "Q").count() == 2
     write(f"{place}folder/b.png", png(5))
     changed = read(f"{place}folder")
     assert changed["b.png"].version != items["b.png"].version

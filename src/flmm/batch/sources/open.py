@@ -1,12 +1,16 @@
 """The source that a path or address names."""
 
+import os
+
 from flmm.batch.sources.files import find_files, is_folder
 from flmm.batch.sources.folder import FolderSource
 from flmm.batch.sources.items import Source
 from flmm.batch.sources.listing import ListSource
 
 
-def open_source(name: str, question: str | None, use_digests: bool = False) -> Source:
+def open_source(
+    name: str | os.PathLike[str], question: str | None, use_digests: bool = False
+) -> Source:
     """Return the items that a path or address stands for.
 
     Args:
@@ -20,6 +24,7 @@ def open_source(name: str, question: str | None, use_digests: bool = False) -> S
     Raises:
         InputError: there is no such source, or no question.
     """
+    name = os.fspath(name)
     if is_folder(name):
         return FolderSource(name, question, use_digests)
     if name.endswith(".parquet"):
