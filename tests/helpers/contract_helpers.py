@@ -130,12 +130,9 @@ def extend_prompt(adapter: LMMAdapter, prompt: Prompt, token_ids: Tensor) -> Pro
         seen = prompt.inputs[name]
         added = seen[:, -1:].expand(-1, len(token_ids), *seen.shape[2:])
         inputs[name] = torch.cat([seen, added], dim=1)
-    if adapter.token_type_input_name is not None:
-        is_image = whole == adapter.image_token_id
-        is_answer = torch.arange(len(whole)) >= prompt.length
-        inputs[adapter.token_type_input_name] = adapter.compute_token_type_ids(is_image, is_answer)[
-            None
-        ]
+    is_answer = torch.arange(len(whole)) >= prompt.length
+    for name, token_types in adapter.compute_token_type_ids(whole, is_answer).items():
+        inputs[name] = token_types[None]
     return Prompt(
         inputs=inputs,
         picture_views=prompt.picture_views,

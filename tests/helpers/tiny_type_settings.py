@@ -24,6 +24,8 @@ class TinyType:
     """Its class without a suffix, where transformers leaves that to the checkpoint."""
     processor_class: str = ""
     """Likewise."""
+    chat_template: str | None = None
+    """None for LLaVA 1.5's."""
 
 
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
@@ -94,6 +96,14 @@ LLAVA = {
     "num_additional_image_tokens": 1,
 }
 
+# Tokens around each picture, which the model's processor expects or marks.
+WRAPPED = (
+    "{% for message in messages %}{{ message.role }}:\n{% for part in message.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:\n{% endif %}"
+)
+
 MINICPM = {
     **HYBRID,
     "text_config.initializer_range": 0.6,
@@ -121,6 +131,19 @@ TINY_TYPES: Mapping[str, TinyType] = {
     ),
     "cosmos3_edge": TinyType(images=PATCHES),
     "cosmos3_omni": TinyType(images=PATCHES, processor_class="Qwen3VLProcessor"),
+    "ernie4_5_vl_moe": TinyType(
+        config={
+            "text_config.moe_num_experts": 4,
+            "text_config.moe_k": 2,
+            "text_config.moe_intermediate_size": [16, 16],
+            "text_config.mlp_layer_types": ["dense", "sparse", "sparse"],
+            "text_config.rope_parameters": MROPE,
+        },
+        images=PATCHES,
+        # Its processor marks those of videos with 2.
+        tokens={"video_start_token": "<|video_start|>", "video_end_token": "<|video_end|>"},
+        chat_template=WRAPPED,
+    ),
     "exaone4_5": TinyType(config={"text_config.initializer_range": 0.8}, images=PATCHES),
     "glm4v_moe": TinyType(config=GLM, images=PATCHES, image_processor="Glm4vImageProcessor"),
     "glm_ocr": TinyType(

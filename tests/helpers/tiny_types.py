@@ -87,6 +87,7 @@ def _build(model_type: str) -> tuple[PreTrainedModel, ProcessorMixin]:
     for name, token in named_tokens.items():
         setattr(tokenizer, name, token)
         setattr(tokenizer, f"{name}_id", find_token_id(tokenizer, token))
+    tokenizer.chat_template = tiny.chat_template
     config_class = CONFIG_MAPPING[model_type]
     config = config_class()
     _shrink(config, tokenizer, is_vision=False)

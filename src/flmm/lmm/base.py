@@ -56,8 +56,8 @@ class LMMAdapter(FrozenModel, ABC):
     """Those of ``image_input_names`` that the LLM needs too, for its position ids."""
     packed_input_names: tuple[str, ...] = ()
     """Those of ``image_input_names`` in which pictures follow one another on the last axis."""
-    token_type_input_name: str | None = None
-    """The input that marks image tokens (1) and text (0), for models that take one."""
+    token_type_input_names: tuple[str, ...] = ()
+    """The inputs that mark image tokens (1) and text (0), for models that take some."""
     sequence_input_names: tuple[str, ...] = ()
     """Further inputs with a row for each token, (1, L, …), zeros for padding."""
     supports_conversation: ClassVar[bool] = True
@@ -156,9 +156,10 @@ class LMMAdapter(FrozenModel, ABC):
         """
         return render_chat(self.tokenizer, self.placeholder, messages, answer, self.name)
 
-    def compute_token_type_ids(self, is_image: Tensor, is_answer: Tensor) -> Tensor:
-        """Return (L,) int64 for ``token_type_input_name``, from two (L,) bool."""
-        return (is_image & ~is_answer).long()
+    def compute_token_type_ids(self, token_ids: Tensor, is_answer: Tensor) -> Mapping[str, Tensor]:
+        """Return (L,) int64 for each of ``token_type_input_names``; ``is_answer``: (L,) bool."""
+        marks = ((token_ids == self.image_token_id) & ~is_answer).long()
+        return dict.fromkeys(self.token_type_input_names, marks)
 
     def build_prompt(
         self,
@@ -226,11 +227,9 @@ class LMMAdapter(FrozenModel, ABC):
             in_sequence = self.image_tokens_in_sequence
             picture_views.append(layout.views_at(positions) if in_sequence else layout.views)
         text_inputs = {"input_ids": token_ids, "attention_mask": torch.ones_like(token_ids)}
-        if self.token_type_input_name is not None:
-            is_answer = torch.arange(token_ids.shape[1]) >= encoded.answer_start
-            text_inputs[self.token_type_input_name] = self.compute_token_type_ids(
-                is_image, is_answer
-            )[None]
+        is_answer = torch.arange(token_ids.shape[1]) >= encoded.answer_start
+        token_types = self.compute_token_type_ids(token_ids[0], is_answer)
+        text_inputs |= {name: marks[None] for name, marks in token_types.items()}
         return Prompt(
             inputs=text_inputs | {name: inputs[name] for name in self.image_input_names if layouts},
             picture_views=tuple(picture_views),
@@ -258,7 +257,7 @@ class LMMAdapter(FrozenModel, ABC):
             if key in vision_only and not keep_pixels:
                 continue
             parts = [prompt.inputs.get(key) for prompt in prompts]
-            text_names = ("input_ids", "attention_mask", self.token_type_input_name)
+            text_names = ("input_ids", "attention_mask", *self.token_type_input_names)
             if key in (*text_names, *self.sequence_input_names):
                 fill = self.pad_token_id if key == "input_ids" else 0
                 parts = [

@@ -14,7 +14,7 @@ class DynamicResolutionAdapter(LMMAdapter):
 
     image_input_names: tuple[str, ...] = ("pixel_values", "image_grid_thw")
     position_input_names: tuple[str, ...] = ("image_grid_thw",)
-    token_type_input_name: str | None = "mm_token_type_ids"
+    token_type_input_names: tuple[str, ...] = ("mm_token_type_ids",)
     computes_position_ids: bool = True
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:

@@ -31,7 +31,7 @@ class Gemma3Adapter(LMMAdapter):
     model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
     hub_ids: ClassVar[tuple[str, ...]] = ("google/gemma-3-4b-it",)
     model_class: ClassVar[type[PreTrainedModel]] = Gemma3ForConditionalGeneration
-    token_type_input_name: str | None = "token_type_ids"
+    token_type_input_names: tuple[str, ...] = ("token_type_ids",)
 
     @property
     def placeholder(self) -> str:

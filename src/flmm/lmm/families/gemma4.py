@@ -25,7 +25,7 @@ class Gemma4Adapter(LMMAdapter):
     hub_ids: ClassVar[tuple[str, ...]] = ("google/gemma-4-E2B-it",)
     model_class: ClassVar[type[PreTrainedModel]] = Gemma4ForConditionalGeneration
     image_input_names: tuple[str, ...] = ("pixel_values", "image_position_ids")
-    token_type_input_name: str | None = "mm_token_type_ids"
+    token_type_input_names: tuple[str, ...] = ("mm_token_type_ids",)
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         config = self.model.config

@@ -1,6 +1,6 @@
 """PaliGemma 1 and 2: pictures, one question and its answer; no conversation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 from torch import Tensor
@@ -32,7 +32,7 @@ class PaliGemmaAdapter(LMMAdapter):
     model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
     hub_ids: ClassVar[tuple[str, ...]] = ("google/paligemma2-3b-mix-224",)
     model_class: ClassVar[type[PreTrainedModel]] = PaliGemmaForConditionalGeneration
-    token_type_input_name: str | None = "token_type_ids"
+    token_type_input_names: tuple[str, ...] = ("token_type_ids",)
     supports_conversation: ClassVar[bool] = False
 
     def render_chat(self, messages: Sequence[Message], answer: str | None) -> RenderedChat:
@@ -51,8 +51,9 @@ class PaliGemmaAdapter(LMMAdapter):
             text + (answer or ""), question_span, answer_span, has_special_tokens=True
         )
 
-    def compute_token_type_ids(self, is_image: Tensor, is_answer: Tensor) -> Tensor:
-        return (is_answer & ~is_image).long()
+    def compute_token_type_ids(self, token_ids: Tensor, is_answer: Tensor) -> Mapping[str, Tensor]:
+        marks = ((token_ids != self.image_token_id) & is_answer).long()
+        return dict.fromkeys(self.token_type_input_names, marks)
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
         vision = self.model.config.vision_config

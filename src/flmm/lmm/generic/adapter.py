@@ -31,6 +31,7 @@ from flmm.lmm.generic.layouts import (
 )
 from flmm.lmm.generic.picture_texts import PROCESSOR_ERRORS, PictureWriter
 from flmm.lmm.generic.processor import build_processor, load_processor
+from flmm.lmm.generic.token_types import find_marked_tokens, is_text_input
 from flmm.lmm.loading import load_components
 from flmm.lmm.model_type import read_model_type
 from flmm.lmm.picture_features import stack_features
@@ -48,7 +49,6 @@ from flmm.types import Size
 
 _log = logging.getLogger("flmm.lmm")
 
-_TOKEN_TYPE_NAMES = ("mm_token_type_ids", "token_type_ids")
 _PROBED_SIZES = ((64, 80), (256, 768))
 """Sizes of pictures: a small one, and a wide one, which may be cut into tiles."""
 
@@ -137,6 +137,12 @@ class GenericAdapter(LMMAdapter):
         repeats = self.views // max(len(found.views), 1)
         return PictureLayout(text, found.views * repeats)
 
+    def compute_token_type_ids(self, token_ids: Tensor, is_answer: Tensor) -> Mapping[str, Tensor]:
+        return {
+            name: (torch.isin(token_ids, marked) & ~is_answer).long()
+            for name, marked in self._marked_tokens.items()
+        }
+
     def _find_layout(self, picture: Size) -> FoundLayout:
         try:
             found = self._layouts.find(picture)
@@ -184,26 +190,25 @@ class GenericAdapter(LMMAdapter):
         except PROCESSOR_ERRORS as error:
             raise _processor_error(self.name, self.model_type, error) from error
         accepted = self._vision_inputs | inspect.signature(self.model.forward).parameters.keys()
-        text_inputs = {"input_ids", "attention_mask", *_TOKEN_TYPE_NAMES}
-        names = [name for name in expected if name not in text_inputs]
+        names = [name for name in expected if not is_text_input(expected, name)]
+        try:
+            self._marked_tokens = find_marked_tokens(
+                expected, accepted, self.tokenizer, self.image_token_id
+            )
+        except ValueError as error:
+            raise _unsupported_error(self.name, self.model_type, str(error)) from error
         if others := set(names) - accepted:
             reason = f"it also takes {', '.join(sorted(others))}"
             raise _unsupported_error(self.name, self.model_type, reason)
         self.image_input_names = tuple(names)
         self.position_input_names = tuple(n for n in names if not expected[n].is_floating_point())
-        # Models with M-RoPE need theirs even where the processor must be asked for it.
-        token_types = [
-            name
-            for name in _TOKEN_TYPE_NAMES
-            if name in accepted and (name in expected or name == _TOKEN_TYPE_NAMES[0])
-        ]
-        self.token_type_input_name = token_types[0] if token_types else None
+        self.token_type_input_names = tuple(self._marked_tokens)
         try:
             self._find_views()
         except FeatureCountError as error:
             raise _unsupported_error(self.name, self.model_type, str(error)) from error
         prompt = self.build_prompt(picture, question).inputs
-        for name in ("input_ids", *token_types[:1]):
+        for name in ("input_ids", *self.token_type_input_names):
             if name in expected and not torch.equal(prompt[name], expected[name]):
                 reason = "its processor writes pictures into the text in a way of its own"
                 raise _unsupported_error(self.name, self.model_type, reason)
