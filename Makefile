@@ -1,5 +1,7 @@
 # make demo   asks the embedded model about the bundled picture
 # make test   runs every check
+# make test-torchvision tests the LMMs, and those whose image processors need torchvision, in an
+#             environment of its own, .venv-torchvision
 # make report measures the paper's claims on the embedded model, where that is not yet done, and writes
 #             docs/report.md
 #
@@ -7,11 +9,12 @@
 
 PYTHON ?= python3.11
 TORCH ?= torch==2.13.0
+TORCHVISION ?= torch==2.14.1 torchvision==0.29.1
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test report
+.PHONY: demo test test-torchvision report
 
 demo: .venv/installed
 	$(BIN)/flmm chat src/flmm/assets/pictures/demo.png "What is in the picture?"
@@ -22,6 +25,10 @@ test: .venv/installed-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-torchvision: .venv-torchvision/installed
+	FLMM_ALL_TYPES=1 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .venv-torchvision/bin/python -m pytest \
+		--numprocesses 2 --dist loadfile tests/contract tests/unit/lmm
 
 report: .venv/installed-for-report
 	HF_HUB_OFFLINE=1 $(BIN)/flmm report
@@ -42,4 +49,10 @@ report: .venv/installed-for-report
 
 .venv/installed-for-tests: .venv/installed
 	$(PIP) install --editable ".[dev]"
+	touch $@
+
+.venv-torchvision/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-torchvision
+	.venv-torchvision/bin/python -m pip install $(TORCHVISION)
+	.venv-torchvision/bin/python -m pip install --editable ".[dev,torchvision]"
 	touch $@

@@ -32,6 +32,7 @@ sys.path.append(str(ROOT / "tests" / "helpers"))
 import transformers  # noqa: E402
 from case_tests import CaseOutcome, run_tests  # noqa: E402
 from families_document import render_document  # noqa: E402
+from tiny_torchvision_types import TORCHVISION_TYPES  # noqa: E402
 from tiny_type_settings import CHATTING_TYPES, TINY_TYPES  # noqa: E402
 from tiny_types import needs_torchvision, tiny_type_adapter  # noqa: E402
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # noqa: E402
@@ -197,7 +198,7 @@ def check_type(entry: SupportedType) -> SupportedType:
         adapter = find_adapter_builder(entry.model_type)()
     except InputError as error:
         reason = extract_reason(str(error))
-        has_settings = entry.model_type in {**TINY_TYPES, **CHATTING_TYPES}
+        has_settings = entry.model_type in {**TINY_TYPES, **TORCHVISION_TYPES, **CHATTING_TYPES}
         if has_settings or not reason.startswith(_PROCESSOR_REASON):
             return replace(entry, reason=reason)
         # The processor's settings are those that the general rules give it.

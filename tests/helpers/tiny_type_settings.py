@@ -20,6 +20,8 @@ class TinyType:
     """Attributes of the tokenizer."""
     image_token: str = "<|image_pad|>"
     """The one that the config's image_token_id names."""
+    other_tokens: tuple[str, ...] = ()
+    """Special tokens that only its processor names."""
     image_processor: str = ""
     """Its class without a suffix, where transformers leaves that to the checkpoint."""
     processor_class: str = ""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Self, cast
 
 import transformers
+from tiny_torchvision_types import TORCHVISION_TYPES
 from tiny_type_settings import CHATTING_TYPES, TINY_TYPES, TinyType
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
@@ -21,7 +22,8 @@ from flmm.lmm.generic.adapter import GenericAdapter
 from flmm.lmm.generic.processor import build_processor, find_processor_class
 from flmm.lmm.tiny_models import find_token_id, random_model, tiny_tokenizer
 
-_ALL_TYPES = {**TINY_TYPES, **CHATTING_TYPES}
+_READ_TYPES = {**TINY_TYPES, **TORCHVISION_TYPES}
+_ALL_TYPES = {**_READ_TYPES, **CHATTING_TYPES}
 # What tokenizers call their special tokens, which processors ask for.
 _NAMED_TOKENS = {
     "image_token": "<|image_pad|>",
@@ -83,22 +85,27 @@ def tiny_type_adapter(model_type: str) -> type[GenericAdapter]:
 def _build(model_type: str) -> tuple[PreTrainedModel, ProcessorMixin]:
     tiny = _ALL_TYPES.get(model_type, TinyType())
     named_tokens = {**_NAMED_TOKENS, **tiny.tokens}
-    tokenizer = tiny_tokenizer(*dict.fromkeys((*named_tokens.values(), *_OTHER_TOKENS)))
+    tokens = dict.fromkeys((*named_tokens.values(), *_OTHER_TOKENS, *tiny.other_tokens))
+    tokenizer = tiny_tokenizer(*tokens)
     for name, token in named_tokens.items():
         setattr(tokenizer, name, token)
         setattr(tokenizer, f"{name}_id", find_token_id(tokenizer, token))
     tokenizer.chat_template = tiny.chat_template
     config_class = CONFIG_MAPPING[model_type]
     config = config_class()
+    for name, part_class in config_class.sub_configs.items():
+        if "vision" in name and getattr(config, name) is None:
+            setattr(config, name, part_class())
     _shrink(config, tokenizer, is_vision=False)
-    for name in ("image_token_id", "image_token_index"):
-        if hasattr(config, name):
-            setattr(config, name, find_token_id(tokenizer, tiny.image_token))
     for name in ("video_token_id", "vision_start_token_id", "vision_end_token_id",
                  "image_start_token_id", "image_end_token_id"):  # fmt: skip
         if hasattr(config, name):
             token = _NAMED_TOKENS[name.removesuffix("_id")]
             setattr(config, name, find_token_id(tokenizer, token))
+    # After the others: some types name one token for pictures and videos.
+    for name in ("image_token_id", "image_token_index"):
+        if hasattr(config, name):
+            setattr(config, name, find_token_id(tokenizer, tiny.image_token))
     for path, value in tiny.config.items():
         *parts, name = path.split(".")
         part = config
@@ -131,7 +138,7 @@ def _shrink(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, is_vis
         elif name == "rope_parameters" and isinstance(value, dict) and "mrope_section" in value:
             # Time, height and width, of half a head's width.
             setattr(config, name, {**value, "mrope_section": [1, 1, 2]})
-        elif name == "layer_types" and isinstance(value, list):
+        elif name.endswith("layer_types") and isinstance(value, list):
             setattr(config, name, value[: sizes["num_hidden_layers"]])
         elif name in sizes and (type(value) is int or name.endswith("_id")):
             setattr(config, name, sizes[name])
@@ -160,7 +167,7 @@ def tested_types() -> list[str]:
         return chosen.split()
     types = [
         name
-        for name in sorted(TINY_TYPES)
+        for name in sorted(_READ_TYPES)
         if is_torchvision_available() or not needs_torchvision(name)
     ]
     if os.environ.get("FLMM_ALL_TYPES"):

@@ -159,10 +159,9 @@ def load_image_processor(name: str, revision: str | None) -> BaseImageProcessor:
 
 def torchvision_command() -> str:
     """Return the command that installs the torchvision made for the torch that is installed."""
-    # PyTorch's own index has the builds that PyPI has not, by the version's label, such as "cpu".
-    _, _, build = torch.__version__.partition("+")
-    index = f" --extra-index-url https://download.pytorch.org/whl/{build}" if build else ""
-    return f'pip install "torch=={torch.__version__}" torchvision{index}'
+    # Without a label such as "+cpu", which PyPI does not have, the torch that is installed fits.
+    version, _, _ = torch.__version__.partition("+")
+    return f'pip install "torch=={version}" torchvision'
 
 
 def resized_size(size: SizeDict, picture: Size) -> Size:
@@ -208,7 +207,8 @@ def run_image_processor(
     """
     try:
         return image_processor(pictures, return_tensors="pt", **options)
-    except ValueError as error:
+    # Of some, tensors do not fit each other then.
+    except (ValueError, RuntimeError) as error:
         flat = chain.from_iterable(
             [entry] if isinstance(entry, Image.Image) else entry for entry in pictures
         )

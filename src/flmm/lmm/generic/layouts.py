@@ -147,8 +147,15 @@ class LayoutFinder:
         pixels = processed.inputs[name]
         if min(picture) < _SMALL:
             larger = (height * _ENLARGEMENT, width * _ENLARGEMENT)
-            other = self._process(Image.new("RGB", larger[::-1]))
-            if other.text == processed.text and other.inputs[name].shape == pixels.shape:
+            try:
+                other = self._process(Image.new("RGB", larger[::-1]))
+            except InputError:
+                other = None
+            if (
+                other is not None
+                and other.text == processed.text
+                and other.inputs[name].shape == pixels.shape
+            ):
                 layout = self._find(larger)
                 return replace(layout, views=_of_picture(layout.views, picture))
         sources = find_pixel_sources(lambda coded: self._process(coded).inputs[name], picture)

@@ -119,7 +119,11 @@ def _count_columns(sources: PixelSources, indices: Tensor) -> int:
     # Padding is at no place; the next row begins where a place is not right of all before it.
     farthest = places.nan_to_num(-torch.inf).cummax(dim=0).values
     falls = (places[1:] <= farthest[:-1]).nonzero()
-    return int(falls[0]) + 1 if len(falls) else len(places)
+    if len(falls):
+        return int(falls[0]) + 1
+    # One row, perhaps with rows of padding below it.
+    shown = int((~places.isnan()).sum())
+    return shown if shown and len(places) % shown == 0 else len(places)
 
 
 Arrange = Callable[[tuple[int, ...], int, PixelSources], TokenPixels | None]

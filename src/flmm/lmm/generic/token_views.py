@@ -20,6 +20,10 @@ _TOLERANCE = 0.25
 _FEW_PIXELS = 8
 _CUT_BELOW = 0.75
 """Tiles of one token across show at most half of the picture."""
+_LINE_DISTANCE = 0.01
+"""In fractions of the picture: places of lines of pixels in a cell differ by more."""
+_WHOLE = 0.7
+"""Cells that are padded along an axis show a smaller share of what others show, as a rule."""
 _SCALE_TOLERANCE = 0.05
 """Tiles of one picture differ in scale by less."""
 
@@ -76,9 +80,20 @@ def _locate_canvas(
             numbers = torch.arange(len(centres)).float()
         else:
             # NaN for tokens that show padding too, which tell less precisely where they lie.
-            centres = places.flatten()[cells].mean(dim=2).nanmean(dim=1)
+            shown = places.flatten()[cells]
+            centres = shown.mean(dim=2).nanmean(dim=1)
             numbers = cell_numbers = torch.arange(len(centres)).float()
             pitch = 1.0
+            is_padded = bool(centres.isnan().all())
+            if is_padded and shown.flatten(1).isnan().all(dim=1)[1:].all():
+                step = _measure_padded_cell(shown[0])
+                if step is None:
+                    return None
+                starts.append(step / 2)
+                steps.append(step)
+                continue
+            if is_padded:
+                centres = _centre_padded_cells(shown)
         numbers, centres = numbers[~centres.isnan()], centres[~centres.isnan()]
         if len(centres) == 0:
             return None
@@ -96,6 +111,34 @@ def _locate_canvas(
         starts.append(intercept + slope * float(cell_numbers[0]))
         steps.append(slope * pitch)
     return _Canvas(tokens, (starts[0], starts[1]), (steps[0], steps[1]))
+
+
+def _measure_padded_cell(places: Tensor) -> float | None:
+    """Return the length, in fractions of the picture, of the only cell, with padding after it.
+
+    ``places``: (tokens across the axis, E) along the axis.
+
+    Returns:
+        None if there is padding before it.
+    """
+    if places[0, 0].isnan():
+        return None
+    # Every line of pixels has a place of its own.
+    ordered = places[~places.isnan()].sort().values
+    lines = 1 + int((ordered.diff() > _LINE_DISTANCE).sum())
+    return math.sqrt(places.shape[1] / COLOURS) / lines
+
+
+def _centre_padded_cells(places: Tensor) -> Tensor:
+    """Return the (cells,) centres of cells with padding across the axis, NaN where also along it.
+
+    ``places``: (cells along the axis, tokens across it, E) along the axis.
+    """
+    cells = places.flatten(1)
+    least = cells.nan_to_num(torch.inf).amin(dim=1)
+    most = cells.nan_to_num(-torch.inf).amax(dim=1)
+    is_whole = most - least > _WHOLE * (most - least).max()
+    return torch.where(is_whole, (least + most) / 2, torch.nan)
 
 
 def _read_pixel_lines(places: Tensor, indices: Tensor, axis: int) -> tuple[Tensor, Tensor, float]:

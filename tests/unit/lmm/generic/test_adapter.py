@@ -111,19 +111,9 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
         load_lmm(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("torch_version", "command"),
-    [
-        ("2.13.0", 'pip install "torch==2.13.0" torchvision'),
-        (
-            "2.13.0+cpu",
-            'pip install "torch==2.13.0+cpu" torchvision'
-            " --extra-index-url https://download.pytorch.org/whl/cpu",
-        ),
-    ],
-)
+@pytest.mark.parametrize("torch_version", ["2.13.0", "2.13.0+cpu"])
 def test_image_processors_that_need_torchvision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch_version: str, command: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch_version: str
 ) -> None:
     monkeypatch.setattr("flmm.lmm.image_processing.is_torchvision_available", lambda: False)
     monkeypatch.setattr(torch, "__version__", torch_version)
@@ -133,7 +123,7 @@ def test_image_processors_that_need_torchvision(
     )
     with pytest.raises(InputError, match="'Lfm2VlImageProcessor' needs torchvision") as caught:
         load_lmm(str(tmp_path))
-    assert str(caught.value).endswith(f"run: {command}")
+    assert str(caught.value).endswith('run: pip install "torch==2.13.0" torchvision')
     assert "\n" not in str(caught.value)
 
 
