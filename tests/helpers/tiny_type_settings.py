@@ -77,6 +77,21 @@ HY4 = {
     "vision_config.num_key_value_heads": 2,
     "vision_config.max_image_size": 64,
 }
+GLM5 = {
+    **{f"text_config.{name}": value for name, value in SPARSE.items()},
+    # Without positions, an indexer in the first layer would score words that occur twice the same.
+    "text_config.layer_types": ["linear_attention", "indexed_attention", "indexed_attention"],
+    "text_config.indexer_types": ["full"] * 3,
+    "text_config.mlp_layer_types": ["dense", "sparse", "sparse"],
+    "text_config.index_kpool": 4,
+    "text_config.q_lora_rank": 16,
+    "text_config.qk_rope_head_dim": 0,
+    "text_config.qk_head_dim": 8,
+    "text_config.head_dim": 0,
+    "text_config.linear_head_dim": 8,
+    "text_config.linear_num_heads": 4,
+    "vision_config.projection_intermediate_size": 64,
+}
 OMNI = {
     "vision_start_token_id": "<|vision_start|>",
     "vision_end_token_id": "<|vision_end|>",
@@ -148,6 +163,10 @@ TINY_TYPES: Mapping[str, TinyType] = {
     ),
     "exaone4_5": TinyType(config={"text_config.initializer_range": 0.8}, images=PATCHES),
     "glm4v_moe": TinyType(config=GLM, images=PATCHES, image_processor="Glm4vImageProcessor"),
+    "glm5_next": TinyType(
+        config=GLM5,
+        images={"patch_size": 4, "min_image_tokens": 4, "max_image_tokens": 40},
+    ),
     "glm_ocr": TinyType(
         config=GLM,
         images=PATCHES,
