@@ -10,15 +10,14 @@ def check_places(adapter: LMMAdapter) -> None:
     Raises:
         InputError: they have none; says why.
     """
-    if adapter.placeless_reason is not None:
+    reason = adapter.placeless_reason
+    if reason is not None:
         raise InputError(
-            f"{describe_placeless(adapter)}; chat with it without phrases, or use another LMM"
+            f"{describe_placeless(adapter.name, reason)}; chat with it without phrases, or use"
+            " another LMM"
         )
 
 
-def describe_placeless(adapter: LMMAdapter) -> str:
+def describe_placeless(name: str, reason: str) -> str:
     """Return in one line what an LMM cannot do whose image tokens have no places, and why."""
-    return (
-        f"LMM {adapter.name!r} answers questions, but its words cannot be grounded in pictures:"
-        f" {adapter.placeless_reason}"
-    )
+    return f"LMM {name!r} answers questions, but its words cannot be grounded in pictures: {reason}"

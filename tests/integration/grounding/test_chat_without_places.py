@@ -62,12 +62,12 @@ def answer_alone(adapter: GenericAdapter, picture: Image.Image) -> str:
 def test_a_notice_tells_why_and_the_answer_is_the_lmms_own(
     model_type: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    own = tiny_type_adapter(model_type).build_tiny()
     with caplog.at_level(logging.WARNING, "flmm"):
-        own = tiny_type_adapter(model_type).build_tiny()
+        answer = Grounder(own).chat(noise_picture(), QUESTION, max_new_tokens=6)
     (notice,) = [record.getMessage() for record in caplog.records]
     assert notice.endswith(f"its words cannot be grounded in pictures: {REASON}")
     assert "\n" not in notice
-    answer = Grounder(own).chat(noise_picture(), QUESTION, max_new_tokens=6)
     assert answer.text == answer_alone(own, noise_picture())
     assert answer.text
     assert answer.phrases == ()

@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import ClassVar, Self, cast
 
 import torch
@@ -100,9 +101,9 @@ class GenericAdapter(LMMAdapter):
             self._encode_picture,
             tuple(module for module in model.modules() if module not in text_modules),
         )
+        self._is_checked = False
         self._check_against_processor()
-        if self.placeless_reason is not None:
-            _log.warning(describe_placeless(self))
+        self._is_checked = True
 
     @classmethod
     def load(
@@ -122,20 +123,48 @@ class GenericAdapter(LMMAdapter):
 
     def process_pictures(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         shown = list(pictures)
-        if self.placeless_reason is None:
+        if self._is_checked and self.placeless_reason is None:
             shown = [self._find_layout((p.height, p.width)).enlarge(p) for p in pictures]
         processed = self._writer.run(shown, self.placeholder * len(pictures))
         return {name: processed[name] for name in self.image_input_names}
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
-        if self.placeless_reason is not None:
-            found = self._layouts.find_text(picture.size)
-        else:
-            found = self._find_layout(picture.size)
+        has_places = self._is_checked and self.placeless_reason is None
+        find = self._find_layout if has_places else self._layouts.find_text
+        found = find(picture.size)
         text = self._writer.number(found.text, picture.size, picture.index)
         # A picture that is not cut up has one view, which is then both coarse and fine.
-        repeats = self.views // max(len(found.views), 1)
+        repeats = self.views // len(found.views) if found.views else 1
         return PictureLayout(text, found.views * repeats)
+
+    @property
+    def views(self) -> int:  # type: ignore[override]
+        return self._views[0]
+
+    @property
+    def placeless_reason(self) -> str | None:  # type: ignore[override]
+        return self._views[1]
+
+    @cached_property
+    def _views(self) -> tuple[int, str | None]:
+        """``views`` and ``placeless_reason``; found out with the first picture, not while loading.
+
+        Raises:
+            InputError: image tokens and features differ in number.
+        """
+        try:
+            return max(len(self._layouts.find(size).views) for size in _PROBED_SIZES), None
+        except LayoutError as error:
+            reason = str(error)
+        except FeatureCountError as error:
+            raise _unsupported_error(self.name, self.model_type, str(error)) from error
+        try:
+            for size in _PROBED_SIZES:
+                self._layouts.check_feature_count(size)
+        except FeatureCountError as error:
+            raise _unsupported_error(self.name, self.model_type, str(error)) from error
+        _log.warning(describe_placeless(self.name, reason))
+        return 0, reason
 
     def compute_token_type_ids(self, token_ids: Tensor, is_answer: Tensor) -> Mapping[str, Tensor]:
         return {
@@ -174,11 +203,10 @@ class GenericAdapter(LMMAdapter):
         return stack_features(encode(**vision, return_dict=True))
 
     def _check_against_processor(self) -> None:
-        """Read from a prompt of the model's own processor which inputs there are; find the views.
+        """Read from a prompt of the model's own processor which inputs there are.
 
         Raises:
-            InputError: image tokens and features differ in number, the adapter's prompt is another,
-                or that processor fails.
+            InputError: the adapter's prompt is another, or that processor fails.
         """
         picture = Image.new("RGB", (80, 64), (200, 30, 60))
         question = "What is in the picture?"
@@ -203,23 +231,11 @@ class GenericAdapter(LMMAdapter):
         self.image_input_names = tuple(names)
         self.position_input_names = tuple(n for n in names if not expected[n].is_floating_point())
         self.token_type_input_names = tuple(self._marked_tokens)
-        try:
-            self._find_views()
-        except FeatureCountError as error:
-            raise _unsupported_error(self.name, self.model_type, str(error)) from error
         prompt = self.build_prompt(picture, question).inputs
         for name in ("input_ids", *self.token_type_input_names):
             if name in expected and not torch.equal(prompt[name], expected[name]):
                 reason = "its processor writes pictures into the text in a way of its own"
                 raise _unsupported_error(self.name, self.model_type, reason)
-
-    def _find_views(self) -> None:
-        try:
-            self.views = max(len(self._layouts.find(size).views) for size in _PROBED_SIZES)
-        except LayoutError as error:
-            self.views, self.placeless_reason = 0, str(error)
-            for size in _PROBED_SIZES:
-                self._layouts.check_feature_count(size)
 
     @classmethod
     def build_tiny(cls, grouped_queries: bool = False) -> Self:

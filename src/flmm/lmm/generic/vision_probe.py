@@ -1,8 +1,8 @@
 """Whether a vision tower makes each image token of the pixel values that are proposed for it.
 
 Pixel values change at random, and the image features that change are compared. The vision tower's
-attention is left out meanwhile, which lets every patch see all others, and so are the MLPs beside
-it, which only take time.
+attention is left out meanwhile, which lets every patch see all others, and so is all that stands in
+blocks beside it, which only takes time.
 
 Letters: ``F`` image features of a picture, ``T`` image tokens that show the picture, ``E`` pixel
 values of a token.
@@ -24,8 +24,6 @@ _SPACING, _SPARSE_ROUNDS = 5, 8
 """Rows and columns between tokens that change at once; of the 25 ways to choose them, so many."""
 _LEAST_TESTED, _RIGHT_SHARE = 8, 0.9
 
-_MLP_ENDINGS = ("MLP", "Mlp", "FeedForward", "FFN")
-
 _is_probing: ContextVar[bool] = ContextVar("flmm_probing", default=False)
 _lock = threading.RLock()
 """Held while modules have another ``forward``, which one thread at a time may give them."""
@@ -35,32 +33,26 @@ _lock = threading.RLock()
 def without_attention(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Let attention modules among ``modules`` return zeros to this thread in the ``with`` block.
 
-    So do MLPs that are their neighbours in a block, which adds what it gets to its input. Of
-    attention modules in one another, only the innermost do: the outer ones add their input.
+    Of attention modules in one another, only the innermost do: the outer ones add their input. A
+    block of a list of blocks is left out as a whole if the first of its class returns as many
+    states as it gets, since it then adds nothing that tells where they come from.
     """
     with _lock, ExitStack() as undo:
         undo.callback(_is_probing.reset, _is_probing.set(True))
-        templates: _Templates = {}
-        for module in _find_left_out(modules):
+        left_out: dict[nn.Module, _LeaveOut] = {}
+        for module in modules:
+            if isinstance(module, nn.ModuleList):
+                blocks = [block for block in module if any(map(_is_attention, block.children()))]
+                left_out |= dict.fromkeys(blocks, _return_input)
+            if _is_attention(module) and sum(map(_is_attention, module.modules())) == 1:
+                left_out[module] = _return_zeros
+        first_outputs: _FirstOutputs = {}
+        for module, leave_out in left_out.items():
             undo.callback(_restore_forward, module, vars(module).get("forward"))
-            module.forward = functools.partial(_forward, module, module.forward, templates)
+            module.forward = functools.partial(
+                _forward, type(module), module.forward, leave_out, first_outputs
+            )
         yield
-
-
-def _find_left_out(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    left_out: dict[nn.Module, None] = {}
-    for module in modules:
-        children = list(module.children())
-        attention = [child for child in children if _is_innermost_attention(child)]
-        mlps = [child for child in children if type(child).__name__.endswith(_MLP_ENDINGS)]
-        left_out |= dict.fromkeys(attention + mlps if attention else [])
-        if _is_innermost_attention(module):
-            left_out[module] = None
-    return list(left_out)
-
-
-def _is_innermost_attention(module: nn.Module) -> bool:
-    return _is_attention(module) and sum(map(_is_attention, module.modules())) == 1
 
 
 def _is_attention(module: nn.Module) -> bool:
@@ -68,28 +60,46 @@ def _is_attention(module: nn.Module) -> bool:
 
 
 _Output = Tensor | tuple[Tensor, ...]
-_Templates = dict[tuple[type[nn.Module], torch.Size], _Output]
-"""What a module of each class returns for an input of each shape."""
+_LeaveOut = Callable[[Tensor, _Output], _Output | None]
+"""From the states that a module gets, and what the first of its class and of such states returns,
+to what it returns instead; None if it cannot be left out."""
+_FirstOutputs = dict[tuple[type[nn.Module], torch.Size], _Output]
+
+
+def _return_zeros(_states: Tensor, first_output: _Output) -> _Output:
+    if isinstance(first_output, Tensor):
+        return torch.zeros_like(first_output)
+    return (torch.zeros_like(first_output[0]), *first_output[1:])
+
+
+def _return_input(states: Tensor, first_output: _Output) -> _Output | None:
+    if isinstance(first_output, Tensor):
+        return states if first_output.shape == states.shape else None
+    is_same = isinstance(first_output[0], Tensor) and first_output[0].shape == states.shape
+    return (states, *first_output[1:]) if is_same else None
 
 
 def _forward(
-    module: nn.Module,
+    module_class: type[nn.Module],
     forward: Callable[..., _Output],
-    templates: _Templates,
+    leave_out: _LeaveOut,
+    first_outputs: _FirstOutputs,
     *inputs: object,
     **options: object,
 ) -> _Output:
-    """Return zeros of the right form, to the thread that probes; one module of a kind tells it."""
+    """Return what a module that is left out returns, to the thread that probes."""
     if not _is_probing.get():
         return forward(*inputs, **options)
-    shapes = (each.shape for each in (*inputs, *options.values()) if isinstance(each, Tensor))
-    key = type(module), next(shapes, torch.Size())
-    if key not in templates:
-        templates[key] = forward(*inputs, **options)
-    template = templates[key]
-    if isinstance(template, Tensor):
-        return torch.zeros_like(template)
-    return (torch.zeros_like(template[0]), *template[1:])
+    states = next((each for each in (*inputs, *options.values()) if isinstance(each, Tensor)), None)
+    assert states is not None, "attention and blocks are given states"
+    key = module_class, states.shape
+    is_first = key not in first_outputs
+    if is_first:
+        first_outputs[key] = forward(*inputs, **options)
+    output = leave_out(states, first_outputs[key])
+    if output is None:
+        return first_outputs[key] if is_first else forward(*inputs, **options)
+    return output
 
 
 def _restore_forward(module: nn.Module, own_forward: object) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_types import tiny_type_adapter
+from transformers.models.clip.modeling_clip import CLIPVisionModel
 from transformers.models.llava.processing_llava import LlavaProcessor
 from transformers.processing_utils import ProcessorMixin
 
@@ -98,8 +99,29 @@ def test_image_tokens_of_another_number_are_refused(tmp_path: Path) -> None:
     folder = save(tiny, tmp_path, LlavaProcessor)
     config = tmp_path / "processor_config.json"
     config.write_text(config.read_text().replace('"patch_size": 4', '"patch_size": 8'))
+    loaded = load_lmm(folder)
     with pytest.raises(InputError, match=r"64 features for 16 image tokens"):
-        load_lmm(folder)
+        loaded.build_prompt(PICTURE, "what?")
+
+
+def test_loading_runs_no_vision_tower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = save(GenericAdapter.build_tiny(), tmp_path, LlavaProcessor)
+    runs: list[object] = []
+    run = CLIPVisionModel.forward
+
+    def count_and_run(*inputs: object, **options: object) -> object:
+        runs.append(inputs)
+        return cast(Callable[..., object], run)(*inputs, **options)
+
+    monkeypatch.setattr(CLIPVisionModel, "forward", count_and_run)
+    loaded = load_lmm(folder)
+    assert not runs
+    loaded.build_prompt(PICTURE, "what?")
+    assert runs
+    num_runs = len(runs)
+    # Of another size, but of a shape of pixel values that is known.
+    loaded.build_prompt(PICTURE.resize((49, 41)), "what?")
+    assert len(runs) == num_runs
 
 
 def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
