@@ -47,6 +47,8 @@ def visible_tokens(adapter: LMMAdapter) -> int:
         "indexer_budget": "indexed_attention",
     }
     found = [getattr(config, n, None) for n, kind in limits.items() if not kinds or kind in kinds]
+    if (block_size := getattr(config, "index_block_size", None)) is not None:
+        found.append(config.index_topk_blocks * block_size)
     return max((limit for limit in found if limit is not None), default=0)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tiny_type_settings import SQUARE, TinyType
+from tiny_type_settings import PATCHES, SQUARE, TinyType
 
 _LATENT_ATTENTION = {
     "text_config.kv_lora_rank": 16,
@@ -65,6 +65,20 @@ TORCHVISION_TYPES: Mapping[str, TinyType] = {
             f"<|img_row_{row}_col_{col}|>" for row in (1, 2, 3, 4) for col in (1, 2, 3, 4)
         ),
         tokens={"image_thumbnail_token": "<|img_thumbnail|>"},
+    ),
+    "minimax_m3_vl": TinyType(
+        config={
+            "projector_hidden_size": 32,
+            "merged_hidden_size": 128,
+            "text_config.layer_types": ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"],
+            # Prompts are longer than the chosen blocks.
+            "text_config.index_block_size": 8,
+            "text_config.index_topk_blocks": 3,
+            "text_config.index_n_heads": 2,
+        },
+        images=PATCHES,
+        image_token="]<]image[>[",
+        other_tokens=("]<]image[>[", "]<]video[>[", "]<]start of image[>[", "]<]end of image[>["),
     ),
     "muse_glimmer": TinyType(
         config=_MUSE,

@@ -13,6 +13,7 @@ from flmm.attention.tracing import GenerationStep, split_by_picture
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.batched_generation import SamplingParams, generate_batch
 from flmm.lmm.detokenizer import Detokenizer
+from flmm.lmm.padding import group_for_padding
 from flmm.lmm.prompt import Prompt
 
 
@@ -46,8 +47,14 @@ def trace_generation_batch(adapter: LMMAdapter, listeners: Sequence[GenerationLi
     """Generate the answers of all listeners in one batch; ``trace_generation`` does it for one.
 
     Each token of a shorter answer takes as long as one of the longest. An exception in a listener
-    ends all answers.
+    ends all answers. Prompts of different lengths are batches of their own, one after another, for
+    LLMs that padding would change.
     """
+    for group in group_for_padding(adapter, [listener.prompt for listener in listeners]):
+        _generate_padded(adapter, [listeners[index] for index in group])
+
+
+def _generate_padded(adapter: LMMAdapter, listeners: Sequence[GenerationListener]) -> None:
     batch = adapter.collate([listener.prompt for listener in listeners])
     recorder = None
     if any(listener.wants_trace for listener in listeners):

@@ -15,6 +15,7 @@ from flmm.attention.trace import PictureAttention, RecordedRows, Trace
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.detokenizer import Detokenizer
+from flmm.lmm.padding import group_for_padding
 from flmm.lmm.places import check_places
 from flmm.lmm.prompt import Offsets, Prompt, PromptBatch
 
@@ -53,7 +54,8 @@ def trace_texts(
 ) -> list[Trace]:
     """Return the traces of given answers (or of the questions) from one left-padded forward pass.
 
-    The language-model head does not run. Prompts of similar length need the least padding.
+    The language-model head does not run. Prompts of similar length need the least padding; each
+    length is a pass of its own for LLMs that padding would change.
 
     Raises:
         InputError: ``part`` is "answer" and a prompt has none, one is too long for the LMM, or
@@ -65,6 +67,19 @@ def trace_texts(
         check_places(adapter)
     for prompt in prompts:
         adapter.remaining_context(prompt.length)
+    traces = {
+        index: trace
+        for group in group_for_padding(adapter, prompts)
+        for index, trace in zip(
+            group, _trace_batch(adapter, [prompts[index] for index in group], part), strict=True
+        )
+    }
+    return [traces[index] for index in range(len(prompts))]
+
+
+def _trace_batch(
+    adapter: LMMAdapter, prompts: Sequence[Prompt], part: Literal["answer", "question"]
+) -> list[Trace]:
     batch = adapter.collate(prompts)
     spans = [_token_span(prompt, part) for prompt in prompts]
     positions = _row_positions(batch, spans).to(adapter.device)
