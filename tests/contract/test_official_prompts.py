@@ -42,7 +42,9 @@ def official_processor(
     adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, Tensor]]:
     if isinstance(adapter, GenericAdapter):
-        return cast(Callable[..., dict[str, Tensor]], adapter.processor)
+        own = cast(Callable[..., dict[str, Tensor]], adapter.processor)
+        is_flat = adapter.model.config.model_type == "got_ocr2"
+        return functools.partial(_process_flat, own) if is_flat else own
     kind = adapter.model.config.model_type
     kind = BORROWED_PROCESSORS.get(kind, kind)
     module = importlib.import_module(f"transformers.models.{kind}.processing_{kind}")
@@ -85,6 +87,15 @@ def official_processor(
         **{name: value for name, value in options.items() if name in parameters},
     )
     return functools.partial(_process_parts, processor) if kind == "idefics" else processor
+
+
+def _process_flat(
+    processor: Callable[..., dict[str, Tensor]],
+    images: list[list[Image.Image]],
+    **options: object,
+) -> dict[str, Tensor]:
+    """Process one conversation with a processor that takes the pictures of a list as pages."""
+    return processor(images=images[0], **options)
 
 
 def _process_parts(

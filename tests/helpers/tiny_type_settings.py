@@ -127,6 +127,22 @@ MINICPM = {
     "vision_config.image_size": 64,
     "vision_config.insert_layer_id": 0,
 }
+GOT = {
+    # Its processor always writes 256 image tokens, each of 4×4 patches.
+    "vision_config.image_size": 128,
+    "vision_config.patch_size": 2,
+    "vision_config.global_attn_indexes": (),
+    "vision_config.num_hidden_layers": 1,
+    "vision_config.mlp_dim": 32,
+    "vision_config.output_channels": 128,
+    "vision_config.initializer_range": 0.3,
+}
+CHART_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }}\n{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<img>{{ '<imgpad>' * 64 }}</img>"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant\n{% endif %}"
+)
 SLICES = {"patch_size": 4, "scale_resolution": 32, "max_slice_nums": 4}
 
 TINY_TYPES: Mapping[str, TinyType] = {
@@ -174,6 +190,11 @@ TINY_TYPES: Mapping[str, TinyType] = {
         processor_class="Glm46VProcessor",
     ),
     "glmga": TinyType(config=GLM, images=PATCHES, processor_class="Glm46VProcessor"),
+    "got_ocr2": TinyType(
+        config=GOT,
+        images={"size": {"height": 128, "width": 128}},
+        image_token="<imgpad>",
+    ),
     "granite4_vision": TinyType(
         config={
             "vision_config.image_size": 16,
@@ -244,6 +265,12 @@ TINY_TYPES: Mapping[str, TinyType] = {
         processor={**PIXTRAL_PATCHES, "image_token": "<|image_pad|>"},
     ),
     "paddleocr_vl": TinyType(config={"text_config.rope_parameters": MROPE}, images=PATCHES),
+    "pp_chart2table": TinyType(
+        config={**GOT, "vision_config.image_size": 64},
+        images={"size": {"height": 64, "width": 64}},
+        image_token="<imgpad>",
+        chat_template=CHART_TEMPLATE,
+    ),
     "qianfan_ocr": TinyType(
         config={"vision_config.image_size": (16, 16), "vision_config.patch_size": (4, 4)},
         images={"size": {"height": 16, "width": 16}, "max_patches": 2},

@@ -13,6 +13,10 @@ from torch import Tensor, nn
 
 from flmm.errors import InputError
 from flmm.lmm.generic.pixel_sources import PixelSources, find_pixel_sources
+from flmm.lmm.generic.token_overlap import (
+    agrees_where_tokens_overlap,
+    place_overlapping_tokens,
+)
 from flmm.lmm.generic.token_pixels import ARRANGEMENTS, TokenPixels
 from flmm.lmm.generic.token_reading import read_token_pixels
 from flmm.lmm.generic.token_views import build_views
@@ -28,6 +32,8 @@ from flmm.types import Size
 
 _READ = "read from the vision tower"
 """An arrangement that is known for one shape of pixel values and number of tokens alone."""
+_OVERLAPPING = "overlapping cells of canvases"
+"""The last that is proposed, if no pixel belongs to one token alone."""
 _LARGEST_TOKEN = 64
 """Pixels a side of the picture that an image token shows at most."""
 _SMALL, _ENLARGEMENT = 4, 16
@@ -97,6 +103,8 @@ class LayoutFinder:
         """The arrangement of each shape that the vision tower was asked about."""
         self._read: dict[tuple[tuple[int, ...], int], TokenPixels] = {}
         """Arrangements that were read, by the shape of the pixel values and T."""
+        self._overlapping: dict[tuple[tuple[int, ...], int], TokenPixels] = {}
+        """Overlapping cells that the vision tower agreed with, likewise."""
         self._pixel_input: str | None = None
         self._has_other_tokens = False
         """Whether some image tokens show no part of the picture, such as row breaks."""
@@ -178,11 +186,16 @@ class LayoutFinder:
             ):
                 views = build_views(sources, found, picture)
                 is_trusted = is_known and arrangement in self._agreed and arrangement != _READ
+                key = (tuple(pixels.shape), len(found.indices))
+                if arrangement == _OVERLAPPING:
+                    is_trusted = key in self._overlapping
                 if views is not None and (is_trusted or agrees()):
                     if not is_known:
                         self._agreed.append(arrangement)
                     if arrangement == _READ:
-                        self._read[tuple(pixels.shape), len(found.indices)] = found
+                        self._read[key] = found
+                    elif arrangement == _OVERLAPPING:
+                        self._overlapping[key] = found
                     positions = shows_picture.nonzero()[:, 0]
                     return FoundLayout(
                         processed.text,
@@ -205,12 +218,12 @@ class LayoutFinder:
         """Yield arrangements with what checks them: first all exactly, then for overlaps."""
         seen = []
         for arrangement, found in proposed:
-            seen.append((arrangement, found))
-            yield (
-                arrangement,
-                found,
-                functools.partial(agrees_with_vision_tower, *probe, found.indices),
-            )
+            if arrangement == _OVERLAPPING:
+                agrees = functools.partial(agrees_where_tokens_overlap, *probe, found)
+            else:
+                seen.append((arrangement, found))
+                agrees = functools.partial(agrees_with_vision_tower, *probe, found.indices)
+            yield arrangement, found, agrees
         for arrangement, found in seen:
             yield (
                 arrangement,
@@ -231,7 +244,15 @@ class LayoutFinder:
         shape, tokens = tuple(pixels.shape), int(shows_picture.sum())
         if not tokens:
             return
-        for arrangement in dict.fromkeys((*self._agreed[:1], *ARRANGEMENTS, _READ)):
+        if (shape, tokens) in self._overlapping:
+            yield _OVERLAPPING, self._overlapping[shape, tokens]
+        proposed = (*self._agreed[:1], *ARRANGEMENTS, _READ, _OVERLAPPING)
+        for arrangement in dict.fromkeys(proposed):
+            if arrangement == _OVERLAPPING:
+                found = place_overlapping_tokens(encode, pixels, shows_picture, sources)
+                if found is not None:
+                    yield _OVERLAPPING, found
+                continue
             if arrangement != _READ:
                 found = ARRANGEMENTS[arrangement](shape, tokens, sources)
                 if found is not None:

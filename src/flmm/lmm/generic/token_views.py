@@ -108,7 +108,9 @@ def _locate_canvas(
             # A side of few pixels or of one cell.
             slope = _read_cell_length(places.flatten()[cells], picture[axis]) / len(centres)
             intercept = float(centres.mean() - slope * numbers.mean())
-        starts.append(intercept + slope * float(cell_numbers[0]))
+        # Canvases may cut off the first cell.
+        first = (cell_numbers - pitch * torch.arange(len(cell_numbers))).median()
+        starts.append(intercept + slope * float(first))
         steps.append(slope * pitch)
     return _Canvas(tokens, (starts[0], starts[1]), (steps[0], steps[1]))
 

@@ -130,7 +130,8 @@ def test_a_layout_that_the_vision_tower_does_not_agree_with_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tiny = GenericAdapter.build_tiny()
-    monkeypatch.setattr(layouts, "read_token_pixels", lambda *_: None)
+    for other in ("read_token_pixels", "place_overlapping_tokens"):
+        monkeypatch.setattr(layouts, other, lambda *_: None)
     mirrored = GenericAdapter(tiny.model, tiny.processor, "mirrored")
     assert mirrored.placeless_reason is not None
     assert "no single place for each image token" in mirrored.placeless_reason
