@@ -23,7 +23,6 @@ from flmm.lmm.generic.token_views import build_views
 from flmm.lmm.generic.vision_probe import (
     agrees_with_vision_tower,
     find_picture_features,
-    mostly_agrees_with_vision_tower,
     without_attention,
 )
 from flmm.lmm.prompt import PictureView
@@ -225,13 +224,7 @@ class LayoutFinder:
                 agrees = functools.partial(agrees_with_vision_tower, *probe, found.indices)
             yield arrangement, found, agrees
         for arrangement, found in seen:
-            yield (
-                arrangement,
-                found,
-                functools.partial(
-                    mostly_agrees_with_vision_tower, *probe, found.indices, found.canvases
-                ),
-            )
+            yield arrangement, found, functools.partial(agrees_where_tokens_overlap, *probe, found)
 
     def _propose(
         self,

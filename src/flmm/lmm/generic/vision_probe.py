@@ -10,7 +10,7 @@ values of a token.
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 
@@ -19,10 +19,6 @@ from torch import Tensor, nn
 
 _ROUNDS = 3
 """A wrong arrangement of T tokens is not noticed in about one of 2^(3·T) cases."""
-
-_SPACING, _SPARSE_ROUNDS = 5, 8
-"""Rows and columns between tokens that change at once; of the 25 ways to choose them, so many."""
-_LEAST_TESTED, _RIGHT_SHARE = 8, 0.9
 
 _is_probing: ContextVar[bool] = ContextVar("flmm_probing", default=False)
 _lock = threading.RLock()
@@ -153,42 +149,3 @@ def agrees_with_vision_tower(
         if differs[~shows_picture].any() or not differs[shows_picture].equal(changed):
             return False
     return True
-
-
-def mostly_agrees_with_vision_tower(
-    encode: Callable[[Tensor], Tensor],
-    pixels: Tensor,
-    shows_picture: Tensor,
-    indices: Tensor,
-    canvases: Sequence[Tensor],
-) -> bool:
-    """Tell whether features change more than those around them where their pixel values change.
-
-    For vision towers whose convolutions overlap. Tokens far from one another change at once.
-
-    Args:
-        encode, pixels, shows_picture, indices: as of ``agrees_with_vision_tower``.
-        canvases: (h, w) each, the tokens of a canvas as they lie in it.
-    """
-    before, after = draw_pixels(pixels)
-    features = encode(before).float()
-    spots = [(r, c) for r in range(_SPACING) for c in range(_SPACING)]
-    order = torch.randperm(len(spots), generator=torch.Generator().manual_seed(3)).tolist()
-    tested = right = 0
-    for row, column in [spots[number] for number in order[:_SPARSE_ROUNDS]]:
-        changed = torch.cat([c[row::_SPACING, column::_SPACING].flatten() for c in canvases])
-        mixed = before.flatten().clone()
-        places = indices[changed].flatten()
-        mixed[places] = after.flatten()[places]
-        difference = encode(mixed.reshape(pixels.shape)).float() - features
-        change = difference[shows_picture].norm(dim=1).cpu()
-        for canvas in canvases:
-            for y in range(row, canvas.shape[0], _SPACING):
-                for x in range(column, canvas.shape[1], _SPACING):
-                    around = canvas[
-                        max(y - _SPACING // 2, 0) : y + _SPACING // 2 + 1,
-                        max(x - _SPACING // 2, 0) : x + _SPACING // 2 + 1,
-                    ]
-                    tested += 1
-                    right += int(change[canvas[y, x]] == change[around].max() > 0)
-    return tested >= _LEAST_TESTED and right >= _RIGHT_SHARE * tested
