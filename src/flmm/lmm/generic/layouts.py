@@ -98,6 +98,8 @@ class LayoutFinder:
         self._encode = encode
         self._vision_modules = vision_modules
         self._layouts: LRUCache[FoundLayout] = LRUCache(1024)
+        self._texts: LRUCache[FoundLayout] = LRUCache(1024)
+        """Layouts without views, which may be asked for before those with views."""
         self._agreed: list[str] = []
         """The arrangement of each shape that the vision tower was asked about."""
         self._read: dict[tuple[tuple[int, ...], int], TokenPixels] = {}
@@ -123,7 +125,7 @@ class LayoutFinder:
         def find() -> FoundLayout:
             return FoundLayout(self._process(Image.new("RGB", picture[::-1])).text, ())
 
-        return self._layouts.get_or_create(repr(picture).encode(), find)
+        return self._texts.get_or_create(repr(picture).encode(), find)
 
     @torch.no_grad()
     def check_feature_count(self, picture: Size) -> None:

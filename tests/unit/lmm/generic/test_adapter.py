@@ -58,6 +58,13 @@ def test_unknown_family_is_loaded(tmp_path: Path) -> None:
     assert loaded.generate(prompt, 6).token_ids.equal(expected.token_ids)
 
 
+@pytest.mark.parametrize("size", [(80, 64), (768, 256)])
+def test_a_picture_of_a_size_that_loading_tried(size: tuple[int, int]) -> None:
+    picture = Image.new("RGB", size, "red")
+    (views,) = GenericAdapter.build_tiny().build_prompt(picture, "what is it?").picture_views
+    assert [view.geometry.picture for view in views] == [(size[1], size[0])]
+
+
 @pytest.mark.usefixtures("no_families")
 def test_known_family_gets_the_same_prompt_without_its_file(tmp_path: Path) -> None:
     tiny = LlavaAdapter.build_tiny()
