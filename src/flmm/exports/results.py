@@ -1,5 +1,6 @@
 """Results of ``flmm batch``, as pictures and answers."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,10 +38,9 @@ class BatchResults:
             yield from self.read(record)
 
     def records(self) -> Iterator[Record]:
-        """Yield the last record of each id, failures too."""
-        for number, record in enumerate(self._records()):
-            if self._is_current[number]:
-                yield record
+        """Yield the last record of each id, failures too; none that is added meanwhile."""
+        is_current = self._is_current
+        yield from itertools.compress(self._records(), is_current)
 
     @cached_property
     def _is_current(self) -> NDArray[np.bool_]:

@@ -58,6 +58,17 @@ def test_several_answers_about_a_picture_are_one_picture(tmp_path: Path) -> None
     assert_same(READERS["coco"](tmp_path / "out", expected), expected)
 
 
+def test_results_that_are_added_meanwhile_wait_for_the_next_reading(tmp_path: Path) -> None:
+    results = write_results(tmp_path / "results.jsonl", {"a.png": [("it", RING)]})
+    line = results.read_text()
+    read = []
+    for record in BatchResults(results).records():
+        read.append(record.id)
+        results.write_text(line + line.replace("a.png", "b.png"))
+    assert read == ["a.png"]
+    assert [record.id for record in BatchResults(results).records()] == ["a.png", "b.png"]
+
+
 def test_several_answers_in_a_result_and_errors(tmp_path: Path) -> None:
     results = write_results(tmp_path / "results.jsonl", {"a.png": [("it", RING)]})
     answer = json.loads(results.read_text())["answer"]
