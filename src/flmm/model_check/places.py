@@ -16,7 +16,7 @@ from torch import Tensor
 
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.generic.vision_probe import without_attention
-from flmm.lmm.picture_features import PictureFeatureCache
+from flmm.lmm.picture_features import PictureFeatureCache, stack_features
 from flmm.lmm.prompt import PictureView, Prompt
 from flmm.model_check.outcome import CheckOutcome
 from flmm.types import ImageGeometry
@@ -98,13 +98,8 @@ def _encode(adapter: LMMAdapter, prompt: Prompt) -> Tensor:
         return tensor.to(adapter.device, adapter.dtype if tensor.is_floating_point() else None)
 
     # Not the adapter's own cache, since attention is left out.
-    features = (
-        PictureFeatureCache(adapter.model, adapter.picture_encoder)
-        .get(prompt.inputs, to_device)
-        .pooler_output
-    )
-    parts = [features] if isinstance(features, Tensor) else list(features or ())
-    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts]).float().cpu()
+    cache = PictureFeatureCache(adapter.model, adapter.picture_encoder)
+    return stack_features(cache.get(prompt.inputs, to_device)).float().cpu()
 
 
 def _encode_spotted(adapter: LMMAdapter, picture: Image.Image, spots: list[_Spot]) -> Tensor:

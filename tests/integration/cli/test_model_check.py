@@ -16,6 +16,7 @@ from flmm.attention.attention_rows import compute_attention_rows
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.qwen2_5_vl import Qwen25VLAdapter
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
+from flmm.model_check.places import check_places
 
 
 def save(adapter: LMMAdapter, folder: Path) -> str:
@@ -149,3 +150,9 @@ def test_options_of_a_check_without_one(capsys: pytest.CaptureFixture[str]) -> N
     ended = run_in_process(["models", "--picture", "mine.png"], capsys)
     assert (ended.code, ended.out) == (2, "")
     assert "would ignore --picture" in ended.err
+
+
+def test_image_features_that_layers_of_the_llm_add() -> None:
+    adapter = tiny_type_adapter("granite4_vision").build_tiny()
+    picture = Image.linear_gradient("L").resize((96, 64)).convert("RGB")
+    assert check_places(adapter, picture).status == "ok"
