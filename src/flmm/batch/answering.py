@@ -85,7 +85,7 @@ class TaskAnswerer:
         half = len(tasks) // 2
         outcomes = [*self._answer_or_split(tasks[:half]), *self._answer_or_split(tasks[half:])]
         if is_short_of_memory and not any(isinstance(outcome, str) for outcome in outcomes):
-            self.together, self._num_good = half, 0
+            self.together, self._num_good = min(half, self.together), 0
         return outcomes
 
     def _grow(self) -> None:

@@ -66,7 +66,7 @@ def run_workers(
             number, content, place = messages.get(timeout=_SECONDS_BETWEEN_LOOKS)
         except queue.Empty:
             for number, worker in enumerate(workers):
-                if worker.exitcode and number not in errors:
+                if worker.exitcode and number not in errors and number not in places:
                     errors[number] = (
                         f"worker {number} of {num_workers} ended with {_describe(worker.exitcode)};"
                         " what is there is kept: the same command goes on"
