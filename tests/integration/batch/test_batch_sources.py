@@ -137,6 +137,26 @@ def test_parquet_files(place: str, form: str) -> None:
     assert len({item.version for item in digests.values()}) == 5
 
 
+def test_parquet_files_that_hold_each_path_once(place: str) -> None:
+    write(f"{place}a.png", png(0))
+    paths = pa.array(["a.png", "a.png"]).dictionary_encode()
+    content = io.BytesIO()
+    pq.write_table(pa.table({"id": ["1", "2"], "image": paths}), content)
+    write(f"{place}a.parquet", content.getvalue())
+    assert [width(item) for item in read(f"{place}a.parquet").values()] == [10, 10]
+
+
+@pytest.mark.parametrize("name", ["memory://pictures", "memory://pictures/*.tar"])
+def test_a_file_system_that_cannot_be_reached(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no credentials")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.info", fail)
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.isdir", fail)
+    with pytest.raises(InputError, match="no credentials"):
+        open_source(name, "Q")
+
+
 def test_web_datasets(place: str) -> None:
     write_tar(
         f"{place}00000.tar",

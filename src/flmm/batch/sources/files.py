@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -35,16 +36,11 @@ class PictureFile:
         return self.read_bytes()
 
     def read_bytes(self) -> bytes:
-        try:
-            with open_file(self.path) as opened:
-                if self.part is None:
-                    return opened.read()
-                opened.seek(self.part[0])
-                return opened.read(self.part[1])
-        except InputError:
-            raise
-        except Exception as error:  # file systems raise errors of their own
-            raise InputError(f"{self.path!r} cannot be read ({first_line(error)})") from error
+        with _saying_what_cannot_be_read(self.path), open_file(self.path) as opened:
+            if self.part is None:
+                return opened.read()
+            opened.seek(self.part[0])
+            return opened.read(self.part[1])
 
 
 def is_remote(name: str) -> bool:
@@ -77,23 +73,25 @@ def is_folder(name: str) -> bool:
     """Return whether there is a folder of that name.
 
     Raises:
-        InputError: there is no such file system.
+        InputError: there is no such file system, or it cannot be reached.
     """
     if not is_remote(name):
         return os.path.isdir(name)
     file_system, path = _find_file_system(name)
-    return bool(file_system.isdir(path))
+    with _saying_what_cannot_be_read(name):
+        return bool(file_system.isdir(path))
 
 
 def find_files(pattern: str) -> list[str]:
     """Return the files that a name with wildcards stands for, sorted.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or the file system cannot be reached.
     """
     if is_remote(pattern):
         file_system, path = _find_file_system(pattern)
-        names = [file_system.unstrip_protocol(name) for name in file_system.glob(path)]
+        with _saying_what_cannot_be_read(pattern):
+            names = [file_system.unstrip_protocol(name) for name in file_system.glob(path)]
     else:
         names = [pattern] if os.path.exists(pattern) else glob.glob(pattern)
     if not names:
@@ -158,6 +156,16 @@ def _walk(
 def _describe_change(information: Mapping[str, object]) -> str:
     changes = [str(information[name]) for name in _CHANGE_NAMES if name in information]
     return " ".join([str(information["size"]), *changes])
+
+
+@contextmanager
+def _saying_what_cannot_be_read(name: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # file systems raise errors of their own
+        raise InputError(f"{name!r} cannot be read ({first_line(error)})") from error
 
 
 def _find_file_system(name: str) -> "tuple[AbstractFileSystem, str]":

@@ -100,6 +100,8 @@ class _ParquetPictures:
                 f"{name!r} has no column {_PICTURE_COLUMN!r}; name that of the pictures so"
             )
         kind = schema.field(_PICTURE_COLUMN).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
         self.is_struct = pa.types.is_struct(kind)
         self.holds_content = not (pa.types.is_string(kind) or pa.types.is_large_string(kind))
         self._lock = Lock()
