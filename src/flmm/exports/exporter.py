@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flmm.errors import InputError
 from flmm.exports.pictures import LabelledPicture
+from flmm.pictures.folder import has_picture_suffix
 
 # What XML 1.0 cannot hold.
 _NO_XML_CHARACTERS = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -54,7 +55,10 @@ class Exporter(ABC):
         Raises:
             InputError: another picture has the same.
         """
-        name = picture.file.with_suffix(suffix)
+        name = picture.file
+        # Names that Parquet rows and WebDataset samples get have no ending of a picture.
+        stem = name.stem if has_picture_suffix(name.name) else name.name
+        name = name.with_name(stem + suffix)
         file = self.folder / inside / name
         if file.exists():
             raise InputError(

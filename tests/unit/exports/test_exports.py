@@ -69,6 +69,17 @@ def test_results_that_are_added_meanwhile_wait_for_the_next_reading(tmp_path: Pa
     assert [record.id for record in BatchResults(results).records()] == ["a.png", "b.png"]
 
 
+@pytest.mark.parametrize("export_format", ["yolo-seg", "labelme"])
+def test_rows_of_a_parquet_file_are_several_pictures(
+    export_format: ExportFormat, tmp_path: Path
+) -> None:
+    folder, _ = export(
+        {f"a.parquet#{row}": [("it", RING)] for row in (1, 2)}, export_format, tmp_path
+    )
+    stems = {file.stem for file in folder.rglob("a.parquet*")}
+    assert stems == {"a.parquet#1", "a.parquet#2"}
+
+
 def test_several_answers_in_a_result_and_errors(tmp_path: Path) -> None:
     results = write_results(tmp_path / "results.jsonl", {"a.png": [("it", RING)]})
     answer = json.loads(results.read_text())["answer"]
