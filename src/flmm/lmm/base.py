@@ -67,8 +67,7 @@ class LMMAdapter(FrozenModel, ABC):
     image_tokens_in_sequence: ClassVar[bool] = True
     """False if cross-attention layers, which are recorded alone, attend to the pictures."""
     placeless_reason: str | None = None
-    """Why image tokens have no known place in the picture: then it has no views, and the LMM chats,
-    but its words are not grounded. None where they have one."""
+    """Why image tokens have no known place: there are no views then, and words are not grounded."""
 
     def __init__(
         self,

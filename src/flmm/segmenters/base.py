@@ -1,8 +1,7 @@
 """The interface of all Segment Anything models: encode a picture once, decode any prompts.
 
 Letters: ``P`` phrases, ``B`` pictures, ``K`` masks a phrase, ``k`` sparse prompts a phrase, ``C``
-the segmenter's width, ``e`` side of its image embedding, ``S`` side of its input, ``H W`` picture
-size.
+its width, ``e`` side of its image embedding, ``S`` side of its input, ``H W`` picture size.
 """
 
 from abc import ABC, abstractmethod
