@@ -30,27 +30,27 @@ def lock_for_writing(folder: Path, place: Path, shard: tuple[int, int]) -> Itera
             write the other parts.
 
     Raises:
-        InputError: somebody else writes them; says who.
+        InputError: somebody else writes them; says who. Or the folder cannot be written.
     """
     name = f"writer-{shard[0]}-of-{shard[1]}"
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(folder / f"{name}.lock", timeout=_PATIENCE))
+            for other in _find_writers_of_other_parts(folder, shard[1]):
+                raise _held_error(folder, other, place)
+            holder = folder / f"{name}.json"
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            with atomic_write(holder) as partial:
+                partial.write_text(
+                    json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": now})
+                )
         except Timeout as error:
             raise _held_error(folder, name, place) from error
         except OSError as error:
             raise InputError(
                 f"--out {str(place)!r} cannot be written ({error.strerror}); choose another place"
             ) from error
-        for other in _find_writers_of_other_parts(folder, shard[1]):
-            raise _held_error(folder, other, place)
-        holder = folder / f"{name}.json"
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        with atomic_write(holder) as partial:
-            partial.write_text(
-                json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": now})
-            )
         try:
             yield
         finally:
