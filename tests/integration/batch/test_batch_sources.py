@@ -157,6 +157,27 @@ def test_a_file_system_that_cannot_be_reached(name: str, monkeypatch: pytest.Mon
         open_source(name, "Q")
 
 
+def test_parquet_rows_with_a_path_alone(place: str) -> None:
+    write(f"{place}1.png", png(1))
+    pictures: list[object] = [
+        {"bytes": png(0), "path": "0.png"},
+        {"bytes": None, "path": "1.png"},
+        {"bytes": None, "path": "missing.png"},
+        {"bytes": None, "path": None},
+    ]
+    write_parquet(f"{place}a.parquet", {"image": pictures})
+    items = read(f"{place}a.parquet")
+    assert [width(items[name]) for name in ("0.png", "1.png")] == [10, 11]
+    with pytest.raises(InputError, match=r"missing\.png"):
+        width(items["missing.png"])
+    with pytest.raises(InputError, match="no picture in this row"):
+        width(items["a.parquet#4"])
+    write(f"{place}1.png", png(2))
+    changed = read(f"{place}a.parquet")
+    assert [name for name in items if items[name].version != changed[name].version] == ["1.png"]
+    assert len({item.version for item in read(f"{place}a.parquet", digests=True).values()}) == 4
+
+
 def test_web_datasets(place: str) -> None:
     write_tar(
         f"{place}00000.tar",
@@ -189,6 +210,7 @@ def test_web_datasets(place: str) -> None:
         ("broken.parquet", "is no Parquet file"),
         ("other.parquet", "has no column 'image'"),
         ("broken.tar", "is no tar file"),
+        ("two.tar", r"'two\.tar/a' has several pictures, 'a\.png' and 'a\.seg\.png'"),
         ("unknown://a/b", "'unknown://a/b' cannot be read"),
         ("memory://nowhere/list.jsonl", "cannot be read"),
     ],
@@ -199,6 +221,7 @@ def test_bad_sources_are_refused(
     monkeypatch.chdir(tmp_path)
     write("broken.parquet", b"PAR1 broken")
     write("broken.tar", b"broken" * 1000)
+    write_tar("two.tar", {"a.png": png(0), "a.seg.png": png(1)})
     write_parquet("other.parquet", {"picture": [b""]})
     with pytest.raises(InputError, match=part):
         list(open_source(name, "Q"))

@@ -22,7 +22,8 @@ class ParquetSource(Source):
     """The rows of Parquet files, with columns named as the entries of a list's lines.
 
     ``image`` has paths or addresses, the content of files, or both as the library datasets writes
-    them (``{bytes, path}``). The ids of pictures without a path are such as ``a.parquet#17``.
+    them (``{bytes, path}``): where the bytes are null, the path is read. The ids of pictures
+    without a path are such as ``a.parquet#17``.
 
     Args:
         files: paths or addresses.
@@ -60,7 +61,11 @@ class ParquetSource(Source):
                 task = self._build_task(row, f"{pictures.name}#{number}")
                 picture: PictureSource
                 if pictures.holds_content:
-                    picture, stamp = _PictureInParquet(pictures, group, index), file_stamp
+                    path = _read_path(row)
+                    picture = _PictureInParquet(pictures, group, index, path)
+                    stamp = file_stamp
+                    if path and pictures.may_lack_content(group) and not self._use_digests:
+                        stamp = f"{stamp} {stamp_file(join_beside(pictures.name, path))}"
                 else:
                     path = join_beside(pictures.name, task.image)
                     picture = PictureFile(path)
@@ -74,15 +79,19 @@ class ParquetSource(Source):
 
     def _build_task(self, row: dict[str, object], place: str) -> Task:
         content = {name: value for name, value in row.items() if value is not None}
-        picture = content.get(_PICTURE_COLUMN)
-        if not isinstance(picture, str):
-            path = picture.get("path") if isinstance(picture, dict) else None
-            content[_PICTURE_COLUMN] = path or place.rpartition("/")[2]
+        if not isinstance(content.get(_PICTURE_COLUMN), str):
+            content[_PICTURE_COLUMN] = _read_path(row) or place.rpartition("/")[2]
         try:
             task = Task.model_validate(content)
         except ValidationError as error:
             raise InputError(f"{place!r}: {describe_first_error(error)}") from error
         return task.complete(self._question, repr(place))
+
+
+def _read_path(row: dict[str, object]) -> str | None:
+    """Return the path beside a picture's content."""
+    picture = row.get(_PICTURE_COLUMN)
+    return picture.get("path") if isinstance(picture, dict) else None
 
 
 class _ParquetPictures:
@@ -108,8 +117,20 @@ class _ParquetPictures:
         self._group = -1
         self._column: pa.ChunkedArray | None = None
 
-    def read(self, group: int, index: int) -> bytes:
-        """Return a row's picture; memory holds one row group's, since rows are read in order."""
+    def may_lack_content(self, group: int) -> bool:
+        """Return whether rows of a group may have paths alone; content is not read for it."""
+        columns = self.file.metadata.row_group(group)
+        for number in range(columns.num_columns):
+            column = columns.column(number)
+            if column.path_in_schema == f"{_PICTURE_COLUMN}.bytes":
+                return column.statistics is None or column.statistics.null_count != 0
+        return True
+
+    def read(self, group: int, index: int) -> bytes | None:
+        """Return a row's picture, None if it is null.
+
+        Memory holds one row group's, since rows are read in order.
+        """
         with self._lock:
             if group != self._group:
                 self._column = self.file.read_row_group(group, columns=[_PICTURE_COLUMN]).column(0)
@@ -117,9 +138,7 @@ class _ParquetPictures:
             assert self._column is not None
             value = self._column[index].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
-        if content is None:
-            raise InputError(f"{self.name!r} has no picture in this row; give its content")
-        return bytes(content)
+        return None if content is None else bytes(content)
 
 
 @dataclass(frozen=True)
@@ -129,9 +148,19 @@ class _PictureInParquet:
     pictures: _ParquetPictures
     group: int
     index: int
+    path: str | None
 
     def load(self) -> PictureLike:
-        return self.read_bytes()
+        content = self.pictures.read(self.group, self.index)
+        return self._find_file().load() if content is None else content
 
     def read_bytes(self) -> bytes:
-        return self.pictures.read(self.group, self.index)
+        content = self.pictures.read(self.group, self.index)
+        return self._find_file().read_bytes() if content is None else content
+
+    def _find_file(self) -> PictureFile:
+        if not self.path:
+            raise InputError(
+                f"{self.pictures.name!r} has no picture in this row; give its content or path"
+            )
+        return PictureFile(join_beside(self.pictures.name, self.path))

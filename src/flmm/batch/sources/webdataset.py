@@ -58,6 +58,9 @@ class WebDatasetSource(Source):
         if not pictures:
             return
         identity = f"{posixpath.basename(name)}/{key}"
+        if len(pictures) > 1:
+            names = " and ".join(repr(posixpath.basename(one.name)) for one in pictures)
+            raise InputError(f"{identity!r} has several pictures, {names}; leave one of them there")
         content: dict[str, object] = {}
         if ".json" in by_suffix:
             content = self._read_json(tar, by_suffix[".json"], identity)
