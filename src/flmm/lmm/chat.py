@@ -176,7 +176,15 @@ def load_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
     from transformers.models.auto.tokenization_auto import AutoTokenizer
     from transformers.utils.hub import cached_file
 
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    except ValueError as error:
+        if "backend tokenizer" not in str(error):
+            raise
+        raise InputError(
+            f"LMM {name!r} has no tokenizer.json, nor other files of which a tokenizer can be made;"
+            " save its tokenizer there"
+        ) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     if not tokenizer.is_fast:
         raise InputError(

@@ -25,6 +25,8 @@ def load_components(
     try:
         image_processor = load_image_processor(name, revision)
         tokenizer = load_tokenizer(name, revision)
+    except InputError:
+        raise
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"LMM {name!r} cannot be loaded: {first_line(error)}") from error
     model = load_pretrained(

@@ -123,6 +123,16 @@ def test_missing_file(folder: Path, tmp_path: Path, missing: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_missing_tokenizer(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        if not file.name.startswith("tokenizer"):
+            (tmp_path / file.name).symlink_to(file)
+    with pytest.raises(
+        InputError, match=r"^LMM '[^']+' has no tokenizer\.json.*save its tokenizer there$"
+    ):
+        load_lmm(str(tmp_path))
+
+
 def copy_with_settings(folder: Path, target: Path, name: str, **settings: object) -> None:
     """Copy a model's folder, with changed ``settings`` in its JSON file ``name``."""
     for file in folder.iterdir():

@@ -217,6 +217,13 @@ class GenericAdapter(LMMAdapter):
             )
         except PROCESSOR_ERRORS as error:
             raise _processor_error(self.name, self.model_type, error) from error
+        processor_name = type(self.processor).__name__
+        if not bool((expected["input_ids"] == self.image_token_id).any()):
+            raise InputError(
+                f"LMM {self.name!r}: its {processor_name} never writes {self.image_token!r}, which"
+                f" its config.json names as the image token (image_token_id {self.image_token_id});"
+                " save the config, tokenizer and processor of one model there"
+            )
         accepted = self._vision_inputs | inspect.signature(self.model.forward).parameters.keys()
         names = [name for name in expected if not is_text_input(expected, name)]
         try:
@@ -226,7 +233,10 @@ class GenericAdapter(LMMAdapter):
         except ValueError as error:
             raise _unsupported_error(self.name, self.model_type, str(error)) from error
         if others := set(names) - accepted:
-            reason = f"it also takes {', '.join(sorted(others))}"
+            reason = (
+                f"its {processor_name} gives {', '.join(sorted(others))}, which the model does not"
+                " take"
+            )
             raise _unsupported_error(self.name, self.model_type, reason)
         self.image_input_names = tuple(names)
         self.position_input_names = tuple(n for n in names if not expected[n].is_floating_point())

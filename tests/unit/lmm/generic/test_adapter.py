@@ -1,5 +1,6 @@
 """LMMs without a family file: loaded by the generic adapter, or refused with what is missing."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -109,6 +110,14 @@ def test_image_tokens_of_another_number_are_refused(tmp_path: Path) -> None:
     loaded = load_lmm(folder)
     with pytest.raises(InputError, match=r"64 features for 16 image tokens"):
         loaded.build_prompt(PICTURE, "what?")
+
+
+def test_another_image_token_than_the_processor_writes_is_refused(tmp_path: Path) -> None:
+    folder = save(GenericAdapter.build_tiny(), tmp_path, LlavaProcessor)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"image_token_index": 5}))
+    with pytest.raises(InputError, match=r"LlavaProcessor never writes .*image_token_id 5"):
+        load_lmm(folder)
 
 
 def test_loading_runs_no_vision_tower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
