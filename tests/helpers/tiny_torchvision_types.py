@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tiny_type_settings import PATCHES, SQUARE, TinyType
+from tiny_type_settings import MINICPM, PATCHES, SLICES, SQUARE, TinyType
 
 _LATENT_ATTENTION = {
     "text_config.kv_lora_rank": 16,
@@ -66,6 +66,11 @@ TORCHVISION_TYPES: Mapping[str, TinyType] = {
         ),
         tokens={"image_thumbnail_token": "<|img_thumbnail|>"},
     ),
+    "minicpm_ocr": TinyType(
+        # Normalized queries and keys: scores grow with the width of heads.
+        config={**MINICPM, "text_config.head_dim": 32},
+        images={**SLICES, "scale_resolution": 16},
+    ),
     "minimax_m3_vl": TinyType(
         config={
             "projector_hidden_size": 32,
@@ -79,6 +84,36 @@ TORCHVISION_TYPES: Mapping[str, TinyType] = {
         images=PATCHES,
         image_token="]<]image[>[",
         other_tokens=("]<]image[>[", "]<]video[>[", "]<]start of image[>[", "]<]end of image[>["),
+    ),
+    "molmo2": TinyType(
+        config={
+            "vision_config.image_size": [28, 28],
+            "vision_config.num_position_embeddings": 49,
+            "vision_config.num_key_value_heads": 2,
+            "adapter_config.num_key_value_heads": 4,
+            "adapter_config.text_hidden_size": 32,
+            "adapter_config.vision_feature_layer": [1, 0],
+            # Normalized queries and keys: scores grow with the width of heads.
+            "text_config.head_dim": 64,
+        },
+        # As its checkpoints': an odd number of patches, of which two by two become a token.
+        images={
+            "size": {"height": 28, "width": 28},
+            "patch_size": 4,
+            "overlap_margins": [1, 1],
+            "max_crops": 2,
+        },
+        image_token="<im_patch>",
+        other_tokens=(
+            "<im_patch>",
+            "<im_col>",
+            "<im_start>",
+            "<low_res_im_start>",
+            "<im_end>",
+            "<im_low>",
+            "<frame_start>",
+            "<frame_end>",
+        ),
     ),
     "muse_glimmer": TinyType(
         config=_MUSE,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 from jinja2 import TemplateError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -30,6 +30,19 @@ class RenderedChat:
     answer_span: Span | None
     has_special_tokens: bool
     """Whether the tokenizer must not add special tokens: the text has its own."""
+
+    def prepend(self, prefix: str) -> Self:
+        """Return the chat with a text before it."""
+
+        def shift(span: Span) -> Span:
+            return span[0] + len(prefix), span[1] + len(prefix)
+
+        return replace(
+            self,
+            text=prefix + self.text,
+            question_span=shift(self.question_span),
+            answer_span=None if self.answer_span is None else shift(self.answer_span),
+        )
 
 
 @dataclass(frozen=True)

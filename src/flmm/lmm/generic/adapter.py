@@ -23,6 +23,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from flmm.errors import InputError, first_line
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.chat import RenderedChat
 from flmm.lmm.generic.layouts import (
     FeatureCountError,
     FoundLayout,
@@ -101,6 +102,7 @@ class GenericAdapter(LMMAdapter):
             self._encode_picture,
             tuple(module for module in model.modules() if module not in text_modules),
         )
+        self._prefix = ""
         self._is_checked = False
         self._check_against_processor()
         self._is_checked = True
@@ -120,6 +122,9 @@ class GenericAdapter(LMMAdapter):
     @property
     def placeholder(self) -> str:
         return self._writer.placeholder
+
+    def render_chat(self, messages: Sequence[Message], answer: str | None) -> RenderedChat:
+        return super().render_chat(messages, answer).prepend(self._prefix)
 
     def process_pictures(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         shown = list(pictures)
@@ -242,6 +247,10 @@ class GenericAdapter(LMMAdapter):
         self.position_input_names = tuple(n for n in names if not expected[n].is_floating_point())
         self.token_type_input_names = tuple(self._marked_tokens)
         prompt = self.build_prompt(picture, question).inputs
+        # Some processors put a token before every text.
+        self._prefix = self._writer.find_prefix(expected["input_ids"], prompt["input_ids"])
+        if self._prefix:
+            prompt = self.build_prompt(picture, question).inputs
         for name in ("input_ids", *self.token_type_input_names):
             if name in expected and not torch.equal(prompt[name], expected[name]):
                 reason = "its processor writes pictures into the text in a way of its own"

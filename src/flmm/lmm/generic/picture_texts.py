@@ -101,6 +101,18 @@ class PictureWriter:
 
         return self._texts.get_or_create(repr((picture, index)).encode(), write)
 
+    def find_prefix(self, written: Tensor, encoded: Tensor) -> str:
+        """Return the text of the tokens that the processor puts before a text; often none.
+
+        Args:
+            written: (1, L) tokens that the processor has made of a text.
+            encoded: (1, L') tokens of the same text without the processor.
+        """
+        added = written.shape[1] - encoded.shape[1]
+        if added <= 0 or not written[:, added:].equal(encoded):
+            return ""
+        return str(self._tokenizer.decode(written[0, :added], clean_up_tokenization_spaces=False))
+
     def _find_placeholder(self, image_token: str) -> str:
         picture = Image.new("RGB", _SMALL_PICTURE[::-1])
         image_token_id = self._tokenizer.convert_tokens_to_ids(image_token)

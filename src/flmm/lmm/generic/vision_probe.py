@@ -31,7 +31,8 @@ def without_attention(modules: Iterable[nn.Module]) -> Iterator[None]:
 
     Of attention modules in one another, only the innermost do: the outer ones add their input. A
     block of a list of blocks is left out as a whole if the first of its class returns as many
-    states as it gets, since it then adds nothing that tells where they come from.
+    states as it gets, since it then adds nothing that tells where they come from. Attention that
+    pools states into one stays.
     """
     with _lock, ExitStack() as undo:
         undo.callback(_is_probing.reset, _is_probing.set(True))
@@ -86,8 +87,11 @@ def _forward(
     """Return what a module that is left out returns, to the thread that probes."""
     if not _is_probing.get():
         return forward(*inputs, **options)
-    states = next((each for each in (*inputs, *options.values()) if isinstance(each, Tensor)), None)
-    assert states is not None, "attention and blocks are given states"
+    tensors = [each for each in (*inputs, *options.values()) if isinstance(each, Tensor)]
+    assert tensors, "attention and blocks are given states"
+    if _pools_into_one(tensors):
+        return forward(*inputs, **options)
+    states = tensors[0]
     key = module_class, states.shape
     is_first = key not in first_outputs
     if is_first:
@@ -96,6 +100,16 @@ def _forward(
     if output is None:
         return first_outputs[key] if is_first else forward(*inputs, **options)
     return output
+
+
+def _pools_into_one(tensors: list[Tensor]) -> bool:
+    """Tell whether attention is given one query, and apart from it the states that it pools.
+
+    Patches of a window become a token by it, and nothing else: without it, tokens show nothing.
+    """
+    if len(tensors) < 2 or any(each.ndim != 3 for each in tensors[:2]):
+        return False
+    return tensors[0].shape[1] == 1 < tensors[1].shape[1]
 
 
 def _restore_forward(module: nn.Module, own_forward: object) -> None:

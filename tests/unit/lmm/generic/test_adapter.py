@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_types import tiny_type_adapter
+from transformers.image_processing_base import BatchFeature
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 from transformers.models.llava.processing_llava import LlavaProcessor
 from transformers.processing_utils import ProcessorMixin
@@ -20,6 +21,7 @@ from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.gemma3 import Gemma3Adapter
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.generic.adapter import GenericAdapter
+from flmm.lmm.generic.processor import build_processor
 
 PICTURE = Image.linear_gradient("L").resize((50, 40)).convert("RGB")
 
@@ -47,6 +49,33 @@ def save(adapter: LMMAdapter, folder: Path, processor: type[ProcessorMixin] | No
 def no_families(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide every family file."""
     monkeypatch.setattr(flmm.lmm.auto, "list_families", lambda: ())
+
+
+class ProcessorWithPrefix(LlavaProcessor):
+    """One that puts the end token before every text."""
+
+    def __call__(self, *, text: list[str], **options: object) -> BatchFeature:
+        prefix = self.tokenizer.eos_token
+        prefixed = [each if each.startswith(prefix) else prefix + each for each in text]
+        return cast(BatchFeature, super().__call__(text=prefixed, **options))
+
+
+def test_what_a_processor_puts_before_every_text_is_put_there() -> None:
+    tiny = GenericAdapter.build_tiny()
+    settings = {
+        "patch_size": 4,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+    }
+    processor = build_processor(ProcessorWithPrefix, tiny.image_processor, tiny.tokenizer, settings)
+    adapter = GenericAdapter(tiny.model, processor, "tiny-prefix")
+    question, answer = "what is it?", "a cat"
+    prompt, plain = (each.build_prompt(PICTURE, question, answer) for each in (adapter, tiny))
+    added = torch.tensor([[tiny.tokenizer.eos_token_id]])
+    assert prompt.inputs["input_ids"].equal(torch.cat([added, plain.inputs["input_ids"]], dim=1))
+    assert prompt.question_start == plain.question_start + 1
+    assert prompt.answer_start == plain.answer_start + 1
+    assert prompt.image_token_positions.equal(plain.image_token_positions + 1)
 
 
 def test_unknown_family_is_loaded(tmp_path: Path) -> None:
