@@ -21,7 +21,7 @@ from transformers.models.vipllava.configuration_vipllava import VipLlavaConfig
 from transformers.models.vipllava.modeling_vipllava import VipLlavaForConditionalGeneration
 from transformers.processing_utils import ProcessorMixin
 
-from flmm.errors import InputError, first_line
+from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.chat import RenderedChat
 from flmm.lmm.generic.layouts import (
@@ -33,6 +33,7 @@ from flmm.lmm.generic.layouts import (
 )
 from flmm.lmm.generic.picture_texts import PROCESSOR_ERRORS, PictureWriter
 from flmm.lmm.generic.processor import build_processor, load_processor
+from flmm.lmm.generic.refusals import processor_error, unsupported_error
 from flmm.lmm.generic.token_types import find_marked_tokens, is_text_input
 from flmm.lmm.loading import load_components
 from flmm.lmm.model_type import read_model_type
@@ -86,13 +87,13 @@ class GenericAdapter(LMMAdapter):
             (model.get_decoder() is None, "its get_decoder returns None"),  # type: ignore[no-untyped-call]
         ):  # fmt: skip
             if missing:
-                raise _unsupported_error(name, model.config.model_type, reason)
+                raise unsupported_error(name, model.config.model_type, reason)
         super().__init__(model, processor.tokenizer, processor.image_processor, name, revision)
         self.processor = processor
         try:
             self._writer = PictureWriter(processor, self.tokenizer, self.image_token)
         except PROCESSOR_ERRORS as error:
-            raise _processor_error(name, self.model_type, error) from error
+            raise processor_error(name, self.model_type, error) from error
         self.packed_input_names = self._writer.packed_input_names
         self.computes_position_ids = hasattr(model.base_model, "get_rope_index")
         self._vision_inputs = self.picture_features.input_names
@@ -116,7 +117,7 @@ class GenericAdapter(LMMAdapter):
         try:
             processor = load_processor(name, revision, model.config, images, tokenizer)
         except PROCESSOR_ERRORS as error:
-            raise _processor_error(name, model.config.model_type, error) from error
+            raise processor_error(name, model.config.model_type, error) from error
         return cls(model, processor, name, revision)
 
     @property
@@ -162,12 +163,12 @@ class GenericAdapter(LMMAdapter):
         except LayoutError as error:
             reason = str(error)
         except FeatureCountError as error:
-            raise _unsupported_error(self.name, self.model_type, str(error)) from error
+            raise unsupported_error(self.name, self.model_type, str(error)) from error
         try:
             for size in _PROBED_SIZES:
                 self._layouts.check_feature_count(size)
         except FeatureCountError as error:
-            raise _unsupported_error(self.name, self.model_type, str(error)) from error
+            raise unsupported_error(self.name, self.model_type, str(error)) from error
         _log.warning(describe_placeless(self.name, reason))
         return 0, reason
 
@@ -221,7 +222,7 @@ class GenericAdapter(LMMAdapter):
                 [picture], chat.text, add_special_tokens=not chat.has_special_tokens
             )
         except PROCESSOR_ERRORS as error:
-            raise _processor_error(self.name, self.model_type, error) from error
+            raise processor_error(self.name, self.model_type, error) from error
         processor_name = type(self.processor).__name__
         if not bool((expected["input_ids"] == self.image_token_id).any()):
             raise InputError(
@@ -236,13 +237,13 @@ class GenericAdapter(LMMAdapter):
                 expected, accepted, self.tokenizer, self.image_token_id
             )
         except ValueError as error:
-            raise _unsupported_error(self.name, self.model_type, str(error)) from error
+            raise unsupported_error(self.name, self.model_type, str(error)) from error
         if others := set(names) - accepted:
             reason = (
                 f"its {processor_name} gives {', '.join(sorted(others))}, which the model does not"
                 " take"
             )
-            raise _unsupported_error(self.name, self.model_type, reason)
+            raise unsupported_error(self.name, self.model_type, reason)
         self.image_input_names = tuple(names)
         self.position_input_names = tuple(n for n in names if not expected[n].is_floating_point())
         self.token_type_input_names = tuple(self._marked_tokens)
@@ -254,7 +255,7 @@ class GenericAdapter(LMMAdapter):
         for name in ("input_ids", *self.token_type_input_names):
             if name in expected and not torch.equal(prompt[name], expected[name]):
                 reason = "its processor writes pictures into the text in a way of its own"
-                raise _unsupported_error(self.name, self.model_type, reason)
+                raise unsupported_error(self.name, self.model_type, reason)
 
     @classmethod
     def build_tiny(cls, grouped_queries: bool = False) -> Self:
@@ -285,23 +286,9 @@ def _find_model_class(name: str, revision: str | None) -> type[PreTrainedModel]:
     except (OSError, ValueError, KeyError) as error:
         # Code in the repository does not help: flmm never runs it.
         reason = "transformers itself has no model of that type"
-        raise _unsupported_error(name, read_model_type(name, revision), reason) from error
+        raise unsupported_error(name, read_model_type(name, revision), reason) from error
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
     if not isinstance(model_class, type) or not issubclass(model_class, PreTrainedModel):
         reason = "transformers has no model of that type that reads pictures and writes text"
-        raise _unsupported_error(name, config.model_type, reason)
+        raise unsupported_error(name, config.model_type, reason)
     return model_class
-
-
-def _processor_error(name: str, model_type: str, error: Exception) -> InputError:
-    reason = f"its own processor cannot be used ({first_line(error)})"
-    return _unsupported_error(name, model_type, reason)
-
-
-def _unsupported_error(name: str, model_type: str, reason: str) -> InputError:
-    """Return the error that says why, and which file to write."""
-    return InputError(
-        f"LMM {name!r} has model_type {model_type!r}, which no family of flmm reads (see flmm"
-        f" models), and the generic adapter cannot: {reason}; write"
-        f" src/flmm/lmm/families/{model_type}.py for it, as llava.py is for LLaVA"
-    )
