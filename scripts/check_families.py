@@ -32,6 +32,7 @@ sys.path.append(str(ROOT / "tests" / "helpers"))
 import transformers  # noqa: E402
 from case_tests import CaseOutcome, run_tests  # noqa: E402
 from families_document import render_document  # noqa: E402
+from known_obstacles import OBSTACLES  # noqa: E402
 from tiny_torchvision_types import TORCHVISION_TYPES  # noqa: E402
 from tiny_type_settings import CHATTING_TYPES, TINY_TYPES  # noqa: E402
 from tiny_types import needs_torchvision, tiny_type_adapter  # noqa: E402
@@ -200,13 +201,14 @@ def check_type(entry: SupportedType) -> SupportedType:
         reason = extract_reason(str(error))
         has_settings = entry.model_type in {**TINY_TYPES, **TORCHVISION_TYPES, **CHATTING_TYPES}
         if has_settings or not reason.startswith(_PROCESSOR_REASON):
-            return replace(entry, reason=reason)
+            return replace(entry, reason=OBSTACLES.get(entry.model_type, reason))
         # The processor's settings are those that the general rules give it.
-        reason = f"no small random model of it yet ({reason})"
+        reason = OBSTACLES.get(entry.model_type, f"no small random model of it yet ({reason})")
         return replace(entry, reader=_tried_by(entry), reason=reason)
     except Exception as error:  # whatever a configuration or a processor raises
         message = textwrap.shorten(first_line(error), 120, placeholder="…")
         reason = f"no small random model of it yet ({type(error).__name__}: {message})"
+        reason = OBSTACLES.get(entry.model_type, reason)
         return replace(entry, reader=_tried_by(entry), reason=reason)
     if adapter.placeless_reason is not None:
         chats = run_tests(CHAT_TESTS, entry.model_type)
