@@ -147,8 +147,8 @@ def load_image_processor(name: str, revision: str | None) -> BaseImageProcessor:
     has_pil = not backends or any("pil" in names for names in backends)
     if not has_pil and not is_torchvision_available():
         raise InputError(
-            f"its image processor {kind!r} needs torchvision, which is not installed; run:"
-            f" {torchvision_command()}"
+            f"LMM {name!r}: its image processor {kind!r} needs torchvision, which is not installed;"
+            f" run: {torchvision_command()}"
         )
     load = AutoImageProcessor.from_pretrained
     processor: BaseImageProcessor = load(  # type: ignore[no-untyped-call]
