@@ -1,4 +1,7 @@
-"""What each of transformers' types needs beyond the general rules of ``tiny_types``."""
+"""What each of transformers' types needs beyond the general rules of ``tiny_types``.
+
+Longer than other files, since it is one table.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
