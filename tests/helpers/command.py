@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,17 @@ class CommandResult:
     code: int
     out: str
     err: str
+
+
+def is_refused(ended: CommandResult, *parts: str) -> bool:
+    """Exit code 2, nothing on standard output, one line with the remedy on standard error."""
+    one_line = ended.err.startswith("flmm: ") and ended.err.count("\n") == 1
+    return (ended.code, ended.out) == (2, "") and one_line and all(p in ended.err for p in parts)
+
+
+def list_files() -> list[str]:
+    """Return the names of the files and folders in the current folder."""
+    return sorted(path.name for path in Path.cwd().iterdir())
 
 
 def run_in_process(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> CommandResult:
