@@ -264,8 +264,8 @@ class LMMAdapter(FrozenModel, ABC):
                     for part, left in zip(parts, padding, strict=True)
                     if part is not None
                 ]
-            axis = -1 if key in self.packed_input_names else 0
             given = [part for part in parts if part is not None]
+            axis = -1 if len(given) > 1 and key in self.packed_input_names else 0
             inputs[key] = self._to_device(pad_and_concatenate(given, axis))
         if any(padding) and not self.computes_position_ids:
             # Positions start at each sequence's first token that is no padding.

@@ -94,7 +94,6 @@ class GenericAdapter(LMMAdapter):
             self._writer = PictureWriter(processor, self.tokenizer, self.image_token)
         except PROCESSOR_ERRORS as error:
             raise processor_error(name, self.model_type, error) from error
-        self.packed_input_names = self._writer.packed_input_names
         self.computes_position_ids = hasattr(model.base_model, "get_rope_index")
         self._vision_inputs = self.picture_features.input_names
         text_modules = set(self.text_model.modules())
@@ -104,9 +103,7 @@ class GenericAdapter(LMMAdapter):
             tuple(module for module in model.modules() if module not in text_modules),
         )
         self._prefix = ""
-        self._is_checked = False
         self._check_against_processor()
-        self._is_checked = True
 
     @classmethod
     def load(
@@ -129,19 +126,23 @@ class GenericAdapter(LMMAdapter):
 
     def process_pictures(self, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         shown = list(pictures)
-        if self._is_checked and self.placeless_reason is None:
+        if self.placeless_reason is None:
             shown = [self._find_layout((p.height, p.width)).enlarge(p) for p in pictures]
         processed = self._writer.run(shown, self.placeholder * len(pictures))
         return {name: processed[name] for name in self.image_input_names}
 
     def layout(self, picture: ProcessedPicture) -> PictureLayout:
-        has_places = self._is_checked and self.placeless_reason is None
+        has_places = self.placeless_reason is None
         find = self._find_layout if has_places else self._layouts.find_text
         found = find(picture.size)
         text = self._writer.number(found.text, picture.size, picture.index)
         # A picture that is not cut up has one view, which is then both coarse and fine.
         repeats = self.views // len(found.views) if found.views else 1
         return PictureLayout(text, found.views * repeats)
+
+    @property
+    def packed_input_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self._writer.second_picture.packed_input_names
 
     @property
     def views(self) -> int:  # type: ignore[override]
@@ -247,11 +248,14 @@ class GenericAdapter(LMMAdapter):
         self.image_input_names = tuple(names)
         self.position_input_names = tuple(n for n in names if not expected[n].is_floating_point())
         self.token_type_input_names = tuple(self._marked_tokens)
-        prompt = self.build_prompt(picture, question).inputs
+        # Without places, which the vision tower would have to tell.
+        layouts = [PictureLayout(self._layouts.find_text((picture.height, picture.width)).text, ())]
+        prompt = self._assemble_prompt(chat, question, None, expected, layouts).inputs
         # Some processors put a token before every text.
         self._prefix = self._writer.find_prefix(expected["input_ids"], prompt["input_ids"])
         if self._prefix:
-            prompt = self.build_prompt(picture, question).inputs
+            chat = chat.prepend(self._prefix)
+            prompt = self._assemble_prompt(chat, question, None, expected, layouts).inputs
         for name in ("input_ids", *self.token_type_input_names):
             if name in expected and not torch.equal(prompt[name], expected[name]):
                 reason = "its processor writes pictures into the text in a way of its own"

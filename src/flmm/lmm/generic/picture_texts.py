@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 from PIL import Image
@@ -16,6 +18,16 @@ from flmm.types import Size
 # What processors raise if a file or a setting is missing.
 PROCESSOR_ERRORS = (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError)
 _SMALL_PICTURE = (64, 80)
+
+
+@dataclass(frozen=True)
+class SecondPicture:
+    """What differs between a conversation of two pictures and one of one."""
+
+    is_numbered: bool
+    """Whether its text differs from that of the first picture, of the same size."""
+    packed_input_names: tuple[str, ...]
+    """Inputs in which it comes after the first on the last axis."""
 
 
 class PictureWriter:
@@ -39,10 +51,6 @@ class PictureWriter:
         self._texts: LRUCache[str] = LRUCache(1024)
         self.placeholder = self._find_placeholder(image_token)
         """The text that is replaced, once for each picture."""
-        self._numbers_pictures = False
-        self.packed_input_names: tuple[str, ...] = ()
-        """Inputs in which pictures come one after the other on the last axis."""
-        self._compare_two_pictures()
 
     def run(self, pictures: list[Image.Image], text: str, **options: bool) -> Mapping[str, Tensor]:
         """Run the processor.
@@ -91,7 +99,7 @@ class PictureWriter:
             picture: its size.
             index: how many pictures come before.
         """
-        if index == 0 or not self._numbers_pictures:
+        if index == 0 or not self.second_picture.is_numbered:
             return text
 
         def write() -> str:
@@ -100,6 +108,25 @@ class PictureWriter:
             return self.read_texts(self.run_alone(shown))[index]
 
         return self._texts.get_or_create(repr((picture, index)).encode(), write)
+
+    @cached_property
+    def second_picture(self) -> SecondPicture:
+        """What a second picture changes; found out when there is one."""
+        picture = Image.new("RGB", _SMALL_PICTURE[::-1])
+        try:
+            one, two = (self.run_alone([picture] * count) for count in (1, 2))
+        except PROCESSOR_ERRORS:
+            # It takes one picture only.
+            return SecondPicture(False, ())
+        packed = tuple(
+            name
+            for name, value in one.items()
+            if isinstance(value, Tensor)
+            and value.is_floating_point()
+            and value.ndim > 1
+            and two[name].shape == (*value.shape[:-1], 2 * value.shape[-1])
+        )
+        return SecondPicture(len(set(self.read_texts(two))) == 2, packed)
 
     def find_prefix(self, written: Tensor, encoded: Tensor) -> str:
         """Return the text of the tokens that the processor puts before a text; often none.
@@ -156,21 +183,3 @@ class PictureWriter:
         message = cast(dict[str, str], {"role": "user", "content": content})
         text = self._tokenizer.apply_chat_template([message], tokenize=False)
         yield from re.findall(f"(?:{re.escape(image_token)})+", str(text))
-
-    def _compare_two_pictures(self) -> None:
-        """Find out what a second picture changes."""
-        picture = Image.new("RGB", _SMALL_PICTURE[::-1])
-        try:
-            one, two = (self.run_alone([picture] * count) for count in (1, 2))
-        except PROCESSOR_ERRORS:
-            # It takes one picture only.
-            return
-        self._numbers_pictures = len(set(self.read_texts(two))) == 2
-        self.packed_input_names = tuple(
-            name
-            for name, value in one.items()
-            if isinstance(value, Tensor)
-            and value.is_floating_point()
-            and value.ndim > 1
-            and two[name].shape == (*value.shape[:-1], 2 * value.shape[-1])
-        )
