@@ -13,8 +13,8 @@ from flmm.attention.trace import Trace
 from flmm.attention.tracing import GenerationStep, trace_generation
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.batched_generation import SamplingParams
 from flmm.lmm.prompt import Prompt
+from flmm.lmm.sampling import SamplingParams
 
 
 @dataclass

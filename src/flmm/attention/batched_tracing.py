@@ -11,10 +11,11 @@ from flmm.attention.recorder import AttentionRecorder, record
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import GenerationStep, split_by_picture
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.batched_generation import SamplingParams, generate_batch
+from flmm.lmm.batched_generation import generate_batch
 from flmm.lmm.detokenizer import Detokenizer
 from flmm.lmm.padding import group_for_padding
 from flmm.lmm.prompt import Prompt
+from flmm.lmm.sampling import SamplingParams
 
 
 class GenerationListener(Protocol):

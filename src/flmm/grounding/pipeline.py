@@ -24,9 +24,9 @@ from flmm.grounding.training_free_mask_predictor import TrainingFreeMaskPredicto
 from flmm.head.model import GroundingHead
 from flmm.head.prompt_templates import PromptTemplates
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.batched_generation import SamplingParams
 from flmm.lmm.places import check_places
 from flmm.lmm.prompt import Prompt
+from flmm.lmm.sampling import SamplingParams
 from flmm.pictures.reading import PictureLike, read_picture
 from flmm.segmenters.base import Segmenter
 from flmm.stopwatch import Stopwatch

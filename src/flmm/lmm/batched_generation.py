@@ -5,7 +5,6 @@ Letters: ``B`` sequences, ``V`` vocabulary.
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from inspect import signature
 from typing import cast
 
@@ -16,28 +15,10 @@ from transformers.generation.stopping_criteria import StoppingCriteria, Stopping
 from transformers.generation.utils import GenerationMixin
 from transformers.modeling_utils import PreTrainedModel
 
-from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.preallocated_cache import create_preallocated_cache
 from flmm.lmm.prompt import PromptBatch
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """The sampling settings of one answer.
-
-    Raises:
-        InputError: ``temperature`` is below 0.
-    """
-
-    temperature: float = 0.0
-    """0 takes the likeliest token at every step."""
-    seed: int | None = None
-    """The same seed samples the same tokens; None samples others each time."""
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise InputError(f"temperature is {self.temperature}; give 0 (no sampling) or more")
+from flmm.lmm.sampling import SamplingParams, TokenSampler
 
 
 @torch.no_grad()
@@ -93,28 +74,18 @@ def _find_generate(model: PreTrainedModel) -> Callable[..., Tensor]:
 
 
 class _SamplingLogitsProcessor(LogitsProcessor):
-    """A logits processor that leaves only a sampled token in rows of temperature above 0."""
+    """A logits processor that leaves only the sampled token in rows that are not greedy."""
 
     def __init__(self, sampling_params: Sequence[SamplingParams], device: torch.device) -> None:
-        self._sampled_rows: list[tuple[int, float, torch.Generator]] = []
-        for row, params in enumerate(sampling_params):
-            if params.temperature > 0:
-                generator = torch.Generator(device)
-                if params.seed is None:
-                    generator.seed()
-                else:
-                    generator.manual_seed(params.seed)
-                self._sampled_rows.append((row, params.temperature, generator))
+        samplers = [TokenSampler(params, device) for params in sampling_params]
+        self._samplers = [entry for entry in enumerate(samplers) if not entry[1].is_greedy]
 
     def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
-        if not self._sampled_rows:
+        if not self._samplers:
             return scores
         scores = scores.clone()
-        for row, temperature, generator in self._sampled_rows:
-            logits = scores[row].double()
-            # The likeliest token's logit becomes 0, so that no temperature makes all infinite.
-            probabilities = ((logits - logits.max()) / temperature).softmax(-1)
-            token = torch.multinomial(probabilities, 1, generator=generator)
+        for row, sampler in self._samplers:
+            token = sampler.sample(scores[row])
             scores[row] = -torch.inf
             scores[row, token] = 0
         return scores

@@ -14,7 +14,7 @@ from flmm.grounding.given_text import build_text_prompt, extract_traced_phrases
 from flmm.grounding.mask_predictor import MaskMethod
 from flmm.grounding.pipeline import build_pipeline
 from flmm.grounding.referring import build_referring_prompts, join_traced_phrases
-from flmm.lmm.batched_generation import SamplingParams
+from flmm.lmm.sampling import SamplingParams
 from flmm.serve.common.conversation import Conversation
 from flmm.serve.common.request_models import GenerationOptions, Grounding, MaskRequest
 from flmm.serve.errors import APIError

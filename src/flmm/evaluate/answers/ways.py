@@ -25,8 +25,8 @@ from flmm.grounding.chain_of_thought import (
 )
 from flmm.grounding.pipeline import Pipeline
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.batched_generation import SamplingParams
 from flmm.lmm.prompt import Prompt
+from flmm.lmm.sampling import SamplingParams
 from flmm.pictures.geometry import mask_box
 from flmm.types import Box
 

@@ -20,8 +20,8 @@ from flmm.errors import InputError
 from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.mask_predictor import MaskMethod
 from flmm.grounding.phrase_extraction import PhraseExtractor, StreamingPhraseExtractor
-from flmm.lmm.batched_generation import SamplingParams
 from flmm.lmm.prompt import Prompt
+from flmm.lmm.sampling import SamplingParams
 from flmm.serve.workers.events import (
     AnswerFinished,
     EventCallback,
