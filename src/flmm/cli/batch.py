@@ -64,7 +64,7 @@ def batch(
         bool,
         typer.Option(
             "--also",
-            help="Where --out has results of other settings, put these in a place beside them.",
+            help="Where --out is for results of other settings, put these in a place beside them.",
         ),
     ] = False,
     keep_failures: Annotated[

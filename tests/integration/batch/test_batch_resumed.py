@@ -187,7 +187,8 @@ def other_writer() -> Iterator[subprocess.Popen[str]]:
     code = """
 import sys
 from pathlib import Path
-from flmm.batch.storage.lock import lock_for_writing
+from flmm.batch.storage.lock import lock_for_writing, make_folder
+make_folder(Path("results"), Path("results"))
 with lock_for_writing(Path("results"), Path("results"), (0, 1)):
     print("locked", flush=True)
     sys.stdin.read()

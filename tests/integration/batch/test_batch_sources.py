@@ -203,6 +203,22 @@ def test_web_datasets(place: str) -> None:
     assert [item.task.question for item in asked.values()] == ["Why?", "Q", "Q"]
 
 
+def test_a_web_dataset_whose_samples_files_lie_apart(place: str) -> None:
+    write_tar(
+        f"{place}0.tar",
+        {
+            "1.png": png(1),
+            "2.png": png(2),
+            "1.json": b'{"question": "Why?"}',
+            "2.json": b'{"phrases": ["a cat"]}',
+        },
+    )
+    items = read(f"{place}0.tar")
+    assert [width(items[f"0.tar/{key}"]) for key in (1, 2)] == [11, 12]
+    assert items["0.tar/1"].task.question == "Why?"
+    assert items["0.tar/2"].task.phrases == ("a cat",)
+
+
 @pytest.mark.parametrize(
     ("name", "part"),
     [

@@ -214,7 +214,7 @@ def test_batch_takes_the_same_options_and_resumes_with_these_alone(
     for other in (plain, [*arguments, "--min-score", "0.5"]):
         ended = run_in_process(other, capsys)
         assert ended.code == 2
-        assert "has results of other settings: " in ended.err
+        assert "is for results of other settings: " in ended.err
 
 
 def test_command_takes_the_same_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,17 @@
 """The results that ``--out`` names: opened by one writer, and made with the same settings."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from flmm.batch.storage.lines import LineStore
-from flmm.batch.storage.lock import lock_for_writing, lock_shared_files
+from flmm.batch.storage.lock import (
+    has_other_writers,
+    lock_for_writing,
+    lock_shared_files,
+    make_folder,
+)
 from flmm.batch.storage.manifest import (
     compute_fingerprint,
     describe_difference,
@@ -92,17 +97,22 @@ def open_results(
     """
     place.check()
     control = place.control_folder
-    with lock_for_writing(control, place.path, shard):
+    make_folder(control, place.path)
+    with ExitStack() as writing:
+        # So that whoever is seen to hold a writer's lock has taken the manifest as it is.
         with lock_shared_files(control):
-            difference = _check_manifest(place, settings, names or {})
+            writing.enter_context(lock_for_writing(control, place.path, shard))
+            difference = _check_manifest(place, settings, names or {}, shard)
+            if difference:
+                writing.close()
         if not difference:
             yield place, _open_store(place, shard)
             return
     fingerprint = compute_fingerprint(settings)
     if not also:
         raise InputError(
-            f"--out {str(place.path)!r} has results of other settings: {difference}; choose another"
-            " place, or keep both with --also"
+            f"--out {str(place.path)!r} is for results of other settings: {difference}; choose"
+            " another place, or keep both with --also"
         )
     beside = place.beside(fingerprint)
     with open_results(beside, settings, names, shard=shard) as opened:
@@ -110,10 +120,13 @@ def open_results(
 
 
 def _check_manifest(
-    place: ResultPlace, settings: Mapping[str, object], names: Mapping[str, object]
+    place: ResultPlace,
+    settings: Mapping[str, object],
+    names: Mapping[str, object],
+    shard: tuple[int, int],
 ) -> str:
-    """Return what differs from the stored manifest, or write one where there are no results."""
-    if not place.has_results():
+    """Return what differs from the stored manifest, or write one where nothing depends on it."""
+    if not place.has_results() and not has_other_writers(place.control_folder, shard):
         write_manifest(place.control_folder, settings, names)
         return ""
     before = read_manifest(place.control_folder)
