@@ -17,7 +17,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.preallocated_cache import create_preallocated_cache
-from flmm.lmm.prompt import PromptBatch
+from flmm.lmm.prompt import Prompt, PromptBatch
 from flmm.lmm.sampling import SamplingParams, TokenSampler
 
 
@@ -55,7 +55,7 @@ def generate_batch(
         pad_token_id=adapter.pad_token_id,
         cache=create_preallocated_cache(adapter.model),
         logits_processor=LogitsProcessorList(
-            [_SamplingLogitsProcessor(sampling_params, adapter.device)]
+            [_SamplingLogitsProcessor(sampling_params, batch.prompts, adapter.device)]
         ),
         stopping_criteria=StoppingCriteriaList([_CallbackStoppingCriteria(on_tokens)]),
     )
@@ -76,8 +76,16 @@ def _find_generate(model: PreTrainedModel) -> Callable[..., Tensor]:
 class _SamplingLogitsProcessor(LogitsProcessor):
     """A logits processor that leaves only the sampled token in rows that are not greedy."""
 
-    def __init__(self, sampling_params: Sequence[SamplingParams], device: torch.device) -> None:
-        samplers = [TokenSampler(params, device) for params in sampling_params]
+    def __init__(
+        self,
+        sampling_params: Sequence[SamplingParams],
+        prompts: Sequence[Prompt],
+        device: torch.device,
+    ) -> None:
+        samplers = [
+            TokenSampler(params, device, prompt.inputs["input_ids"])
+            for params, prompt in zip(sampling_params, prompts, strict=True)
+        ]
         self._samplers = [entry for entry in enumerate(samplers) if not entry[1].is_greedy]
 
     def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
