@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from flmm.attention.answer_passages import Passage, read_passages
+from flmm.attention.groundable_phrases import keep_groundable
 from flmm.attention.noun_lists import CLASS_NOUNS, HEADING_NOUNS
 from flmm.attention.noun_phrases import find_noun_phrases, find_possessors, has_determiner
 from flmm.attention.phrase_meaning import is_one_of, names_something_visible
@@ -26,9 +27,10 @@ def find_noun_chunks(text: str) -> list[tuple[int, int]]:
     """Return (start, end) of each English noun chunk, in code points, in the text's order.
 
     Only those that may mean something in the picture: pronouns, the picture itself ("the image"),
-    places ("in front of", "the background"), abstract nouns, quoted writing and headings are left
-    out; docs/phrases.md has the rules. A chunk has no Markdown at its ends, but may have some
-    between its words. The paper's selector is better (section 3.4); noun chunks need no training.
+    places ("in front of", "the background"), abstract nouns, quoted writing, headings and what is
+    denied ("no dog") are left out; docs/phrases.md has the rules. A chunk has no Markdown at its
+    ends, but may have some between its words. The paper's selector is better (section 3.4); noun
+    chunks need no training.
     """
     passages = _parse_passages(text)
     chunks = []
@@ -37,7 +39,7 @@ def find_noun_chunks(text: str) -> list[tuple[int, int]]:
             start, end = trim_span(text, *passage.span_in_answer(phrase))
             if start < end:
                 chunks.append((start, end))
-    return sorted(chunks)
+    return keep_groundable(text, sorted(chunks))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from flmm.attention.groundable_phrases import keep_groundable
 from flmm.attention.noun_chunks import find_noun_chunks
 from flmm.attention.question_phrases import find_question_phrases
 from flmm.attention.spans import (
@@ -83,7 +84,8 @@ class PhraseExtractor:
         else:
             head = self.selecting_head
             logits = head.keyword_logits(trace.hidden_states)
-            ranges = select_phrases(text, offsets, logits, head.config.selector_threshold)
+            threshold = head.config.selector_threshold
+            ranges = keep_groundable(text, select_phrases(text, offsets, logits, threshold))
         return [make_phrase_span(text, start, end, offsets) for start, end in ranges]
 
     @property
@@ -143,4 +145,5 @@ class StreamingPhraseExtractor:
         first = selection.first_token
         offsets = step.offsets(first)
         ranges = selection.add(text, offsets, torch.tensor(self._keyword_logits[first:]))
-        return [make_phrase_span(text, start, end, offsets, first) for start, end in ranges]
+        kept = keep_groundable(text, ranges)
+        return [make_phrase_span(text, start, end, offsets, first) for start, end in kept]

@@ -58,6 +58,11 @@ def test_articles_do_not_change_the_embedded_models_masks(embedded: Grounder) ->
         assert np.array_equal(other.mask, bare.mask)
 
 
+def test_pronouns_and_what_is_denied_have_no_mask(embedded: Grounder) -> None:
+    for text, phrases in (("It is in front of grass.", ["grass"]), ("There is no dog.", [])):
+        assert [phrase.text for phrase in embedded.ground(DEMO, text).phrases] == phrases
+
+
 def test_embedded_model_reads_more_numbers_with_think(embedded: Grounder) -> None:
     before = after = 0
     for question in build_tag_questions(8):
