@@ -45,7 +45,8 @@ class TaskAnswerer:
     def __init__(self, grounder: Grounder, settings: BatchSettings, together: int) -> None:
         self._grounder = grounder
         self._settings = settings
-        self._most = together
+        self.most = together
+        """So many tasks at most."""
         self._num_good = 0
         self._num_unexpected = 0
         self.together = together
@@ -92,7 +93,7 @@ class TaskAnswerer:
         self._num_good += 1
         if self._num_good >= _BATCHES_BEFORE_GROWTH:
             self._num_good = 0
-            self.together = min(2 * self.together, self._most)
+            self.together = min(2 * self.together, self.most)
 
     def _describe(self, error: Exception) -> str:
         if isinstance(error, InputError):

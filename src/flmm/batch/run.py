@@ -4,7 +4,7 @@ What is asked of many pictures at once keeps a GPU busy: a token of one answer c
 time as one of eight answers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -71,27 +71,69 @@ def run_batch(
     Raises:
         InputError: the source cannot be read, or results cannot be written.
     """
+    answerer = TaskAnswerer(grounder, settings, together)
+    return store_results(
+        source,
+        store,
+        lambda items: answer_items(answerer, items, on_answers),
+        keep_failures=keep_failures,
+        shard=shard,
+        on_progress=on_progress,
+    )
+
+
+def store_results(
+    source: Source,
+    store: ResultStore,
+    answer: Callable[[Iterable[Item]], Iterator[Sequence[Record]]],
+    *,
+    keep_failures: bool,
+    shard: tuple[int, int],
+    on_progress: Callable[[BatchSummary], None],
+) -> BatchSummary:
+    """Do what ``run_batch`` does, wherever the models are.
+
+    Args:
+        answer: yields the results of items, in any order, a few at a time.
+        source, store, keep_failures, shard, on_progress: as in ``run_batch``.
+
+    Raises:
+        InputError: as ``run_batch`` does.
+    """
     index = ResultIndex(store.states())
     pending = PendingItems(source, index, keep_failures, shard)
-    answerer = TaskAnswerer(grounder, settings, together)
     new = failed = 0
-    for window in decode_ahead(pending, _BATCHES_PER_WINDOW * together):
-        for batch in _group(window, together):
-            outcomes = _answer(answerer, batch)
-            records = []
-            for item, outcome in zip((one.item for one in batch), outcomes, strict=True):
-                if isinstance(outcome, str):
-                    failed += 1
-                else:
-                    on_answers(item, outcome)
-                records.append(Record.of(item, _describe(item.task, outcome)))
-            store.append(records)
-            new += len(records)
-            on_progress(_summarise(pending.counts, new, failed))
+    for records in answer(pending):
+        store.append(records)
+        new += len(records)
+        failed += sum(record.error is not None for record in records)
+        on_progress(_summarise(pending.counts, new, failed))
     store.finish()
     # Other writers' items are not known here.
     gone = len(index) - pending.counts.known if shard[1] == 1 else None
     return _summarise(pending.counts, new, failed, gone)
+
+
+def answer_items(
+    answerer: TaskAnswerer,
+    items: Iterable[Item],
+    on_answers: Callable[[Item, Sequence[Answer]], None],
+) -> Iterator[Sequence[Record]]:
+    """Yield the results of items, a few at a time and nearly in order.
+
+    Args:
+        answerer: does their tasks.
+        items: whose pictures are decoded ahead.
+        on_answers: as in ``run_batch``.
+    """
+    for window in decode_ahead(items, _BATCHES_PER_WINDOW * answerer.most):
+        for batch in _group(window, answerer.most):
+            records = []
+            for one, outcome in zip(batch, _answer(answerer, batch), strict=True):
+                if not isinstance(outcome, str):
+                    on_answers(one.item, outcome)
+                records.append(Record.of(one.item, _describe(one.item.task, outcome)))
+            yield records
 
 
 def _group(window: Sequence[DecodedItem], size: int) -> Iterator[Sequence[DecodedItem]]:
