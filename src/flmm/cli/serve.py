@@ -49,6 +49,14 @@ def serve(
             metavar="HOST", show_default=False, help="Fetch pictures from it; may be repeated."
         ),
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            show_default=False,
+            help="Let its pages ask, as http://localhost:3000; may be repeated.",
+        ),
+    ] = None,
     max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request.")] = 32 * 2**20,
     max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of a picture.")] = 25_000_000,
     max_pictures: Annotated[int, typer.Option(min=1, help="Pictures of a conversation.")] = 8,
@@ -78,6 +86,7 @@ def serve(
         queue_capacity=queue,
         max_batch_size=together,
         media_domains=tuple(allow_media_domains or ()),
+        allowed_origins=tuple(allow_origin or ()),
         limits=limits,
     )
     run(load_grounder(model, lmm, sam, device, dtype), settings, print_message)

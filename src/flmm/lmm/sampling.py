@@ -37,7 +37,7 @@ class SamplingParams:
     top_k: int = 0
     """Only so many of the likeliest tokens are sampled; 0 for all."""
     top_p: float = 1.0
-    """Only the likeliest tokens are sampled whose probabilities add up to this, in (0, 1]."""
+    """Only the likeliest tokens are sampled whose probabilities add up to this, 0 to 1."""
     min_p: float = 0.0
     """Only tokens are sampled of at least this share of the likeliest one's probability."""
     repetition_penalty: float = 1.0
@@ -52,8 +52,8 @@ class SamplingParams:
             raise InputError(f"temperature is {self.temperature}; give 0 (no sampling) or more")
         if self.top_k < 0:
             raise InputError(f"top_k is {self.top_k}; give 0 (all tokens) or more")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p}; give more than 0, and 1 at most")
+        if not 0 <= self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p}; give 0 to 1")
         if not 0 <= self.min_p <= 1:
             raise InputError(f"min_p is {self.min_p}; give 0 to 1")
         if self.repetition_penalty <= 0:

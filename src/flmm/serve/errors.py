@@ -9,6 +9,9 @@ from starlette.responses import JSONResponse, Response
 
 from flmm.errors import InputError
 
+UNSUPPORTED_VALUE = "unsupported_value"
+"""OpenAI's code for what a model cannot do; also of the validators' ``PydanticCustomError``."""
+
 
 class APIError(Exception):
     """An error that the client is told of.

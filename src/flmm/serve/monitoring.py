@@ -1,4 +1,4 @@
-"""GET /healthz and GET /metrics."""
+"""GET /health, GET /healthz and GET /metrics."""
 
 from typing import Literal
 
@@ -23,6 +23,7 @@ def create_monitoring_router(service: Service) -> APIRouter:
     """Return the routes for health and metrics."""
     router = APIRouter(tags=["watching"])
 
+    @router.get("/health")
     @router.get("/healthz")
     async def health() -> Health:
         """Report whether the server accepts requests."""

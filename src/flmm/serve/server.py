@@ -13,6 +13,7 @@ import uvicorn
 
 from flmm.errors import InputError
 from flmm.serve.app import create_app
+from flmm.serve.protection.middleware import is_loopback
 from flmm.serve.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def serve(
     Args:
         grounder: nobody else may use it.
         settings: the server's.
-        on_message: called with a line that names the address, just before the server starts.
+        on_message: called with a line that names the address, and a warning if other machines may
+            ask without a key, just before the server starts.
 
     Raises:
         InputError: the address is not available.
@@ -88,6 +90,8 @@ def serve(
             grounder.model if grounder.head is not None else f"{grounder.lmm}, {grounder.model},"
         )
         on_message(f"serving {model} on http://{url_host}:{port}")
+        if settings.api_key is None and not is_loopback(host):
+            on_message("anyone who reaches this machine may ask; set a key with FLMM_API_KEY")
         server.run(sockets=[server_socket])
 
 

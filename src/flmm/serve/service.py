@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ from flmm.grounding.pipeline import build_pipeline
 from flmm.grounding.referring import build_referring_prompts, join_traced_phrases
 from flmm.lmm.sampling import SamplingParams
 from flmm.serve.common.conversation import Conversation
-from flmm.serve.common.request_models import GenerationOptions, Grounding, MaskRequest
+from flmm.serve.common.request_models import Grounding, MaskRequest, SamplingOptions
+from flmm.serve.common.unused_fields import UnusedFields
 from flmm.serve.errors import APIError
 from flmm.serve.metrics import Metrics
 from flmm.serve.protection.prompt_limits import PromptLimits
@@ -55,6 +57,7 @@ class Service:
         self.limits = settings.limits
         self.metrics = Metrics()
         self.picture_reader = PictureReader(settings)
+        self.unused_fields = UnusedFields()
         self.pipeline = build_pipeline(
             grounder.adapter,
             grounder.head,
@@ -107,7 +110,7 @@ class Service:
     def prepare_chat(
         self,
         conversation: Conversation,
-        options: GenerationOptions,
+        options: SamplingOptions,
         grounding: Grounding | None,
         stream: bool,
     ) -> ChatInputs:
@@ -117,8 +120,7 @@ class Service:
             APIError: it exceeds a limit.
             InputError: the model cannot take it.
         """
-        requested = options.max_new_tokens
-        max_tokens = self.prompt_limits.resolve_max_tokens(requested)
+        max_tokens = self.prompt_limits.resolve_max_tokens(options.max_new_tokens)
         phrase_request = None if grounding is None else self._prepare_phrase_request(grounding)
         messages = (*conversation.history, conversation.question)
         self.prompt_limits.check_text_lengths([message.text for message in messages])
@@ -133,16 +135,24 @@ class Service:
         prompt = self.pipeline.adapter.build_prompt(
             question.pictures, question.text, history=conversation.history
         )
-        room = self.prompt_limits.check_context_length(prompt.length, requested)
+        room = self.prompt_limits.check_context_length(prompt.length)
         return ChatInputs(
             prompt=prompt,
             pictures=conversation.pictures,
             max_new_tokens=min(room, max_tokens),
-            sampling_params=SamplingParams(options.temperature or 0.0, options.seed),
+            sampling_params=self._prepare_sampling(options),
             stop_strings=options.stop_strings,
             phrase_request=phrase_request,
             stream=stream,
         )
+
+    def _prepare_sampling(self, options: SamplingOptions) -> SamplingParams:
+        params = options.sampling_params
+        own_penalty = self.pipeline.adapter.model.generation_config.repetition_penalty
+        if options.repetition_penalty is not None and own_penalty:
+            # The LMM's own is applied as well, before it.
+            params = replace(params, repetition_penalty=options.repetition_penalty / own_penalty)
+        return params
 
     def _prepare_phrase_request(self, grounding: Grounding) -> PhraseRequest:
         phrases = grounding.phrases
@@ -181,7 +191,7 @@ class Service:
         adapter, templates = self.pipeline.adapter, self.pipeline.prompt_templates
         prompts = build_referring_prompts(adapter, templates, picture, checked)
         for prompt in prompts:
-            self.prompt_limits.check_context_length(prompt.length, None)
+            self.prompt_limits.check_context_length(prompt.length)
         return GivenTextInputs(
             picture,
             prompts,
@@ -205,7 +215,7 @@ class Service:
         self.prompt_limits.check_text_lengths([text, question or ""])
         adapter, templates = self.pipeline.adapter, self.pipeline.prompt_templates
         prompt = build_text_prompt(adapter, templates, picture, check_text("text", text), question)
-        self.prompt_limits.check_context_length(prompt.length, None)
+        self.prompt_limits.check_context_length(prompt.length)
 
         def extract(traces: Sequence[Trace]) -> tuple[str, Sequence[TracedPhrase]]:
             extracted = extract_traced_phrases(phrase_request.extractor, prompt, text, traces)
@@ -234,7 +244,7 @@ class Service:
         # Only for its length: the job builds its own, which costs little compared to running it.
         prompt = self.pipeline.adapter.build_prompt(picture, question, answer)
         limit = self.prompt_limits.resolve_max_tokens(max_tokens)
-        room = self.prompt_limits.check_context_length(prompt.length, max_tokens)
+        room = self.prompt_limits.check_context_length(prompt.length)
         return AttendInputs(picture, question, words, answer, min(room, limit))
 
     def submit_chat(self, inputs: ChatInputs, slot: Slot, stopwatch: Stopwatch) -> RunningJob:

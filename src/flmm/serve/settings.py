@@ -1,6 +1,9 @@
 """Settings of a server, and its limits on requests."""
 
+import re
 from dataclasses import dataclass, field
+
+from flmm.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,17 @@ class Limits:
     answer_tokens: int = 1024
     phrases: int = 64
     """Of one answer or request."""
-    json_depth: int = 16
+    json_depth: int = 32
     json_values: int = 100_000
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How a server is run."""
+    """How a server is run.
+
+    Raises:
+        InputError: an allowed origin is none.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -38,4 +45,14 @@ class ServerSettings:
     """The most requests in a batch."""
     media_domains: tuple[str, ...] = ()
     """Hosts ("example.org", "example.org:8443") that pictures may be fetched from."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins ("http://localhost:3000") whose pages may ask, beside the server's own."""
     limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        for origin in self.allowed_origins:
+            if re.fullmatch(r"https?://[^/\s*]+", origin) is None:
+                raise InputError(
+                    f"the origin {origin!r} is none; give scheme, host and port, as in"
+                    " http://localhost:3000"
+                )

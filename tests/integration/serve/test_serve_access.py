@@ -26,7 +26,7 @@ from flmm.cli.main import run
 from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
 from flmm.serve.protection.remote_pictures import is_public_address
-from flmm.serve.server import listen
+from flmm.serve.server import listen, serve
 from flmm.serve.settings import ServerSettings
 
 PNG = encode_picture(noise())
@@ -181,3 +181,19 @@ def test_taken_port_is_reported() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}"):
             listen(ServerSettings(port=port))
+
+
+def test_open_server_without_a_key_warns(
+    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def start(settings: ServerSettings) -> list[str]:
+        messages: list[str] = []
+        serve(grounder, settings, messages.append)
+        return [message for message in messages if "FLMM_API_KEY" in message]
+
+    assert len(start(ServerSettings(host="0.0.0.0", port=0))) == 1
+    assert not start(ServerSettings(host="0.0.0.0", port=0, api_key=KEY))
+    assert not start(ServerSettings(port=0))

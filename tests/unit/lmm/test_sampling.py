@@ -99,7 +99,7 @@ def test_penalties_on_tokens_that_were_said() -> None:
     ("settings", "message"),
     [
         ({"top_k": -1}, "top_k is -1"),
-        ({"top_p": 0.0}, "top_p is 0"),
+        ({"top_p": -0.1}, "top_p is -0.1"),
         ({"min_p": 1.5}, "min_p is 1.5"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0"),
     ],

@@ -2,16 +2,20 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.mask_predictor import MaskMethod
+from flmm.lmm.sampling import SamplingParams
 
 MaskFormat = Literal["rle", "polygon", "png"]
 Text = Annotated[str, Field(max_length=1_000_000)]
 StopString = Annotated[str, Field(min_length=1, max_length=200)]
 PositiveCount = Annotated[int, Field(ge=1, le=1_000_000)]
 Temperature = Annotated[float, Field(ge=0, le=2, description="0 takes the likeliest token.")]
+Penalty = Annotated[
+    float, Field(ge=-2, le=2, description="OpenAI's, on tokens that the answer already has.")
+]
 METHOD_DESCRIPTION = (
     "By default the model's own, head or training-free; kmeans clusters the attention maps"
     " instead: an untrained baseline."
@@ -20,9 +24,20 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class StrictModel(BaseModel):
-    """A model that converts no types and refuses unknown fields."""
+    """A model that converts no types and refuses unknown fields; a null means the default."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: part
+            for name, part in value.items()
+            if part is not None or name not in cls.model_fields
+        }
 
 
 class MaskRequest(StrictModel):
@@ -70,26 +85,69 @@ class Grounding(MaskRequest):
     )
 
 
-class GenerationOptions(StrictModel):
-    """Generation options of every request for an answer."""
+class SamplingOptions(StrictModel):
+    """How the tokens of an answer are chosen; what nothing is said of is left to the LMM."""
 
-    max_tokens: PositiveCount | None = Field(
-        default=None, description="At most this many are generated."
-    )
     temperature: Temperature | None = None
     seed: Seed | None = Field(default=None, description="The same seed samples the same answer.")
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description="Only the likeliest tokens are sampled whose probabilities add up to this.",
+    )
+    top_k: Annotated[int, Field(ge=-1, le=1_000_000)] | None = Field(
+        default=None, description="Only so many of the likeliest tokens are sampled; 0 or -1: all."
+    )
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description="Only tokens are sampled of this share of the likeliest one's probability.",
+    )
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        default=None, description="transformers', on the prompt's and the answer's tokens."
+    )
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        """At most this many tokens are generated; None leaves it to the server."""
+        return None
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """The strings before which the answer ends."""
+        return ()
+
+    @property
+    def sampling_params(self) -> SamplingParams:
+        """The options as the LMM's sampler takes them."""
+        return SamplingParams(
+            temperature=self.temperature or 0.0,
+            seed=self.seed,
+            top_k=max(self.top_k or 0, 0),
+            top_p=1.0 if self.top_p is None else self.top_p,
+            min_p=self.min_p or 0.0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+        )
+
+
+class GenerationOptions(SamplingOptions):
+    """Generation options of a request for an answer."""
+
+    max_tokens: PositiveCount | None = Field(
+        default=None, description="At most this many are generated; more than the limit means it."
+    )
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = Field(
         default=None, description="The answer ends before any of these."
     )
 
     @property
     def max_new_tokens(self) -> int | None:
-        """At most this many tokens are generated; None leaves it to the server."""
         return self.max_tokens
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """The strings before which the answer ends."""
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)

@@ -1,11 +1,10 @@
 """Responses that cancel their job when the client disconnects."""
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -13,9 +12,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from flmm.errors import InputError
+from flmm.serve.common.job_group import JobGroup
 from flmm.serve.errors import CLIENT_CLOSED_REQUEST, INTERNAL_ERROR, APIError
-from flmm.serve.workers.events import JobEvent, JobFailed, PhraseFound
-from flmm.serve.workers.running_job import FinishedEvent, RunningJob
+from flmm.serve.workers.events import AnswerFinished, JobEvent, JobFailed, PhraseFound
+from flmm.serve.workers.running_job import FinishedEvent
 
 Result = TypeVar("Result")
 _log = logging.getLogger("flmm.serve")
@@ -54,41 +54,45 @@ async def _wait_for_disconnect(receive: Receive) -> None:
 
 async def respond_when_finished(
     request: Request,
-    job: RunningJob,
+    jobs: JobGroup,
     event_type: type[FinishedEvent],
-    build_reply: Callable[[FinishedEvent], BaseModel],
+    build_reply: Callable[[Sequence[FinishedEvent]], BaseModel],
 ) -> Response:
-    """Return the whole answer as one JSON response."""
+    """Return all jobs' answers as one JSON response."""
     try:
-        event = await run_while_connected(request.receive, job.wait_for(event_type), job.cancel)
+        events = await run_while_connected(request.receive, jobs.wait_for(event_type), jobs.cancel)
     except ClientDisconnected:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    content = await job.run_in_thread(lambda: build_reply(event).model_dump_json())
+    content = await jobs.run_in_thread(lambda: build_reply(events).model_dump_json())
     return Response(content, media_type="application/json")
 
 
-class EventStreamResponse(Response):
-    """Server-sent events for the events of a job, as OpenAI's clients read them.
+class EventEncoder(Protocol):
+    """Writes the events of a request's jobs as server-sent events, whole ones in each text."""
 
-    Args:
-        job: whose events are sent.
-        first_chunk: sent at once.
-        build_chunks: returns what is sent for an event.
-    """
+    def begin(self) -> Sequence[str]:
+        """Return what is sent at once."""
+
+    def encode(self, index: int, event: JobEvent) -> Sequence[str]:
+        """Return what is sent for an event of a job."""
+
+    def end(self) -> Sequence[str]:
+        """Return what is sent after all jobs' last events."""
+
+    def fail(self, error: APIError) -> Sequence[str]:
+        """Return what is sent in the place of everything else when a job fails."""
+
+
+class EventStreamResponse(Response):
+    """Server-sent events for the events of a request's jobs, as OpenAI's clients read them."""
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self,
-        job: RunningJob,
-        first_chunk: BaseModel,
-        build_chunks: Callable[[JobEvent], list[BaseModel]],
-    ) -> None:
+    def __init__(self, jobs: JobGroup, encoder: EventEncoder) -> None:
         super().__init__()
         del self.headers["content-length"]
-        self._job = job
-        self._first_chunk = first_chunk
-        self._build_chunks = build_chunks
+        self._jobs = jobs
+        self._encoder = encoder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope
@@ -96,30 +100,36 @@ class EventStreamResponse(Response):
 
         async def respond() -> None:
             await send(start)
-            async for data in self._event_data():
-                body = f"data: {data}\n\n".encode()
+            async for text in self._texts():
+                body = text.encode()
                 await send({"type": "http.response.body", "body": body, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         try:
-            await run_while_connected(receive, respond(), self._job.cancel)
+            await run_while_connected(receive, respond(), self._jobs.cancel)
         except ClientDisconnected:
             return
 
-    async def _event_data(self) -> AsyncIterator[str]:
-        yield self._first_chunk.model_dump_json()
-        async for event in self._job.events():
+    async def _texts(self) -> AsyncIterator[str]:
+        for text in self._encoder.begin():
+            yield text
+        async for index, event in self._jobs.events():
             if isinstance(event, JobFailed):
-                yield json.dumps(_to_api_error(event.error).to_dict())
+                self._jobs.cancel()
+                for text in self._encoder.fail(_to_api_error(event.error)):
+                    yield text
                 return
-            serialize = partial(self._serialize, event)
-            has_masks = isinstance(event, PhraseFound)
-            for data in await self._job.run_in_thread(serialize) if has_masks else serialize():
-                yield data
-        yield "[DONE]"
+            encode = partial(self._encoder.encode, index, event)
+            has_masks = isinstance(event, PhraseFound | AnswerFinished)
+            for text in await self._jobs.run_in_thread(encode) if has_masks else encode():
+                yield text
+        for text in self._encoder.end():
+            yield text
 
-    def _serialize(self, event: JobEvent) -> list[str]:
-        return [chunk.model_dump_json() for chunk in self._build_chunks(event)]
+
+def format_event(content: str, name: str | None = None) -> str:
+    """Return a server-sent event with that content, which is one line."""
+    return f"data: {content}\n\n" if name is None else f"event: {name}\ndata: {content}\n\n"
 
 
 def _to_api_error(error: Exception) -> APIError:

@@ -1,74 +1,35 @@
-"""Request models of POST /v1/chat/completions."""
+"""The request model of POST /v1/chat/completions."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
-from flmm.serve.common.request_models import (
-    GenerationOptions,
-    Grounding,
-    PositiveCount,
-    StrictModel,
-    Text,
+from flmm.serve.common.request_models import GenerationOptions, Grounding, PositiveCount
+from flmm.serve.openai.client_fields import (
+    ClientFields,
+    ClientModel,
+    check_effort,
+    check_text_format,
+    unsupported,
 )
+from flmm.serve.openai.message_models import ChatMessage
 
 
-class TextPart(StrictModel):
-    type: Literal["text"]
-    text: Text
-
-
-class ImageUrl(StrictModel):
-    url: str = Field(description="data:image/png;base64,… (PNG, JPEG, WebP or GIF).")
-    detail: Literal["auto", "low", "high"] | None = Field(
-        default=None, description="Accepted and ignored: the model has one resolution."
-    )
-
-
-class ImagePart(StrictModel):
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
-
-
-class SystemMessage(StrictModel):
-    role: Literal["system", "developer"]
-    content: Text | list[TextPart]
-    name: str | None = None
-
-
-class UserMessage(StrictModel):
-    role: Literal["user"]
-    content: Text | list[ContentPart]
-    name: str | None = None
-
-
-class AssistantMessage(StrictModel):
-    """An earlier answer of this server, as it was sent; its grounding is ignored."""
-
-    role: Literal["assistant"]
-    content: Text | list[TextPart]
-    name: str | None = None
-    refusal: None = None
-    grounding: list[JsonValue] | None = None
-
-
-ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
-
-
-class StreamOptions(StrictModel):
+class StreamOptions(ClientModel):
     include_usage: bool = False
     include_obfuscation: Literal[False] = False
 
 
-class ResponseFormat(StrictModel):
-    type: Literal["text"]
+class ChatRequest(ClientFields, GenerationOptions):
+    """OpenAI's chat request with ``grounding``."""
 
-
-class ChatRequest(GenerationOptions):
-    """OpenAI's chat request with ``grounding``; some of OpenAI's fields accept one value only."""
+    unused_fields: ClassVar[dict[str, str]] = {
+        **ClientFields.unused_fields,
+        "store": "nothing is stored",
+        "functions": "the model calls none",
+        "function_call": "the model calls no functions",
+        "prediction": "it cannot change the answer",
+    }
 
     model: str = Field(description="A model's id, from /v1/models.")
     messages: list[ChatMessage] = Field(min_length=1)
@@ -78,17 +39,61 @@ class ChatRequest(GenerationOptions):
     max_completion_tokens: PositiveCount | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Literal[1] | None = None
-    top_p: Annotated[float, Field(ge=1, le=1)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-    logprobs: Literal[False] | None = None
-    response_format: ResponseFormat | None = None
-    user: str | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = Field(
+        default=None, description="Answers to the same question."
+    )
+    logprobs: bool | None = Field(default=None, description="Only false.")
+    logit_bias: dict[str, float] | None = Field(default=None, description="Only without a bias.")
+    response_format: JsonValue = Field(default=None, description='Only {"type": "text"}.')
+    reasoning_effort: str | None = Field(default=None, description="Only none.")
+    verbosity: str | None = Field(default=None, description="Only medium.")
+    modalities: list[str] | None = Field(default=None, description="Only text.")
+    store: bool | None = None
+    functions: list[JsonValue] | None = None
+    function_call: JsonValue = Field(default=None, description="none or auto.")
+    prediction: dict[str, JsonValue] | None = None
+
+    _check_effort = field_validator("reasoning_effort")(check_effort)
+    _check_response_format = field_validator("response_format")(check_text_format)
 
     @property
     def max_new_tokens(self) -> int | None:
         return self.max_tokens or self.max_completion_tokens
+
+    @field_validator("logprobs", mode="after")
+    @classmethod
+    def _refuse_logprobs(cls, value: bool | None) -> bool | None:
+        if value:
+            raise unsupported("log probabilities are not returned; leave it out")
+        return value
+
+    @field_validator("logit_bias", mode="after")
+    @classmethod
+    def _refuse_bias(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        if value and any(value.values()):
+            raise unsupported("tokens cannot be given a bias; leave it out")
+        return value
+
+    @field_validator("verbosity", mode="after")
+    @classmethod
+    def _check_verbosity(cls, value: str | None) -> str | None:
+        if value not in (None, "medium"):
+            raise unsupported("the model has no verbosity to choose; say it in the question")
+        return value
+
+    @field_validator("modalities", mode="after")
+    @classmethod
+    def _check_modalities(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and value != ["text"]:
+            raise unsupported("the model answers with text only; leave it out")
+        return value
+
+    @field_validator("function_call", mode="after")
+    @classmethod
+    def _check_function_call(cls, value: JsonValue) -> JsonValue:
+        if value not in (None, "none", "auto"):
+            raise unsupported("the model calls no functions; leave it out")
+        return value
 
     @model_validator(mode="after")
     def _check_max_tokens(self) -> "ChatRequest":

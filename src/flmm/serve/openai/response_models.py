@@ -10,6 +10,12 @@ GroundedPhrases = Annotated[list[PhraseReply] | None, Field(exclude_if=is_none)]
 """Omitted where no grounding is requested."""
 
 
+class StreamedPhrase(PhraseReply):
+    """A phrase in an event of a streamed answer."""
+
+    index: int = Field(description="Which phrase of the answer it is, by which clients add it.")
+
+
 class Usage(ReplyModel):
     prompt_tokens: int = Field(description="The pictures' tokens are included.")
     completion_tokens: int
@@ -23,7 +29,7 @@ class AssistantReply(ReplyModel):
 
 
 class Choice(ReplyModel):
-    index: Literal[0] = 0
+    index: int = Field(description="Which of the answers.")
     message: AssistantReply
     finish_reason: Literal["stop", "length"]
     logprobs: None = None
@@ -41,11 +47,11 @@ class Completion(ReplyModel):
 class ChoiceDelta(ReplyModel):
     role: Annotated[Literal["assistant"] | None, Field(exclude_if=is_none)] = None
     content: Annotated[str | None, Field(exclude_if=is_none)] = None
-    grounding: GroundedPhrases = None
+    grounding: Annotated[list[StreamedPhrase] | None, Field(exclude_if=is_none)] = None
 
 
 class ChunkChoice(ReplyModel):
-    index: Literal[0] = 0
+    index: int = Field(description="Which of the answers.")
     delta: ChoiceDelta
     finish_reason: Literal["stop", "length"] | None = None
     logprobs: None = None

@@ -1,6 +1,6 @@
 """POST /v1/ground, /v1/segment and /v1/attend, with JSON or multipart bodies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from flmm.lmm.prompt import Message
 from flmm.serve.common.conversation import Conversation
+from flmm.serve.common.job_group import JobGroup
 from flmm.serve.common.mask_formats import build_phrase_reply
 from flmm.serve.common.openapi import ERROR_RESPONSES
 from flmm.serve.common.responses import respond_when_finished
@@ -30,7 +31,6 @@ from flmm.serve.protection.request_bodies import (
     read_multipart,
     validate,
 )
-from flmm.serve.protection.uploaded_pictures import guess_media_type
 from flmm.serve.service import Service
 from flmm.serve.workers.attend_job import AttendInputs
 from flmm.serve.workers.chat_job import ChatInputs
@@ -77,7 +77,10 @@ def create_plain_router(service: Service) -> APIRouter:
 
         submitted = await _submit_request(request, service, GroundRequest, prepare, submit)
         return await respond_when_finished(
-            request, submitted.job, AnswerFinished, partial(_build_answer_reply, service, submitted)
+            request,
+            submitted.jobs,
+            AnswerFinished,
+            partial(_build_answer_reply, service, submitted),
         )
 
     @router.post(
@@ -96,7 +99,10 @@ def create_plain_router(service: Service) -> APIRouter:
             request, service, SegmentRequest, prepare, service.submit_given_text
         )
         return await respond_when_finished(
-            request, submitted.job, AnswerFinished, partial(_build_answer_reply, service, submitted)
+            request,
+            submitted.jobs,
+            AnswerFinished,
+            partial(_build_answer_reply, service, submitted),
         )
 
     @router.post(
@@ -115,8 +121,11 @@ def create_plain_router(service: Service) -> APIRouter:
         submitted = await _submit_request(
             request, service, AttendRequest, prepare, service.submit_attend
         )
-        reply = partial(build_attention_reply, submitted.body)
-        return await respond_when_finished(request, submitted.job, AttendFinished, reply)
+
+        def reply(events: Sequence[AttendFinished]) -> AttentionReply:
+            return build_attention_reply(submitted.body, events[0])
+
+        return await respond_when_finished(request, submitted.jobs, AttendFinished, reply)
 
     return router
 
@@ -128,7 +137,8 @@ class _SubmittedRequest(Generic[Body]):
     body: Body
     picture_size: Size
     """(height, width)."""
-    job: RunningJob
+    jobs: JobGroup
+    """One job."""
 
 
 async def _submit_request(
@@ -149,7 +159,8 @@ async def _submit_request(
                 return prepare_inputs(received.body, picture), (picture.height, picture.width)
 
         inputs, size = await service.run_in_thread(prepare)
-        return _SubmittedRequest(received.body, size, submit(inputs, slot, stopwatch))
+        jobs = JobGroup([submit(inputs, slot, stopwatch)])
+        return _SubmittedRequest(received.body, size, jobs)
 
 
 @dataclass(frozen=True)
@@ -176,9 +187,6 @@ async def _read_request(
     fields, file = await read_multipart(request, service.limits)
     content = await file.read()
     media_type = parse_media_type(file.content_type)
-    # curl and other clients send one of these if they do not know a file's type.
-    if media_type in ("", "application/octet-stream"):
-        media_type = guess_media_type(content)
     for name in ("phrases", "words", "stop"):
         if isinstance(fields.get(name), str):
             fields[name] = [fields[name]]
@@ -189,8 +197,9 @@ async def _read_request(
 def _build_answer_reply(
     service: Service,
     submitted: _SubmittedRequest[GroundRequest] | _SubmittedRequest[SegmentRequest],
-    event: AnswerFinished,
+    events: Sequence[AnswerFinished],
 ) -> AnswerReply:
+    event = events[0]
     return AnswerReply(
         text=event.text,
         model=service.pipeline.model_name,

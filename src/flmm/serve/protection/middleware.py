@@ -6,12 +6,13 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flmm.serve.errors import APIError
 from flmm.serve.settings import ServerSettings
 
-PUBLIC_PATHS = frozenset({"/healthz", "/"})
+PUBLIC_PATHS = frozenset({"/health", "/healthz", "/"})
 PUBLIC_PREFIX = "/page/"
 """With ``PUBLIC_PATHS``: served without a key, since they reveal nothing."""
 
@@ -48,18 +49,29 @@ class ProtectionMiddleware:
         self._is_local = is_loopback(settings.host)
         self._max_body_bytes = settings.limits.body_bytes
         self._on_response = on_response
+        self._allowed_origins = frozenset(settings.allowed_origins)
+        # Answers preflights, which browsers send without the key, and marks all other responses,
+        # refusals too, so that the page may read them.
+        self._for_allowed_origins = CORSMiddleware(
+            self._respond, self._allowed_origins, allow_methods=["GET", "POST"], allow_headers="*"
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         guard = _RequestGuard(scope["path"], receive, send, self._max_body_bytes, self._on_response)
+        is_allowed_origin = Headers(scope=scope).get("origin") in self._allowed_origins
+        respond = self._for_allowed_origins if is_allowed_origin else self._respond
+        await respond(scope, guard.receive, guard.send)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             self._check(scope)
         except APIError as error:
-            await error.to_response()(scope, guard.receive, guard.send)
+            await error.to_response()(scope, receive, send)
             return
-        await self._app(scope, guard.receive, guard.send)
+        await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
         """Raise APIError where host, origin, key or content-length is refused."""
@@ -71,9 +83,12 @@ class ProtectionMiddleware:
                 403, "host_not_allowed", f"this server answers on localhost only, not as {host!r}"
             )
         origin = headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != host:
+        is_foreign = origin is not None and origin.partition("://")[2] != host
+        if is_foreign and origin not in self._allowed_origins:
             raise APIError(
-                403, "origin_not_allowed", f"pages of {origin!r} may not ask this server"
+                403,
+                "origin_not_allowed",
+                f"pages of {origin!r} may not ask this server; flmm serve --allow-origin lets them",
             )
         path = scope["path"]
         is_public = path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX)

@@ -21,20 +21,8 @@ class PromptLimits:
     """The most tokens that the model takes, prompt and answer together."""
 
     def resolve_max_tokens(self, requested: int | None) -> int:
-        """Return how many tokens an answer may have.
-
-        Raises:
-            APIError: more are requested than the limit.
-        """
-        max_tokens = self.limits.answer_tokens
-        if requested is not None and requested > max_tokens:
-            raise APIError(
-                400,
-                "too_many_tokens",
-                f"max_tokens is {requested}; give {max_tokens} at most",
-                "max_tokens",
-            )
-        return requested or min(max_tokens, _DEFAULT_MAX_TOKENS)
+        """Return how many tokens an answer may have: what is requested, up to the limit."""
+        return min(requested or _DEFAULT_MAX_TOKENS, self.limits.answer_tokens)
 
     def check_phrase_count(self, count: int, param: str) -> None:
         """Raise APIError if a request asks for more phrases than the limit."""
@@ -52,22 +40,22 @@ class PromptLimits:
         if sum(map(len, texts)) > max_tokens * _MAX_CHARACTERS_PER_TOKEN:
             raise _prompt_too_long_error(max_tokens, "more")
 
-    def check_context_length(self, length: int, requested: int | None) -> int:
+    def check_context_length(self, length: int) -> int:
         """Return how many tokens an answer may have after a prompt of ``length`` tokens.
 
         Raises:
-            APIError: the prompt exceeds the limit, or leaves fewer than ``requested`` tokens.
+            APIError: the prompt exceeds the limit, or leaves no token for an answer.
         """
         if length > self.limits.prompt_tokens:
             raise _prompt_too_long_error(self.limits.prompt_tokens, str(length))
         # The answer's last token is fed back as well, which generates one token more.
         room = self.context_length - length - 1
-        if room < (requested or 1):
+        if room < 1:
             raise APIError(
                 400,
                 "context_length_exceeded",
                 f"the prompt has {length} tokens and the model takes {self.context_length};"
-                f" {max(room, 0)} are left for the answer",
+                " none is left for the answer",
                 "messages",
             )
         return room

@@ -11,7 +11,8 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from flmm.serve.errors import APIError
+from flmm.errors import shorten
+from flmm.serve.errors import UNSUPPORTED_VALUE, APIError
 from flmm.serve.settings import Limits
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -27,8 +28,12 @@ def parse_media_type(header: str | None) -> str:
     return (header or "").partition(";")[0].strip().lower()
 
 
-async def read_json(request: Request, model: type[Body], limits: Limits) -> Body:
+async def read_json(
+    request: Request, model: type[Body], limits: Limits, context: object = None
+) -> Body:
     """Return the request's JSON as a model.
+
+    ``context`` is given to the model's validators.
 
     Raises:
         APIError: it is not JSON, does not fit the model, or exceeds a limit.
@@ -41,7 +46,7 @@ async def read_json(request: Request, model: type[Body], limits: Limits) -> Body
             f"the body's type is {media_type!r}; send application/json",
         )
     content = await _read_body(request, limits)
-    return validate(parse_json(content, limits), model)
+    return validate(parse_json(content, limits), model, context=context)
 
 
 async def _read_body(request: Request, limits: Limits) -> bytes:
@@ -104,14 +109,14 @@ def _depths(value: JsonValue) -> Iterator[int]:
             stack.extend((part, depth + 1) for part in parts)
 
 
-def validate(value: object, model: type[Body], strict: bool = True) -> Body:
+def validate(value: object, model: type[Body], strict: bool = True, context: object = None) -> Body:
     """Return the value as a model.
 
     Raises:
         APIError: it does not fit; the message names the field.
     """
     try:
-        return model.model_validate(value, strict=strict)
+        return model.model_validate(value, strict=strict, context=context)
     except ValidationError as error:
         # Of a union's members, the deepest error is of the member that was meant.
         first = max(error.errors(include_url=False, include_input=False), key=_specificity)
@@ -124,8 +129,18 @@ def validate(value: object, model: type[Body], strict: bool = True) -> Body:
                 param,
             ) from error
         prefix = f"{param}: " if param else ""
-        reason = " ".join(first["msg"].removeprefix("Value error, ").split())
-        raise APIError(400, "invalid_value", f"{prefix}{reason}", param) from error
+        code = UNSUPPORTED_VALUE if first["type"] == UNSUPPORTED_VALUE else "invalid_value"
+        raise APIError(400, code, f"{prefix}{_describe(first)}", param) from error
+
+
+def _describe(error: ErrorDetails) -> str:
+    """Return pydantic's message in one line; of a wrong ``type`` or ``role``, one of our own."""
+    context = error.get("ctx", {})
+    if error["type"] == "union_tag_invalid":
+        tag = shorten(str(context["tag"]))
+        field = context["discriminator"].strip("'")
+        return f"{field} {tag!r} is not taken; give {context['expected_tags']}"
+    return " ".join(error["msg"].removeprefix("Value error, ").split())
 
 
 def _specificity(error: ErrorDetails) -> tuple[int, bool]:

@@ -11,13 +11,10 @@ from flmm.serve.errors import APIError
 from flmm.serve.protection.remote_pictures import fetch
 from flmm.serve.settings import ServerSettings
 
-PILLOW_FORMATS = {
-    "image/png": "PNG",
-    "image/jpeg": "JPEG",
-    "image/webp": "WEBP",
-    "image/gif": "GIF",
-}
-"""The accepted media types, and Pillow's names of them."""
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+"""The accepted formats, by Pillow's names."""
+_UNKNOWN_TYPES = ("", "application/octet-stream")
+"""What curl and other clients send if they do not know a file's type."""
 
 # First bytes of other files, which a program may find behind a picture.
 _FOREIGN_SIGNATURES = (
@@ -43,7 +40,7 @@ class PictureReader:
             media_type, content = fetch(url, self.settings.media_domains, limit, param)
             return self.read_bytes(content, media_type, param)
         header, comma, encoded = url[5:].partition(",")
-        media_type, _, encoding = header.lower().partition(";")
+        media_type, *_, encoding = header.lower().split(";") if ";" in header else ("", "")
         if not comma or encoding != "base64":
             raise APIError(
                 400, "invalid_image_url", "the data URL is not data:TYPE;base64,…", param
@@ -57,24 +54,27 @@ class PictureReader:
         return self.read_bytes(content, media_type, param)
 
     def read_bytes(self, content: bytes, media_type: str, param: str) -> Image.Image:
-        """Return the picture in a file of that media type.
+        """Return the picture in a file, whose format its content tells.
+
+        Of its media type it is only asked that it is a picture's, or unknown: clients write
+        "image/jpg", or another picture's.
 
         Raises:
-            APIError: the type is not accepted, or the content is something else, too large or
-                damaged.
+            APIError: the type is no picture's, or the content is of no accepted format, too large
+                or damaged.
         """
-        if media_type not in PILLOW_FORMATS:
+        if not media_type.startswith("image/") and media_type not in _UNKNOWN_TYPES:
             raise APIError(
                 415,
                 "unsupported_media_type",
-                f"the picture's type is {media_type[:50]!r};"
-                f" send one of {', '.join(PILLOW_FORMATS)}",
+                f"the picture's type is {media_type[:50]!r}; send one of {', '.join(_FORMATS)}",
                 param,
             )
         try:
-            opened = open_picture(content, (PILLOW_FORMATS[media_type],))
+            opened = open_picture(content, _FORMATS)
             self._check_size(opened, param)
-            if (other := _find_trailing_file(content, PILLOW_FORMATS[media_type])) is not None:
+            assert opened.format is not None
+            if (other := _find_trailing_file(content, opened.format)) is not None:
                 raise APIError(
                     400,
                     "not_only_a_picture",
@@ -101,15 +101,6 @@ class PictureReader:
                 f"the picture has {width} x {height} pixels; send {remedy}",
                 param,
             )
-
-
-def guess_media_type(content: bytes) -> str:
-    """Return the media type by a file's first bytes; if they are unknown, PNG's."""
-    signatures = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "image/webp"
-    matches = [kind for first, kind in signatures.items() if content.startswith(first)]
-    return matches[0] if matches else next(iter(PILLOW_FORMATS))
 
 
 def _find_trailing_file(content: bytes, pillow_format: str) -> str | None:
