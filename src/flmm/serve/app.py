@@ -22,6 +22,8 @@ from flmm.serve.errors import (
 )
 from flmm.serve.monitoring import create_monitoring_router
 from flmm.serve.openai.request_models import ChatRequest
+from flmm.serve.openai.responses.request_models import ResponsesRequest
+from flmm.serve.openai.responses.routes import create_responses_router
 from flmm.serve.openai.routes import create_openai_router
 from flmm.serve.page.routes import create_page_router
 from flmm.serve.plain.request_models import AttendRequest, GroundRequest, SegmentRequest
@@ -63,6 +65,7 @@ def create_app(grounder: "Grounder", settings: ServerSettings) -> ASGIApp:
         },
     )
     app.include_router(create_openai_router(service))
+    app.include_router(create_responses_router(service))
     app.include_router(create_plain_router(service))
     app.include_router(create_monitoring_router(service))
     app.include_router(create_page_router(service.pipeline))
@@ -79,7 +82,9 @@ def create_app(grounder: "Grounder", settings: ServerSettings) -> ASGIApp:
 def _add_to_openapi(app: FastAPI) -> None:
     """Add schemas and API keys: FastAPI does not see them, since the routes parse bodies."""
     description = app.openapi()
-    schemas = build_request_schemas([ChatRequest, GroundRequest, SegmentRequest, AttendRequest])
+    schemas = build_request_schemas(
+        [ChatRequest, ResponsesRequest, GroundRequest, SegmentRequest, AttendRequest]
+    )
     description.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
     description["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     description["security"] = [{"key": []}, {}]

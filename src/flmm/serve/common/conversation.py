@@ -14,6 +14,10 @@ class Conversation:
     history: tuple[Message, ...]
     question: Message
 
+    def begin_with(self, message: Message) -> "Conversation":
+        """Return the conversation with a message before all others."""
+        return Conversation((message, *self.history), self.question)
+
     @property
     def pictures(self) -> tuple[Image.Image, ...]:
         """The pictures of all messages, in order."""

@@ -106,6 +106,17 @@ def check_effort(value: str | None) -> str | None:
     return value
 
 
+def check_verbosity(value: str | None) -> str | None:
+    """Refuse a verbosity but "medium"; a validator.
+
+    Raises:
+        PydanticCustomError: it is another.
+    """
+    if value not in (None, "medium"):
+        raise unsupported("the model has no verbosity to choose; say it in the question")
+    return value
+
+
 def check_text_format(value: JsonValue) -> JsonValue:
     """Refuse an answer's format but text; a validator.
 

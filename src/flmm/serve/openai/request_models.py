@@ -10,6 +10,7 @@ from flmm.serve.openai.client_fields import (
     ClientModel,
     check_effort,
     check_text_format,
+    check_verbosity,
     unsupported,
 )
 from flmm.serve.openai.message_models import ChatMessage
@@ -54,6 +55,7 @@ class ChatRequest(ClientFields, GenerationOptions):
     prediction: dict[str, JsonValue] | None = None
 
     _check_effort = field_validator("reasoning_effort")(check_effort)
+    _check_verbosity = field_validator("verbosity")(check_verbosity)
     _check_response_format = field_validator("response_format")(check_text_format)
 
     @property
@@ -72,13 +74,6 @@ class ChatRequest(ClientFields, GenerationOptions):
     def _refuse_bias(cls, value: dict[str, float] | None) -> dict[str, float] | None:
         if value and any(value.values()):
             raise unsupported("tokens cannot be given a bias; leave it out")
-        return value
-
-    @field_validator("verbosity", mode="after")
-    @classmethod
-    def _check_verbosity(cls, value: str | None) -> str | None:
-        if value not in (None, "medium"):
-            raise unsupported("the model has no verbosity to choose; say it in the question")
         return value
 
     @field_validator("modalities", mode="after")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from flmm.lmm.prompt import Message
 from flmm.lmm.sampling import SamplingParams
 from flmm.serve.common.job_group import JobGroup
 from flmm.serve.common.request_models import Grounding, SamplingOptions
@@ -27,6 +28,8 @@ class Question:
     grounding: Grounding | None
     stream: bool
     num_answers: int = 1
+    instructions: str = ""
+    """A system message before all others; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ async def submit_question(service: Service, slot: Slot, question: Question) -> S
                 service.picture_reader.read_url,
                 question.field_name,
             )
+            if instructions := question.instructions.strip():
+                conversation = conversation.begin_with(Message("system", instructions))
             return service.prepare_chat(
                 conversation, question.options, question.grounding, question.stream
             )

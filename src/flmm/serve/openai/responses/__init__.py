@@ -1,0 +1,1 @@
+"""POST /v1/responses, the newer of OpenAI's interfaces."""
