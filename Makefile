@@ -2,6 +2,8 @@
 # make test   runs every check
 # make test-torchvision tests the LMMs, and those whose image processors need torchvision, in an
 #             environment of its own, .venv-torchvision
+# make test-cluster tests batches on a Ray cluster on this machine, in an environment of its own,
+#             .venv-cluster
 # make report measures the paper's claims on the embedded model, where that is not yet done, and writes
 #             docs/report.md
 #
@@ -14,7 +16,7 @@ TORCHVISION ?= torch==2.14.1 torchvision==0.29.1
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-torchvision report
+.PHONY: demo test test-torchvision test-cluster report
 
 demo: .venv/installed
 	$(BIN)/flmm chat src/flmm/assets/pictures/demo.png "What is in the picture?"
@@ -29,6 +31,10 @@ test: .venv/installed-for-tests
 test-torchvision: .venv-torchvision/installed
 	FLMM_ALL_TYPES=1 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .venv-torchvision/bin/python -m pytest \
 		--numprocesses 2 --dist loadfile tests/contract tests/unit/lmm
+
+test-cluster: .venv-cluster/installed
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .venv-cluster/bin/python -m pytest --numprocesses 0 \
+		tests/integration/batch/test_ray.py
 
 report: .venv/installed-for-report
 	HF_HUB_OFFLINE=1 $(BIN)/flmm report
@@ -49,6 +55,12 @@ report: .venv/installed-for-report
 
 .venv/installed-for-tests: .venv/installed
 	$(PIP) install --editable ".[dev]"
+	touch $@
+
+.venv-cluster/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-cluster
+	.venv-cluster/bin/python -m pip install "$(TORCH)"
+	.venv-cluster/bin/python -m pip install --editable ".[dev,ray]"
 	touch $@
 
 .venv-torchvision/installed: pyproject.toml

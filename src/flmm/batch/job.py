@@ -2,19 +2,21 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path, PurePath
 
 import flmm
 from flmm.answers.answer import Answer
-from flmm.batch.run import BatchSummary, run_batch
+from flmm.batch.answering import TaskAnswerer
+from flmm.batch.run import BatchSummary, answer_items, store_results
 from flmm.batch.settings import BatchSettings
 from flmm.batch.sources.files import is_remote
 from flmm.batch.sources.items import Item
 from flmm.batch.sources.open import open_source
 from flmm.batch.storage.open import ResultPlace, open_results
+from flmm.batch.storage.records import Record
 from flmm.grounding.grounder import Grounder
 
 
@@ -37,6 +39,18 @@ class ModelNames:
         return Grounder.from_pretrained(
             self.head, lmm=self.lmm, sam=self.sam, device=self.device, dtype=self.dtype
         )
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What models are, for the manifest of their results."""
+
+    settings: dict[str, object]
+    """As of ``BatchSettings.describe``."""
+    model: str
+    """As of ``Grounder``."""
+    lmm: str
+    """As of ``Grounder``."""
 
 
 @dataclass(frozen=True)
@@ -73,39 +87,57 @@ class BatchJob:
         Raises:
             InputError: as ``run_batch`` and ``open_results`` do.
         """
-        settings = self.settings
+        answerer = TaskAnswerer(grounder, self.settings, self.together)
+        return self.store(
+            self._describe(grounder),
+            lambda items: answer_items(answerer, items, self.save_overlays),
+            on_progress,
+        )
+
+    def store(
+        self,
+        models: ModelDescription,
+        answer: Callable[[Iterable[Item]], Iterator[Sequence[Record]]],
+        on_progress: Callable[[BatchSummary], None],
+    ) -> tuple[BatchSummary, Path]:
+        """Do the job with models that are somewhere; as ``run`` and ``store_results``."""
         names = {
-            "model": grounder.model,
-            "lmm": grounder.lmm,
+            "model": models.model,
+            "lmm": models.lmm,
             "source": self.source if is_remote(self.source) else os.path.abspath(self.source),
             "flmm": flmm.__version__,
         }
         with open_results(
-            ResultPlace(self.out),
-            settings.describe(grounder),
-            names,
-            also=self.also,
-            shard=self.shard,
+            ResultPlace(self.out), models.settings, names, also=self.also, shard=self.shard
         ) as (place, store):
-            summary = run_batch(
-                grounder,
-                open_source(self.source, settings.question, self.use_digests),
+            summary = store_results(
+                open_source(self.source, self.settings.question, self.use_digests),
                 store,
-                settings,
-                together=self.together,
+                answer,
                 keep_failures=self.keep_failures,
                 shard=self.shard,
                 on_progress=on_progress,
-                on_answers=self._save_overlays,
             )
         return summary, place.path
+
+    def describe_models(self) -> ModelDescription:
+        """Load the models and say what they are.
+
+        Raises:
+            InputError: they cannot be loaded.
+        """
+        return self._describe(self.models.load())
 
     def split(self, number: int, count: int) -> "BatchJob":
         """Return the ``number``-th of ``count`` parts of this job, in the same folder."""
         part, num_parts = self.shard
         return replace(self, shard=(part + number * num_parts, num_parts * count))
 
-    def _save_overlays(self, item: Item, answers: Sequence[Answer]) -> None:
+    def _describe(self, grounder: Grounder) -> ModelDescription:
+        return ModelDescription(self.settings.describe(grounder), grounder.model, grounder.lmm)
+
+    def save_overlays(self, item: Item, answers: Sequence[Answer]) -> None:
+        """Draw an item's answers, where overlays are wanted."""
         if self.overlays is not None:
             for number, answer in enumerate(answers, 1):
                 answer.save(self.overlays / _name_overlay(item, number))

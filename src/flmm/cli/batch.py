@@ -9,6 +9,7 @@ import typer
 
 from flmm.cli.batch_progress import show_batch_progress
 from flmm.cli.console import print_json
+from flmm.cli.engine import Engine, parse_shard, parse_workers
 from flmm.cli.options import (
     DeviceOption,
     DtypeOption,
@@ -88,14 +89,27 @@ def batch(
             help="Do the Ith of N parts of the pictures, I from 0; N such runs may share a folder.",
         ),
     ] = "0/1",
+    engine: Annotated[
+        Engine,
+        typer.Option(help="Where the models run: on this machine, or on a Ray cluster."),
+    ] = Engine.LOCAL,
     workers: Annotated[
-        int,
+        str,
         typer.Option(
-            min=1,
+            metavar="N",
             help="So many processes, each with the models: one a GPU, or, without a GPU, one or two"
-            " cores each. Needs a folder for --out.",
+            " cores each. Needs a folder for --out. With --engine ray so many actors, or such as"
+            " 2-8: as many as there is room for.",
         ),
-    ] = 1,
+    ] = "1",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            show_default=False,
+            help="Of the Ray cluster; without it, RAY_ADDRESS, or this machine.",
+        ),
+    ] = None,
     overlays: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", show_default=False, help="Also draw each answer there."),
@@ -118,7 +132,8 @@ def batch(
 ) -> None:
     """Ask about many pictures; the same command goes on where it was stopped."""
     masks = check_mask_options(refine, mask_threshold, min_score, min_mask_region_area)
-    part = _check_place(out, shard, workers, pictures)
+    num_workers = parse_workers(workers, engine, address)
+    part = _check_place(out, shard, num_workers[1] if engine is Engine.LOCAL else 1, pictures)
     from flmm.batch.sources.open import open_source
 
     total = open_source(pictures, question, digest).count()
@@ -131,11 +146,11 @@ def batch(
             raise InputError(
                 f"--overlays {str(overlays)!r} cannot be made ({error.strerror}); choose another"
             ) from error
-    if workers == 1:
+    works_here = engine is Engine.LOCAL and num_workers[1] == 1
+    if works_here:
         grounder = load_grounder(model, lmm, sam, device, dtype)
     from flmm.batch.job import BatchJob, ModelNames
     from flmm.batch.settings import BatchSettings
-    from flmm.batch.workers import run_workers
 
     job = BatchJob(
         source=pictures,
@@ -150,10 +165,17 @@ def batch(
         overlays=overlays,
     )
     with show_batch_progress(None if total is None else total // part[1]) as on_progress:
-        if workers == 1:
+        if works_here:
             summary, used_place = job.run(grounder, on_progress)
+        elif engine is Engine.RAY:
+            from flmm.batch.ray.cluster import ActorPool
+            from flmm.batch.ray.engine import run_on_ray
+
+            summary, used_place = run_on_ray(job, ActorPool(*num_workers, address), on_progress)
         else:
-            summary, used_place = run_workers(job, workers, on_progress)
+            from flmm.batch.workers import run_workers
+
+            summary, used_place = run_workers(job, num_workers[1], on_progress)
     if as_json:
         print_json({"out": str(used_place), "pictures": summary.items, **asdict(summary)})
     else:
@@ -169,14 +191,17 @@ def _check_place(out: Path, shard: str, workers: int, pictures: str) -> tuple[in
     """Return the part of the work, checked with the place of results."""
     from flmm.batch.storage.open import ResultPlace
 
+    if re.match(r"\w+:/", str(out)):
+        address = str(out).replace(":/", "://", 1)
+        raise InputError(
+            f"--out {address!r} is an address; results need files that can be locked: give a folder"
+            " here or on a shared file system"
+        )
     place = ResultPlace(out)
     place.check()
     if not place.is_file or pictures.endswith(".parquet"):
         require_packages("batch", "pyarrow")
-    matched = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if matched is None or int(matched[1]) >= int(matched[2]):
-        raise InputError(f"--shard is {shard!r}; give one such as 0/3, 1/3 or 2/3")
-    part = int(matched[1]), int(matched[2])
+    part = parse_shard(shard)
     if place.is_file and part[1] * workers > 1:
         option = f"--shard {shard}" if part[1] > 1 else f"--workers {workers}"
         raise InputError(f"{option} needs a folder; give --out one, not {str(out)!r}")

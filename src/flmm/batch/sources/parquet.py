@@ -1,7 +1,8 @@
 """Rows of Parquet files: pictures as paths or as the files' content."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Lock
 
 import pyarrow as pa
@@ -117,6 +118,10 @@ class _ParquetPictures:
         self._group = -1
         self._column: pa.ChunkedArray | None = None
 
+    def __reduce__(self) -> "tuple[Callable[[str], _ParquetPictures], tuple[str]]":
+        # In another process, all pictures of a file share one that is open there.
+        return _open_in_other_processes, (self.name,)
+
     def may_lack_content(self, group: int) -> bool:
         """Return whether rows of a group may have paths alone; content is not read for it."""
         columns = self.file.metadata.row_group(group)
@@ -139,6 +144,9 @@ class _ParquetPictures:
             value = self._column[index].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
         return None if content is None else bytes(content)
+
+
+_open_in_other_processes = lru_cache(maxsize=4)(_ParquetPictures)
 
 
 @dataclass(frozen=True)

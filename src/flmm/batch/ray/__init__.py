@@ -1,0 +1,1 @@
+"""Work on a Ray cluster: Ray schedules, what is on disk stays the truth."""
