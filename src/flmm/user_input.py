@@ -1,5 +1,6 @@
 """Checks and conversions of user input: model names, devices, dtypes, texts, phrases."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,6 +121,28 @@ def check_max_new_tokens(max_new_tokens: int) -> int:
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
     return max_new_tokens
+
+
+def check_temperature(temperature: float) -> float:
+    """Return the temperature of sampling unchanged.
+
+    Raises:
+        InputError: it is negative, or no finite number.
+    """
+    if not 0 <= temperature < math.inf:
+        raise InputError(f"temperature is {temperature}; give 0 (no sampling) or more")
+    return temperature
+
+
+def check_seed(seed: int | None) -> int | None:
+    """Return the seed of sampling unchanged; None is no seed.
+
+    Raises:
+        InputError: it has more than 64 bits.
+    """
+    if seed is not None and not -(2**63) <= seed < 2**63:
+        raise InputError(f"seed is {seed}; give a number of 64 bits, such as 1")
+    return seed
 
 
 def check_phrases(phrases: Sequence[str]) -> list[str]:

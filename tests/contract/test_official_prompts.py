@@ -15,7 +15,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.generic.adapter import GenericAdapter
-from flmm.lmm.prompt import Message
+from flmm.lmm.message import Message
 
 # As in a real checkpoint's tokenizer_config.json.
 TOKENIZER_ATTRIBUTES = {

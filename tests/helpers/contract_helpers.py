@@ -7,7 +7,8 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from flmm.attention.eager import eager_attention
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.prompt import Message, Prompt
+from flmm.lmm.message import Message
+from flmm.lmm.prompt import Prompt
 
 PICTURE_SIZES = [(1, 1), (7, 640), (32, 32), (50, 40), (33, 97), (4000, 20), (20, 4000)]
 """(width, height)."""

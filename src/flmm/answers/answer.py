@@ -4,6 +4,7 @@ Letters: ``H W`` picture size.
 """
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +20,10 @@ from flmm.answers.json_types import AnswerJson, CocoDataset
 from flmm.answers.notebook import build_image, build_paragraph
 from flmm.answers.other_libraries import ImageSegment, to_detections, to_image_segments
 from flmm.answers.overlay import draw_overlay
+from flmm.answers.overlay_of_several import draw_overlay_of_several
 from flmm.answers.palette import phrase_colour, tint, to_hex
 from flmm.answers.phrase import Phrase
+from flmm.errors import InputError
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -40,12 +43,19 @@ class Answer:
     lmm: str
     """The LMM's folder or hub id."""
     size: "Size"
-    """(H, W)."""
+    """(H, W) of the first picture."""
     phrases: tuple[Phrase, ...]
     timings: dict[str, float]
     """Seconds by stage, in the order in which the stages ran."""
     picture: Image.Image = field(repr=False)
-    """RGB, as it was read: upright, without transparency."""
+    """RGB, as it was read: upright, without transparency; of several, the first."""
+    later_pictures: tuple[Image.Image, ...] = field(default=(), repr=False)
+    """The conversation's other pictures, in order."""
+
+    @property
+    def pictures(self) -> tuple[Image.Image, ...]:
+        """All pictures of the conversation; ``Phrase.picture`` is an index of them."""
+        return self.picture, *self.later_pictures
 
     def to_dict(self) -> AnswerJson:
         """Return the answer as JSON content, with masks as COCO's compressed run lengths."""
@@ -59,28 +69,43 @@ class Answer:
         }
 
     def to_coco(
-        self, file_name: str = "", *, segmentation: CocoSegmentation = "rle"
+        self, file_name: str | Sequence[str] = "", *, segmentation: CocoSegmentation = "rle"
     ) -> CocoDataset:
-        """Return a COCO instances data set: one picture, a category for each distinct phrase.
+        """Return a COCO instances data set: its pictures, a category for each distinct phrase.
 
         Args:
-            file_name: of the picture, in ``images``.
+            file_name: of the picture, in ``images``; of several pictures, a list.
             segmentation: "rle" for compressed run lengths; "polygon" for rings along the edges of
                 the pixels, which pycocotools turns into the very same masks. Since COCO's rings
                 cannot be holes, a line without width leads from each hole to the ring around it.
                 Empty masks stay run lengths.
 
         Raises:
-            InputError: there is no such form of segmentations.
+            InputError: there is no such form of segmentations, or there are more or fewer file
+                names than pictures.
         """
         check_coco_segmentation(segmentation)
-        height, width = self.size
+        file_names = [file_name] if isinstance(file_name, str) else file_name
+        sizes = [self.size, *((each.height, each.width) for each in self.later_pictures)]
+        if len(file_names) != len(sizes) and file_name != "":
+            raise InputError(
+                f"{len(file_names)} file names for {len(sizes)} pictures; give one for each"
+            )
         names = list(dict.fromkeys(phrase.text for phrase in self.phrases))
         return {
-            "images": [{"id": 1, "width": width, "height": height, "file_name": file_name}],
+            "images": [
+                {"id": number, "width": width, "height": height, "file_name": name}
+                for number, ((height, width), name) in enumerate(
+                    zip(sizes, file_names if file_name else [""] * len(sizes), strict=True), 1
+                )
+            ],
             "annotations": [
                 build_coco_annotation(
-                    phrase.to_dict(), number, 1, names.index(phrase.text) + 1, segmentation
+                    phrase.to_dict(),
+                    number,
+                    phrase.picture + 1,
+                    names.index(phrase.text) + 1,
+                    segmentation,
                 )
                 for number, phrase in enumerate(self.phrases, 1)
             ],
@@ -94,21 +119,36 @@ class Answer:
         """
         return to_image_segments(self.phrases)
 
-    def to_annotated_image(self) -> tuple[Image.Image, list[tuple[NDArray[np.bool_], str]]]:
-        """Return the value of gradio's ``AnnotatedImage``: the picture, masks and their phrases."""
-        return self.picture, [(phrase.mask, phrase.text) for phrase in self.phrases]
+    def to_annotated_image(
+        self, picture: int = 0
+    ) -> tuple[Image.Image, list[tuple[NDArray[np.bool_], str]]]:
+        """Return the value of gradio's ``AnnotatedImage``: a picture, its masks and their phrases.
 
-    def to_supervision(self) -> "Detections":
-        """Return the phrases as ``supervision.Detections``, classes numbered as in ``to_coco``.
+        ``picture``: which of several, from 0.
+        """
+        phrases = self._phrases_of(picture)
+        return self.pictures[picture], [(phrase.mask, phrase.text) for phrase in phrases]
+
+    def to_supervision(self, picture: int = 0) -> "Detections":
+        """Return a picture's phrases as ``supervision.Detections``, classes by their texts.
+
+        ``picture``: which of several, from 0.
 
         The phrases' texts are in ``data["class_name"]``. Where all masks together have more than
         2**27 pixels, ``mask`` is a ``supervision.CompactMask``, else an (N, H, W) bool array.
         Needs ``pip install 'flmm[supervision]'``.
 
         Raises:
-            InputError: supervision is not installed.
+            InputError: supervision is not installed, or there is no such picture.
         """
-        return to_detections(self.phrases, self.size)
+        phrases = self._phrases_of(picture)
+        size = self.size if picture == 0 else self.pictures[picture].size[::-1]
+        return to_detections(phrases, size)
+
+    def _phrases_of(self, picture: int) -> list[Phrase]:
+        if not 0 <= picture < len(self.pictures):
+            raise InputError(f"picture is {picture}; give one of 0 to {len(self.pictures) - 1}")
+        return [phrase for phrase in self.phrases if phrase.picture == picture]
 
     def save_masks(self, folder: str | Path) -> list[Path]:
         """Write each mask as an 8-bit grey PNG file, 255 inside it and 0 elsewhere.
@@ -126,7 +166,9 @@ class Answer:
 
     @cached_property
     def overlay(self) -> Image.Image:
-        """RGB: the picture with the masks on it, and a legend."""
+        """RGB: the pictures with the masks on them, and a legend."""
+        if self.later_pictures:
+            return draw_overlay_of_several(self.pictures, self.text, self.phrases)
         return draw_overlay(self.picture, self.text, self.phrases)
 
     def save(self, path: str | Path) -> None:

@@ -1,5 +1,7 @@
 """The JSON of answers: the contract between the command line, Python and HTTP."""
 
+from typing import NotRequired
+
 from typing_extensions import TypedDict
 
 
@@ -22,6 +24,8 @@ class PhraseJson(TypedDict):
     """[x0, y0, x1, y1], x1 and y1 exclusive."""
     area: int
     mask: CocoRLE
+    picture: NotRequired[int]
+    """Which of the conversation's pictures, from 0; results of earlier versions lack it."""
 
 
 class AnswerJson(TypedDict):
@@ -31,7 +35,7 @@ class AnswerJson(TypedDict):
     model: str
     lmm: str
     size: list[int]
-    """[H, W]"""
+    """[H, W] of the first picture; masks have their own."""
     phrases: list[PhraseJson]
     timings: dict[str, float]
 

@@ -86,16 +86,23 @@ def resize_for_viewing(picture: Image.Image) -> Image.Image:
 
 
 def draw_masks(
-    picture: Image.Image, phrases: Sequence[MaskedPhrase], style: LegendStyle
+    picture: Image.Image,
+    phrases: Sequence[MaskedPhrase],
+    style: LegendStyle,
+    numbers: Sequence[int] | None = None,
 ) -> Image.Image:
-    """Draw the masks over the picture, large ones first so that none hides a smaller one."""
+    """Draw the masks over the picture, large ones first so that none hides a smaller one.
+
+    ``numbers``: of the phrases in the legend, from 0; None for their order.
+    """
+    numbers = range(len(phrases)) if numbers is None else numbers
     canvas = np.asarray(picture, dtype=np.float32).copy()
     line_width = max(min(max(picture.size) / 320, min(picture.size) / 8), 1.0)
     order = sorted(range(len(phrases)), key=lambda index: -phrases[index].area)
     small_masks: dict[int, NDArray[np.float32]] = {}
     for index in order:
         mask = phrases[index].mask
-        draw_mask(canvas, mask, phrase_colour(index), line_width)
+        draw_mask(canvas, mask, phrase_colour(numbers[index]), line_width)
         small_masks[index] = _shrink_mask(mask, picture.size)
     image = Image.fromarray((canvas + 0.5).astype(np.uint8))
     badge_centres: list[tuple[float, float]] = []
@@ -104,7 +111,7 @@ def draw_masks(
             small_masks[index], picture.size, style.badge_radius, badge_centres
         )
         if centre is not None and min(picture.size) > 2 * style.badge_radius:
-            draw_badge(image, centre, index, style)
+            draw_badge(image, centre, numbers[index], style)
             badge_centres.append(centre)
     return image
 

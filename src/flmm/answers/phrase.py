@@ -45,6 +45,8 @@ class Phrase:
     logits: "LowResolutionLogits | None" = field(default=None, repr=False)
     """(1, a, b) logits of the mask before they are enlarged to the picture; None where the mask was
     not predicted."""
+    picture: int = 0
+    """Which of the conversation's pictures the mask is of, from 0."""
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -91,4 +93,5 @@ class Phrase:
             "box": list(self.box),
             "area": self.area,
             "mask": self.rle,
+            "picture": self.picture,
         }

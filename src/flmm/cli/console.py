@@ -116,14 +116,17 @@ def _print_phrases(answer: "Answer", console: "Console") -> None:
     table.add_column("")
     table.add_column("phrase", overflow="fold")
     table.add_column("score", justify="right")
+    if answer.later_pictures:
+        table.add_column("picture", justify="right")
     table.add_column("box (x0, y0, x1, y1)")
     table.add_column("area", justify="right")
-    height, width = answer.size
     for index, phrase in enumerate(answer.phrases):
+        height, width = phrase.rle["size"]
         table.add_row(
             Text(f" {index + 1} ", _phrase_style(index)),
             Text(replace_control_characters(phrase.text)),
             f"{phrase.score:.2f}",
+            *([str(phrase.picture + 1)] if answer.later_pictures else []),
             ", ".join(map(str, phrase.box)) if phrase.area else "not found",
             f"{phrase.area / (height * width):.1%}",
         )

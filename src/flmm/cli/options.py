@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
@@ -152,25 +152,30 @@ MinMaskRegionAreaOption = Annotated[
 ]
 
 
-def find_output_path(image: Path, out: Path | None, as_json: bool, command: str) -> Path | None:
+def find_output_path(
+    images: Path | Sequence[Path], out: Path | None, as_json: bool, command: str
+) -> Path | None:
     """Return the overlay's path, checked before the work is done; None for no overlay.
 
-    A file that the user does not name is a new one, such as photo-chat.png or photo-chat-2.png.
+    A file that the user does not name is a new one, such as photo-chat.png or photo-chat-2.png for
+    the first picture photo.jpg.
 
     Raises:
         InputError: it cannot be written there, or would replace the picture itself.
     """
     from flmm.answers.image_files import check_output_path
 
+    images = [images] if isinstance(images, Path) else images
     if out is None:
         if as_json:
             return None
         names = (
-            f"{image.stem}-{command}{f'-{number}' if number > 1 else ''}.png" for number in count(1)
+            f"{images[0].stem}-{command}{f'-{number}' if number > 1 else ''}.png"
+            for number in count(1)
         )
         out = Path(next(name for name in names if not os.path.exists(name)))
     check_output_path(out)
-    if out.exists() and out.samefile(image):
+    if out.exists() and any(out.samefile(image) for image in images):
         raise InputError(f"--out {str(out)!r} is the picture itself; choose another file")
     return out
 
@@ -218,11 +223,11 @@ def load_lmm_alone(
         return Grounder(models.adapter, lmm=models.lmm)
 
 
-def warn_about_other_pictures(grounder: "Grounder", picture: "Image.Image") -> None:
+def warn_about_other_pictures(grounder: "Grounder", *pictures: "Image.Image") -> None:
     """Say on standard error that the embedded model does not know a picture that is no scene."""
     from flmm.embedded_model.domain import EMBEDDED_MODEL_NOTICE, is_sticker_scene
 
-    if is_embedded(grounder.lmm) and not is_sticker_scene(picture):
+    if is_embedded(grounder.lmm) and not all(map(is_sticker_scene, pictures)):
         print_message(EMBEDDED_MODEL_NOTICE)
 
 

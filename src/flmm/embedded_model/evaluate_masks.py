@@ -18,7 +18,7 @@ from flmm.embedded_model.protocols import SceneTurn, TextProtocol
 from flmm.evaluate.metrics import Overlap, average_recall, compute_overlap, cumulative_iou, mean_iou
 from flmm.grounding.mask_options import DEFAULT_MASK_OPTIONS
 from flmm.grounding.pipeline import build_pipeline
-from flmm.grounding.referring import segment
+from flmm.grounding.referring import segment_together
 from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
 from flmm.masks.kmeans import compute_kmeans_mask
@@ -192,7 +192,8 @@ def score_absent_expression(
     """Return the score, in 0..1, of an expression that means nothing in the picture."""
     expression = choose_absent_expression(drawing.scene, np.random.default_rng(seed))
     pipeline = build_pipeline(adapter, head, None)
-    answer = segment(pipeline, drawing.picture, [expression], DEFAULT_MASK_OPTIONS)
+    tasks = [(drawing.picture, [expression])]
+    (answer,) = segment_together(pipeline, tasks, DEFAULT_MASK_OPTIONS)
     return answer.phrases[0].score
 
 

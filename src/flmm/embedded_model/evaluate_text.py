@@ -16,7 +16,7 @@ from flmm.evaluate.metrics import SpanCounts, count_spans
 from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.generation import Generation
-from flmm.lmm.prompt import Message
+from flmm.lmm.message import Message
 from flmm.masks.selector import select_phrases
 from flmm.stickers.draw import Drawing
 from flmm.stickers.kinds import KINDS, STUFF

@@ -20,12 +20,13 @@ from flmm.answers.phrase import Phrase
 from flmm.answers.thought_figure import Paragraph, draw_thought
 from flmm.attention.tracing import trace_texts
 from flmm.errors import InputError
+from flmm.grounding.chat_options import ChatOptions
 from flmm.grounding.mask_options import DEFAULT_MASK_OPTIONS, MaskOptions
 from flmm.grounding.phrase_extraction import PhraseSource
 from flmm.grounding.pipeline import GenerationRequest, Pipeline
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.message import Message
 from flmm.lmm.places import check_places
-from flmm.lmm.prompt import Message
 from flmm.pictures.geometry import square_box_around
 from flmm.pictures.reading import PictureLike
 from flmm.stopwatch import Stopwatch
@@ -191,7 +192,8 @@ def prepare_locating(
     if source is None and options.locate == "question":
         source = "noun_chunks"
     extractor = pipeline.create_phrase_extractor(source=source)
-    return pipeline.prepare_request(image, first_question, extractor, max_new_tokens, mask_options)
+    chat_options = ChatOptions(max_new_tokens, mask_options=mask_options)
+    return pipeline.prepare_request(image, first_question, extractor, chat_options)
 
 
 def find_smallest_phrase(answer: Answer) -> Phrase | None:
@@ -247,7 +249,7 @@ def ground_question(pipeline: Pipeline, request: GenerationRequest) -> Answer:
         request.picture, traced_phrases, request.mask_options, stopwatch
     )
     return pipeline.build_answer(
-        request.picture, prompt.question, phrases, request.mask_options, stopwatch
+        request.pictures, prompt.question, phrases, request.mask_options, stopwatch
     )
 
 

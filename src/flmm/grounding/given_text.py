@@ -47,7 +47,7 @@ def ground(
         text, traced_phrases = extract_traced_phrases(extractor, prompt, text, traces)
         with_references = pipeline.mask_predictor.add_references(picture, traced_phrases)
     masked = pipeline.mask_predictor.predict(picture, with_references, mask_options, stopwatch)
-    return pipeline.build_answer(picture, text, masked, mask_options, stopwatch)
+    return pipeline.build_answer([picture], text, masked, mask_options, stopwatch)
 
 
 def build_text_prompt(

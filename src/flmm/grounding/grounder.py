@@ -1,155 +1,91 @@
 """The user's object: a frozen LMM whose words are grounded in the picture, by a head or without."""
 
 from collections.abc import Generator, Sequence
-from pathlib import Path
-from typing import Self, Unpack
-
-import torch
-from transformers.utils.quantization_config import QuantizationConfigMixin
+from dataclasses import replace
+from typing import Unpack
 
 from flmm.answers.answer import Answer
 from flmm.grounding.attention_view import AttentionView, attend
 from flmm.grounding.chain_of_thought import CropMode, LocateSource, ThinkOptions, Thought, think
+from flmm.grounding.chat_options import ChatKeywords, ChatOptions, Question
+from flmm.grounding.conversation import ChatMessage, Pictures
 from flmm.grounding.given_text import ground
-from flmm.grounding.loading import check_together, load_models
+from flmm.grounding.grounder_models import GrounderModels
 from flmm.grounding.mask_options import MaskKeywords, MaskOptions
 from flmm.grounding.phrase_extraction import PhraseSource
-from flmm.grounding.pipeline import build_pipeline
-from flmm.grounding.referring import segment
+from flmm.grounding.pipeline import GenerationRequest
+from flmm.grounding.referring import segment_together
 from flmm.grounding.streaming import AnswerStream, StreamEvent
-from flmm.head.model import GroundingHead
-from flmm.lmm.base import LMMAdapter
-from flmm.lmm.placement import DeviceMap, Placement
 from flmm.pictures.reading import PictureLike
-from flmm.segmenters.base import Segmenter
-from flmm.training_free.profile import Profile
-from flmm.user_input import parse_dtype, resolve_device
 
 
-class Grounder:
+class Grounder(GrounderModels):
     """A frozen LMM: answers about pictures, with the masks of their phrases.
 
-    Masks come from a trained head or, without one, from the LMM's attention and a segmenter. Both
-    are moved to the LMM's device, in float32.
-
-    Args:
-        adapter: the LMM, which is not changed.
-        head: trained for an LMM of these sizes; None needs no training.
-        segmenter: the SAM of masks without a head; None makes these from attention alone.
-        profile: of masks without a head, from ``flmm calibrate``; None needs none.
-        model: the head's name in answers; None for "training-free" without a head.
-        lmm: the LMM's name in answers; None for the adapter's own.
-
-    Raises:
-        InputError: the head or profile is for another LMM, or is given beside what it excludes.
+    ``GrounderModels`` has what it is made of.
     """
-
-    def __init__(
-        self,
-        adapter: LMMAdapter,
-        head: GroundingHead | None = None,
-        segmenter: Segmenter | None = None,
-        profile: Profile | None = None,
-        *,
-        model: str | None = None,
-        lmm: str | None = None,
-    ) -> None:
-        check_together(adapter, head, segmenter, profile)
-        for module in (head, segmenter):
-            if module is not None:
-                module.to(adapter.device, torch.float32).eval()
-        self.adapter, self.head, self.segmenter, self.profile = adapter, head, segmenter, profile
-        self.pipeline = build_pipeline(adapter, head, segmenter, profile, model, lmm)
-        self.model, self.lmm = self.pipeline.model_name, self.pipeline.lmm_name
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        head: str | Path | None = None,
-        *,
-        lmm: str | Path | None = None,
-        sam: str | Path | None = None,
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
-        revision: str | None = None,
-        device_map: DeviceMap | None = None,
-        quantization_config: QuantizationConfigMixin | None = None,
-    ) -> Self:
-        """Load an LMM, with a head or without.
-
-        Args:
-            head: a folder or hub id, or a profile of ``flmm calibrate``; None for none if ``lmm``
-                is given, else for the small model that comes with the package.
-            lmm: a folder or hub id; None for the one that the head or profile is of.
-            sam: a folder or hub id of the SAM of masks without a head, "none" for masks from
-                attention alone; None for ``DEFAULT_SEGMENTER``. With a head, where its refiner's
-                SAM comes from.
-            device: such as "cpu" or "cuda:1"; None for the GPU when there is one.
-            dtype: of the LMM: "float32", "bfloat16" or "float16"; None for float32 on the CPU
-                and the checkpoint's own on a GPU.
-            revision: of the head's or profile's hub id.
-            device_map: instead of ``device``: "auto" or transformers' map, which spreads the
-                LMM over devices (needs the package accelerate).
-            quantization_config: one of transformers', such as ``BitsAndBytesConfig``, for an LMM
-                of 4 or 8 bits a weight.
-
-        Raises:
-            InputError: a model cannot be found or read, they do not belong together, or there is
-                no such device or dtype.
-        """
-        device = resolve_device(device) if device_map is None else device
-        placement = Placement(device, parse_dtype(dtype), device_map, quantization_config)
-        head, lmm, sam = (None if name is None else str(name) for name in (head, lmm, sam))
-        parts = load_models(head, lmm, sam, placement, revision)
-        return cls(*parts.models, model=parts.model, lmm=parts.lmm)
 
     def chat(
         self,
-        image: PictureLike,
+        image: Pictures | None,
         question: str,
         phrases: Sequence[str] | None = None,
         *,
+        history: Sequence[ChatMessage] = (),
+        system: str | None = None,
         max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int | None = None,
         phrase_source: PhraseSource | None = None,
         **mask_options: Unpack[MaskKeywords],
     ) -> Answer:
         """Ask the LMM and ground its answer.
 
         Args:
-            image: a file, its bytes, a PIL image, or a uint8 array (``PictureLike``).
-            question: about the picture.
+            image: a file, its bytes, a PIL image, or a uint8 array (``PictureLike``), or a list of
+                several; each phrase is grounded in the one that it is about. Shown with the talk's
+                first message, or with the question if ``history`` has pictures; it may be None
+                then.
+            question: about the pictures.
             phrases: what to ground, as it stands in the answer; one that is repeated means
                 its next mention. None lets ``phrase_source`` choose.
+            history: the messages before the question, in transformers' chat format: dicts of
+                "role" and "content" (``flmm.grounding.conversation.ChatMessage``).
+            system: the system prompt.
             max_new_tokens: the answer is cut there.
-            phrase_source: what chooses them; None for the head's selector if there is one.
+            temperature: 0 takes the likeliest token at every step; above, tokens are sampled.
+            seed: of sampling; the same one gives the same answer, None another one each time.
+            phrase_source: what chooses the phrases; None for the head's selector if it has one.
             mask_options: those of ``MaskOptions``, such as ``refine`` and ``min_score``.
 
         Returns:
             The answer, exactly as the LMM alone generates it, and its grounded phrases.
 
         Raises:
-            InputError: the picture cannot be read, the question or the list is empty, or a phrase
-                is not in the answer.
+            InputError: a picture cannot be read, a text or the list is empty, a message is not in
+                the format, a phrase is not in the answer, or the LMM takes no messages before
+                the question or no several pictures.
         """
-        masks = MaskOptions(**mask_options)
-        extractor = self.pipeline.create_phrase_extractor(phrases, phrase_source)
-        return self.pipeline.run(
-            self.pipeline.prepare_request(image, question, extractor, max_new_tokens, masks)
+        options = ChatOptions.from_keywords(
+            history=history,
+            system=system,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            phrase_source=phrase_source,
+            **mask_options,
         )
+        return self.pipeline.run(self._prepare(image, question, phrases, options))
 
     def chat_together(
-        self,
-        questions: Sequence[tuple[PictureLike, str]],
-        *,
-        max_new_tokens: int = 256,
-        phrase_source: PhraseSource | None = None,
-        **mask_options: Unpack[MaskKeywords],
+        self, questions: Sequence[Question], **options: Unpack[ChatKeywords]
     ) -> list[Answer]:
         """Chat about several pictures at once, all answers generated in one batch.
 
         Args:
-            questions: (image, question) pairs; as many as the device's memory has room for.
-            max_new_tokens, phrase_source, mask_options: as in ``chat``.
+            questions: (image, question) or (image, question, history), each as in ``chat``; as many
+                as the device's memory has room for.
+            options: those of ``chat``; ``history`` is that of questions without their own.
 
         Returns:
             What ``chat`` gives for each, but for rounding: a padded batch sums in another order,
@@ -158,30 +94,27 @@ class Grounder:
         Raises:
             InputError: as ``chat`` does, for any of them.
         """
-        masks = MaskOptions(**mask_options)
-        extractor = self.pipeline.create_phrase_extractor(None, phrase_source)
-        requests = [
-            self.pipeline.prepare_request(image, question, extractor, max_new_tokens, masks)
-            for image, question in questions
-        ]
+        shared = ChatOptions.from_keywords(**options)
+        requests = []
+        for image, question, *own in questions:
+            chat_options = replace(shared, history=own[0]) if own else shared
+            requests.append(self._prepare(image, question, None, chat_options))
         return self.pipeline.run_batch(requests) if requests else []
 
     def stream(
         self,
-        image: PictureLike,
+        image: Pictures | None,
         question: str,
         phrases: Sequence[str] | None = None,
-        *,
-        max_new_tokens: int = 256,
-        phrase_source: PhraseSource | None = None,
-        **mask_options: Unpack[MaskKeywords],
+        **options: Unpack[ChatKeywords],
     ) -> Generator[StreamEvent, None, None]:
         """Chat and stream the answer: text as it is generated, masks as phrases are complete.
 
         A phrase that the selector chose is complete with the next word that is not part of it; a
         given one with its last token, or with the answer when it is only part of a word; noun
-        chunks are known with the answer. Close the generator to stop: the LMM stops at its current
-        token. During generation other callers of the same LMM wait. The arguments are ``chat``'s.
+        chunks, and phrases of several pictures, are known with the answer. Close the generator to
+        stop: the LMM stops at its current token. During generation other callers of the same LMM
+        wait. The arguments are ``chat``'s.
 
         Returns:
             The events: ``TextEvent`` with each piece of text, ``PhraseEvent`` with each phrase and
@@ -192,10 +125,19 @@ class Grounder:
         Raises:
             InputError: as ``chat`` does, or, of a phrase that is not in the answer, during reading.
         """
-        masks = MaskOptions(**mask_options)
-        extractor = self.pipeline.create_phrase_extractor(phrases, phrase_source)
-        request = self.pipeline.prepare_request(image, question, extractor, max_new_tokens, masks)
+        chat_options = ChatOptions.from_keywords(**options)
+        request = self._prepare(image, question, phrases, chat_options)
         return AnswerStream(self.pipeline, request).events()
+
+    def _prepare(
+        self,
+        image: Pictures | None,
+        question: str,
+        phrases: Sequence[str] | None,
+        options: ChatOptions,
+    ) -> GenerationRequest:
+        extractor = self.pipeline.create_phrase_extractor(phrases, options.phrase_source)
+        return self.pipeline.prepare_request(image, question, extractor, options)
 
     def attend(
         self,
@@ -295,4 +237,16 @@ class Grounder:
         Raises:
             InputError: the picture cannot be read, or there is no phrase or an empty one.
         """
-        return segment(self.pipeline, image, phrases, MaskOptions(**mask_options))
+        return self.segment_together([(image, phrases)], **mask_options)[0]
+
+    def segment_together(
+        self,
+        tasks: Sequence[tuple[PictureLike, Sequence[str]]],
+        **mask_options: Unpack[MaskKeywords],
+    ) -> list[Answer]:
+        """Segment phrases in several pictures at once: (image, phrases) of ``segment`` each.
+
+        Raises:
+            InputError: as ``segment`` does, for any of them.
+        """
+        return segment_together(self.pipeline, tasks, MaskOptions(**mask_options))

@@ -45,6 +45,10 @@ class HeadMaskPredictor(MaskPredictor):
     def uses_segmenter(self) -> bool:
         return self._head.config.refine
 
+    @property
+    def has_calibrated_scores(self) -> bool:
+        return self._head.config.score_calibration is not None
+
     def _encode(self, picture: NDArray[np.uint8]) -> PictureEmbeddings:
         return self._head.refiner.encode(picture)
 

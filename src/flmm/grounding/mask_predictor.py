@@ -67,6 +67,11 @@ class MaskPredictor(ABC):
     def uses_segmenter(self) -> bool:
         """Whether there is a SAM that masks come from; if not, no picture is embedded."""
 
+    @property
+    def has_calibrated_scores(self) -> bool:
+        """Whether scores are probabilities that phrases are in the picture."""
+        return False
+
     @abstractmethod
     def _encode(self, picture: NDArray[np.uint8]) -> PictureEmbeddings:
         """Return SAM's embedding of one (H, W, 3) picture."""

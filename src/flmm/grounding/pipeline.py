@@ -3,7 +3,7 @@
 Letters: ``H W`` picture size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -16,31 +16,34 @@ from flmm.answers.phrase import Phrase
 from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import GenerationStep, limit_new_tokens, trace_generation
+from flmm.errors import InputError
+from flmm.grounding.chat_options import ChatOptions
+from flmm.grounding.conversation import Pictures, build_conversation
 from flmm.grounding.head_mask_predictor import HeadMaskPredictor
 from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.grounding.phrase_extraction import PhraseExtractor, PhraseSource
+from flmm.grounding.several_pictures import predict_in_several_pictures
 from flmm.grounding.training_free_mask_predictor import TrainingFreeMaskPredictor
 from flmm.head.model import GroundingHead
 from flmm.head.prompt_templates import PromptTemplates
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.places import check_places
 from flmm.lmm.prompt import Prompt
-from flmm.lmm.sampling import SamplingParams
-from flmm.pictures.reading import PictureLike, read_picture
+from flmm.lmm.sampling import GREEDY, SamplingParams
 from flmm.segmenters.base import Segmenter
 from flmm.stopwatch import Stopwatch
 from flmm.training_free.masks import TRAINING_FREE
 from flmm.training_free.profile import Profile
-from flmm.user_input import check_max_new_tokens, check_phrases, check_text
+from flmm.user_input import check_max_new_tokens, check_phrases
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
     """A question about a picture, ready for the LMM."""
 
-    picture: Image.Image
-    """RGB: the prompt's first picture."""
+    pictures: tuple[Image.Image, ...]
+    """RGB: the prompt's first pictures, in its order; each phrase is grounded in one of them."""
     prompt: Prompt
     """Without an answer."""
     phrase_extractor: PhraseExtractor
@@ -50,20 +53,33 @@ class GenerationRequest:
     mask_options: MaskOptions
     stopwatch: Stopwatch
     """Timings of every stage."""
+    sampling_params: SamplingParams = GREEDY
+
+    @property
+    def picture(self) -> Image.Image:
+        """The prompt's first picture."""
+        return self.pictures[0]
 
 
 class _TraceListener:
     """A ``GenerationListener`` that keeps the answer's trace."""
 
-    sampling_params = SamplingParams()
     wants_trace = True
 
-    def __init__(self, prompt: Prompt, max_new_tokens: int) -> None:
-        self.prompt = prompt
-        self.max_new_tokens = max_new_tokens
+    def __init__(
+        self,
+        request: GenerationRequest,
+        on_step: Callable[[GenerationStep], None] | None = None,
+    ) -> None:
+        self.prompt = request.prompt
+        self.max_new_tokens = request.max_new_tokens
+        self.sampling_params = request.sampling_params
         self.trace: Trace
+        self._on_step = on_step
 
-    def on_step(self, _: GenerationStep) -> bool:
+    def on_step(self, step: GenerationStep) -> bool:
+        if self._on_step is not None:
+            self._on_step(step)
         return True
 
     def on_end(self, _: Tensor, trace: Trace | None) -> None:
@@ -106,76 +122,127 @@ class Pipeline:
 
     def prepare_request(
         self,
-        image: PictureLike,
+        image: Pictures | None,
         question: str,
         phrase_extractor: PhraseExtractor,
-        max_new_tokens: int,
-        mask_options: MaskOptions,
+        options: ChatOptions,
     ) -> GenerationRequest:
-        """Check a question about a picture and build its prompt.
+        """Check a question about pictures and build its prompt.
 
         Raises:
-            InputError: the picture cannot be read, the question is empty or too long, or
-                ``max_new_tokens`` is below 1.
+            InputError: a picture cannot be read, the question is empty or too long, a message
+                before it is not in the format, ``max_new_tokens`` is below 1, or the LMM takes no
+                messages before the question.
         """
-        question = check_text("question", question)
-        check_max_new_tokens(max_new_tokens)
+        check_max_new_tokens(options.max_new_tokens)
         stopwatch = Stopwatch()
         with stopwatch.stage("picture"):
-            picture = read_picture(image)
-            prompt = self.adapter.build_prompt(picture, question)
-            max_new_tokens = limit_new_tokens(self.adapter, prompt, max_new_tokens)
+            conversation = build_conversation(image, question, options.history, options.system)
+            if conversation.history and not self.adapter.supports_conversation:
+                raise InputError(
+                    f"the LMM {self.lmm_name!r} answers one question at a time; leave out the"
+                    " history and the system prompt"
+                )
+            asked = conversation.question
+            prompt = self.adapter.build_prompt(
+                asked.pictures, asked.text, history=conversation.history
+            )
+            max_new_tokens = limit_new_tokens(self.adapter, prompt, options.max_new_tokens)
         return GenerationRequest(
-            picture, prompt, phrase_extractor, max_new_tokens, mask_options, stopwatch
+            conversation.pictures,
+            prompt,
+            phrase_extractor,
+            max_new_tokens,
+            options.mask_options,
+            stopwatch,
+            options.sampling_params,
         )
 
     @torch.no_grad()
     def run(self, request: GenerationRequest) -> Answer:
-        """Generate the answer and ground its phrases on the first picture."""
+        """Generate the answer and ground its phrases."""
+        return self.ground_phrases(request, *self.generate(request))
+
+    def generate(
+        self,
+        request: GenerationRequest,
+        on_step: Callable[[GenerationStep], None] | None = None,
+    ) -> tuple[Trace, str]:
+        """Generate the answer; return its trace and text.
+
+        ``on_step`` is called with each generated token, except the end of the sequence.
+        """
         with request.stopwatch.stage("generate"):
-            trace, text = trace_generation(self.adapter, request.prompt, request.max_new_tokens)
-        return self._ground_phrases(request, trace, text)
+            if request.sampling_params.temperature == 0:
+                prompt, limit = request.prompt, request.max_new_tokens
+                return trace_generation(self.adapter, prompt, limit, on_step)
+            # With a random generator of its own, other than transformers' generate.
+            listener = _TraceListener(request, on_step)
+            trace_generation_batch(self.adapter, [listener])
+            return listener.trace, self.adapter.decode(listener.trace.token_ids)
 
     @torch.no_grad()
     def run_batch(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
         """Run all requests in one batch; each stopwatch gets the whole batch's time."""
-        listeners = [_TraceListener(request.prompt, request.max_new_tokens) for request in requests]
+        listeners = [_TraceListener(request) for request in requests]
         with ExitStack() as stages:
             for request in requests:
                 stages.enter_context(request.stopwatch.stage("generate"))
             trace_generation_batch(self.adapter, listeners)
         traces = [listener.trace for listener in listeners]
         return [
-            self._ground_phrases(request, trace, self.adapter.decode(trace.token_ids))
+            self.ground_phrases(request, trace, self.adapter.decode(trace.token_ids))
             for request, trace in zip(requests, traces, strict=True)
         ]
 
-    def _ground_phrases(self, request: GenerationRequest, trace: Trace, text: str) -> Answer:
-        with request.stopwatch.stage("phrases"):
+    @torch.no_grad()
+    def ground_phrases(self, request: GenerationRequest, trace: Trace, text: str) -> Answer:
+        """Ground the phrases of a request's complete answer; the LMM may run."""
+        options, stopwatch = request.mask_options, request.stopwatch
+        with stopwatch.stage("phrases"):
             spans = request.phrase_extractor.extract(trace, text)
+        if len(request.pictures) > 1:
+            phrases = predict_in_several_pictures(
+                self.adapter,
+                self.mask_predictor,
+                request.pictures,
+                request.prompt.question,
+                text,
+                spans,
+                trace,
+                options,
+                stopwatch,
+            )
+            return self.build_answer(request.pictures, text, phrases, options, stopwatch)
+        with stopwatch.stage("phrases"):
             first_picture = replace(trace, picture_attentions=trace.picture_attentions[:1])
             traced_phrases = self.mask_predictor.add_references(
                 request.picture, [(span, first_picture) for span in spans]
             )
-        phrases = self.mask_predictor.predict(
-            request.picture, traced_phrases, request.mask_options, request.stopwatch
-        )
-        return self.build_answer(
-            request.picture, text, phrases, request.mask_options, request.stopwatch
-        )
+        phrases = self.mask_predictor.predict(request.picture, traced_phrases, options, stopwatch)
+        return self.build_answer(request.pictures, text, phrases, options, stopwatch)
 
     def build_answer(
         self,
-        picture: Image.Image,
+        pictures: Sequence[Image.Image],
         text: str,
         phrases: tuple[Phrase, ...],
         mask_options: MaskOptions,
         stopwatch: Stopwatch,
     ) -> Answer:
         """Return an answer with the phrases that are kept and the names of the two models."""
-        size = (picture.height, picture.width)
+        picture, *later = pictures
         kept = tuple(phrase for phrase in phrases if mask_options.keeps(phrase.score))
-        return Answer(text, self.model_name, self.lmm_name, size, kept, stopwatch.timings, picture)
+        return Answer(
+            text,
+            self.model_name,
+            self.lmm_name,
+            (picture.height, picture.width),
+            kept,
+            stopwatch.timings,
+            picture,
+            tuple(later),
+        )
 
 
 def build_pipeline(

@@ -1,6 +1,7 @@
 """Referring segmentation: each phrase in a prompt of its own, as the beginning of its answer."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from PIL import Image
@@ -23,24 +24,35 @@ _SEQUENCES_PER_BATCH = 8
 
 
 @torch.no_grad()
-def segment(
-    pipeline: Pipeline, image: PictureLike, phrases: Sequence[str], mask_options: MaskOptions
-) -> Answer:
-    """See ``Grounder.segment``."""
-    phrases = check_phrases(phrases)
+def segment_together(
+    pipeline: Pipeline,
+    tasks: Sequence[tuple[PictureLike, Sequence[str]]],
+    mask_options: MaskOptions,
+) -> list[Answer]:
+    """See ``Grounder.segment_together``; each answer's timings are those of all together."""
+    phrases = [check_phrases(own) for _, own in tasks]
     adapter = pipeline.adapter
     stopwatch = Stopwatch()
     with stopwatch.stage("picture"):
-        picture = read_picture(image)
-        prompts = build_referring_prompts(adapter, pipeline.prompt_templates, picture, phrases)
+        pictures = [read_picture(image) for image, _ in tasks]
+        prompts = [
+            prompt
+            for picture, own in zip(pictures, phrases, strict=True)
+            for prompt in build_referring_prompts(adapter, pipeline.prompt_templates, picture, own)
+        ]
     traces: list[Trace] = []
+    answers = []
     with stopwatch.stage("read"):
         for first in range(0, len(prompts), _SEQUENCES_PER_BATCH):
             traces.extend(trace_texts(adapter, prompts[first : first + _SEQUENCES_PER_BATCH]))
-        text, traced_phrases = join_traced_phrases(phrases, traces)
-        with_references = pipeline.mask_predictor.add_references(picture, traced_phrases)
-    masked = pipeline.mask_predictor.predict(picture, with_references, mask_options, stopwatch)
-    return pipeline.build_answer(picture, text, masked, mask_options, stopwatch)
+    remaining = iter(traces)
+    for picture, own in zip(pictures, phrases, strict=True):
+        with stopwatch.stage("read"):
+            text, traced_phrases = join_traced_phrases(own, list(islice(remaining, len(own))))
+            with_references = pipeline.mask_predictor.add_references(picture, traced_phrases)
+        masked = pipeline.mask_predictor.predict(picture, with_references, mask_options, stopwatch)
+        answers.append(pipeline.build_answer([picture], text, masked, mask_options, stopwatch))
+    return answers
 
 
 def build_referring_prompts(

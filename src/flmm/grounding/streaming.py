@@ -15,7 +15,7 @@ import torch
 from flmm.answers.answer import Answer
 from flmm.answers.phrase import Phrase
 from flmm.attention.trace import Trace, TracedPhrase
-from flmm.attention.tracing import GenerationStep, trace_generation
+from flmm.attention.tracing import GenerationStep
 from flmm.grounding.phrase_extraction import StreamingPhraseExtractor
 from flmm.grounding.pipeline import GenerationRequest, Pipeline
 from flmm.segmenters.prompts import PictureEmbeddings
@@ -96,6 +96,10 @@ class AnswerStream:
             if threading.current_thread() is not generation:
                 generation.join()
 
+    @property
+    def _has_several_pictures(self) -> bool:
+        return len(self._request.pictures) > 1
+
     def _run_guarded(self, work: Callable[[], None]) -> None:
         """Run a thread's work; its errors are raised in the reader's thread."""
         try:
@@ -117,14 +121,14 @@ class AnswerStream:
 
     @torch.no_grad()
     def _generate(self) -> None:
-        with self._request.stopwatch.stage("generate"):
-            trace, text = trace_generation(
-                self._pipeline.adapter,
-                self._request.prompt,
-                self._request.max_new_tokens,
-                self._on_token,
-            )
+        trace, text = self._pipeline.generate(self._request, self._on_token)
         self._emit_text(text)
+        if self._has_several_pictures:
+            answer = self._pipeline.ground_phrases(self._request, trace, text)
+            for phrase in answer.phrases:
+                self._event_queue.put(PhraseEvent(phrase))
+            self._event_queue.put(AnswerEvent(answer))
+            return
         with self._request.stopwatch.stage("phrases"):
             spans = self._request.phrase_extractor.extract(trace, text)
             traced_phrases = self._pipeline.mask_predictor.add_references(
@@ -135,6 +139,8 @@ class AnswerStream:
     def _on_token(self, step: GenerationStep) -> None:
         self._check_reader()
         self._emit_text(step.text)
+        if self._has_several_pictures:
+            return  # which of them a phrase is about is known with the answer
         if step.num_recorded == 1:
             # Early, but not so early that the first word would wait for it.
             self._submit(self._embed_picture)
@@ -178,7 +184,7 @@ class AnswerStream:
         final = self._predict_final_phrases(traced_phrases)
         self._emit_phrases(final)
         answer = self._pipeline.build_answer(
-            self._request.picture,
+            self._request.pictures,
             text,
             tuple(final.values()),
             self._request.mask_options,

@@ -22,10 +22,10 @@ from flmm.lmm.frozen_model import FrozenModel
 from flmm.lmm.generation import Generation, generate_answer
 from flmm.lmm.image_processing import Pictures, run_image_processor
 from flmm.lmm.loading import load_components
+from flmm.lmm.message import Message
 from flmm.lmm.picture_features import EncodePictures, PictureFeatureCache
 from flmm.lmm.placement import Placement
 from flmm.lmm.prompt import (
-    Message,
     PictureLayout,
     ProcessedPicture,
     Prompt,

@@ -13,7 +13,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from flmm.errors import InputError, shorten
-from flmm.lmm.prompt import Message, Offsets
+from flmm.lmm.message import Message
+from flmm.lmm.prompt import Offsets
 
 Span = tuple[int, int]
 

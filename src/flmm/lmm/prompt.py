@@ -6,25 +6,14 @@ Letters: ``h w`` image-token grid, ``L`` tokens of the whole sequence, ``B`` seq
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flmm.types import ImageGeometry, Size
 
 Offsets = tuple[tuple[int, int], ...]
 """(start, end) in code points, one pair for each token."""
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message of a conversation; its pictures come before its text."""
-
-    role: Literal["system", "user", "assistant"]
-    text: str
-    pictures: tuple[Image.Image, ...] = ()
 
 
 @dataclass(frozen=True)

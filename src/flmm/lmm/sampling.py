@@ -18,6 +18,7 @@ from transformers.generation.logits_process import (
 )
 
 from flmm.errors import InputError
+from flmm.user_input import check_seed, check_temperature
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class SamplingParams:
     """Taken off a token's logit if the answer has it."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise InputError(f"temperature is {self.temperature}; give 0 (no sampling) or more")
+        check_temperature(self.temperature)
+        check_seed(self.seed)
         if self.top_k < 0:
             raise InputError(f"top_k is {self.top_k}; give 0 (all tokens) or more")
         if not 0 <= self.top_p <= 1:
@@ -63,6 +64,9 @@ class SamplingParams:
     def has_penalties(self) -> bool:
         """Whether earlier tokens change the logits."""
         return (self.repetition_penalty, self.frequency_penalty, self.presence_penalty) != (1, 0, 0)
+
+
+GREEDY = SamplingParams()
 
 
 class TokenSampler:

@@ -10,7 +10,7 @@ from transformers.processing_utils import ProcessorMixin
 from flmm.errors import first_line
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.generic.processor import load_processor
-from flmm.lmm.prompt import Message
+from flmm.lmm.message import Message
 from flmm.model_check.outcome import CheckOutcome
 
 _QUESTION = "What is in the picture?"

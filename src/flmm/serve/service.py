@@ -11,12 +11,12 @@ from PIL import Image
 
 from flmm.attention.trace import Trace, TracedPhrase
 from flmm.errors import InputError
+from flmm.grounding.conversation import Conversation
 from flmm.grounding.given_text import build_text_prompt, extract_traced_phrases
 from flmm.grounding.mask_predictor import MaskMethod
 from flmm.grounding.pipeline import build_pipeline
 from flmm.grounding.referring import build_referring_prompts, join_traced_phrases
 from flmm.lmm.sampling import SamplingParams
-from flmm.serve.common.conversation import Conversation
 from flmm.serve.common.request_models import Grounding, MaskRequest, SamplingOptions
 from flmm.serve.common.unused_fields import UnusedFields
 from flmm.serve.errors import APIError

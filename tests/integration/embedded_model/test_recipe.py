@@ -27,7 +27,7 @@ from flmm.embedded_model.recipe.vision_warm_up import LABELS, crop_around_thing,
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.prompt import Message
+from flmm.lmm.message import Message
 from flmm.progress import no_progress
 from flmm.segmenters.auto import load_segmenter
 from flmm.stickers.dataset import SceneDataset, build_dataset, training_style

@@ -133,8 +133,6 @@ def post(address: str, route: str, **fields: object) -> dict[str, Any]:
     response = httpx.post(f"{address}/v1/{route}", json={"image": url, **fields}, timeout=60)
     assert response.status_code == 200, response.text
     content: dict[str, Any] = response.json()
-    for phrase in content["phrases"]:
-        phrase.pop("picture")
     return without_timings(content)
 
 

@@ -18,6 +18,7 @@ from flmm.grounding.chain_of_thought import ThinkOptions, Thought
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
+from flmm.lmm.message import Message
 from flmm.lmm.prompt import Prompt
 
 QUESTION = "What is on the grass?"
@@ -61,8 +62,12 @@ def prompts(grounder: Grounder, monkeypatch: pytest.MonkeyPatch) -> BuiltPrompts
     built: BuiltPrompts = []
     build_prompt = grounder.adapter.build_prompt
 
-    def spy_prompt(pictures: Image.Image | Sequence[Image.Image], question: str) -> Prompt:
-        prompt = build_prompt(pictures, question)
+    def spy_prompt(
+        pictures: Image.Image | Sequence[Image.Image],
+        question: str,
+        history: Sequence[Message] = (),
+    ) -> Prompt:
+        prompt = build_prompt(pictures, question, history=history)
         listed = [pictures] if isinstance(pictures, Image.Image) else list(pictures)
         built.append((listed, question, prompt))
         return prompt

@@ -90,7 +90,7 @@ def test_chat_with_grounding(client: openai.OpenAI, grounder: Grounder, mask_for
     phrases = (message.model_extra or {})["grounding"]
     assert len(phrases) == len(expected.phrases) > 1
     for phrase, expected_phrase in zip(phrases, expected.phrases, strict=True):
-        expected_fields = {**expected_phrase.to_dict(), "mask": None, "picture": 0}
+        expected_fields = {**expected_phrase.to_dict(), "mask": None}
         assert {**phrase, "mask": None} == expected_fields
         assert np.array_equal(decode_mask(phrase["mask"]), expected_phrase.mask)
 

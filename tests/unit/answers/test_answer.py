@@ -81,7 +81,7 @@ def test_dict_has_the_documented_keys(answer: Answer) -> None:
     assert (content["model"], content["lmm"], content["size"]) == ("a-head", "an-lmm", [30, 50])
     assert content["timings"] == {"picture": 0.0123, "masks": 1.0}
     for entry, grounded in zip(content["phrases"], answer.phrases, strict=True):
-        assert list(entry) == ["text", "start", "end", "score", "box", "area", "mask"]
+        assert list(entry) == ["text", "start", "end", "score", "box", "area", "mask", "picture"]
         assert TEXT[entry["start"] : entry["end"]] == entry["text"] == grounded.text
         assert np.array_equal(decode_rle(entry["mask"]), grounded.mask)
         assert entry["mask"]["size"] == [30, 50]

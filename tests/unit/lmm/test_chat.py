@@ -7,7 +7,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.errors import InputError
 from flmm.lmm.chat import RenderedChat, encode_chat, render_chat
-from flmm.lmm.prompt import Message
+from flmm.lmm.message import Message
 from flmm.lmm.tiny_models import tiny_tokenizer
 
 PARTS = """{% for m in messages %}{{ m.role }}: {% for part in m.content %}\

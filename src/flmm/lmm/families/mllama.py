@@ -36,15 +36,9 @@ from transformers.models.mllama.processing_mllama import (
 
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.chat import RenderedChat, Span
+from flmm.lmm.message import Message
 from flmm.lmm.picture_features import EncodePictures
-from flmm.lmm.prompt import (
-    Message,
-    PictureLayout,
-    PictureView,
-    ProcessedPicture,
-    Prompt,
-    PromptBatch,
-)
+from flmm.lmm.prompt import PictureLayout, PictureView, ProcessedPicture, Prompt, PromptBatch
 from flmm.lmm.tiles import tiled_token_positions
 from flmm.lmm.tiny_models import find_token_id, random_model, tiny_text_config, tiny_tokenizer
 from flmm.types import ImageGeometry

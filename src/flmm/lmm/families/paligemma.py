@@ -15,7 +15,8 @@ from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.chat import RenderedChat, check_no_control_tokens
 from flmm.lmm.image_processing import grid_view
-from flmm.lmm.prompt import Message, PictureLayout, ProcessedPicture
+from flmm.lmm.message import Message
+from flmm.lmm.prompt import PictureLayout, ProcessedPicture
 from flmm.lmm.tiles import stretched_geometry
 from flmm.lmm.tiny_models import (
     find_token_id,

@@ -36,11 +36,12 @@ from flmm.lmm.generic.processor import build_processor, load_processor
 from flmm.lmm.generic.refusals import processor_error, unsupported_error
 from flmm.lmm.generic.token_types import find_marked_tokens, is_text_input
 from flmm.lmm.loading import load_components
+from flmm.lmm.message import Message
 from flmm.lmm.model_type import read_model_type
 from flmm.lmm.picture_features import stack_features
 from flmm.lmm.placement import Placement
 from flmm.lmm.places import describe_placeless
-from flmm.lmm.prompt import Message, PictureLayout, ProcessedPicture
+from flmm.lmm.prompt import PictureLayout, ProcessedPicture
 from flmm.lmm.tiny_models import (
     find_token_id,
     random_model,

@@ -1,12 +1,11 @@
 """Conversion of a chat's messages to a conversation with pictures."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
 
 from PIL import Image
 
-from flmm.lmm.prompt import Message
-from flmm.serve.common.conversation import Conversation
+from flmm.grounding.conversation import Conversation
+from flmm.lmm.message import Message, Role
 from flmm.serve.errors import APIError
 from flmm.serve.openai.message_models import (
     ChatMessage,
@@ -17,7 +16,6 @@ from flmm.serve.openai.message_models import (
 
 ReadPicture = Callable[[str, str], Image.Image]
 """Returns a URL's picture; the second argument is the field's name, for errors."""
-Role = Literal["system", "user", "assistant"]
 
 
 def read_conversation(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from flmm.lmm.prompt import Message
+from flmm.lmm.message import Message
 from flmm.lmm.sampling import SamplingParams
 from flmm.serve.common.job_group import JobGroup
 from flmm.serve.common.request_models import Grounding, SamplingOptions

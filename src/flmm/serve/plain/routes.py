@@ -10,8 +10,8 @@ from PIL import Image
 from pydantic import JsonValue
 from starlette.responses import Response
 
-from flmm.lmm.prompt import Message
-from flmm.serve.common.conversation import Conversation
+from flmm.grounding.conversation import Conversation
+from flmm.lmm.message import Message
 from flmm.serve.common.job_group import JobGroup
 from flmm.serve.common.mask_formats import build_phrase_reply
 from flmm.serve.common.openapi import ERROR_RESPONSES

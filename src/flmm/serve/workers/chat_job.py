@@ -20,6 +20,7 @@ from flmm.errors import InputError
 from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.mask_predictor import MaskMethod
 from flmm.grounding.phrase_extraction import PhraseExtractor, StreamingPhraseExtractor
+from flmm.grounding.phrase_pictures import split_by_picture
 from flmm.lmm.prompt import Prompt
 from flmm.lmm.sampling import SamplingParams
 from flmm.serve.workers.events import (
@@ -32,7 +33,6 @@ from flmm.serve.workers.events import (
 )
 from flmm.serve.workers.job import Job, Slot, WorkerContext
 from flmm.serve.workers.mask_batcher import MaskTask
-from flmm.serve.workers.phrase_pictures import split_by_picture
 from flmm.serve.workers.stop_strings import find_stop_string, partial_stop_length
 from flmm.stopwatch import Stopwatch
 from flmm.types import PhraseSpan

@@ -14,7 +14,7 @@ from flmm.grounding.grounder import Grounder
 from flmm.head.model import GroundingHead
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.families.mllama import MllamaAdapter
-from flmm.lmm.prompt import Message
+from flmm.lmm.message import Message
 from flmm.segmenters.sam import SamSegmenter
 
 TILE_TOKENS = 17

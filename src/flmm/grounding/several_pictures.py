@@ -1,0 +1,94 @@
+"""Masks of an answer about several pictures: each phrase's in the picture that it is about."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from PIL import Image
+
+from flmm.answers.phrase import Phrase
+from flmm.attention.spans import make_phrase_span
+from flmm.attention.trace import Trace, TracedPhrase
+from flmm.attention.tracing import trace_texts
+from flmm.grounding.mask_options import MaskOptions
+from flmm.grounding.mask_predictor import MaskPredictor
+from flmm.grounding.phrase_pictures import split_by_picture
+from flmm.lmm.base import LMMAdapter
+from flmm.stopwatch import Stopwatch
+from flmm.types import PhraseSpan
+
+
+def predict_in_several_pictures(
+    adapter: LMMAdapter,
+    predictor: MaskPredictor,
+    pictures: Sequence[Image.Image],
+    question: str,
+    text: str,
+    spans: Sequence[PhraseSpan],
+    trace: Trace,
+    options: MaskOptions,
+    stopwatch: Stopwatch,
+) -> tuple[Phrase, ...]:
+    """Return an answer's phrases, each with its mask in one of the pictures.
+
+    With scores that tell whether a phrase is in a picture (a head's calibration), the LMM reads the
+    answer once with each picture alone, and a phrase's picture is that of its highest score: of
+    two pictures of the embedded model's world it was always the right one, where attention within
+    the conversation, most of which is on the first picture, found 58 %. Without such scores it is
+    the picture that the phrase attends to most.
+
+    Args:
+        adapter: the LMM; it may run.
+        predictor: of the masks.
+        pictures: those of the conversation in which phrases are grounded, its first ones.
+        question: what the text answers.
+        text: the answer.
+        spans: its phrases.
+        trace: of the answer, in the conversation.
+        options: of the masks.
+        stopwatch: measures the stages "read", "picture embedding" and "masks".
+    """
+    if not spans:
+        return ()
+    if predictor.has_calibrated_scores:
+        with stopwatch.stage("read"):
+            by_picture = _read_with_each_picture(adapter, pictures, question, text, spans)
+    else:
+        own = trace.picture_attentions[: len(pictures)]
+        by_picture = split_by_picture(spans, replace(trace, picture_attentions=own))
+    best: dict[int, Phrase] = {}
+    for index, traced_phrases in by_picture.items():
+        with stopwatch.stage("read"):
+            traced_phrases = predictor.add_references(pictures[index], traced_phrases)
+        phrases = predictor.predict(pictures[index], traced_phrases, options, stopwatch)
+        for phrase in phrases:
+            if phrase.start not in best or phrase.score > best[phrase.start].score:
+                best[phrase.start] = replace(phrase, picture=index)
+    return tuple(
+        replace(best[span.start], tokens=span.tokens) for span in spans if span.start in best
+    )
+
+
+def _read_with_each_picture(
+    adapter: LMMAdapter,
+    pictures: Sequence[Image.Image],
+    question: str,
+    text: str,
+    spans: Sequence[PhraseSpan],
+) -> Mapping[int, Sequence[TracedPhrase]]:
+    """Return all phrases for each picture, traced with that picture alone."""
+    prompts = [adapter.build_prompt(picture, question, text) for picture in pictures]
+    traces = trace_texts(adapter, prompts)
+    left_out = len(text) - len(text.lstrip())
+    by_picture: dict[int, Sequence[TracedPhrase]] = {}
+    for index, (prompt, trace) in enumerate(zip(prompts, traces, strict=True)):
+        assert prompt.answer is not None
+        assert prompt.answer_offsets is not None
+        traced_phrases = []
+        for span in spans:
+            start, end = span.start - left_out, span.end - left_out
+            read = make_phrase_span(prompt.answer, start, end, prompt.answer_offsets)
+            if read.tokens:
+                moved = replace(read, text=span.text, start=span.start, end=span.end)
+                traced_phrases.append((moved, trace))
+        by_picture[index] = traced_phrases
+    return by_picture
