@@ -205,6 +205,14 @@ def test_downloads(
     visit.choose_bundled()
     for button in ("Overlay PNG", "COCO JSON", "Masks ZIP"):
         assert visit.page.get_by_role("button", name=button).is_disabled()
+    # The other views say what to do first.
+    visit.choose_view("Compare")
+    assert visit.page.get_by_text("Ask a question or find something first").is_visible()
+    assert visit.page.locator("#comparison").is_hidden()
+    visit.choose_view("Attention")
+    assert visit.page.get_by_text("Ask a question first").is_visible()
+    assert visit.page.locator("#word").is_hidden()
+    visit.choose_view("Masks")
     visit.ask(QUESTION)
     name, content = visit.download("COCO JSON")
     assert name == "demo-flmm.json"
@@ -235,6 +243,13 @@ def test_downloads(
     overlay = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), dtype=float)
     assert overlay.shape[1] == 720
     assert overlay.shape[0] > 740
+    # Badges are where the page has them: the overlay has a badge's colour beside its centre.
+    for index, badge in enumerate(visit.page.locator("#frame .badge").all()):
+        left, top = (
+            round(float(badge.evaluate(f"badge => parseFloat(badge.style.{side})")) * 7.2)
+            for side in ("left", "top")
+        )
+        assert np.abs(overlay[top, left + 10] - phrase_colour(index)).max() < 40
     with Image.open(DEMO) as opened:
         plain = np.asarray(opened.convert("RGB").resize((720, 720)), dtype=float)
     changed = np.abs(overlay[:720] - plain).sum(-1)

@@ -137,6 +137,21 @@ def test_stopped_answers_have_their_phrases(visit: Visit) -> None:
     page.locator("#frame .layer").wait_for()
 
 
+def test_too_long_question_is_said_in_plain_words(browser: Browser, embedded_address: str) -> None:
+    with visiting(browser, embedded_address, expected=("status of 400",)) as visit:
+        visit.choose_bundled()
+        question = "Where is the dog? " * 200
+        visit.page.get_by_label("Question", exact=True).fill(question)
+        visit.page.keyboard.press("Enter")
+        visit.page.locator("#status.problem").wait_for()
+        assert text_of(visit.page.locator("#status")) == (
+            "That is too long for this model. Write less, or start a new conversation."
+        )
+        assert visit.turns.count() == 0
+        field = visit.page.get_by_label("Question", exact=True)
+        assert field.input_value() == question.strip()
+
+
 def test_what_is_not_found_is_grey_and_not_saved(visit: Visit) -> None:
     page = visit.page
     visit.choose_bundled()

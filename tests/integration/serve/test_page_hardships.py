@@ -272,6 +272,50 @@ _PASTE_OR_DROP = """
 """
 
 
+def test_each_phrase_is_on_its_own_picture(visit: Visit) -> None:
+    page = visit.page
+    visit.choose_bundled()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Add a picture").click()
+    file = {"name": "second.png", "mimeType": "image/png", "buffer": encode_picture(noise(90, 60))}
+    chooser.value.set_files(file)  # type: ignore[arg-type]
+    second = page.get_by_role("button", name="Picture 2: second.png")
+    assert second.get_attribute("aria-pressed") == "true"
+    with page.expect_request("**/v1/chat/completions") as waited:
+        turn = visit.ask("what?")
+    (message,) = json.loads(waited.value.post_data or "")["messages"]
+    assert [part["type"] for part in message["content"]] == ["image_url", "image_url", "text"]
+    found = turn.locator(".phrase[data-number]")
+    assert found.count() >= 2
+    page.get_by_role("button", name="Picture 1: demo.png").click()
+    for phrase in found.all():
+        # Whichever picture it is on is shown.
+        phrase.hover()
+        page.locator("#frame .layer.lifted").wait_for()
+    page.reload()
+    page.get_by_role("img", name="demo.png").wait_for()
+    assert page.locator("#pictures button").count() == 2
+    # What is asked of one picture alone is asked of the shown one.
+    second.click()
+    visit.choose_view("Find")
+    page.get_by_label("Phrase to find").fill("a cat")
+    with page.expect_request("**/v1/segment") as waited:
+        page.keyboard.press("Enter")
+    url = json.loads(waited.value.post_data or "")["image"]
+    assert base64.b64decode(url.partition(",")[2]) == file["buffer"]
+    visit.wait_for_turn(1)
+
+
+def test_damaged_picture_is_reported(visit: Visit) -> None:
+    page = visit.page
+    content = encode_picture(noise(90, 60), "JPEG")
+    choose_file(visit, "cut.jpg", "image/jpeg", content[: len(content) // 2])
+    page.locator("#frame img").wait_for()
+    page.get_by_label("Question", exact=True).fill("what?")
+    page.keyboard.press("Enter")
+    assert status(visit) == "The picture's file is damaged. Save or download it again."
+
+
 @pytest.mark.parametrize("kind", ["paste", "drop"])
 def test_pasted_or_dropped_bmp_is_sent_as_png(visit: Visit, kind: str) -> None:
     visit.page.evaluate(_PASTE_OR_DROP, [kind, list(encode_picture(noise(90, 60), "BMP"))])
