@@ -54,6 +54,8 @@ class Segmenter(nn.Module, ABC):
         self.embedding_side: int = self.prompt_encoder.image_embedding_size[0]
         self.low_resolution_side = 4 * self.embedding_side
         self.hidden_size: int = self.prompt_encoder.hidden_size
+        transformer = self.mask_decoder.get_submodule("transformer")
+        transformer.register_forward_pre_hook(_move_channels_last, with_kwargs=True)
 
     @classmethod
     @abstractmethod
@@ -298,3 +300,20 @@ class Segmenter(nn.Module, ABC):
             return no_mask.expand(count, -1, self.embedding_side, self.embedding_side)
         dense: Tensor = self.prompt_encoder.mask_embed(mask_logits[:, None])
         return dense
+
+
+def _move_channels_last(
+    _transformer: nn.Module, inputs: tuple[object, ...], named_inputs: dict[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
+    """Put the channels of (P, C, e, e) inputs last in memory; the values do not change.
+
+    The transformer flattens them to tokens. Without this each token's channels lie e² apart, and
+    additions and normalisations take four times as long.
+    """
+    moved = {
+        name: value.contiguous(memory_format=torch.channels_last)
+        if isinstance(value, Tensor) and name.startswith("image_")
+        else value
+        for name, value in named_inputs.items()
+    }
+    return inputs, moved
