@@ -121,6 +121,19 @@ def test_single_and_batched_traces_agree(adapter: LMMAdapter) -> None:
         torch.testing.assert_close(batched.attention, alone.attention, rtol=0, atol=2e-5)
 
 
+def test_texts_about_one_picture_are_traced_like_each_alone(adapter: LMMAdapter) -> None:
+    other = adapter.build_prompt(noise_picture(50, 40), "what?", "a dog")
+    texts = [("where is it?", answer) for answer in ANSWERS] + [("what is this?", "grass")]
+    prompts = [*adapter.build_prompts(noise_picture(), texts), other]
+    for prompt, together in zip(prompts, trace_texts(adapter, prompts), strict=True):
+        alone = trace_text(adapter, prompt)
+        assert together.token_ids.equal(alone.token_ids)
+        torch.testing.assert_close(together.attention, alone.attention, rtol=0, atol=2e-5)
+        torch.testing.assert_close(
+            together.hidden_states, alone.hidden_states, rtol=1e-4, atol=1e-4
+        )
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 def test_model_is_restored_after_any_exception(
     adapter: LMMAdapter, error: type[BaseException]

@@ -3,21 +3,24 @@
 Letters: ``B`` sequences, ``R`` recorded rows a sequence.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from flmm.attention.recorder import AttentionRecorder, record
+from flmm.attention.shared_prefix import SharedPrefix, group_by_prefix
 from flmm.attention.trace import PictureAttention, RecordedRows, Trace
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.detokenizer import Detokenizer
 from flmm.lmm.padding import group_for_padding
 from flmm.lmm.places import check_places
-from flmm.lmm.prompt import Offsets, Prompt, PromptBatch
+from flmm.lmm.prompt import Offsets, Prompt
+
+_Element = TypeVar("_Element")
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,19 @@ def trace_texts(
     adapter: LMMAdapter,
     prompts: Sequence[Prompt],
     part: Literal["answer", "question"] = "answer",
+    sequences_per_pass: int | None = None,
 ) -> list[Trace]:
-    """Return the traces of given answers (or of the questions) from one left-padded forward pass.
+    """Return the traces of given answers (or of the questions), each from one forward pass.
 
-    The language-model head does not run. Prompts of similar length need the least padding; each
-    length is a pass of its own for LLMs that padding would change.
+    The language-model head does not run. Prompts of ``LMMAdapter.build_prompts`` about one picture
+    read it once, where the LLM can. Others are padded on the left, so those of similar length need
+    the least padding; each length is a pass of its own for LLMs that padding would change.
+
+    Args:
+        adapter: the LMM.
+        prompts: with answers, unless the questions are traced.
+        part: whose tokens are recorded.
+        sequences_per_pass: at most; None for no limit.
 
     Raises:
         InputError: ``part`` is "answer" and a prompt has none, one is too long for the LMM, or
@@ -67,36 +78,94 @@ def trace_texts(
         check_places(adapter)
     for prompt in prompts:
         adapter.remaining_context(prompt.length)
-    traces = {
-        index: trace
-        for group in group_for_padding(adapter, prompts)
-        for index, trace in zip(
-            group, _trace_batch(adapter, [prompts[index] for index in group], part), strict=True
-        )
-    }
+    spans = [_token_span(prompt, part) for prompt in prompts]
+    traces: dict[int, Trace] = {}
+    for length, members in group_by_prefix(adapter, prompts, [start for start, _ in spans]):
+        texts = [_Text(prompts[index], *spans[index]) for index in members]
+        if length:
+            in_group = _trace_after_prefix(adapter, texts, length, sequences_per_pass)
+        else:
+            in_group = _trace_whole(adapter, texts, sequences_per_pass)
+        traces.update(zip(members, in_group, strict=True))
     return [traces[index] for index in range(len(prompts))]
 
 
-def _trace_batch(
-    adapter: LMMAdapter, prompts: Sequence[Prompt], part: Literal["answer", "question"]
+@dataclass(frozen=True)
+class _Text:
+    """A prompt, and which of its tokens are recorded."""
+
+    prompt: Prompt
+    start: int
+    count: int
+
+
+def _trace_whole(
+    adapter: LMMAdapter, texts: Sequence[_Text], sequences_per_pass: int | None
 ) -> list[Trace]:
-    batch = adapter.collate(prompts)
-    spans = [_token_span(prompt, part) for prompt in prompts]
-    positions = _row_positions(batch, spans).to(adapter.device)
-    columns = batch.image_token_positions.to(adapter.device)
-    with record(AttentionRecorder(adapter, columns, positions), adapter) as recorder:
-        adapter.model.base_model(**batch.model_inputs, use_cache=False)
+    """Trace texts as sequences padded on the left."""
+    traces: dict[int, Trace] = {}
+    for group in group_for_padding(adapter, [text.prompt for text in texts]):
+        for indices in _split(group, sequences_per_pass):
+            in_pass = [texts[index] for index in indices]
+            batch = adapter.collate([text.prompt for text in in_pass])
+            inputs = {**batch.model_inputs, "use_cache": False}
+            positions = batch.image_token_positions
+            passed = _trace_pass(adapter, in_pass, inputs, positions, batch.left_padding)
+            traces.update(zip(indices, passed, strict=True))
+    return [traces[index] for index in range(len(texts))]
+
+
+def _trace_after_prefix(
+    adapter: LMMAdapter, texts: Sequence[_Text], length: int, sequences_per_pass: int | None
+) -> list[Trace]:
+    """Trace texts that have their first ``length`` tokens in common."""
+    columns = texts[0].prompt.image_token_positions
+    traces = []
+    with adapter.recording_lock:
+        prefix = SharedPrefix(adapter, texts[0].prompt, length)
+        for in_pass in _split(texts, sequences_per_pass):
+            inputs = prefix.model_inputs([text.prompt for text in in_pass])
+            positions = columns.expand(len(in_pass), -1)
+            shifts = [-length] * len(in_pass)
+            traces += _trace_pass(adapter, in_pass, inputs, positions, shifts)
+    return traces
+
+
+def _trace_pass(
+    adapter: LMMAdapter,
+    texts: Sequence[_Text],
+    model_inputs: Mapping[str, object],
+    image_token_positions: Tensor,
+    shifts: Sequence[int],
+) -> list[Trace]:
+    """Trace texts in one forward pass.
+
+    Args:
+        adapter: the LMM.
+        texts: one for each sequence.
+        model_inputs: of the forward pass.
+        image_token_positions: (B, C), among the keys.
+        shifts: what is added to a prompt's positions to find them in the forward pass.
+    """
+    rows = torch.arange(max(max(text.count for text in texts), 1))
+    # Short spans repeat their last position.
+    positions = torch.stack(
+        [
+            (rows.clamp(max=text.count - 1) + text.start + shift).clamp(min=0)
+            for text, shift in zip(texts, shifts, strict=True)
+        ]
+    )
+    columns = image_token_positions.to(adapter.device)
+    recorder = AttentionRecorder(adapter, columns, positions.to(adapter.device))
+    with record(recorder, adapter):
+        adapter.model.base_model(**model_inputs)
     hidden_states, final_states = recorder.hidden_states(), recorder.final_states()
     traces = []
-    for index, (prompt, (start, count)) in enumerate(zip(prompts, spans, strict=True)):
-        traces.append(
-            Trace(
-                token_ids=prompt.inputs["input_ids"][0, start : start + count],
-                picture_attentions=split_by_picture(recorder.rows(index, count), prompt),
-                hidden_states=hidden_states[:, index, :count],
-                final_states=final_states[index, :count],
-            )
-        )
+    for index, text in enumerate(texts):
+        token_ids = text.prompt.inputs["input_ids"][0, text.start : text.start + text.count]
+        pictures = split_by_picture(recorder.rows(index, text.count), text.prompt)
+        states = hidden_states[:, index, : text.count]
+        traces.append(Trace(token_ids, pictures, states, final_states[index, : text.count]))
     return traces
 
 
@@ -195,12 +264,7 @@ def _token_span(prompt: Prompt, part: Literal["answer", "question"]) -> tuple[in
     return prompt.answer_start, len(prompt.answer_offsets)
 
 
-def _row_positions(batch: PromptBatch, spans: Sequence[tuple[int, int]]) -> Tensor:
-    """Return the (B, R) positions of the spans' tokens; short spans repeat their last position."""
-    rows = torch.arange(max(max(count for _, count in spans), 1))
-    return torch.stack(
-        [
-            (padding + start + rows).clamp(max=padding + start + count - 1)
-            for (start, count), padding in zip(spans, batch.left_padding, strict=True)
-        ]
-    )
+def _split(elements: Sequence[_Element], size: int | None) -> list[Sequence[_Element]]:
+    """Return parts of at most ``size`` elements."""
+    size = len(elements) if size is None else size
+    return [elements[first : first + size] for first in range(0, len(elements), size)]

@@ -20,7 +20,7 @@ from flmm.types import PhraseSpan
 from flmm.user_input import check_phrases
 
 _SEPARATOR = ", "
-_SEQUENCES_PER_BATCH = 8
+_SEQUENCES_PER_PASS = 8
 
 
 @torch.no_grad()
@@ -40,11 +40,9 @@ def segment_together(
             for picture, own in zip(pictures, phrases, strict=True)
             for prompt in build_referring_prompts(adapter, pipeline.prompt_templates, picture, own)
         ]
-    traces: list[Trace] = []
     answers = []
     with stopwatch.stage("read"):
-        for first in range(0, len(prompts), _SEQUENCES_PER_BATCH):
-            traces.extend(trace_texts(adapter, prompts[first : first + _SEQUENCES_PER_BATCH]))
+        traces = trace_texts(adapter, prompts, sequences_per_pass=_SEQUENCES_PER_PASS)
     remaining = iter(traces)
     for picture, own in zip(pictures, phrases, strict=True):
         with stopwatch.stage("read"):

@@ -18,16 +18,23 @@ _PREALLOCATED_TOKENS = 64
 """The number of further tokens that each allocation has room for."""
 
 
+def create_dynamic_cache(model: PreTrainedModel) -> DynamicCache | None:
+    """Create the cache that ``generate`` would; None if the model creates one of its own class."""
+    # transformers types its models' methods as tensors.
+    supports_cache = cast(Callable[[], bool], model._supports_default_dynamic_cache)
+    if not supports_cache():
+        return None
+    return DynamicCache(config=model.config.get_text_config(decoder=True))
+
+
 def create_preallocated_cache(model: PreTrainedModel) -> DynamicCache | None:
     """Create the cache that ``generate`` would, with preallocation in layers of full attention.
 
     None if the model creates a cache of its own class.
     """
-    # transformers types its models' methods as tensors.
-    supports_cache = cast(Callable[[], bool], model._supports_default_dynamic_cache)
-    if not supports_cache():
+    cache = create_dynamic_cache(model)
+    if cache is None:
         return None
-    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     cache.layers = [
         _PreallocatedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]

@@ -218,7 +218,7 @@ def test_segment_does_not_depend_on_the_batch_size(
 ) -> None:
     phrases = ["the cat", "the small dog on the left", "grass", "a", "sky"]
     large_batch = grounder.segment(picture(), phrases)
-    monkeypatch.setattr(referring, "_SEQUENCES_PER_BATCH", 2)
+    monkeypatch.setattr(referring, "_SEQUENCES_PER_PASS", 2)
     monkeypatch.setattr(head_mask_predictor, "_MAX_LOGITS_PER_PASS", 1)
     small_batches = grounder.segment(picture(), phrases)
     for one, other in zip(large_batch.phrases, small_batches.phrases, strict=True):

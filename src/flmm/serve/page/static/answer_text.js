@@ -46,8 +46,7 @@ export class AnswerText {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "phrase";
-    if (phrase.number === null) button.classList.add("absent");
-    else button.dataset.number = phrase.number;
+    button.dataset.number = phrase.number;
     button.style.setProperty("--colour", phrase.colour);
     words.replaceWith(button);
     button.append(words);

@@ -1,11 +1,10 @@
 // The attention view: the attention map of one word, by layer and head, over the picture.
 
 import { fetchJson } from "./api_client.js";
+import { formatError } from "./conversation.js";
 import { byId, createElement, showStatus } from "./dom.js";
-import { formatError } from "./errors.js";
 import { createCanvas, imageDataToCanvas, parseColour } from "./mask_drawing.js";
-import { showPicture, state, subscribe } from "./state.js";
-import { text as translate } from "./texts.js";
+import { state, subscribe } from "./state.js";
 import { currentView } from "./views.js";
 
 /** The canvas' longer side in pixels. */
@@ -30,8 +29,8 @@ function listChoices(turn) {
     start: [...turn.text.slice(0, match.index)].length,
   }));
   return [
-    { label: translate("phrases"), items: turn.phrases.map(({ text, start }) => ({ text, start })) },
-    { label: translate("words"), items: words },
+    { label: "Phrases", items: turn.phrases.map(({ text, start }) => ({ text, start })) },
+    { label: "Words", items: words },
   ].map((group) => ({
     ...group,
     items: group.items.map((item) => addOccurrence(item, group.items)),
@@ -82,9 +81,9 @@ async function refresh() {
   if (currentView() !== "attention") return;
   const turn = state.shownTurn;
   const isReady = turn?.kind === "ask" && turn.state !== "running" && turn.text !== "";
-  for (const id of ["word", "layer", "head"]) byId(id).parentElement.hidden = !isReady;
+  for (const id of ["word", "layer", "head"]) byId(id).disabled = !isReady;
   if (!isReady) {
-    showNote(translate("nothingToAttend"));
+    showNote("Ask a question first: then each word of the answer shows where the model looked.");
     return;
   }
   fillWordList(turn);
@@ -99,7 +98,7 @@ async function showWord() {
   if (!word) return;
   turn.attentionByWord ??= new Map();
   if (!turn.attentionByWord.has(word)) {
-    showNote(translate("reading"));
+    showNote("Reading …");
     turn.attentionByWord.set(word, fetchAttention(turn, JSON.parse(word)));
   }
   try {
@@ -117,7 +116,6 @@ async function showWord() {
   }
   byId("layer").max = attention.layers;
   byId("head").max = attention.heads;
-  showPicture(state.pictures[turn.picture]);
   document.querySelector("#frame .masked").append(canvas);
   draw();
 }
@@ -131,7 +129,7 @@ async function showWord() {
  */
 async function fetchAttention(turn, { text, start, occurrence }) {
   const reply = await fetchJson("/v1/attend", {
-    image: state.pictures[turn.picture].url,
+    image: state.picture.url,
     question: turn.question,
     answer: turn.text,
     // The server matches a repeated word with its next occurrence in the answer.
@@ -145,7 +143,7 @@ async function fetchAttention(turn, { text, start, occurrence }) {
   const context = createCanvas(image.width, image.height).getContext("2d");
   context.drawImage(image, 0, 0);
   const { data } = context.getImageData(0, 0, image.width, image.height);
-  const isFirst = turn.earlier.length === 0;
+  const isFirst = turn.messages.length === 1;
   return { ...reply, word, values: data, width: image.width, isFirst };
 }
 
@@ -212,12 +210,12 @@ function updateLabels(pictureFraction) {
   for (const id of ["layer", "head"]) {
     const value = Number(byId(id).value);
     const count = Number(byId(id).max);
-    const name = translate(value === 0 ? "meanOf" : "numberOf", { number: value, count });
+    const name = value === 0 ? `mean of ${count}` : `${value - 1} of 0 to ${count - 1}`;
     byId(`${id}-name`).textContent = name;
     byId(id).setAttribute("aria-valuetext", name);
   }
-  const share = translate("attentionShare", { share: (100 * pictureFraction).toFixed(1) });
-  showNote(attention.isFirst ? share : `${share} ${translate("readAlone")}`);
+  const share = `${(100 * pictureFraction).toFixed(1)} % of this attention is on the picture.`;
+  showNote(attention.isFirst ? share : `${share} Read without the questions before this one.`);
 }
 
 function showNote(text) {

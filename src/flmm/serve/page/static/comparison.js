@@ -1,12 +1,10 @@
 // The comparison view: the same phrases' masks by several methods, side by side.
 
+import { formatError, regenerateMasks } from "./conversation.js";
 import { byId, createElement, showStatus } from "./dom.js";
-import { formatError } from "./errors.js";
 import { MaskedPicture } from "./masked_picture.js";
-import { decodeMask } from "./phrases.js";
-import { regenerateMasks } from "./requests.js";
+import { preparePhrase } from "./phrases.js";
 import { highlight, highlightedPhrase, selectPhrase, state, subscribe } from "./state.js";
-import { text } from "./texts.js";
 import { currentView } from "./views.js";
 
 /** Each drawing's longer side in pixels. */
@@ -41,12 +39,12 @@ function buildPanels() {
 
 async function refresh() {
   if (currentView() !== "comparison" || state.picture === null) return;
-  const turn = state.shownTurn;
-  const isReady = turn !== null && turn.state !== "running" && turn.phrases.length > 0;
-  byId("comparison-note").hidden = isReady;
-  byId("comparison").hidden = !isReady;
-  if (!isReady) return;
   if (panels.length === 0) buildPanels();
+  const turn = state.shownTurn;
+  if (turn === null || turn.state === "running" || turn.phrases.length === 0) {
+    panels.forEach(({ picture }) => picture.show([]));
+    return;
+  }
   await Promise.all(panels.map((panel) => showMethod(panel, turn)));
 }
 
@@ -60,8 +58,7 @@ async function showMethod({ method, picture }, turn) {
   }
   try {
     const phrases = await turn.phrasesByMethod.get(method);
-    const index = state.pictures.indexOf(picture.picture);
-    if (state.shownTurn === turn) picture.show(phrases.filter((each) => each.picture === index));
+    if (state.shownTurn === turn) picture.show(phrases);
     highlightInPanels();
   } catch (error) {
     turn.phrasesByMethod.delete(method);
@@ -73,14 +70,11 @@ async function showMethod({ method, picture }, turn) {
 /** Fetch the turn's phrases with this method's masks; numbers and colours stay the same. */
 async function fetchPhrases(turn, { options }) {
   const replies = options === null ? turn.phrases : await regenerateMasks(turn, options);
-  return turn.phrases.flatMap((original) => {
+  return turn.phrases.flatMap((original, index) => {
     const reply = replies.find(
-      (other) => other.start === original.start && other.text === original.text,
+      ({ start, text }) => start === original.start && text === original.text,
     );
-    if (!reply) return [];
-    const { number, colour, textColour } = original;
-    const decoded = decodeMask(reply, state.pictures[original.picture]);
-    return [{ ...decoded, number, colour, textColour, original }];
+    return reply ? [{ ...preparePhrase(reply, index), original }] : [];
   });
 }
 
@@ -95,11 +89,7 @@ function highlightInPanels() {
 /** Set up the view for these methods, those of the reply to /page/about. */
 export function setUpComparison(comparedMethods) {
   methods = comparedMethods;
-  byId("comparison-note").textContent = text("nothingToCompare", { count: methods.length });
-  subscribe(["conversation", "picture"], () => (panels = []));
-  subscribe(["view", "shownTurn", "turn", "picture"], refresh);
-  subscribe(["view"], () => {
-    if (currentView() !== "comparison") byId("comparison-note").hidden = true;
-  });
+  subscribe(["picture"], () => (panels = []));
+  subscribe(["view", "shownTurn", "turn"], refresh);
   subscribe(["highlighted"], highlightInPanels);
 }

@@ -1,26 +1,25 @@
 // The picture's three views (masks, attention, comparison), and the line about a phrase below.
 
-import { focusInput } from "./composer.js";
 import { startTurn } from "./conversation.js";
 import { byId, createElement } from "./dom.js";
 import { MaskedPicture } from "./masked_picture.js";
-import { buildQuestion, describePhrase } from "./phrases.js";
-import {
-  highlight, highlightedPhrase, notify, showPicture, shownPhrases, state, subscribe,
-} from "./state.js";
-import { openTalk, openWelcome } from "./talks.js";
-import { text } from "./texts.js";
+import { buildQuestion, formatPercent } from "./phrases.js";
+import { highlight, highlightedPhrase, notify, setPicture, state, subscribe } from "./state.js";
 
 /** The drawing's longer side in pixels. */
 const CANVAS_SIDE = 900;
-const HINTS = { masks: "masksHint", comparison: "comparisonHint" };
+const HINTS = {
+  masks: "Point at a coloured word or at the picture. A click on a mask asks about it.",
+  attention: "",
+  comparison: "Point at a coloured word or at a picture: its mask comes forward in all of them.",
+};
 
 /** The MaskedPicture of `state.picture`, or null. */
 let maskedPicture = null;
 
 /** Return "masks", "attention" or "comparison". */
 export function currentView() {
-  return document.querySelector("#views input:checked").value;
+  return document.querySelector('#views input:checked').value;
 }
 
 export function setView(name) {
@@ -28,52 +27,29 @@ export function setView(name) {
 }
 
 function askAbout(phrase) {
-  focusInput();
+  byId("words").focus({ preventScroll: true });
   startTurn("ask", buildQuestion(phrase));
 }
 
-/** Show a conversation in the masks view, or the start screen if there is none. */
-function showConversation() {
+/** Show a new picture in the masks view, or the start screen if there is none. */
+function showPicture() {
   const hasPicture = state.picture !== null;
   byId("welcome").hidden = hasPicture;
   byId("stage").hidden = !hasPicture;
   byId("another").hidden = !hasPicture;
   document.body.classList.toggle("talking", hasPicture);
-  byId("complaint").textContent = "";
-  if (hasPicture) setView("masks");
-  else byId("frame").replaceChildren();
-  byId("pictures").hidden = state.pictures.length < 2;
-  byId("pictures").replaceChildren(...state.pictures.map(buildThumbnail));
-}
-
-function buildThumbnail(picture, index) {
-  const button = createElement("button");
-  button.type = "button";
-  button.ariaLabel = text("pictureNumber", { number: index + 1, name: picture.name });
-  const image = createElement("img");
-  Object.assign(image, { src: picture.url, alt: "" });
-  button.append(image);
-  button.addEventListener("click", () => showPicture(picture));
-  return button;
-}
-
-function replacePicture() {
-  maskedPicture = null;
   byId("frame").replaceChildren();
-  if (state.picture === null) return;
-  maskedPicture = new MaskedPicture(state.picture, CANVAS_SIDE, {
-    onHighlight: highlight,
-    onSelect: askAbout,
-  });
+  byId("complaint").textContent = "";
+  maskedPicture = null;
+  if (!hasPicture) return;
+  setView("masks");
+  const callbacks = { onHighlight: highlight, onSelect: askAbout };
+  maskedPicture = new MaskedPicture(state.picture, CANVAS_SIDE, callbacks);
   byId("frame").append(maskedPicture.root);
-  [...byId("pictures").children].forEach((button, index) => {
-    button.setAttribute("aria-pressed", state.pictures[index] === state.picture);
-  });
-  showMasks();
 }
 
 function showMasks() {
-  maskedPicture?.show(shownPhrases());
+  maskedPicture?.show(state.shownTurn?.phrases ?? []);
 }
 
 /** Highlight the current phrase's mask, and describe the phrase below the picture. */
@@ -85,25 +61,23 @@ function showHighlightedPhrase() {
   const fact = byId("fact");
   fact.replaceChildren();
   if (phrase === null) {
-    const hint = HINTS[currentView()];
-    if (hint && shownPhrases().length) fact.textContent = text(hint);
+    fact.textContent = state.shownTurn?.phrases.length ? HINTS[currentView()] : "";
     return;
   }
-  if (phrase.number !== null) {
-    const number = createElement("span", "number", String(phrase.number));
-    number.style.setProperty("--colour", phrase.colour);
-    number.style.setProperty("--text-colour", phrase.textColour);
-    fact.append(number);
-  }
+  const number = createElement("span", "number", String(phrase.number));
+  number.style.setProperty("--colour", phrase.colour);
+  number.style.setProperty("--text-colour", phrase.textColour);
+  const area = phrase.area ? `${formatPercent(phrase.areaFraction)} of the picture` : "not found";
+  const score = phrase.area ? `, score ${phrase.score.toFixed(2)}` : "";
   fact.append(
+    number,
     createElement("strong", "", phrase.text),
-    createElement("span", "", describePhrase(phrase)),
+    createElement("span", "", area + score),
   );
 }
 
 function changeView() {
   const view = currentView();
-  document.body.dataset.view = view;
   byId("frame").hidden = view === "comparison";
   byId("attention").hidden = view !== "attention";
   byId("comparison").hidden = view !== "comparison";
@@ -114,18 +88,10 @@ function changeView() {
   notify("view");
 }
 
-function showTurnControls() {
-  byId("restart").hidden = state.turns.length === 0;
-}
-
 export function setUpViews() {
   byId("views").addEventListener("change", changeView);
-  byId("restart").addEventListener("click", () => {
-    openTalk([...state.pictures]);
-    focusInput();
-  });
   byId("another").addEventListener("click", () => {
-    openWelcome();
+    setPicture(null);
     byId("open").focus();
   });
   byId("ask-about").addEventListener("click", () => askAbout(state.selected));
@@ -133,9 +99,7 @@ export function setUpViews() {
     setView("attention");
     byId("word").focus();
   });
-  subscribe(["conversation"], showConversation);
-  subscribe(["picture"], replacePicture);
+  subscribe(["picture"], showPicture);
   subscribe(["turn", "shownTurn"], showMasks);
-  subscribe(["turn", "shownTurn", "highlighted", "picture"], showHighlightedPhrase);
-  subscribe(["conversation", "turn", "shownTurn"], showTurnControls);
+  subscribe(["turn", "shownTurn", "highlighted"], showHighlightedPhrase);
 }
