@@ -2,8 +2,8 @@
 # make test   runs every check
 # make test-torchvision tests the LMMs, and those whose image processors need torchvision, in an
 #             environment of its own, .venv-torchvision
-# make test-cluster tests batches on a Ray cluster on this machine, in an environment of its own,
-#             .venv-cluster
+# make test-cluster tests batches on a Ray cluster and from an S3 server, both on this machine, in an
+#             environment of its own, .venv-cluster
 # make report measures the paper's claims on the embedded model, where that is not yet done, and writes
 #             docs/report.md
 #
@@ -34,7 +34,7 @@ test-torchvision: .venv-torchvision/installed
 
 test-cluster: .venv-cluster/installed
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .venv-cluster/bin/python -m pytest --numprocesses 0 \
-		tests/integration/batch/test_ray.py
+		tests/integration/batch/test_ray.py tests/integration/batch/test_batch_sources.py
 
 report: .venv/installed-for-report
 	HF_HUB_OFFLINE=1 $(BIN)/flmm report
@@ -60,7 +60,7 @@ report: .venv/installed-for-report
 .venv-cluster/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-cluster
 	.venv-cluster/bin/python -m pip install "$(TORCH)"
-	.venv-cluster/bin/python -m pip install --editable ".[dev,ray]"
+	.venv-cluster/bin/python -m pip install --editable ".[dev,ray]" "moto[server]" s3fs
 	touch $@
 
 .venv-torchvision/installed: pyproject.toml

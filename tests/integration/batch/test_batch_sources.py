@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import fsspec
@@ -20,7 +21,14 @@ from flmm.batch.sources.open import open_source
 from flmm.errors import InputError
 from flmm.pictures.reading import read_picture
 
-PLACES = ("", "memory://pictures/")
+# Of a server on this machine; make test-cluster has what it needs.
+S3 = pytest.param(
+    "s3://pictures/",
+    marks=pytest.mark.skipif(
+        any(find_spec(package) is None for package in ("moto", "s3fs")), reason="no S3 server"
+    ),
+)
+PLACES = ("", "memory://pictures/", S3)
 
 
 def png(seed: int) -> bytes:
@@ -31,16 +39,35 @@ def png(seed: int) -> bytes:
     return content.getvalue()
 
 
-@pytest.fixture(params=PLACES, ids=("local", "memory"))
+@pytest.fixture(params=PLACES, ids=("local", "memory", "s3"))
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
     """What the names of written files begin with."""
     monkeypatch.chdir(tmp_path)
     prefix: str = request.param
+    if prefix.startswith("s3:"):
+        request.getfixturevalue("s3_server")
+        fsspec.filesystem("s3").mkdir("pictures")
     yield prefix
     if prefix:
-        fsspec.filesystem("memory").rm("/pictures", recursive=True)
+        file_system, folder = fsspec.core.url_to_fs(prefix)
+        file_system.rm(folder.rstrip("/"), recursive=True)
+
+
+@pytest.fixture
+def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty S3 server, where s3fs finds it."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    fsspec.filesystem("s3").clear_instance_cache()
+    yield
+    server.stop()
 
 
 def write(name: str, content: bytes) -> None:

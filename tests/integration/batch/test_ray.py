@@ -16,11 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from tiny_grounding import save_lmm, save_tiny_head
+from training_workspace import make_workspace
 
 from flmm.batch import GroundingActor
+from flmm.batch.cache_job import CacheJob
 from flmm.batch.job import BatchJob, ModelNames
 from flmm.batch.run import BatchSummary
 from flmm.batch.settings import BatchSettings
+from flmm.cli.console import print_message
+from flmm.train.settings import read_settings
 
 ray = pytest.importorskip("ray")
 psutil = pytest.importorskip("psutil")
@@ -119,6 +123,20 @@ def test_the_actor_in_a_pipeline_of_ones_own(nodes: list[object], job: BatchJob)
     assert by_name["0"]["error"] is by_name["broken"]["answer"] is None
     assert "broken" in by_name["broken"]["error"]
     assert by_name["1"]["number"] == 1
+
+
+def test_the_cache_of_a_training(
+    nodes: list[object], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from flmm.batch.ray.cache_engine import fill_cache_on_ray
+    from flmm.batch.ray.cluster import ActorPool
+
+    assert nodes
+    settings = make_workspace(tmp_path, tmp_path_factory).write_settings(cache="cache")
+    job = CacheJob(read_settings(settings, {}), tmp_path, print_message)
+    summary, place = fill_cache_on_ray(job, ActorPool(), lambda _: None)
+    assert (summary.items, summary.new, place) == (8, 8, tmp_path / "cache")
+    assert job.run_alone(lambda _: None)[0].new == 0
 
 
 def test_nothing_is_lost_when_actors_and_a_node_die(nodes: list[object], job: BatchJob) -> None:
