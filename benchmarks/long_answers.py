@@ -11,8 +11,8 @@ import time
 import torch
 
 from flmm import Grounder
+from flmm.attention.generation_step import GenerationStep
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import GenerationStep
 from flmm.grounding.phrase_extraction import PhraseExtractor, StreamingPhraseExtractor
 from flmm.lmm.detokenizer import Detokenizer
 

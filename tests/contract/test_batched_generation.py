@@ -1,42 +1,20 @@
 """Generating a batch of answers gives the same as generating each alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import pytest
 import torch
 from contract_helpers import noise_picture
+from generation_listeners import CollectingListener
 from torch import Tensor
 
 from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import GenerationStep, trace_generation
+from flmm.attention.tracing import trace_generation
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.lmm.sampling import SamplingParams
-
-
-@dataclass
-class CollectingListener:
-    prompt: Prompt
-    max_new_tokens: int = 8
-    sampling_params: SamplingParams = field(default_factory=SamplingParams)
-    wants_trace: bool = True
-    max_steps: int = 100
-    """The number of steps after which the listener stops."""
-    steps: list[GenerationStep] = field(default_factory=list)
-    token_ids: Tensor | None = None
-    trace: Trace | None = None
-
-    def on_step(self, step: GenerationStep) -> bool:
-        assert self.token_ids is None
-        self.steps.append(step)
-        return len(self.steps) < self.max_steps
-
-    def on_end(self, token_ids: Tensor, trace: Trace | None) -> None:
-        assert self.token_ids is None
-        self.token_ids, self.trace = token_ids, trace
 
 
 def example_prompts(adapter: LMMAdapter) -> list[Prompt]:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from contract_helpers import noise_picture
 
+from flmm.attention.generation_step import GenerationStep
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import GenerationStep, trace_generation, trace_text
+from flmm.attention.tracing import trace_generation, trace_text
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 

@@ -16,9 +16,10 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from flmm.attention.eager import model_configs
+from flmm.attention.generation_step import GenerationStep
 from flmm.attention.recorder import AttentionRecorder, record
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import GenerationStep, trace_generation, trace_text, trace_texts
+from flmm.attention.tracing import trace_generation, trace_text, trace_texts
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.pictures.geometry import resample_to_grid

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +25,15 @@ from flmm.attention.attention_rows import (
     gather_rows,
     quantize_rows,
 )
-from flmm.attention.interception import intercept_attention
+from flmm.attention.interception import AttentionCallback, intercept_attention
+from flmm.attention.recordable import (
+    average_streams,
+    check_attention_options,
+    refuse_unseen_layer,
+)
 from flmm.attention.trace import RecordedRows, RowBlock
-from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 
-_UNSUPPORTED_OPTIONS = ("position_bias",)
-_SPARSE_OPTIONS = ("indices", "block_indices")
-"""Keys that each token sees, beside a mask without them, but for eager and sdpa."""
 # A generation's length is not known in advance, so memory is allocated for this many steps.
 _STEPS_PER_BLOCK = 16
 
@@ -102,10 +104,7 @@ class AttentionRecorder:
         has_columns = self._image_token_positions.shape[1] > 0
         for layer, num_rows in enumerate(self._num_rows_by_layer):
             if has_columns and num_rows < self.num_recorded:
-                raise InputError(
-                    f"the LMM's layer {layer} does not attend through transformers' attention"
-                    " interface, so flmm cannot record it; choose another LMM"
-                )
+                raise refuse_unseen_layer(layer)
         blocks = self._blocks or [self._new_block()]
         return RecordedRows(
             tuple(
@@ -151,13 +150,7 @@ class AttentionRecorder:
         layer = self._layer_indices.get(module)
         if layer is None:
             return
-        implementation = getattr(module.config, "_attn_implementation", None)
-        has_whole_mask = implementation in ("eager", "sdpa")
-        for name in _UNSUPPORTED_OPTIONS + (() if has_whole_mask else _SPARSE_OPTIONS):
-            if options.get(name) is not None:
-                raise InputError(
-                    f"the LMM attends with {name!r}, which flmm cannot record; choose another LMM"
-                )
+        check_attention_options(module, options)
         queries = query.shape[2]
         self._num_tokens_seen[layer] += queries
         if not self._is_recorded(queries):
@@ -190,17 +183,13 @@ class AttentionRecorder:
         if not self._is_recorded(states.shape[1]):
             return
         positions = None if self._positions is None else self._positions.to(states.device)
-        recorded = gather_rows(self._average_streams(states), positions, dim=1)
+        recorded = gather_rows(
+            average_streams(states, self._empty_hidden_states.shape[2]), positions, dim=1
+        )
         whole = self._final_states if layer is None else self._hidden_states[layer]
         whole.append(recorded.to(self._empty_hidden_states.device))
         if positions is None and layer is None:
             self._store_step()
-
-    def _average_streams(self, states: Tensor) -> Tensor:
-        """Return (B, Q, D): the mean of a token's streams where layers keep several of width D."""
-        if states.shape[2:] == self._empty_hidden_states.shape[2:]:
-            return states
-        return states.reshape(*states.shape[:2], -1, self._empty_hidden_states.shape[2]).mean(dim=2)
 
     def _store_rows(self, layer: int, rows: Tensor) -> None:
         """Store the (B, N, R, C) rows of a layer."""
@@ -234,11 +223,24 @@ class AttentionRecorder:
         return self._positions is not None or queries == 1
 
 
-_active_recorder: ContextVar[AttentionRecorder | None] = ContextVar("flmm_recording", default=None)
+class Recorder(Protocol):
+    """What is called while the LMM runs."""
+
+    @property
+    def record_attention(self) -> AttentionCallback:
+        """What is called before each attention."""
+
+    def record_hidden_states(self, layer: int | None, states: Tensor) -> None:
+        """Receive a layer's (B, Q, D) output, or for None the final norm's."""
+
+
+AnyRecorder = TypeVar("AnyRecorder", bound=Recorder)
+
+_active_recorder: ContextVar[Recorder | None] = ContextVar("flmm_recording", default=None)
 
 
 @contextmanager
-def record(recorder: AttentionRecorder, adapter: LMMAdapter) -> Iterator[AttentionRecorder]:
+def record(recorder: AnyRecorder, adapter: LMMAdapter) -> Iterator[AnyRecorder]:
     """Record ``adapter``'s LLM inside the ``with`` block; restore it afterwards, also on errors.
 
     Holds ``adapter.recording_lock``, so that only one recorder is active at a time.
@@ -256,7 +258,7 @@ def record(recorder: AttentionRecorder, adapter: LMMAdapter) -> Iterator[Attenti
 
 
 def _hook_layer(
-    recorder: AttentionRecorder, index: int, adapter: LMMAdapter, layer: nn.Module
+    recorder: Recorder, index: int, adapter: LMMAdapter, layer: nn.Module
 ) -> RemovableHandle:
     """Let the recorder see what a layer, not the last one, puts out."""
     if adapter.image_tokens_in_sequence:
@@ -267,14 +269,14 @@ def _hook_layer(
 
 
 def _input_hook(
-    recorder: AttentionRecorder, layer: int, _module: nn.Module, inputs: tuple[Tensor, ...]
+    recorder: Recorder, layer: int, _module: nn.Module, inputs: tuple[Tensor, ...]
 ) -> None:
     if _active_recorder.get() is recorder:
         recorder.record_hidden_states(layer, inputs[0])
 
 
 def _output_hook(
-    recorder: AttentionRecorder,
+    recorder: Recorder,
     layer: int | None,
     _module: nn.Module,
     _inputs: tuple[object, ...],

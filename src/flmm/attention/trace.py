@@ -13,7 +13,7 @@ from torch import Tensor
 from flmm.attention.attention_rows import dequantize_rows
 from flmm.attention.merge import MergeMethod, merge_token_maps
 from flmm.errors import InputError
-from flmm.lmm.prompt import PictureView
+from flmm.lmm.prompt import PictureView, Prompt
 from flmm.pictures.geometry import resample_to_grid
 from flmm.types import ImageGeometry, PhraseSpan
 
@@ -144,6 +144,16 @@ class Trace:
     def geometry(self) -> ImageGeometry:
         """``picture_attention.geometry``."""
         return self.picture_attention.geometry
+
+
+def split_by_picture(rows: RecordedRows, prompt: Prompt) -> tuple[PictureAttention, ...]:
+    """Split a sequence's rows into the attention to each picture of its prompt."""
+    pictures = []
+    start = 0
+    for views in prompt.picture_views:
+        pictures.append(PictureAttention(rows, views, start))
+        start += sum(view.token_positions.numel() for view in views)
+    return tuple(pictures)
 
 
 TracedPhrase = tuple[PhraseSpan, Trace]

@@ -10,35 +10,21 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
+from flmm.attention.batched_tracing import trace_generation_batch
+from flmm.attention.generation_step import GenerationStep
 from flmm.attention.recorder import AttentionRecorder, record
 from flmm.attention.shared_prefix import SharedPrefix, group_by_prefix
-from flmm.attention.trace import PictureAttention, RecordedRows, Trace
+from flmm.attention.trace import Trace, split_by_picture
 from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.decoding.support import find_unsupported_reason
 from flmm.lmm.detokenizer import Detokenizer
 from flmm.lmm.padding import group_for_padding
 from flmm.lmm.places import check_places
-from flmm.lmm.prompt import Offsets, Prompt
+from flmm.lmm.prompt import Prompt
+from flmm.lmm.sampling import GREEDY
 
 _Element = TypeVar("_Element")
-
-
-@dataclass(frozen=True)
-class GenerationStep:
-    """One generated token, and what is recorded so far."""
-
-    token_id: int
-    text: str
-    """The answer so far: what no later token changes."""
-    offsets: Callable[[int], Offsets]
-    """From ``first`` to the offsets in the answer so far of token ``first`` and those after it;
-    those in ``text`` are final."""
-    num_recorded: int
-    """Number of tokens whose rows are recorded: all before this one."""
-    hidden_states: Callable[[int], Tensor]
-    """From ``first`` to (M, num_recorded - first, D), the recorded tokens' states from there on."""
-    trace: Callable[[], Trace]
-    """The trace of the recorded tokens, built when called."""
 
 
 def trace_text(adapter: LMMAdapter, prompt: Prompt) -> Trace:
@@ -186,6 +172,45 @@ def trace_generation(
         InputError: the prompt leaves no room for an answer.
     """
     max_new_tokens = limit_new_tokens(adapter, prompt, max_new_tokens)
+    if temperature == 0 and find_unsupported_reason(adapter) is None:
+        listener = _TraceListener(prompt, max_new_tokens, on_step)
+        trace_generation_batch(adapter, [listener])
+        return listener.trace, adapter.decode(listener.trace.token_ids)
+    return _trace_with_generate(adapter, prompt, max_new_tokens, on_step, temperature)
+
+
+class _TraceListener:
+    """A ``GenerationListener`` that keeps the answer's trace."""
+
+    sampling_params = GREEDY
+    wants_trace = True
+
+    def __init__(
+        self, prompt: Prompt, max_new_tokens: int, on_step: Callable[[GenerationStep], None] | None
+    ) -> None:
+        self.prompt = prompt
+        self.max_new_tokens = max_new_tokens
+        self._on_step = on_step
+        self.trace: Trace
+
+    def on_step(self, step: GenerationStep) -> bool:
+        if self._on_step is not None:
+            self._on_step(step)
+        return True
+
+    def on_end(self, _: Tensor, trace: Trace | None) -> None:
+        assert trace is not None
+        self.trace = trace
+
+
+def _trace_with_generate(
+    adapter: LMMAdapter,
+    prompt: Prompt,
+    max_new_tokens: int,
+    on_step: Callable[[GenerationStep], None] | None,
+    temperature: float,
+) -> tuple[Trace, str]:
+    """Return what ``trace_generation`` does, from transformers' ``generate``."""
     generated: list[int] = []
     detokenizer = Detokenizer(adapter.tokenizer)
     recorder = AttentionRecorder(adapter, prompt.image_token_positions[None].to(adapter.device))
@@ -240,16 +265,6 @@ def limit_new_tokens(adapter: LMMAdapter, prompt: Prompt, max_new_tokens: int) -
     """
     # At least one token is generated, and one more than is returned (``trace_generation``).
     return min(max_new_tokens, adapter.remaining_context(prompt.length + 2) + 1)
-
-
-def split_by_picture(rows: RecordedRows, prompt: Prompt) -> tuple[PictureAttention, ...]:
-    """Split a sequence's rows into the attention to each picture of its prompt."""
-    pictures = []
-    start = 0
-    for views in prompt.picture_views:
-        pictures.append(PictureAttention(rows, views, start))
-        start += sum(view.token_positions.numel() for view in views)
-    return tuple(pictures)
 
 
 def _token_span(prompt: Prompt, part: Literal["answer", "question"]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from flmm.attention.generation_step import GenerationStep
 from flmm.attention.groundable_phrases import keep_groundable
 from flmm.attention.noun_chunks import find_noun_chunks
 from flmm.attention.question_phrases import find_question_phrases
@@ -17,7 +18,6 @@ from flmm.attention.spans import (
     make_phrase_span,
 )
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import GenerationStep
 from flmm.errors import InputError
 from flmm.head.model import GroundingHead
 from flmm.lmm.prompt import Offsets

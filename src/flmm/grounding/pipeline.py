@@ -14,8 +14,9 @@ from torch import Tensor
 from flmm.answers.answer import Answer
 from flmm.answers.phrase import Phrase
 from flmm.attention.batched_tracing import trace_generation_batch
+from flmm.attention.generation_step import GenerationStep
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import GenerationStep, limit_new_tokens, trace_generation
+from flmm.attention.tracing import limit_new_tokens, trace_generation
 from flmm.errors import InputError
 from flmm.grounding.chat_options import ChatOptions
 from flmm.grounding.conversation import Pictures, build_conversation

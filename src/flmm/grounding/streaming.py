@@ -14,8 +14,8 @@ import torch
 
 from flmm.answers.answer import Answer
 from flmm.answers.phrase import Phrase
+from flmm.attention.generation_step import GenerationStep
 from flmm.attention.trace import Trace, TracedPhrase
-from flmm.attention.tracing import GenerationStep
 from flmm.grounding.phrase_extraction import StreamingPhraseExtractor
 from flmm.grounding.pipeline import GenerationRequest, Pipeline
 from flmm.segmenters.prompts import PictureEmbeddings

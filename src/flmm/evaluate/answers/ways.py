@@ -11,8 +11,9 @@ from flmm.answers.answer import Answer
 from flmm.answers.phrase import Phrase
 from flmm.answers.run_lengths import encode_rle
 from flmm.attention.batched_tracing import trace_generation_batch
+from flmm.attention.generation_step import GenerationStep
 from flmm.attention.trace import Trace
-from flmm.attention.tracing import GenerationStep, limit_new_tokens
+from flmm.attention.tracing import limit_new_tokens
 from flmm.data.sample import Mask
 from flmm.grounding.chain_of_thought import (
     CropMode,

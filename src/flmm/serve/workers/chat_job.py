@@ -13,9 +13,9 @@ from torch import Tensor
 from flmm.answers.phrase import Phrase
 from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.canonical_text import compose
+from flmm.attention.generation_step import GenerationStep
 from flmm.attention.spans import compute_token_offsets, find_mention
 from flmm.attention.trace import Trace, TracedPhrase
-from flmm.attention.tracing import GenerationStep
 from flmm.errors import InputError
 from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.mask_predictor import MaskMethod

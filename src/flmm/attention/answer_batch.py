@@ -1,0 +1,145 @@
+"""Answers that the decoding engine generates together; each joins and leaves at any step.
+
+Letters: ``B`` answers, ``V`` vocabulary, ``L`` tokens so far.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Self, cast
+
+import torch
+from torch import Tensor
+from transformers.generation.logits_process import LogitsProcessorList
+
+from flmm.attention.answer_sequence import AnswerSequence, GenerationListener
+from flmm.attention.recorder import record
+from flmm.attention.sequence_record import SequenceRecord
+from flmm.attention.step_recorder import StepRecorder
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.decoding.batch import DecodingBatch
+from flmm.lmm.decoding.logits_processors import build_logits_processors
+from flmm.lmm.sampling import TokenSampler
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An answer that is being generated."""
+
+    sequence: AnswerSequence
+    record: SequenceRecord | None
+    """None if it is not recorded."""
+    sampler: TokenSampler
+    processors: LogitsProcessorList
+
+    def choose_token(self, logits: Tensor) -> int:
+        """Return the next token, given its (V,) logits."""
+        if self.processors:
+            listener, device = self.sequence.listener, logits.device
+            prompt_ids = listener.prompt.inputs["input_ids"][0]
+            token_ids = torch.cat([prompt_ids, torch.tensor(self.sequence.token_ids).long()])
+            # transformers types its arguments more narrowly than torch its results.
+            process = cast(Callable[[Tensor, Tensor], Tensor], self.processors)
+            logits = process(token_ids[None].to(device), logits[None])[0]
+        return int(self.sampler.sample(logits))
+
+
+class AnswerBatch:
+    """The answers that are being generated; a context manager, and possible inside it only.
+
+    It holds ``adapter.recording_lock``. An exception in a listener leaves by the method that called
+    it; no answer can go on then.
+    """
+
+    def __init__(self, adapter: LMMAdapter) -> None:
+        self._adapter = adapter
+        self._batch = DecodingBatch(adapter)
+        self._recorder = StepRecorder(adapter)
+        windows = dict(zip(adapter.decoder_layers, self._batch.windows, strict=True))
+        self._windows = [windows[layer] for layer in adapter.recorded_layers]
+        self._answers: list[_Answer] = []
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._undo as undo:
+            undo.enter_context(self._adapter.recording_lock)
+            undo.enter_context(torch.no_grad())
+            undo.enter_context(self._batch)
+            undo.enter_context(record(self._recorder, self._adapter))
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    @property
+    def num_answers(self) -> int:
+        """How many answers are being generated."""
+        return len(self._answers)
+
+    def add(self, listeners: Sequence[GenerationListener]) -> None:
+        """Read the prompts of more answers, and generate the first token of each.
+
+        Those of one length are read together. If it raises, none of these joins.
+        """
+        by_length: dict[int, list[GenerationListener]] = {}
+        for listener in listeners:
+            by_length.setdefault(listener.prompt.length, []).append(listener)
+        for group in by_length.values():
+            new = [self._start_answer(listener) for listener in group]
+            logits = self._batch.prefill([listener.prompt for listener in group])
+            self._answers.extend(new)
+            self._add_tokens(new, logits)
+        self._remove_finished()
+
+    def _start_answer(self, listener: GenerationListener) -> _Answer:
+        recording = None
+        if listener.wants_trace:
+            recording = SequenceRecord(self._adapter, listener.prompt, self._windows)
+        prompt_ids = listener.prompt.inputs["input_ids"]
+        return _Answer(
+            AnswerSequence(self._adapter, listener, recording),
+            recording,
+            TokenSampler(listener.sampling_params, self._adapter.device, prompt_ids),
+            build_logits_processors(self._adapter, listener.prompt),
+        )
+
+    def step(self) -> None:
+        """Generate one more token of every answer."""
+        if not self._answers:
+            return
+        # The last token of an answer is read too, which completes what is recorded of it.
+        token_ids = [answer.sequence.token_ids[-1] for answer in self._answers]
+        recorded = any(answer.record is not None for answer in self._answers)
+        step = self._recorder.start_step() if recorded else None
+        try:
+            logits = self._batch.step(torch.tensor(token_ids, device=self._adapter.device))
+        finally:
+            self._recorder.end_step()
+        for index, answer in enumerate(self._answers):
+            if step is not None and answer.record is not None:
+                answer.record.add(step, index)
+        self._add_tokens(self._answers, logits)
+        self._remove_finished()
+
+    def _add_tokens(self, answers: Sequence[_Answer], logits: Tensor) -> None:
+        """Choose the next token of each answer, given the (B, V) logits, and pass it on."""
+        logits = logits.float()
+        if all(answer.sampler.is_greedy and not answer.processors for answer in answers):
+            tokens = logits.argmax(-1).tolist()
+        else:
+            tokens = [answer.choose_token(row) for answer, row in zip(answers, logits, strict=True)]
+        for answer, token in zip(answers, tokens, strict=True):
+            answer.sequence.add_token(token)
+
+    def _remove_finished(self) -> None:
+        for index in reversed(range(len(self._answers))):
+            answer = self._answers[index]
+            if not answer.sequence.finished:
+                continue
+            if answer.record is not None:
+                # Steps may still be asked for their traces.
+                answer.record.complete_block()
+            self._batch.remove(index)
+            self._answers[index] = self._answers[-1]
+            self._answers.pop()
