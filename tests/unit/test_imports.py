@@ -18,7 +18,7 @@ SHARED = "shared files"
 FOLDERS = (
     SHARED, "pictures", "lmm", "attention", "segmenters", "masks", "training_free", "head",
     "answers", "grounding", "stickers", "data", "evaluate", "train", "batch", "exports",
-    "embedded_model", "bench", "model_check", "report", "serve", "cli",
+    "embedded_model", "bench", "model_check", "report", "serve", "mcp", "cli",
 )  # fmt: skip
 """From left to right; ``docs/architecture.md`` says what each is for. The files beside the folders
 come first."""

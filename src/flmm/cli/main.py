@@ -25,6 +25,7 @@ from flmm.cli.convert import convert
 from flmm.cli.evaluate import evaluate
 from flmm.cli.export import export
 from flmm.cli.ground import ground
+from flmm.cli.mcp import mcp
 from flmm.cli.models import models
 from flmm.cli.report import report
 from flmm.cli.results import results
@@ -52,6 +53,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(report)
 app.command()(serve)
+app.command()(mcp)
 app.command()(models)
 app.command()(convert)
 app.add_typer(bench, name="bench")

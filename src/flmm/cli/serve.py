@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from flmm.cli.api_key import APIKeyOption
 from flmm.cli.console import print_message
 from flmm.cli.options import (
     DeviceOption,
@@ -14,7 +15,6 @@ from flmm.cli.options import (
     load_grounder,
     require_packages,
 )
-from flmm.errors import InputError
 
 _REQUIRED_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 
@@ -29,16 +29,7 @@ def serve(
         str, typer.Option(metavar="ADDRESS", help="0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FLMM_API_KEY",
-            metavar="KEY",
-            show_default=False,
-            show_envvar=False,
-            help="Asked of every request; better set as FLMM_API_KEY, which no process list shows.",
-        ),
-    ] = None,
+    api_key: APIKeyOption = None,
     queue: Annotated[
         int, typer.Option(min=1, help="Requests that are served or wait, before 429.")
     ] = 64,
@@ -66,8 +57,6 @@ def serve(
 ) -> None:
     """Serve the model over HTTP, to OpenAI's clients and others; docs/serving.md says how."""
     require_packages("serve", *_REQUIRED_PACKAGES)
-    if api_key is not None and not (api_key.isascii() and api_key.strip()):
-        raise InputError("the API key is empty or not ASCII; choose another")
     from flmm.serve.server import serve as run
     from flmm.serve.settings import Limits, ServerSettings
 

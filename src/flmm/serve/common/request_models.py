@@ -2,17 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
 from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.mask_predictor import MaskMethod
 from flmm.lmm.sampling import SamplingParams
+from flmm.serve.common.strict_model import PositiveCount, Seed, StrictModel, Temperature, Text
 
 MaskFormat = Literal["rle", "polygon", "png"]
-Text = Annotated[str, Field(max_length=1_000_000)]
 StopString = Annotated[str, Field(min_length=1, max_length=200)]
-PositiveCount = Annotated[int, Field(ge=1, le=1_000_000)]
-Temperature = Annotated[float, Field(ge=0, le=2, description="0 takes the likeliest token.")]
 Penalty = Annotated[
     float, Field(ge=-2, le=2, description="OpenAI's, on tokens that the answer already has.")
 ]
@@ -20,24 +18,6 @@ METHOD_DESCRIPTION = (
     "By default the model's own, head or training-free; kmeans clusters the attention maps"
     " instead: an untrained baseline."
 )
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-
-
-class StrictModel(BaseModel):
-    """A model that converts no types and refuses unknown fields; a null means the default."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        return {
-            name: part
-            for name, part in value.items()
-            if part is not None or name not in cls.model_fields
-        }
 
 
 class MaskRequest(StrictModel):

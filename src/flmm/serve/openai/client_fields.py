@@ -5,7 +5,8 @@ from typing import ClassVar, Self
 from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from flmm.serve.common.request_models import SamplingOptions, StrictModel
+from flmm.serve.common.request_models import SamplingOptions
+from flmm.serve.common.strict_model import StrictModel
 from flmm.serve.common.unused_fields import UnusedFields
 from flmm.serve.errors import UNSUPPORTED_VALUE
 

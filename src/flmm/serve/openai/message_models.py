@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
-from flmm.serve.common.request_models import Text
+from flmm.serve.common.strict_model import Text
 from flmm.serve.openai.client_fields import ClientModel, unsupported
 
 Detail = Literal["auto", "low", "high", "original"]

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from flmm.serve.common.request_models import GenerationOptions, Grounding, PositiveCount
+from flmm.serve.common.request_models import GenerationOptions, Grounding
+from flmm.serve.common.strict_model import PositiveCount
 from flmm.serve.openai.client_fields import (
     ClientFields,
     ClientModel,

@@ -4,14 +4,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from flmm.serve.common.request_models import (
-    GenerationOptions,
-    Grounding,
-    MaskRequest,
-    PositiveCount,
-    StrictModel,
-    Text,
-)
+from flmm.serve.common.request_models import GenerationOptions, Grounding, MaskRequest
+from flmm.serve.common.strict_model import PositiveCount, StrictModel, Text
 
 
 class PictureRequest(StrictModel):

@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
-from flmm.serve.common.request_models import Grounding, PositiveCount, Text
+from flmm.serve.common.request_models import Grounding
+from flmm.serve.common.strict_model import PositiveCount, Text
 from flmm.serve.openai.client_fields import (
     ClientFields,
     ClientModel,

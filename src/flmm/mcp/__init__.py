@@ -1,0 +1,1 @@
+"""The model as tools of agents, over the Model Context Protocol."""
