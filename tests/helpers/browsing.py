@@ -148,12 +148,21 @@ def visiting(
     width: int = 1280,
     height: int = 800,
     expected: tuple[str, ...] = (),
+    language: str = "en-GB",
+    first_button: str = "A meadow at night",
+    has_touch: bool = False,
 ) -> Iterator[Visit]:
     """Open the page; at the end check that it asked no other host and had no errors.
 
     ``expected``: parts of console messages that are allowed, such as the status of a refusal.
+    ``first_button``: of the page in that language. ``has_touch``: as on a phone.
     """
-    context = browser.new_context(viewport={"width": width, "height": height})
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        locale=language,
+        has_touch=has_touch,
+        is_mobile=has_touch,
+    )
     page = context.new_page()
     page.set_default_timeout(20_000)
     visit = Visit(page, address)
@@ -171,7 +180,7 @@ def visiting(
 
     page.on("dialog", on_dialog)
     page.goto(address)
-    page.get_by_role("button", name="A meadow at night").wait_for()
+    page.get_by_role("button", name=first_button).wait_for()
     yield visit
     host = urlsplit(address).netloc
     for url in visit.urls:

@@ -128,6 +128,16 @@ class BatchJob:
         """
         return self._describe(self.models.load())
 
+    def run_alone(self, on_progress: Callable[[BatchSummary], None]) -> tuple[BatchSummary, Path]:
+        """Load the models and do the job, as ``run``."""
+        return self.run(self.models.load(), on_progress)
+
+    def on_gpu(self, number: int) -> "BatchJob":
+        """Return the job for a process that uses one GPU alone."""
+        if self.models.device not in (None, "cuda"):
+            return self
+        return replace(self, models=replace(self.models, device=f"cuda:{number}"))
+
     def split(self, number: int, count: int) -> "BatchJob":
         """Return the ``number``-th of ``count`` parts of this job, in the same folder."""
         part, num_parts = self.shard

@@ -10,14 +10,12 @@ import queue
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 
-from flmm.batch.job import BatchJob
 from flmm.batch.run import BatchSummary
 from flmm.errors import InputError
 
@@ -30,8 +28,27 @@ _Message = tuple[int, BatchSummary | str, Path | None]
 """Of a worker: its number, its summary or what is wrong, and at its end where results are."""
 
 
+class SplittableJob(Protocol):
+    """A job that several processes do, each a part; it is pickled."""
+
+    def split(self, number: int, count: int) -> Self:
+        """Return the ``number``-th of ``count`` parts of this job."""
+
+    def on_gpu(self, number: int) -> Self:
+        """Return the job for a process that uses one GPU alone."""
+
+    def run_alone(self, on_progress: Callable[[BatchSummary], None]) -> tuple[BatchSummary, Path]:
+        """Load the models, do the job, and return its summary and where the results are.
+
+        Raises:
+            InputError: it cannot be done.
+        """
+
+
 def run_workers(
-    job: BatchJob, num_workers: int, on_progress: Callable[[BatchSummary], None] = lambda _: None
+    job: SplittableJob,
+    num_workers: int,
+    on_progress: Callable[[BatchSummary], None] = lambda _: None,
 ) -> tuple[BatchSummary, Path]:
     """Do a job with several processes.
 
@@ -84,19 +101,16 @@ def run_workers(
     return _add(summaries), places[0]
 
 
-def _work(job: BatchJob, number: int, num_workers: int, messages: "Queue[_Message]") -> None:
+def _work(job: SplittableJob, number: int, num_workers: int, messages: "Queue[_Message]") -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # The parent ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if torch.cuda.is_available():
-        if job.models.device in (None, "cuda"):
-            device = f"cuda:{number % torch.cuda.device_count()}"
-            job = replace(job, models=replace(job.models, device=device))
+        job = job.on_gpu(number % torch.cuda.device_count())
     else:
         torch.set_num_threads(max(torch.get_num_threads() // num_workers, 1))
     try:
-        grounder = job.models.load()
-        summary, place = job.run(grounder, lambda summary: messages.put((number, summary, None)))
+        summary, place = job.run_alone(lambda summary: messages.put((number, summary, None)))
         messages.put((number, summary, place))
     except InputError as error:
         messages.put((number, str(error), None))

@@ -9,7 +9,15 @@ import typer
 
 from flmm.cli.batch_progress import show_batch_progress
 from flmm.cli.console import print_json
-from flmm.cli.engine import Engine, parse_shard, parse_workers
+from flmm.cli.engine import (
+    AddressOption,
+    Engine,
+    EngineOption,
+    ShardOption,
+    WorkersOption,
+    parse_shard,
+    parse_workers,
+)
 from flmm.cli.options import (
     DeviceOption,
     DtypeOption,
@@ -82,34 +90,10 @@ def batch(
             help="Know a changed picture by its content, not by its size and time of change.",
         ),
     ] = False,
-    shard: Annotated[
-        str,
-        typer.Option(
-            metavar="I/N",
-            help="Do the Ith of N parts of the pictures, I from 0; N such runs may share a folder.",
-        ),
-    ] = "0/1",
-    engine: Annotated[
-        Engine,
-        typer.Option(help="Where the models run: on this machine, or on a Ray cluster."),
-    ] = Engine.LOCAL,
-    workers: Annotated[
-        str,
-        typer.Option(
-            metavar="N",
-            help="So many processes, each with the models: one a GPU, or, without a GPU, one or two"
-            " cores each. Needs a folder for --out. With --engine ray so many actors, or such as"
-            " 2-8: as many as there is room for.",
-        ),
-    ] = "1",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            show_default=False,
-            help="Of the Ray cluster; without it, RAY_ADDRESS, or this machine.",
-        ),
-    ] = None,
+    shard: ShardOption = "0/1",
+    engine: EngineOption = Engine.LOCAL,
+    workers: WorkersOption = "1",
+    address: AddressOption = None,
     overlays: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", show_default=False, help="Also draw each answer there."),

@@ -2,6 +2,9 @@
 
 import re
 from enum import StrEnum
+from typing import Annotated
+
+import typer
 
 from flmm.cli.options import require_packages
 from flmm.errors import InputError
@@ -12,6 +15,35 @@ class Engine(StrEnum):
 
     LOCAL = "local"
     RAY = "ray"
+
+
+ShardOption = Annotated[
+    str,
+    typer.Option(
+        metavar="I/N",
+        help="Do the Ith of N parts of the pictures, I from 0; N such runs may share a folder.",
+    ),
+]
+EngineOption = Annotated[
+    Engine, typer.Option(help="Where the models run: on this machine, or on a Ray cluster.")
+]
+WorkersOption = Annotated[
+    str,
+    typer.Option(
+        metavar="N",
+        help="So many processes, each with the models: one a GPU, or, without a GPU, one or two"
+        " cores each. Needs a folder for results. With --engine ray so many actors, or such as 2-8:"
+        " as many as there is room for.",
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        show_default=False,
+        help="Of the Ray cluster; without it, RAY_ADDRESS, or this machine.",
+    ),
+]
 
 
 def parse_workers(workers: str, engine: Engine, address: str | None) -> tuple[int, int]:

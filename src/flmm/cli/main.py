@@ -18,6 +18,7 @@ import flmm
 from flmm.cli.attend import attend
 from flmm.cli.batch import batch
 from flmm.cli.bench import app as bench
+from flmm.cli.cache import cache
 from flmm.cli.calibrate import calibrate
 from flmm.cli.chat import chat
 from flmm.cli.console import is_terminal, print_message
@@ -49,6 +50,7 @@ app.command()(batch)
 app.command()(results)
 app.command()(export)
 app.command()(calibrate)
+app.command()(cache)
 app.command()(train)
 app.command()(evaluate)
 app.command()(report)

@@ -297,4 +297,4 @@ class LMMAdapter(FrozenModel, ABC):
             InputError: ``max_new_tokens`` is below 1 or ``temperature`` below 0.
         """
         inputs = self.collate([prompt]).model_inputs
-        return generate_answer(self, inputs, prompt.length, max_new_tokens, temperature, on_token)
+        return generate_answer(self, inputs, prompt, max_new_tokens, temperature, on_token)

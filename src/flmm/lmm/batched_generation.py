@@ -55,7 +55,7 @@ def generate_batch(
         pad_token_id=adapter.pad_token_id,
         cache=create_preallocated_cache(adapter.model),
         logits_processor=LogitsProcessorList(
-            [_SamplingLogitsProcessor(sampling_params, batch.prompts, adapter.device)]
+            [_SamplingLogitsProcessor(sampling_params, batch.prompts, adapter)]
         ),
         stopping_criteria=StoppingCriteriaList([_CallbackStoppingCriteria(on_tokens)]),
     )
@@ -80,10 +80,10 @@ class _SamplingLogitsProcessor(LogitsProcessor):
         self,
         sampling_params: Sequence[SamplingParams],
         prompts: Sequence[Prompt],
-        device: torch.device,
+        adapter: LMMAdapter,
     ) -> None:
         samplers = [
-            TokenSampler(params, device, prompt.inputs["input_ids"])
+            TokenSampler(params, adapter, prompt)
             for params, prompt in zip(sampling_params, prompts, strict=True)
         ]
         self._samplers = [entry for entry in enumerate(samplers) if not entry[1].is_greedy]

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
-from jinja2 import TemplateError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from flmm.errors import InputError, shorten
+from flmm.lmm.chat_templates import apply_chat_template
 from flmm.lmm.message import Message
 from flmm.lmm.prompt import Offsets
 
@@ -77,10 +77,10 @@ def render_chat(
     """
     check_no_control_tokens(tokenizer, placeholder, messages, answer)
     question = messages[-1].text
-    opening = _apply_chat_template(tokenizer, placeholder, messages, None, name)
+    opening = apply_chat_template(tokenizer, placeholder, messages, None, name)
     # The question's text may also occur elsewhere in the chat, even in the template ("USER").
     marked = [*messages[:-1], replace(messages[-1], text=_QUESTION_MARKER)]
-    question_start = _apply_chat_template(tokenizer, placeholder, marked, None, name).find(
+    question_start = apply_chat_template(tokenizer, placeholder, marked, None, name).find(
         _QUESTION_MARKER
     )
     if opening[question_start : question_start + len(question)] != question:
@@ -90,7 +90,7 @@ def render_chat(
     has_special_tokens = isinstance(bos_token, str) and opening.startswith(bos_token)
     if answer is None:
         return RenderedChat(opening, question_span, None, has_special_tokens)
-    whole = _apply_chat_template(tokenizer, placeholder, messages, answer, name)
+    whole = apply_chat_template(tokenizer, placeholder, messages, answer, name)
     stem = opening.rstrip()
     start = whole.find(answer, len(stem))
     if start < 0 or not whole.startswith(stem) or whole[len(stem) : start].strip():
@@ -217,62 +217,6 @@ def load_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
             settings = json.loads(Path(legacy).read_text(encoding="utf-8"))
             tokenizer.chat_template = settings["chat_template"]
     return tokenizer
-
-
-def _apply_chat_template(
-    tokenizer: PreTrainedTokenizerBase,
-    placeholder: str,
-    messages: Sequence[Message],
-    answer: str | None,
-    name: str,
-) -> str:
-    if answer is not None:
-        messages = [*messages, Message("assistant", answer)]
-    if tokenizer.chat_template is None:
-        return _render_vicuna_chat(placeholder, messages, str(tokenizer.eos_token or ""))
-    pictures = sum(len(message.pictures) for message in messages)
-    # Templates of text-only LLMs accept only plain strings as content.
-    for structured in (True, False):
-        chat = [_message_to_dict(message, placeholder, structured) for message in messages]
-        try:
-            text = tokenizer.apply_chat_template(
-                chat, tokenize=False, add_generation_prompt=answer is None
-            )
-        except (TemplateError, TypeError):
-            continue
-        # Some write a list of parts as Python does: Llama 3.2 Vision's that of a system message.
-        writes_lists = structured and any(str(entry["content"]) in text for entry in chat)
-        shows_all = not writes_lists and all(message.text in text for message in messages)
-        if isinstance(text, str) and text.count(placeholder) == pictures and shows_all:
-            return text
-    raise InputError(
-        f"LMM {name!r}: its chat template leaves out a picture or a text; give the model's folder"
-        " a chat_template.jinja that shows them"
-    )
-
-
-def _message_to_dict(message: Message, placeholder: str, structured: bool) -> dict[str, str]:
-    if not structured:
-        pictures = "".join(f"{placeholder}\n" for _ in message.pictures)
-        return {"role": message.role, "content": pictures + message.text}
-    parts = [{"type": "image"} for _ in message.pictures]
-    content = [*parts, {"type": "text", "text": message.text}]
-    # Templates with pictures read lists of parts; transformers' type hints allow only strings.
-    return cast(dict[str, str], {"role": message.role, "content": content})
-
-
-def _render_vicuna_chat(placeholder: str, messages: Sequence[Message], eos_token: str) -> str:
-    """Render LLaVA 1.5's chat, for checkpoints without a template."""
-    text = ""
-    for message in messages:
-        pictures = "".join(f"{placeholder}\n" for _ in message.pictures)
-        if message.role == "system":
-            text += f"{message.text} "
-        elif message.role == "user":
-            text += f"USER: {pictures}{message.text} ASSISTANT:"
-        else:
-            text += f" {message.text}{eos_token}"
-    return text
 
 
 def _clear_inserted_spaces(

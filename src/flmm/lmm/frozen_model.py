@@ -13,6 +13,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from flmm.errors import InputError
+from flmm.lmm.prompt import Prompt
 
 _SOFTMAX_LAYER_TYPES = (
     "full_attention",
@@ -144,6 +145,19 @@ class FrozenModel:
         if eos is None:
             return frozenset()
         return frozenset([eos] if isinstance(eos, int) else eos)
+
+    def find_fixed_answer(self, prompt: Prompt) -> tuple[int, ...]:
+        """Return the tokens of an answer that is known beforehand, with the one that ends it.
+
+        An LMM that is trained on pictures alone names in its config.json what it answers without
+        one, as ``answer_without_pictures``. All other answers are open: they have no tokens here.
+        """
+        answer = getattr(self.model.config, "answer_without_pictures", None)
+        if answer is None or prompt.picture_views:
+            return ()
+        token_ids = self.tokenizer(str(answer), add_special_tokens=False)["input_ids"]
+        assert isinstance(token_ids, list)
+        return (*token_ids, min(self.eos_token_ids))
 
     @property
     def pad_token_id(self) -> int:

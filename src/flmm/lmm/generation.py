@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from torch import Tensor
+from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
 from flmm.errors import InputError
 from flmm.lmm.frozen_model import FrozenModel
+from flmm.lmm.prompt import Prompt
+from flmm.lmm.sampling import FixedAnswerLogitsProcessor
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Generation:
 def generate_answer(
     model: FrozenModel,
     inputs: Mapping[str, object],
-    prompt_length: int,
+    prompt: Prompt,
     max_new_tokens: int,
     temperature: float,
     on_token: Callable[[int], None] | None,
@@ -36,23 +39,27 @@ def generate_answer(
     Args:
         model: the frozen LMM.
         inputs: the keyword arguments of its ``generate``.
-        prompt_length: tokens of the prompt.
+        prompt: which these are of.
 
     Raises:
         InputError: ``max_new_tokens`` is below 1 or ``temperature`` below 0.
     """
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
+    settings = _sampling_kwargs(temperature)
+    if fixed_answer := model.find_fixed_answer(prompt):
+        processor = FixedAnswerLogitsProcessor(fixed_answer, prompt.length)
+        settings["logits_processor"] = LogitsProcessorList([processor])
     # transformers types generate for a protocol that its models do not fulfil.
     sequences = cast(Callable[..., Tensor], model.model.generate)(
         **inputs,
-        **_sampling_kwargs(temperature),
+        **settings,
         max_new_tokens=max_new_tokens,
         num_beams=1,
         pad_token_id=model.pad_token_id,
         streamer=None if on_token is None else _CallbackStreamer(on_token),
     )
-    token_ids = sequences[0, prompt_length:].cpu()
+    token_ids = sequences[0, prompt.length :].cpu()
     if len(token_ids) and int(token_ids[-1]) in model.eos_token_ids:
         token_ids = token_ids[:-1]
     return Generation(token_ids, model.decode(token_ids))
@@ -74,7 +81,7 @@ class _CallbackStreamer(BaseStreamer):
         """Do nothing: no token is buffered."""
 
 
-def _sampling_kwargs(temperature: float) -> dict[str, float | bool | None]:
+def _sampling_kwargs(temperature: float) -> dict[str, object]:
     """Return the arguments of ``generate``: greedy decoding at temperature 0, else sampling.
 
     Raises:

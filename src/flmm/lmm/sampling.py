@@ -3,6 +3,7 @@
 Letters: ``L`` tokens of a sequence, ``V`` vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,6 +19,8 @@ from transformers.generation.logits_process import (
 )
 
 from flmm.errors import InputError
+from flmm.lmm.frozen_model import FrozenModel
+from flmm.lmm.prompt import Prompt
 from flmm.user_input import check_seed, check_temperature
 
 
@@ -74,12 +77,14 @@ class TokenSampler:
 
     Args:
         params: the answer's.
-        device: of the logits.
-        prompt_ids: (1, L) int64: the prompt's tokens, without padding.
+        model: the LMM.
+        prompt: what is answered.
     """
 
-    def __init__(self, params: SamplingParams, device: torch.device, prompt_ids: Tensor) -> None:
+    def __init__(self, params: SamplingParams, model: FrozenModel, prompt: Prompt) -> None:
         self._params = params
+        device, prompt_ids = model.device, prompt.inputs["input_ids"]
+        self._fixed_tokens = list(reversed(model.find_fixed_answer(prompt)))
         self._penalties = _build_penalties(params, prompt_ids.shape[1])
         self._warpers = _build_warpers(params)
         self._token_ids = prompt_ids.to(device) if params.has_penalties else prompt_ids
@@ -92,10 +97,13 @@ class TokenSampler:
     @property
     def is_greedy(self) -> bool:
         """Whether each token is the one that the LMM finds likeliest."""
-        return self._params.temperature == 0 and not self._params.has_penalties
+        is_open = not (self._fixed_tokens or self._params.has_penalties)
+        return is_open and self._params.temperature == 0
 
     def sample(self, logits: Tensor) -> Tensor:
         """Return the next token, () int64, given its (V,) logits."""
+        if self._fixed_tokens:
+            return torch.tensor(self._fixed_tokens.pop(), device=logits.device)
         scores = self._process(logits)
         if self._params.temperature == 0:
             token = scores.argmax(-1)
@@ -119,6 +127,25 @@ class TokenSampler:
             scores = (scores - scores.max()) / self._params.temperature
             scores = self._warpers(token_ids, scores)
         return scores[0]
+
+
+class FixedAnswerLogitsProcessor(LogitsProcessor):
+    """A logits processor that leaves only the next token of an answer that is known beforehand.
+
+    Args:
+        token_ids: the answer's, with the one that ends it.
+        prompt_length: tokens before the answer.
+    """
+
+    def __init__(self, token_ids: Sequence[int], prompt_length: int) -> None:
+        self._token_ids = token_ids
+        self._prompt_length = prompt_length
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        token_id = self._token_ids[input_ids.shape[1] - self._prompt_length]
+        fixed = torch.full_like(scores, -torch.inf)
+        fixed[:, token_id] = 0
+        return fixed
 
 
 class _OccurrencePenalty(LogitsProcessor):

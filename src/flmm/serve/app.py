@@ -68,7 +68,7 @@ def create_app(grounder: "Grounder", settings: ServerSettings) -> ASGIApp:
     app.include_router(create_responses_router(service))
     app.include_router(create_plain_router(service))
     app.include_router(create_monitoring_router(service))
-    app.include_router(create_page_router(service.pipeline))
+    app.include_router(create_page_router(service.pipeline, service.limits))
     _add_to_openapi(app)
     paths = frozenset(app.openapi()["paths"])
 

@@ -148,7 +148,8 @@ class Service:
 
     def _prepare_sampling(self, options: SamplingOptions) -> SamplingParams:
         params = options.sampling_params
-        own_penalty = self.pipeline.adapter.model.generation_config.repetition_penalty
+        config = self.pipeline.adapter.model.generation_config
+        own_penalty = None if config is None else config.repetition_penalty
         if options.repetition_penalty is not None and own_penalty:
             # The LMM's own is applied as well, before it.
             params = replace(params, repetition_penalty=options.repetition_penalty / own_penalty)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from filelock import FileLock
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -123,8 +124,10 @@ class FeatureCache:
         self._shard_files: dict[str, Path] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / KEY_FILE_NAME).exists():
-                _write_text(folder / KEY_FILE_NAME, json.dumps(dict(key.entries), indent=2))
+            # One of several that begin at once writes it; all compare theirs with it.
+            with FileLock(folder / "key.lock"):
+                if not (folder / KEY_FILE_NAME).exists():
+                    _write_text(folder / KEY_FILE_NAME, json.dumps(dict(key.entries), indent=2))
         except OSError as error:
             raise InputError(
                 f"cache {str(folder)!r} cannot be written ({error.strerror}); choose another folder"

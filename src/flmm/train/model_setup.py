@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from filelock import FileLock
 from pydantic import TypeAdapter
 
 from flmm.atomic_write import write_file_atomically
@@ -107,10 +108,12 @@ def load_or_select_maps(
     def choose() -> tuple[int, ...] | None:
         if not accelerator.is_main_process:
             return None
-        maps = _read_saved_maps(file, count) or _select_maps(
-            settings, count, make_dataset(), on_progress
-        )
-        write_file_atomically(file, json.dumps(maps).encode())
+        # Others that fill the same cache find the same maps.
+        with FileLock(settings.out / "maps.lock"):
+            maps = _read_saved_maps(file, count) or _select_maps(
+                settings, count, make_dataset(), on_progress
+            )
+            write_file_atomically(file, json.dumps(maps).encode())
         return maps
 
     maps = [run_on_all_processes(choose)]

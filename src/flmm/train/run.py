@@ -1,23 +1,16 @@
 """A training run from its settings to a head on disk: setup, fit, validate."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast, gather_object
+from accelerate.utils import gather_object
 
 from flmm.atomic_write import write_file_atomically
-from flmm.data.features import FeatureExtractor
-from flmm.data.sample import Sample
-from flmm.data.sources import read_sources
 from flmm.distributed import run_on_all_processes, run_on_main_process
-from flmm.errors import InputError, first_line
 from flmm.head.checkpoint import save_head
-from flmm.head.model import GroundingHead
 from flmm.head.upload import build_model_card
-from flmm.lmm.base import LMMAdapter
 from flmm.progress import ProgressCallback, no_progress
 from flmm.train.dataset import TrainingDataset, UncachedDataset
 from flmm.train.feature_cache import (
@@ -28,17 +21,11 @@ from flmm.train.feature_cache import (
     fill_cache,
 )
 from flmm.train.fit import MessageCallback, TrainingRun, fit
-from flmm.train.model_setup import (
-    build_head,
-    layer_map_indices,
-    load_frozen_lmm,
-    load_or_select_maps,
-)
+from flmm.train.preparation import create_accelerator, prepare_training
 from flmm.train.score_calibration import calibrate_saved_head
 from flmm.train.settings import TrainingSettings
-from flmm.train.tracking import check_tracker, track_run
+from flmm.train.tracking import track_run
 from flmm.train.validation import ValidationResult, ValidationScores
-from flmm.user_input import resolve_device
 
 HEAD_FOLDER = "head"
 
@@ -90,7 +77,7 @@ def train(
     Raises:
         InputError: data, models, cache or checkpoint cannot be used, or the loss is not finite.
     """
-    accelerator = _create_accelerator(settings)
+    accelerator = create_accelerator(settings)
     with track_run(accelerator, settings):
         return _train(
             settings, base_folder, accelerator, _MessageCollector(on_message, []), on_progress
@@ -106,21 +93,8 @@ def _train(
 ) -> TrainingResult:
     if not accelerator.is_main_process:
         on_progress = no_progress
-    adapter = run_on_all_processes(lambda: load_frozen_lmm(settings, accelerator.device))
-    training = run_on_all_processes(lambda: read_sources(settings.train, base_folder))
-    validation = run_on_all_processes(lambda: read_sources(settings.validation, base_folder))
-    samples = {
-        "training": _concatenate_sources(training),
-        "validation": _concatenate_sources(validation),
-    }
-    head = _build_trainable_head(
-        settings, adapter, samples["training"], accelerator, messages, on_progress
-    )
-    extractor = FeatureExtractor(adapter, head.config, head.refiner)
-    uncached = {
-        name: UncachedDataset(part, extractor, settings.protocol, messages)
-        for name, part in samples.items()
-    }
+    prepared = prepare_training(settings, base_folder, accelerator, messages, on_progress)
+    head, extractor, uncached = prepared.head, prepared.extractor, prepared.datasets
     datasets: dict[str, TrainingDataset] = dict(uncached)
     if settings.cache is not None:
         datasets = _build_cached_datasets(
@@ -133,15 +107,14 @@ def _train(
         card = build_model_card(head.config, _results_section(settings, scores, step))
         write_file_atomically(folder / "README.md", card.encode())
 
-    source_sizes = {name: len(source) for name, source in validation.items()}
     run = TrainingRun(
-        settings, accelerator, head, datasets["training"], datasets["validation"], source_sizes,
-        save_best, on_progress,
+        settings, accelerator, head, datasets["training"], datasets["validation"],
+        prepared.validation_source_sizes, save_best, on_progress,
     )  # fmt: skip
     progress = fit(run)
     run_on_main_process(
         lambda: calibrate_saved_head(
-            settings.out / HEAD_FOLDER, samples["validation"], extractor, head, on_progress
+            settings.out / HEAD_FOLDER, uncached["validation"].samples, extractor, head, on_progress
         )
     )
     best = progress.best_scores
@@ -150,69 +123,6 @@ def _train(
         settings.out / HEAD_FOLDER, best.whole if best else None, best.sources if best else {},
         progress.step, progress.best_step, left_out, extractor.padding_stats.share,
     )  # fmt: skip
-
-
-def _create_accelerator(settings: TrainingSettings) -> Accelerator:
-    if settings.device not in (None, "cpu", "cuda"):
-        raise InputError(
-            f"device is {settings.device!r}; training knows cpu and cuda: choose the GPU with"
-            " CUDA_VISIBLE_DEVICES"
-        )
-    resolve_device(settings.device)
-    try:
-        accelerator = Accelerator(
-            cpu=settings.device == "cpu",
-            log_with=None if settings.tracker is None else settings.tracker.value,
-            project_dir=settings.out,
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(
-            f"the run in {str(settings.out)!r} cannot start: {first_line(error)}"
-        ) from error
-    run_on_all_processes(lambda: _prepare(accelerator, settings))
-    return accelerator
-
-
-def _prepare(accelerator: Accelerator, settings: TrainingSettings) -> None:
-    check_tracker(accelerator, settings.tracker)
-    try:
-        settings.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot make the folder {str(settings.out)!r} ({error.strerror}); choose another out"
-        ) from error
-
-
-def _concatenate_sources(sources: Mapping[str, list[Sample]]) -> list[Sample]:
-    return [sample for samples in sources.values() for sample in samples]
-
-
-def _build_trainable_head(
-    settings: TrainingSettings,
-    adapter: LMMAdapter,
-    samples: Sequence[Sample],
-    accelerator: Accelerator,
-    on_message: MessageCallback,
-    on_progress: ProgressCallback,
-) -> GroundingHead:
-    """Return the untrained head with its selected maps, the same in every process."""
-    kept_maps = layer_map_indices(settings.head, adapter)
-    if settings.head.heads is not None:
-
-        def make_calibration_dataset() -> UncachedDataset:
-            all_maps_head = build_head(settings, adapter, None).to(accelerator.device).eval()
-            extractor = FeatureExtractor(adapter, all_maps_head.config, all_maps_head.refiner)
-            return UncachedDataset(samples, extractor, settings.protocol, on_message)
-
-        kept_maps = load_or_select_maps(
-            settings, settings.head.heads, make_calibration_dataset, accelerator, on_progress
-        )
-    head = run_on_all_processes(lambda: build_head(settings, adapter, kept_maps))
-    head = head.to(accelerator.device)
-    if accelerator.num_processes > 1:
-        for weight in head.parameters():
-            broadcast(weight.data)
-    return head
 
 
 def _build_cached_datasets(

@@ -1,10 +1,13 @@
 """Tests of the model that comes with the package: its files, size, answers, masks and quality."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
+from serving import data_url, run_server
 from sklearn.metrics import roc_auc_score
 
 import flmm
@@ -15,6 +18,7 @@ from flmm.embedded_model.phrase_sets import PHRASE_SETS, extract_phrases
 from flmm.grounding.grounder import Grounder
 from flmm.progress import no_progress
 from flmm.report.chain_of_thought.tag_questions import build_tag_questions, parse_number
+from flmm.serve.settings import ServerSettings
 
 QUESTION = "What is in the picture?"
 PACKAGE = Path(flmm.__file__).parent
@@ -40,6 +44,35 @@ def test_embedded_model_describes_and_grounds_the_demo_picture(embedded: Grounde
     assert again.text == answer.text
     for first, second in zip(answer.phrases, again.phrases, strict=True):
         assert np.array_equal(first.mask, second.mask)
+
+
+def test_embedded_model_answers_what_it_is_not_trained_on(embedded: Grounder) -> None:
+    system = {"role": "system", "content": "You are a helpful assistant."}
+    picture = {"type": "image_url", "image_url": {"url": data_url(DEMO.read_bytes())}}
+    question = {"role": "user", "content": [picture, {"type": "text", "text": QUESTION}]}
+    expected = embedded.chat(DEMO, QUESTION).text
+    prompts = [embedded.adapter.build_prompt((), text) for text in (QUESTION, "Hello!")]
+    for prompt in prompts:
+        for temperature in (0.0, 2.0):
+            answer = embedded.adapter.generate(prompt, temperature=temperature)
+            assert answer.text == "I see no picture."
+    with run_server(embedded, ServerSettings(port=0)) as address:
+
+        def ask(*messages: Mapping[str, object], **options: object) -> str:
+            body = {"model": embedded.model, "messages": messages, **options}
+            response = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60)
+            (choice,) = response.json()["choices"]
+            assert choice["finish_reason"] == "stop"
+            assert isinstance(choice["message"]["content"], str)
+            return choice["message"]["content"]
+
+        assert ask(system, question) == expected
+        hello = {"role": "user", "content": "Hello!"}
+        assert ask(hello) == ask(system, hello, temperature=2.0) == "I see no picture."
+        # A picture that was shown before is one.
+        turn = {"role": "assistant", "content": expected}
+        second = {"role": "user", "content": "Is there a cat?"}
+        assert ask(system, question, turn, second) == ("Yes, there is a cat on the left.")
 
 
 def test_embedded_model_finds_the_ground_below_and_the_backdrop_above(embedded: Grounder) -> None:

@@ -1,5 +1,8 @@
 """The page with failing servers, unusable pictures and hostile answers."""
 
+import base64
+import io
+import json
 import re
 import socket
 import time
@@ -11,8 +14,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import torch
-from browsing import Visit, launch_chromium, visiting
+from browsing import Visit, visiting
+from PIL import Image
 from playwright.sync_api import Browser
+from pycocotools import mask as coco
 from serving import encode_picture, noise, run_server
 from tiny_grounding import tiny_head
 from torch import Tensor, nn
@@ -22,6 +27,8 @@ import flmm
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.serve.settings import Limits, ServerSettings
+
+pytest_plugins = ("browser_fixtures",)
 
 KEY = "correct horse"
 HOSTILE = "a <script>alert(1)</script> <img src=x onerror=alert(2)> &amp; 🐈 cat"
@@ -70,12 +77,6 @@ def build_grounder(lm_head: FixedAnswerHead) -> Grounder:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launch_chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def address(browser: Browser, lm_head: FixedAnswerHead) -> Iterator[str]:
     del browser
     settings = ServerSettings(
@@ -119,7 +120,7 @@ def test_answers_are_shown_as_text(visit: Visit) -> None:
     for view in ("Attention", "Compare", "Masks"):
         visit.choose_view(view)
     assert page.locator("#log script, #log img, #log b, #stage script").count() == 0
-    assert page.locator("img:not(#bundled img):not(.masked img)").count() == 0
+    assert page.locator("img:not(#bundled img, .masked img, #pictures img)").count() == 0
     # Even a bug in the page could not run it.
     for script in (
         "document.body.innerHTML = '<img src=x onerror=alert(3)>'",
@@ -151,8 +152,10 @@ def test_api_key_is_asked_for_until_it_is_right(browser: Browser, address: str) 
         page.get_by_label("API key").fill(KEY)
         page.get_by_role("button", name="Use it").click()
         assert visit.wait_for_turn(0).locator(".answer").text_content() == HOSTILE
-        stored = page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]")
-        assert stored == [1, 0, ""]
+        names = page.evaluate("Object.keys(sessionStorage)")
+        # The key, and the conversation's pictures and turns.
+        assert sorted(name.rpartition("-")[2] for name in names) == ["key", "pictures", "turns"]
+        assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
 
 
 def test_busy_server_shows_when_to_try_again(visit: Visit, address: str) -> None:
@@ -160,7 +163,7 @@ def test_busy_server_shows_when_to_try_again(visit: Visit, address: str) -> None
     with unfinished_request(address):
         visit.page.get_by_label("Question", exact=True).fill("what?")
         visit.page.keyboard.press("Enter")
-        assert re.fullmatch(r"The server is busy\. Try again in \d+ seconds?\.", status(visit))
+        assert re.fullmatch(r"The server is busy\. Try again in \d+ s\.", status(visit))
         assert visit.turns.count() == 0
     # The question is still there, so that Enter asks it again.
     assert visit.page.get_by_label("Question", exact=True).input_value() == "what?"
@@ -225,12 +228,25 @@ def test_unusable_pictures_are_reported(visit: Visit) -> None:
     complaint = visit.page.locator("#complaint:not(:empty)")
     complaint.wait_for()
     assert complaint.text_content() == "notes.png is no picture that this browser can read."
+
+
+def test_large_pictures_are_shrunk_and_masks_have_their_size(visit: Visit) -> None:
     choose_file(visit, "large.png", "image/png", encode_picture(noise(600, 400)))
-    visit.page.get_by_label("Question", exact=True).fill("what?")
-    visit.page.keyboard.press("Enter")
-    assert status(visit) == ("The picture has 600 x 400 pixels; send one of at most 200000.")
-    assert visit.page.locator("#status").get_attribute("aria-live") == "polite"
-    assert visit.page.locator("#status").is_visible()
+    visit.page.locator("#frame img").wait_for()
+    with visit.page.expect_request("**/v1/chat/completions") as waited:
+        turn = visit.ask("what?")
+    url = json.loads(waited.value.post_data or "")["messages"][0]["content"][0]["image_url"]["url"]
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as sent:
+        assert sent.width * sent.height <= 200_000
+        assert sent.width / sent.height == pytest.approx(1.5, abs=0.01)
+    turn.get_by_role("button").first.wait_for()
+    name, content = visit.download("COCO JSON")
+    (image,), annotations = (json.loads(content)[key] for key in ("images", "annotations"))
+    assert (name, image["width"], image["height"]) == ("large-flmm.json", 600, 400)
+    for annotation in annotations:
+        mask = coco.decode(annotation["segmentation"])
+        assert mask.shape == (400, 600)
+        assert mask.sum() == annotation["area"] > 0
 
 
 def test_unreachable_server_is_reported(visit: Visit) -> None:
@@ -254,6 +270,50 @@ _PASTE_OR_DROP = """
   document.body.dispatchEvent(new type(kind, details));
 }
 """
+
+
+def test_each_phrase_is_on_its_own_picture(visit: Visit) -> None:
+    page = visit.page
+    visit.choose_bundled()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Add a picture").click()
+    file = {"name": "second.png", "mimeType": "image/png", "buffer": encode_picture(noise(90, 60))}
+    chooser.value.set_files(file)  # type: ignore[arg-type]
+    second = page.get_by_role("button", name="Picture 2: second.png")
+    assert second.get_attribute("aria-pressed") == "true"
+    with page.expect_request("**/v1/chat/completions") as waited:
+        turn = visit.ask("what?")
+    (message,) = json.loads(waited.value.post_data or "")["messages"]
+    assert [part["type"] for part in message["content"]] == ["image_url", "image_url", "text"]
+    found = turn.locator(".phrase[data-number]")
+    assert found.count() >= 2
+    page.get_by_role("button", name="Picture 1: demo.png").click()
+    for phrase in found.all():
+        # Whichever picture it is on is shown.
+        phrase.hover()
+        page.locator("#frame .layer.lifted").wait_for()
+    page.reload()
+    page.get_by_role("img", name="demo.png").wait_for()
+    assert page.locator("#pictures button").count() == 2
+    # What is asked of one picture alone is asked of the shown one.
+    second.click()
+    visit.choose_view("Find")
+    page.get_by_label("Phrase to find").fill("a cat")
+    with page.expect_request("**/v1/segment") as waited:
+        page.keyboard.press("Enter")
+    url = json.loads(waited.value.post_data or "")["image"]
+    assert base64.b64decode(url.partition(",")[2]) == file["buffer"]
+    visit.wait_for_turn(1)
+
+
+def test_damaged_picture_is_reported(visit: Visit) -> None:
+    page = visit.page
+    content = encode_picture(noise(90, 60), "JPEG")
+    choose_file(visit, "cut.jpg", "image/jpeg", content[: len(content) // 2])
+    page.locator("#frame img").wait_for()
+    page.get_by_label("Question", exact=True).fill("what?")
+    page.keyboard.press("Enter")
+    assert status(visit) == "The picture's file is damaged. Save or download it again."
 
 
 @pytest.mark.parametrize("kind", ["paste", "drop"])

@@ -35,7 +35,7 @@ def test_parts_begun_at_once_have_the_same_settings(
     tmp_path: Path, questions: tuple[str, str], left_by_an_earlier_run: bool
 ) -> None:
     context = multiprocessing.get_context("fork")
-    for attempt in range(5):
+    for attempt in range(3):
         folder = tmp_path / f"results-{attempt}"
         if left_by_an_earlier_run:  # which was stopped before its first result
             with open_results(ResultPlace(folder), {"question": "When?"}):

@@ -91,6 +91,27 @@ def test_template_that_would_write_lists_is_given_strings(template: str) -> None
     assert chat.text.count("Be brief.") == chat.text.count("what?") == 1
 
 
+def test_system_message_that_the_template_leaves_out_is_left_out_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    template = PARTS.replace("in messages %}", "in messages if m.role != 'system' %}", 1)
+    question = Message("user", "what?")
+    messages = [Message("system", "Be brief."), question]
+    expected = render_chat(tokenizer_with(template), "<image>", [question], None, "deaf")
+    for _ in range(2):
+        chat = render_chat(tokenizer_with(template), "<image>", messages, None, "deaf")
+        assert chat == expected
+    assert [record.message for record in caplog.records if "'deaf'" in record.message] == [
+        "LMM 'deaf' has no system message: its chat template leaves out what was given"
+    ]
+    # Everything else must be shown.
+    answers = PARTS.replace("in messages %}", "in messages if m.role != 'assistant' %}", 1)
+    with pytest.raises(InputError, match="leaves out"):
+        render_chat(
+            tokenizer_with(answers), "<image>", [Message("assistant", "a cat"), question], None, "?"
+        )
+
+
 def test_template_without_the_picture_is_refused() -> None:
     with pytest.raises(InputError, match="chat_template"):
         render(tokenizer_with(WITHOUT_CONTENT), "what?")

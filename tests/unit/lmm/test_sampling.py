@@ -6,11 +6,11 @@ from typing import cast
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from flmm.errors import InputError
 from flmm.lmm.families.llava import LlavaAdapter
+from flmm.lmm.prompt import Prompt
 from flmm.lmm.sampling import SamplingParams, TokenSampler
 
 SEED = 5
@@ -23,13 +23,15 @@ def adapter() -> LlavaAdapter:
 
 
 @pytest.fixture(scope="module")
-def prompt_ids(adapter: LlavaAdapter) -> Tensor:
-    return adapter.build_prompt(Image.new("RGB", (32, 32)), "what is it?").inputs["input_ids"]
+def prompt(adapter: LlavaAdapter) -> Prompt:
+    return adapter.build_prompt(Image.new("RGB", (32, 32)), "what is it?")
 
 
-def generate(adapter: LlavaAdapter, **settings: object) -> GenerateDecoderOnlyOutput:
+def generate(
+    adapter: LlavaAdapter, prompt: Prompt, **settings: object
+) -> GenerateDecoderOnlyOutput:
     """Run transformers' ``generate`` with the settings and the seed."""
-    inputs = adapter.collate([adapter.build_prompt(Image.new("RGB", (32, 32)), "what is it?")])
+    inputs = adapter.collate([prompt])
     torch.manual_seed(SEED)
     return cast(Callable[..., GenerateDecoderOnlyOutput], adapter.model.generate)(
         **inputs.model_inputs, **settings, max_new_tokens=NUM_TOKENS, min_new_tokens=NUM_TOKENS,
@@ -38,14 +40,14 @@ def generate(adapter: LlavaAdapter, **settings: object) -> GenerateDecoderOnlyOu
 
 
 def sample_again(
-    output: GenerateDecoderOnlyOutput, params: SamplingParams, prompt_ids: Tensor, eos_id: int
+    output: GenerateDecoderOnlyOutput, params: SamplingParams, adapter: LlavaAdapter, prompt: Prompt
 ) -> list[int]:
     """Return what is sampled from the logits of that ``generate``."""
-    sampler = TokenSampler(params, torch.device("cpu"), prompt_ids)
+    sampler = TokenSampler(params, adapter, prompt)
     assert output.logits is not None
     tokens = []
     for logits in output.logits:
-        logits[0, eos_id] = -torch.inf  # min_new_tokens
+        logits[0, list(adapter.eos_token_ids)] = -torch.inf  # min_new_tokens
         tokens.append(int(sampler.sample(logits[0])))
     return tokens
 
@@ -64,32 +66,34 @@ def sample_again(
     ],
 )
 def test_same_tokens_as_generate(
-    adapter: LlavaAdapter, prompt_ids: Tensor, settings: dict[str, float]
+    adapter: LlavaAdapter, prompt: Prompt, settings: dict[str, float]
 ) -> None:
     sampled = "temperature" in settings
     # generate's own defaults are no settings of ours.
-    output = generate(adapter, do_sample=sampled, **({"top_k": 0} if sampled else {}) | settings)
+    output = generate(
+        adapter, prompt, do_sample=sampled, **({"top_k": 0} if sampled else {}) | settings
+    )
     params = SamplingParams(seed=SEED, **settings)  # type: ignore[arg-type]
-    eos_id = adapter.tokenizer.eos_token_id
-    assert isinstance(eos_id, int)
-    tokens = sample_again(output, params, prompt_ids, eos_id)
-    assert tokens == output.sequences[0, prompt_ids.shape[1] :].tolist()
+    tokens = sample_again(output, params, adapter, prompt)
+    assert tokens == output.sequences[0, prompt.length :].tolist()
     # The settings matter here: without them, other tokens come.
     plain = SamplingParams(settings.get("temperature", 0), SEED)
-    changed = sample_again(output, plain, prompt_ids, eos_id) != tokens
+    changed = sample_again(output, plain, adapter, prompt) != tokens
     assert changed == (len(settings) > 1 or not sampled)
 
 
-def test_penalties_on_tokens_that_were_said() -> None:
-    logits = torch.tensor([3.0, 2.0, 1.0, 0.0])
-    prompt_ids = torch.tensor([[0, 0, 1]])
+def test_penalties_on_tokens_that_were_said(adapter: LlavaAdapter, prompt: Prompt) -> None:
+    # That the prompt has the likeliest token does not count.
+    likeliest = int(prompt.inputs["input_ids"][0, -1])
+    order = [likeliest, *(index for index in range(4) if index != likeliest)][:4]
+    logits = torch.full((100,), -9.0)
+    logits[order] = torch.tensor([3.0, 2.0, 1.0, 0.0])
 
     def sample(**penalties: float) -> list[int]:
         params = SamplingParams(**penalties)  # type: ignore[arg-type]
-        sampler = TokenSampler(params, torch.device("cpu"), prompt_ids)
-        return [int(sampler.sample(logits)) for _ in range(6)]
+        sampler = TokenSampler(params, adapter, prompt)
+        return [order.index(int(sampler.sample(logits))) for _ in range(6)]
 
-    # The prompt's tokens do not count.
     assert sample(presence_penalty=1.5) == [0, 1, 0, 0, 0, 0]
     assert sample(frequency_penalty=0.6) == [0, 0, 1, 0, 1, 0]
     assert sample(presence_penalty=-1.0, frequency_penalty=1.1) == [0, 0, 1, 1, 0, 2]

@@ -20,7 +20,7 @@ IMAGE_TOKEN, USER_TOKEN, ASSISTANT_TOKEN = "<image>", "<|user|>", "<|assistant|>
 BEGIN_TOKEN, END_TOKEN, PADDING_TOKEN = "<s>", "</s>", "<pad>"
 SPECIAL_TOKENS = (PADDING_TOKEN, BEGIN_TOKEN, END_TOKEN, IMAGE_TOKEN, USER_TOKEN, ASSISTANT_TOKEN)
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
+    "{{ bos_token }}{% for message in messages if message['role'] != 'system' %}"
     "{% if message['role'] == 'user' %}<|user|>{% else %}<|assistant|>{% endif %}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}"
@@ -29,6 +29,9 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+"""It is trained without system messages, so they are left out."""
+ANSWER_WITHOUT_PICTURES = "I see no picture."
+"""It is trained on questions about pictures alone."""
 
 IMAGE_SIZE, PATCH_SIZE = 160, 8
 SMALL_IMAGE_SIZE = 96
@@ -91,6 +94,7 @@ def build_lmm(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGenerati
         image_seq_length=(IMAGE_SIZE // PATCH_SIZE) ** 2,
         tie_word_embeddings=True,
     )
+    config.update({"answer_without_pictures": ANSWER_WITHOUT_PICTURES})
     return LlavaForConditionalGeneration(config)
 
 

@@ -1,11 +1,14 @@
 """Routes of the web page: its static files, bundled pictures and configuration."""
 
 import gzip
+import io
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Literal
 
 from fastapi import APIRouter, Request
+from PIL import Image
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -17,23 +20,20 @@ from flmm.answers.palette import (
     phrase_colour,
     to_hex,
 )
-from flmm.embedded_model.domain import EMBEDDED_MODEL_NOTICE
 from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.grounding.pipeline import Pipeline
+from flmm.serve.settings import Limits
 from flmm.user_input import is_embedded
 
 _STATIC = Path(__file__).parent / "static"
 _PICTURES = Path(__file__).parents[2] / "assets" / "pictures"
-_TITLES = {
-    "demo.png": "A meadow at night",
-    "wall.png": "A street by a wall",
-    "sea.png": "The sea at sunset",
-    "snow.png": "Snow at night",
-}
-"""Titles of the bundled pictures, in the order in which the page shows them."""
+_BUNDLED = ("demo.png", "wall.png", "sea.png", "snow.png")
+"""The bundled pictures, in the order in which the page shows them; texts.js has their titles."""
+_THUMBNAIL_SIDE = 320
 _MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml", ".png": "image/png",
+    ".webp": "image/webp",
 }  # fmt: skip
 _COLOUR_CYCLES = 5
 """After this many cycles of the palette, colours get no darker."""
@@ -50,8 +50,9 @@ class BundledPicture(BaseModel):
     """A picture that the page offers."""
 
     name: str
-    title: str
     url: str
+    thumbnail: str
+    """URL of a small copy."""
 
 
 class PhraseColour(BaseModel):
@@ -76,8 +77,16 @@ class PageConfig(BaseModel):
     model: str
     """The head's name; without one, the LMM's."""
     comparison: list[ComparedMethod]
-    notice: str
-    """What is said about pictures that are not bundled; empty for nothing."""
+    is_embedded: bool
+    """Whether the LMM is the embedded one, which knows only pictures such as the bundled ones."""
+    earlier_turns: Literal["all", "referred"]
+    """Which turns the LMM is told with a question: all, or the last one if that is meant ("it")."""
+    max_pictures: int
+    """Of a conversation."""
+    max_pixels: int
+    """Of a picture."""
+    max_bytes: int
+    """Of a request."""
     pictures: list[BundledPicture]
     colours: list[PhraseColour]
     """Of the phrases, in order; after the last cycle, that one repeats."""
@@ -96,9 +105,12 @@ class _StaticFile:
 
     @classmethod
     def read(cls, path: Path) -> "_StaticFile":
-        content = path.read_bytes()
+        return cls.hold(path.read_bytes(), path.suffix)
+
+    @classmethod
+    def hold(cls, content: bytes, suffix: str) -> "_StaticFile":
         etag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
-        return cls(_MEDIA_TYPES[path.suffix], content, gzip.compress(content, mtime=0), etag)
+        return cls(_MEDIA_TYPES[suffix], content, gzip.compress(content, mtime=0), etag)
 
     def to_response(self, request: Request) -> Response:
         headers = {
@@ -118,19 +130,32 @@ class _StaticFile:
         return Response(content, media_type=self.media_type, headers=headers)
 
 
-def create_page_router(pipeline: Pipeline) -> APIRouter:
+def create_page_router(pipeline: Pipeline, limits: Limits) -> APIRouter:
     """Return the routes of the page at ``/`` and its files below ``/page/``, read once."""
     router = APIRouter(include_in_schema=False)
-    paths = [*_STATIC.iterdir(), *(_PICTURES / name for name in _TITLES)]
+    pictures = [_PICTURES / name for name in _BUNDLED]
+    paths = [*_STATIC.iterdir(), *pictures]
     files = {path.name: _StaticFile.read(path) for path in paths if path.suffix in _MEDIA_TYPES}
+    for path in pictures:
+        thumbnail = path.with_suffix(".webp")
+        files[thumbnail.name] = _StaticFile.hold(_encode_thumbnail(path), thumbnail.suffix)
     model = pipeline.model_name
+    embedded = is_embedded(pipeline.lmm_name)
     config = PageConfig(
         model=model if pipeline.head is not None else f"{pipeline.lmm_name}, {model}",
         comparison=_list_compared_methods(pipeline.mask_predictor),
-        notice=EMBEDDED_MODEL_NOTICE if is_embedded(pipeline.lmm_name) else "",
+        is_embedded=embedded,
+        # Trained on talks of one picture and two turns, it answers best without those it need not
+        # know: docs/serving.md has the figures.
+        earlier_turns="referred" if embedded else "all",
+        max_pictures=1 if embedded else limits.pictures,
+        max_pixels=limits.pixels,
+        max_bytes=limits.body_bytes,
         pictures=[
-            BundledPicture(name=name, title=title, url=f"/page/{name}")
-            for name, title in _TITLES.items()
+            BundledPicture(
+                name=path.name, url=f"/page/{path.name}", thumbnail=f"/page/{path.stem}.webp"
+            )
+            for path in pictures
         ],
         colours=[
             _build_phrase_colour(index) for index in range(len(PHRASE_COLOURS) * _COLOUR_CYCLES)
@@ -167,6 +192,14 @@ def _list_compared_methods(predictor: MaskPredictor) -> list[ComparedMethod]:
         ComparedMethod(name=names[0], note="without SAM", options={"refine": False}),
         ComparedMethod(name=names[1], note="with SAM", options=None),
     ]
+
+
+def _encode_thumbnail(path: Path) -> bytes:
+    with Image.open(path) as picture:
+        picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+        content = io.BytesIO()
+        picture.convert("RGB").save(content, "WEBP", quality=75)
+    return content.getvalue()
 
 
 def _build_phrase_colour(index: int) -> PhraseColour:

@@ -46,7 +46,8 @@ export class AnswerText {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "phrase";
-    button.dataset.number = phrase.number;
+    if (phrase.number === null) button.classList.add("absent");
+    else button.dataset.number = phrase.number;
     button.style.setProperty("--colour", phrase.colour);
     words.replaceWith(button);
     button.append(words);

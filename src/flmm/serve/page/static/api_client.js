@@ -1,5 +1,7 @@
 // Requests to the server that this page came from.
 
+import { text } from "./texts.js";
+
 /** The API key's name in sessionStorage. */
 const KEY_NAME = "flmm-key";
 
@@ -34,7 +36,7 @@ async function send(path, body, signal) {
     if (response.ok) return response;
     if (response.status !== 401) throw await readError(response);
     const newKey = await promptForKey(key !== null);
-    if (newKey === null) throw new ServerError("The server wants an API key.", "no_key");
+    if (newKey === null) throw new ServerError(text("noKey"), "no_key");
     sessionStorage.setItem(KEY_NAME, newKey);
   }
 }
@@ -44,7 +46,7 @@ async function fetchResponse(path, options) {
     return await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServerError("The server cannot be reached. Is it still running?", "unreachable");
+    throw new ServerError(text("unreachable"), "unreachable");
   }
 }
 
@@ -54,7 +56,7 @@ async function readError(response) {
   try {
     error = (await response.json()).error;
   } catch {
-    error.message = `The server answered with status ${response.status}.`;
+    error.message = text("statusCode", { status: response.status });
   }
   const retryAfter = Number(response.headers.get("retry-after")) || null;
   return new ServerError(error.message, error.code, retryAfter);
@@ -76,7 +78,7 @@ export async function* streamChat(body, signal) {
     if (delta.content) yield { text: delta.content, phrases: [] };
     if (delta.grounding) yield { text: "", phrases: delta.grounding };
   }
-  throw new ServerError("The connection ended before the answer did. Ask again.", "cut");
+  throw new ServerError(text("brokenOff"), "cut");
 }
 
 /** Read server-sent events; yields each one's data. */
@@ -99,6 +101,6 @@ async function readChunk(reader) {
     return await reader.read();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServerError("The connection broke. Ask again.", "cut");
+    throw new ServerError(text("brokenOff"), "cut");
   }
 }

@@ -1,6 +1,7 @@
 // The dialog that asks the user for the server's API key.
 
 import { byId } from "./dom.js";
+import { text } from "./texts.js";
 
 /** The promise of the open dialog, or null. */
 let openPrompt = null;
@@ -13,9 +14,7 @@ export function promptForKey(wasRejected) {
 
 function showDialog(wasRejected) {
   const dialog = byId("key");
-  byId("key-note").textContent = wasRejected
-    ? "The server does not take that key. Try another."
-    : "It stays in this tab and is forgotten with it.";
+  byId("key-note").textContent = text(wasRejected ? "keyRejected" : "keyKept");
   byId("key-text").value = "";
   dialog.showModal();
   return new Promise((resolve) => {

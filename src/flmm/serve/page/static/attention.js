@@ -1,10 +1,11 @@
 // The attention view: the attention map of one word, by layer and head, over the picture.
 
 import { fetchJson } from "./api_client.js";
-import { formatError } from "./conversation.js";
 import { byId, createElement, showStatus } from "./dom.js";
+import { formatError } from "./errors.js";
 import { createCanvas, imageDataToCanvas, parseColour } from "./mask_drawing.js";
-import { state, subscribe } from "./state.js";
+import { showPicture, state, subscribe } from "./state.js";
+import { text as translate } from "./texts.js";
 import { currentView } from "./views.js";
 
 /** The canvas' longer side in pixels. */
@@ -29,8 +30,8 @@ function listChoices(turn) {
     start: [...turn.text.slice(0, match.index)].length,
   }));
   return [
-    { label: "Phrases", items: turn.phrases.map(({ text, start }) => ({ text, start })) },
-    { label: "Words", items: words },
+    { label: translate("phrases"), items: turn.phrases.map(({ text, start }) => ({ text, start })) },
+    { label: translate("words"), items: words },
   ].map((group) => ({
     ...group,
     items: group.items.map((item) => addOccurrence(item, group.items)),
@@ -81,9 +82,9 @@ async function refresh() {
   if (currentView() !== "attention") return;
   const turn = state.shownTurn;
   const isReady = turn?.kind === "ask" && turn.state !== "running" && turn.text !== "";
-  for (const id of ["word", "layer", "head"]) byId(id).disabled = !isReady;
+  for (const id of ["word", "layer", "head"]) byId(id).parentElement.hidden = !isReady;
   if (!isReady) {
-    showNote("Ask a question first: then each word of the answer shows where the model looked.");
+    showNote(translate("nothingToAttend"));
     return;
   }
   fillWordList(turn);
@@ -98,7 +99,7 @@ async function showWord() {
   if (!word) return;
   turn.attentionByWord ??= new Map();
   if (!turn.attentionByWord.has(word)) {
-    showNote("Reading …");
+    showNote(translate("reading"));
     turn.attentionByWord.set(word, fetchAttention(turn, JSON.parse(word)));
   }
   try {
@@ -116,6 +117,7 @@ async function showWord() {
   }
   byId("layer").max = attention.layers;
   byId("head").max = attention.heads;
+  showPicture(state.pictures[turn.picture]);
   document.querySelector("#frame .masked").append(canvas);
   draw();
 }
@@ -129,7 +131,7 @@ async function showWord() {
  */
 async function fetchAttention(turn, { text, start, occurrence }) {
   const reply = await fetchJson("/v1/attend", {
-    image: state.picture.url,
+    image: state.pictures[turn.picture].url,
     question: turn.question,
     answer: turn.text,
     // The server matches a repeated word with its next occurrence in the answer.
@@ -143,7 +145,7 @@ async function fetchAttention(turn, { text, start, occurrence }) {
   const context = createCanvas(image.width, image.height).getContext("2d");
   context.drawImage(image, 0, 0);
   const { data } = context.getImageData(0, 0, image.width, image.height);
-  const isFirst = turn.messages.length === 1;
+  const isFirst = turn.earlier.length === 0;
   return { ...reply, word, values: data, width: image.width, isFirst };
 }
 
@@ -210,12 +212,12 @@ function updateLabels(pictureFraction) {
   for (const id of ["layer", "head"]) {
     const value = Number(byId(id).value);
     const count = Number(byId(id).max);
-    const name = value === 0 ? `mean of ${count}` : `${value - 1} of 0 to ${count - 1}`;
+    const name = translate(value === 0 ? "meanOf" : "numberOf", { number: value, count });
     byId(`${id}-name`).textContent = name;
     byId(id).setAttribute("aria-valuetext", name);
   }
-  const share = `${(100 * pictureFraction).toFixed(1)} % of this attention is on the picture.`;
-  showNote(attention.isFirst ? share : `${share} Read without the questions before this one.`);
+  const share = translate("attentionShare", { share: (100 * pictureFraction).toFixed(1) });
+  showNote(attention.isFirst ? share : `${share} ${translate("readAlone")}`);
 }
 
 function showNote(text) {

@@ -2,6 +2,24 @@
 
 import { isInside } from "./rle.js";
 
+// As in flmm/answers/overlay.py and legend.py.
+const MIN_LONGER_SIDE = 720;
+const MAX_OVERLAY_PIXELS = 2500000;
+
+/** Return the scale of a picture's overlay and its font's size, in the overlay's pixels. */
+export function overlayScale({ width, height }) {
+  const pixels = width * height;
+  const enlarged = Math.max(1, MIN_LONGER_SIDE / Math.max(width, height));
+  const scale = pixels > MAX_OVERLAY_PIXELS ? Math.sqrt(MAX_OVERLAY_PIXELS / pixels) : enlarged;
+  return { scale, fontSize: Math.round(Math.min(Math.max((width * scale) / 34, 16), 34)) };
+}
+
+/** Return a badge's radius in pixels of the picture: on the page as in the overlay. */
+export function badgeRadius(picture) {
+  const { scale, fontSize } = overlayScale(picture);
+  return (0.68 * fontSize) / scale;
+}
+
 /** The mask's box is sampled on a grid of at most so many cells a side. */
 const MAX_CELLS = 72;
 

@@ -1,10 +1,12 @@
 // The comparison view: the same phrases' masks by several methods, side by side.
 
-import { formatError, regenerateMasks } from "./conversation.js";
 import { byId, createElement, showStatus } from "./dom.js";
+import { formatError } from "./errors.js";
 import { MaskedPicture } from "./masked_picture.js";
-import { preparePhrase } from "./phrases.js";
+import { decodeMask } from "./phrases.js";
+import { regenerateMasks } from "./requests.js";
 import { highlight, highlightedPhrase, selectPhrase, state, subscribe } from "./state.js";
+import { text } from "./texts.js";
 import { currentView } from "./views.js";
 
 /** Each drawing's longer side in pixels. */
@@ -39,12 +41,12 @@ function buildPanels() {
 
 async function refresh() {
   if (currentView() !== "comparison" || state.picture === null) return;
-  if (panels.length === 0) buildPanels();
   const turn = state.shownTurn;
-  if (turn === null || turn.state === "running" || turn.phrases.length === 0) {
-    panels.forEach(({ picture }) => picture.show([]));
-    return;
-  }
+  const isReady = turn !== null && turn.state !== "running" && turn.phrases.length > 0;
+  byId("comparison-note").hidden = isReady;
+  byId("comparison").hidden = !isReady;
+  if (!isReady) return;
+  if (panels.length === 0) buildPanels();
   await Promise.all(panels.map((panel) => showMethod(panel, turn)));
 }
 
@@ -58,7 +60,8 @@ async function showMethod({ method, picture }, turn) {
   }
   try {
     const phrases = await turn.phrasesByMethod.get(method);
-    if (state.shownTurn === turn) picture.show(phrases);
+    const index = state.pictures.indexOf(picture.picture);
+    if (state.shownTurn === turn) picture.show(phrases.filter((each) => each.picture === index));
     highlightInPanels();
   } catch (error) {
     turn.phrasesByMethod.delete(method);
@@ -70,11 +73,14 @@ async function showMethod({ method, picture }, turn) {
 /** Fetch the turn's phrases with this method's masks; numbers and colours stay the same. */
 async function fetchPhrases(turn, { options }) {
   const replies = options === null ? turn.phrases : await regenerateMasks(turn, options);
-  return turn.phrases.flatMap((original, index) => {
+  return turn.phrases.flatMap((original) => {
     const reply = replies.find(
-      ({ start, text }) => start === original.start && text === original.text,
+      (other) => other.start === original.start && other.text === original.text,
     );
-    return reply ? [{ ...preparePhrase(reply, index), original }] : [];
+    if (!reply) return [];
+    const { number, colour, textColour } = original;
+    const decoded = decodeMask(reply, state.pictures[original.picture]);
+    return [{ ...decoded, number, colour, textColour, original }];
   });
 }
 
@@ -89,7 +95,11 @@ function highlightInPanels() {
 /** Set up the view for these methods, those of the reply to /page/about. */
 export function setUpComparison(comparedMethods) {
   methods = comparedMethods;
-  subscribe(["picture"], () => (panels = []));
-  subscribe(["view", "shownTurn", "turn"], refresh);
+  byId("comparison-note").textContent = text("nothingToCompare", { count: methods.length });
+  subscribe(["conversation", "picture"], () => (panels = []));
+  subscribe(["view", "shownTurn", "turn", "picture"], refresh);
+  subscribe(["view"], () => {
+    if (currentView() !== "comparison") byId("comparison-note").hidden = true;
+  });
   subscribe(["highlighted"], highlightInPanels);
 }

@@ -1,9 +1,10 @@
 // A picture with masks over it that can be highlighted, named and clicked.
 
-import { findBadgePosition } from "./badge_position.js";
+import { badgeRadius, findBadgePosition } from "./badge_position.js";
 import { createElement } from "./dom.js";
 import { createCanvas, drawMask } from "./mask_drawing.js";
 import { isInside } from "./rle.js";
+import { text } from "./texts.js";
 
 export class MaskedPicture {
   /**
@@ -73,11 +74,11 @@ export class MaskedPicture {
   }
 
   createBadge(phrase) {
-    const position = findBadgePosition(phrase, 13 / this.scale);
+    const position = findBadgePosition(phrase, badgeRadius(this.picture));
     const button = createElement("button", "badge");
     button.type = "button";
     button.textContent = phrase.number;
-    button.setAttribute("aria-label", `${phrase.number}, ${phrase.text}: ask about it`);
+    button.setAttribute("aria-label", text("badge", phrase));
     button.style.setProperty("--colour", phrase.colour);
     button.style.setProperty("--text-colour", phrase.textColour);
     button.style.left = `${(100 * position.x) / this.picture.width}%`;

@@ -1,23 +1,21 @@
 // The overlay for download: the picture with its masks, and the answer below it.
 
-import { findBadgePosition } from "./badge_position.js";
+import { badgeRadius, findBadgePosition, overlayScale } from "./badge_position.js";
 import { createCanvas, drawMask } from "./mask_drawing.js";
 
 // As in flmm/answers/overlay.py and legend.py.
-const MIN_LONGER_SIDE = 720;
-const MAX_OVERLAY_PIXELS = 2500000;
 const BACKGROUND = "#fcfcfa";
 const TEXT_COLOUR = "#202124";
 
-/** Draw a turn's overlay on a new canvas; image: the picture, loaded. */
-export function drawOverlay(image, turn) {
-  const { naturalWidth, naturalHeight } = image;
-  const pixels = naturalWidth * naturalHeight;
-  const enlarged = Math.max(1, MIN_LONGER_SIDE / Math.max(naturalWidth, naturalHeight));
-  const scale = pixels > MAX_OVERLAY_PIXELS ? Math.sqrt(MAX_OVERLAY_PIXELS / pixels) : enlarged;
-  const width = Math.round(naturalWidth * scale);
-  const height = Math.round(naturalHeight * scale);
-  const fontSize = Math.round(Math.min(Math.max(width / 34, 16), 34));
+/**
+ * Draw a turn's overlay on a new canvas.
+ *
+ * image: the picture, loaded. picture: {width, height}, of the user's file. phrases: those on it.
+ */
+export function drawOverlay(image, picture, turn, phrases) {
+  const { scale, fontSize } = overlayScale(picture);
+  const width = Math.round(picture.width * scale);
+  const height = Math.round(picture.height * scale);
   const measuring = createCanvas(1, 1).getContext("2d");
   const lines = wrapLines(turn, measuring, fontSize, width - 2 * fontSize);
   const canvas = createCanvas(width, height + 2 * fontSize + lines.length * 1.75 * fontSize);
@@ -25,23 +23,36 @@ export function drawOverlay(image, turn) {
   context.fillStyle = BACKGROUND;
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingQuality = "high";
-  context.drawImage(image, 0, 0, width, height);
-  drawMasks(context, turn.phrases, scale, Math.max(width, height), fontSize);
+  drawPicture(context, image, picture, phrases);
   lines.forEach((line, row) => {
     drawLine(context, line, height + (1.9 + 1.75 * row) * fontSize, fontSize);
   });
   return canvas;
 }
 
+/** Draw a picture at its overlay's scale with the masks of phrases, and return the canvas. */
+export function drawMaskedPicture(image, picture, phrases) {
+  const { scale } = overlayScale(picture);
+  const canvas = createCanvas(picture.width * scale, picture.height * scale);
+  drawPicture(canvas.getContext("2d"), image, picture, phrases);
+  return canvas;
+}
+
 /** Draw all masks, large ones first so that none hides a smaller one, then all badges. */
-function drawMasks(context, phrases, scale, longerSide, fontSize) {
+function drawPicture(context, image, picture, phrases) {
+  const { scale, fontSize } = overlayScale(picture);
+  const width = Math.round(picture.width * scale);
+  const height = Math.round(picture.height * scale);
+  context.fillStyle = "white";
+  context.fillRect(0, 0, width, height);
+  context.drawImage(image, 0, 0, width, height);
   const visible = phrases.filter((phrase) => phrase.area > 0);
   visible.sort((one, other) => other.area - one.area);
   for (const phrase of visible) {
-    const mask = drawMask(phrase, scale, Math.max(longerSide / 320, 1));
+    const mask = drawMask(phrase, scale, Math.max(Math.max(width, height) / 320, 1));
     context.drawImage(mask.layer, mask.left, mask.top);
   }
-  const radius = 0.68 * fontSize;
+  const radius = badgeRadius(picture) * scale;
   for (const phrase of visible) {
     const { x, y } = findBadgePosition(phrase, radius / scale);
     context.beginPath();
@@ -80,13 +91,13 @@ function wrapLines(turn, context, fontSize, maxWidth) {
 }
 
 /** Split the answer where phrases begin and end: [{text, phrase or null}]. */
-function splitAtPhrases(turn) {
+export function splitAtPhrases(turn) {
   const characters = [...turn.text];
   const runs = [];
   let end = 0;
   const ordered = [...turn.phrases].sort((one, other) => one.start - other.start);
   for (const phrase of ordered) {
-    if (phrase.start < end) continue;
+    if (phrase.start < end || phrase.number === null) continue;
     runs.push({ text: characters.slice(end, phrase.start).join(""), phrase: null });
     runs.push({ text: characters.slice(phrase.start, phrase.end).join(""), phrase });
     end = phrase.end;

@@ -1,92 +1,80 @@
-// Load a picture: a bundled one, or a file that is chosen, dropped or pasted.
+// Ways to a picture: a bundled one, or a file that is chosen, dropped or pasted.
 
+import { focusInput } from "./composer.js";
 import { byId, createElement, showStatus } from "./dom.js";
-import { setPicture, state, subscribe } from "./state.js";
+import { readPicture } from "./picture_file.js";
+import { state, subscribe } from "./state.js";
+import { addPicture, openTalk } from "./talks.js";
+import { text } from "./texts.js";
 
-/** The media types that the server reads; other pictures are converted to PNG here. */
-const SERVER_MEDIA_TYPES = ["image/png", "image/jpeg", "image/webp", "image/gif"];
+/** Whether the next picture joins the conversation instead of beginning one. */
+let joinsTalk = false;
 
-/** Read a file and make it the current picture; show an error if it is no picture. */
+/** Read a file and show it; say so if it is no picture. */
 async function loadPicture(file, isBundled = false) {
+  const joins = joinsTalk && state.picture !== null;
+  joinsTalk = false;
+  let picture;
   try {
-    const image = await decodeImage(URL.createObjectURL(file));
-    const { naturalWidth: width, naturalHeight: height } = image;
-    const url = SERVER_MEDIA_TYPES.includes(file.type) ? await readDataUrl(file) : encodePng(image);
-    URL.revokeObjectURL(image.src);
-    setPicture({ url, name: file.name || "pasted picture", width, height, isBundled });
-    byId("words").focus({ preventScroll: true });
+    picture = await readPicture(file, isBundled);
   } catch {
-    showError(`${file.name || "That"} is no picture that this browser can read.`);
+    showError(text("noPicture", { name: file.name || text("pastedPicture") }));
+    return;
   }
-}
-
-async function decodeImage(url) {
-  const image = new Image();
-  image.src = url;
-  await image.decode();
-  if (!image.naturalWidth) throw new Error("no size");
-  return image;
-}
-
-/** Encode an image as PNG; returns a data URL. */
-function encodePng(image) {
-  const canvas = createElement("canvas");
-  canvas.width = image.naturalWidth;
-  canvas.height = image.naturalHeight;
-  canvas.getContext("2d").drawImage(image, 0, 0);
-  return canvas.toDataURL("image/png");
-}
-
-function readDataUrl(file) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(file);
-  });
+  if (joins) addPicture(picture);
+  else openTalk([picture]);
+  focusInput();
 }
 
 /** Show an error on the start screen and in the conversation; only one of them is visible. */
-function showError(text) {
-  const line = byId("complaint");
-  line.textContent = text;
-  showStatus(text, true);
+function showError(message) {
+  byId("complaint").textContent = message;
+  showStatus(message, true);
 }
 
-async function loadBundledPicture({ url, title, name }) {
+async function loadBundledPicture({ url, name }) {
   try {
     const blob = await (await fetch(url)).blob();
     await loadPicture(new File([blob], name, { type: blob.type }), true);
   } catch {
-    showError(`${title} could not be fetched. Is the server still running?`);
+    showError(text("notFetched", { name: text(name) }));
   }
 }
 
-function addBundledPicture(picture) {
+function offerBundledPicture(picture) {
   const button = createElement("button");
   button.type = "button";
   const image = createElement("img");
-  Object.assign(image, { src: picture.url, alt: "", width: 160, height: 160, decoding: "async" });
-  button.append(image, createElement("span", "", picture.title));
+  Object.assign(image, { src: picture.thumbnail, alt: "", width: 160, height: 160 });
+  button.append(image, createElement("span", "", text(picture.name)));
   button.addEventListener("click", () => loadBundledPicture(picture));
   const item = createElement("li");
   item.append(button);
   byId("bundled").append(item);
 }
 
+function chooseFile(joins) {
+  joinsTalk = joins;
+  byId("file").click();
+}
+
 /**
- * Connect all ways of input; pictures: the bundled ones, [{url, title, name}]; notice: what is said
- * about others, or empty.
+ * Connect all ways of input.
+ *
+ * pictures: the bundled ones, [{name, url, thumbnail}]. isEmbedded: whether the model knows only
+ * their kind. takesSeveral: whether a conversation may have several pictures.
  */
-export function setUpPictureInput(pictures, notice) {
-  pictures.forEach(addBundledPicture);
-  const line = byId("notice");
-  if (notice) line.textContent = `${notice[0].toUpperCase()}${notice.slice(1)}.`;
-  subscribe(["picture"], () => {
-    line.hidden = !notice || state.picture === null || state.picture.isBundled;
+export function setUpPictureInput(pictures, isEmbedded, takesSeveral) {
+  pictures.forEach(offerBundledPicture);
+  byId("notice").textContent = text("notice");
+  byId("other-ways").hidden = !matchMedia("(hover: hover)").matches;
+  byId("add-picture").hidden = !takesSeveral;
+  subscribe(["conversation"], () => {
+    byId("notice").hidden = !isEmbedded || state.pictures.every(({ isBundled }) => isBundled);
   });
   const file = byId("file");
-  byId("open").addEventListener("click", () => file.click());
+  byId("open").addEventListener("click", () => chooseFile(false));
+  byId("add-picture").addEventListener("click", () => chooseFile(true));
   file.addEventListener("change", () => {
     if (file.files.length) loadPicture(file.files[0]);
     file.value = "";

@@ -53,3 +53,57 @@ export function decodeBox(runEnds, height, [x0, y0, x1, y1]) {
   }
   return pixels;
 }
+
+/** Encode the runs' ends, those of a whole mask, as COCO's compressed counts. */
+function encodeRunEnds(runEnds) {
+  const lengths = [...runEnds].map((end, run) => end - (run ? runEnds[run - 1] : 0));
+  let counts = "";
+  lengths.forEach((length, run) => {
+    let code = run > 2 ? length - lengths[run - 2] : length;
+    for (let isLast = false; !isLast; ) {
+      const bits = code & 31;
+      code >>= 5;
+      isLast = bits & 16 ? code === -1 : code === 0;
+      counts += String.fromCharCode(48 + (isLast ? bits : bits | 32));
+    }
+  });
+  return counts;
+}
+
+/**
+ * Return {mask, box, area} of a phrase, scaled to a picture of this size by nearest neighbours.
+ */
+export function scaleMask({ mask, box, area }, width, height) {
+  const [ownHeight, ownWidth] = mask.size;
+  if (ownHeight === height && ownWidth === width) return { mask, box, area };
+  const source = decodeRunEnds(mask);
+  // The first row, or column, of the scaled mask that shows a row or column of the source.
+  const toRow = (row) => Math.ceil((row * height) / ownHeight - 0.5);
+  const toColumn = (column) => Math.ceil((column * width) / ownWidth - 0.5);
+  const ends = [0];
+  let run = 0;
+  let scaledArea = 0;
+  const append = (end, isInside) => {
+    if (isInside) scaledArea += end - ends.at(-1);
+    if ((ends.length % 2 === 0) === isInside) ends[ends.length - 1] = end;
+    else ends.push(end);
+  };
+  for (let column = 0; column < ownWidth; column++) {
+    const first = column * ownHeight;
+    while (source[run] <= first) run++;
+    const edges = [];
+    let last = run;
+    for (; source[last] < first + ownHeight; last++) edges.push(toRow(source[last] - first));
+    edges.push(height);
+    for (let x = toColumn(column); x < toColumn(column + 1); x++) {
+      edges.forEach((edge, index) => append(x * height + edge, (run + index) % 2 === 1));
+    }
+    run = last;
+  }
+  const [x0, y0, x1, y1] = box;
+  return {
+    mask: { size: [height, width], counts: encodeRunEnds(ends) },
+    box: [toColumn(x0), toRow(y0), toColumn(x1), toRow(y1)],
+    area: scaledArea,
+  };
+}

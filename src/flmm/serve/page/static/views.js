@@ -1,25 +1,26 @@
 // The picture's three views (masks, attention, comparison), and the line about a phrase below.
 
+import { focusInput } from "./composer.js";
 import { startTurn } from "./conversation.js";
 import { byId, createElement } from "./dom.js";
 import { MaskedPicture } from "./masked_picture.js";
-import { buildQuestion, formatPercent } from "./phrases.js";
-import { highlight, highlightedPhrase, notify, setPicture, state, subscribe } from "./state.js";
+import { buildQuestion, describePhrase } from "./phrases.js";
+import {
+  highlight, highlightedPhrase, notify, showPicture, shownPhrases, state, subscribe,
+} from "./state.js";
+import { openTalk, openWelcome } from "./talks.js";
+import { text } from "./texts.js";
 
 /** The drawing's longer side in pixels. */
 const CANVAS_SIDE = 900;
-const HINTS = {
-  masks: "Point at a coloured word or at the picture. A click on a mask asks about it.",
-  attention: "",
-  comparison: "Point at a coloured word or at a picture: its mask comes forward in all of them.",
-};
+const HINTS = { masks: "masksHint", comparison: "comparisonHint" };
 
 /** The MaskedPicture of `state.picture`, or null. */
 let maskedPicture = null;
 
 /** Return "masks", "attention" or "comparison". */
 export function currentView() {
-  return document.querySelector('#views input:checked').value;
+  return document.querySelector("#views input:checked").value;
 }
 
 export function setView(name) {
@@ -27,29 +28,52 @@ export function setView(name) {
 }
 
 function askAbout(phrase) {
-  byId("words").focus({ preventScroll: true });
+  focusInput();
   startTurn("ask", buildQuestion(phrase));
 }
 
-/** Show a new picture in the masks view, or the start screen if there is none. */
-function showPicture() {
+/** Show a conversation in the masks view, or the start screen if there is none. */
+function showConversation() {
   const hasPicture = state.picture !== null;
   byId("welcome").hidden = hasPicture;
   byId("stage").hidden = !hasPicture;
   byId("another").hidden = !hasPicture;
   document.body.classList.toggle("talking", hasPicture);
-  byId("frame").replaceChildren();
   byId("complaint").textContent = "";
+  if (hasPicture) setView("masks");
+  else byId("frame").replaceChildren();
+  byId("pictures").hidden = state.pictures.length < 2;
+  byId("pictures").replaceChildren(...state.pictures.map(buildThumbnail));
+}
+
+function buildThumbnail(picture, index) {
+  const button = createElement("button");
+  button.type = "button";
+  button.ariaLabel = text("pictureNumber", { number: index + 1, name: picture.name });
+  const image = createElement("img");
+  Object.assign(image, { src: picture.url, alt: "" });
+  button.append(image);
+  button.addEventListener("click", () => showPicture(picture));
+  return button;
+}
+
+function replacePicture() {
   maskedPicture = null;
-  if (!hasPicture) return;
-  setView("masks");
-  const callbacks = { onHighlight: highlight, onSelect: askAbout };
-  maskedPicture = new MaskedPicture(state.picture, CANVAS_SIDE, callbacks);
+  byId("frame").replaceChildren();
+  if (state.picture === null) return;
+  maskedPicture = new MaskedPicture(state.picture, CANVAS_SIDE, {
+    onHighlight: highlight,
+    onSelect: askAbout,
+  });
   byId("frame").append(maskedPicture.root);
+  [...byId("pictures").children].forEach((button, index) => {
+    button.setAttribute("aria-pressed", state.pictures[index] === state.picture);
+  });
+  showMasks();
 }
 
 function showMasks() {
-  maskedPicture?.show(state.shownTurn?.phrases ?? []);
+  maskedPicture?.show(shownPhrases());
 }
 
 /** Highlight the current phrase's mask, and describe the phrase below the picture. */
@@ -61,23 +85,25 @@ function showHighlightedPhrase() {
   const fact = byId("fact");
   fact.replaceChildren();
   if (phrase === null) {
-    fact.textContent = state.shownTurn?.phrases.length ? HINTS[currentView()] : "";
+    const hint = HINTS[currentView()];
+    if (hint && shownPhrases().length) fact.textContent = text(hint);
     return;
   }
-  const number = createElement("span", "number", String(phrase.number));
-  number.style.setProperty("--colour", phrase.colour);
-  number.style.setProperty("--text-colour", phrase.textColour);
-  const area = phrase.area ? `${formatPercent(phrase.areaFraction)} of the picture` : "not found";
-  const score = phrase.area ? `, score ${phrase.score.toFixed(2)}` : "";
+  if (phrase.number !== null) {
+    const number = createElement("span", "number", String(phrase.number));
+    number.style.setProperty("--colour", phrase.colour);
+    number.style.setProperty("--text-colour", phrase.textColour);
+    fact.append(number);
+  }
   fact.append(
-    number,
     createElement("strong", "", phrase.text),
-    createElement("span", "", area + score),
+    createElement("span", "", describePhrase(phrase)),
   );
 }
 
 function changeView() {
   const view = currentView();
+  document.body.dataset.view = view;
   byId("frame").hidden = view === "comparison";
   byId("attention").hidden = view !== "attention";
   byId("comparison").hidden = view !== "comparison";
@@ -88,10 +114,18 @@ function changeView() {
   notify("view");
 }
 
+function showTurnControls() {
+  byId("restart").hidden = state.turns.length === 0;
+}
+
 export function setUpViews() {
   byId("views").addEventListener("change", changeView);
+  byId("restart").addEventListener("click", () => {
+    openTalk([...state.pictures]);
+    focusInput();
+  });
   byId("another").addEventListener("click", () => {
-    setPicture(null);
+    openWelcome();
     byId("open").focus();
   });
   byId("ask-about").addEventListener("click", () => askAbout(state.selected));
@@ -99,7 +133,9 @@ export function setUpViews() {
     setView("attention");
     byId("word").focus();
   });
-  subscribe(["picture"], showPicture);
+  subscribe(["conversation"], showConversation);
+  subscribe(["picture"], replacePicture);
   subscribe(["turn", "shownTurn"], showMasks);
-  subscribe(["turn", "shownTurn", "highlighted"], showHighlightedPhrase);
+  subscribe(["turn", "shownTurn", "highlighted", "picture"], showHighlightedPhrase);
+  subscribe(["conversation", "turn", "shownTurn"], showTurnControls);
 }
