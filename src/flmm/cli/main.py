@@ -37,7 +37,6 @@ from flmm.cli.train import train
 from flmm.errors import InputError
 
 app = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
