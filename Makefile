@@ -4,6 +4,8 @@
 #             environment of its own, .venv-torchvision
 # make test-cluster tests batches on a Ray cluster and from an S3 server, both on this machine, in an
 #             environment of its own, .venv-cluster
+# make test-clients drives the server with the real packages of OpenAI's clients, each in an environment
+#             of its own in the folder for temporary files; needs Node, and 9 GB
 # make report measures the paper's claims on the embedded model, where that is not yet done, and writes
 #             docs/report.md
 #
@@ -16,7 +18,7 @@ TORCHVISION ?= torch==2.14.1 torchvision==0.29.1
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-torchvision test-cluster report
+.PHONY: demo test test-torchvision test-cluster test-clients report
 
 demo: .venv/installed
 	$(BIN)/flmm chat src/flmm/assets/pictures/demo.png "What is in the picture?"
@@ -35,6 +37,9 @@ test-torchvision: .venv-torchvision/installed
 test-cluster: .venv-cluster/installed
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .venv-cluster/bin/python -m pytest --numprocesses 0 \
 		tests/integration/batch/test_ray.py tests/integration/batch/test_batch_sources.py
+
+test-clients: .venv/installed-for-tests
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/clients/run_clients.py
 
 report: .venv/installed-for-report
 	HF_HUB_OFFLINE=1 $(BIN)/flmm report

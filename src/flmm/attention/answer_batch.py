@@ -96,11 +96,10 @@ class AnswerBatch:
         recording = None
         if listener.wants_trace:
             recording = SequenceRecord(self._adapter, listener.prompt, self._windows)
-        prompt_ids = listener.prompt.inputs["input_ids"]
         return _Answer(
             AnswerSequence(self._adapter, listener, recording),
             recording,
-            TokenSampler(listener.sampling_params, self._adapter.device, prompt_ids),
+            TokenSampler(listener.sampling_params, self._adapter, listener.prompt),
             build_logits_processors(self._adapter, listener.prompt),
         )
 
