@@ -77,6 +77,11 @@ class AnswerBatch:
         """How many answers are being generated."""
         return len(self._answers)
 
+    @property
+    def listeners(self) -> Sequence[GenerationListener]:
+        """Whose answers are being generated."""
+        return [answer.sequence.listener for answer in self._answers]
+
     def add(self, listeners: Sequence[GenerationListener]) -> None:
         """Read the prompts of more answers, and generate the first token of each.
 

@@ -121,6 +121,17 @@ def test_disconnect_in_the_queue_frees_the_slot(address: str) -> None:
     wait_until(lambda: served(address) == 0, 1)
 
 
+def test_request_is_answered_while_an_earlier_one_goes_on(address: str) -> None:
+    alone = ask(address, chat(5)).json()["choices"]
+    body = chat(LONG, stream=True)
+    with httpx.stream("POST", f"{address}/v1/chat/completions", json=body, timeout=60) as response:
+        pieces = response.iter_lines()
+        for _ in range(6):
+            next(pieces)
+        assert ask(address, chat(5)).json()["choices"] == alone
+        assert served(address) == 1, "the long answer was waited for"
+
+
 def test_batched_answers_equal_those_alone(grounder: Grounder) -> None:
     questions = [f"what is {number} of?" for number in range(6)]
     settings = ServerSettings(port=0, max_batch_size=6)
@@ -192,9 +203,10 @@ def test_failure_ends_one_request_only(grounder: Grounder, monkeypatch: pytest.M
             assert json.loads(last)["error"]["code"] == "internal_error"
             assert "secret" not in streamed.text
             assert ask(address, chat(3)).status_code == 200
-        with monkeypatch.context() as broken:
-            broken.setattr("flmm.serve.workers.chat_job.trace_generation_batch", fail)
-            assert error_of(ask(address, chat(3))) == (500, "internal_error")
+        for method in ("add", "step"):
+            with monkeypatch.context() as broken:
+                broken.setattr(f"flmm.attention.answer_batch.AnswerBatch.{method}", fail)
+                assert error_of(ask(address, chat(3))) == (500, "internal_error")
         assert ask(address, chat(3, grounding={})).status_code == 200
         assert served(address) == 0
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from flmm.grounding.attention_view import attend
 from flmm.serve.workers.events import AttendFinished, EventCallback
-from flmm.serve.workers.job import Job, Slot, WorkerContext
+from flmm.serve.workers.job import Job, Slot, TakeJoining, WorkerContext
 from flmm.stopwatch import Stopwatch
 
 
@@ -37,7 +37,9 @@ class AttendJob(Job):
         self._inputs = inputs
 
     @classmethod
-    def run_batch(cls, jobs: Sequence[Self], context: WorkerContext) -> None:
+    def run_batch(
+        cls, jobs: Sequence[Self], context: WorkerContext, _take_joining: TakeJoining
+    ) -> None:
         for job in jobs:
             job.run_guarded(partial(job._run, context), context.metrics)
 

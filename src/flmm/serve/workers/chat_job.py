@@ -5,13 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self
 
 from PIL import Image
 from torch import Tensor
 
 from flmm.answers.phrase import Phrase
-from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.canonical_text import compose
 from flmm.attention.generation_step import GenerationStep
 from flmm.attention.spans import compute_token_offsets, find_mention
@@ -23,6 +21,7 @@ from flmm.grounding.phrase_extraction import PhraseExtractor, StreamingPhraseExt
 from flmm.grounding.phrase_pictures import split_by_picture
 from flmm.lmm.prompt import Prompt
 from flmm.lmm.sampling import SamplingParams
+from flmm.serve.workers.answer_job import AnswerJob
 from flmm.serve.workers.events import (
     AnswerFinished,
     EventCallback,
@@ -31,7 +30,7 @@ from flmm.serve.workers.events import (
     PhraseFound,
     TextDelta,
 )
-from flmm.serve.workers.job import Job, Slot, WorkerContext
+from flmm.serve.workers.job import Slot, WorkerContext
 from flmm.serve.workers.mask_batcher import MaskTask
 from flmm.serve.workers.stop_strings import find_stop_string, partial_stop_length
 from flmm.stopwatch import Stopwatch
@@ -66,8 +65,8 @@ class ChatInputs:
     """Whether each phrase is sent as soon as its mask is final."""
 
 
-class ChatJob(Job):
-    """One question, answered in a batch; a ``GenerationListener`` of ``flmm.attention``."""
+class ChatJob(AnswerJob):
+    """One question, whose answer is generated together with others."""
 
     def __init__(
         self,
@@ -96,25 +95,6 @@ class ChatJob(Job):
         """When each token was generated."""
         self._streamed_spans: list[PhraseSpan] = []
         self._located_phrases: dict[PhraseSpan, LocatedPhrase] = {}
-        self._work_after_batch: Callable[[], None] | None = None
-        """What runs the LMM, which has to wait while the batch's answers are generated."""
-        self._started_at = 0.0
-        self._is_only_job = False
-        """Whether the batch has no other job."""
-
-    @classmethod
-    def run_batch(cls, jobs: Sequence[Self], context: WorkerContext) -> None:
-        now = time.perf_counter()
-        for job in jobs:
-            job._started_at = now
-            job._is_only_job = len(jobs) == 1
-            job.stopwatch.timings["queue"] = now - job.slot.admitted_at
-        trace_generation_batch(context.pipeline.adapter, jobs)
-        for job in jobs:
-            # Taken out, since it refers to its job, whose tensors are freed at once.
-            work, job._work_after_batch = job._work_after_batch, None
-            if work is not None:
-                job.run_guarded(work, context.metrics)
 
     def on_step(self, step: GenerationStep) -> bool:
         """Handle a generated token; return whether generation goes on."""
@@ -163,7 +143,7 @@ class ChatJob(Job):
             return
         self._streamed_spans.extend(new_spans)
         self._request_masks(split_by_picture(new_spans, step.trace()))
-        if self._is_only_job:
+        if self.is_only_job:
             # A mask takes as long as several tokens, and longer while these are generated: to go on
             # at once gains nothing, since the answer is complete only with its last mask.
             self._context.mask_batcher.wait_until_empty()
@@ -173,7 +153,7 @@ class ChatJob(Job):
         self.run_guarded(lambda: self._handle_end(token_ids, trace), self._context.metrics)
 
     def _handle_end(self, token_ids: Tensor, trace: Trace | None) -> None:
-        self.stopwatch.timings["generate"] = time.perf_counter() - self._started_at
+        self.stopwatch.timings["generate"] = time.perf_counter() - self.started_at
         adapter = self._context.pipeline.adapter
         full_text = adapter.decode(token_ids)
         stop = find_stop_string(full_text, self._inputs.stop_strings)
@@ -205,7 +185,7 @@ class ChatJob(Job):
             self._put_mask_task(self._inputs.pictures[0], (), finish, refine=False)
 
         if self._needs_references(remaining):
-            self._work_after_batch = lambda: request_masks(self._add_references(remaining))
+            self.work_after_answer = lambda: request_masks(self._add_references(remaining))
         else:
             request_masks(remaining)
 

@@ -15,7 +15,7 @@ from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.mask_predictor import MaskMethod
 from flmm.lmm.prompt import Prompt
 from flmm.serve.workers.events import AnswerFinished, EventCallback, LocatedPhrase
-from flmm.serve.workers.job import Job, Slot, WorkerContext
+from flmm.serve.workers.job import Job, Slot, TakeJoining, WorkerContext
 from flmm.serve.workers.mask_batcher import MaskTask
 from flmm.stopwatch import Stopwatch
 
@@ -46,7 +46,9 @@ class GivenTextJob(Job):
         self._inputs = inputs
 
     @classmethod
-    def run_batch(cls, jobs: Sequence[Self], context: WorkerContext) -> None:
+    def run_batch(
+        cls, jobs: Sequence[Self], context: WorkerContext, _take_joining: TakeJoining
+    ) -> None:
         began = time.perf_counter()
         for job in jobs:
             job.stopwatch.timings["queue"] = began - job.slot.admitted_at

@@ -40,6 +40,10 @@ class Slot:
             on_release()
 
 
+TakeJoining = Callable[[Sequence["Job"]], Sequence["Job"]]
+"""From the jobs that run to those of the same type that waited and run with them from now on."""
+
+
 def _ignore_event(_event: JobEvent) -> None:
     """Ignore the events of a job that has ended."""
 
@@ -66,9 +70,16 @@ class Job(ABC):
 
     @classmethod
     @abstractmethod
-    def run_batch(cls, jobs: Sequence[Self], context: WorkerContext) -> None:
-        """Run the LMM for all jobs; each one is finished in any case, here or by the mask
-        batcher."""
+    def run_batch(
+        cls, jobs: Sequence[Self], context: WorkerContext, take_joining: TakeJoining
+    ) -> None:
+        """Run the LMM for all jobs; each one is finished in any case, here or by the mask batcher.
+
+        Args:
+            jobs: that begin together.
+            context: what they run with.
+            take_joining: called between steps, for jobs that can join.
+        """
 
     def emit(self, event: JobEvent) -> None:
         """Pass an event on, unless the job is cancelled."""

@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 
 import torch
 
@@ -12,7 +13,7 @@ from flmm.serve.workers.events import JobFailed
 from flmm.serve.workers.job import Job, Slot, WorkerContext
 
 _MAX_BATCH_TOKENS = 32_768
-"""Of a batch, padding included: limits its memory."""
+"""Of a batch, as if all were as long as the longest: limits its memory."""
 _POLL_SECONDS = 0.01
 _log = logging.getLogger("flmm.serve")
 
@@ -27,6 +28,8 @@ class QueueFullError(Exception):
 
 class ModelQueue:
     """Runs jobs; those that wait at the same time and are of one type run in one batch.
+
+    Others of that type can join it (``take_joining``).
 
     Args:
         context: for the jobs.
@@ -97,12 +100,27 @@ class ModelQueue:
             self.context.metrics.batch_size.observe(len(jobs))
             try:
                 with torch.no_grad():
-                    type(jobs[0]).run_batch(jobs, self.context)
+                    type(jobs[0]).run_batch(jobs, self.context, self.take_joining)
             except Exception as error:
                 _log.exception("a group of %d requests failed", len(jobs))
                 for job in jobs:
                     job.finish(JobFailed(error), self.context.metrics)
             self._batch_seconds += 0.2 * (time.perf_counter() - began - self._batch_seconds)
+
+    def take_joining(self, running: Sequence[Job]) -> list[Job]:
+        """Take the jobs that can join running ones, in the order of their arrival.
+
+        None overtakes a job of another type, so that this one need not wait for ever.
+        """
+        joining: list[Job] = []
+        with self._changed:
+            while self._waiting and type(self._waiting[0]) is type(running[0]):
+                together = [*running, *joining, self._waiting[0]]
+                if len(together) > self._max_batch_size or not _fit_together(together):
+                    break
+                joining.append(self._waiting.popleft())
+            self.context.metrics.waiting_requests.set(len(self._waiting))
+        return joining
 
     def _next_batch(self) -> list[Job]:
         """Return the jobs that run next; none when the queue is closed and empty."""
@@ -118,16 +136,17 @@ class ModelQueue:
             ):
                 self._changed.wait(_POLL_SECONDS)
             batch: list[Job] = []
-            longest = 1
             for job in list(self._waiting):
-                longest = max(longest, job.num_tokens)
-                fits = len(batch) < self._max_batch_size and (
-                    not batch or longest * (len(batch) + 1) <= _MAX_BATCH_TOKENS
-                )
-                if not fits:
+                if len(batch) >= self._max_batch_size or not _fit_together([*batch, job]):
                     break
                 if not batch or type(job) is type(batch[0]):
                     batch.append(job)
                     self._waiting.remove(job)
             self.context.metrics.waiting_requests.set(len(self._waiting))
             return batch
+
+
+def _fit_together(jobs: Sequence[Job]) -> bool:
+    """Return whether a batch of these jobs is small enough; one alone always is."""
+    longest = max(job.num_tokens for job in jobs)
+    return len(jobs) == 1 or longest * len(jobs) <= _MAX_BATCH_TOKENS
