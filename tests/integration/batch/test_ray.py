@@ -24,6 +24,7 @@ from flmm.batch.job import BatchJob, ModelNames
 from flmm.batch.run import BatchSummary
 from flmm.batch.settings import BatchSettings
 from flmm.cli.console import print_message
+from flmm.errors import InputError
 from flmm.train.settings import read_settings
 
 ray = pytest.importorskip("ray")
@@ -31,6 +32,17 @@ psutil = pytest.importorskip("psutil")
 
 NUM_PICTURES = 40
 NUM_NODES = 3
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once() -> None:
+    from flmm.batch.ray.cluster import ActorPool, connect
+
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "no address"):
+        with (
+            pytest.raises(InputError, match="Ray cannot be reached at"),
+            connect(ActorPool(address=address)),
+        ):
+            pass
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,18 @@
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import ray
 
 from flmm.errors import InputError, first_line
+
+_PATIENCE = 10.0
+"""Seconds in which a cluster answers."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +48,26 @@ def connect(pool: ActorPool) -> Iterator[None]:
         return
     # Ray sends what it counts to its makers unless this is said before it starts.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = pool.address or os.environ.get("RAY_ADDRESS")
     try:
+        _check_reachable(address or "")
         ray.init(address=pool.address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"Ray cannot be reached at {pool.address or 'this machine'!r} ({first_line(error)});"
-            " check --address"
+            f"Ray cannot be reached at {address or 'this machine'!r} ({first_line(error)}); check"
+            " --address"
         ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise an OSError where nothing listens, for which Ray waits some minutes."""
+    place = urlsplit(address if "//" in address else f"//{address}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), _PATIENCE).close()
 
 
 def enter_folder(folder: str) -> None:
