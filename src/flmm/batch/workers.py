@@ -72,9 +72,13 @@ def run_workers(
         )
         for number in range(num_workers)
     ]
+    # Processes inherit what they ignore: Ctrl-C, which the parent handles, would end a worker that
+    # still imports its modules with a traceback.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     for worker in workers:
         worker.daemon = True
         worker.start()
+    signal.signal(signal.SIGINT, handler)
     summaries: dict[int, BatchSummary] = {}
     places: dict[int, Path] = {}
     errors: dict[int, str] = {}

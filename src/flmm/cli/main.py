@@ -1,10 +1,11 @@
 """The command ``flmm``: its sub-commands and exit codes.
 
 Exit code 0: done; 2: the user's mistake, explained in one line; 1: a failure of flmm, with a
-traceback.
+traceback; 130: interrupted with Ctrl-C.
 """
 
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -35,6 +36,10 @@ from flmm.cli.serve import serve
 from flmm.cli.think import think
 from flmm.cli.train import train
 from flmm.errors import InputError
+
+_RESUMABLE_COMMANDS = ("batch", "cache", "evaluate", "report", "train")
+_INTERRUPTED = 130
+"""As shells have it: 128 and the number of SIGINT."""
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -93,8 +98,9 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: without the command's own name; None for the process's.
     """
     _silence_libraries()
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = app(arguments, prog_name="flmm", standalone_mode=False)
+        code = app(words, prog_name="flmm", standalone_mode=False)
     except InputError as error:
         print_message(str(error))
         code = 2
@@ -103,7 +109,18 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
         code = 2
     except typer.Abort:
         code = 1
+    # Typer catches Ctrl-C and returns this code.
+    if code == _INTERRUPTED:
+        print_message(_describe_interruption(words))
     sys.exit(code)
+
+
+def _describe_interruption(words: Sequence[str]) -> str:
+    if not words or words[0] not in _RESUMABLE_COMMANDS:
+        return "stopped"
+    # Started by a launcher, the process does not know the whole command.
+    command = "the same command" if "RANK" in os.environ else shlex.join(["flmm", *words])
+    return f"stopped; what is done is kept, and this goes on: {command}"
 
 
 def _silence_libraries() -> None:
