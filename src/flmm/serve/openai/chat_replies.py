@@ -62,7 +62,7 @@ class ChatReplies:
             include_usage=options is not None and options.include_usage,
         )
 
-    def build_completion(self, events: Sequence[AnswerFinished]) -> Completion:
+    def build_reply(self, events: Sequence[AnswerFinished]) -> Completion:
         """Return all answers as one reply."""
         return Completion(
             id=self.id,

@@ -11,15 +11,12 @@ from flmm.serve.common.openapi import (
     EXAMPLE_QUESTION,
     describe_body,
 )
-from flmm.serve.common.responses import EventStreamResponse, respond_when_finished
 from flmm.serve.errors import APIError
+from flmm.serve.openai.answering import Question, respond_to_question
 from flmm.serve.openai.chat_replies import ChatReplies
 from flmm.serve.openai.request_models import ChatRequest
 from flmm.serve.openai.response_models import Completion, ModelList, ModelReply
-from flmm.serve.openai.submission import Question, check_model, submit_question
-from flmm.serve.protection.request_bodies import read_json
 from flmm.serve.service import Service
-from flmm.serve.workers.events import AnswerFinished
 
 CHAT_BODY = describe_body(
     ChatRequest,
@@ -59,19 +56,8 @@ def create_openai_router(service: Service) -> APIRouter:
         With `grounding`, the message has the answer's phrases and their masks. With `stream`,
         events come while the answer is generated, each phrase in its own as soon as it is complete.
         """
-        with service.admit() as slot:
-            body = await read_json(request, ChatRequest, service.limits, service.unused_fields)
-            check_model(service, body.model)
-            stream = bool(body.stream)
-            question = Question(
-                body.messages, "messages", body, body.grounding, stream, body.n or 1
-            )
-            submitted = await submit_question(service, slot, question)
-        replies = ChatReplies.from_request(body, submitted.prompt_length)
-        if stream:
-            return EventStreamResponse(submitted.jobs, replies)
-        return await respond_when_finished(
-            request, submitted.jobs, AnswerFinished, replies.build_completion
+        return await respond_to_question(
+            request, service, ChatRequest, _build_question, ChatReplies.from_request
         )
 
     @router.get("/v1/models", responses=ERROR_RESPONSES)
@@ -87,3 +73,7 @@ def create_openai_router(service: Service) -> APIRouter:
         return model_reply
 
     return router
+
+
+def _build_question(body: ChatRequest) -> Question:
+    return Question(body.messages, "messages", body, body.grounding, bool(body.stream), body.n or 1)

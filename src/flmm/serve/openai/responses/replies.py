@@ -48,7 +48,7 @@ class ResponsesReplies:
     _num_events: int = 0
     _num_phrases: int = 0
 
-    def build_response(self, events: Sequence[AnswerFinished]) -> ResponseReply:
+    def build_reply(self, events: Sequence[AnswerFinished]) -> ResponseReply:
         """Return the whole answer as one reply."""
         (event,) = events
         is_cut = event.finish_reason == "length"
@@ -90,7 +90,7 @@ class ResponsesReplies:
                 )
             ]
         assert isinstance(event, AnswerFinished)
-        response = self.build_response([event])
+        response = self.build_reply([event])
         (message,) = response.output
         (part,) = message.content
         return [

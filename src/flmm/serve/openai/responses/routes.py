@@ -9,14 +9,11 @@ from flmm.serve.common.openapi import (
     EXAMPLE_QUESTION,
     describe_body,
 )
-from flmm.serve.common.responses import EventStreamResponse, respond_when_finished
+from flmm.serve.openai.answering import Question, respond_to_question
 from flmm.serve.openai.responses.replies import ResponsesReplies
 from flmm.serve.openai.responses.request_models import ResponsesRequest
 from flmm.serve.openai.responses.response_models import ResponseReply
-from flmm.serve.openai.submission import Question, check_model, submit_question
-from flmm.serve.protection.request_bodies import read_json
 from flmm.serve.service import Service
-from flmm.serve.workers.events import AnswerFinished
 
 _BODY = describe_body(
     ResponsesRequest,
@@ -54,24 +51,19 @@ def create_responses_router(service: Service) -> APIRouter:
         With `grounding`, the message has the answer's phrases and their masks. With `stream`,
         events come while the answer is generated, each phrase in its own as soon as it is complete.
         """
-        with service.admit() as slot:
-            body = await read_json(request, ResponsesRequest, service.limits, service.unused_fields)
-            check_model(service, body.model)
-            stream = bool(body.stream)
-            question = Question(
-                body.messages,
-                "input",
-                body,
-                body.grounding,
-                stream,
-                instructions=body.instructions or "",
-            )
-            submitted = await submit_question(service, slot, question)
-        replies = ResponsesReplies(body, submitted.prompt_length)
-        if stream:
-            return EventStreamResponse(submitted.jobs, replies)
-        return await respond_when_finished(
-            request, submitted.jobs, AnswerFinished, replies.build_response
+        return await respond_to_question(
+            request, service, ResponsesRequest, _build_question, ResponsesReplies
         )
 
     return router
+
+
+def _build_question(body: ResponsesRequest) -> Question:
+    return Question(
+        body.messages,
+        "input",
+        body,
+        body.grounding,
+        bool(body.stream),
+        instructions=body.instructions or "",
+    )

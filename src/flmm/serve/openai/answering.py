@@ -1,20 +1,36 @@
-"""From the messages of a request to jobs in the model queue, for both of OpenAI's interfaces."""
+"""From a request to its response, for both of OpenAI's interfaces."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel
+from starlette.responses import Response
 
 from flmm.lmm.message import Message
 from flmm.lmm.sampling import SamplingParams
 from flmm.serve.common.job_group import JobGroup
 from flmm.serve.common.request_models import Grounding, SamplingOptions
+from flmm.serve.common.responses import (
+    EventEncoder,
+    EventStreamResponse,
+    respond_when_finished,
+)
 from flmm.serve.errors import APIError
 from flmm.serve.openai.message_models import ChatMessage
 from flmm.serve.openai.messages import read_conversation
+from flmm.serve.openai.request_models import ChatRequest
+from flmm.serve.openai.responses.request_models import ResponsesRequest
+from flmm.serve.protection.request_bodies import read_json
 from flmm.serve.service import Service
 from flmm.serve.workers.chat_job import ChatInputs
+from flmm.serve.workers.events import AnswerFinished
 from flmm.serve.workers.job import Slot
 from flmm.stopwatch import Stopwatch
+
+Body = TypeVar("Body", ChatRequest, ResponsesRequest)
 
 
 @dataclass(frozen=True)
@@ -32,18 +48,45 @@ class Question:
     """A system message before all others; empty for none."""
 
 
-@dataclass(frozen=True)
-class SubmittedQuestion:
-    """A question whose jobs are in the model queue."""
+class Replies(EventEncoder, Protocol):
+    """Builds an interface's replies, whole ones too."""
 
-    jobs: JobGroup
-    """One for each answer."""
-    prompt_length: int
-    """Tokens, those of the pictures included."""
+    def build_reply(self, events: Sequence[AnswerFinished]) -> BaseModel:
+        """Return all answers as one reply."""
 
 
-def check_model(service: Service, name: str) -> None:
-    """Raise APIError if the server has no such model."""
+async def respond_to_question(
+    request: Request,
+    service: Service,
+    model: type[Body],
+    build_question: Callable[[Body], Question],
+    create_replies: Callable[[Body, int], Replies],
+) -> Response:
+    """Return the response to a request of either interface.
+
+    Args:
+        request: whose body is read.
+        service: the server's.
+        model: of the body.
+        build_question: returns what a body asks.
+        create_replies: returns the builder of its replies, given how many tokens the prompt has.
+
+    Raises:
+        APIError: the request does not fit the model, exceeds a limit, or all slots are taken.
+        InputError: the model cannot take it.
+    """
+    with service.admit() as slot:
+        body = await read_json(request, model, service.limits, service.unused_fields)
+        _check_model(service, body.model)
+        question = build_question(body)
+        jobs, prompt_length = await _submit_question(service, slot, question)
+    replies = create_replies(body, prompt_length)
+    if question.stream:
+        return EventStreamResponse(jobs, replies)
+    return await respond_when_finished(request, jobs, AnswerFinished, replies.build_reply)
+
+
+def _check_model(service: Service, name: str) -> None:
     if name != service.pipeline.model_name:
         raise APIError(
             404,
@@ -53,17 +96,13 @@ def check_model(service: Service, name: str) -> None:
         )
 
 
-async def submit_question(service: Service, slot: Slot, question: Question) -> SubmittedQuestion:
+async def _submit_question(
+    service: Service, slot: Slot, question: Question
+) -> tuple[JobGroup, int]:
     """Read a question's pictures, and queue a job for each answer.
 
-    Args:
-        service: the server's.
-        slot: of the first answer; each other one gets its own.
-        question: what is asked.
-
-    Raises:
-        APIError: it exceeds a limit, or there are not enough slots.
-        InputError: the model cannot take it.
+    ``slot`` is the first answer's; each other one gets its own. Returns the jobs, and how many
+    tokens the prompt has.
     """
     most = min(service.settings.max_batch_size, service.settings.queue_capacity)
     if question.num_answers > most:
@@ -98,7 +137,7 @@ async def submit_question(service: Service, slot: Slot, question: Question) -> S
             )
             for index, own_slot in enumerate([slot, *others])
         ]
-    return SubmittedQuestion(JobGroup(jobs), inputs.prompt.length)
+    return JobGroup(jobs), inputs.prompt.length
 
 
 def _vary_seed(params: SamplingParams, index: int) -> SamplingParams:
