@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 from browsing import Visit, text_of, visiting
 from PIL import Image
 from playwright.sync_api import Browser, Route
@@ -41,20 +40,38 @@ TALKS = {
 """What is true of each bundled picture: caption, backdrop, a thing, its place, ground, number."""
 
 
-@pytest.mark.parametrize("title", TALKS)
-def test_six_turns_are_answered_right(visit: Visit, title: str) -> None:
-    caption, backdrop, thing, place, ground, number = TALKS[title]
-    visit.choose_bundled(title)
-    for question, answer in (
-        ("What is in the background?", backdrop),
-        (f"Is there a {thing}?", f"Yes, there is a {thing} {place}."),
-        ("Where is it?", f"It is {place}."),
-        ("What is the ground?", ground),
-        ("How many things are there?", f"There are {number} things."),
-        (PICTURE_QUESTION, caption),
-    ):
-        assert text_of(visit.ask(question).locator(".answer")) == answer, question
-    assert visit.page.get_by_text("This small model takes one question at a time.").is_visible()
+_ANSWER_WITHOUT_END = """
+(data) => {
+  const original = fetch;
+  window.fetch = async (path, options) => {
+    if (!path.endsWith("/completions")) return original(path, options);
+    window.fetch = original;
+    const body = new ReadableStream({
+      start(controller) {
+        controller.enqueue(new TextEncoder().encode(`data: ${data}\\n\\n`));
+        options.signal.addEventListener("abort", () => controller.error(options.signal.reason));
+      },
+    });
+    return new Response(body);
+  };
+}
+"""
+
+
+def test_six_turns_over_each_bundled_picture_are_answered_right(visit: Visit) -> None:
+    for title, (caption, backdrop, thing, place, ground, number) in TALKS.items():
+        visit.choose_bundled(title)
+        for question, answer in (
+            ("What is in the background?", backdrop),
+            (f"Is there a {thing}?", f"Yes, there is a {thing} {place}."),
+            ("Where is it?", f"It is {place}."),
+            ("What is the ground?", ground),
+            ("How many things are there?", f"There are {number} things."),
+            (PICTURE_QUESTION, caption),
+        ):
+            assert text_of(visit.ask(question).locator(".answer")) == answer, (title, question)
+        assert visit.page.get_by_text("This small model takes one question at a time.").is_visible()
+        visit.page.get_by_role("button", name="Another picture").click()
 
 
 def test_back_reload_and_new_conversation(visit: Visit) -> None:
@@ -105,27 +122,29 @@ def test_lost_connection_can_be_retried(visit: Visit) -> None:
     assert visit.turns.count() == 1
 
 
+def answer_without_end(visit: Visit, text: str) -> None:
+    """Let the next answer be this text, after which nothing comes until it is stopped."""
+    data = json.dumps({"choices": [{"delta": {"content": text}}]})
+    visit.page.evaluate(_ANSWER_WITHOUT_END, data)
+
+
+def test_answer_that_was_left_can_be_retried(visit: Visit) -> None:
+    page = visit.page
+    visit.choose_bundled()
+    answer_without_end(visit, "There is")
+    page.get_by_role("button", name="What is in the background?").click()
+    page.get_by_text("There is").wait_for()
+    page.go_back()
+    page.get_by_role("button", name="Choose a picture").wait_for()
+    page.go_forward()
+    page.get_by_role("button", name="Retry").click()
+    assert text_of(visit.wait_for_turn(0).locator(".answer")) == "A night sky."
+
+
 def test_stopped_answers_have_their_phrases(visit: Visit) -> None:
     page = visit.page
     visit.choose_bundled()
-    sent = {"choices": [{"delta": {"content": "There is a dog on the left, a ca"}}]}
-    script = """
-    (data) => {
-      const original = fetch;
-      window.fetch = async (path, options) => {
-        if (!path.endsWith("/completions")) return original(path, options);
-        window.fetch = original;
-        const body = new ReadableStream({
-          start(controller) {
-            controller.enqueue(new TextEncoder().encode(`data: ${data}\\n\\n`));
-            options.signal.addEventListener("abort", () => controller.error(options.signal.reason));
-          },
-        });
-        return new Response(body);
-      };
-    }
-    """
-    page.evaluate(script, json.dumps(sent))
+    answer_without_end(visit, "There is a dog on the left, a ca")
     page.get_by_label("Question", exact=True).fill(PICTURE_QUESTION)
     page.keyboard.press("Enter")
     page.get_by_text("There is a dog on the left, a ca").wait_for()
@@ -216,7 +235,13 @@ def test_korean_page(browser: Browser, embedded_address: str) -> None:
         assert english == []
 
 
-def test_notice_and_white_below_a_picture_of_one_s_own(visit: Visit, tmp_path: Path) -> None:
+def test_small_first_visit_and_a_picture_of_one_s_own(visit: Visit, tmp_path: Path) -> None:
+    transferred = visit.page.evaluate(
+        "() => [...performance.getEntriesByType('resource'),"
+        " ...performance.getEntriesByType('navigation')]"
+        ".reduce((total, entry) => total + entry.transferSize, 0)"
+    )
+    assert 40_000 < transferred <= 120_000
     notice = visit.page.locator("#notice")
     visit.choose_bundled()
     assert not notice.is_visible()
@@ -229,18 +254,13 @@ def test_notice_and_white_below_a_picture_of_one_s_own(visit: Visit, tmp_path: P
     with Image.open(io.BytesIO(shot)) as opened:
         assert np.asarray(opened.convert("RGB"))[20:-20, 10:-10].min() == 255
     assert visit.page.evaluate("document.documentElement.scrollHeight") < 2500
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    position = visit.page.locator("#viewer").evaluate("viewer => getComputedStyle(viewer).position")
+    assert position == "static"
+    visit.page.set_viewport_size({"width": 1280, "height": 800})
     visit.page.get_by_role("button", name="Another picture").click()
     visit.choose_bundled()
     assert not notice.is_visible()
-
-
-def test_first_visit_is_small(visit: Visit) -> None:
-    transferred = visit.page.evaluate(
-        "() => [...performance.getEntriesByType('resource'),"
-        " ...performance.getEntriesByType('navigation')]"
-        ".reduce((total, entry) => total + entry.transferSize, 0)"
-    )
-    assert 40_000 < transferred <= 120_000
 
 
 def test_large_conversations_survive_a_reload(visit: Visit, tmp_path: Path) -> None:

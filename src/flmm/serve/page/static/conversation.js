@@ -136,7 +136,11 @@ function showConversation() {
   byId("log").replaceChildren();
   byId("talk").hidden = state.picture === null;
   showStatus("");
-  for (const turn of state.turns) renderTurn(turn, retryTurn);
+  for (const turn of state.turns) {
+    // Its request was stopped when the conversation was left.
+    if (turn.state === "running") turn.state = "broken";
+    renderTurn(turn, retryTurn);
+  }
   showTurn(state.turns.at(-1) ?? null);
 }
 

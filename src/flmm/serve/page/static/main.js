@@ -33,7 +33,7 @@ try {
   setUpAttention(config.heat);
   setUpComparison(config.comparison);
   byId("model").textContent = config.model;
-  setUpPictureInput(config.pictures, config.is_embedded, config.max_pictures > 1);
+  setUpPictureInput(config.pictures, config.is_embedded, config.max_pictures);
   setUpTalks();
   await fetchModelName();
 } catch (error) {

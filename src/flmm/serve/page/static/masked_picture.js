@@ -6,6 +6,9 @@ import { createCanvas, drawMask } from "./mask_drawing.js";
 import { isInside } from "./rle.js";
 import { text } from "./texts.js";
 
+/** Height by width beyond which a picture cannot be seen whole and stay in view. */
+const MAX_TALLNESS = 3;
+
 export class MaskedPicture {
   /**
    * picture: {url, name, width, height}.
@@ -19,7 +22,8 @@ export class MaskedPicture {
     this.scale = canvasSide / Math.max(picture.width, picture.height);
     /** Phrase to {phrase, mask, canvas, nodes}, or to null if its mask is empty. */
     this.drawings = new Map();
-    this.root = createElement("div", "masked");
+    const isTall = picture.height > MAX_TALLNESS * picture.width;
+    this.root = createElement("div", isTall ? "masked tall" : "masked");
     this.root.style.aspectRatio = `${picture.width} / ${picture.height}`;
     this.root.style.setProperty("--ratio", picture.width / picture.height);
     const image = createElement("img");

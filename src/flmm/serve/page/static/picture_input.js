@@ -62,14 +62,14 @@ function chooseFile(joins) {
  * Connect all ways of input.
  *
  * pictures: the bundled ones, [{name, url, thumbnail}]. isEmbedded: whether the model knows only
- * their kind. takesSeveral: whether a conversation may have several pictures.
+ * their kind. maxPictures: of a conversation.
  */
-export function setUpPictureInput(pictures, isEmbedded, takesSeveral) {
+export function setUpPictureInput(pictures, isEmbedded, maxPictures) {
   pictures.forEach(offerBundledPicture);
   byId("notice").textContent = text("notice");
   byId("other-ways").hidden = !matchMedia("(hover: hover)").matches;
-  byId("add-picture").hidden = !takesSeveral;
   subscribe(["conversation"], () => {
+    byId("add-picture").hidden = state.pictures.length >= maxPictures;
     byId("notice").hidden = !isEmbedded || state.pictures.every(({ isBundled }) => isBundled);
   });
   const file = byId("file");
