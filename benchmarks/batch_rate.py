@@ -34,18 +34,15 @@ MEASURE = """
 import sys, time
 from pathlib import Path
 import flmm
-from flmm.batch.run import run_batch
+from flmm.batch.job import BatchJob
 from flmm.batch.settings import BatchSettings
-from flmm.batch.sources.open import open_source
-from flmm.batch.storage.open import ResultPlace, open_results
 
 listing, warm_up, out = sys.argv[1:]
 grounder = flmm.Grounder.from_pretrained()
 settings = BatchSettings(max_new_tokens=64)
 for source, place in ((warm_up, out + ".warm-up.jsonl"), (listing, out)):
     begin, cpu_begin = time.perf_counter(), time.process_time()
-    with open_results(ResultPlace(Path(place)), settings.describe(grounder)) as (_, store):
-        run_batch(grounder, open_source(source, None), store, settings)
+    BatchJob(source, Path(place), settings).run(grounder)
     seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
 print(seconds, cpu_seconds)
 """

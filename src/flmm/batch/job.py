@@ -17,6 +17,7 @@ from flmm.batch.sources.items import Item
 from flmm.batch.sources.open import open_source
 from flmm.batch.storage.open import ResultPlace, open_results
 from flmm.batch.storage.records import Record
+from flmm.grounding.freed_memory import keep_freed_memory
 from flmm.grounding.grounder import Grounder
 
 
@@ -88,11 +89,12 @@ class BatchJob:
             InputError: as ``run_batch`` and ``open_results`` do.
         """
         answerer = TaskAnswerer(grounder, self.settings, self.together)
-        return self.store(
-            self._describe(grounder),
-            lambda items: answer_items(answerer, items, self.save_overlays),
-            on_progress,
-        )
+        with keep_freed_memory():
+            return self.store(
+                self._describe(grounder),
+                lambda items: answer_items(answerer, items, self.save_overlays),
+                on_progress,
+            )
 
     def store(
         self,

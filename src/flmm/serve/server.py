@@ -1,17 +1,16 @@
 """The server process: socket, signals and memory settings."""
 
-import ctypes
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import torch
 import uvicorn
 
 from flmm.errors import InputError
+from flmm.grounding.freed_memory import keep_freed_memory
 from flmm.serve.app import create_app
 from flmm.serve.protection.middleware import is_loopback
 from flmm.serve.settings import ServerSettings
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 
 _KEEP_ALIVE_SECONDS = 20
 _LISTEN_BACKLOG = 256
-# glibc's mallopt: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (both in bytes), M_ARENA_MAX.
-_MALLOC_OPTIONS = {-1: 2**30, -3: 2**25, -8: 1}
-_TRIM_INTERVAL_SECONDS = 10
 
 
 def listen(settings: ServerSettings) -> socket.socket:
@@ -100,27 +96,5 @@ def _tune_process() -> Iterator[None]:
     """Set up threads and memory for two threads that run models side by side."""
     # If both used all cores, they would wait for each other at every step.
     torch.set_num_threads(max(torch.get_num_threads() // 2, 1))
-    try:
-        library = ctypes.CDLL(None)
-        set_option, trim = library.mallopt, library.malloc_trim
-    except (AttributeError, OSError, TypeError):
+    with keep_freed_memory():
         yield
-        return
-    # Each batch allocates what the last one freed: glibc would return it to the system and fetch it
-    # again, page by page.
-    for option, value in _MALLOC_OPTIONS.items():
-        set_option(option, value)
-    stopped = Event()
-
-    def trim_memory() -> None:
-        # Else free memory between used blocks is never returned, and grows with unusual batches.
-        while not stopped.wait(_TRIM_INTERVAL_SECONDS):
-            trim(0)
-
-    trimmer = Thread(target=trim_memory, name="memory", daemon=True)
-    trimmer.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        trimmer.join()
