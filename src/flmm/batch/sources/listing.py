@@ -44,8 +44,10 @@ class ListSource(Source):
         return sum(1 for _ in self._iterate_tasks())
 
     def _iterate_tasks(self) -> Iterator[Task]:
+        # Made once: of a million lines, each path would take as long as reading the line.
+        file = Path(self._file)
         for number, line in self._iterate_lines():
-            task = read_json_line(line, number, Path(self._file), _TASK_ADAPTER)
+            task = read_json_line(line, number, file, _TASK_ADAPTER)
             yield task.complete(self._question, f"{self._file!r}, line {number}")
 
     def _iterate_lines(self) -> Iterator[tuple[int, str]]:
