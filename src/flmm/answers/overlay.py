@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 
 from flmm.answers.legend import LegendPhrase, LegendStyle, draw_badge, draw_legend
 from flmm.answers.palette import Colour, phrase_colour
+from flmm.answers.resizing import resize_nonzero
 
 MIN_LONGER_SIDE = 720
 """Pictures whose longer side is shorter are enlarged to it, so that their legend is legible."""
@@ -127,9 +128,8 @@ def draw_mask(
     to the edge in pixels, from which fill and lines are drawn anti-aliased.
     """
     height, width = canvas.shape[:2]
-    smooth = Image.fromarray(mask.astype(np.uint8) * 255).resize(
-        (width, height), Image.Resampling.BICUBIC
-    )
+    shaded = mask.view(np.uint8) * 255
+    smooth = resize_nonzero(shaded, (width, height), Image.Resampling.BICUBIC)
     shades = smooth.point([0] * 128 + [255] * 128)
     box = shades.getbbox()
     if box is None:
@@ -159,7 +159,7 @@ def _shrink_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.f
     scale = _badge_scale(size)
     small = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
     # As floats, since a few pixels of a large picture would be rounded to 0 in bytes.
-    shares = Image.fromarray(mask.astype(np.float32)).resize(small, Image.Resampling.BOX)
+    shares = resize_nonzero(mask.view(np.uint8), small, Image.Resampling.BOX, np.float32)
     return np.asarray(shares)
 
 
