@@ -123,6 +123,60 @@ def record(
 
 
 @app.command()
+def chat(
+    image_tokens: Annotated[
+        list[ImageTokenCount] | None,
+        typer.Option(help="Of the picture; by default both."),
+    ] = None,
+    together: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Answers generated together; by default 1 and 16."),
+    ] = None,
+    new_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each way runs.")] = 3,
+    size: SizeOption = "0.5B",
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """An answer beside transformers' own, recorded, and with its masks; alone and together."""
+    from rich.console import Console
+    from rich.table import Table
+    from transformers.utils.logging import disable_progress_bar
+
+    from flmm.bench import chat as chat_bench
+    from flmm.user_input import resolve_device
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    torch_device = resolve_device(device)
+    costs, reason = [], None
+    for count in image_tokens or ImageTokenCount:
+        measured, reason = chat_bench.measure(
+            576 if count is ImageTokenCount.ONE_VIEW else 2880,
+            _llm_size(size),
+            together or (1, 16),
+            new_tokens,
+            str(torch_device),
+            _dtype_on(torch_device, dtype),
+            repeats,
+            print_message,
+        )
+        costs += measured
+    if as_json:
+        print_json({"chat": [asdict(cost) for cost in costs], "engine_unused": reason})
+        return
+    table = Table("image tokens", "together", "chat", "seconds", "÷ transformers", box=None)
+    for cost in costs:
+        table.add_row(
+            str(cost.image_tokens), str(cost.answers), cost.way, f"{cost.seconds:.2f}",
+            f"{cost.ratio:.3f}",
+        )  # fmt: skip
+    Console(highlight=False).print(table)
+    if reason is not None:
+        print_message(f"flmm's engine does not run this LMM: {reason}")
+
+
+@app.command()
 def ground(
     context: typer.Context,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each runs.")] = 3,

@@ -88,7 +88,7 @@ class Grounder(GrounderModels):
             options: those of ``chat``; ``history`` is that of questions without their own.
 
         Returns:
-            What ``chat`` gives for each, but for rounding: a padded batch sums in another order,
+            What ``chat`` gives for each, but for rounding: sums run in another order with others,
             which at half precision can decide a near tie between two tokens differently.
 
         Raises:

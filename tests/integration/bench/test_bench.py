@@ -28,6 +28,21 @@ def test_bench_record() -> None:
     assert content["loading"]["peak"] > content["loading"]["weights"] / 2
 
 
+def test_bench_chat(capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--size small --image-tokens 576 --together 1 --new-tokens 8 --repeats 1 --device cpu"
+    ended = run_in_process(["bench", "chat", *options.split(), "--json"], capsys)
+    assert ended.code == 0
+    content = json.loads(ended.out)
+    assert content["engine_unused"] is None
+    rows = {row["way"]: row for row in content["chat"]}
+    assert list(rows) == ["transformers", "engine", "recorded", "grounded"]
+    for way, row in rows.items():
+        assert row["answers"] == 1
+        assert row["seconds"] > 0
+        assert (row["ratio"] == 1) == (way == "transformers")
+    assert rows["grounded"]["seconds"] > rows["recorded"]["seconds"]
+
+
 def test_bench_ground(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "ground", "--size", "small", "--repeats", "1", "--device", "cpu"]
     ended = run_in_process([*arguments, "--json"], capsys)
