@@ -34,7 +34,6 @@ from flmm.pictures.geometry import crop_to_picture
 from flmm.progress import no_progress
 from flmm.segmenters.sam import SamSegmenter
 from flmm.train.batch_loss import sum_masked_loss
-from flmm.train.compression import CachePrecision
 from flmm.train.dataset import TrainingDataset, UncachedDataset, build_targets
 from flmm.train.feature_cache import (
     CachedDataset,
@@ -44,7 +43,7 @@ from flmm.train.feature_cache import (
     fill_cache,
 )
 from flmm.train.fit import TrainingRun, fit
-from flmm.train.settings import TrainingSettings
+from flmm.train.settings import CachePrecision, TrainingSettings
 
 TrainingMethod = Literal["authors", "uncached", "cached"]
 """The authors' (eager full attention, one picture a step, one SAM decoder call a phrase); flmm

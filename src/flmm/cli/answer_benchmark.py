@@ -42,7 +42,6 @@ def check_answer_options(
 def read_answer_benchmark(benchmark: str, options: dict[str, object]) -> "Benchmark":
     """Read the data sets that the arguments name: one, a YAML's list, or a folder of Visual CoT."""
     from flmm.data.sources import check_sources, read_sources
-    from flmm.evaluate.benchmark import Benchmark, Scoring
 
     content, base = read_entry(benchmark, options)
     entries = content if isinstance(content, list) else [content]
@@ -56,6 +55,8 @@ def read_answer_benchmark(benchmark: str, options: dict[str, object]) -> "Benchm
         dataset: _keep_answered(dataset, own)
         for dataset, own in read_sources(sources, base).items()
     }
+    from flmm.evaluate.benchmark import Benchmark, Scoring  # takes seconds
+
     return Benchmark(
         name,
         {"sources": [_describe(source) for source in sources]},

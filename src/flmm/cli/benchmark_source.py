@@ -12,16 +12,18 @@ if TYPE_CHECKING:
 def read_benchmark(benchmark: str, options: dict[str, object]) -> "Benchmark":
     """Read the data set that the arguments name."""
     from flmm.data.sources import check_sources
-    from flmm.evaluate.benchmark import Benchmark, Scoring
 
     content, base = read_entry(benchmark, options)
     (source,) = check_sources([content])
+    samples = source.read(base)
+    from flmm.evaluate.benchmark import Benchmark, Scoring  # takes seconds
+
     scoring = {
         "reason_seg": Scoring.REASON_SEG,
         "grounded_conversation": Scoring.CONVERSATION,
     }.get(source.kind, Scoring.BY_KIND)
     description = source.model_dump(mode="json", exclude_none=True)
-    return Benchmark(source.name, description, source.read(base), scoring)
+    return Benchmark(source.name, description, samples, scoring)
 
 
 def read_entry(benchmark: str, options: dict[str, object]) -> tuple[object, Path]:

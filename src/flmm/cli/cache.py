@@ -58,7 +58,6 @@ def cache(
     num_workers = parse_workers(workers, engine, address)
     part = parse_shard(shard)
     require_packages("train", "accelerate", "yaml")
-    from flmm.batch.cache_job import CacheJob
     from flmm.train.settings import read_settings
 
     flags = {
@@ -66,7 +65,10 @@ def cache(
         "protocol": protocol, "device": device, "dtype": dtype,
     }  # fmt: skip
     overrides = {name: value for name, value in flags.items() if value is not None}
-    job = CacheJob(read_settings(settings, overrides), settings.parent, print_message, part)
+    training_settings = read_settings(settings, overrides)
+    from flmm.batch.cache_job import CacheJob  # takes seconds
+
+    job = CacheJob(training_settings, settings.parent, print_message, part)
     with redirect_stdout(sys.stderr), show_batch_progress(None) as on_progress:
         if engine is Engine.RAY:
             from flmm.batch.ray.cache_engine import fill_cache_on_ray

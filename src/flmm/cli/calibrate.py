@@ -59,20 +59,21 @@ def calibrate(
 
     Then: flmm chat photo.jpg "What is there?" --model flmm-profile.json
     """
-    from flmm.training_free.profile import check_public_lmm, push_profile_to_hub, save_profile
-
     if (data is None) == (not pictures):
         raise InputError("nothing to calibrate on, or too much; give PICTURES or --data FILE")
     if out.is_dir():
         raise InputError(f"--out {str(out)!r} is a folder; name a file, such as profile.json")
     check_folder_of(out)
+    files = _find_files(pictures or [])
+    from flmm.training_free.profile import check_public_lmm, push_profile_to_hub, save_profile
+
     if push_to_hub is not None:
         # Before the LMM runs for minutes.
         check_public_lmm(lmm)
     if data is not None:
         profile = _calibrate_on_data(data, lmm, device, dtype)
     else:
-        profile = _calibrate_on_pictures(pictures or [], lmm, device, dtype)
+        profile = _calibrate_on_pictures(files, lmm, device, dtype)
     save_profile(profile, out)
     url = None if push_to_hub is None else push_profile_to_hub(profile, push_to_hub)
     if as_json:
@@ -94,17 +95,30 @@ def _calibrate_on_data(file: Path, lmm: str, device: str | None, dtype: str | No
         return calibrate_on_samples(grounder.adapter, lmm, loaded, print_message)
 
 
-def _calibrate_on_pictures(
-    sources: list[Path], lmm: str, device: str | None, dtype: str | None
-) -> "Profile":
-    from flmm.pictures.folder import find_pictures
-    from flmm.train.calibration import calibrate_on_pictures
+def _find_files(sources: list[Path]) -> list[Path]:
+    """Return the picture files that are named, and those in the folders that are.
 
+    Raises:
+        InputError: none of them is there, or there is no picture in them.
+    """
+    from flmm.pictures.folder import find_pictures
+
+    if sources and not any(path.exists() for path in sources):
+        named = ", ".join(repr(str(path)) for path in sources)
+        raise InputError(f"there is no picture or folder {named}; check the path")
     files = [
         file for path in sources for file in (find_pictures(path) if path.is_dir() else [path])
     ]
-    if not files:
+    if sources and not files:
         raise InputError(f"there is no picture in {', '.join(map(str, sources))}; give others")
+    return files
+
+
+def _calibrate_on_pictures(
+    files: list[Path], lmm: str, device: str | None, dtype: str | None
+) -> "Profile":
+    from flmm.train.calibration import calibrate_on_pictures
+
     grounder = load_lmm_alone(None, lmm, device, dtype)
     with show_progress() as on_progress:
         pictures = _report_progress(files, on_progress)

@@ -43,6 +43,8 @@ def convert(
     """Convert a head that the method's authors published; only tensors are read from the file."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {str(out)!r} is there already; choose a new folder")
+    if not checkpoint.is_file():
+        raise InputError(f"there is no file {str(checkpoint)!r}; check the path")
     with show_spinner("converting"):
         from transformers.utils.logging import disable_progress_bar
 

@@ -63,6 +63,8 @@ def ground(
 
     picture = read_picture(image)
     check_text("text", text)
+    if question is not None:
+        check_text("question", question)
     phrases = check_phrases(phrase) if phrase else None
     masks = check_mask_options(refine, mask_threshold, min_score, min_mask_region_area)
     overlay = find_output_path(image, out, as_json, "ground")

@@ -57,7 +57,6 @@ def serve(
 ) -> None:
     """Serve the model over HTTP, to OpenAI's clients and others; docs/serving.md says how."""
     require_packages("serve", *_REQUIRED_PACKAGES)
-    from flmm.serve.server import serve as run
     from flmm.serve.settings import Limits, ServerSettings
 
     limits = Limits(
@@ -78,4 +77,6 @@ def serve(
         allowed_origins=tuple(allow_origin or ()),
         limits=limits,
     )
+    from flmm.serve.server import serve as run  # takes seconds
+
     run(load_grounder(model, lmm, sam, device, dtype), settings, print_message)

@@ -48,9 +48,9 @@ def think(
         ),
     ] = "box",
     margin: Annotated[
-        float, typer.Option(metavar="SHARE", help="Of the box, added on each side.")
+        float, typer.Option(min=0, metavar="SHARE", help="Of the box, added on each side.")
     ] = 0.25,
-    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of the random box.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Of the random box.")] = 0,
     max_new_tokens: MaxNewTokensOption = 256,
     refine: RefineOption = True,
     mask_threshold: MaskThresholdOption = 0.5,

@@ -56,7 +56,6 @@ def train(
     SETTINGS.
     """
     require_packages("train", "accelerate", "yaml")
-    from flmm.train.run import train as run
     from flmm.train.settings import read_settings
 
     flags = {
@@ -66,9 +65,11 @@ def train(
         "tracker": tracker, "seed": seed, "device": device, "dtype": dtype,
     }  # fmt: skip
     overrides = {name: value for name, value in flags.items() if value is not None}
+    training_settings = read_settings(settings, overrides)
+    from flmm.train.run import train as run  # takes seconds
+
     # Trackers print on standard output, which is for the result alone.
     with redirect_stdout(sys.stderr), show_progress() as on_progress:
-        training_settings = read_settings(settings, overrides)
         result = run(training_settings, settings.parent, print_message, on_progress)
     # With several processes, only the first prints the result.
     if os.environ.get("RANK", "0") == "0":

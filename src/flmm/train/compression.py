@@ -5,7 +5,6 @@ phrases, ``D`` LLM width, ``H W`` picture size.
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
 
 import numpy as np
 import torch
@@ -15,17 +14,11 @@ from torch import Tensor
 from flmm.data.features import AnswerFeatures, GroundingFeatures, PhraseFeatures
 from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.train.dataset import TrainingExample
+from flmm.train.settings import CachePrecision
 from flmm.types import ImageGeometry, Size
 
 _MAX_FLOAT16 = 65_504.0
 _EMBEDDING_PREFIX = "embedding."
-
-
-class CachePrecision(StrEnum):
-    """The number type of stored attention maps, each scaled to a maximum of 1."""
-
-    FLOAT16 = "float16"
-    UINT8 = "uint8"
 
 
 def compress_example(example: TrainingExample, precision: CachePrecision) -> dict[str, Tensor]:

@@ -26,8 +26,9 @@ from flmm.errors import InputError
 from flmm.head.weights import fingerprint_named_weights, fingerprint_weights
 from flmm.lru_cache import LRUCache
 from flmm.progress import ProgressCallback
-from flmm.train.compression import CachePrecision, compress_example, decompress_example
+from flmm.train.compression import compress_example, decompress_example
 from flmm.train.dataset import TrainingExample, UncachedDataset
+from flmm.train.settings import CachePrecision
 
 KEY_FILE_NAME = "cache.json"
 _FORMAT_VERSION = "2"

@@ -20,7 +20,6 @@ from pydantic import (
 from flmm.data.exchanges import ReferringProtocol
 from flmm.data.sources import DataSource
 from flmm.errors import InputError, describe_first_error
-from flmm.train.compression import CachePrecision
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -33,6 +32,13 @@ class MixedPrecision(StrEnum):
 
     NONE = "no"
     BFLOAT16 = "bf16"
+
+
+class CachePrecision(StrEnum):
+    """The number type of stored attention maps, each scaled to a maximum of 1."""
+
+    FLOAT16 = "float16"
+    UINT8 = "uint8"
 
 
 class Tracker(StrEnum):

@@ -14,12 +14,11 @@ from flmm.progress import no_progress
 from flmm.report.ablations.map_sources import MapSource, MapSources
 from flmm.report.context import ReportContext, key_digest
 from flmm.report.extraction import PROTOCOL, ExtractedPicture
-from flmm.train.compression import CachePrecision
 from flmm.train.dataset import TrainingExample
 from flmm.train.feature_cache import CachedDataset, CacheKey, FeatureCache, digest_sample
 from flmm.train.fit import TrainingRun, fit
 from flmm.train.map_selection import score_maps, select_best_maps
-from flmm.train.settings import TrainingSettings
+from flmm.train.settings import CachePrecision, TrainingSettings
 from flmm.user_input import resolve_model
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 4, 2, 1e-3
