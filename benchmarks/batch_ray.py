@@ -39,24 +39,28 @@ WAYS = {
 
 
 class Stopwatch:
-    """Seconds and processor seconds a picture, of this process and all that it started."""
+    """What a picture takes: seconds, processor seconds of those who answer, and of all others."""
 
-    def __init__(self) -> None:
-        self._marks: list[tuple[int, float, float]] = []
+    def __init__(self, in_actors: bool) -> None:
+        self._in_actors = in_actors
+        self._marks: list[tuple[float, ...]] = []
 
     def __call__(self, summary: BatchSummary) -> None:
         me = psutil.Process()
-        used = 0.0
+        answering = others = 0.0
         for process in (me, *me.children(recursive=True)):
             times = process.cpu_times()
-            used += times.user + times.system
-        self._marks.append((summary.new, time.monotonic(), used))
+            if process.name().startswith("ray::") or not self._in_actors:
+                answering += times.user + times.system
+            else:
+                others += times.user + times.system
+        self._marks.append((summary.new, time.monotonic(), answering, others))
 
-    def measure(self) -> tuple[float, float]:
-        """Return seconds and processor seconds a picture."""
-        first, last = self._marks[0], self._marks[-1]
-        count = last[0] - first[0]
-        return (last[1] - first[1]) / count, (last[2] - first[2]) / count
+    def measure(self) -> tuple[float, ...]:
+        """Return the three figures."""
+        marks = zip(self._marks[0], self._marks[-1], strict=True)
+        count, *used = (last - first for first, last in marks)
+        return tuple(one / count for one in used)
 
 
 def run(
@@ -88,10 +92,14 @@ def main() -> None:
         job = BatchJob(str(folder / "pictures"), folder / "out", settings)
         for number in range(options.rounds):
             for way, (actors, cores) in WAYS.items():
-                stopwatch = Stopwatch()
+                stopwatch = Stopwatch(in_actors=actors > 0)
                 run(replace(job, out=folder / f"{way} {number}"), actors, cores, stopwatch)
-                seconds, used = stopwatch.measure()
-                print(f"{way}: {seconds:.3f} s, {used:.3f} s of processor a picture", flush=True)
+                seconds, answering, others = stopwatch.measure()
+                print(
+                    f"{way}: {seconds:.3f} s a picture; of processor {answering:.3f} s to answer,"
+                    f" {others:.3f} s for Ray",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
