@@ -37,11 +37,12 @@ NUM_NODES = 3
 def test_a_cluster_that_is_not_there_is_said_at_once() -> None:
     from flmm.batch.ray.cluster import ActorPool, connect
 
-    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "no address"):
-        with (
-            pytest.raises(InputError, match="Ray cannot be reached at"),
-            connect(ActorPool(address=address)),
-        ):
+    for address, part in (
+        ("127.0.0.1:1", "Ray cannot be reached at"),
+        ("no address", "Ray cannot be reached at"),
+        ("ray://127.0.0.1:10001", "give the address of its head"),
+    ):
+        with pytest.raises(InputError, match=part), connect(ActorPool(address=address)):
             pass
 
 

@@ -49,13 +49,18 @@ def connect(pool: ActorPool) -> Iterator[None]:
     # Ray sends what it counts to its makers unless this is said before it starts.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = pool.address or os.environ.get("RAY_ADDRESS")
+    if address and address.startswith("ray://"):
+        raise InputError(
+            f"Ray Data cannot work through Ray's client, {address!r}; call this on a machine of the"
+            " cluster, or give the address of its head, such as 10.0.0.1:6379"
+        )
     try:
         _check_reachable(address or "")
         ray.init(address=pool.address, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"Ray cannot be reached at {address or 'this machine'!r} ({first_line(error)}); check"
-            " --address"
+            " --address, and set RAY_AUTH_MODE=token if the cluster asks for one"
         ) from error
     try:
         yield
@@ -65,7 +70,7 @@ def connect(pool: ActorPool) -> Iterator[None]:
 
 def _check_reachable(address: str) -> None:
     """Raise an OSError where nothing listens, for which Ray waits some minutes."""
-    place = urlsplit(address if "//" in address else f"//{address}")
+    place = urlsplit(f"//{address}")
     if place.hostname and place.port:
         socket.create_connection((place.hostname, place.port), _PATIENCE).close()
 
