@@ -31,10 +31,9 @@ def predict_in_several_pictures(
     """Return an answer's phrases, each with its mask in one of the pictures.
 
     With scores that tell whether a phrase is in a picture (a head's calibration), the LMM reads the
-    answer once with each picture alone, and a phrase's picture is that of its highest score: of
-    two pictures of the embedded model's world it was always the right one, where attention within
-    the conversation, most of which is on the first picture, found 58 %. Without such scores it is
-    the picture that the phrase attends to most.
+    answer once with each picture alone, and a phrase's picture is that of its highest score: most
+    attention within a conversation is on its first picture (docs/chat.md has figures). Without such
+    scores it is the picture that the phrase attends to most.
 
     Args:
         adapter: the LMM; it may run.
