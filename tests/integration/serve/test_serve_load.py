@@ -129,6 +129,8 @@ def test_request_is_answered_while_an_earlier_one_goes_on(address: str) -> None:
         for _ in range(6):
             next(pieces)
         assert ask(address, chat(5)).json()["choices"] == alone
+        segment = {"image": URL, "phrases": ["a cat"]}
+        assert httpx.post(f"{address}/v1/segment", json=segment, timeout=60).status_code == 200
         assert served(address) == 1, "the long answer was waited for"
 
 

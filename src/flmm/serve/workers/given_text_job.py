@@ -43,6 +43,7 @@ class GivenTextJob(Job):
     ) -> None:
         super().__init__(slot, on_event, stopwatch)
         self.num_tokens = max(prompt.length for prompt in inputs.prompts)
+        self.is_short = len(inputs.prompts) <= _SEQUENCES_PER_BATCH
         self._inputs = inputs
 
     @classmethod

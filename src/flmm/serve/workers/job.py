@@ -59,6 +59,8 @@ class Job(ABC):
 
     num_tokens: int = 1
     """Tokens of its longest sequence."""
+    is_short: bool = False
+    """Whether one forward pass does, for which answers that are being generated can wait."""
 
     def __init__(self, slot: Slot, on_event: EventCallback, stopwatch: Stopwatch) -> None:
         self.slot = slot

@@ -47,6 +47,8 @@ class ModelQueue:
         self._changed = threading.Condition()
         self._batch_seconds = 1.0
         """Moving average of a batch's duration."""
+        self._num_joined = 0
+        """The jobs that joined the batch that runs."""
         self._thread = threading.Thread(target=self._run_loop, name="flmm-model", daemon=True)
         self._thread.start()
 
@@ -97,22 +99,33 @@ class ModelQueue:
     def _run_loop(self) -> None:
         while jobs := self._next_batch():
             began = time.perf_counter()
-            self.context.metrics.batch_size.observe(len(jobs))
-            try:
-                with torch.no_grad():
-                    type(jobs[0]).run_batch(jobs, self.context, self.take_joining)
-            except Exception as error:
-                _log.exception("a group of %d requests failed", len(jobs))
-                for job in jobs:
-                    job.finish(JobFailed(error), self.context.metrics)
-            self._batch_seconds += 0.2 * (time.perf_counter() - began - self._batch_seconds)
+            self._num_joined = 0
+            self._run(jobs)
+            # Of a batch that others joined, the part that as many as run together took.
+            share = min(self._max_batch_size / (len(jobs) + self._num_joined), 1)
+            seconds = (time.perf_counter() - began) * share
+            self._batch_seconds += 0.2 * (seconds - self._batch_seconds)
+
+    def _run(self, jobs: Sequence[Job]) -> None:
+        self.context.metrics.batch_size.observe(len(jobs))
+        try:
+            with torch.no_grad():
+                type(jobs[0]).run_batch(jobs, self.context, self.take_joining)
+        except Exception as error:
+            _log.exception("a group of %d requests failed", len(jobs))
+            for job in jobs:
+                job.finish(JobFailed(error), self.context.metrics)
 
     def take_joining(self, running: Sequence[Job]) -> list[Job]:
         """Take the jobs that can join running ones, in the order of their arrival.
 
-        None overtakes a job of another type, so that this one need not wait for ever.
+        Those of other types that come first are run here if they are short, which does not keep the
+        running ones waiting for long. None overtakes a longer one, which would wait for ever.
         """
         joining: list[Job] = []
+        short = self._take_short(type(running[0]))
+        if short:
+            self._run(short)
         with self._changed:
             while self._waiting and type(self._waiting[0]) is type(running[0]):
                 together = [*running, *joining, self._waiting[0]]
@@ -120,7 +133,21 @@ class ModelQueue:
                     break
                 joining.append(self._waiting.popleft())
             self.context.metrics.waiting_requests.set(len(self._waiting))
+        self._num_joined += len(joining)
         return joining
+
+    def _take_short(self, running_type: type[Job]) -> list[Job]:
+        """Take the short jobs of one other type that have waited longest."""
+        short: list[Job] = []
+        with self._changed:
+            while self._waiting and self._waiting[0].is_short:
+                job = self._waiting[0]
+                if type(job) is running_type or (short and type(job) is not type(short[0])):
+                    break
+                if len(short) >= self._max_batch_size or not _fit_together([*short, job]):
+                    break
+                short.append(self._waiting.popleft())
+        return short
 
     def _next_batch(self) -> list[Job]:
         """Return the jobs that run next; none when the queue is closed and empty."""
