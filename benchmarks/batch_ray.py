@@ -69,7 +69,7 @@ def run(
     """Do the job one way."""
     if actors:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        ray.init(num_cpus=cores, log_to_driver=False)
+        ray.init("local", num_cpus=cores, log_to_driver=False)
         run_on_ray(job, ActorPool(actors, actors), on_progress)
         ray.shutdown()
     else:
