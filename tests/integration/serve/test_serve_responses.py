@@ -182,7 +182,7 @@ def test_failure_within_a_stream_is_told(
     "fields",
     [
         {"tools": [{"type": "web_search"}], "tool_choice": "auto", "parallel_tool_calls": True},
-        {"store": False, "metadata": {"a": "b"}, "truncation": "auto", "max_tool_calls": 3},
+        {"store": True, "metadata": {"a": "b"}, "truncation": "auto", "max_tool_calls": 3},
         {"text": {"format": {"type": "text"}, "verbosity": "medium"}, "background": False},
         {"reasoning": {"effort": None, "summary": "auto"}, "include": ["reasoning.content"]},
         dict.fromkeys(("previous_response_id", "prompt", "conversation", "tools", "new_field")),
@@ -201,7 +201,6 @@ def test_fields_that_cannot_change_the_answer(
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"store": True}, "nothing is kept"),
         ({"previous_response_id": "resp_1"}, "nothing is kept"),
         ({"conversation": "conv_1"}, "nothing is kept"),
         ({"background": True}, "nothing is kept"),

@@ -131,6 +131,7 @@ class ResponsesRequest(ClientFields):
         **ClientFields.unused_fields,
         "include": "the model has nothing more to show",
         "max_tool_calls": "the model calls no tools",
+        "store": "nothing is stored",
         "truncation": "what is too long is refused",
     }
 
@@ -150,7 +151,7 @@ class ResponsesRequest(ClientFields):
     include: list[str] | None = None
     max_tool_calls: int | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    store: bool | None = Field(default=None, description="Only false: nothing is kept.")
+    store: bool | None = Field(default=None, description="Nothing is kept.")
     background: bool | None = Field(default=None, description="Only false.")
     previous_response_id: JsonValue = Field(default=None, description="Only null.")
     conversation: JsonValue = Field(default=None, description="Only null.")
@@ -178,7 +179,7 @@ class ResponsesRequest(ClientFields):
                 raise unsupported(f"item {index} is of type {kind[:50]!r}: {reason}")
         return value
 
-    @field_validator("store", "previous_response_id", "conversation", "prompt", "background")
+    @field_validator("previous_response_id", "conversation", "prompt", "background")
     @classmethod
     def _refuse_what_is_kept(cls, value: JsonValue) -> JsonValue:
         if value is not None and value is not False:
