@@ -85,7 +85,7 @@ class AnswerBatch:
     def add(self, listeners: Sequence[GenerationListener]) -> None:
         """Read the prompts of more answers, and generate the first token of each.
 
-        Those of one length are read together. If it raises, none of these joins.
+        Those of one length are read together, and join unless their forward pass raises.
         """
         by_length: dict[int, list[GenerationListener]] = {}
         for listener in listeners:

@@ -1,10 +1,11 @@
 """The feature cache of a training filled as a batch: in parts, by several processes."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from flmm.batch.run import BatchSummary
 from flmm.train.cache_filling import CachedPicture, CacheFiller, find_cache_folder
@@ -73,7 +74,10 @@ class CacheJob:
         return replace(self, shard=(part + number * num_parts, num_parts * count))
 
     def on_gpu(self, number: int) -> "CacheJob":
-        """Return the job for a process that uses one GPU alone."""
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number] if visible else str(number)
+        """Return the job for a process that uses one GPU alone, which becomes "cuda" in it.
+
+        ``CUDA_VISIBLE_DEVICES`` would come too late, since CUDA has read it when GPUs are counted.
+        """
+        if self.settings.device in (None, "cuda"):
+            torch.cuda.set_device(number)
         return self

@@ -9,7 +9,8 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -72,13 +73,10 @@ def run_workers(
         )
         for number in range(num_workers)
     ]
-    # Processes inherit what they ignore: Ctrl-C, which the parent handles, would end a worker that
-    # still imports its modules with a traceback.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for worker in workers:
-        worker.daemon = True
-        worker.start()
-    signal.signal(signal.SIGINT, handler)
+    with _ignore_interrupts():
+        for worker in workers:
+            worker.daemon = True
+            worker.start()
     summaries: dict[int, BatchSummary] = {}
     places: dict[int, Path] = {}
     errors: dict[int, str] = {}
@@ -103,6 +101,22 @@ def run_workers(
     if errors:
         raise InputError(next(iter(errors.values())))
     return _add(summaries), places[0]
+
+
+@contextmanager
+def _ignore_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C in the block and, in processes that it starts, until they handle it.
+
+    It would end a worker that still imports its modules with a traceback; the parent handles it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python sets handlers in the main thread alone.
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _work(job: SplittableJob, number: int, num_workers: int, messages: "Queue[_Message]") -> None:

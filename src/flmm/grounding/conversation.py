@@ -161,9 +161,8 @@ def _parse_message(message: ChatMessage, name: str) -> Message:
                 ' {"type": "text", "text": "…"} or {"type": "image", "image": picture}'
             )
     text = "\n".join(texts).strip()
+    if pictures and role != "user":
+        raise InputError(f"{name} is the {role}'s and has a picture; only the user shows some")
     if role != "assistant":
         check_text(f"text of {name}", text)
-        return Message(cast(Role, role), text, tuple(pictures))
-    if pictures:
-        raise InputError(f"{name} is the assistant's and has a picture; only the user shows some")
-    return Message("assistant", text)
+    return Message(cast(Role, role), text, tuple(pictures))

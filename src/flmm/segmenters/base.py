@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers.modeling_utils import PreTrainedModel
 
 from flmm.errors import InputError
+from flmm.segmenters.channels_last import keep_channels_last
 from flmm.segmenters.prompts import (
     PictureEmbeddings,
     PromptEncoder,
@@ -54,8 +55,7 @@ class Segmenter(nn.Module, ABC):
         self.embedding_side: int = self.prompt_encoder.image_embedding_size[0]
         self.low_resolution_side = 4 * self.embedding_side
         self.hidden_size: int = self.prompt_encoder.hidden_size
-        transformer = self.mask_decoder.get_submodule("transformer")
-        transformer.register_forward_pre_hook(_move_channels_last, with_kwargs=True)
+        keep_channels_last(self.mask_decoder)
 
     @classmethod
     @abstractmethod
@@ -221,11 +221,9 @@ class Segmenter(nn.Module, ABC):
             *list(decoder.get_submodule("output_hypernetworks_mlps").children())[1:],
             *self._unused_modules(box),
         ]
-        for module in unused:
-            module.requires_grad_(False)
+        nn.ModuleList(unused).requires_grad_(False)
         for name, weight in decoder.named_parameters():
-            # It shifts all of a query's scores alike, which softmax ignores: its gradient is only
-            # rounding error.
+            # It shifts all of a query's scores alike: softmax leaves a gradient of rounding errors.
             if name.endswith("k_proj.bias"):
                 weight.requires_grad_(False)
 
@@ -300,20 +298,3 @@ class Segmenter(nn.Module, ABC):
             return no_mask.expand(count, -1, self.embedding_side, self.embedding_side)
         dense: Tensor = self.prompt_encoder.mask_embed(mask_logits[:, None])
         return dense
-
-
-def _move_channels_last(
-    _transformer: nn.Module, inputs: tuple[object, ...], named_inputs: dict[str, object]
-) -> tuple[tuple[object, ...], dict[str, object]]:
-    """Put the channels of (P, C, e, e) inputs last in memory; the values do not change.
-
-    The transformer flattens them to tokens. Without this each token's channels lie e² apart, and
-    additions and normalisations take four times as long.
-    """
-    moved = {
-        name: value.contiguous(memory_format=torch.channels_last)
-        if isinstance(value, Tensor) and name.startswith("image_")
-        else value
-        for name, value in named_inputs.items()
-    }
-    return inputs, moved

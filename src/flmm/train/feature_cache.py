@@ -125,10 +125,13 @@ class FeatureCache:
         self._shard_files: dict[str, Path] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # One of several that begin at once writes it; all compare theirs with it.
-            with FileLock(folder / "key.lock"):
-                if not (folder / KEY_FILE_NAME).exists():
-                    _write_text(folder / KEY_FILE_NAME, json.dumps(dict(key.entries), indent=2))
+            key_file = folder / KEY_FILE_NAME
+            # A filled cache may be on a file system that cannot be written.
+            if not key_file.exists():
+                # One of several that begin at once writes it; all compare theirs with it.
+                with FileLock(folder / "key.lock"):
+                    if not key_file.exists():
+                        _write_text(key_file, json.dumps(dict(key.entries), indent=2))
         except OSError as error:
             raise InputError(
                 f"cache {str(folder)!r} cannot be written ({error.strerror}); choose another folder"

@@ -184,6 +184,7 @@ def test_phrases_of_many_pictures_are_segmented_together(grounder: Grounder) -> 
         ({"role": "user", "content": [{"type": "video"}]}, "has the part .*video"),
         ({"role": "user", "content": [{"type": "image", "path": "none.png"}]}, "no picture"),
         ({"role": "assistant", "content": [{"type": "image", "image": picture()}]}, "assistant's"),
+        ({"role": "system", "content": [{"type": "image", "image": picture()}]}, "system's"),
     ],
 )
 def test_messages_in_another_format_are_refused(

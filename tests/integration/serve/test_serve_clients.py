@@ -218,6 +218,10 @@ def test_several_answers_to_one_question(openai_client: openai.OpenAI) -> None:
             model=MODEL, messages=[question], max_tokens=20, temperature=1.5, seed=7 + index
         )
         assert alone.choices[0].message.content == text
+    largest = openai_client.chat.completions.create(
+        model=MODEL, messages=[question], max_tokens=1, n=2, temperature=1.5, seed=2**63 - 1
+    )
+    assert len(largest.choices) == 2
     with openai_client.chat.completions.stream(
         model=MODEL, messages=[question], max_tokens=20, n=3, temperature=1.5, seed=7,
         extra_body={"grounding": {"max_phrases": 2}},

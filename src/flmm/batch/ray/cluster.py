@@ -92,7 +92,8 @@ def plan_actor(pool: ActorPool, device: str | None) -> ActorResources:
         device: of the models; None for a GPU where there is one.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if device == "cuda" or (device is None and any(node.get("GPU") for node in nodes)):
+    has_gpu = any(node.get("GPU") for node in nodes)
+    if has_gpu if device is None else device.startswith("cuda"):
         return ActorResources(num_cpus=1, num_gpus=1)
     cores = [int(node["CPU"]) for node in nodes if node.get("CPU")]
     actors_a_node = math.ceil(pool.max_size / max(len(cores), 1))

@@ -142,4 +142,7 @@ async def _submit_question(
 
 def _vary_seed(params: SamplingParams, index: int) -> SamplingParams:
     """Return the settings of one of several answers: each has its own seed, if one is given."""
-    return params if params.seed is None else replace(params, seed=params.seed + index)
+    if params.seed is None:
+        return params
+    # After the largest seed of 64 bits comes the smallest.
+    return replace(params, seed=(params.seed + index + 2**63) % 2**64 - 2**63)
