@@ -74,6 +74,16 @@ class Visit:
         self.page.get_by_role("button", name=title).click()
         self.page.locator("#frame img").wait_for()
 
+    def choose_file(self, name: str, kind: str, content: bytes) -> None:
+        file = {"name": name, "mimeType": kind, "buffer": content}
+        self.page.locator("#file").set_input_files(file)  # type: ignore[arg-type]
+
+    def status(self) -> str:
+        """Wait for what the page says above the input, and return it."""
+        line = self.page.locator("#status:not(:empty)")
+        line.wait_for()
+        return line.text_content() or ""
+
     def ask(self, question: str = "What is in the picture?") -> Locator:
         """Ask a question and wait for the answer; return its turn."""
         before = self.turns.count()

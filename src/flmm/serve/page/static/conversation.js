@@ -4,7 +4,7 @@ import { announce, byId, showStatus } from "./dom.js";
 import { formatError } from "./errors.js";
 import { preparePhrase } from "./phrases.js";
 import { fetchPhrasesSoFar, streamTurn } from "./requests.js";
-import { notify, showTurn, state, subscribe } from "./state.js";
+import { notify, showPicture, showTurn, state, subscribe } from "./state.js";
 import { text } from "./texts.js";
 import { renderPhrase, renderState, renderTurn } from "./turn_view.js";
 
@@ -56,10 +56,11 @@ export function stopAnswer() {
   running?.abort();
 }
 
-/** Ask a broken turn's question once more, in its place. */
+/** Ask a broken turn's question once more, of the picture that was shown, in a turn instead of it. */
 function retryTurn(turn) {
   if (running !== null) return;
   removeTurn(turn);
+  showPicture(state.pictures[turn.picture]);
   byId("words").focus({ preventScroll: true });
   startTurn(turn.kind, turn.question);
 }

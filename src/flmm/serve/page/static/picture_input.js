@@ -79,6 +79,9 @@ export function setUpPictureInput(pictures, isEmbedded, maxPictures) {
     if (file.files.length) loadPicture(file.files[0]);
     file.value = "";
   });
+  file.addEventListener("cancel", () => {
+    joinsTalk = false;
+  });
   document.addEventListener("paste", (event) => {
     const [pasted] = event.clipboardData.files;
     if (!pasted) return;

@@ -56,8 +56,7 @@ async function keepPictures() {
   if (pictures.length === 0 || store(key, pictures)) return;
   const copies = await Promise.all(pictures.map((each) => shrinkPicture(each, KEPT_PIXELS)));
   while (!store(key, copies)) {
-    const kept = Object.keys(sessionStorage).filter((other) => other.endsWith(PICTURES)).sort();
-    const oldest = kept.find((other) => other !== key);
+    const [oldest] = Object.keys(sessionStorage).filter((kept) => kept.endsWith(PICTURES)).sort();
     if (oldest === undefined) return;
     sessionStorage.removeItem(oldest);
   }
