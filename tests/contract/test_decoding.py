@@ -75,16 +75,16 @@ def test_prompt_that_cannot_be_read_disturbs_no_other(
     with AnswerBatch(engine_adapter) as batch:
         batch.add([first])
         batch.step()
-        with monkeypatch.context() as broken:
-            layer = engine_adapter.decoder_layers[-1]
 
-            def fail(*_: object, **__: object) -> None:
-                raise torch.OutOfMemoryError
+        def fail(*_: object, **__: object) -> None:
+            raise torch.OutOfMemoryError
 
-            broken.setattr(layer, "forward", fail)
-            with pytest.raises(torch.OutOfMemoryError):
-                batch.add([second])
-        batch.step()
+        for failing, name in ((engine_adapter.decoder_layers[-1], "forward"), (second, "on_step")):
+            with monkeypatch.context() as broken:
+                broken.setattr(failing, name, fail)
+                with pytest.raises(torch.OutOfMemoryError):
+                    batch.add([second])
+            batch.step()
         batch.add([second])
         while batch.num_answers:
             batch.step()

@@ -48,7 +48,7 @@ class AnswerBatch:
     """The answers that are being generated; a context manager, and possible inside it only.
 
     It holds ``adapter.recording_lock``. An exception in a listener leaves by the method that called
-    it; no answer can go on then.
+    it; after one in ``step`` no answer can go on.
     """
 
     def __init__(self, adapter: LMMAdapter) -> None:
@@ -85,7 +85,8 @@ class AnswerBatch:
     def add(self, listeners: Sequence[GenerationListener]) -> None:
         """Read the prompts of more answers, and generate the first token of each.
 
-        Those of one length are read together, and join unless their forward pass raises.
+        Those of one length are read together, and join unless their forward pass, their sampling
+        or one of these listeners raises.
         """
         by_length: dict[int, list[GenerationListener]] = {}
         for listener in listeners:
@@ -93,9 +94,14 @@ class AnswerBatch:
         for group in by_length.values():
             new = [self._start_answer(listener) for listener in group]
             logits = self._batch.prefill([listener.prompt for listener in group])
+            try:
+                self._add_tokens(new, logits)
+            except BaseException:
+                for _ in new:
+                    self._batch.remove(len(self._batch.lengths) - 1)
+                raise
             self._answers.extend(new)
-            self._add_tokens(new, logits)
-        self._remove_finished()
+            self._remove_finished()
 
     def _start_answer(self, listener: GenerationListener) -> _Answer:
         recording = None

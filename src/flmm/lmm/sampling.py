@@ -121,6 +121,8 @@ class TokenSampler:
         token_ids = cast(torch.LongTensor, self._token_ids)
         if self._params.has_penalties:
             scores = self._penalties(token_ids, scores)
+        # Extreme penalties leave infinities, of which softmax makes what cannot be sampled from.
+        scores = scores.nan_to_num(nan=torch.finfo(scores.dtype).min)
         if self._params.temperature > 0:
             scores = scores.double()
             # The likeliest token's logit becomes 0, so that no temperature makes all infinite.

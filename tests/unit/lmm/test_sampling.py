@@ -99,6 +99,16 @@ def test_penalties_on_tokens_that_were_said(adapter: LlavaAdapter, prompt: Promp
     assert sample(presence_penalty=-1.0, frequency_penalty=1.1) == [0, 0, 1, 1, 0, 2]
 
 
+@pytest.mark.parametrize("settings", [{"repetition_penalty": 1e-300}, {"presence_penalty": -1e39}])
+def test_extreme_penalties_sample_some_token(
+    adapter: LlavaAdapter, prompt: Prompt, settings: dict[str, float]
+) -> None:
+    params = SamplingParams(1.0, SEED, **settings)  # type: ignore[arg-type]
+    sampler = TokenSampler(params, adapter, prompt)
+    tokens = [int(sampler.sample(torch.arange(-50.0, 50.0))) for _ in range(6)]
+    assert all(0 <= token < 100 for token in tokens)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
