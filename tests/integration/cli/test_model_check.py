@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flmm.attention import recorder
 from flmm.attention.attention_rows import compute_attention_rows
+from flmm.attention.step_recorder import StepRecorder
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.qwen2_5_vl import Qwen25VLAdapter
 from flmm.lmm.prompt import PictureLayout, ProcessedPicture
@@ -111,14 +112,14 @@ def test_attention_that_is_recorded_wrongly_is_found(
 def test_an_answer_that_recording_changes_is_found(
     qwen: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = recorder.AttentionRecorder.record_attention
+    record = StepRecorder.record_attention
 
-    def disturb(self: recorder.AttentionRecorder, module: torch.nn.Module, query: Tensor,
-                key: Tensor, *arguments: object, **options: object) -> None:  # fmt: skip
+    def disturb(self: StepRecorder, module: torch.nn.Module, query: Tensor, key: Tensor,
+                *arguments: object, **options: object) -> None:  # fmt: skip
         record(self, module, query, key, *arguments, **options)  # type: ignore[arg-type]
         key.zero_()
 
-    monkeypatch.setattr(recorder.AttentionRecorder, "record_attention", disturb)
+    monkeypatch.setattr(StepRecorder, "record_attention", disturb)
     ended = run_in_process(["models", "--check", qwen, "--json"], capsys)
     assert ended.code == 1
     assert statuses(ended.out)["answer"] == "not ok"

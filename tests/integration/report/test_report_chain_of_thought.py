@@ -24,6 +24,7 @@ from flmm.grounding.chain_of_thought import CropMode, ThinkOptions
 from flmm.grounding.grounder import Grounder
 from flmm.grounding.mask_predictor import MaskPredictor
 from flmm.lmm.families.llava import LlavaAdapter
+from flmm.lmm.message import Message
 from flmm.lmm.prompt import Prompt
 from flmm.pictures.geometry import square_box_around
 from flmm.report.chain_of_thought import measurement as chain_of_thought
@@ -115,13 +116,15 @@ def test_crops_match_think(
     answers: list[str] = []
     build_prompt = grounder.adapter.build_prompt
 
-    def record_part(pictures: Image.Image | Sequence[Image.Image], text: str) -> Prompt:
+    def record_part(
+        pictures: Image.Image | Sequence[Image.Image], text: str, history: Sequence[Message] = ()
+    ) -> Prompt:
         assert text == question.turn.question
         if not isinstance(pictures, Image.Image) and len(pictures) > 1:
             whole, part = pictures
             assert np.array_equal(np.asarray(whole), question.drawing.picture)
             parts.append(part)
-        return build_prompt(pictures, text)
+        return build_prompt(pictures, text, history=history)
 
     with monkeypatch.context() as patched:
         patched.setattr(grounder.adapter, "build_prompt", record_part)
