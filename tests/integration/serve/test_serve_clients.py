@@ -201,6 +201,13 @@ def test_sampling_settings_are_used(client: httpx.Client) -> None:
     assert answer(client, repetition_penalty=0.1) != greedy
 
 
+def test_refusals_name_fields_as_they_were_sent(client: httpx.Client) -> None:
+    picture = {"type": "image_url", "image_url": {"url": URL, "detail": "huge"}}
+    response = post(client, messages=[{"role": "user", "content": [picture, TEXT]}])
+    assert error_of(response) == (400, "invalid_value")
+    assert response.json()["error"]["param"] == "messages[0].content[0].image_url.detail"
+
+
 def test_several_answers_to_one_question(openai_client: openai.OpenAI) -> None:
     question = cast("ChatCompletionMessageParam", {"role": "user", "content": [PICTURE, TEXT]})
     completion = openai_client.chat.completions.create(

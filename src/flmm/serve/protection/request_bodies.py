@@ -17,8 +17,8 @@ from flmm.serve.settings import Limits
 
 Body = TypeVar("Body", bound=BaseModel)
 
-_UNION_MEMBER_NAMES = ("constrained-str", "list[", "str")
-"""Prefixes of pydantic's names for the members of a union of texts and lists."""
+_UNION_MEMBER_NAMES = ("constrained-str", "function-", "list[", "str")
+"""Prefixes of pydantic's names for the members of a union of texts, lists and models."""
 _MAX_FORM_FIELDS = 200
 """Of a multipart body."""
 
