@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,10 +117,10 @@ def check_max_new_tokens(max_new_tokens: int) -> int:
     """Return the number unchanged.
 
     Raises:
-        InputError: it is less than 1.
+        InputError: it is no whole number, or less than 1.
     """
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens is {max_new_tokens}; give at least 1")
+    if not isinstance(max_new_tokens, Integral) or max_new_tokens < 1:
+        raise InputError(f"max_new_tokens is {max_new_tokens!r}; give at least 1")
     return max_new_tokens
 
 
@@ -129,8 +130,8 @@ def check_temperature(temperature: float) -> float:
     Raises:
         InputError: it is negative, or no finite number.
     """
-    if not 0 <= temperature < math.inf:
-        raise InputError(f"temperature is {temperature}; give 0 (no sampling) or more")
+    if not (isinstance(temperature, Real) and 0 <= temperature < math.inf):
+        raise InputError(f"temperature is {temperature!r}; give 0 (no sampling) or more")
     return temperature
 
 
@@ -138,10 +139,10 @@ def check_seed(seed: int | None) -> int | None:
     """Return the seed of sampling unchanged; None is no seed.
 
     Raises:
-        InputError: it has more than 64 bits.
+        InputError: it is no whole number, or has more than 64 bits.
     """
-    if seed is not None and not -(2**63) <= seed < 2**63:
-        raise InputError(f"seed is {seed}; give a number of 64 bits, such as 1")
+    if seed is not None and not (isinstance(seed, Integral) and -(2**63) <= seed < 2**63):
+        raise InputError(f"seed is {seed!r}; give a whole number of 64 bits, such as 1")
     return seed
 
 

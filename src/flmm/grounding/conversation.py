@@ -163,6 +163,6 @@ def _parse_message(message: ChatMessage, name: str) -> Message:
     text = "\n".join(texts).strip()
     if pictures and role != "user":
         raise InputError(f"{name} is the {role}'s and has a picture; only the user shows some")
-    if role != "assistant":
+    if text or role != "assistant":
         check_text(f"text of {name}", text)
     return Message(cast(Role, role), text, tuple(pictures))

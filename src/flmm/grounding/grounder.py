@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Unpack
 
 from flmm.answers.answer import Answer
+from flmm.errors import InputError
 from flmm.grounding.attention_view import AttentionView, attend
 from flmm.grounding.chain_of_thought import CropMode, LocateSource, ThinkOptions, Thought, think
 from flmm.grounding.chat_options import ChatKeywords, ChatOptions, Question
@@ -96,7 +97,13 @@ class Grounder(GrounderModels):
         """
         shared = ChatOptions.from_keywords(**options)
         requests = []
-        for image, question, *own in questions:
+        for index, given in enumerate(questions):
+            if len(given) not in (2, 3):
+                raise InputError(
+                    f"questions[{index}] has {len(given)} parts; give (picture, question), or with"
+                    " the history as a third"
+                )
+            image, question, *own = given
             chat_options = replace(shared, history=own[0]) if own else shared
             requests.append(self._prepare(image, question, None, chat_options))
         return self.pipeline.run_batch(requests) if requests else []

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -85,6 +86,7 @@ def test_the_same_seed_samples_the_same_answer(grounder: Grounder) -> None:
         ).text
 
     assert sample(1) == sample(1) != sample(2)
+    assert sample(cast(int, np.int64(1))) == sample(1)
     assert sample(1, temperature=0) == generate(grounder, [picture()])
     torch.manual_seed(0)
     expected = sample(None)
@@ -185,6 +187,7 @@ def test_phrases_of_many_pictures_are_segmented_together(grounder: Grounder) -> 
         ({"role": "user", "content": [{"type": "image", "path": "none.png"}]}, "no picture"),
         ({"role": "assistant", "content": [{"type": "image", "image": picture()}]}, "assistant's"),
         ({"role": "system", "content": [{"type": "image", "image": picture()}]}, "system's"),
+        ({"role": "assistant", "content": "\ud800"}, "not valid Unicode"),
     ],
 )
 def test_messages_in_another_format_are_refused(
@@ -204,8 +207,13 @@ def test_conversations_that_cannot_be_held_are_refused(grounder: Grounder) -> No
         grounder.chat(picture(), QUESTION, system="Be long.", history=[system])
     with pytest.raises(InputError, match="temperature is -1; give 0"):
         grounder.chat(picture(), QUESTION, temperature=-1)
-    with pytest.raises(InputError, match=f"seed is {2**64}; give a number of 64 bits"):
+    with pytest.raises(InputError, match=f"seed is {2**64}; give a whole number"):
         grounder.chat(picture(), QUESTION, seed=2**64)
+    for name, value in (("seed", 1.5), ("temperature", "1"), ("max_new_tokens", 2.5)):
+        with pytest.raises(InputError, match=f"{name} is {value!r}; give"):
+            grounder.chat(picture(), QUESTION, **{name: value})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"questions\[1\] has 1 parts; give"):
+        grounder.chat_together([(picture(), QUESTION), (picture(),)])  # type: ignore[list-item]
     one_question = Grounder(PaliGemmaAdapter.build_tiny())
     with pytest.raises(InputError, match="answers one question at a time; leave out the history"):
         one_question.chat(picture(), QUESTION, history=HISTORY)
