@@ -26,10 +26,22 @@ _PASTE_OR_DROP = """
 """
 
 
+SECOND = encode_picture(noise(90, 60))
+
+
 @pytest.fixture
 def visit(browser: Browser, address: str) -> Iterator[Visit]:
     with visiting_with_key(browser, address) as visit:
         yield visit
+
+
+def add_picture(visit: Visit) -> None:
+    """Add the file second.png to the conversation."""
+    with visit.page.expect_file_chooser() as chooser:
+        visit.page.get_by_role("button", name="Add a picture").click()
+    file = {"name": "second.png", "mimeType": "image/png", "buffer": SECOND}
+    chooser.value.set_files(file)  # type: ignore[arg-type]
+    visit.page.get_by_role("button", name="Picture 2: second.png").wait_for()
 
 
 def test_unusable_pictures_are_reported(visit: Visit) -> None:
@@ -61,10 +73,7 @@ def test_large_pictures_are_shrunk_and_masks_have_their_size(visit: Visit) -> No
 def test_each_phrase_is_on_its_own_picture(visit: Visit) -> None:
     page = visit.page
     visit.choose_bundled()
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Add a picture").click()
-    file = {"name": "second.png", "mimeType": "image/png", "buffer": encode_picture(noise(90, 60))}
-    chooser.value.set_files(file)  # type: ignore[arg-type]
+    add_picture(visit)
     second = page.get_by_role("button", name="Picture 2: second.png")
     assert second.get_attribute("aria-pressed") == "true"
     with page.expect_request("**/v1/chat/completions") as waited:
@@ -88,7 +97,7 @@ def test_each_phrase_is_on_its_own_picture(visit: Visit) -> None:
     with page.expect_request("**/v1/segment") as waited:
         page.keyboard.press("Enter")
     url = json.loads(waited.value.post_data or "")["image"]
-    assert base64.b64decode(url.partition(",")[2]) == file["buffer"]
+    assert base64.b64decode(url.partition(",")[2]) == SECOND
     visit.wait_for_turn(1)
     # So it is when it is asked again after the conversation was left.
     page.route("**/v1/segment", lambda _: None)
@@ -103,6 +112,34 @@ def test_each_phrase_is_on_its_own_picture(visit: Visit) -> None:
         page.get_by_role("button", name="Retry").click()
     assert json.loads(waited.value.post_data or "")["image"] == url
     visit.wait_for_turn(2)
+
+
+_FORGET_SECOND_PICTURE = """
+() => {
+  const key = Object.keys(sessionStorage).find((name) => name.endsWith("-pictures"));
+  const pictures = JSON.parse(sessionStorage.getItem(key));
+  sessionStorage.setItem(key, JSON.stringify(pictures.slice(0, 1)));
+}
+"""
+
+
+def test_a_picture_that_was_not_kept_costs_only_its_turns(visit: Visit) -> None:
+    page = visit.page
+    visit.choose_bundled()
+    visit.choose_view("Find")
+    find = page.get_by_label("Phrase to find")
+    find.fill("a cat")
+    page.keyboard.press("Enter")
+    visit.wait_for_turn(0)
+    add_picture(visit)
+    find.fill("a dog")
+    page.keyboard.press("Enter")
+    visit.wait_for_turn(1)
+    # As where the page is left before the second picture is kept.
+    page.evaluate(_FORGET_SECOND_PICTURE)
+    page.reload()
+    page.get_by_role("img", name="demo.png").wait_for()
+    assert visit.turns.count() == 1
 
 
 def test_a_dropped_picture_begins_a_conversation_though_adding_one_was_begun(visit: Visit) -> None:

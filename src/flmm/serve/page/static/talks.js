@@ -87,7 +87,9 @@ function store(key, value) {
 function restoreTalk(id) {
   const pictures = JSON.parse(sessionStorage.getItem(PREFIX + id + PICTURES));
   if (pictures === null) return;
-  const turns = JSON.parse(sessionStorage.getItem(PREFIX + id + TURNS)) ?? [];
+  const kept = JSON.parse(sessionStorage.getItem(PREFIX + id + TURNS)) ?? [];
+  // The tab may have been left before a picture that was added was kept.
+  const turns = kept.filter((turn) => [turn, ...turn.phrases].every((one) => one.picture in pictures));
   for (const turn of turns) {
     const replies = turn.phrases;
     turn.phrases = [];
