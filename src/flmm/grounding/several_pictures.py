@@ -50,36 +50,35 @@ def predict_in_several_pictures(
         return ()
     if predictor.has_calibrated_scores:
         with stopwatch.stage("read"):
-            by_picture = _read_with_each_picture(adapter, pictures, question, text, spans)
+            read = read_with_each_picture(adapter, pictures, question, text, spans)
+        by_picture = dict(enumerate(read))
     else:
         own = trace.picture_attentions[: len(pictures)]
         by_picture = split_by_picture(spans, replace(trace, picture_attentions=own))
-    best: dict[int, Phrase] = {}
+    found: dict[int, Sequence[Phrase]] = {}
     for index, traced_phrases in by_picture.items():
         with stopwatch.stage("read"):
             traced_phrases = predictor.add_references(pictures[index], traced_phrases)
-        phrases = predictor.predict(pictures[index], traced_phrases, options, stopwatch)
-        for phrase in phrases:
-            if phrase.start not in best or phrase.score > best[phrase.start].score:
-                best[phrase.start] = replace(phrase, picture=index)
-    return tuple(
-        replace(best[span.start], tokens=span.tokens) for span in spans if span.start in best
-    )
+        found[index] = predictor.predict(pictures[index], traced_phrases, options, stopwatch)
+    return choose_pictures(spans, found)
 
 
-def _read_with_each_picture(
+def read_with_each_picture(
     adapter: LMMAdapter,
     pictures: Sequence[Image.Image],
     question: str,
     text: str,
     spans: Sequence[PhraseSpan],
-) -> Mapping[int, Sequence[TracedPhrase]]:
-    """Return all phrases for each picture, traced with that picture alone."""
+) -> list[Sequence[TracedPhrase]]:
+    """Return an answer's phrases for each picture, traced with that picture alone.
+
+    A phrase is left out where a prompt with that answer has no tokens for it. The LMM runs.
+    """
     prompts = [adapter.build_prompt(picture, question, text) for picture in pictures]
     traces = trace_texts(adapter, prompts)
     left_out = len(text) - len(text.lstrip())
-    by_picture: dict[int, Sequence[TracedPhrase]] = {}
-    for index, (prompt, trace) in enumerate(zip(prompts, traces, strict=True)):
+    by_picture: list[Sequence[TracedPhrase]] = []
+    for prompt, trace in zip(prompts, traces, strict=True):
         assert prompt.answer is not None
         assert prompt.answer_offsets is not None
         traced_phrases = []
@@ -89,5 +88,27 @@ def _read_with_each_picture(
             if read.tokens:
                 moved = replace(read, text=span.text, start=span.start, end=span.end)
                 traced_phrases.append((moved, trace))
-        by_picture[index] = traced_phrases
+        by_picture.append(traced_phrases)
     return by_picture
+
+
+def choose_pictures(
+    spans: Sequence[PhraseSpan], found: Mapping[int, Sequence[Phrase]]
+) -> tuple[Phrase, ...]:
+    """Return each phrase as it was found with the highest score, with its picture's index.
+
+    Args:
+        spans: the phrases in the answer; their tokens and order are kept.
+        found: the phrases that were predicted in a picture, by its index.
+    """
+    best: dict[tuple[int, int], Phrase] = {}
+    for index, phrases in found.items():
+        for phrase in phrases:
+            key = phrase.start, phrase.end
+            if key not in best or phrase.score > best[key].score:
+                best[key] = replace(phrase, picture=index)
+    return tuple(
+        replace(best[key], tokens=span.tokens)
+        for span in spans
+        if (key := (span.start, span.end)) in best
+    )

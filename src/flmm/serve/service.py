@@ -25,7 +25,8 @@ from flmm.serve.protection.prompt_limits import PromptLimits
 from flmm.serve.protection.uploaded_pictures import PictureReader
 from flmm.serve.settings import ServerSettings
 from flmm.serve.workers.attend_job import AttendInputs, AttendJob
-from flmm.serve.workers.chat_job import ChatInputs, ChatJob, PhraseRequest
+from flmm.serve.workers.chat_inputs import ChatInputs, PhraseRequest
+from flmm.serve.workers.chat_job import ChatJob
 from flmm.serve.workers.events import EventCallback
 from flmm.serve.workers.given_text_job import GivenTextInputs, GivenTextJob
 from flmm.serve.workers.job import Job, Slot, WorkerContext

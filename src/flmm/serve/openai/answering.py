@@ -25,7 +25,7 @@ from flmm.serve.openai.request_models import ChatRequest
 from flmm.serve.openai.responses.request_models import ResponsesRequest
 from flmm.serve.protection.request_bodies import read_json
 from flmm.serve.service import Service
-from flmm.serve.workers.chat_job import ChatInputs
+from flmm.serve.workers.chat_inputs import ChatInputs
 from flmm.serve.workers.events import AnswerFinished
 from flmm.serve.workers.job import Slot
 from flmm.stopwatch import Stopwatch

@@ -33,7 +33,7 @@ from flmm.serve.protection.request_bodies import (
 )
 from flmm.serve.service import Service
 from flmm.serve.workers.attend_job import AttendInputs
-from flmm.serve.workers.chat_job import ChatInputs
+from flmm.serve.workers.chat_inputs import ChatInputs
 from flmm.serve.workers.events import AnswerFinished, AttendFinished
 from flmm.serve.workers.given_text_job import GivenTextInputs
 from flmm.serve.workers.job import Slot

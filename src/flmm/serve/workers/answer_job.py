@@ -20,7 +20,8 @@ from flmm.serve.workers.job import Job, Slot, TakeJoining, WorkerContext
 from flmm.stopwatch import Stopwatch
 
 _READING_SECONDS = 0.05
-"""Between two steps prompts are read for so long at most, and at least one if any waits."""
+"""Between two steps prompts are read for so long at most, and at least one if any waits; the same
+holds for the work that complete answers left to do."""
 
 
 class AnswerJob(Job):
@@ -37,7 +38,8 @@ class AnswerJob(Job):
         self.is_only_job = False
         """Whether no other answer is being generated."""
         self.work_after_answer: Callable[[], None] | None = None
-        """What runs the LMM once the answer is complete."""
+        """What runs the LMM once the answer is complete; it may leave more of it here, which runs
+        after the next step of the other answers."""
 
     @abstractmethod
     def on_step(self, step: GenerationStep) -> bool:
@@ -58,7 +60,8 @@ class AnswerJob(Job):
             job.start(len(jobs) == 1)
         trace_generation_batch(context.pipeline.adapter, jobs)
         for job in jobs:
-            job.run_work_after_answer(context)
+            while job.work_after_answer is not None:
+                job.run_work_after_answer(context)
 
     def start(self, is_only_job: bool) -> None:
         """Note that the prompt is about to be read."""
@@ -67,7 +70,7 @@ class AnswerJob(Job):
         self.stopwatch.timings["queue"] = self.started_at - self.slot.admitted_at
 
     def run_work_after_answer(self, context: WorkerContext) -> None:
-        """Run what the complete answer left to do."""
+        """Run what the complete answer left to do, or the next part of it."""
         # Taken out, since it refers to its job, whose tensors are freed at once.
         work, self.work_after_answer = self.work_after_answer, None
         if work is not None:
@@ -83,19 +86,22 @@ class _RunningAnswers:
         self._context = context
         self._take_joining = take_joining
         self._running: list[AnswerJob] = []
+        self._complete: deque[AnswerJob] = deque()
+        """Those whose work after the answer is not done."""
         self._waiting = deque(jobs)
 
     def run(self) -> None:
         """Generate all answers, and those of jobs that join meanwhile."""
         with AnswerBatch(self._context.pipeline.adapter) as batch:
             try:
-                while self._waiting or batch.num_answers:
+                while self._waiting or self._complete or batch.num_answers:
                     self._read_prompts(batch)
                     batch.step()
                     self._leave(batch)
+                    self._work_after_answers()
                     self._join()
             except Exception as error:
-                for job in (*self._running, *self._waiting):
+                for job in (*self._running, *self._waiting, *self._complete):
                     job.finish(JobFailed(error), self._context.metrics)
                 raise
 
@@ -119,10 +125,22 @@ class _RunningAnswers:
     def _leave(self, batch: AnswerBatch) -> None:
         """Let go of the jobs whose answers are complete."""
         generated = {id(listener) for listener in batch.listeners}
-        for job in self._running:
-            if id(job) not in generated:
-                job.run_work_after_answer(self._context)
+        self._complete.extend(
+            job
+            for job in self._running
+            if id(job) not in generated and job.work_after_answer is not None
+        )
         self._running = [job for job in self._running if id(job) in generated]
+
+    def _work_after_answers(self) -> None:
+        began = time.perf_counter()
+        while self._complete:
+            job = self._complete[0]
+            job.run_work_after_answer(self._context)
+            if job.work_after_answer is None:
+                self._complete.popleft()
+            if time.perf_counter() - began > _READING_SECONDS:
+                break
 
     def _join(self) -> None:
         earlier = (*self._running, *self._waiting)

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from PIL import Image
@@ -15,13 +15,11 @@ from flmm.attention.generation_step import GenerationStep
 from flmm.attention.spans import compute_token_offsets, find_mention
 from flmm.attention.trace import Trace, TracedPhrase
 from flmm.errors import InputError
-from flmm.grounding.mask_options import MaskOptions
-from flmm.grounding.mask_predictor import MaskMethod
-from flmm.grounding.phrase_extraction import PhraseExtractor, StreamingPhraseExtractor
+from flmm.grounding.phrase_extraction import StreamingPhraseExtractor
 from flmm.grounding.phrase_pictures import split_by_picture
-from flmm.lmm.prompt import Prompt
-from flmm.lmm.sampling import SamplingParams
+from flmm.grounding.several_pictures import choose_pictures, read_with_each_picture
 from flmm.serve.workers.answer_job import AnswerJob
+from flmm.serve.workers.chat_inputs import ChatInputs, PhraseRequest
 from flmm.serve.workers.events import (
     AnswerFinished,
     EventCallback,
@@ -35,34 +33,6 @@ from flmm.serve.workers.mask_batcher import MaskTask
 from flmm.serve.workers.stop_strings import find_stop_string, partial_stop_length
 from flmm.stopwatch import Stopwatch
 from flmm.types import PhraseSpan
-
-
-@dataclass(frozen=True)
-class PhraseRequest:
-    """Which phrases are grounded, and how."""
-
-    extractor: PhraseExtractor
-    mask_options: MaskOptions
-    method: MaskMethod | None
-    """None for the predictor's own."""
-    max_phrases: int
-    """At most this many are grounded, the first ones."""
-
-
-@dataclass(frozen=True)
-class ChatInputs:
-    """What an answer is generated from."""
-
-    prompt: Prompt
-    pictures: Sequence[Image.Image]
-    """The prompt's pictures."""
-    max_new_tokens: int
-    sampling_params: SamplingParams
-    stop_strings: Sequence[str]
-    phrase_request: PhraseRequest | None
-    """None grounds nothing."""
-    stream: bool
-    """Whether each phrase is sent as soon as its mask is final."""
 
 
 class ChatJob(AnswerJob):
@@ -86,10 +56,19 @@ class ChatJob(AnswerJob):
         self._inputs = inputs
         self._context = context
         self._streaming_extractor = None
-        # A mask that was sent cannot be taken back, so it must not depend on the rest of the text.
-        uses_whole_text = context.pipeline.mask_predictor.uses_whole_text
-        if self._phrase_request is not None and inputs.stream and not uses_whole_text:
-            self._streaming_extractor = StreamingPhraseExtractor(self._phrase_request.extractor)
+        self._reads_each_picture = False
+        """Whether a phrase's picture is chosen by its scores with each of them alone."""
+        if self._phrase_request is not None:
+            predictor = context.pipeline.mask_predictor
+            self._reads_each_picture = (
+                len(inputs.pictures) > 1
+                and predictor.has_calibrated_scores
+                and self._phrase_request.method != "kmeans"
+            )
+            # A mask that was sent cannot be taken back, so it must not depend on the later text.
+            is_final = not predictor.uses_whole_text and not self._reads_each_picture
+            if inputs.stream and is_final:
+                self._streaming_extractor = StreamingPhraseExtractor(self._phrase_request.extractor)
         self._text = ""
         self._token_times: list[float] = []
         """When each token was generated."""
@@ -175,6 +154,9 @@ class ChatJob(AnswerJob):
         if trace is None or not spans:
             finish()
             return
+        if self._reads_each_picture:
+            self.work_after_answer = partial(self._read_with_picture, 0, text, spans, {}, finish)
+            return
         remaining = split_by_picture(
             [span for span in spans if span not in self._streamed_spans], trace
         )
@@ -188,6 +170,38 @@ class ChatJob(AnswerJob):
             self.work_after_answer = lambda: request_masks(self._add_references(remaining))
         else:
             request_masks(remaining)
+
+    def _read_with_picture(
+        self,
+        index: int,
+        text: str,
+        spans: Sequence[PhraseSpan],
+        found: dict[int, Sequence[Phrase]],
+        finish: Callable[[], None],
+    ) -> None:
+        """Find the phrases in a picture, then in the later ones, then choose and finish.
+
+        It leaves the next picture as work after the answer, so that other answers go on between.
+        """
+        pipeline, pictures = self._context.pipeline, self._inputs.pictures
+        with self.stopwatch.stage("read"):
+            (traced_phrases,) = read_with_each_picture(
+                pipeline.adapter, [pictures[index]], self.prompt.question, text, spans
+            )
+            traced_phrases = pipeline.mask_predictor.add_references(pictures[index], traced_phrases)
+        self._put_mask_task(pictures[index], traced_phrases, partial(found.__setitem__, index))
+        if index + 1 < len(pictures):
+            read_next = partial(self._read_with_picture, index + 1, text, spans, found, finish)
+            self.work_after_answer = read_next
+            return
+
+        def choose(_: Sequence[Phrase]) -> None:
+            for phrase in choose_pictures(spans, found):
+                span = PhraseSpan(phrase.text, phrase.start, phrase.end, phrase.tokens)
+                self._handle_masks(phrase.picture, [span], [phrase])
+            finish()
+
+        self._put_mask_task(pictures[index], (), choose, refine=False)
 
     def _needs_references(self, by_picture: Mapping[int, Sequence[TracedPhrase]]) -> bool:
         assert self._phrase_request is not None
@@ -225,9 +239,11 @@ class ChatJob(AnswerJob):
         return sorted(spans, key=lambda span: (span.start, span.end))
 
     def _embed_picture(self) -> None:
-        # Which of several pictures a phrase is in is known only with the phrase.
-        if len(self._inputs.pictures) == 1:
-            self._put_mask_task(self._inputs.pictures[0], (), lambda _: None)
+        pictures = self._inputs.pictures
+        # By attention, which of several pictures a phrase is in is known only with the phrase.
+        if len(pictures) == 1 or self._reads_each_picture:
+            for picture in pictures:
+                self._put_mask_task(picture, (), lambda _: None)
 
     def _request_masks(self, by_picture: Mapping[int, Sequence[TracedPhrase]]) -> None:
         for index, traced_phrases in by_picture.items():
