@@ -117,8 +117,8 @@ def _do_round(
         for block in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             numbers = block["number"].to_pylist()
             results = [pickle.loads(content) for content in block["content"].to_pylist()]
-            if numbers == [-1]:
-                raise RuntimeError(results[0])
+            if -1 in numbers:
+                raise RuntimeError(results[numbers.index(-1)])
             # A block that was done twice, as Ray may when a node dies, is used once.
             is_new = [waiting.pop(number, None) is not None for number in numbers]
             yield [result for result, new in zip(results, is_new, strict=True) if new]
