@@ -92,7 +92,7 @@ class TokenSampler:
         if params.seed is None:
             self._generator.seed()
         else:
-            self._generator.manual_seed(params.seed)
+            self._generator.manual_seed(int(params.seed))  # torch takes no number of numpy's
 
     @property
     def is_greedy(self) -> bool:
