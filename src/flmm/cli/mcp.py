@@ -80,8 +80,10 @@ def mcp(
             loading.set_exception(error)
 
     # Agents give up on a server that does not answer at once; calls wait for the model.
-    Thread(target=load, name="flmm-loading", daemon=True).start()
+    loading_thread = Thread(target=load, name="flmm-loading", daemon=True)
     if http:
-        serve_http(server, settings, print_message)
+        # Not before, since a process that ends while PyTorch is imported is aborted.
+        serve_http(server, settings, loading_thread.start, print_message)
     else:
+        loading_thread.start()
         serve_stdio(server)

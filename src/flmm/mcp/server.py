@@ -117,6 +117,7 @@ def serve_stdio(server: Server[dict[str, object]]) -> None:
 def serve_http(
     server: Server[dict[str, object]],
     settings: ServerSettings,
+    on_listening: Callable[[], None],
     on_message: Callable[[str], None],
 ) -> None:
     """Serve over streamable HTTP, at /mcp, until the process is interrupted or terminated.
@@ -124,6 +125,7 @@ def serve_http(
     Args:
         server: of the tools.
         settings: host, port, API key and the limit of bodies are used.
+        on_listening: called as soon as the address is the server's.
         on_message: called with a line that names the address just before the server starts.
 
     Raises:
@@ -145,6 +147,7 @@ def serve_http(
         timeout_graceful_shutdown=_SECONDS_FOR_OPEN_STREAMS,
     )
     with listen(settings) as server_socket:
+        on_listening()
         host, port = server_socket.getsockname()[:2]
         url_host = f"[{host}]" if ":" in host else host
         on_message(f"tools for agents at http://{url_host}:{port}/mcp")

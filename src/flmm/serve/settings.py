@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from flmm.errors import InputError
 
+_ORIGIN = re.compile(r"https?://(\[[\da-fA-F:]+\]|[^/\s*@:\[\]]+)(:\d{1,5})?")
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -51,7 +53,7 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         for origin in self.allowed_origins:
-            if re.fullmatch(r"https?://[^/\s*]+", origin) is None:
+            if _ORIGIN.fullmatch(origin) is None:
                 raise InputError(
                     f"the origin {origin!r} is none; give scheme, host and port, as in"
                     " http://localhost:3000"

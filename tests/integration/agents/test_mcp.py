@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -246,6 +247,18 @@ def test_nothing_but_the_protocol_is_on_standard_output(models: Models) -> None:
     )  # fmt: skip
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["result"]["serverInfo"]["name"] == "flmm"
+
+
+def test_an_address_that_is_taken_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ended = subprocess.run(
+            [*COMMAND, "mcp", "--http", "--port", port], capture_output=True, text=True
+        )
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
 
 
 def test_mistakes_at_the_start(capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,6 +174,12 @@ def test_missing_package_is_named(
     assert message == "flmm: this needs uvicorn, not installed here; pip install 'flmm[serve]'\n"
 
 
+@pytest.mark.parametrize("origin", ["*", "http://:80", "http://a:b", "http://[::1", "http://u@a"])
+def test_origins_that_no_page_has_are_refused(origin: str) -> None:
+    with pytest.raises(InputError, match="give scheme, host and port"):
+        ServerSettings(allowed_origins=(origin,))
+
+
 def test_taken_port_is_reported() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
