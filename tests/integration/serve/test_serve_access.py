@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -192,7 +193,9 @@ def test_taken_port_is_reported() -> None:
 def test_open_server_without_a_key_warns(
     grounder: Grounder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
+    # A server that never runs would leave its model's thread behind.
+    server = SimpleNamespace(run=lambda **_: None, handle_exit=None)
+    monkeypatch.setattr("flmm.serve.server.create_server", lambda *_: server)
     monkeypatch.setattr("signal.signal", lambda *_: None)
 
     def start(settings: ServerSettings) -> list[str]:
