@@ -122,9 +122,6 @@ class _PictureInRow:
             return value
         raise InputError(f"{self.name!r} has no picture; give a path, its content or an array")
 
-    def read_bytes(self) -> bytes:
-        raise NotImplementedError("rows have no version")
-
 
 def _to_python(value: object) -> object:
     """Return a column's value as a list's line has it; an array that is a picture, as it is."""

@@ -22,6 +22,10 @@ class PictureSource(Protocol):
             InputError: it cannot be read.
         """
 
+
+class StoredPicture(PictureSource, Protocol):
+    """A picture in a file or in a column of one, whose content tells its version."""
+
     def read_bytes(self) -> bytes:
         """Return the file's content.
 
@@ -70,7 +74,7 @@ class Source(ABC):
         """
 
 
-def stamp_content(picture: PictureSource) -> str:
+def stamp_content(picture: StoredPicture) -> str:
     """Return a digest of a picture's content, or "missing"."""
     try:
         return blake2b(picture.read_bytes(), digest_size=16).hexdigest()

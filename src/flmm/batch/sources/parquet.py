@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from flmm.batch.sources.files import PictureFile, join_beside, open_file, stamp_file
-from flmm.batch.sources.items import Item, PictureSource, Source, stamp_content
+from flmm.batch.sources.items import Item, Source, StoredPicture, stamp_content
 from flmm.batch.tasks import Task
 from flmm.errors import InputError, describe_first_error
 from flmm.pictures.reading import PictureLike
@@ -60,7 +60,7 @@ class ParquetSource(Source):
             for index, row in enumerate(rows):
                 number += 1
                 task = self._build_task(row, f"{pictures.name}#{number}")
-                picture: PictureSource
+                picture: StoredPicture
                 if pictures.holds_content:
                     path = _read_path(row)
                     picture = _PictureInParquet(pictures, group, index, path)
