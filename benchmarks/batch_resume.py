@@ -46,7 +46,7 @@ def write_results(out: Path, pictures: Path, count: int) -> None:
         remaining = (Record.of(item, content) for item in items)
         while batch := list(islice(remaining, RECORDS_AT_ONCE)):
             store.append(batch)
-        store.finish()
+        store.finish(drop_replaced=False)
 
 
 def run(folder: Path, pictures: Path, out: Path) -> tuple[float, float, float, int]:

@@ -1,6 +1,6 @@
 """The items of a source that still need a result."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -8,7 +8,8 @@ from flmm.batch.sources.items import Item, Source
 from flmm.batch.storage.index import KeySet, ResultIndex, compute_key
 from flmm.errors import InputError
 
-_ITEMS_PER_LOOK_UP = 1024
+_ITEMS_PER_LOOK_UP = 256
+"""With more of them, those that are looked at are no longer in the processor's cache."""
 
 
 @dataclass
@@ -56,8 +57,13 @@ class PendingItems:
         Raises:
             InputError: the source cannot be read, or two items were given one id.
         """
-        keyed_items = self._iterate_part()
-        while chunk := list(islice(keyed_items, _ITEMS_PER_LOOK_UP)):
+        given = iter(self._source)
+        while some := list(islice(given, _ITEMS_PER_LOOK_UP)):
+            chunk = [
+                (key, item)
+                for key, item in self._tell_apart(some)
+                if key % self._num_parts == self._part
+            ]
             known, unchanged, failed = self._index.find(
                 [key for key, _ in chunk], [int(item.version, 16) for _, item in chunk]
             )
@@ -72,17 +78,22 @@ class PendingItems:
                 if not done:
                     yield item
 
-    def _iterate_part(self) -> Iterator[tuple[int, Item]]:
-        for given in self._source:
-            item, key, number = given, compute_key(given.id), 1
-            while not self._seen.add(key):
-                if item.task.id is not None:
-                    raise InputError(
-                        f"two items have the id {item.id!r}; give each its own, or leave out the"
-                        " ids: the pictures' paths then name the results"
-                    )
-                number += 1
-                item = replace(given, id=f"{given.id}#{number}")
-                key = compute_key(item.id)
-            if key % self._num_parts == self._part:
-                yield key, item
+    def _tell_apart(self, items: Sequence[Item]) -> Iterable[tuple[int, Item]]:
+        """Return the items, no two of one id, and their keys."""
+        keys = [compute_key(item.id) for item in items]
+        if self._seen.add(keys):
+            return zip(keys, items, strict=True)
+        return [self._tell_from_others(item) for item in items]
+
+    def _tell_from_others(self, given: Item) -> tuple[int, Item]:
+        item, key, number = given, compute_key(given.id), 1
+        while not self._seen.add([key]):
+            if item.task.id is not None:
+                raise InputError(
+                    f"two items have the id {item.id!r}; give each its own, or leave out the"
+                    " ids: the pictures' paths then name the results"
+                )
+            number += 1
+            item = replace(given, id=f"{given.id}#{number}")
+            key = compute_key(item.id)
+        return key, item

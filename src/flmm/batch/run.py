@@ -108,10 +108,12 @@ def store_results(
         new += len(records)
         failed += sum(record.error is not None for record in records)
         on_progress(_summarise(pending.counts, new, failed))
-    store.finish()
+    counts = pending.counts
+    replaced = index.num_rows - len(index) + counts.known - counts.skipped
+    store.finish(drop_replaced=replaced > 0)
     # Other writers' items are not known here.
-    gone = len(index) - pending.counts.known if shard[1] == 1 else None
-    return _summarise(pending.counts, new, failed, gone)
+    gone = len(index) - counts.known if shard[1] == 1 else None
+    return _summarise(counts, new, failed, gone)
 
 
 def answer_items(

@@ -115,6 +115,23 @@ def test_results_equal_those_of_an_undisturbed_run(run: Run, out: str) -> None:
     assert read(out) == expected
 
 
+@pytest.mark.parametrize("out", OUTS)
+def test_what_a_killed_run_left_twice_is_there_once(run: Run, out: str) -> None:
+    summary(run(out=out))
+    expected = read(out)
+    file = Path(out)
+    # A result done anew, whose old one is still there; or a journal that is a shard, too.
+    if out.endswith(".jsonl"):
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join([*lines, lines[0]]))
+    else:
+        (shard,) = file.glob("*.parquet")
+        lines = pq.read_table(shard)["line"].to_pylist()
+        (file / ".results-00001-0-of-1.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    assert summary(run(out=out))["new"] == 0
+    assert read(out) == expected
+
+
 def test_with_digests_the_time_of_change_does_not_matter(run: Run, pictures: Path) -> None:
     assert summary(run("--digest", out="results"))["new"] == 5
     for file in pictures.iterdir():

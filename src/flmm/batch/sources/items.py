@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import blake2b
 from typing import Protocol
 
@@ -45,7 +44,8 @@ class Item:
     stamp: str
     """What changes with the picture: size and time of change, or a digest."""
 
-    @cached_property
+    # Not a cached property: its lock would take as long as the digest, which is used once or twice.
+    @property
     def version(self) -> str:
         """16 hexadecimal digits that change with the picture and with what is asked about it."""
         task = self.task

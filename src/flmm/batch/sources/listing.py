@@ -30,7 +30,8 @@ class ListSource(Source):
         self._use_digests = use_digests
 
     def __iter__(self) -> Iterator[Item]:
-        for task in self._iterate_tasks():
+        for place, given in self._iterate_tasks():
+            task = given.complete(self._question, place)
             path = join_beside(self._file, task.image)
             picture = PictureFile(path)
             yield Item(
@@ -41,14 +42,19 @@ class ListSource(Source):
             )
 
     def count(self) -> int:
-        return sum(1 for _ in self._iterate_tasks())
+        count = 0
+        for place, task in self._iterate_tasks():
+            task.check(self._question, place)
+            count += 1
+        return count
 
-    def _iterate_tasks(self) -> Iterator[Task]:
+    def _iterate_tasks(self) -> Iterator[tuple[str, Task]]:
+        """Yield each task, not complete, and its place for messages."""
         # Made once: of a million lines, each path would take as long as reading the line.
         file = Path(self._file)
+        place = f"{self._file!r}, line "
         for number, line in self._iterate_lines():
-            task = read_json_line(line, number, file, _TASK_ADAPTER)
-            yield task.complete(self._question, f"{self._file!r}, line {number}")
+            yield f"{place}{number}", read_json_line(line, number, file, _TASK_ADAPTER)
 
     def _iterate_lines(self) -> Iterator[tuple[int, str]]:
         try:

@@ -76,16 +76,17 @@ class KeySet:
         self._sorted: list[_Keys] = []
         self._recent: set[int] = set()
 
-    def add(self, key: int) -> bool:
-        """Add a key; return whether it is new."""
-        if key in self._recent:
+    def add(self, keys: Sequence[int]) -> bool:
+        """Add keys if all of them are new, and no two the same; return whether that is so."""
+        added = set(keys)
+        if len(added) < len(keys) or not self._recent.isdisjoint(added):
             return False
-        wanted = np.uint64(key)
+        wanted = np.array(keys, dtype=np.uint64)
         for part in self._sorted:
-            place = int(np.searchsorted(part, wanted))
-            if place < len(part) and part[place] == wanted:
+            places = np.searchsorted(part, wanted).clip(max=len(part) - 1)
+            if (part[places] == wanted).any():
                 return False
-        self._recent.add(key)
+        self._recent |= added
         if len(self._recent) >= _MAX_RECENT:
             self._merge(np.array(sorted(self._recent), dtype=np.uint64))
             self._recent.clear()

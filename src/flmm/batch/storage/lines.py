@@ -75,7 +75,9 @@ class LineStore(ResultStore):
     def append(self, records: Sequence[Record]) -> None:
         append_lines(self._file, records)
 
-    def finish(self) -> None:
+    def finish(self, *, drop_replaced: bool) -> None:
+        if not drop_replaced:
+            return
         index = ResultIndex(self.states())
         if len(index) == index.num_rows:
             return

@@ -74,8 +74,15 @@ class ResultStore(ABC):
         """
 
     @abstractmethod
-    def finish(self) -> None:
-        """Bring this writer's results into their final form, each id once."""
+    def finish(self, *, drop_replaced: bool) -> None:
+        """Bring this writer's results into their final form.
+
+        Args:
+            drop_replaced: whether to look for ids that are there twice, and keep the later one.
+
+        Raises:
+            InputError: as ``append`` does.
+        """
 
 
 def storage_error(place: Path, error: OSError) -> InputError:

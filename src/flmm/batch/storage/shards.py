@@ -93,11 +93,12 @@ class ShardStore(ResultStore):
         if self._num_in_journal >= RESULTS_PER_SHARD:
             self._seal_journal()
 
-    def finish(self) -> None:
+    def finish(self, *, drop_replaced: bool) -> None:
         if self._num_in_journal:
             self._seal_journal()
-        with self._changing():
-            self._drop_replaced_rows()
+        if drop_replaced:
+            with self._changing():
+                self._drop_replaced_rows()
 
     def _seal_journal(self) -> None:
         with self._changing():
