@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import SamConfig, SamModel
 
@@ -84,10 +85,10 @@ class MobileSam(SamSegmenter):
         self._session = onnxruntime.InferenceSession(encoder)
         self._embeddings: dict[bytes, PictureEmbeddings] = {}
 
-    def encode(self, *pictures: NDArray[np.uint8]) -> PictureEmbeddings:
+    def encode(self, *pictures: NDArray[np.uint8] | Image.Image) -> PictureEmbeddings:
         return PictureEmbeddings.concatenate([self._encode_once(picture) for picture in pictures])
 
-    def _encode_once(self, picture: NDArray[np.uint8]) -> PictureEmbeddings:
+    def _encode_once(self, picture: NDArray[np.uint8] | Image.Image) -> PictureEmbeddings:
         key = hashlib.blake2b(picture.tobytes()).digest()
         if key not in self._embeddings:
             pixels = self.preprocess(picture)[None]

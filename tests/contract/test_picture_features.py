@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import torch
 from contract_helpers import ANSWERS, noise_picture, text_modules
 
@@ -24,6 +25,18 @@ def record_vision_modules(adapter: LMMAdapter) -> Iterator[list[str]]:
     yield ran
     for handle in handles:
         handle.remove()
+
+
+def test_pictures_resized_before_their_processor_make_the_same_tensors(
+    adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = noise_picture(301, 403)
+    found = adapter.build_prompt(picture, "what is it?").inputs
+    monkeypatch.setattr("flmm.lmm.run_image_processor.resize_early", lambda _, picture: picture)
+    expected = adapter.build_prompt(picture, "what is it?").inputs
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
 
 
 def test_second_question_skips_the_vision_tower(adapter: LMMAdapter) -> None:

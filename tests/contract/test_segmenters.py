@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from tiny_head import random_picture, scramble
 from torch import Tensor
 
@@ -115,6 +116,13 @@ def test_pictures_of_any_size_are_encoded_together(segmenter: Segmenter) -> None
     for picture, alone in zip((first, second), together.split(), strict=True):
         for found, expected in zip(alone.tensors, segmenter.encode(picture).tensors, strict=True):
             torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_images_are_encoded_as_their_arrays_are(segmenter: Segmenter) -> None:
+    picture = random_picture(*WIDE)
+    found = segmenter.encode(Image.fromarray(picture))
+    for tensor, expected in zip(found.tensors, segmenter.encode(picture).tensors, strict=True):
+        torch.testing.assert_close(tensor, expected, rtol=0, atol=0)
 
 
 def test_phrases_of_several_pictures_equal_those_of_each(segmenter: Segmenter) -> None:

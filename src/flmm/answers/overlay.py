@@ -83,7 +83,8 @@ def resize_for_viewing(picture: Image.Image) -> Image.Image:
     else:
         scale = max(1.0, MIN_LONGER_SIDE / max(picture.size))
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
-    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
+    return rgb.resize(size, Image.Resampling.LANCZOS)
 
 
 def draw_masks(
@@ -97,7 +98,7 @@ def draw_masks(
     ``numbers``: of the phrases in the legend, from 0; None for their order.
     """
     numbers = range(len(phrases)) if numbers is None else numbers
-    canvas = np.asarray(picture, dtype=np.float32).copy()
+    canvas = np.array(picture, dtype=np.float32)
     line_width = max(min(max(picture.size) / 320, min(picture.size) / 8), 1.0)
     order = sorted(range(len(phrases)), key=lambda index: -phrases[index].area)
     small_masks: dict[int, NDArray[np.float32]] = {}
@@ -143,12 +144,20 @@ def draw_mask(
     # The logistic function is within 1 % of the normal distribution's at this scale.
     inside = sigma / 1.702 * np.log(ramp / (1 - ramp))
     part = canvas[top:bottom, left:right]
-    for target, alpha in (
-        (colour, _FILL_OPACITY * np.clip(inside + 0.5, 0, 1)),
-        ((255, 255, 255), _HALO_OPACITY * np.clip(0.9 * line_width + 0.5 - np.abs(inside), 0, 1)),
-        (colour, np.clip(0.5 * line_width + 0.5 - np.abs(inside), 0, 1)),
-    ):
-        part += (np.asarray(target, dtype=np.float32) - part) * alpha[..., None]
+    _blend(part, colour, _FILL_OPACITY * np.clip(inside + 0.5, 0, 1))
+    distance = np.abs(inside)
+    near_edge = distance < 0.9 * line_width + 0.5
+    distance, pixels = distance[near_edge], part[near_edge]
+    _blend(
+        pixels, (255, 255, 255), _HALO_OPACITY * np.clip(0.9 * line_width + 0.5 - distance, 0, 1)
+    )
+    _blend(pixels, colour, np.clip(0.5 * line_width + 0.5 - distance, 0, 1))
+    part[near_edge] = pixels
+
+
+def _blend(pixels: NDArray[np.float32], colour: Colour, opacity: NDArray[np.floating]) -> None:
+    """Move (..., 3) pixels towards a colour, as far as (...) opacities say."""
+    pixels += (np.asarray(colour, dtype=np.float32) - pixels) * opacity[..., None]
 
 
 def _shrink_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -158,9 +167,10 @@ def _shrink_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.f
     """
     scale = _badge_scale(size)
     small = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
-    # As floats, since a few pixels of a large picture would be rounded to 0 in bytes.
-    shares = resize_nonzero(mask.view(np.uint8), small, Image.Resampling.BOX, np.float32)
-    return np.asarray(shares)
+    # In bytes a pixel is not rounded to 0 in the width of a cell, but it would be in its area.
+    narrow = resize_nonzero(mask.view(np.uint8) * 255, (small[0], len(mask)), Image.Resampling.BOX)
+    shares = np.asarray(narrow, dtype=np.float32) / 255
+    return np.asarray(Image.fromarray(shares).resize(small, Image.Resampling.BOX))
 
 
 def _badge_scale(size: tuple[int, int]) -> float:

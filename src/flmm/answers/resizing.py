@@ -6,7 +6,7 @@ Letters: ``H W`` picture size.
 import math
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 
 _SUPPORT = 3
@@ -17,7 +17,6 @@ def resize_nonzero(
     pixels: NDArray[np.uint8],
     size: tuple[int, int],
     resampling: Image.Resampling,
-    dtype: DTypeLike = np.uint8,
 ) -> Image.Image:
     """Return what Pillow's ``resize`` does, from the part of the picture that is not zero.
 
@@ -25,15 +24,14 @@ def resize_nonzero(
         pixels: (H, W).
         size: (width, height) of the result.
         resampling: any filter.
-        dtype: of the result: uint8, or float32, to which the pixels are converted first.
     """
     rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
-    whole = Image.fromarray(np.zeros(size[::-1], dtype))
+    whole = Image.new("L", size)
     if not len(rows):
         return whole
     top, bottom, upper, lower = _find_ranges(rows, len(pixels), size[1])
     left, right, first, last = _find_ranges(columns, pixels.shape[1], size[0])
-    part = Image.fromarray(pixels[upper:lower, first:last].astype(dtype, copy=False))
+    part = Image.fromarray(pixels[upper:lower, first:last])
     scales = pixels.shape[1] / size[0], len(pixels) / size[1]
     box = (
         left * scales[0] - first,

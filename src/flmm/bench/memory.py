@@ -4,11 +4,12 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 import torch
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 _PROC_SELF = Path("/proc/self")
 
@@ -35,8 +36,8 @@ def read_peak(device: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def run_in_new_process(work: Callable[P, int], *arguments: P.args, **options: P.kwargs) -> int:
-    """Return ``work``'s result from a new process; ``work`` must be importable."""
+def run_in_new_process(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """Return ``work``'s result from a new process; both must be picklable, by their modules."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as processes:
         return processes.submit(work, *arguments, **options).result()

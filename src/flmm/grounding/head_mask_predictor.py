@@ -5,9 +5,8 @@ Letters: ``P`` phrases, ``H W`` picture size.
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from PIL import Image
 
 from flmm.answers.phrase import Phrase
 from flmm.attention.log_probabilities import compute_log_probabilities
@@ -49,7 +48,7 @@ class HeadMaskPredictor(MaskPredictor):
     def has_calibrated_scores(self) -> bool:
         return self._head.config.score_calibration is not None
 
-    def _encode(self, picture: NDArray[np.uint8]) -> PictureEmbeddings:
+    def _encode(self, picture: Image.Image) -> PictureEmbeddings:
         return self._head.refiner.encode(picture)
 
     @torch.no_grad()
@@ -65,17 +64,8 @@ class HeadMaskPredictor(MaskPredictor):
             pass_size = max_phrases_per_pass(indexed_phrases[0][2].geometry.picture)
         for first in range(0, len(indexed_phrases), pass_size):
             in_pass = indexed_phrases[first : first + pass_size]
-            output, scores = self._predict_pass(in_pass, pictures)
-            assert output.low_resolution is not None
-            logits = output.refined_logits.cpu()
-            for number, (index, span, _) in enumerate(in_pass):
-                phrase = build_phrase(
-                    span,
-                    output.low_resolution.of_phrase(number),
-                    pictures[index].options,
-                    scores[number],
-                    logits[number],
-                )
+            phrases = self._predict_pass(in_pass, pictures)
+            for (index, _, _), phrase in zip(in_pass, phrases, strict=True):
                 results[index].append(phrase)
         return [tuple(phrases) for phrases in results]
 
@@ -83,11 +73,28 @@ class HeadMaskPredictor(MaskPredictor):
         self,
         indexed_phrases: Sequence[tuple[int, PhraseSpan, Trace]],
         pictures: Sequence[PicturePhrases],
-    ) -> tuple[HeadOutput, list[float | None]]:
-        """Return the masks and the scores, which are None without a calibration.
+    ) -> list[Phrase]:
+        """Return the phrases, each of which comes with the index of its picture."""
+        output, scores = self._predict_logits(indexed_phrases, pictures)
+        assert output.low_resolution is not None
+        logits = output.refined_logits.cpu()
+        return [
+            build_phrase(
+                span,
+                output.low_resolution.of_phrase(number),
+                pictures[index].options,
+                scores[number],
+                logits[number],
+            )
+            for number, (index, span, _) in enumerate(indexed_phrases)
+        ]
 
-        Each phrase comes with the index of its picture.
-        """
+    def _predict_logits(
+        self,
+        indexed_phrases: Sequence[tuple[int, PhraseSpan, Trace]],
+        pictures: Sequence[PicturePhrases],
+    ) -> tuple[HeadOutput, list[float | None]]:
+        """Return the masks and the scores, which are None without a calibration."""
         config, geometry = self._head.config, indexed_phrases[0][2].geometry
         maps = [
             trace.picture_attention.phrase_maps(span.tokens, config.merge)

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -34,6 +32,9 @@ from flmm.types import ImageGeometry, PhraseSpan
 MaskMethod = Literal["head", "training-free", "kmeans"]
 """What turns attention maps into masks: a trained head, the method without one or, as a baseline,
 K-means."""
+
+_HASHED_ROWS = 256
+"""At once, since their bytes are a copy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +74,8 @@ class MaskPredictor(ABC):
         return False
 
     @abstractmethod
-    def _encode(self, picture: NDArray[np.uint8]) -> PictureEmbeddings:
-        """Return SAM's embedding of one (H, W, 3) picture."""
+    def _encode(self, picture: Image.Image) -> PictureEmbeddings:
+        """Return SAM's embedding of one RGB picture."""
 
     @abstractmethod
     def predict_batch(self, pictures: Sequence[PicturePhrases]) -> list[tuple[Phrase, ...]]:
@@ -120,7 +121,7 @@ class MaskPredictor(ABC):
         if not self.uses_segmenter:
             return None
         with stopwatch.stage("picture embedding"):
-            encode = functools.partial(self._encode, np.asarray(picture))
+            encode = functools.partial(self._encode, picture)
             return self._embedding_cache.get_or_create(hash_picture(picture), encode)
 
     def needs_references(self, traced_phrases: Sequence[TracedPhrase]) -> bool:
@@ -154,7 +155,11 @@ class MaskPredictor(ABC):
 
 def hash_picture(picture: Image.Image) -> bytes:
     """Return a key of the picture's size and pixels for caches."""
-    return blake2b(picture.tobytes(), person=repr(picture.size).encode()[:16]).digest()
+    digest = blake2b(person=repr(picture.size).encode()[:16])
+    for first in range(0, picture.height, _HASHED_ROWS):
+        last = min(first + _HASHED_ROWS, picture.height)
+        digest.update(picture.crop((0, first, picture.width, last)).tobytes())
+    return digest.digest()
 
 
 def _compute_cluster_signs(span: PhraseSpan, trace: Trace) -> LowResolutionLogits:

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from flmm.answers.phrase import Phrase
@@ -60,7 +58,7 @@ class TrainingFreeMaskPredictor(MaskPredictor):
     def uses_segmenter(self) -> bool:
         return self._segmenter is not None and self._adapter.placeless_reason is None
 
-    def _encode(self, picture: NDArray[np.uint8]) -> PictureEmbeddings:
+    def _encode(self, picture: Image.Image) -> PictureEmbeddings:
         assert self._segmenter is not None
         return self._segmenter.encode(picture)
 

@@ -25,6 +25,7 @@ from flmm.types import ImageGeometry
 
 RIGHT_IOU = 0.5
 """A mask is right if its IoU with the true one is above this."""
+_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,14 @@ def compute_signals(
         geometry: of the pictures.
         refined: whether the final masks are SAM's.
     """
-    masks = logits > 0
-    areas = masks.sum(dim=(1, 2))
-    inside = logits.clamp_min(0).sum(dim=(1, 2)) / areas.clamp_min(1)
+    areas, positive = (
+        logits.new_zeros(len(logits), dtype=dtype) for dtype in (torch.int64, torch.float32)
+    )
+    # In bands of rows, since sums over all rows would copy the logits.
+    for band in torch.split(logits, _ROWS, dim=1):
+        areas += (band > 0).sum(dim=(1, 2))
+        positive += band.clamp_min(0).sum(dim=(1, 2))
+    inside = positive / areas.clamp_min(1)
     mask_logits = torch.where(areas > 0, inside, logits.amax(dim=(1, 2)))
     agreements = torch.ones(len(logits))
     if refined:

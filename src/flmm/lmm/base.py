@@ -20,7 +20,6 @@ from flmm.errors import InputError
 from flmm.lmm.chat import RenderedChat, encode_chat, render_chat
 from flmm.lmm.frozen_model import FrozenModel
 from flmm.lmm.generation import Generation, generate_answer
-from flmm.lmm.image_processing import Pictures, run_image_processor
 from flmm.lmm.loading import load_components
 from flmm.lmm.message import Message
 from flmm.lmm.picture_features import EncodePictures, PictureFeatureCache
@@ -33,6 +32,7 @@ from flmm.lmm.prompt import (
     pad_and_concatenate,
     pad_sequence_start,
 )
+from flmm.lmm.run_image_processor import Pictures, run_image_processor
 
 
 class LMMAdapter(FrozenModel, ABC):
@@ -197,7 +197,10 @@ class LMMAdapter(FrozenModel, ABC):
             for question, answer in texts
         ]
         earlier = [picture for message in history for picture in message.pictures]
-        rgb_pictures = [picture.convert("RGB") for picture in (*earlier, *own)]
+        rgb_pictures = [
+            picture if picture.mode == "RGB" else picture.convert("RGB")
+            for picture in (*earlier, *own)
+        ]
         inputs = self.process_pictures(rgb_pictures) if rgb_pictures else {}
         layouts = [
             self.layout(ProcessedPicture((picture.height, picture.width), inputs, index))

@@ -1,15 +1,11 @@
 """Image processors with one canvas for each picture, and the picture's geometry on it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Self
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import (
@@ -25,7 +21,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.utils.import_utils import is_torchvision_available
 
-from flmm.errors import InputError, first_line
+from flmm.errors import InputError
 from flmm.lmm.prompt import PictureView
 from flmm.types import ImageGeometry, Size
 
@@ -34,9 +30,6 @@ _COMMON_IMAGE_PROCESSORS: dict[str, type[PilBackend]] = {
     "CLIPImageProcessor": CLIPImageProcessorPil,
     "LlavaImageProcessor": LlavaImageProcessorPil,
 }
-
-Pictures = Sequence[Image.Image] | Sequence[Sequence[Image.Image]]
-"""Those of a conversation; in a list of their own for processors that ask for that."""
 
 
 @dataclass(frozen=True)
@@ -195,25 +188,3 @@ def _scale_interval(start: int, length: int, scale: float) -> tuple[int, int]:
 def _crop_offset(length: int, crop: int) -> int:
     """Return the offset on the canvas: not above 0 if cropped, above 0 if padded."""
     return -((length - crop) // 2) if length >= crop else math.ceil((crop - length) / 2)
-
-
-def run_image_processor(
-    image_processor: Callable[..., Mapping[str, Tensor]], pictures: Pictures, **options: bool
-) -> Mapping[str, Tensor]:
-    """Call an image processor, or a processor with its text.
-
-    Raises:
-        InputError: it refuses a picture, such as one that is much longer than wide.
-    """
-    try:
-        return image_processor(pictures, return_tensors="pt", **options)
-    # Of some, tensors do not fit each other then.
-    except (ValueError, RuntimeError) as error:
-        flat = chain.from_iterable(
-            [entry] if isinstance(entry, Image.Image) else entry for entry in pictures
-        )
-        sizes = " or ".join(f"{picture.width}×{picture.height}" for picture in flat)
-        raise InputError(
-            f"the LMM's image processor refuses a picture of {sizes} pixels ({first_line(error)});"
-            " cut it to another shape"
-        ) from error

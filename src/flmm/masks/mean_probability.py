@@ -14,4 +14,4 @@ def compute_mean_probability(logits: Tensor, mask: Tensor | None = None) -> floa
         mask: (H, W) bool; None for the pixels whose probability is above 0.5.
     """
     mask = logits > 0 if mask is None else mask
-    return float(logits[mask].sigmoid().mean()) if mask.any() else 0.0
+    return float(logits.masked_select(mask).sigmoid_().mean()) if mask.any() else 0.0

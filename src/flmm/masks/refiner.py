@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_utils import PreTrainedModel
@@ -59,7 +60,7 @@ class MaskRefiner(nn.Module):
         """SAM's width ``C``."""
         return self.segmenter.hidden_size
 
-    def encode(self, *pictures: NDArray[np.uint8]) -> PictureEmbeddings:
+    def encode(self, *pictures: NDArray[np.uint8] | Image.Image) -> PictureEmbeddings:
         """Run SAM's frozen vision encoder, as ``Segmenter.encode`` does."""
         return self.segmenter.encode(*pictures)
 

@@ -113,14 +113,15 @@ class Segmenter(nn.Module, ABC):
         return self.get_upsampling(picture)(logits)
 
     @torch.no_grad()
-    def encode(self, *pictures: NDArray[np.uint8]) -> PictureEmbeddings:
+    def encode(self, *pictures: NDArray[np.uint8] | Image.Image) -> PictureEmbeddings:
         """Run the frozen vision encoder; any number of prompts can use the result.
 
         Args:
-            pictures: each (H, W, 3) uint8; sizes may differ.
+            pictures: each (H, W, 3) uint8, or an RGB image, which takes less memory; sizes may
+                differ.
 
         Raises:
-            InputError: no picture, or one that is not (H, W, 3) uint8.
+            InputError: no picture, or an array that is not (H, W, 3) uint8.
         """
         if not pictures:
             raise InputError("no picture was given to encode; give at least one")
@@ -133,15 +134,18 @@ class Segmenter(nn.Module, ABC):
     def encode_pixels(self, pixels: Tensor) -> PictureEmbeddings:
         """Run the vision encoder on (B, 3, S, S) from ``preprocess``, without gradients."""
 
-    def preprocess(self, picture: NDArray[np.uint8]) -> Tensor:
-        """Return the input (3, S, S) for (H, W, 3) uint8: resized, normalised, zero-padded."""
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-            raise InputError(
-                f"a picture is {picture.shape} {picture.dtype}; give (height, width, 3) uint8"
-            )
-        height, width = self.resized_size((picture.shape[0], picture.shape[1]))
+    def preprocess(self, picture: NDArray[np.uint8] | Image.Image) -> Tensor:
+        """Return the input (3, S, S) for a picture as in ``encode``: resized, normalised, padded
+        with zeros."""
+        if not isinstance(picture, Image.Image):
+            if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+                raise InputError(
+                    f"a picture is {picture.shape} {picture.dtype}; give (height, width, 3) uint8"
+                )
+            picture = Image.fromarray(picture)
+        height, width = self.resized_size((picture.height, picture.width))
         # Pillow's resize antialiases, as in SAM's training; torch's does not by default.
-        resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+        resized = picture.resize((width, height), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(resized, dtype=np.float32))
         pixels = (pixels - torch.tensor(self.pixel_mean)) / torch.tensor(self.pixel_std)
         return functional.pad(

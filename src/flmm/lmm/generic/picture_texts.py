@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from flmm.lmm.image_processing import run_image_processor
+from flmm.lmm.run_image_processor import run_image_processor
 from flmm.lru_cache import LRUCache
 from flmm.types import Size
 
