@@ -1,6 +1,6 @@
 """A batch on Ray: three nodes on this machine, whose actors die; skipped where Ray is not there.
 
-``make test-ray`` runs it in an environment of its own.
+``make test-cluster`` runs it in an environment of its own.
 """
 
 import json
@@ -23,7 +23,6 @@ from flmm.batch.cache_job import CacheJob
 from flmm.batch.job import BatchJob, ModelNames
 from flmm.batch.run import BatchSummary
 from flmm.batch.settings import BatchSettings
-from flmm.cli.console import print_message
 from flmm.errors import InputError
 from flmm.train.settings import read_settings
 
@@ -110,7 +109,12 @@ def test_what_kills_its_process_costs_no_other_item_its_result(nodes: list[objec
 
     assert len(nodes) == NUM_NODES
     work = ActorWork(
-        start_dangerous_work, lambda _: -1, ActorPool(2, 2), ActorResources(1, 0), items_per_block=5
+        start_dangerous_work,
+        lambda _: -1,
+        ActorPool(2, 2),
+        ActorResources(1, 0),
+        items_per_block=5,
+        items_per_last_block=2,
     )
     results = [result for some in do_on_actors(range(20), work) for result in some]
     assert sorted(results) == sorted([-1, *(2 * number for number in range(20) if number != 13)])
@@ -146,9 +150,15 @@ def test_the_cache_of_a_training(
 
     assert nodes
     settings = make_workspace(tmp_path, tmp_path_factory).write_settings(cache="cache")
-    job = CacheJob(read_settings(settings, {}), tmp_path, print_message)
+    broken = min((tmp_path / "data").rglob("*.jpg"))
+    broken.write_bytes(b"broken")
+    messages: list[str] = []
+    job = CacheJob(read_settings(settings, {}), tmp_path, messages.append)
     summary, place = fill_cache_on_ray(job, ActorPool(), lambda _: None)
-    assert (summary.items, summary.new, place) == (8, 8, tmp_path / "cache")
+    assert (summary.items, summary.new, place) == (8, 7, tmp_path / "cache")
+    (message,) = messages
+    assert str(broken) in message
+    assert summary.failed == 1
     assert job.run_alone(lambda _: None)[0].new == 0
 
 

@@ -1,7 +1,8 @@
 """The feature cache of a training filled by actors on a Ray cluster."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,14 @@ from flmm.train.cache_filling import (
     find_cache_folder,
     list_pictures,
 )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a picture, and what an actor said meanwhile of it or of others."""
+
+    picture: CachedPicture
+    messages: tuple[str, ...] = ()
 
 
 def fill_cache_on_ray(
@@ -45,19 +54,40 @@ def fill_cache_on_ray(
             pool=pool,
             resources=plan_actor(pool, job.settings.device),
             items_per_block=PICTURES_PER_BLOCK,
+            items_per_last_block=PICTURES_PER_BLOCK,
         )
-        return job.count(digests, do_on_actors(digests, work), on_progress)
+        outcomes = _pass_messages_on(do_on_actors(digests, work), job.on_message)
+        return job.count(digests, outcomes, on_progress)
 
 
-def _start(job: CacheJob, folder: str) -> Callable[[Sequence[str]], Sequence[CachedPicture]]:
+def _pass_messages_on(
+    outcomes: Iterable[Sequence[_Outcome]], on_message: Callable[[str], None]
+) -> Iterator[list[CachedPicture]]:
+    """Yield what became of pictures; each message, which many actors may send, is said once."""
+    said: set[str] = set()
+    for some in outcomes:
+        for message in (message for outcome in some for message in outcome.messages):
+            if message not in said:
+                said.add(message)
+                on_message(message)
+        yield [outcome.picture for outcome in some]
+
+
+def _start(job: CacheJob, folder: str) -> Callable[[Sequence[str]], Sequence[_Outcome]]:
     enter_folder(folder)
-    filler = CacheFiller(job.settings, job.base_folder, job.on_message)
+    # What an actor prints is in Ray's logs alone.
+    messages: list[str] = []
+    filler = CacheFiller(job.settings, job.base_folder, messages.append)
 
-    def fill(digests: Sequence[str]) -> Sequence[CachedPicture]:
-        return [outcome for some in filler.fill(digests) for outcome in some]
+    def fill(digests: Sequence[str]) -> Sequence[_Outcome]:
+        outcomes = [_Outcome(picture) for some in filler.fill(digests) for picture in some]
+        outcomes[0] = replace(outcomes[0], messages=tuple(messages))
+        messages.clear()
+        return outcomes
 
     return fill
 
 
-def _give_up(_: str) -> CachedPicture:
-    return CachedPicture.UNREADABLE
+def _give_up(digest: str) -> _Outcome:
+    message = f"a picture was skipped: the process that worked on it ended each time ({digest})"
+    return _Outcome(CachedPicture.UNREADABLE, (message,))

@@ -50,6 +50,7 @@ def run_on_ray(
             pool=pool,
             resources=resources,
             items_per_block=_BATCHES_PER_BLOCK * job.together,
+            items_per_last_block=job.together,
         )
         return job.store(description, partial(do_on_actors, work=work), on_progress)
 

@@ -4,10 +4,12 @@ An item whose actor or node dies is done again. One whose actor dies whenever it
 alone, and then given up, so that it costs no other item its result.
 """
 
+import itertools
 import logging
 import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
@@ -18,6 +20,7 @@ from ray.data import ActorPoolStrategy
 
 from flmm.batch.ray.cluster import ActorPool, ActorResources
 from flmm.errors import InputError, first_line
+from flmm.grounding.freed_memory import keep_freed_memory
 
 _ITEMS_PER_ROUND = 500_000
 """The actors begin anew for each round; the driver holds so many items."""
@@ -25,6 +28,8 @@ _RETRIES = 1
 """Of a block whose actor died. Ray Data's own number is infinite: a picture that kills its process
 would be tried for ever."""
 _MAX_DEATHS_WHILE_STARTING = 3
+_BLOCKS_TO_COME = 2
+"""Of each actor, while blocks have their full size: Ray Data hands out so many ahead."""
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -43,12 +48,16 @@ class ActorWork(Generic[ItemT, ResultT]):
     resources: ActorResources
     items_per_block: int
     """So many are done again where an actor dies."""
+    items_per_last_block: int
+    """Blocks become smaller towards the end, so that the actors end at about the same time."""
 
 
 class _BlockActor:
     """The class that Ray Data makes actors of."""
 
     def __init__(self, start: Callable[[], _Work[object, object]]) -> None:
+        self._memory = ExitStack()  # until the actor ends
+        self._memory.enter_context(keep_freed_memory())
         self._work = start()
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -77,22 +86,35 @@ def do_on_actors(
         }
         if not waiting:
             return
-        for items_per_block in (work.items_per_block, 1):
+        for sizes in (_plan_blocks(len(waiting), work), itertools.repeat(1)):
             if waiting:
-                yield from _do_round(waiting, work, items_per_block)
+                yield from _do_round(waiting, work, sizes)
         if waiting:
             yield [work.give_up(pickle.loads(content)) for content in waiting.values()]
 
 
+def _plan_blocks(num_items: int, work: ActorWork[ItemT, ResultT]) -> Iterator[int]:
+    """Yield the sizes of blocks, the last of them smaller."""
+    while num_items > 0:
+        share = num_items // (_BLOCKS_TO_COME * work.pool.max_size)
+        size = min(max(share, work.items_per_last_block), work.items_per_block)
+        yield size
+        num_items -= size
+
+
 def _do_round(
-    waiting: dict[int, bytes], work: ActorWork[ItemT, ResultT], items_per_block: int
+    waiting: dict[int, bytes], work: ActorWork[ItemT, ResultT], sizes: Iterator[int]
 ) -> Iterator[list[ResultT]]:
     """Yield results, and take their items out of those that wait."""
     # Ray logs a traceback for each block that it drops; those are done again.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    numbers, contents = list(waiting), list(waiting.values())
-    parts = (slice(i, i + items_per_block) for i in range(0, len(waiting), items_per_block))
-    blocks = [_make_block(numbers[part], contents[part]) for part in parts]
+    remaining = iter(waiting.items())
+    blocks = []
+    for size in sizes:
+        some = list(islice(remaining, size))
+        if not some:
+            break
+        blocks.append(_make_block([number for number, _ in some], [item for _, item in some]))
     dataset = ray.data.from_blocks(blocks)
     context = dataset.context
     context.enable_progress_bars = False
