@@ -1,10 +1,11 @@
 """Memory of a long `flmm batch`: does it grow with the number of pictures?
 
-    python benchmarks/batch_memory.py [--pictures 20000] [--lines]
+    python benchmarks/batch_memory.py [--pictures 20000] [--lines] [--tiny]
 
 Draws small pictures, all different and of 64 sizes, and runs `flmm batch` on them in one process
-with one thread: the embedded model segments a phrase in each, without SAM. Results go to a folder,
-with `--lines` to a JSONL file. Prints the memory (RSS) of the process whenever it says how many
+with one thread: the embedded model segments a phrase in each, without SAM. With `--tiny`, models of
+the tests do it, with SAM, in a twentieth of the time. Results go to a folder, with `--lines` to a
+JSONL file. Prints the memory (RSS) of the process whenever it says how many
 pictures are done, its peak, and a straight line through what it has after the first twentieth.
 Ends with code 1 where that rises by more than 5 MB for each 10,000 pictures.
 """
@@ -16,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,14 +50,22 @@ def write_list(folder: Path, count: int) -> Path:
     return file
 
 
-def run(pictures: Path, out: Path) -> tuple[list[tuple[int, float]], float]:
+def save_tiny_models(folder: Path) -> str:
+    """Save models of the tests, and return the head's folder."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
+    from tiny_grounding import save_lmm, save_tiny_head
+
+    return str(save_tiny_head(folder / "head", str(save_lmm(folder / "lmm"))))
+
+
+def run(pictures: Path, out: Path, options: Sequence[str]) -> tuple[list[tuple[int, float]], float]:
     """Run the command; return (pictures done, MB) now and then, and the peak in MB.
 
     Raises:
         SystemExit: the command failed.
     """
     samples = []
-    command = ["batch", str(pictures), "--out", str(out), "--no-refine"]
+    command = ["batch", str(pictures), "--out", str(out), *options]
     process = subprocess.Popen(
         [sys.executable, "-m", "flmm.cli.main", *command],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -82,11 +92,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pictures", type=int, default=20_000)
     parser.add_argument("--lines", action="store_true")
+    parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pictures = write_list(folder, options.pictures)
-        samples, peak = run(pictures, folder / ("out.jsonl" if options.lines else "out"))
+        out = folder / ("out.jsonl" if options.lines else "out")
+        settings = ["--model", save_tiny_models(folder)] if options.tiny else ["--no-refine"]
+        samples, peak = run(pictures, out, settings)
     warm = np.array([each for each in samples if each[0] >= options.pictures / 20])
     slope, start = np.polyfit(warm[:, 0], warm[:, 1], 1)
     growth = slope * 10_000
