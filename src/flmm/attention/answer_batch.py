@@ -47,8 +47,7 @@ class _Answer:
 class AnswerBatch:
     """The answers that are being generated; a context manager, and possible inside it only.
 
-    It holds ``adapter.recording_lock``. An exception in a listener leaves by the method that called
-    it; after one in ``step`` no answer can go on.
+    It holds ``adapter.recording_lock``. An exception in a listener ends its answer alone.
     """
 
     def __init__(self, adapter: LMMAdapter) -> None:
@@ -95,7 +94,8 @@ class AnswerBatch:
             new = [self._start_answer(listener) for listener in group]
             logits = self._batch.prefill([listener.prompt for listener in group])
             try:
-                self._add_tokens(new, logits)
+                for answer, token in zip(new, _choose_tokens(new, logits), strict=True):
+                    answer.sequence.add_token(token)
             except BaseException:
                 for _ in new:
                     self._batch.remove(len(self._batch.lengths) - 1)
@@ -114,10 +114,14 @@ class AnswerBatch:
             build_logits_processors(self._adapter, listener.prompt),
         )
 
-    def step(self) -> None:
-        """Generate one more token of every answer."""
+    def step(self) -> Sequence[tuple[GenerationListener, Exception]]:
+        """Generate one more token of every answer.
+
+        Returns:
+            The listeners that raised an exception, and that one; their answers have ended.
+        """
         if not self._answers:
-            return
+            return ()
         # The last token of an answer is read too, which completes what is recorded of it.
         token_ids = [answer.sequence.token_ids[-1] for answer in self._answers]
         recorded = any(answer.record is not None for answer in self._answers)
@@ -129,18 +133,16 @@ class AnswerBatch:
         for index, answer in enumerate(self._answers):
             if step is not None and answer.record is not None:
                 answer.record.add(step, index)
-        self._add_tokens(self._answers, logits)
+        failed = []
+        tokens = _choose_tokens(self._answers, logits)
+        for answer, token in zip(self._answers, tokens, strict=True):
+            try:
+                answer.sequence.add_token(token)
+            except Exception as error:
+                answer.sequence.finished = True
+                failed.append((answer.sequence.listener, error))
         self._remove_finished()
-
-    def _add_tokens(self, answers: Sequence[_Answer], logits: Tensor) -> None:
-        """Choose the next token of each answer, given the (B, V) logits, and pass it on."""
-        logits = logits.float()
-        if all(answer.sampler.is_greedy and not answer.processors for answer in answers):
-            tokens = logits.argmax(-1).tolist()
-        else:
-            tokens = [answer.choose_token(row) for answer, row in zip(answers, logits, strict=True)]
-        for answer, token in zip(answers, tokens, strict=True):
-            answer.sequence.add_token(token)
+        return failed
 
     def _remove_finished(self) -> None:
         for index in reversed(range(len(self._answers))):
@@ -153,3 +155,12 @@ class AnswerBatch:
             self._batch.remove(index)
             self._answers[index] = self._answers[-1]
             self._answers.pop()
+
+
+def _choose_tokens(answers: Sequence[_Answer], logits: Tensor) -> list[int]:
+    """Return the next token of each answer, given the (B, V) logits."""
+    logits = logits.float()
+    if all(answer.sampler.is_greedy and not answer.processors for answer in answers):
+        tokens: list[int] = logits.argmax(-1).tolist()
+        return tokens
+    return [answer.choose_token(row) for answer, row in zip(answers, logits, strict=True)]

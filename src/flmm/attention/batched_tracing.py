@@ -13,17 +13,21 @@ from flmm.lmm.padding import group_for_padding
 def trace_generation_batch(adapter: LMMAdapter, listeners: Sequence[GenerationListener]) -> None:
     """Generate the answers of all listeners together; ``trace_generation`` does it for one.
 
-    Each answer ends for itself. An exception in a listener ends all answers.
+    Each answer ends for itself, and so does one whose listener raises an exception after the first
+    token: the first such exception is raised when all others have ended.
 
-    An LMM that the decoding engine does not run generates a batch that is padded; prompts of
-    different lengths are batches of their own, one after another, for LLMs that padding would
-    change.
+    An LMM that the decoding engine does not run generates a batch that is padded, which an
+    exception ends; prompts of different lengths are batches of their own, one after another, for
+    LLMs that padding would change.
     """
     if find_unsupported_reason(adapter) is None:
         with AnswerBatch(adapter) as batch:
             batch.add(listeners)
+            failed: list[tuple[GenerationListener, Exception]] = []
             while batch.num_answers:
-                batch.step()
+                failed += batch.step()
+        for _, error in failed:
+            raise error
         return
     for group in group_for_padding(adapter, [listener.prompt for listener in listeners]):
         generate_padded(adapter, [listeners[index] for index in group])

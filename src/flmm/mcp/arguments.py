@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from flmm.grounding.conversation import ChatMessage
-from flmm.serve.common.strict_model import PositiveCount, Seed, StrictModel, Temperature, Text
+from flmm.serve.common.strict_model import Seed, StrictModel, Temperature, Text, TokenLimit
 
 Picture = Annotated[
     str,
@@ -16,7 +16,7 @@ Picture = Annotated[
     ),
 ]
 Phrases = Annotated[list[Text], Field(min_length=1)]
-MaxTokens = Annotated[PositiveCount, Field(description="The answer is cut there.")]
+MaxTokens = Annotated[TokenLimit, Field(description="The answer is cut there.")]
 
 
 class ToolArguments(StrictModel):

@@ -32,11 +32,15 @@ class AllowedFolders:
         """Return the folders of a user's paths.
 
         Raises:
-            InputError: one is no folder.
+            InputError: one is no folder, or cannot be opened.
         """
         for path in paths:
-            if not path.is_dir():
-                raise InputError(f"--root {str(path)!r} is no folder; give one with pictures")
+            try:
+                os.close(_open_folder(path))
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise InputError(
+                    f"--root {str(path)!r} is no folder; give one with pictures"
+                ) from error
         return cls(tuple(path.absolute() for path in paths), max_bytes)
 
     def read(self, name: str) -> bytes:
@@ -83,7 +87,7 @@ class AllowedFolders:
 
     def _read_below(self, folder: Path, parts: tuple[str, ...], name: str) -> bytes:
         """Return a file's content; each part is opened by itself, so that none can be a link."""
-        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        opened = _open_folder(folder)
         try:
             for part in parts:
                 inner = self._open_in(opened, part, name)
@@ -119,3 +123,15 @@ class AllowedFolders:
             raise InputError(
                 f"{shorten(name)!r} cannot be read ({error.strerror}); check the file"
             ) from error
+
+
+def _open_folder(folder: Path) -> int:
+    try:
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise InputError(
+            f"--root {str(folder)!r} cannot be opened ({error.strerror}); give a folder that you"
+            " may read"
+        ) from error

@@ -139,7 +139,9 @@ def serve_http(
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
     config = uvicorn.Config(
-        ProtectionMiddleware(app, settings, lambda _path, _status: None),
+        ProtectionMiddleware(
+            app, settings, lambda _path, _status: None, "it is for programs, not for web pages"
+        ),
         log_level="warning",
         access_log=False,
         server_header=False,

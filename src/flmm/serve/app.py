@@ -76,7 +76,9 @@ def create_app(grounder: "Grounder", settings: ServerSettings) -> ASGIApp:
         # Unknown paths share one label, so that clients cannot fill the memory with labels.
         service.metrics.count_response(path if path in paths else "other", status)
 
-    return ProtectionMiddleware(app, settings, count_response)
+    return ProtectionMiddleware(
+        app, settings, count_response, "flmm serve --allow-origin lets them"
+    )
 
 
 def _add_to_openapi(app: FastAPI) -> None:

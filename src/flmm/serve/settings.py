@@ -7,6 +7,8 @@ from flmm.errors import InputError
 
 _ORIGIN = re.compile(r"https?://(\[[\da-fA-F:]+\]|[^/\s*@:\[\]]+)(:\d{1,5})?")
 
+_DOMAIN = re.compile(r"[\w.-]+(:\d{1,5})?|[\da-fA-F:.]+")
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -33,7 +35,7 @@ class ServerSettings:
     """How a server is run.
 
     Raises:
-        InputError: an allowed origin is none.
+        InputError: a domain of media or an allowed origin is none.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +54,12 @@ class ServerSettings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
+        for domain in self.media_domains:
+            if _DOMAIN.fullmatch(domain) is None:
+                raise InputError(
+                    f"the domain {domain!r} is none; give a host without scheme and path, as in"
+                    " example.org or example.org:8443"
+                )
         for origin in self.allowed_origins:
             if _ORIGIN.fullmatch(origin) is None:
                 raise InputError(

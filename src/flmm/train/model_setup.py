@@ -1,7 +1,8 @@
 """Setup of a run's models: the frozen LMM and SAM, and an untrained head."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -101,15 +102,14 @@ def load_or_select_maps(
     """Return the ``count`` best maps on the run's first pictures; saved in the run's folder.
 
     Raises:
-        InputError: the LMM has fewer maps, or no picture can be read.
+        InputError: the LMM has fewer maps, no picture can be read, or the folder cannot be locked.
     """
     file = settings.out / MAPS_FILE_NAME
 
     def choose() -> tuple[int, ...] | None:
         if not accelerator.is_main_process:
             return None
-        # Others that fill the same cache find the same maps.
-        with FileLock(settings.out / "maps.lock"):
+        with _lock_maps(settings.out):
             maps = _read_saved_maps(file, count) or _select_maps(
                 settings, count, make_dataset(), on_progress
             )
@@ -120,6 +120,20 @@ def load_or_select_maps(
     broadcast_object_list(maps)
     assert maps[0] is not None
     return tuple(maps[0])
+
+
+@contextmanager
+def _lock_maps(folder: Path) -> Iterator[None]:
+    """Let one run at a time look for the maps; others that share its folder find the same ones."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(folder / "maps.lock"))
+        except OSError as error:
+            raise InputError(
+                f"the run's folder {str(folder)!r} cannot be locked ({error.strerror}); choose"
+                " another one"
+            ) from error
+        yield
 
 
 def _read_saved_maps(file: Path, count: int) -> tuple[int, ...] | None:

@@ -228,7 +228,9 @@ def test_http_asks_for_the_key(http_address: str) -> None:
     refused = httpx.post(http_address, json=body, trust_env=False)
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
     page = {"authorization": f"Bearer {KEY}", "origin": "http://evil.example"}
-    assert httpx.post(http_address, json=body, headers=page, trust_env=False).status_code == 403
+    foreign = httpx.post(http_address, json=body, headers=page, trust_env=False)
+    assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "origin_not_allowed")
+    assert "flmm serve" not in foreign.json()["error"]["message"]
     rebound = {"authorization": f"Bearer {KEY}", "host": "evil.example"}
     assert httpx.post(http_address, json=body, headers=rebound, trust_env=False).status_code == 403
 
@@ -263,5 +265,8 @@ def test_an_address_that_is_taken_is_one_line() -> None:
 
 def test_mistakes_at_the_start(capsys: pytest.CaptureFixture[str]) -> None:
     assert is_refused(run_in_process(["mcp", "--root", "/no/folder"], capsys), "is no folder")
+    unopened = "x" * 300
+    refused = run_in_process(["mcp", "--root", unopened], capsys)
+    assert is_refused(refused, f"--root '{unopened}' cannot be opened (File name too long)")
     key = ["mcp", "--http", "--api-key", " "]
     assert is_refused(run_in_process(key, capsys), "the API key is empty")

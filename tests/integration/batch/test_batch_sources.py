@@ -214,6 +214,7 @@ def test_web_datasets(place: str) -> None:
             "x/2.png": png(2),
             "x/2.txt": b"A cat.\n",
             "x/3.json": b"{}",
+            "x/4.json": b"{",
         },
     )
     write_tar(f"{place}00001.tar", {"4.txt": b"A dog.", "4.jpg": png(4)})
@@ -253,6 +254,7 @@ def test_a_web_dataset_whose_samples_files_lie_apart(place: str) -> None:
         ("broken.parquet", "is no Parquet file"),
         ("other.parquet", "has no column 'image'"),
         ("broken.tar", "is no tar file"),
+        ("json.tar", r"'json\.tar/a': its JSON cannot be read"),
         ("two.tar", r"'two\.tar/a' has several pictures, 'a\.png' and 'a\.seg\.png'"),
         ("unknown://a/b", "'unknown://a/b' cannot be read"),
         ("memory://nowhere/list.jsonl", "cannot be read"),
@@ -264,6 +266,7 @@ def test_bad_sources_are_refused(
     monkeypatch.chdir(tmp_path)
     write("broken.parquet", b"PAR1 broken")
     write("broken.tar", b"broken" * 1000)
+    write_tar("json.tar", {"a.png": png(0), "a.json": b"{"})
     write_tar("two.tar", {"a.png": png(0), "a.seg.png": png(1)})
     write_parquet("other.parquet", {"picture": [b""]})
     with pytest.raises(InputError, match=part):

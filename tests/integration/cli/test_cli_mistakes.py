@@ -68,6 +68,7 @@ def test_mistakes_that_need_no_model_are_told_before_it_is_imported(scene: str) 
         ["calibrate", "nowhere", "--lmm", "embedded:lmm"],
         ["convert", "none.pth", "--lmm", "embedded:lmm", "--out", "head"],
         ["serve", "--allow-origin", "nowhere"],
+        ["serve", "--allow-media-domains", "http://example.org"],
         ["serve", "--api-key", " "],
         ["export", "nowhere", "--to", "coco"],
     ]

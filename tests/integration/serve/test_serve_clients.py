@@ -151,9 +151,12 @@ def test_forms_of_one_question(client: httpx.Client) -> None:
 
 
 def test_limit_of_tokens_cuts_the_answer(client: httpx.Client) -> None:
-    choice = post(client, max_tokens=100_000).json()["choices"][0]
-    assert choice["finish_reason"] == "length"
-    assert choice == post(client, max_tokens=40).json()["choices"][0]
+    cut = post(client, max_tokens=40).json()["choices"][0]
+    assert cut["finish_reason"] == "length"
+    for above in (100_000, 10**30):
+        assert post(client, max_tokens=above).json()["choices"][0] == cut
+        newer = post(client, max_tokens=None, max_completion_tokens=above)
+        assert newer.json()["choices"][0] == cut
 
 
 def test_an_answer_is_sent_back_as_the_client_parsed_it(openai_client: openai.OpenAI) -> None:

@@ -79,6 +79,15 @@ def test_wrong_settings_get_one_line(
     assert message in error_line(train(capsys, workspace.write_settings(**changes)))
 
 
+def test_folder_that_cannot_be_locked_gets_one_line(
+    workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A folder in the lock's place stands for a file system without locks.
+    (workspace.folder / "run" / "maps.lock").mkdir(parents=True)
+    ended = train(capsys, workspace.write_settings(head={"heads": 2}))
+    assert "cannot be locked (Is a directory)" in error_line(ended)
+
+
 def test_damaged_settings_and_checkpoints_get_one_line(
     workspace: TrainingWorkspace, capsys: pytest.CaptureFixture[str]
 ) -> None:

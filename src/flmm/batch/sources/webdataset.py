@@ -25,6 +25,8 @@ class _Sample:
     entries: dict[str, object] = field(default_factory=dict)
     """Of its JSON."""
     text: str | None = None
+    problem: InputError | None = None
+    """Why its JSON cannot be read; without a picture it does not matter."""
 
 
 class WebDatasetSource(Source):
@@ -75,12 +77,17 @@ class WebDatasetSource(Source):
             if has_picture_suffix(member.name):
                 sample.pictures.append(member)
             elif suffix == ".json":
-                sample.entries = _parse_json(_read(tar, member), _name_sample(name, key))
+                try:
+                    sample.entries = _parse_json(_read(tar, member), _name_sample(name, key))
+                except InputError as error:
+                    sample.problem = error
             elif suffix == ".txt" and self._question is None:
                 sample.text = _read(tar, member).decode("utf-8", "replace").strip()
         return samples
 
     def _build_item(self, name: str, key: str, sample: _Sample) -> Item:
+        if sample.problem is not None:
+            raise sample.problem
         identity = _name_sample(name, key)
         if len(sample.pictures) > 1:
             names = " and ".join(repr(posixpath.basename(one.name)) for one in sample.pictures)

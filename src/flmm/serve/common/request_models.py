@@ -7,7 +7,14 @@ from pydantic import Field
 from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.mask_predictor import MaskMethod
 from flmm.lmm.sampling import SamplingParams
-from flmm.serve.common.strict_model import PositiveCount, Seed, StrictModel, Temperature, Text
+from flmm.serve.common.strict_model import (
+    PositiveCount,
+    Seed,
+    StrictModel,
+    Temperature,
+    Text,
+    TokenLimit,
+)
 
 MaskFormat = Literal["rle", "polygon", "png"]
 StopString = Annotated[str, Field(min_length=1, max_length=200)]
@@ -115,7 +122,7 @@ class SamplingOptions(StrictModel):
 class GenerationOptions(SamplingOptions):
     """Generation options of a request for an answer."""
 
-    max_tokens: PositiveCount | None = Field(
+    max_tokens: TokenLimit | None = Field(
         default=None, description="At most this many are generated; more than the limit means it."
     )
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = Field(

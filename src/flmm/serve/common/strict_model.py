@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Text = Annotated[str, Field(max_length=1_000_000)]
 PositiveCount = Annotated[int, Field(ge=1, le=1_000_000)]
+TokenLimit = Annotated[int, Field(ge=1)]
+"""Of an answer; above the server's own limit it means that one."""
 Temperature = Annotated[float, Field(ge=0, le=2, description="0 takes the likeliest token.")]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 

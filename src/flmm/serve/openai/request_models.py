@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from flmm.serve.common.request_models import GenerationOptions, Grounding
-from flmm.serve.common.strict_model import PositiveCount
+from flmm.serve.common.strict_model import TokenLimit
 from flmm.serve.openai.client_fields import (
     ClientFields,
     ClientModel,
@@ -38,7 +38,7 @@ class ChatRequest(ClientFields, GenerationOptions):
     grounding: Grounding | None = Field(
         default=None, description="If given, the message has its phrases and their masks."
     )
-    max_completion_tokens: PositiveCount | None = None
+    max_completion_tokens: TokenLimit | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = Field(

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from flmm.serve.common.request_models import GenerationOptions, Grounding, MaskRequest
-from flmm.serve.common.strict_model import PositiveCount, StrictModel, Text
+from flmm.serve.common.strict_model import PositiveCount, StrictModel, Text, TokenLimit
 
 
 class PictureRequest(StrictModel):
@@ -63,4 +63,4 @@ class AttendRequest(PictureRequest):
         default=None, description="From 0; by default the mean over all heads."
     )
     each: bool = Field(default=False, description="Adds every layer's and head's map of each word.")
-    max_tokens: PositiveCount | None = None
+    max_tokens: TokenLimit | None = None

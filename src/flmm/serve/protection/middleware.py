@@ -39,11 +39,17 @@ class ProtectionMiddleware:
         app: what is protected.
         settings: the server's.
         on_response: called with each response's path and status.
+        origin_advice: what a page that may not ask is told.
     """
 
     def __init__(
-        self, app: ASGIApp, settings: ServerSettings, on_response: Callable[[str, int], None]
+        self,
+        app: ASGIApp,
+        settings: ServerSettings,
+        on_response: Callable[[str, int], None],
+        origin_advice: str,
     ) -> None:
+        self._origin_advice = origin_advice
         self._app = app
         self._key = None if settings.api_key is None else settings.api_key.encode()
         self._is_local = is_loopback(settings.host)
@@ -88,7 +94,7 @@ class ProtectionMiddleware:
             raise APIError(
                 403,
                 "origin_not_allowed",
-                f"pages of {origin!r} may not ask this server; flmm serve --allow-origin lets them",
+                f"pages of {origin!r} may not ask this server; {self._origin_advice}",
             )
         path = scope["path"]
         is_public = path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX)

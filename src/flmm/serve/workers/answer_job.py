@@ -96,7 +96,8 @@ class _RunningAnswers:
             try:
                 while self._waiting or self._complete or batch.num_answers:
                     self._read_prompts(batch)
-                    batch.step()
+                    for listener, error in batch.step():
+                        cast(AnswerJob, listener).finish(JobFailed(error), self._context.metrics)
                     self._leave(batch)
                     self._work_after_answers()
                     self._join()

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, JsonValue, field_validator
 
 from flmm.serve.common.request_models import Grounding
-from flmm.serve.common.strict_model import PositiveCount, Text
+from flmm.serve.common.strict_model import Text, TokenLimit
 from flmm.serve.openai.client_fields import (
     ClientFields,
     ClientModel,
@@ -141,7 +141,7 @@ class ResponsesRequest(ClientFields):
     grounding: Grounding | None = Field(
         default=None, description="If given, the message has its phrases and their masks."
     )
-    max_output_tokens: PositiveCount | None = Field(
+    max_output_tokens: TokenLimit | None = Field(
         default=None, description="At most this many are generated; more than the limit means it."
     )
     stream: bool | None = None
