@@ -16,6 +16,7 @@ from flmm.segmenters.auto import (
     load_segmenter_class,
 )
 from flmm.segmenters.base import Segmenter
+from flmm.segmenters.precision import Precision
 from flmm.segmenters.prompts import PictureEmbeddings, SegmenterPrompts
 
 WIDE, TALL = (30, 50), (50, 30)
@@ -80,6 +81,32 @@ def test_masks_are_those_of_transformers(
     assert found.logits.shape[1] == (3 if multimask else 1)
     torch.testing.assert_close(found.logits, masks, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(found.scores, scores, atol=1e-3, rtol=1e-3)
+
+
+def test_bfloat16_moves_no_prompt_and_changes_masks_little(segmenter: Segmenter) -> None:
+    picture, prompts = random_picture(*WIDE), make_prompts("box+point+mask", segmenter)
+    sparse: list[Tensor] = []
+
+    def keep_sparse_prompts(_module: object, _inputs: object, named: dict[str, Tensor]) -> None:
+        sparse.append(named["sparse_prompt_embeddings"])
+
+    segmenter.mask_decoder.register_forward_pre_hook(keep_sparse_prompts, with_kwargs=True)
+    found, embeddings = [], []
+    for precision in (Precision(), Precision(torch.bfloat16), Precision()):
+        segmenter.precision = precision
+        embeddings.append(segmenter.encode(picture))
+        with torch.no_grad():
+            found.append(segmenter.decode(embeddings[-1], WIDE, prompts, True))
+    exact, half, again = found
+    assert not torch.equal(embeddings[0].tensors[0], embeddings[1].tensors[0].float())
+    assert torch.equal(sparse[0], sparse[1])
+    for name in ("logits", "scores"):
+        expected, values = getattr(exact, name), getattr(half, name)
+        assert values.dtype == torch.float32
+        assert not torch.equal(values, expected)
+        assert (values - expected).abs().mean() < 0.05 * expected.abs().mean()
+    assert torch.equal(again.logits, exact.logits)
+    assert all(weight.dtype == torch.float32 for weight in segmenter.parameters())
 
 
 def test_first_mask_is_always_given_on_demand(segmenter: Segmenter) -> None:

@@ -52,6 +52,11 @@ class TaskAnswerer:
         self.together = together
         """So many tasks have memory now."""
 
+    @property
+    def device(self) -> torch.device:
+        """Of the models."""
+        return self._grounder.adapter.device
+
     def answer(self, tasks: Sequence[PictureTask]) -> list[Outcome]:
         """Do tasks; all of one kind, of pictures of like size, take the least time.
 

@@ -6,11 +6,13 @@ time as one of eight answers.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 from flmm.answers.answer import Answer
 from flmm.batch.answering import Outcome, PictureTask, TaskAnswerer
 from flmm.batch.decoding import DecodedItem, decode_ahead
+from flmm.batch.overlap import map_side_by_side
 from flmm.batch.pending import ItemCounts, PendingItems
 from flmm.batch.settings import BatchSettings
 from flmm.batch.sources.items import Item, Source
@@ -128,14 +130,19 @@ def answer_items(
         items: whose pictures are decoded ahead.
         on_answers: as in ``run_batch``.
     """
-    for window in decode_ahead(items, _BATCHES_PER_WINDOW * answerer.most):
-        for batch in _group(window, answerer.most):
-            records = []
-            for one, outcome in zip(batch, _answer(answerer, batch), strict=True):
-                if not isinstance(outcome, str):
-                    on_answers(one.item, outcome)
-                records.append(Record.of(one.item, _describe(one.item.task, outcome)))
-            yield records
+    batches = (
+        batch
+        for window in decode_ahead(items, _BATCHES_PER_WINDOW * answerer.most)
+        for batch in _group(window, answerer.most)
+    )
+    answered = map_side_by_side(partial(_answer, answerer), batches, answerer.device)
+    for batch, outcomes in answered:
+        records = []
+        for one, outcome in zip(batch, outcomes, strict=True):
+            if not isinstance(outcome, str):
+                on_answers(one.item, outcome)
+            records.append(Record.of(one.item, _describe(one.item.task, outcome)))
+        yield records
 
 
 def _group(window: Sequence[DecodedItem], size: int) -> Iterator[Sequence[DecodedItem]]:

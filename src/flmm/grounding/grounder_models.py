@@ -12,6 +12,7 @@ from flmm.head.model import GroundingHead
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.placement import DeviceMap, Placement
 from flmm.segmenters.base import Segmenter
+from flmm.segmenters.precision import Precision
 from flmm.training_free.profile import Profile
 from flmm.user_input import parse_dtype, resolve_device
 
@@ -48,6 +49,9 @@ class GrounderModels:
         for module in (head, segmenter):
             if module is not None:
                 module.to(adapter.device, torch.float32).eval()
+        used_segmenter = segmenter if head is None else head.refiner.segmenter
+        if used_segmenter is not None:
+            used_segmenter.precision = Precision.beside(adapter.dtype)
         self.adapter, self.head, self.segmenter, self.profile = adapter, head, segmenter, profile
         self.pipeline = build_pipeline(adapter, head, segmenter, profile, model, lmm)
         self.model, self.lmm = self.pipeline.model_name, self.pipeline.lmm_name

@@ -104,7 +104,7 @@ class GroundingHead(nn.Module):
                 f"got attention of {len(attention)} phrases and hidden states of "
                 f"{len(hidden_states)}; give both for the same phrases, at least one"
             )
-        mask_logits = crop_to_picture(self.mask_decoder(attention)[:, 0], geometry)
+        mask_logits = self._decode_maps(attention, geometry)
         if not self.config.refine:
             return self._build_decoded(mask_logits, geometry, resolution)
         if image_embeddings is None:
@@ -121,8 +121,14 @@ class GroundingHead(nn.Module):
 
     def decode(self, attention: Tensor, geometry: ImageGeometry) -> HeadOutput:
         """Return the decoder's masks in the place of refined ones, as from ``forward``."""
-        mask_logits = crop_to_picture(self.mask_decoder(attention)[:, 0], geometry)
-        return self._build_decoded(mask_logits, geometry, "picture")
+        return self._build_decoded(self._decode_maps(attention, geometry), geometry, "picture")
+
+    def _decode_maps(self, attention: Tensor, geometry: ImageGeometry) -> Tensor:
+        """Return the decoder's (P, h'', w'') logits."""
+        precision = self.refiner.segmenter.precision
+        with precision.computing_on(attention.device):
+            logits = self.mask_decoder(attention)[:, 0]
+        return crop_to_picture(precision.restore(logits), geometry)
 
     def _build_decoded(
         self, mask_logits: Tensor, geometry: ImageGeometry, resolution: MaskResolution

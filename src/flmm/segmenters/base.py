@@ -18,6 +18,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from flmm.errors import InputError
 from flmm.segmenters.channels_last import keep_channels_last
+from flmm.segmenters.precision import Precision
 from flmm.segmenters.prompts import (
     PictureEmbeddings,
     PromptEncoder,
@@ -55,6 +56,7 @@ class Segmenter(nn.Module, ABC):
         self.embedding_side: int = self.prompt_encoder.image_embedding_size[0]
         self.low_resolution_side = 4 * self.embedding_side
         self.hidden_size: int = self.prompt_encoder.hidden_size
+        self.precision = Precision()
         keep_channels_last(self.mask_decoder)
 
     @classmethod
@@ -128,7 +130,9 @@ class Segmenter(nn.Module, ABC):
         pixels = torch.stack([self.preprocess(picture) for picture in pictures])
         # In training, batch normalisation would change with what it sees.
         self.vision_encoder.eval()
-        return self.encode_pixels(pixels.to(next(self.vision_encoder.parameters())))
+        pixels = pixels.to(next(self.vision_encoder.parameters()))
+        with self.precision.computing_on(pixels.device):
+            return self.encode_pixels(pixels)
 
     @abstractmethod
     def encode_pixels(self, pixels: Tensor) -> PictureEmbeddings:
@@ -148,9 +152,8 @@ class Segmenter(nn.Module, ABC):
         resized = picture.resize((width, height), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(resized, dtype=np.float32))
         pixels = (pixels - torch.tensor(self.pixel_mean)) / torch.tensor(self.pixel_std)
-        return functional.pad(
-            pixels.permute(2, 0, 1), (0, self.input_side - width, 0, self.input_side - height)
-        )
+        margins = (0, self.input_side - width, 0, self.input_side - height)
+        return functional.pad(pixels.permute(2, 0, 1), margins)
 
     def decode(
         self,
@@ -178,37 +181,35 @@ class Segmenter(nn.Module, ABC):
         self._check_embeddings(embeddings)
         device = self.prompt_encoder.no_mask_embed.weight.device
         if picture_indices is None:
-            count = len(embeddings) if prompts.num_phrases is None else prompts.num_phrases
-            picture_indices = embeddings.match_phrases(count).to(device)
+            picture_indices = embeddings.match_phrases(prompts.num_phrases).to(device)
         num_phrases = len(picture_indices)
-        sparse = self._embed_points_and_boxes(prompts, picture, num_phrases)
-        dense = self._embed_masks(prompts.mask_logits, num_phrases)
-        max_size = num_phrases
-        if device.type == "cpu":
-            max_size = max(_MAX_CPU_IMAGE_TOKENS // self.embedding_side**2, 1)
+        max_on_cpu = max(_MAX_CPU_IMAGE_TOKENS // self.embedding_side**2, 1)
+        max_size = max_on_cpu if device.type == "cpu" else num_phrases
         batches = prompts.batch_by_length(num_phrases, max_size)
         compute_positions = cast(
             Callable[[], Tensor], self.sam.get_image_wide_positional_embeddings
         )
         with torch.autocast(device.type, enabled=False):
-            positions = compute_positions()  # (1, C, e, e)
-        logits, scores = [], []
-        for batch in batches:
-            indices = torch.tensor(batch, device=device)
-            parts = [] if sparse is None else [sparse[indices]]
-            if prompts.extra is not None:
-                parts.append(torch.stack([prompts.extra[phrase] for phrase in batch])[:, None])
-            masks = self._run_mask_decoder(
-                embeddings.select(picture_indices[indices]).to(dense.dtype),
-                positions.expand(len(batch), -1, -1, -1),
-                torch.cat(parts, dim=2) if parts else None,
-                dense[indices],
-                multimask,
-            )
-            logits.append(masks.logits)
-            scores.append(masks.scores)
+            positions = self.precision.lower(compute_positions())  # (1, C, e, e)
+        decoded = []
+        with self.precision.computing_on(device):
+            sparse = self._embed_points_and_boxes(prompts, picture, num_phrases)
+            dense = self.precision.lower(self._embed_masks(prompts.mask_logits, num_phrases))
+            for batch in batches:
+                indices = torch.tensor(batch, device=device)
+                parts = [] if sparse is None else [sparse[indices]]
+                if prompts.extra is not None:
+                    parts.append(torch.stack([prompts.extra[phrase] for phrase in batch])[:, None])
+                masks = self._run_mask_decoder(
+                    embeddings.select(picture_indices[indices]).to(dense.dtype),
+                    positions.expand(len(batch), -1, -1, -1),
+                    torch.cat(parts, dim=2) if parts else None,
+                    dense[indices],
+                    multimask,
+                )
+                decoded.append(masks)
         order = torch.tensor([phrase for batch in batches for phrase in batch]).argsort().to(device)
-        return SegmenterMasks(torch.cat(logits)[order], torch.cat(scores)[order])
+        return SegmenterMasks.concatenate(decoded, order, self.precision)
 
     def freeze_unused(self, mask: bool, box: bool) -> None:
         """Freeze what gets no gradient; distributed training fails on unused parameters.
@@ -300,5 +301,4 @@ class Segmenter(nn.Module, ABC):
         if mask_logits is None:
             no_mask = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
             return no_mask.expand(count, -1, self.embedding_side, self.embedding_side)
-        dense: Tensor = self.prompt_encoder.mask_embed(mask_logits[:, None])
-        return dense
+        return cast(Tensor, self.prompt_encoder.mask_embed(mask_logits[:, None]))

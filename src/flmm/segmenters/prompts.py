@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flmm.errors import InputError
+from flmm.segmenters.precision import Precision
 from flmm.types import Size
 
 
@@ -42,12 +43,15 @@ class PictureEmbeddings:
         """The shapes of the tensors, without the number of pictures."""
         return tuple(tuple(tensor.shape[1:]) for tensor in self.tensors)
 
-    def match_phrases(self, num_phrases: int) -> Tensor:
+    def match_phrases(self, num_phrases: int | None) -> Tensor:
         """Return the index of each phrase's picture, (P,) int64, where none is named.
+
+        ``num_phrases``: P; None for one a picture.
 
         Raises:
             InputError: there is neither one picture nor one for each phrase.
         """
+        num_phrases = len(self) if num_phrases is None else num_phrases
         if len(self) == 1:
             return torch.zeros(num_phrases, dtype=torch.long)
         if len(self) != num_phrases:
@@ -146,6 +150,16 @@ class SegmenterMasks:
     """(P, K, 4e, 4e) over the segmenter's whole input, padding included; the mask is above 0."""
     scores: Tensor
     """(P, K): the IoU with the true mask that the segmenter predicts; not bounded to 0..1."""
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self], order: Tensor, precision: Precision) -> Self:
+        """Join the phrases of parts that were computed in a precision, then bring them in order.
+
+        ``order``: (P,) int64, which phrase of all comes first, second, and so on.
+        """
+        logits = torch.cat([part.logits for part in parts])[order]
+        scores = torch.cat([part.scores for part in parts])[order]
+        return cls(precision.restore(logits), precision.restore(scores))
 
 
 class PromptEncoder(Protocol):

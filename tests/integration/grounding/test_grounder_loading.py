@@ -50,6 +50,32 @@ def test_from_pretrained(folders: tuple[Path, Path]) -> None:
     assert phrase.mask.shape == (48, 48)
 
 
+def test_masks_are_computed_in_bfloat16_beside_an_lmm_that_is() -> None:
+    head = tiny_head()
+    half_lmm, lmm = LlavaAdapter.build_tiny(), LlavaAdapter.build_tiny()
+    half_lmm.model.to(torch.bfloat16)  # type: ignore[arg-type]
+    products: list[torch.dtype] = []
+    for module in (head.refiner.segmenter.vision_encoder, head.mask_decoder.classifier):
+        module.register_forward_hook(
+            lambda _, __, output: products.append(
+                output.dtype if isinstance(output, torch.Tensor) else output[0].dtype
+            )
+        )
+    logits = []
+    for adapter in (lmm, half_lmm, lmm):
+        low_resolution = Grounder(adapter, head).segment(picture(), ["a cat"]).phrases[0].logits
+        assert low_resolution is not None
+        logits.append(low_resolution.to_picture())
+    half, full = torch.bfloat16, torch.float32
+    assert products == [full, full, half, half, full, full]
+    assert {each.dtype for each in logits} == {full}
+    assert torch.equal(logits[0], logits[2])
+    float16 = LlavaAdapter.build_tiny()
+    float16.model.to(torch.float16)  # type: ignore[arg-type]
+    Grounder(float16, head)
+    assert head.refiner.segmenter.precision.dtype == full
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
