@@ -3,8 +3,8 @@
     python benchmarks/batch_ray.py [--pictures 96] [--rounds 1]
 
 Compares one actor that has one core with one process that has one thread, and two actors with one
-process that has two threads. Counted are the pictures between the first results and the last, so
-that neither the loading of models nor the start of Ray is in the figures.
+process that has two threads. Counted are the pictures between the first results of each core and
+the last results, so that neither the loading of models nor the start of Ray is in the figures.
 """
 
 import argparse
@@ -39,10 +39,17 @@ WAYS = {
 
 
 class Stopwatch:
-    """What a picture takes: seconds, processor seconds of those who answer, and of all others."""
+    """What a picture takes: seconds, processor seconds of those who answer, and of all others.
 
-    def __init__(self, in_actors: bool) -> None:
+    Args:
+        in_actors: whether actors answer.
+        num_first: so many results come first that were begun at the same time; what the later ones
+            took is before the first's end.
+    """
+
+    def __init__(self, in_actors: bool, num_first: int) -> None:
         self._in_actors = in_actors
+        self._num_first = num_first
         self._marks: list[tuple[float, ...]] = []
 
     def __call__(self, summary: BatchSummary) -> None:
@@ -58,7 +65,7 @@ class Stopwatch:
 
     def measure(self) -> tuple[float, ...]:
         """Return the three figures."""
-        marks = zip(self._marks[0], self._marks[-1], strict=True)
+        marks = zip(self._marks[self._num_first - 1], self._marks[-1], strict=True)
         count, *used = (last - first for first, last in marks)
         return tuple(one / count for one in used)
 
@@ -92,7 +99,7 @@ def main() -> None:
         job = BatchJob(str(folder / "pictures"), folder / "out", settings)
         for number in range(options.rounds):
             for way, (actors, cores) in WAYS.items():
-                stopwatch = Stopwatch(in_actors=actors > 0)
+                stopwatch = Stopwatch(actors > 0, num_first=cores)
                 run(replace(job, out=folder / f"{way} {number}"), actors, cores, stopwatch)
                 seconds, answering, others = stopwatch.measure()
                 print(
