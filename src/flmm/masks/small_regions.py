@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.bool_)
+_ROWS_AT_ONCE = 256
 
 
 def remove_small_regions(mask: NDArray[np.bool_], min_area: int) -> NDArray[np.bool_]:
@@ -38,8 +39,12 @@ def _split_by_area(
     """Return the union of the connected parts below an area, and the largest part."""
     from scipy.ndimage import label
 
-    labels, _ = label(region, _EIGHT_NEIGHBOURS)
-    areas = np.bincount(labels.ravel())
+    labels, count = label(region, _EIGHT_NEIGHBOURS)
+    areas = np.zeros(count + 1, dtype=np.int64)
+    # In bands of rows, since bincount copies its labels as 64-bit integers.
+    for first in range(0, len(labels), _ROWS_AT_ONCE):
+        band = labels[first : first + _ROWS_AT_ONCE]
+        areas += np.bincount(band.ravel(), minlength=count + 1)
     areas[0] = 0
     is_small = areas < min_area
     is_small[0] = False
