@@ -22,8 +22,8 @@ def map_side_by_side(
 ) -> Iterator[tuple[_Input, _Result]]:
     """Yield each input with its result, in order; on a processor, two are computed side by side.
 
-    Each gets half of the cores. The operations of small models are too short to share between
-    cores: two threads that each compute alone are a third faster.
+    Each gets half of the cores. The operations of small models are too short to be shared between
+    cores (docs/batch.md has what it gains).
 
     Args:
         function: called by other threads, where there are several cores.

@@ -80,7 +80,7 @@ DtypeOption = Annotated[
         callback=check_dtype,
         metavar="TYPE",
         show_default=False,
-        help="The LMM's numbers: float32, bfloat16 or float16.",
+        help="The LMM's numbers: float32, bfloat16 or float16; with bfloat16 also those of masks.",
     ),
 ]
 OutOption = Annotated[

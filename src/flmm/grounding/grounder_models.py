@@ -21,7 +21,8 @@ class GrounderModels:
     """A frozen LMM, and what the masks of its words come from.
 
     Masks come from a trained head or, without one, from the LMM's attention and a segmenter. Both
-    are moved to the LMM's device, in float32.
+    are moved to the LMM's device, with weights in float32; beside an LMM in bfloat16 they compute
+    in that.
 
     Args:
         adapter: the LMM, which is not changed.
@@ -80,7 +81,8 @@ class GrounderModels:
                 SAM comes from.
             device: such as "cpu" or "cuda:1"; None for the GPU when there is one.
             dtype: of the LMM: "float32", "bfloat16" or "float16"; None for float32 on the CPU
-                and the checkpoint's own on a GPU.
+                and the checkpoint's own on a GPU. Beside an LMM in bfloat16 masks are computed in
+                it too.
             revision: of the head's or profile's hub id.
             device_map: instead of ``device``: "auto" or transformers' map, which spreads the
                 LMM over devices (needs the package accelerate).

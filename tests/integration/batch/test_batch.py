@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command import run_in_process
 from PIL import Image
 from tiny_grounding import save_lmm, save_tiny_head
@@ -74,6 +75,30 @@ def test_each_picture_of_a_folder_has_the_answer_of_chat(
         assert line["answer"]["size"] == alone["size"]
     overlays = sorted(file.name[:2] for file in Path("overlays").iterdir())
     assert overlays == ["a-", "b-", "c-", "d-"]
+
+
+def test_two_batches_side_by_side_have_the_results_of_one_thread(
+    pictures: Path, head: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks: list[dict[str, object]] = [{"question": QUESTION}, {"phrases": ["a cat", "grass"]}]
+    lines = [
+        {"image": f"{name}.png", **task, "id": f"{name} {number}"}
+        for number, task in enumerate(tasks)
+        for name in ("a", "b", "d")
+    ]
+    (pictures / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    before = torch.get_num_threads()
+    for cores, out in ((1, "alone.jsonl"), (2, "side-by-side.jsonl")):
+        torch.set_num_threads(cores)
+        try:
+            run_in_process(
+                ["batch", "pictures/list.jsonl", "--out", out, *options(head), "--together", "1"],
+                capsys,
+            )
+        finally:
+            torch.set_num_threads(before)
+    assert len(read_results("alone.jsonl")) == 6
+    assert read_results("side-by-side.jsonl") == read_results("alone.jsonl")
 
 
 def test_list_with_questions_and_phrases(head: str, capsys: pytest.CaptureFixture[str]) -> None:
