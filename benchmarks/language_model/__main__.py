@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForConditionalGeneration
 
-from flmm.embedded_model.recipe.head_training import LMM_NAME
 from flmm.embedded_model.recipe.hardware import scale_steps
+from flmm.embedded_model.recipe.head_training import LMM_NAME
 from flmm.lmm.auto import load_lmm
 from flmm.stickers.dataset import build_dataset
 from flmm.user_input import resolve_model
@@ -48,7 +48,9 @@ class ProgressPrinter:
             return
         self._last = now
         count = done - self._first[1]
-        left = f", {(now - self._begin) / count * (total - done) / 60:.0f} min left" if count else ""
+        left = (
+            f", {(now - self._begin) / count * (total - done) / 60:.0f} min left" if count else ""
+        )
         print(f"{done}/{total} {what}{left}", flush=True)
 
 

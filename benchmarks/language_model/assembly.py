@@ -1,7 +1,7 @@
 """The untrained LMM: the embedded model's vision tower, a projector, and SmolLM2, untouched.
 
-It has Aya Vision's form, LLaVA's with one step more: the tower's 20×20 patches are merged two by two
-(pixel shuffle) to 100 image tokens, for SmolLM2 would take four times as long to read 400.
+It has Aya Vision's form, LLaVA's with one step more: the tower's 20×20 patches are merged two by
+two (pixel shuffle) to 100 image tokens, for SmolLM2 would take four times as long to read 400.
 """
 
 from importlib.util import find_spec
@@ -54,7 +54,8 @@ def load_smollm2() -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     model.load_state_dict(dequantized.state_dict())
     model.generation_config = dequantized.generation_config
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF_FILE)
-    return model.eval(), tokenizer
+    model.eval()  # type: ignore[no-untyped-call]
+    return model, tokenizer
 
 
 def build_lmm(
@@ -72,14 +73,18 @@ def build_lmm(
         vision_feature_select_strategy="default",
         image_token_index=image_token_id,
         downsample_factor=DOWNSAMPLE_FACTOR,
-        alignment_intermediate_size=PROJECTOR_WIDTH,
+        tie_word_embeddings=llm.config.tie_word_embeddings,
     )
+    # transformers reads this width but does not declare it.
+    config.update({"alignment_intermediate_size": PROJECTOR_WIDTH})
     lmm = AyaVisionForConditionalGeneration(config)
     lmm.model.vision_tower.load_state_dict(tower.model.vision_tower.state_dict())
     lmm.model.language_model.load_state_dict(llm.model.state_dict())
-    lmm.tie_weights()  # type: ignore[no-untyped-call]
+    lmm.lm_head.load_state_dict(llm.lm_head.state_dict())
+    lmm.tie_weights()
     lmm.generation_config = llm.generation_config
-    return lmm.eval().requires_grad_(False)
+    lmm.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    return lmm
 
 
 def save_lmm(
@@ -93,7 +98,7 @@ def save_lmm(
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )
-    AyaVisionProcessor(  # type: ignore[no-untyped-call]
+    AyaVisionProcessor(
         image_processor,
         tokenizer,
         PATCH_SIZE,
@@ -107,4 +112,4 @@ def save_lmm(
         tile_global_token=TILE_TOKEN,
         chat_template=tokenizer.chat_template,
     ).save_pretrained(folder)
-    lmm.save_pretrained(folder)  # type: ignore[no-untyped-call]
+    lmm.save_pretrained(folder)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForConditionalGeneration
 
@@ -71,7 +71,7 @@ def compute_last_hidden_states(
     lmm: AyaVisionForConditionalGeneration, batch: PackedPrompts
 ) -> Tensor:
     """Compute the last layer's states, (B, L, width)."""
-    embeddings = lmm.get_input_embeddings()(batch.input_ids)
+    embeddings: Tensor = get_word_embedding(lmm)(batch.input_ids)
     image = compute_image_features(lmm, batch.pixel_values).to(embeddings.dtype)
     is_image = batch.input_ids == lmm.config.image_token_id
     embeddings = embeddings.masked_scatter(is_image[..., None], image)
@@ -84,6 +84,13 @@ def compute_last_hidden_states(
         use_cache=False,
     ).last_hidden_state
     return states
+
+
+def get_word_embedding(lmm: AyaVisionForConditionalGeneration) -> nn.Embedding:
+    """Return the LLM's embedding of its vocabulary."""
+    embedding = lmm.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding)
+    return embedding
 
 
 def compute_image_features(lmm: AyaVisionForConditionalGeneration, pixel_values: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from language_model.packing import (
     answer_loss,
     compute_image_features,
     compute_last_hidden_states,
+    get_word_embedding,
     pack_prompts,
 )
 
@@ -61,7 +62,7 @@ class NameAlignment(nn.Module):
         super().__init__()
         self.lmm = (lmm,)  # in a tuple, so that its other parts are not part of this module
         self.projector = lmm.model.multi_modal_projector
-        words = lmm.get_input_embeddings().weight.detach().float()
+        words = get_word_embedding(lmm).weight.detach().float()
         self.register_buffer("mean_word", words.mean(0))
         names = [
             words[tokenizer.encode(f" {name}", add_special_tokens=False)].mean(0) for name in NAMES
@@ -83,7 +84,7 @@ class NameAlignment(nn.Module):
     @torch.no_grad()
     def scale_like_words(self, pixel_values: Tensor) -> None:
         """Give the image tokens of these pictures the mean distance that words have."""
-        words = self.lmm[0].get_input_embeddings().weight.detach().float()
+        words = get_word_embedding(self.lmm[0]).weight.detach().float()
         tokens = compute_image_features(self.lmm[0], pixel_values.to(self.mean_word.device))
         factor = (words - self.mean_word).norm(dim=-1).mean()
         factor /= (tokens.float() - self.mean_word).norm(dim=-1).mean()
@@ -151,8 +152,7 @@ def _align(
         pixels = preprocess_pictures([dataset.picture(index) for index in indices])
         labels = scene_labels([dataset.scene(index) for index in indices])[:, : len(NAMES)]
         return [
-            AlignmentBatch(*parts)
-            for parts in zip(pixels.chunk(2), labels.chunk(2), strict=True)
+            AlignmentBatch(*parts) for parts in zip(pixels.chunk(2), labels.chunk(2), strict=True)
         ]
 
     train_stage(

@@ -88,6 +88,19 @@ def test_unknown_family_is_loaded(tmp_path: Path) -> None:
     assert loaded.generate(prompt, 6).token_ids.equal(expected.token_ids)
 
 
+def test_chat_template_of_a_text_only_llm(tmp_path: Path) -> None:
+    tiny = GenericAdapter.build_tiny()
+    tiny.tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}{% endfor %}"
+    )
+    loaded = load_lmm(save(tiny, tmp_path, LlavaProcessor))
+    prompt = loaded.build_prompt(PICTURE, "what is it?")
+    text = loaded.tokenizer.decode(prompt.inputs["input_ids"][0])
+    assert isinstance(text, str)
+    assert text == "user: " + "<image>" * 64 + "\nwhat is it?"
+    assert len(prompt.image_token_positions) == 64
+
+
 @pytest.mark.parametrize("size", [(80, 64), (768, 256)])
 def test_a_picture_of_a_size_that_loading_tried(size: tuple[int, int]) -> None:
     picture = Image.new("RGB", size, "red")

@@ -1,0 +1,157 @@
+"""The LLaVA of a text-only language model: flmm reads it, and only its projector learns."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from language_model import projector_training
+from language_model.assembly import (
+    BEGIN_IMAGE_TOKEN,
+    END_IMAGE_TOKEN,
+    IMAGE_TOKEN,
+    TILE_TOKEN,
+    build_lmm,
+    save_lmm,
+)
+from language_model.packing import IGNORED, answer_loss, compute_last_hidden_states, pack_prompts
+from torch import Tensor
+from torch.nn import functional
+from transformers import BatchEncoding, PreTrainedTokenizerFast
+from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForConditionalGeneration
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaForCausalLM
+
+from flmm.embedded_model.recipe.head_training import LMM_NAME
+from flmm.embedded_model.recipe.lmm_architecture import preprocess_pictures
+from flmm.lmm.auto import load_lmm
+from flmm.lmm.base import LMMAdapter
+from flmm.lmm.tiny_models import (
+    find_token_id,
+    random_model,
+    tiny_text_config,
+    tiny_tokenizer,
+)
+from flmm.progress import no_progress
+from flmm.stickers.dataset import SceneDataset, build_dataset
+from flmm.stickers.draw import draw
+from flmm.stickers.scene import generate_scene
+from flmm.user_input import resolve_model
+
+STRINGS_ALONE = (
+    "{% for message in messages %}"
+    "{{ '<s>' + message['role'] + '\n' + message['content'] + '</s>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture
+def llm() -> LlamaForCausalLM:
+    tokenizer = _tokenizer()
+    settings = tiny_text_config(tokenizer, grouped_queries=True)
+    config = LlamaConfig(**settings, tie_word_embeddings=True)
+    llm = random_model(lambda: LlamaForCausalLM(config))
+    llm.eval()  # type: ignore[no-untyped-call]
+    return llm
+
+
+@pytest.fixture
+def folder(llm: LlamaForCausalLM, tmp_path: Path) -> Path:
+    tokenizer = _tokenizer()
+    torch.manual_seed(0)
+    lmm = build_lmm(llm, find_token_id(tokenizer, IMAGE_TOKEN), resolve_model(LMM_NAME))
+    save_lmm(lmm, tokenizer, tmp_path / "lmm")
+    return tmp_path / "lmm"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> SceneDataset:
+    return build_dataset(tmp_path / "world", 12, workers=1)
+
+
+@pytest.fixture(autouse=True)
+def _same_number_of_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = tiny_tokenizer(IMAGE_TOKEN, BEGIN_IMAGE_TOKEN, END_IMAGE_TOKEN, TILE_TOKEN)
+    tokenizer.chat_template = STRINGS_ALONE
+    return tokenizer
+
+
+def _model(adapter: LMMAdapter) -> AyaVisionForConditionalGeneration:
+    assert isinstance(adapter.model, AyaVisionForConditionalGeneration)
+    return adapter.model
+
+
+def _text_loss(adapter: LMMAdapter) -> Tensor:
+    """Return the packed loss of one scene's texts."""
+    prompts = projector_training.build_prompts(
+        adapter, draw(generate_scene(5)), np.random.default_rng(0)
+    )
+    batch = pack_prompts([prompts], _end(adapter))
+    return answer_loss(_model(adapter), batch, compute_last_hidden_states(_model(adapter), batch))
+
+
+def _end(adapter: LMMAdapter) -> int:
+    assert isinstance(adapter.tokenizer.eos_token_id, int)
+    return adapter.tokenizer.eos_token_id
+
+
+def test_the_language_model_stays_as_it_was(folder: Path, llm: LlamaForCausalLM) -> None:
+    adapter = load_lmm(str(folder))
+    answer = adapter.generate(adapter.build_prompt((), "what is it?"), 8).token_ids
+    chat = [{"role": "user", "content": "what is it?"}]
+    inputs = adapter.tokenizer.apply_chat_template(
+        chat, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )
+    assert isinstance(inputs, BatchEncoding)
+    expected = llm.generate(**inputs, max_new_tokens=8, do_sample=False, pad_token_id=0)
+    assert isinstance(expected, Tensor)
+    assert answer.equal(expected[0, inputs["input_ids"].shape[1] :])
+
+
+def test_image_tokens_lie_where_the_vision_tower_puts_them(folder: Path) -> None:
+    adapter = load_lmm(str(folder))
+    drawing = draw(generate_scene(5))
+    prompts = projector_training.build_prompts(adapter, drawing, np.random.default_rng(0))
+    ((view,),) = prompts[0].picture_views
+    assert view.geometry.grid == (10, 10)
+    assert view.token_positions.flatten().tolist() == list(
+        range(int(view.token_positions[0, 0]), int(view.token_positions[0, 0]) + 100)
+    )
+    # The pictures that the projector learns from first are those that it gets later.
+    assert prompts[0].inputs["pixel_values"].equal(preprocess_pictures([drawing.picture]))
+
+
+def test_packed_texts_have_the_loss_of_separate_ones(folder: Path) -> None:
+    adapter = load_lmm(str(folder))
+    prompts = projector_training.build_prompts(
+        adapter, draw(generate_scene(5)), np.random.default_rng(0)
+    )
+    losses = []
+    for prompt in prompts:
+        ids = torch.cat([prompt.inputs["input_ids"][0], torch.tensor([_end(adapter)])])
+        logits = adapter.model(**prompt.inputs).logits[0, prompt.answer_start - 1 :]
+        answer = ids[prompt.answer_start :]
+        losses.append(functional.cross_entropy(logits, answer, reduction="none"))
+    batch = pack_prompts([prompts], _end(adapter))
+    assert int((batch.targets != IGNORED).sum()) == sum(len(loss) for loss in losses)
+    assert float(_text_loss(adapter)) == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
+
+
+def test_only_the_projector_learns(folder: Path, dataset: SceneDataset, tmp_path: Path) -> None:
+    adapter = load_lmm(str(folder))
+    lmm = _model(adapter)
+    before = {name: value.clone() for name, value in lmm.state_dict().items()}
+    loss = float(_text_loss(adapter))
+    projector_training.train(lmm, adapter, dataset, tmp_path / "checkpoints", 2, 4, no_progress)
+    changed = {name for name, value in lmm.state_dict().items() if not value.equal(before[name])}
+    assert changed
+    assert all("multi_modal_projector" in name for name in changed)
+    assert float(_text_loss(adapter)) < loss
+    assert not any(parameter.requires_grad for parameter in lmm.parameters())
