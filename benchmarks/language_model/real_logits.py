@@ -88,9 +88,9 @@ def compare_with_generate(
             with _timed(seconds, "generate"):
                 expected = [adapter.generate(prompt, new_tokens).token_ids for prompt in chunk]
             with _timed(seconds, "engine"):
-                plain = _generate_together(adapter, chunk, new_tokens, wants_trace=False)
+                plain = generate_together(adapter, chunk, new_tokens, wants_trace=False)
             with _timed(seconds, "recorded"):
-                recorded = _generate_together(adapter, chunk, new_tokens, wants_trace=True)
+                recorded = generate_together(adapter, chunk, new_tokens, wants_trace=True)
             for ours, again, theirs in zip(plain, recorded, expected, strict=True):
                 same = int((ours == theirs).long().cumprod(0).sum())
                 same_tokens += same
@@ -121,7 +121,7 @@ class _Answer:
         self.token_ids = token_ids.cpu()
 
 
-def _generate_together(
+def generate_together(
     adapter: LMMAdapter, prompts: Sequence[Prompt], new_tokens: int, wants_trace: bool
 ) -> list[Tensor]:
     """Return each answer's (T,) tokens."""

@@ -22,6 +22,7 @@ from flmm.stickers.draw import Drawing
 from flmm.stickers.kinds import KINDS, STUFF
 from flmm.stickers.language import Turn, caption_turn
 from flmm.stickers.questions import ask_random_question, generate_conversation
+from flmm.stickers.scene import Scene
 
 _QUESTIONS = 4
 _CAPTION_TOKENS, _ANSWER_TOKENS = 160, 48
@@ -71,33 +72,53 @@ def is_correct(turn: Turn, answer: str) -> bool:
     return answer == turn.answer
 
 
-def generate_answers(
-    adapter: LMMAdapter, drawing: Drawing, seed: int
-) -> Iterator[tuple[Turn, Generation]]:
-    """Yield true turns and the LMM's greedy answers: a caption, answers, a follow-up.
+@dataclass(frozen=True)
+class AskedTurn:
+    """A turn that an LMM is asked, with its true answer."""
+
+    turn: Turn
+    max_new_tokens: int
+    earlier: Turn | None = None
+    """The turn before a follow-up, answered truly."""
+
+
+def ask_about_scene(scene: Scene, seed: int) -> Iterator[AskedTurn]:
+    """Yield what is asked about a scene: a caption, questions, a follow-up.
 
     The follow-up's history holds the true first answer, as in VisDial (Das et al. 2017): otherwise
     what "it" means would depend on the LMM's first answer.
+
+    Args:
+        scene: the scene.
+        seed: seed of the questions.
+    """
+    yield AskedTurn(caption_turn(scene), _CAPTION_TOKENS)
+    random = np.random.default_rng(seed)
+    for _ in range(_QUESTIONS):
+        yield AskedTurn(ask_random_question(scene, random), _ANSWER_TOKENS)
+    first, second = generate_conversation(scene, random)
+    yield AskedTurn(second, _ANSWER_TOKENS, first)
+
+
+def generate_answers(
+    adapter: LMMAdapter, drawing: Drawing, seed: int
+) -> Iterator[tuple[Turn, Generation]]:
+    """Yield the turns of ``ask_about_scene`` and the LMM's greedy answers.
 
     Args:
         adapter: adapter of the LMM.
         drawing: drawing whose picture is asked about.
         seed: seed of the questions.
     """
-    scene = drawing.scene
     picture = Image.fromarray(drawing.picture)
-
-    def generate(turn: Turn, max_tokens: int) -> tuple[Turn, Generation]:
-        return turn, adapter.generate(adapter.build_prompt(picture, turn.question), max_tokens)
-
-    yield generate(caption_turn(scene), _CAPTION_TOKENS)
-    random = np.random.default_rng(seed)
-    for _ in range(_QUESTIONS):
-        yield generate(ask_random_question(scene, random), _ANSWER_TOKENS)
-    first, second = generate_conversation(scene, random)
-    history = [Message("user", first.question, (picture,)), Message("assistant", first.answer)]
-    prompt = adapter.build_prompt((), second.question, history=history)
-    yield second, adapter.generate(prompt, _ANSWER_TOKENS)
+    for asked in ask_about_scene(drawing.scene, seed):
+        if asked.earlier is None:
+            prompt = adapter.build_prompt(picture, asked.turn.question)
+        else:
+            question = Message("user", asked.earlier.question, (picture,))
+            history = [question, Message("assistant", asked.earlier.answer)]
+            prompt = adapter.build_prompt((), asked.turn.question, history=history)
+        yield asked.turn, adapter.generate(prompt, asked.max_new_tokens)
 
 
 def count_text_results(

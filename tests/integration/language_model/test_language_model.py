@@ -7,62 +7,22 @@ import numpy as np
 import pytest
 import torch
 from language_model import projector_training
-from language_model.assembly import (
-    BEGIN_IMAGE_TOKEN,
-    END_IMAGE_TOKEN,
-    IMAGE_TOKEN,
-    TILE_TOKEN,
-    build_lmm,
-    save_lmm,
-)
 from language_model.packing import IGNORED, answer_loss, compute_last_hidden_states, pack_prompts
 from torch import Tensor
 from torch.nn import functional
-from transformers import BatchEncoding, PreTrainedTokenizerFast
+from transformers import BatchEncoding
 from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForConditionalGeneration
-from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
-from flmm.embedded_model.recipe.head_training import LMM_NAME
 from flmm.embedded_model.recipe.lmm_architecture import preprocess_pictures
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
-from flmm.lmm.tiny_models import (
-    find_token_id,
-    random_model,
-    tiny_text_config,
-    tiny_tokenizer,
-)
 from flmm.progress import no_progress
 from flmm.stickers.dataset import SceneDataset, build_dataset
 from flmm.stickers.draw import draw
 from flmm.stickers.scene import generate_scene
-from flmm.user_input import resolve_model
 
-STRINGS_ALONE = (
-    "{% for message in messages %}"
-    "{{ '<s>' + message['role'] + '\n' + message['content'] + '</s>' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}"
-)
-
-
-@pytest.fixture
-def llm() -> LlamaForCausalLM:
-    tokenizer = _tokenizer()
-    settings = tiny_text_config(tokenizer, grouped_queries=True)
-    config = LlamaConfig(**settings, tie_word_embeddings=True)
-    llm = random_model(lambda: LlamaForCausalLM(config))
-    llm.eval()  # type: ignore[no-untyped-call]
-    return llm
-
-
-@pytest.fixture
-def folder(llm: LlamaForCausalLM, tmp_path: Path) -> Path:
-    tokenizer = _tokenizer()
-    torch.manual_seed(0)
-    lmm = build_lmm(llm, find_token_id(tokenizer, IMAGE_TOKEN), resolve_model(LMM_NAME))
-    save_lmm(lmm, tokenizer, tmp_path / "lmm")
-    return tmp_path / "lmm"
+pytest_plugins = ("language_model_fixtures",)
 
 
 @pytest.fixture
@@ -75,12 +35,6 @@ def _same_number_of_threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-
-
-def _tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = tiny_tokenizer(IMAGE_TOKEN, BEGIN_IMAGE_TOKEN, END_IMAGE_TOKEN, TILE_TOKEN)
-    tokenizer.chat_template = STRINGS_ALONE
-    return tokenizer
 
 
 def _model(adapter: LMMAdapter) -> AyaVisionForConditionalGeneration:

@@ -9,7 +9,8 @@ from flmm.lmm.generation import Generation
 from flmm.report.overlaps import Interval, share_interval
 from flmm.stickers.draw import draw
 from flmm.stickers.kinds import STUFF
-from flmm.stickers.scene import generate_scene
+from flmm.stickers.language import Turn
+from flmm.stickers.scene import Scene, generate_scene
 
 TASKS = ("where", "what", "how many", "is there", "which", "follow up")
 ALL_BUT_WHERE = "all but where"
@@ -32,6 +33,60 @@ class ConversationScores:
     questions: int
 
 
+class ConversationScorer:
+    """Counts what captions and answers have right, scene after scene.
+
+    Args:
+        token_id: the special token to count in generated texts; None for a model without one.
+    """
+
+    def __init__(self, token_id: int | None) -> None:
+        self._token_id = token_id
+        self._named: list[list[bool]] = []
+        self._absent: list[list[bool]] = []
+        self._right: list[dict[str, list[bool]]] = []
+        self._tokens: list[dict[str, list[bool]]] = []
+
+    def add_scene(self, scene: Scene, answers: Sequence[tuple[Turn, Generation]]) -> None:
+        """Count a scene's caption, which comes first, and answers, as ``generate_answers`` has."""
+        (_, caption), *questions = answers
+        names = find_names(caption.text)
+        kinds = {kind.name for kind in scene.kinds}
+        present = kinds | {band.name for band in scene.bands}
+        self._named.append([name in names for name in sorted(present)])
+        self._absent.append([name not in kinds for name in sorted(names - set(STUFF))])
+        right: dict[str, list[bool]] = {}
+        tokens = {CAPTION: [self._contains_token(caption)]}
+        for turn, answer in questions:
+            groups = (turn.task,) if turn.task == "where" else (turn.task, ALL_BUT_WHERE)
+            for group in groups:
+                right.setdefault(group, []).append(is_correct(turn, answer.text))
+                tokens.setdefault(group, []).append(self._contains_token(answer))
+        self._right.append(right)
+        self._tokens.append(tokens)
+
+    def compute_scores(self) -> ConversationScores:
+        """Return the scores of at least one scene."""
+        named_share = share_interval(self._named)
+        assert named_share is not None
+        num_questions = sum(
+            len(marks)
+            for picture in self._right
+            for task, marks in picture.items()
+            if task != ALL_BUT_WHERE
+        )
+        return ConversationScores(
+            named_share,
+            share_interval(self._absent),
+            _task_intervals(self._right),
+            _task_intervals(self._tokens),
+            num_questions,
+        )
+
+    def _contains_token(self, generation: Generation) -> bool:
+        return self._token_id in generation.token_ids.tolist()
+
+
 def measure_conversation(
     adapter: LMMAdapter,
     scene_seeds: Sequence[int],
@@ -43,46 +98,15 @@ def measure_conversation(
     Args:
         adapter: the model.
         scene_seeds: one a scene.
-        token_id: the special token to count in generated texts; None for a model without one.
+        token_id: as of ``ConversationScorer``.
         on_progress: called with (done, total) scenes.
     """
-    named: list[list[bool]] = []
-    absent: list[list[bool]] = []
-    right: list[dict[str, list[bool]]] = []
-    tokens: list[dict[str, list[bool]]] = []
+    scorer = ConversationScorer(token_id)
     for number, seed in enumerate(scene_seeds):
         drawing = draw(generate_scene(seed))
-        scene = drawing.scene
-        generations = generate_answers(adapter, drawing, seed)
-        _, caption = next(generations)
-        names = find_names(caption.text)
-        kinds = {kind.name for kind in scene.kinds}
-        present = kinds | {band.name for band in scene.bands}
-        named.append([name in names for name in sorted(present)])
-        absent.append([name not in kinds for name in sorted(names - set(STUFF))])
-        right.append({})
-        tokens.append({CAPTION: [_contains_token(caption, token_id)]})
-        for turn, answer in generations:
-            groups = (turn.task,) if turn.task == "where" else (turn.task, ALL_BUT_WHERE)
-            for group in groups:
-                right[-1].setdefault(group, []).append(is_correct(turn, answer.text))
-                tokens[-1].setdefault(group, []).append(_contains_token(answer, token_id))
+        scorer.add_scene(drawing.scene, list(generate_answers(adapter, drawing, seed)))
         on_progress(number + 1, len(scene_seeds))
-    named_share = share_interval(named)
-    assert named_share is not None
-    num_questions = sum(len(marks) for picture in right for task, marks in picture.items()
-                if task != ALL_BUT_WHERE)  # fmt: skip
-    return ConversationScores(
-        named_share,
-        share_interval(absent),
-        _task_intervals(right),
-        _task_intervals(tokens),
-        num_questions,
-    )
-
-
-def _contains_token(generation: Generation, token_id: int | None) -> bool:
-    return token_id in generation.token_ids.tolist()
+    return scorer.compute_scores()
 
 
 def _task_intervals(outcomes: Sequence[dict[str, list[bool]]]) -> dict[str, Interval]:

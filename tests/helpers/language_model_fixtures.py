@@ -1,0 +1,57 @@
+"""A tiny language model whose chat template takes strings alone, and an LMM of it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from language_model.assembly import (
+    BEGIN_IMAGE_TOKEN,
+    END_IMAGE_TOKEN,
+    IMAGE_TOKEN,
+    TILE_TOKEN,
+    build_lmm,
+    save_lmm,
+)
+from transformers import PreTrainedTokenizerFast
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaForCausalLM
+
+from flmm.embedded_model.recipe.head_training import LMM_NAME
+from flmm.lmm.tiny_models import (
+    find_token_id,
+    random_model,
+    tiny_text_config,
+    tiny_tokenizer,
+)
+from flmm.user_input import resolve_model
+
+STRINGS_ALONE = (
+    "{% for message in messages %}"
+    "{{ '<s>' + message['role'] + '\n' + message['content'] + '</s>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture
+def llm() -> LlamaForCausalLM:
+    tokenizer = _tokenizer()
+    settings = tiny_text_config(tokenizer, grouped_queries=True)
+    config = LlamaConfig(**settings, tie_word_embeddings=True)
+    llm = random_model(lambda: LlamaForCausalLM(config))
+    llm.eval()  # type: ignore[no-untyped-call]
+    return llm
+
+
+@pytest.fixture
+def folder(llm: LlamaForCausalLM, tmp_path: Path) -> Path:
+    tokenizer = _tokenizer()
+    torch.manual_seed(0)
+    lmm = build_lmm(llm, find_token_id(tokenizer, IMAGE_TOKEN), resolve_model(LMM_NAME))
+    save_lmm(lmm, tokenizer, tmp_path / "lmm")
+    return tmp_path / "lmm"
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = tiny_tokenizer(IMAGE_TOKEN, BEGIN_IMAGE_TOKEN, END_IMAGE_TOKEN, TILE_TOKEN)
+    tokenizer.chat_template = STRINGS_ALONE
+    return tokenizer
