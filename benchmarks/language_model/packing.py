@@ -4,36 +4,18 @@ Tokens are those of the prompts that ``flmm`` itself builds, so that training an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForConditionalGeneration
 
-from flmm.embedded_model.recipe.training_loop import TensorDataclass
+from flmm.embedded_model.recipe.packing import TextBatch
 from flmm.lmm.prompt import Prompt
 
 IGNORED = -100
 
 
-@dataclass(frozen=True)
-class PackedPrompts(TensorDataclass):
-    """B pictures, each followed by several conversations that do not attend to each other."""
-
-    pixel_values: Tensor
-    """(B, 3, S, S)."""
-    input_ids: Tensor
-    """(B, L)."""
-    position_ids: Tensor
-    """(B, L): each conversation counts on from what all share."""
-    attention_mask: Tensor
-    """(B, 1, L, L) bool: whether a query (row) may attend to a key (column)."""
-    targets: Tensor
-    """(B, L): the next token if it belongs to an answer, else ``IGNORED``."""
-
-
-def pack_prompts(prompts: Sequence[Sequence[Prompt]], end_token_id: int) -> PackedPrompts:
+def pack_prompts(prompts: Sequence[Sequence[Prompt]], end_token_id: int) -> TextBatch:
     """Pack each picture's prompts, which end with an answer; ``end_token_id`` comes after it."""
     rows = [_pack_row(row, end_token_id) for row in prompts]
     longest = max(len(row[0]) for row in rows)
@@ -46,7 +28,7 @@ def pack_prompts(prompts: Sequence[Sequence[Prompt]], end_token_id: int) -> Pack
     same = branches[:, :, None] == branches[:, None, :]
     mask = causal & (same | (branches[:, None, :] == 0))
     pixels = torch.cat([row[0].inputs["pixel_values"] for row in prompts])
-    return PackedPrompts(pixels, stack(0, 0), stack(1, 0), mask[:, None], stack(3, IGNORED))
+    return TextBatch(pixels, 1, stack(0, 0), stack(1, 0), mask[:, None], stack(3, IGNORED))
 
 
 def _pack_row(
@@ -67,11 +49,9 @@ def _pack_row(
     return ids, positions, branches, targets
 
 
-def compute_last_hidden_states(
-    lmm: AyaVisionForConditionalGeneration, batch: PackedPrompts
-) -> Tensor:
+def compute_last_hidden_states(lmm: AyaVisionForConditionalGeneration, batch: TextBatch) -> Tensor:
     """Compute the last layer's states, (B, L, width)."""
-    embeddings: Tensor = get_word_embedding(lmm)(batch.input_ids)
+    embeddings: Tensor = lmm.get_input_embeddings()(batch.input_ids)
     image = compute_image_features(lmm, batch.pixel_values).to(embeddings.dtype)
     is_image = batch.input_ids == lmm.config.image_token_id
     embeddings = embeddings.masked_scatter(is_image[..., None], image)
@@ -101,12 +81,3 @@ def compute_image_features(lmm: AyaVisionForConditionalGeneration, pixel_values:
         vision_feature_select_strategy=lmm.config.vision_feature_select_strategy,
     ).pooler_output
     return features
-
-
-def answer_loss(
-    lmm: AyaVisionForConditionalGeneration, batch: PackedPrompts, hidden: Tensor
-) -> Tensor:
-    """Compute the answers' mean cross entropy; ``hidden`` is the last layer's (B, L, width)."""
-    in_answer = batch.targets != IGNORED
-    logits = lmm.lm_head(hidden[in_answer]).float()
-    return functional.cross_entropy(logits, batch.targets[in_answer])

@@ -20,6 +20,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from flmm.embedded_model.recipe.curriculum import Curriculum
 from flmm.embedded_model.recipe.hardware import BATCH_SIZE_FACTOR, DEVICE, FAST_BFLOAT16
 from flmm.embedded_model.recipe.lmm_architecture import preprocess_pictures
+from flmm.embedded_model.recipe.packing import TextBatch, answer_loss
 from flmm.embedded_model.recipe.training_loop import TensorDataclass, TrainingStage, train_stage
 from flmm.embedded_model.recipe.vision_warm_up import scene_labels
 from flmm.lmm.base import LMMAdapter
@@ -33,8 +34,6 @@ from flmm.stickers.language import caption_turn, list_turn
 from flmm.stickers.questions import ask_description, ask_random_question, generate_conversation
 from flmm.stickers.scene import MAX_THINGS
 from language_model.packing import (
-    PackedPrompts,
-    answer_loss,
     compute_image_features,
     compute_last_hidden_states,
     get_word_embedding,
@@ -120,7 +119,7 @@ def train(
     assert isinstance(end, int)
     curriculum = Curriculum(dataset, 3, steps, ((0.05, 2), (0.15, 4), (1.0, MAX_THINGS)))
 
-    def batches(step: int) -> list[PackedPrompts]:
+    def batches(step: int) -> list[TextBatch]:
         indices, random = curriculum.sample(step, 2 * _MICRO_BATCH_SIZE)
         drawings = [dataset.drawing(index) for index in indices]
         halves = drawings[:_MICRO_BATCH_SIZE], drawings[_MICRO_BATCH_SIZE:]
@@ -129,7 +128,7 @@ def train(
             for half in halves
         ]
 
-    def loss(batch: PackedPrompts) -> Tensor:
+    def loss(batch: TextBatch) -> Tensor:
         return answer_loss(lmm, batch, compute_last_hidden_states(lmm, batch))
 
     train_stage(

@@ -12,6 +12,7 @@ from language_model.assembly import (
     build_lmm,
     save_lmm,
 )
+from language_model.token_copies import VOCABULARY_TOKEN
 from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
@@ -34,24 +35,37 @@ STRINGS_ALONE = (
 
 @pytest.fixture
 def llm() -> LlamaForCausalLM:
-    tokenizer = _tokenizer()
-    settings = tiny_text_config(tokenizer, grouped_queries=True)
+    return build_tiny_llm()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_tiny_lmm(tmp_path / "lmm")
+
+
+def build_tiny_llm() -> LlamaForCausalLM:
+    """Build the language model."""
+    settings = tiny_text_config(_tokenizer(), grouped_queries=True)
     config = LlamaConfig(**settings, tie_word_embeddings=True)
     llm = random_model(lambda: LlamaForCausalLM(config))
     llm.eval()  # type: ignore[no-untyped-call]
     return llm
 
 
-@pytest.fixture
-def folder(llm: LlamaForCausalLM, tmp_path: Path) -> Path:
+def save_tiny_lmm(folder: Path) -> Path:
+    """Build and save the LMM; return its folder."""
     tokenizer = _tokenizer()
     torch.manual_seed(0)
-    lmm = build_lmm(llm, find_token_id(tokenizer, IMAGE_TOKEN), resolve_model(LMM_NAME))
-    save_lmm(lmm, tokenizer, tmp_path / "lmm")
-    return tmp_path / "lmm"
+    image_token_id = find_token_id(tokenizer, IMAGE_TOKEN)
+    save_lmm(
+        build_lmm(build_tiny_llm(), image_token_id, resolve_model(LMM_NAME)), tokenizer, folder
+    )
+    return folder
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = tiny_tokenizer(IMAGE_TOKEN, BEGIN_IMAGE_TOKEN, END_IMAGE_TOKEN, TILE_TOKEN)
+    tokenizer = tiny_tokenizer(
+        IMAGE_TOKEN, BEGIN_IMAGE_TOKEN, END_IMAGE_TOKEN, TILE_TOKEN, VOCABULARY_TOKEN
+    )
     tokenizer.chat_template = STRINGS_ALONE
     return tokenizer

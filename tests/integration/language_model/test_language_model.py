@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from language_model import projector_training
-from language_model.packing import IGNORED, answer_loss, compute_last_hidden_states, pack_prompts
+from language_model.packing import IGNORED, compute_last_hidden_states, pack_prompts
 from torch import Tensor
 from torch.nn import functional
 from transformers import BatchEncoding
@@ -15,6 +15,7 @@ from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForCondi
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
 from flmm.embedded_model.recipe.lmm_architecture import preprocess_pictures
+from flmm.embedded_model.recipe.packing import answer_loss
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.progress import no_progress

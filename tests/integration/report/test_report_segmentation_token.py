@@ -25,10 +25,10 @@ from flmm.progress import no_progress
 from flmm.report.context import ReportContext
 from flmm.report.data import read_sticker_data
 from flmm.report.segmentation_token.conversation_scores import ALL_BUT_WHERE, CAPTION
+from flmm.report.segmentation_token.embedded_token_model import EmbeddedTokenModel
 from flmm.report.segmentation_token.measurement import check
-from flmm.report.segmentation_token.token_model import (
-    SEG_TOKEN,
-    TokenModel,
+from flmm.report.segmentation_token.token_model import SEG_TOKEN
+from flmm.report.segmentation_token.token_training import (
     TrainingScheme,
     answer_with_token,
     append_token_to_phrases,
@@ -117,7 +117,7 @@ def test_training_changes_the_copy_alone_and_is_not_repeated(
     adapter, head = grounder.adapter, grounder.head
     assert head is not None
     before = checksum(adapter.model), checksum(head), len(adapter.tokenizer)
-    copy = TokenModel(grounder)
+    copy = EmbeddedTokenModel(grounder)
     frozen = (copy.lmm.model.vision_tower, copy.refiner.segmenter.vision_encoder)
     trained = (
         copy.lmm.model.language_model, copy.lmm.model.multi_modal_projector, copy.projection,
@@ -132,13 +132,13 @@ def test_training_changes_the_copy_alone_and_is_not_repeated(
     assert adapter.model.config.text_config.vocab_size == before[2]
     assert copy.lmm.config._attn_implementation == adapter.model.config._attn_implementation
 
-    resumed = TokenModel(grounder)
+    resumed = EmbeddedTokenModel(grounder)
     train(resumed, TrainingScheme.LISA, tmp_path, 1, lambda *_: pytest.fail("it is trained again"))
     assert checksum(resumed) == checksum(copy)
 
 
 def test_masks_depend_on_their_own_question_alone(grounder: Grounder) -> None:
-    copy = TokenModel(grounder)
+    copy = EmbeddedTokenModel(grounder)
     drawing = draw(generate_scene(EVALUATION_SEED + 3))
     picture = Image.fromarray(drawing.picture)
     masks = copy.predict_masks(picture, QUESTIONS)
@@ -153,10 +153,10 @@ def test_masks_depend_on_their_own_question_alone(grounder: Grounder) -> None:
 
 
 def test_training_tokens_match_the_adapters_prompt(grounder: Grounder) -> None:
-    copy = TokenModel(grounder)
+    copy = EmbeddedTokenModel(grounder)
     drawing = draw(generate_scene(4), 320)
     turn = append_token_to_phrases(caption_turn(drawing.scene))
-    texts = copy.pack_texts([drawing.picture], [[(turn,)]])
+    texts = copy.pack_texts([drawing.picture], [[turn]])
     prompt = copy.build_adapter().build_prompt(Image.fromarray(drawing.picture), turn.question)
     *ids, end = texts.input_ids[0].tolist()
     assert end == find_token_id(copy.tokenizer, END_TOKEN)
@@ -173,7 +173,7 @@ def test_training_tokens_match_the_adapters_prompt(grounder: Grounder) -> None:
 
 @pytest.mark.parametrize("scheme", TrainingScheme)
 def test_batches_have_a_mask_for_every_token(grounder: Grounder, scheme: TrainingScheme) -> None:
-    copy = TokenModel(grounder)
+    copy = EmbeddedTokenModel(grounder)
     drawings = [draw(generate_scene(seed), 320) for seed in (1, 2)]
     batch = build_token_batch(copy, scheme, drawings, np.random.default_rng(0))
     tokens = batch.texts.input_ids == copy.token_id

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from transformers import AttentionInterface, SamModel
+from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
 from flmm.embedded_model.recipe.hardware import FAST_BFLOAT16, ON_GPU
@@ -60,8 +61,11 @@ def cpu_attention_forward(
 ) -> tuple[Tensor, None]:
     """Compute attention with the signature of `transformers`.
 
-    Query, key and value are (B, H, L, D); the mask is additive, (B, 1, L, L), or None.
+    Query is (B, H, L, D), key and value have H heads or a fraction; the mask is additive,
+    (B, 1, L, L), or None.
     """
+    repeats = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, repeats), repeat_kv(value, repeats)
     return _compute_attention(query * scaling, key, value, attention_mask).transpose(1, 2), None
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
+from transformers.modeling_utils import PreTrainedModel
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
 from flmm.embedded_model.recipe.lmm_architecture import (
@@ -129,8 +130,9 @@ def compute_last_hidden_states(
     return states
 
 
-def answer_loss(lmm: LlavaForConditionalGeneration, batch: TextBatch, hidden: Tensor) -> Tensor:
+def answer_loss(lmm: PreTrainedModel, batch: TextBatch, hidden: Tensor) -> Tensor:
     """Return the answers' mean cross entropy; `hidden` is the last layer's (B, L, width)."""
     in_answer = batch.targets >= 0
-    logits = lmm.lm_head(hidden[in_answer]).float()
+    output = lmm.get_output_embeddings()  # type: ignore[no-untyped-call]
+    logits = output(hidden[in_answer]).float()
     return functional.cross_entropy(logits, batch.targets[in_answer])

@@ -151,7 +151,11 @@ def train_stage(
 
     def backward(batch: Batch, count: int) -> Tensor:
         batch = send_to_device(batch, DEVICE)
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=FAST_BFLOAT16):
+        # The threads would share a cache, and the first that ends empties it: how the gradients of
+        # weights that are used twice are rounded would change from run to run.
+        with torch.autocast(
+            DEVICE.type, torch.bfloat16, enabled=FAST_BFLOAT16, cache_enabled=False
+        ):
             loss = stage.loss(batch) / count
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()

@@ -24,14 +24,16 @@ from flmm.report.segmentation_token.conversation_scores import (
     ConversationScores,
     measure_conversation,
 )
-from flmm.report.segmentation_token.token_model import (
+from flmm.report.segmentation_token.embedded_token_model import (
+    EmbeddedTokenModel,
+    supports_copying,
+)
+from flmm.report.segmentation_token.token_model import SEG_TOKEN
+from flmm.report.segmentation_token.token_training import (
     BATCH_SIZE,
     LEARNING_RATE,
-    SEG_TOKEN,
     TRAINING_SCENES,
-    TokenModel,
     TrainingScheme,
-    supports_copying,
     train,
 )
 from flmm.stickers.dataset import EVALUATION_SEED
@@ -129,12 +131,12 @@ def measure(context: ReportContext) -> SegmentationTokenResults:
     return SegmentationTokenResults(overlaps.num_pictures, STEPS, tuple(rows))
 
 
-def _train_copy(context: ReportContext, scheme: TrainingScheme) -> TokenModel:
+def _train_copy(context: ReportContext, scheme: TrainingScheme) -> EmbeddedTokenModel:
     key = {
         "budget": _training_budget(),
         **{part: context.cache_key[part] for part in ("head", "LMM", "numbers")},
     }
-    copy = TokenModel(context.grounder)
+    copy = EmbeddedTokenModel(context.grounder)
     train(
         copy,
         scheme,
