@@ -128,8 +128,9 @@ class TaskAnswerer:
             else:
                 asked = task.questions or (task.question or "",)
                 questions += [(number, (picture, question)) for question in asked]
-        for first in range(0, len(questions), self.together):
-            in_pass = questions[first : first + self.together]
+        size = self.together  # Another thread, whose batch is short of memory, may change it.
+        for first in range(0, len(questions), size):
+            in_pass = questions[first : first + size]
             answers = grounder.chat_together(
                 [question for _, question in in_pass],
                 max_new_tokens=settings.max_new_tokens,

@@ -26,3 +26,17 @@ def test_what_has_memory_is_not_tried_with_more() -> None:
     answerer = TaskAnswerer(cast(Grounder, _ShortOfMemory()), BatchSettings(), 8)
     assert len(answerer.answer(tasks)) == 8
     assert answerer.together == 2
+
+
+def test_each_question_is_answered_once_while_another_batch_is_short_of_memory() -> None:
+    class Grounding:
+        """Another thread changes how many tasks have memory meanwhile."""
+
+        def chat_together(self, questions: list[object], **_: object) -> list[object]:
+            answerer.together = 8 if answerer.together == 2 else 2
+            return [question for _, question in cast(list[tuple[object, object]], questions)]
+
+    questions = tuple(f"Q{number}" for number in range(16))
+    task = PictureTask(Image.new("RGB", (8, 8)), Task(image="a.png", questions=questions))
+    answerer = TaskAnswerer(cast(Grounder, Grounding()), BatchSettings(), 4)
+    assert answerer.answer([task]) == [list(questions)]
