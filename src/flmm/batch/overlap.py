@@ -70,13 +70,20 @@ class _Calls:
 
     def __init__(self) -> None:
         self._threads: set[int] = set()
+        self._are_interrupted = False
         self._lock = threading.Lock()
 
     @contextmanager
     def register(self) -> Iterator[None]:
-        """Let what this thread does in the ``with`` block be interrupted."""
+        """Let what this thread does in the ``with`` block be interrupted.
+
+        Raises:
+            KeyboardInterrupt: calls were interrupted before.
+        """
         thread = threading.get_ident()
         with self._lock:
+            if self._are_interrupted:
+                raise KeyboardInterrupt
             self._threads.add(thread)
         try:
             yield
@@ -87,6 +94,7 @@ class _Calls:
     def interrupt(self) -> None:
         """Raise Ctrl-C's exception in the threads, which else would finish their batches first."""
         with self._lock:
+            self._are_interrupted = True
             for thread in self._threads:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt)

@@ -130,19 +130,21 @@ def answer_items(
         items: whose pictures are decoded ahead.
         on_answers: as in ``run_batch``.
     """
-    batches = (
-        batch
-        for window in decode_ahead(items, _BATCHES_PER_WINDOW * answerer.most)
-        for batch in _group(window, answerer.most)
-    )
-    answered = map_side_by_side(partial(_answer, answerer), batches, answerer.device)
-    for batch, outcomes in answered:
+    # In no variable, since the traceback of an exception here would let them go on working.
+    for batch, outcomes in map_side_by_side(
+        partial(_answer, answerer), _decode_batches(items, answerer.most), answerer.device
+    ):
         records = []
         for one, outcome in zip(batch, outcomes, strict=True):
             if not isinstance(outcome, str):
                 on_answers(one.item, outcome)
             records.append(Record.of(one.item, _describe(one.item.task, outcome)))
         yield records
+
+
+def _decode_batches(items: Iterable[Item], size: int) -> Iterator[Sequence[DecodedItem]]:
+    for window in decode_ahead(items, _BATCHES_PER_WINDOW * size):
+        yield from _group(window, size)
 
 
 def _group(window: Sequence[DecodedItem], size: int) -> Iterator[Sequence[DecodedItem]]:

@@ -3,11 +3,20 @@
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
+from PIL import Image
 
+from flmm.batch.answering import TaskAnswerer
 from flmm.batch.overlap import map_side_by_side
+from flmm.batch.run import answer_items
+from flmm.batch.settings import BatchSettings
+from flmm.batch.sources.items import Item
+from flmm.batch.tasks import Task
+from flmm.grounding.grounder import Grounder
 
 CPU = torch.device("cpu")
 
@@ -101,3 +110,38 @@ def test_a_reader_that_stops_ends_what_runs() -> None:
     assert next(results) == (0, 0)
     results.close()  # type: ignore[attr-defined]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("flmm-batch")]
+
+
+class _Grounding:
+    """Answers the first picture, and then for ever."""
+
+    def __init__(self) -> None:
+        self.adapter = SimpleNamespace(device=torch.device("cpu"))
+
+    def chat_together(self, questions: list[tuple[Image.Image, str]], **_: object) -> list[object]:
+        while questions[0][1] != "first":
+            time.sleep(0.01)
+        return [SimpleNamespace() for _ in questions]
+
+
+class _Picture:
+    def load(self) -> Image.Image:
+        return Image.new("RGB", (8, 8))
+
+
+@pytest.mark.usefixtures("four_cores")
+def test_an_error_of_who_gets_the_answers_ends_what_runs() -> None:
+    answerer = TaskAnswerer(cast(Grounder, _Grounding()), BatchSettings(), 1)
+    items = [
+        Item(question, Task(image="a.png", question=question), _Picture(), "")
+        for question in ("first", "second", "third")
+    ]
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left") as raised:
+        list(answer_items(answerer, items, fail))
+    assert raised.tb is not None  # as where the exception is kept
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("flmm-batch", "flmm-decode"))]
