@@ -196,11 +196,8 @@ class LMMAdapter(FrozenModel, ABC):
             self.render_chat([*history, Message("user", question, own)], answer)
             for question, answer in texts
         ]
-        earlier = [picture for message in history for picture in message.pictures]
-        rgb_pictures = [
-            picture if picture.mode == "RGB" else picture.convert("RGB")
-            for picture in (*earlier, *own)
-        ]
+        given = [*(picture for message in history for picture in message.pictures), *own]
+        rgb_pictures = [one if one.mode == "RGB" else one.convert("RGB") for one in given]
         inputs = self.process_pictures(rgb_pictures) if rgb_pictures else {}
         layouts = [
             self.layout(ProcessedPicture((picture.height, picture.width), inputs, index))

@@ -119,8 +119,7 @@ class Segmenter(nn.Module, ABC):
         """Run the frozen vision encoder; any number of prompts can use the result.
 
         Args:
-            pictures: each (H, W, 3) uint8, or an RGB image, which takes less memory; sizes may
-                differ.
+            pictures: of any sizes; each (H, W, 3) uint8, or an RGB image, which takes less memory.
 
         Raises:
             InputError: no picture, or an array that is not (H, W, 3) uint8.
@@ -139,8 +138,7 @@ class Segmenter(nn.Module, ABC):
         """Run the vision encoder on (B, 3, S, S) from ``preprocess``, without gradients."""
 
     def preprocess(self, picture: NDArray[np.uint8] | Image.Image) -> Tensor:
-        """Return the input (3, S, S) for a picture as in ``encode``: resized, normalised, padded
-        with zeros."""
+        """Return the input (3, S, S) for one such picture: resized, normalised, zero-padded."""
         if not isinstance(picture, Image.Image):
             if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
                 raise InputError(
@@ -186,11 +184,9 @@ class Segmenter(nn.Module, ABC):
         max_on_cpu = max(_MAX_CPU_IMAGE_TOKENS // self.embedding_side**2, 1)
         max_size = max_on_cpu if device.type == "cpu" else num_phrases
         batches = prompts.batch_by_length(num_phrases, max_size)
-        compute_positions = cast(
-            Callable[[], Tensor], self.sam.get_image_wide_positional_embeddings
-        )
+        get_positions = cast(Callable[[], Tensor], self.sam.get_image_wide_positional_embeddings)
         with torch.autocast(device.type, enabled=False):
-            positions = self.precision.lower(compute_positions())  # (1, C, e, e)
+            positions = self.precision.lower(get_positions())  # (1, C, e, e)
         decoded = []
         with self.precision.computing_on(device):
             sparse = self._embed_points_and_boxes(prompts, picture, num_phrases)

@@ -101,12 +101,11 @@ def test_results_equal_those_of_an_undisturbed_run(run: Run, out: str) -> None:
     summary(run(out=f"undisturbed-{out}"))
     expected = read(f"undisturbed-{out}")
     file = Path(out)
+    summary(run(out=out))
     # As a run leaves it that was killed in the middle of a line.
     if out.endswith(".jsonl"):
-        summary(run(out=out))
         file.write_bytes(file.read_bytes()[:-100])
     else:
-        summary(run(out=out))
         (shard,) = file.glob("*.parquet")
         lines = "\n".join(pq.read_table(shard)["line"].to_pylist())
         shard.unlink()
@@ -118,8 +117,7 @@ def test_results_equal_those_of_an_undisturbed_run(run: Run, out: str) -> None:
 @pytest.mark.parametrize("out", OUTS)
 def test_what_a_killed_run_left_twice_is_there_once(run: Run, out: str) -> None:
     summary(run(out=out))
-    expected = read(out)
-    file = Path(out)
+    expected, file = read(out), Path(out)
     # A result done anew, whose old one is still there; or a journal that is a shard, too.
     if out.endswith(".jsonl"):
         lines = file.read_text().splitlines(keepends=True)

@@ -39,4 +39,5 @@ def test_each_question_is_answered_once_while_another_batch_is_short_of_memory()
     questions = tuple(f"Q{number}" for number in range(16))
     task = PictureTask(Image.new("RGB", (8, 8)), Task(image="a.png", questions=questions))
     answerer = TaskAnswerer(cast(Grounder, Grounding()), BatchSettings(), 4)
-    assert answerer.answer([task]) == [list(questions)]
+    (answers,) = answerer.answer([task])
+    assert list(map(str, answers)) == list(questions)
