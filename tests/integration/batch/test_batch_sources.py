@@ -273,6 +273,19 @@ def test_bad_sources_are_refused(
         list(open_source(name, "Q"))
 
 
+@pytest.mark.parametrize(
+    ("question", "part"), [("", "is empty; write one"), ("a\udcff", "is not valid Unicode")]
+)
+@pytest.mark.parametrize("name", ["list.jsonl", "."])
+def test_bad_questions_are_refused(
+    name: str, question: str, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("list.jsonl", b'{"image": "a.png"}')
+    with pytest.raises(InputError, match=part):
+        list(open_source(name, question))
+
+
 def test_the_command_takes_an_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ from flmm.batch.sources.files import find_files, is_folder
 from flmm.batch.sources.folder import FolderSource
 from flmm.batch.sources.items import Source
 from flmm.batch.sources.listing import ListSource
+from flmm.user_input import check_text
 
 
 def open_source(
@@ -22,9 +23,10 @@ def open_source(
             run, and not by its size and time of change.
 
     Raises:
-        InputError: there is no such source, or no question.
+        InputError: there is no such source, or no question, or it is empty or no Unicode.
     """
     name = os.fspath(name)
+    question = None if question is None else check_text("question", question)
     if is_folder(name):
         return FolderSource(name, question, use_digests)
     if name.endswith(".parquet"):
