@@ -47,7 +47,8 @@ class _Answer:
 class AnswerBatch:
     """The answers that are being generated; a context manager, and possible inside it only.
 
-    It holds ``adapter.recording_lock``. An exception in a listener ends its answer alone.
+    It holds ``adapter.recording_lock``. After the first token, an exception in a
+    listener ends its answer alone.
     """
 
     def __init__(self, adapter: LMMAdapter) -> None:
