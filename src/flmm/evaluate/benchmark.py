@@ -126,7 +126,7 @@ def build_run_record(
 
 
 def mask_model_fingerprint(grounder: Grounder, baseline: str | None = None) -> str:
-    """Return a hash of what makes masks beside the LMM, 16 hexadecimal digits.
+    """Return a hash of what makes masks beside the LMM, and how, 16 hexadecimal digits.
 
     ``baseline``: a published method's name, in place of the grounder's own.
     """
@@ -134,7 +134,7 @@ def mask_model_fingerprint(grounder: Grounder, baseline: str | None = None) -> s
         return head_fingerprint(grounder.head)
     weights = NO_SEGMENTER
     if grounder.segmenter is not None:
-        weights = fingerprint_weights(grounder.segmenter)
+        weights = fingerprint_weights(grounder.segmenter) + grounder.segmenter.precision.mark
     # Where the profile's LMM is does not matter.
     head_weights = None if grounder.profile is None else grounder.profile.head_weights
     method = f"{grounder.pipeline.mask_predictor.method} {METHOD_VERSION} {head_weights}"
@@ -164,7 +164,7 @@ def _segmenter_name(grounder: Grounder) -> str:
 
 
 def head_fingerprint(head: GroundingHead, with_scores: bool = True) -> str:
-    """Return a hash of a head's config and weights, 16 hexadecimal digits.
+    """Return a hash of a head's config, weights and precision, 16 hexadecimal digits.
 
     It is the same wherever the folders of the LMM and SAM are. ``with_scores`` False: and however
     the head's scores are calibrated, which changes no mask.
@@ -179,7 +179,8 @@ def head_fingerprint(head: GroundingHead, with_scores: bool = True) -> str:
     for field in ("base_model_name_or_path", "refiner_name_or_path"):
         if is_folder_name(config[field]):
             config[field] = Path(config[field]).name
-    digest = blake2b(json.dumps(config).encode(), digest_size=8)
+    key = json.dumps(config) + head.refiner.segmenter.precision.mark
+    digest = blake2b(key.encode(), digest_size=8)
     for name, tensor in sorted(trained_state_dict(head).items()):
         flat = tensor.detach().cpu().contiguous().view(-1)
         digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())

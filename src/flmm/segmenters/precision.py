@@ -25,6 +25,11 @@ class Precision:
         """
         return cls(torch.bfloat16 if lmm_dtype == torch.bfloat16 else torch.float32)
 
+    @property
+    def mark(self) -> str:
+        """What the key of results adds: nothing for float32, as before there was a choice."""
+        return "" if self.dtype == torch.float32 else f" {self.dtype}"
+
     def computing_on(self, device: torch.device) -> AbstractContextManager[object]:
         """Return a context in which networks on a device compute in this type.
 

@@ -10,6 +10,7 @@ from tiny_grounding import CONFIG, save_lmm, save_tiny_head, tiny_head
 
 import flmm
 from flmm.errors import InputError
+from flmm.evaluate.benchmark import mask_model_fingerprint
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.families.llava import LlavaAdapter
@@ -48,6 +49,16 @@ def test_from_pretrained(folders: tuple[Path, Path]) -> None:
     assert next(half_precision.head.parameters()).dtype == torch.float32
     phrase = half_precision.segment(picture(), ["a cat"]).phrases[0]
     assert phrase.mask.shape == (48, 48)
+
+
+def test_results_in_another_number_type_are_others() -> None:
+    head, lmm = tiny_head(), LlavaAdapter.build_tiny()
+    fingerprints = []
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        lmm.model.to(dtype)  # type: ignore[arg-type]
+        fingerprints.append(mask_model_fingerprint(Grounder(lmm, head)))
+    full, half, brain = fingerprints
+    assert full == half != brain
 
 
 def test_masks_are_computed_in_bfloat16_beside_an_lmm_that_is() -> None:

@@ -94,7 +94,6 @@ def test_broken_bodies(client: httpx.Client, body: bytes, status: int, code: str
     [
         ({"colour": 1}, "unknown_field", "colour"),
         ({"max_tokens": 0}, "invalid_value", "max_tokens"),
-        ({"max_tokens": 10**30}, "invalid_value", "max_tokens"),
         ({"max_tokens": 2.5}, "invalid_value", "max_tokens"),
         ({"max_tokens": "2"}, "invalid_value", "max_tokens"),
         ({"max_tokens": True}, "invalid_value", "max_tokens"),
