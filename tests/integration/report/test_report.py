@@ -9,6 +9,7 @@ from PIL import Image
 
 from flmm.data.fixtures import write_plain
 from flmm.report.ablations.small_heads import BASELINE, VARIANTS
+from flmm.report.saved_results import load_or_measure
 from flmm.training_free.baselines.by_name import BASELINES
 
 SMALL_SIZES = ("--scenes", "2", "--calibration", "2", "--training", "2", "--device", "cpu")
@@ -72,7 +73,7 @@ def test_all_claims(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 
     # Existing results are not measured again, and the files stay the same.
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    monkeypatch.setattr("flmm.report.claim.Claim._load_results", _load_or_fail())
+    monkeypatch.setattr("flmm.report.claim.load_or_measure", _load_or_fail)
     assert run_in_process(["report", "where", "conversation", *SMALL_SIZES], capsys).code == 0
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
@@ -101,18 +102,11 @@ def test_ground_without_a_head(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(Path("docs/report/ground.json").read_text())["results"] != results
 
 
-def _load_or_fail() -> object:
-    """Return a `Claim._load_results` that fails if there are no results to load."""
-    from flmm.report.claim import Claim
-
-    load_results = Claim._load_results
-
-    def checked(claim: object, out: Path, key: dict[str, str]) -> object:
-        results = load_results(claim, out, key)  # type: ignore[arg-type]
-        assert results is not None, "it would be measured again"
-        return results
-
-    return checked
+def _load_or_fail(
+    file: Path, results_type: type[object], key: dict[str, str], _measure: object
+) -> object:
+    fail = lambda: pytest.fail("it is measured again")  # noqa: E731
+    return load_or_measure(file, results_type, key, fail)
 
 
 def test_data_source_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:

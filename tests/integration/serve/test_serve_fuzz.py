@@ -1,5 +1,6 @@
 """A short run of the fuzz tests of benchmarks/serve_fuzz.py."""
 
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -8,6 +9,7 @@ from serve_fuzz import fuzz_api, fuzz_pictures
 from serving import run_server, tiny_grounder
 
 from flmm.serve.openai.response_models import ModelList
+from flmm.serve.plain import routes
 from flmm.serve.settings import Limits, ServerSettings
 
 SETTINGS = ServerSettings(
@@ -53,3 +55,18 @@ def test_failures_are_reported_with_their_request(
         broken.setattr("flmm.serve.plain.routes._build_answer_reply", lambda *_: ModelList(data=[]))
         failures = fuzz_api(address, 40, first=0, cases_per_seed=10).failures
         assert any("curl" in failure and "schema" in failure for failure in failures)
+
+
+def test_what_failed_once_is_reported(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_reply, calls = routes._build_answer_reply, []
+
+    def build_slowly_once(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 1:
+            time.sleep(3)
+        return build_reply(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(routes, "_build_answer_reply", build_slowly_once)
+    monkeypatch.setattr("serve_fuzz._TIMEOUT_SECONDS", 2)
+    failures = fuzz_api(address, 40, first=0, cases_per_seed=10).failures
+    assert any("unreliable" in failure and "timeout" in failure for failure in failures)

@@ -4,7 +4,7 @@ Most grounding LMMs are trained to generate a segmentation token. Here copies of
 on the head's training pictures; masks and conversation of both are measured.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,7 +28,7 @@ from flmm.report.segmentation_token.embedded_token_model import (
     EmbeddedTokenModel,
     supports_copying,
 )
-from flmm.report.segmentation_token.token_model import SEG_TOKEN
+from flmm.report.segmentation_token.token_model import SEG_TOKEN, TokenModel
 from flmm.report.segmentation_token.token_training import (
     BATCH_SIZE,
     LEARNING_RATE,
@@ -41,6 +41,7 @@ from flmm.stickers.dataset import EVALUATION_SEED
 STEPS = TrainingBudget().head_steps
 """Training steps on two cores: as many as the head's recipe takes."""
 FROZEN_MODEL = "frozen LMM + head"
+MASK_TITLES = ("things: cIoU", "things: mIoU", "stuff: cIoU", "stuff: mIoU")
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,38 @@ def _scene_seeds(context: ReportContext) -> list[int]:
 def measure(context: ReportContext) -> SegmentationTokenResults:
     """Train the copies, then measure all three models on the same scenes."""
     copies = [_train_copy(context, scheme) for scheme in TrainingScheme]
+    masks = measure_masks(context, copies, f"segmentation-token 1 {_training_budget()}")
+    names = [FROZEN_MODEL, *(f"copy, {scheme}" for scheme in TrainingScheme)]
+    rows = []
+    for index, name in enumerate(names):
+        adapter = copies[index - 1].build_adapter() if index else context.grounder.adapter
+        token_id = copies[index - 1].token_id if index else None
+        conversation = measure_conversation(
+            adapter, _scene_seeds(context), token_id, _progress_callback(context, name)
+        )
+        rows.append(ModelScores(name, *masks.scores[index], conversation))
+    return SegmentationTokenResults(masks.pictures, STEPS, tuple(rows))
+
+
+@dataclass(frozen=True)
+class MaskScores:
+    """Scores of masks of one referring expression at a time."""
+
+    pictures: int
+    scores: tuple[tuple[Score | None, Score | None], ...]
+    """Of things and of stuff, None without any: of the head's refined masks, then each copy's."""
+
+
+def measure_masks(
+    context: ReportContext, copies: Sequence[TokenModel], cache_name: str
+) -> MaskScores:
+    """Measure the masks of the frozen LMM's head and of trained copies on the same phrases.
+
+    Args:
+        context: the LMM, its head and the measured pictures, which have referring expressions.
+        copies: the copies.
+        cache_name: as in ``measure_overlaps``; it tells copies that were trained otherwise apart.
+    """
 
     def measure_picture(extracted: ExtractedPicture) -> OverlapTable:
         questions = [exchange.question for exchange in extracted.picture_exchanges.exchanges]
@@ -109,26 +142,14 @@ def measure(context: ReportContext) -> SegmentationTokenResults:
         replace(sample, texts=tuple(text for text in sample.texts if text.kind == "expression"))
         for sample in context.data.measured
     ]
-    overlaps = measure_overlaps(
-        context, f"segmentation-token 1 {_training_budget()}", expressions, measure_picture
-    )
-    parts = [
+    overlaps = measure_overlaps(context, cache_name, expressions, measure_picture)
+    things, stuff = (
         overlaps.compute_scores(selected)
         if (selected := overlaps.select_rows("expression", part)).any()
-        else None
+        else [None] * (1 + len(copies))
         for part in ("things", "stuff")
-    ]
-    names = [FROZEN_MODEL, *(f"copy, {scheme}" for scheme in TrainingScheme)]
-    rows = []
-    for index, name in enumerate(names):
-        things, stuff = (None if scores is None else scores[index] for scores in parts)
-        adapter = copies[index - 1].build_adapter() if index else context.grounder.adapter
-        token_id = copies[index - 1].token_id if index else None
-        conversation = measure_conversation(
-            adapter, _scene_seeds(context), token_id, _progress_callback(context, name)
-        )
-        rows.append(ModelScores(name, things, stuff, conversation))
-    return SegmentationTokenResults(overlaps.num_pictures, STEPS, tuple(rows))
+    )
+    return MaskScores(overlaps.num_pictures, tuple(zip(things, stuff, strict=True)))
 
 
 def _train_copy(context: ReportContext, scheme: TrainingScheme) -> EmbeddedTokenModel:
@@ -178,13 +199,14 @@ def render_tables(results: SegmentationTokenResults) -> str:
     main = [
         [
             row.name,
-            *(text for score in (row.things, row.stuff) for text in _score_cells(score)),
+            *(text for score in (row.things, row.stuff) for text in score_cells(score)),
             str(row.talk.named), _interval_cell(row.talk.absent),
         ]
         for row in rows
     ]  # fmt: skip
-    titles = ["", "things: cIoU", "things: mIoU", "stuff: cIoU", "stuff: mIoU",
-              "captions: named of what is there", "captions: absent of what is named"]  # fmt: skip
+    titles = [
+        "", *MASK_TITLES, "captions: named of what is there", "captions: absent of what is named"
+    ]  # fmt: skip
     tasks = (*TASKS, ALL_BUT_WHERE)
     right = [
         [row.name, *(_interval_cell(row.talk.right.get(task)) for task in tasks)] for row in rows
@@ -205,7 +227,8 @@ def render_tables(results: SegmentationTokenResults) -> str:
     )
 
 
-def _score_cells(score: Score | None) -> tuple[str, str]:
+def score_cells(score: Score | None) -> tuple[str, str]:
+    """Return the texts of cIoU and mIoU, dashes for None."""
     if score is None:
         return "–", "–"
     return str(score.cumulative_iou), str(score.mean_iou)
