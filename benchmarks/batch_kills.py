@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -139,6 +140,8 @@ def kill_and_compare(
             writer.kill()
         for writer in writers:
             writer.join()
+            if writer.exitcode not in (0, -signal.SIGKILL):
+                raise SystemExit("a writer failed beside others")
         pictures.change()
     for part in range(num_parts):
         work(grounder, folder / "pictures", out, (part, num_parts))

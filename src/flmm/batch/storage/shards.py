@@ -3,10 +3,12 @@
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,7 @@ _SCHEMA = pa.schema(
     [("id", pa.string()), ("version", pa.string()), ("error", pa.string()), ("line", pa.string())]
 )
 _STATE_COLUMNS = ["id", "version", "error"]
+_Row = TypeVar("_Row")
 _FILE_NAME = re.compile(r"\.?results-(\d+)-(\d+)-of-(\d+)(?:-(\d+))?\.(parquet|jsonl)")
 
 
@@ -76,11 +79,12 @@ class ShardStore(ResultStore):
         return bool(_list_files(folder))
 
     def states(self) -> Iterator[ResultState]:
-        for file in _list_files(self._folder):
+        def read(file: _ResultFile) -> Iterator[ResultState]:
             if not file.is_journal:
-                for batch in _read_columns(file.path, _STATE_COLUMNS):
-                    columns = (batch.column(name).to_pylist() for name in _STATE_COLUMNS)
+                for columns in _read_columns(file.path, _STATE_COLUMNS):
                     yield from map(ResultState, *columns)
+
+        return _read_files(self._folder, read)
 
     def records(self) -> Iterator[Record]:
         return read_shards(self._folder)
@@ -148,12 +152,31 @@ class ShardStore(ResultStore):
 
 def read_shards(folder: Path) -> Iterator[Record]:
     """Yield the results in a folder, the oldest first, and change nothing there."""
-    for file in _list_files(folder):
+
+    def read(file: _ResultFile) -> Iterator[Record]:
         if file.is_journal:
             yield from read_lines(file.path)
-            continue
-        for batch in _read_columns(file.path, _SCHEMA.names):
-            yield from map(Record, *(batch.column(name).to_pylist() for name in _SCHEMA.names))
+        else:
+            for columns in _read_columns(file.path, _SCHEMA.names):
+                yield from map(Record, *columns)
+
+    return _read_files(folder, read)
+
+
+def _read_files(folder: Path, read: Callable[[_ResultFile], Iterator[_Row]]) -> Iterator[_Row]:
+    """Yield the rows of all files, the oldest first.
+
+    Other writers may drop files meanwhile; then the files that have their results are read too.
+    """
+    begun: set[Path] = set()
+    files = deque(_list_files(folder))
+    while files:
+        file = files.popleft()
+        begun.add(file.path)
+        try:
+            yield from read(file)
+        except FileNotFoundError:
+            files = deque(one for one in _list_files(folder) if one.path not in begun)
 
 
 def _list_files(folder: Path) -> list[_ResultFile]:
@@ -167,9 +190,11 @@ def _list_files(folder: Path) -> list[_ResultFile]:
     return sorted(files)
 
 
-def _read_columns(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _read_columns(path: Path, names: Sequence[str]) -> Iterator[list[list[str]]]:
+    """Yield the columns of these names, some rows at a time."""
     with pq.ParquetFile(path) as opened:
-        yield from opened.iter_batches(columns=list(columns))
+        for batch in opened.iter_batches(columns=list(names)):
+            yield [batch.column(name).to_pylist() for name in names]
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
