@@ -1,12 +1,13 @@
 """Memory of a long `flmm batch`: does it grow with the number of pictures?
 
-    python benchmarks/batch_memory.py [--pictures 20000] [--lines] [--tiny]
+    python benchmarks/batch_memory.py [--pictures 20000] [--threads 1] [--lines] [--tiny]
 
-Draws small pictures, all different and of 64 sizes, and runs `flmm batch` on them in one process
-with one thread: the embedded model segments a phrase in each, without SAM. With `--tiny`, models of
-the tests do it, with SAM, in a twentieth of the time. Results go to a folder, with `--lines` to a
-JSONL file. Prints the memory (RSS) of the process whenever it says how many
-pictures are done, its peak, and a straight line through what it has after the first twentieth.
+Draws small pictures, all different and of 64 sizes, and runs `flmm batch` on them in one process:
+the embedded model segments a phrase in each, without SAM. From two threads on, two batches are
+answered side by side. With `--tiny`, models of the tests do it, with SAM, in a twentieth of the
+time. Results go to a folder, with `--lines` to a JSONL file. Prints the memory (RSS) of the process
+whenever it says how many pictures are done, its peak, and a straight line through what it has after
+the first twentieth.
 Ends with code 1 where that rises by more than 5 MB for each 10,000 pictures.
 """
 
@@ -58,7 +59,9 @@ def save_tiny_models(folder: Path) -> str:
     return str(save_tiny_head(folder / "head", str(save_lmm(folder / "lmm"))))
 
 
-def run(pictures: Path, out: Path, options: Sequence[str]) -> tuple[list[tuple[int, float]], float]:
+def run(
+    pictures: Path, out: Path, options: Sequence[str], threads: int
+) -> tuple[list[tuple[int, float]], float]:
     """Run the command; return (pictures done, MB) now and then, and the peak in MB.
 
     Raises:
@@ -68,7 +71,7 @@ def run(pictures: Path, out: Path, options: Sequence[str]) -> tuple[list[tuple[i
     command = ["batch", str(pictures), "--out", str(out), *options]
     process = subprocess.Popen(
         [sys.executable, "-m", "flmm.cli.main", *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -91,6 +94,7 @@ def run(pictures: Path, out: Path, options: Sequence[str]) -> tuple[list[tuple[i
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pictures", type=int, default=20_000)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--lines", action="store_true")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
@@ -99,7 +103,7 @@ def main() -> None:
         pictures = write_list(folder, options.pictures)
         out = folder / ("out.jsonl" if options.lines else "out")
         settings = ["--model", save_tiny_models(folder)] if options.tiny else ["--no-refine"]
-        samples, peak = run(pictures, out, settings)
+        samples, peak = run(pictures, out, settings, options.threads)
     warm = np.array([each for each in samples if each[0] >= options.pictures / 20])
     slope, start = np.polyfit(warm[:, 0], warm[:, 1], 1)
     growth = slope * 10_000
