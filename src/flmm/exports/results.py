@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +15,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from flmm.answers.json_types import AnswerJson
 from flmm.batch.storage.index import ResultIndex
-from flmm.batch.storage.records import Record
+from flmm.batch.storage.records import Record, changed_error
 from flmm.errors import InputError, describe_first_error
 from flmm.exports.pictures import PictureAnswer
+
+if TYPE_CHECKING:
+    from flmm.batch.storage.shard_files import ShardSnapshot
 
 _ANSWER_ADAPTER = TypeAdapter(AnswerJson)
 
@@ -25,12 +30,15 @@ class BatchResults:
     """The answers of a results file or folder; each iteration reads them anew.
 
     Raises:
-        InputError: while it reads, if there are no results, or something else.
+        InputError: while it reads, if there are no results, or something else, or if a batch that
+            ends meanwhile drops results that were replaced.
     """
 
     path: Path
     num_failed: int = 0
     """Results without an answer, in the last iteration."""
+    _inode: int | None = field(default=None, init=False, repr=False)
+    """Of the file when it was first read: who drops results that were replaced writes it anew."""
 
     def __iter__(self) -> Iterator[PictureAnswer]:
         self.num_failed = 0
@@ -53,9 +61,13 @@ class BatchResults:
     def _records(self) -> Iterator[Record]:
         try:
             if self.path.is_dir():
-                yield from self._records_of_folder()
+                yield from self._snapshot.records()
                 return
             with self.path.open(encoding="utf-8") as opened:
+                inode = os.fstat(opened.fileno()).st_ino
+                if self._inode not in (None, inode):
+                    raise changed_error(self.path)
+                self._inode = inode
                 for number, line in enumerate(opened, 1):
                     if line.endswith("\n"):  # an incomplete last one is of a run that goes on
                         yield self._parse(line, number)
@@ -64,19 +76,18 @@ class BatchResults:
                 f"{str(self.path)!r} cannot be read ({error}); give the results of flmm batch"
             ) from error
 
-    def _records_of_folder(self) -> Iterator[Record]:
+    @cached_property
+    def _snapshot(self) -> "ShardSnapshot":
         try:
-            from flmm.batch.storage.shards import read_shards
+            from flmm.batch.storage.shard_files import ShardSnapshot
         except ImportError as error:
             raise InputError(
                 f"{str(self.path)!r} is a folder, which needs pyarrow; pip install 'flmm[batch]'"
             ) from error
-        records = read_shards(self.path)
-        first = next(records, None)
-        if first is None:
+        snapshot = ShardSnapshot(self.path)
+        if snapshot.is_empty:
             raise InputError(f"the folder {str(self.path)!r} has no results of flmm batch")
-        yield first
-        yield from records
+        return snapshot
 
     def _parse(self, line: str, number: int) -> Record:
         try:

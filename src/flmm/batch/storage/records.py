@@ -85,6 +85,13 @@ class ResultStore(ABC):
         """
 
 
+def changed_error(path: Path) -> InputError:
+    """Return the error of results that were rewritten by the end of a batch."""
+    return InputError(
+        f"{str(path)!r} was tidied up by a batch that ended while it was read; run this again"
+    )
+
+
 def storage_error(place: Path, error: OSError) -> InputError:
     """Return what is said where results cannot be written."""
     return InputError(

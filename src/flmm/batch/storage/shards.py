@@ -1,14 +1,9 @@
 """Results in a folder of Parquet files, and in a journal until there are enough for the next."""
 
 import os
-import re
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,30 +14,9 @@ from flmm.batch.storage.index import ResultIndex
 from flmm.batch.storage.lines import append_lines, read_lines
 from flmm.batch.storage.lock import lock_shared_files
 from flmm.batch.storage.records import Record, ResultState, ResultStore, storage_error
+from flmm.batch.storage.shard_files import SCHEMA, ShardSnapshot, list_files, read_states
 
 RESULTS_PER_SHARD = 1000
-_SCHEMA = pa.schema(
-    [("id", pa.string()), ("version", pa.string()), ("error", pa.string()), ("line", pa.string())]
-)
-_STATE_COLUMNS = ["id", "version", "error"]
-_Row = TypeVar("_Row")
-_FILE_NAME = re.compile(r"\.?results-(\d+)-(\d+)-of-(\d+)(?:-(\d+))?\.(parquet|jsonl)")
-
-
-@dataclass(frozen=True, order=True)
-class _ResultFile:
-    """A shard or a journal; later runs and files come later."""
-
-    run: int
-    number: int
-    """Of the shard in its run; a journal's comes after all."""
-    part: tuple[int, int]
-    """(I, N) of its writer."""
-    path: Path
-
-    @property
-    def is_journal(self) -> bool:
-        return self.path.suffix == ".jsonl"
 
 
 class ShardStore(ResultStore):
@@ -63,7 +37,7 @@ class ShardStore(ResultStore):
         self._folder = folder
         self._shard = shard
         with self._changing():
-            files = _list_files(folder)
+            files = list_files(folder)
             for file in files:
                 # Journals of earlier runs; those of the same N may be of writers that still write.
                 if file.is_journal and (file.part == shard or file.part[1] != shard[1]):
@@ -76,18 +50,13 @@ class ShardStore(ResultStore):
     @staticmethod
     def has_results(folder: Path) -> bool:
         """Return whether a folder has results."""
-        return bool(_list_files(folder))
+        return bool(list_files(folder))
 
     def states(self) -> Iterator[ResultState]:
-        def read(file: _ResultFile) -> Iterator[ResultState]:
-            if not file.is_journal:
-                for columns in _read_columns(file.path, _STATE_COLUMNS):
-                    yield from map(ResultState, *columns)
-
-        return _read_files(self._folder, read)
+        return read_states(self._folder)
 
     def records(self) -> Iterator[Record]:
-        return read_shards(self._folder)
+        return ShardSnapshot(self._folder).records()
 
     def append(self, records: Sequence[Record]) -> None:
         if not records:
@@ -115,12 +84,12 @@ class ShardStore(ResultStore):
         if records:
             numbers = [
                 file.number
-                for file in _list_files(self._folder)
+                for file in list_files(self._folder)
                 if (file.run, file.part, file.is_journal) == (run, part, False)
             ]
             name = f"results-{run:05d}-{part[0]}-of-{part[1]}-{max(numbers, default=0) + 1:05d}"
-            columns = {field: [getattr(one, field) for one in records] for field in _SCHEMA.names}
-            _write_table(pa.table(columns, schema=_SCHEMA), self._folder / f"{name}.parquet")
+            columns = {field: [getattr(one, field) for one in records] for field in SCHEMA.names}
+            _write_table(pa.table(columns, schema=SCHEMA), self._folder / f"{name}.parquet")
         journal.unlink()
 
     def _drop_replaced_rows(self) -> None:
@@ -130,7 +99,7 @@ class ShardStore(ResultStore):
         keeps = np.zeros(index.num_rows, dtype=np.bool_)
         keeps[index.positions] = True
         first = 0
-        for file in _list_files(self._folder):
+        for file in list_files(self._folder):
             if file.is_journal:
                 continue
             num_rows = pq.read_metadata(file.path).num_rows
@@ -148,53 +117,6 @@ class ShardStore(ResultStore):
                 yield
         except OSError as error:
             raise storage_error(self._folder, error) from error
-
-
-def read_shards(folder: Path) -> Iterator[Record]:
-    """Yield the results in a folder, the oldest first, and change nothing there."""
-
-    def read(file: _ResultFile) -> Iterator[Record]:
-        if file.is_journal:
-            yield from read_lines(file.path)
-        else:
-            for columns in _read_columns(file.path, _SCHEMA.names):
-                yield from map(Record, *columns)
-
-    return _read_files(folder, read)
-
-
-def _read_files(folder: Path, read: Callable[[_ResultFile], Iterator[_Row]]) -> Iterator[_Row]:
-    """Yield the rows of all files, the oldest first.
-
-    Other writers may drop files meanwhile; then the files that have their results are read too.
-    """
-    begun: set[Path] = set()
-    files = deque(_list_files(folder))
-    while files:
-        file = files.popleft()
-        begun.add(file.path)
-        try:
-            yield from read(file)
-        except FileNotFoundError:
-            files = deque(one for one in _list_files(folder) if one.path not in begun)
-
-
-def _list_files(folder: Path) -> list[_ResultFile]:
-    files = []
-    for path in folder.glob("*results-*"):
-        matched = _FILE_NAME.fullmatch(path.name)
-        if matched is not None:
-            run, part, parts = map(int, matched.group(1, 2, 3))
-            number = sys.maxsize if matched[4] is None else int(matched[4])
-            files.append(_ResultFile(run, number, (part, parts), path))
-    return sorted(files)
-
-
-def _read_columns(path: Path, names: Sequence[str]) -> Iterator[list[list[str]]]:
-    """Yield the columns of these names, some rows at a time."""
-    with pq.ParquetFile(path) as opened:
-        for batch in opened.iter_batches(columns=list(names)):
-            yield [batch.column(name).to_pylist() for name in names]
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
