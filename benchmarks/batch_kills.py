@@ -138,10 +138,10 @@ def kill_and_compare(
             time.sleep(randomness.random() ** 2 * 1.5)
             hits += writer.is_alive()
             writer.kill()
-        for writer in writers:
+        for part, writer in enumerate(writers):
             writer.join()
             if writer.exitcode not in (0, -signal.SIGKILL):
-                raise SystemExit("a writer failed beside others")
+                raise SystemExit(f"the writer of part {part} ended with code {writer.exitcode}")
         pictures.change()
     for part in range(num_parts):
         work(grounder, folder / "pictures", out, (part, num_parts))

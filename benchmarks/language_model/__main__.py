@@ -34,7 +34,7 @@ from language_model.head_training import BATCH_SIZE, measure_head, train_head, w
 from language_model.real_logits_results import measure_real_logits
 from language_model.text_prompts import read_text_prompts
 from language_model.token_comparison import HeadScenes, compare_masks, render_masks
-from language_model.token_copies import Tuning, make_copy
+from language_model.token_copies import Tuning, make_copy, name_copy
 
 VALIDATION_SCENES, MEASURED_SCENES = 60, 200
 
@@ -124,7 +124,7 @@ def measure(folder: Path, lmm: Path, head: Path, budget: TrainingBudget) -> str:
     models = [
         ComparedModel(FROZEN_MODEL, grounder.adapter, grounder),
         *(
-            ComparedModel(f"copy, {tuning}", copy.build_adapter(), token_id=copy.token_id)
+            ComparedModel(name_copy(tuning), copy.build_adapter(), token_id=copy.token_id)
             for tuning, copy in copies.items()
         ),
     ]

@@ -7,9 +7,10 @@ Letters: ``T`` tokens of an answer.
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import torch
 from torch import Tensor
@@ -20,7 +21,6 @@ from flmm.attention.generation_step import GenerationStep
 from flmm.attention.spans import compute_token_offsets, make_phrase_span
 from flmm.attention.trace import Trace
 from flmm.attention.tracing import trace_text
-from flmm.bench.memory import can_measure_peak, read_peak, reset_peak
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.lmm.sampling import GREEDY, SamplingParams
@@ -39,16 +39,12 @@ class EagerDifference:
     """The greatest attention weight, to compare with."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What answers took."""
+class Way(StrEnum):
+    """How answers are generated."""
 
-    seconds: float
-    peak: int
-    """Bytes over what the process had before; 0 where they cannot be measured."""
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.seconds + other.seconds, max(self.peak, other.peak))
+    GENERATE = "`generate`, one by one"
+    ENGINE = f"engine, {TOGETHER} at a time"
+    RECORDED = "engine, with recording"
 
 
 @dataclass(frozen=True)
@@ -72,11 +68,8 @@ class GenerationDifference:
     """Answers that are the engine's own without recording, token by token."""
     same_tokens: int
     """Tokens up to the first other one of each answer: those of the same past that are the same."""
-    generate: "Cost"
-    """Of one answer after the other."""
-    engine: "Cost"
-    """Of ``TOGETHER`` answers at a time."""
-    recorded: "Cost"
+    seconds: tuple[float, ...]
+    """Of all answers, for each ``Way``."""
 
     @property
     def same_share(self) -> float:
@@ -111,16 +104,12 @@ def compare_with_generate(
         prompts: at most ``TOGETHER``, without answers.
         new_tokens: of each answer.
     """
-    with _without_end(adapter):
-        expected, generate = _measure_cost(
-            adapter, lambda: [adapter.generate(prompt, new_tokens).token_ids for prompt in prompts]
-        )
-        plain, engine = _measure_cost(
-            adapter, lambda: generate_together(adapter, prompts, new_tokens, wants_trace=False)
-        )
-        recorded, recording = _measure_cost(
-            adapter, lambda: generate_together(adapter, prompts, new_tokens, wants_trace=True)
-        )
+    answers, seconds = [], []
+    for way in Way:
+        start = time.perf_counter()
+        answers.append(generate_in(way, adapter, prompts, new_tokens))
+        seconds.append(time.perf_counter() - start)
+    expected, plain, recorded = answers
     same = [
         int((ours == theirs).long().cumprod(0).sum())
         for ours, theirs in zip(plain, expected, strict=True)
@@ -128,8 +117,18 @@ def compare_with_generate(
     return GenerationDifference(
         len(prompts), len(prompts) * new_tokens, same.count(new_tokens),
         sum(ours.equal(again) for ours, again in zip(plain, recorded, strict=True)), sum(same),
-        generate, engine, recording,
+        tuple(seconds),
     )  # fmt: skip
+
+
+def generate_in(
+    way: Way, adapter: LMMAdapter, prompts: Sequence[Prompt], new_tokens: int
+) -> list[Tensor]:
+    """Return each greedy answer's tokens, exactly ``new_tokens``."""
+    with _without_end(adapter):
+        if way is Way.GENERATE:
+            return [adapter.generate(prompt, new_tokens).token_ids for prompt in prompts]
+        return generate_together(adapter, prompts, new_tokens, wants_trace=way is Way.RECORDED)
 
 
 def compare_spans(adapter: LMMAdapter, texts: Sequence[str]) -> SpanDifference:
@@ -184,17 +183,3 @@ def _without_end(adapter: LMMAdapter) -> Iterator[None]:
         yield
     finally:
         config.eos_token_id = before
-
-
-def _measure_cost(
-    adapter: LMMAdapter, generate: Callable[[], list[Tensor]]
-) -> tuple[list[Tensor], Cost]:
-    device = str(adapter.device)
-    can_measure = can_measure_peak(device)
-    if can_measure:
-        reset_peak(device)
-    before = read_peak(device) if can_measure else 0
-    start = time.perf_counter()
-    answers = generate()
-    seconds = time.perf_counter() - start
-    return answers, Cost(seconds, read_peak(device) - before if can_measure else 0)

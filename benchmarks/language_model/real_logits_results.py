@@ -6,15 +6,17 @@ goes on where it was stopped.
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial, reduce
+from operator import add
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+from flmm.bench.memory import read_peak, reset_peak, run_in_new_process
 from flmm.embedded_model.evaluate_text import ask_about_scene
 from flmm.head.weights import fingerprint_weights
 from flmm.lmm.auto import load_lmm
@@ -22,6 +24,7 @@ from flmm.lmm.base import LMMAdapter
 from flmm.lmm.placement import Placement
 from flmm.lmm.prompt import Prompt
 from flmm.progress import ProgressCallback
+from flmm.report.context import key_digest
 from flmm.report.markdown import markdown_table
 from flmm.report.saved_results import load_or_measure, save_results
 from flmm.stickers.dataset import EVALUATION_SEED
@@ -30,13 +33,14 @@ from flmm.stickers.language import Turn
 from flmm.stickers.scene import generate_scene
 from language_model.real_logits import (
     TOGETHER,
-    Cost,
     EagerDifference,
     GenerationDifference,
     SpanDifference,
+    Way,
     compare_spans,
     compare_with_eager_attention,
     compare_with_generate,
+    generate_in,
 )
 from language_model.text_prompts import read_text_prompts
 
@@ -55,6 +59,15 @@ class RealLogits:
     bfloat16: EagerDifference
     spans: SpanDifference
     generation: GenerationDifference
+    peaks: "Peaks"
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The memory that ``TOGETHER`` answers take, each way in a process of its own."""
+
+    bytes: tuple[int, ...]
+    """Over what the process has before, for each ``Way``."""
 
 
 def measure_real_logits(
@@ -100,19 +113,28 @@ def measure_real_logits(
     texts = [prompt.prompt for prompt in read_text_prompts()]
     captions = [turn.answer for _, turn in _ask(eager_scenes)]
     spans = compare_spans(adapter, [*texts, *captions])
-    prompts = _build_prompts(adapter, answers, texts)
+    prompts = _build_prompts(adapter, answers)
+    generation_key = key | {
+        "prompts": key_digest({"texts": json.dumps([answers, new_tokens, *texts])}),
+        "computed by": f"{adapter.device}, {torch.get_num_threads()} threads",
+    }
     parts = []
     for first in range(0, answers, TOGETHER):
         chunk = prompts[first : first + TOGETHER]
         parts.append(
             load_or_measure(
-                folder / f"generation-{first}.json", GenerationDifference,
-                key | {"answers": f"{first}, {len(chunk)}, {new_tokens}"},
+                folder / f"generation-{first}.json", GenerationDifference, generation_key,
                 partial(compare_with_generate, adapter, chunk, new_tokens),
             )
         )  # fmt: skip
         on_progress(first + len(chunk), answers, "answers of generate and of the engine")
-    results = RealLogits(float32, bfloat16, spans, reduce(_add, parts))
+    peaks = load_or_measure(
+        folder / "peaks.json", Peaks, generation_key,
+        lambda: Peaks(
+            tuple(run_in_new_process(_measure_peak, way, lmm, answers, new_tokens) for way in Way)
+        ),
+    )  # fmt: skip
+    results = RealLogits(float32, bfloat16, spans, reduce(_add, parts), peaks)
     save_results(folder / "real-logits.json", results, key)
     return results
 
@@ -131,19 +153,33 @@ def _ask(scenes: int) -> list[tuple[Image.Image, Turn]]:
     return asked
 
 
-def _build_prompts(adapter: LMMAdapter, count: int, texts: Sequence[str]) -> list[Prompt]:
+def _build_prompts(adapter: LMMAdapter, count: int) -> list[Prompt]:
+    """Build prompts about pictures, then as many without."""
     with_picture = count // 2
-    alone = [adapter.build_prompt((), text) for text in texts[: count - with_picture]]
+    texts = read_text_prompts()[: count - with_picture]
     pictures = [
         adapter.build_prompt(picture, turn.question)
         for picture, turn in _ask(with_picture)[:with_picture]
     ]
-    return [*pictures, *alone]
+    return [*pictures, *(adapter.build_prompt((), text.prompt) for text in texts)]
+
+
+def _measure_peak(way: Way, lmm: Path, answers: int, new_tokens: int) -> int:
+    adapter = load_lmm(str(lmm))
+    prompts = _build_prompts(adapter, answers)[:TOGETHER]
+    generate_in(way, adapter, prompts[:1], 1)  # imports and keeps what each later one needs too
+    device = str(adapter.device)
+    reset_peak(device)
+    before = read_peak(device)
+    generate_in(way, adapter, prompts, new_tokens)
+    return read_peak(device) - before
 
 
 def _add(first: GenerationDifference, second: GenerationDifference) -> GenerationDifference:
-    names = [field.name for field in fields(GenerationDifference)]
-    return GenerationDifference(*(getattr(first, name) + getattr(second, name) for name in names))
+    seconds = tuple(map(add, first.seconds, second.seconds))
+    counts = ("answers", "tokens", "same_answers", "recorded_same_answers", "same_tokens")
+    sums = {name: getattr(first, name) + getattr(second, name) for name in counts}
+    return GenerationDifference(**sums, seconds=seconds)
 
 
 def render_tables(results: RealLogits) -> str:
@@ -164,9 +200,8 @@ def render_tables(results: RealLogits) -> str:
         ],
     ]
     costs = [
-        ["`generate`, one by one", *_cost_cells(generation.generate, generation.tokens)],
-        [f"engine, {TOGETHER} at a time", *_cost_cells(generation.engine, generation.tokens)],
-        ["engine, with recording", *_cost_cells(generation.recorded, generation.tokens)],
+        [way, f"{1000 * seconds / generation.tokens:.1f}", f"{peak / 1e6:.0f}"]
+        for way, seconds, peak in zip(Way, generation.seconds, results.peaks.bytes, strict=True)
     ]
     return "\n\n".join(
         [
@@ -181,10 +216,6 @@ def _cell(difference: EagerDifference) -> str:
         f"at most {difference.greatest:.1e} ({difference.texts} texts; greatest weight"
         f" {difference.greatest_weight:.2f})"
     )
-
-
-def _cost_cells(cost: Cost, tokens: int) -> list[str]:
-    return [f"{1000 * cost.seconds / tokens:.1f}", f"{cost.peak / 1e6:.0f}"]
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from flmm.report.context import ReportContext, key_digest
 from flmm.report.data import read_sticker_data
 from flmm.report.markdown import markdown_table
 from flmm.report.segmentation_token.measurement import (
-    FROZEN_MODEL,
     MASK_TITLES,
     MaskScores,
     measure_masks,
@@ -19,7 +18,8 @@ from flmm.report.segmentation_token.measurement import (
 )
 from flmm.stickers.draw import Drawing, draw
 from flmm.stickers.scene import generate_scene
-from language_model.token_copies import TokenCopy, Tuning
+from language_model.conversation import FROZEN_MODEL
+from language_model.token_copies import TokenCopy, Tuning, name_copy
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def compare_masks(
 
 def render_masks(masks: MaskScores) -> str:
     """Return a table of the masks' scores."""
-    names = [FROZEN_MODEL, *(f"copy, {tuning}" for tuning in Tuning)]
+    names = [f"{FROZEN_MODEL} + head", *map(name_copy, Tuning)]
     rows = [
         [name, *(cell for score in scores for cell in score_cells(score))]
         for name, scores in zip(names, masks.scores, strict=True)

@@ -25,10 +25,12 @@ from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForCondi
 from flmm.atomic_write import atomic_write
 from flmm.embedded_model.recipe.lmm_architecture import find_token_id
 from flmm.embedded_model.recipe.packing import TextBatch
+from flmm.head.weights import fingerprint_weights
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.generic.adapter import GenericAdapter
 from flmm.lmm.prompt import Prompt
 from flmm.progress import ProgressCallback, no_progress
+from flmm.report.context import key_digest
 from flmm.report.segmentation_token.token_model import (
     SEG_TOKEN,
     TokenModel,
@@ -175,6 +177,11 @@ class _TrainedParameters(nn.Module):
             self.register_parameter(name.replace(".", "/"), parameter)
 
 
+def name_copy(tuning: Tuning) -> str:
+    """Return a copy's name in tables."""
+    return f"copy, {tuning}"
+
+
 def make_copy(
     source: LMMAdapter,
     tuning: Tuning,
@@ -191,12 +198,14 @@ def make_copy(
         source: the LMM.
         tuning: which weights of its LLM are trained.
         scenes: those that the LMM's head is trained on.
-        folder: for the copies; each has a folder in it, by tuning and steps.
+        folder: for the copies; each has a folder in it, by all that it depends on.
         steps: of four pictures on two cores, sixteen on a GPU (``scale_steps``).
         on_progress: called with each step.
     """
     copy = TokenCopy(source, tuning)
-    folder = folder / f"{tuning.name.lower()}-{steps}"
+    weights = fingerprint_weights(source.model)
+    digest = key_digest({"LMM": weights, "scenes": repr(scenes), "steps": str(steps)})
+    folder = folder / f"{tuning.name.lower()}-{digest}"
     result = folder / "trained.safetensors"
     if result.exists():
         copy.load_trained(result)

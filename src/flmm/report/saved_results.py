@@ -48,4 +48,4 @@ def save_results(file: Path, results: object, key: Mapping[str, str]) -> None:
         InputError: it cannot be written.
     """
     content = {"made for": dict(key), "results": asdict(results)}  # type: ignore[call-overload]
-    write_file_atomically(file, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    write_file_atomically(file, json.dumps(content, indent=1).encode())
