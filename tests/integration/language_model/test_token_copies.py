@@ -183,7 +183,7 @@ def test_masks_of_copies_are_measured_beside_the_heads(source: LMMAdapter, tmp_p
     with torch.no_grad():
         for name, weight in second.named_parameters():
             if name.startswith("refiner.sam.mask_decoder."):
-                weight += 0.3
+                weight.add_(0.3)
     masks = compare_masks(grounder, [first, second], tmp_path, 2, no_progress)
     (things, stuff), *copies = masks.scores
     assert masks.pictures == 2
