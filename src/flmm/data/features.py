@@ -138,9 +138,13 @@ class FeatureExtractor:
             InputError: a phrase has no token of its own, or the LMM cannot take a prompt.
         """
         prompts = [
-            self.adapter.build_prompt(picture.picture, exchange.question, exchange.answer)
+            prompt
             for picture in pictures
-            for exchange in picture.exchanges
+            # Built together, so that those of a batch read the picture once, where the LLM can.
+            for prompt in self.adapter.build_prompts(
+                picture.picture,
+                [(exchange.question, exchange.answer) for exchange in picture.exchanges],
+            )
         ]
         traces = self._trace_exchanges(
             prompts, [exchange for picture in pictures for exchange in picture.exchanges]

@@ -116,13 +116,13 @@ def test_a_killed_run_continues_where_it_stopped(
     with pytest.raises(InputError, match="to its end first"):
         build_report(out)
     calls: list[int] = []
-    build_prompt = type(world.grounder.adapter).build_prompt
+    build_prompts = type(world.grounder.adapter).build_prompts
 
     def counted(*arguments: object) -> object:
         calls.append(1)
-        return build_prompt(*arguments)  # type: ignore[arg-type]
+        return build_prompts(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(world.grounder.adapter), "build_prompt", counted)
+    monkeypatch.setattr(type(world.grounder.adapter), "build_prompts", counted)
     source = json.loads((out / "run.json").read_text())["source"]
     benchmark = Benchmark("texts", source, world.samples)
     evaluate(
