@@ -8,7 +8,7 @@ import pytest
 
 from flmm.batch.sources.files import PictureFile
 from flmm.batch.sources.items import Item
-from flmm.batch.storage import shards
+from flmm.batch.storage import shard_files, shards
 from flmm.batch.storage.lines import LineStore
 from flmm.batch.storage.records import Record, ResultState
 from flmm.batch.storage.shards import ShardStore
@@ -118,3 +118,14 @@ def test_a_shard_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         list(BatchResults(tmp_path).records())
     assert len(list(itertools.islice(store.states(), 9))) == 6
+
+
+def test_files_that_change_all_the_time_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_two_runs(tmp_path)
+    numbers = itertools.count()
+    files = shard_files.list_files(tmp_path)
+    monkeypatch.setattr(shard_files, "list_files", lambda _: files[: next(numbers) % 2 + 1])
+    with pytest.raises(InputError, match="its files change all the time"):
+        list(BatchResults(tmp_path).records())

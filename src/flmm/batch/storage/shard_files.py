@@ -81,6 +81,7 @@ class ShardSnapshot:
     """
 
     def __init__(self, folder: Path) -> None:
+        failure = OSError("its files change all the time")
         for _ in range(_MAX_TRIES):
             self._files = list_files(folder)
             try:
@@ -94,11 +95,11 @@ class ShardSnapshot:
                     file.path: _stamp(file.path) for file in self._files if not file.is_journal
                 }
             except FileNotFoundError as error:
-                gone = error
+                failure = error
                 continue
             if list_files(folder) == self._files:  # else a journal may be another one by now
                 return
-        raise gone
+        raise failure
 
     @property
     def is_empty(self) -> bool:
