@@ -47,7 +47,7 @@ class TrainingBudget:
     alignment_steps: int = 300
     projector_steps: int = 1200
     head_scenes: int = 1000
-    head_epochs: int = 8
+    head_epochs: int = 2
 
     @property
     def copy_steps(self) -> int:
