@@ -46,8 +46,8 @@ class TrainingBudget:
     scenes: int = 8000
     alignment_steps: int = 300
     projector_steps: int = 1200
-    head_scenes: int = 1000
-    head_epochs: int = 2
+    head_scenes: int = 500
+    head_epochs: int = 4
 
     @property
     def copy_steps(self) -> int:

@@ -9,7 +9,9 @@ from flmm.attention.tracing import trace_generation, trace_text
 from flmm.lmm.base import LMMAdapter
 
 
-def test_log_probabilities_are_those_of_the_models_logits(adapter: LMMAdapter) -> None:
+def test_log_probabilities_are_those_of_the_models_logits(
+    adapter: LMMAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompt = adapter.build_prompt(noise_picture(), "what is it?", ANSWERS[0])
     trace = trace_text(adapter, prompt)
     inputs = adapter.collate([prompt], keep_pixels=True).inputs
@@ -17,18 +19,22 @@ def test_log_probabilities_are_those_of_the_models_logits(adapter: LMMAdapter) -
     token_ids = prompt.inputs["input_ids"][0, prompt.answer_start :]
     expected = logits.log_softmax(-1)[prompt.answer_start - 1 : -1].gather(1, token_ids[:, None])
     # The first token was predicted from the end of the question, which is not recorded.
-    every = compute_log_probabilities(adapter, trace, range(len(token_ids)))
+    (every,) = compute_log_probabilities(adapter, [(trace, range(len(token_ids)))])
     assert expected.std() > 0.01, "equal probabilities would hide a mistake"
     torch.testing.assert_close(every, expected[1:, 0], rtol=1e-3, atol=1e-3)
-    some = compute_log_probabilities(adapter, trace, [0, 2, 3])
+    phrases = [(trace, tokens) for tokens in ([0, 2, 3], [0], [1])]
+    monkeypatch.setattr("flmm.attention.log_probabilities._MAX_LOGITS_PER_PASS", 1)
+    some, first, second = compute_log_probabilities(adapter, phrases)
     torch.testing.assert_close(some, every[[1, 2]])
-    assert not len(compute_log_probabilities(adapter, trace, [0]))
+    assert not len(first)
+    torch.testing.assert_close(second, every[[0]])
+    assert not len(compute_log_probabilities(adapter, [(trace, [0])])[0])
 
 
 def test_said_tokens_are_the_likeliest(adapter: LMMAdapter) -> None:
     prompt = adapter.build_prompt(noise_picture(), "what is it?")
     trace, _ = trace_generation(adapter, prompt, 6)
-    said = compute_log_probabilities(adapter, trace, range(len(trace.token_ids)))
+    (said,) = compute_log_probabilities(adapter, [(trace, range(len(trace.token_ids)))])
     vocabulary_size = adapter.model.config.get_text_config().vocab_size
     # No token can be the likeliest with less than an even share.
     assert (said >= -torch.tensor(float(vocabulary_size)).log()).all()
@@ -39,9 +45,9 @@ def test_probabilities_are_known_where_the_last_layer_is_not_recorded(
 ) -> None:
     prompt = adapter.build_prompt(noise_picture(), "what?", ANSWERS[0])
     tokens = range(len(ANSWERS[0].split()))
-    expected = compute_log_probabilities(adapter, trace_text(adapter, prompt), tokens)
+    (expected,) = compute_log_probabilities(adapter, [(trace_text(adapter, prompt), tokens)])
     monkeypatch.setattr(adapter, "recorded_layers", adapter.recorded_layers[:-1])
     for trace in (trace_text(adapter, prompt), trace_generation(adapter, prompt, 3)[0]):
         assert len(trace.final_states) == len(trace.token_ids)
-    again = compute_log_probabilities(adapter, trace_text(adapter, prompt), tokens)
+    (again,) = compute_log_probabilities(adapter, [(trace_text(adapter, prompt), tokens)])
     assert again.equal(expected)

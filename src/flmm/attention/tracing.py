@@ -5,7 +5,7 @@ Letters: ``B`` sequences, ``R`` recorded rows a sequence.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,12 +19,10 @@ from flmm.errors import InputError
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.decoding.support import find_unsupported_reason
 from flmm.lmm.detokenizer import Detokenizer
-from flmm.lmm.padding import group_for_padding
+from flmm.lmm.padding import BatchSequences, batch_all, group_for_padding
 from flmm.lmm.places import check_places
 from flmm.lmm.prompt import Prompt
 from flmm.lmm.sampling import GREEDY
-
-_Element = TypeVar("_Element")
 
 
 def trace_text(adapter: LMMAdapter, prompt: Prompt) -> Trace:
@@ -40,19 +38,19 @@ def trace_texts(
     adapter: LMMAdapter,
     prompts: Sequence[Prompt],
     part: Literal["answer", "question"] = "answer",
-    sequences_per_pass: int | None = None,
+    batch: BatchSequences = batch_all,
 ) -> list[Trace]:
     """Return the traces of given answers (or of the questions), each from one forward pass.
 
     The language-model head does not run. Prompts of ``LMMAdapter.build_prompts`` about one picture
-    read it once, where the LLM can. Others are padded on the left, so those of similar length need
-    the least padding; each length is a pass of its own for LLMs that padding would change.
+    read it once, where the LLM can. Others are padded on the left; each length is a pass of its own
+    for LLMs that padding would change.
 
     Args:
         adapter: the LMM.
         prompts: with answers, unless the questions are traced.
         part: whose tokens are recorded.
-        sequences_per_pass: at most; None for no limit.
+        batch: says which texts share a pass, by their lengths; what is read once is not counted.
 
     Raises:
         InputError: ``part`` is "answer" and a prompt has none, one is too long for the LMM, or
@@ -69,9 +67,9 @@ def trace_texts(
     for length, members in group_by_prefix(adapter, prompts, [start for start, _ in spans]):
         texts = [_Text(prompts[index], *spans[index]) for index in members]
         if length:
-            in_group = _trace_after_prefix(adapter, texts, length, sequences_per_pass)
+            in_group = _trace_after_prefix(adapter, texts, length, batch)
         else:
-            in_group = _trace_whole(adapter, texts, sequences_per_pass)
+            in_group = _trace_whole(adapter, texts, batch)
         traces.update(zip(members, in_group, strict=True))
     return [traces[index] for index in range(len(prompts))]
 
@@ -85,36 +83,37 @@ class _Text:
     count: int
 
 
-def _trace_whole(
-    adapter: LMMAdapter, texts: Sequence[_Text], sequences_per_pass: int | None
-) -> list[Trace]:
+def _trace_whole(adapter: LMMAdapter, texts: Sequence[_Text], batch: BatchSequences) -> list[Trace]:
     """Trace texts as sequences padded on the left."""
     traces: dict[int, Trace] = {}
     for group in group_for_padding(adapter, [text.prompt for text in texts]):
-        for indices in _split(group, sequences_per_pass):
+        for in_batch in batch([texts[index].prompt.length for index in group]):
+            indices = [group[number] for number in in_batch]
             in_pass = [texts[index] for index in indices]
-            batch = adapter.collate([text.prompt for text in in_pass])
-            inputs = {**batch.model_inputs, "use_cache": False}
-            positions = batch.image_token_positions
-            passed = _trace_pass(adapter, in_pass, inputs, positions, batch.left_padding)
+            collated = adapter.collate([text.prompt for text in in_pass])
+            inputs = {**collated.model_inputs, "use_cache": False}
+            positions = collated.image_token_positions
+            passed = _trace_pass(adapter, in_pass, inputs, positions, collated.left_padding)
             traces.update(zip(indices, passed, strict=True))
     return [traces[index] for index in range(len(texts))]
 
 
 def _trace_after_prefix(
-    adapter: LMMAdapter, texts: Sequence[_Text], length: int, sequences_per_pass: int | None
+    adapter: LMMAdapter, texts: Sequence[_Text], length: int, batch: BatchSequences
 ) -> list[Trace]:
     """Trace texts that have their first ``length`` tokens in common."""
     columns = texts[0].prompt.image_token_positions
-    traces = []
+    traces: dict[int, Trace] = {}
     with adapter.recording_lock:
         prefix = SharedPrefix(adapter, texts[0].prompt, length)
-        for in_pass in _split(texts, sequences_per_pass):
+        for indices in batch([text.prompt.length - length for text in texts]):
+            in_pass = [texts[index] for index in indices]
             inputs = prefix.model_inputs([text.prompt for text in in_pass])
             positions = columns.expand(len(in_pass), -1)
             shifts = [-length] * len(in_pass)
-            traces += _trace_pass(adapter, in_pass, inputs, positions, shifts)
-    return traces
+            passed = _trace_pass(adapter, in_pass, inputs, positions, shifts)
+            traces.update(zip(indices, passed, strict=True))
+    return [traces[index] for index in range(len(texts))]
 
 
 def _trace_pass(
@@ -277,9 +276,3 @@ def _token_span(prompt: Prompt, part: Literal["answer", "question"]) -> tuple[in
             " give build_prompt one, or use trace_generation"
         )
     return prompt.answer_start, len(prompt.answer_offsets)
-
-
-def _split(elements: Sequence[_Element], size: int | None) -> list[Sequence[_Element]]:
-    """Return parts of at most ``size`` elements."""
-    size = len(elements) if size is None else size
-    return [elements[first : first + size] for first in range(0, len(elements), size)]

@@ -4,7 +4,7 @@ Letters: ``P`` phrases, ``K`` maps that the head keeps, ``h w`` image-token grid
 ``T`` tokens, ``D`` LLM width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,15 +21,15 @@ from flmm.errors import InputError
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead, HeadOutput
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.padding import LengthBatcher
 from flmm.lmm.prompt import Offsets, Prompt
 from flmm.masks.refiner import MaskRefiner, MaskResolution
 from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.training_free.traced_text import TracedText
 from flmm.types import ImageGeometry, PhraseSpan
 
-MAX_PADDING = 0.1
-"""Highest share of a batch's tokens that may be padding."""
-_MAX_SEQUENCES_PER_BATCH = 8
+_MAX_SEQUENCES, _MAX_PADDING = 8, 0.1
+"""Of a batch."""
 
 
 @dataclass(frozen=True)
@@ -77,42 +77,8 @@ class PictureExchanges:
     exchanges: tuple[Exchange, ...]
 
 
-@dataclass
-class PaddingStats:
-    """Counts of the LMM's input tokens, with and without padding."""
-
-    num_tokens: int = 0
-    num_padded_tokens: int = 0
-
-    @property
-    def share(self) -> float:
-        """The share of padding tokens, in 0..1."""
-        return 1 - self.num_tokens / self.num_padded_tokens if self.num_padded_tokens else 0.0
-
-
-def batch_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield batches of sequence indices, of similar length: at most a tenth is padding."""
-    batch: list[int] = []
-    tokens = 0
-    for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
-        length = lengths[index]
-        padded = length * (len(batch) + 1)
-        if (
-            len(batch) == _MAX_SEQUENCES_PER_BATCH
-            or padded - tokens - length > MAX_PADDING * padded
-        ):
-            yield batch
-            batch, tokens = [], 0
-        batch.append(index)
-        tokens += length
-    if batch:
-        yield batch
-
-
 class FeatureExtractor:
     """The frozen LMM and SAM's frozen vision encoder, run for a head.
-
-    ``padding_stats`` counts the LMM's input tokens.
 
     Args:
         adapter: the LMM.
@@ -126,7 +92,8 @@ class FeatureExtractor:
         self.adapter = adapter
         self.config = config
         self.refiner = refiner if config.refine else None
-        self.padding_stats = PaddingStats()
+        self.batcher = LengthBatcher(_MAX_SEQUENCES, _MAX_PADDING)
+        """Of the LMM's input tokens; it counts them."""
 
     @torch.no_grad()
     def extract(self, pictures: Sequence[PictureExchanges]) -> list[GroundingFeatures]:
@@ -140,7 +107,7 @@ class FeatureExtractor:
         prompts = [
             prompt
             for picture in pictures
-            # Built together, so that those of a batch read the picture once, where the LLM can.
+            # Built together, so that all read the picture once, where the LLM can.
             for prompt in self.adapter.build_prompts(
                 picture.picture,
                 [(exchange.question, exchange.answer) for exchange in picture.exchanges],
@@ -167,20 +134,14 @@ class FeatureExtractor:
                 for index, exchange in enumerate(exchanges)
                 if (exchange.answer is None) == in_question
             ]
-            lengths = [prompts[index].length for index in indices]
-            for batch in batch_by_length(lengths):
-                members = [indices[index] for index in batch]
-                self.padding_stats.num_tokens += sum(lengths[index] for index in batch)
-                self.padding_stats.num_padded_tokens += max(
-                    lengths[index] for index in batch
-                ) * len(batch)
-                with torch.inference_mode():
-                    batch_traces = trace_texts(
-                        self.adapter,
-                        [prompts[index] for index in members],
-                        "question" if in_question else "answer",
-                    )
-                traces.update(zip(members, batch_traces, strict=True))
+            with torch.inference_mode():
+                found = trace_texts(
+                    self.adapter,
+                    [prompts[index] for index in indices],
+                    "question" if in_question else "answer",
+                    self.batcher,
+                )
+            traces.update(zip(indices, found, strict=True))
         return [traces[index] for index in range(len(prompts))]
 
     def _picture_features(
@@ -189,7 +150,7 @@ class FeatureExtractor:
         prompts: Sequence[Prompt],
         traces: Sequence[Trace],
     ) -> GroundingFeatures:
-        phrases: list[PhraseFeatures] = []
+        phrases: list[tuple[Trace, Sequence[int]]] = []
         answers: list[AnswerFeatures] = []
         for exchange, prompt, trace in zip(
             picture_exchanges.exchanges, prompts, traces, strict=True
@@ -197,7 +158,7 @@ class FeatureExtractor:
             groundable = torch.zeros(len(trace.token_ids))
             for span in find_spans(exchange, prompt):
                 groundable[list(span.tokens)] = 1
-                phrases.append(self._phrase_features(trace, span.tokens))
+                phrases.append((trace, span.tokens))
             if exchange.fully_annotated and self.config.selector:
                 answers.append(
                     AnswerFeatures(trace.hidden_states.clone(), groundable, _traced_offsets(prompt))
@@ -205,15 +166,20 @@ class FeatureExtractor:
         embedding = None
         if self.refiner is not None:
             embedding = self.refiner.encode(np.asarray(picture_exchanges.picture.convert("RGB")))
-        return GroundingFeatures(traces[0].geometry, embedding, tuple(phrases), tuple(answers))
-
-    def _phrase_features(self, trace: Trace, tokens: Sequence[int]) -> PhraseFeatures:
-        maps = trace.picture_attention.phrase_maps(tokens, self.config.merge)
-        return PhraseFeatures(
-            self.config.select_maps(maps),
-            trace.hidden_states[:, list(tokens)],
-            compute_log_probabilities(self.adapter, trace, tokens),
+        phrase_features = tuple(
+            self._phrase_features(*phrase, log_probabilities)
+            for phrase, log_probabilities in zip(
+                phrases, compute_log_probabilities(self.adapter, phrases), strict=True
+            )
         )
+        return GroundingFeatures(traces[0].geometry, embedding, phrase_features, tuple(answers))
+
+    def _phrase_features(
+        self, trace: Trace, tokens: Sequence[int], log_probabilities: Tensor
+    ) -> PhraseFeatures:
+        maps = trace.picture_attention.phrase_maps(tokens, self.config.merge)
+        selected = self.config.select_maps(maps)
+        return PhraseFeatures(selected, trace.hidden_states[:, list(tokens)], log_probabilities)
 
 
 def find_spans(exchange: Exchange, prompt: Prompt) -> list[PhraseSpan]:

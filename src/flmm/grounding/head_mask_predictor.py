@@ -123,10 +123,9 @@ class HeadMaskPredictor(MaskPredictor):
             )
         if config.score_calibration is None:
             return output, [None] * len(indexed_phrases)
-        log_probabilities = [
-            compute_log_probabilities(self._adapter, trace, span.tokens)
-            for _, span, trace in indexed_phrases
-        ]
+        log_probabilities = compute_log_probabilities(
+            self._adapter, [(trace, span.tokens) for _, span, trace in indexed_phrases]
+        )
         return output, self._head.score_phrases(attention, log_probabilities, output, geometry)
 
 

@@ -1,6 +1,7 @@
 """Referring segmentation: each phrase in a prompt of its own, as the beginning of its answer."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 
 import torch
@@ -13,6 +14,7 @@ from flmm.grounding.mask_options import MaskOptions
 from flmm.grounding.pipeline import Pipeline
 from flmm.head.prompt_templates import PromptTemplates
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.padding import batch_in_order
 from flmm.lmm.prompt import Prompt
 from flmm.pictures.reading import PictureLike, read_picture
 from flmm.stopwatch import Stopwatch
@@ -20,7 +22,7 @@ from flmm.types import PhraseSpan
 from flmm.user_input import check_phrases
 
 _SEPARATOR = ", "
-_SEQUENCES_PER_PASS = 8
+_batch = partial(batch_in_order, size=8)
 
 
 @torch.no_grad()
@@ -42,7 +44,7 @@ def segment_together(
         ]
     answers = []
     with stopwatch.stage("read"):
-        traces = trace_texts(adapter, prompts, sequences_per_pass=_SEQUENCES_PER_PASS)
+        traces = trace_texts(adapter, prompts, batch=_batch)
     remaining = iter(traces)
     for picture, own in zip(pictures, phrases, strict=True):
         with stopwatch.stage("read"):

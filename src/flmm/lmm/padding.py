@@ -1,9 +1,64 @@
-"""Which prompts can share a batch that is padded on the left."""
+"""Which sequences share a batch, in which all are padded to the length of the longest."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
+
+BatchSequences = Callable[[Sequence[int]], Iterable[Sequence[int]]]
+"""From the lengths of sequences to batches of their indices."""
+
+
+def batch_all(lengths: Sequence[int]) -> list[range]:
+    """Return one batch of all sequences."""
+    return [range(len(lengths))]
+
+
+def batch_in_order(lengths: Sequence[int], size: int) -> list[range]:
+    """Return batches of at most ``size`` sequences, in their order."""
+    count = len(lengths)
+    return [range(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+@dataclass
+class LengthBatcher:
+    """Batches of sequences of similar length, with counts of their tokens and padding."""
+
+    max_sequences: int
+    """In a batch."""
+    max_padding: float
+    """Highest share of a batch's tokens that is padding, 0 to 1."""
+    num_tokens: int = 0
+    num_padded_tokens: int = 0
+    """Padding included."""
+
+    @property
+    def padding(self) -> float:
+        """The share of padding in all batches, 0 to 1."""
+        return 1 - self.num_tokens / self.num_padded_tokens if self.num_padded_tokens else 0.0
+
+    def __call__(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Yield batches of the sequences' indices, the shortest sequences first."""
+        batch: list[int] = []
+        tokens = 0
+        for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
+            length = lengths[index]
+            padded = length * (len(batch) + 1)
+            is_full = len(batch) == self.max_sequences
+            if batch and (is_full or padded - tokens - length > self.max_padding * padded):
+                yield self._count(batch, lengths)
+                batch, tokens = [], 0
+            batch.append(index)
+            tokens += length
+        if batch:
+            yield self._count(batch, lengths)
+
+    def _count(self, batch: list[int], lengths: Sequence[int]) -> list[int]:
+        in_batch = [lengths[index] for index in batch]
+        self.num_tokens += sum(in_batch)
+        self.num_padded_tokens += max(in_batch) * len(batch)
+        return batch
 
 
 def group_for_padding(adapter: LMMAdapter, prompts: Sequence[Prompt]) -> list[list[int]]:

@@ -121,7 +121,7 @@ def _train(
     left_out = len(set(gather_object(messages.messages)))
     return TrainingResult(
         settings.out / HEAD_FOLDER, best.whole if best else None, best.sources if best else {},
-        progress.step, progress.best_step, left_out, extractor.padding_stats.share,
+        progress.step, progress.best_step, left_out, extractor.batcher.padding,
     )  # fmt: skip
 
 

@@ -194,13 +194,13 @@ def test_measuring_in_two_processes_gives_the_same_reports(
 ) -> None:
     Image.fromarray(draw(generate_scene(0), 96).picture).save(tmp_path / "photograph.png")
     settings = [(DEFAULT_SETTING, 2), (photograph_setting(tmp_path), 1)]
-    own, photographs = measure(built / "embedded", settings, no_progress, calibration_scenes=2)
+    own, photographs = measure(built / "embedded", settings, no_progress, calibration_scenes=1)
     open_files = [len(os.listdir("/dev/fd"))]
 
     def count_files(_done: int, _total: int, _what: str) -> None:
         open_files.append(len(os.listdir("/dev/fd")))
 
-    again, _ = measure(built / "embedded", settings, count_files, calibration_scenes=2, processes=2)
+    again, _ = measure(built / "embedded", settings, count_files, calibration_scenes=1, processes=2)
     assert again == own
     assert max(open_files) < open_files[0] + 30, "a scene's results should hold no open files"
     assert "follow up" in own.words.answers

@@ -14,7 +14,8 @@ from flmm.lmm.base import LMMAdapter
 from flmm.lmm.families.llava import LlavaAdapter
 
 PICTURE = Image.linear_gradient("L").resize((40, 40)).convert("RGB")
-ANSWERS = ("a cat", "the dog", "the grass on the left")
+ANSWERS = ("a cat", "the dog", "the grass on the left", "a cat and a dog on the grass " * 4)
+"""Of lengths that share no batch."""
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def test_the_llm_reads_a_picture_once_for_all_of_its_texts() -> None:
     config = HeadConfig(adapter.layers, adapter.heads, adapter.hidden_size, refine=False)
     extractor = FeatureExtractor(adapter, config, None)
     exchanges = [
-        Exchange("what is it?", answer, ((0, len(answer)),), ((index, 0),), False)
+        Exchange("what is it?", answer, ((0, len(answer.strip())),), ((index, 0),), False)
         for index, answer in enumerate(ANSWERS)
     ]
     alone: list[PhraseFeatures] = []
@@ -46,7 +47,8 @@ def test_the_llm_reads_a_picture_once_for_all_of_its_texts() -> None:
     with count_tokens(adapter) as tokens_together:
         (together,) = extractor.extract([PictureExchanges(PICTURE, tuple(exchanges))])
     num_image_tokens = adapter.build_prompt(PICTURE, "").image_token_positions.numel()
-    assert sum(tokens_together) <= sum(tokens_alone) - num_image_tokens
+    # The questions are read once too, but some of the answers have padding.
+    assert sum(tokens_together) <= sum(tokens_alone) - (len(ANSWERS) - 1) * num_image_tokens
     for found, expected in zip(together.phrases, alone, strict=True):
-        torch.testing.assert_close(found.attention, expected.attention, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.attention, expected.attention, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found.hidden_states, expected.hidden_states)
