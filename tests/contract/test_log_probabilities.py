@@ -3,10 +3,13 @@
 import pytest
 import torch
 from contract_helpers import ANSWERS, noise_picture
+from torch import Tensor
+from transformers.modeling_utils import PreTrainedModel
 
 from flmm.attention.log_probabilities import compute_log_probabilities
 from flmm.attention.tracing import trace_generation, trace_text
 from flmm.lmm.base import LMMAdapter
+from flmm.lmm.logits import compute_logits
 
 
 def test_log_probabilities_are_those_of_the_models_logits(
@@ -22,12 +25,27 @@ def test_log_probabilities_are_those_of_the_models_logits(
     (every,) = compute_log_probabilities(adapter, [(trace, range(len(token_ids)))])
     assert expected.std() > 0.01, "equal probabilities would hide a mistake"
     torch.testing.assert_close(every, expected[1:, 0], rtol=1e-3, atol=1e-3)
-    phrases = [(trace, tokens) for tokens in ([0, 2, 3], [0], [1])]
-    monkeypatch.setattr("flmm.attention.log_probabilities._MAX_LOGITS_PER_PASS", 1)
-    some, first, second = compute_log_probabilities(adapter, phrases)
+    other = trace_text(adapter, adapter.build_prompt(noise_picture(), "what?", ANSWERS[1]))
+    (every_other,) = compute_log_probabilities(adapter, [(other, range(len(other.token_ids)))])
+    passes: list[int] = []
+
+    def count_states(model: PreTrainedModel, states: Tensor) -> Tensor:
+        passes.append(len(states))
+        return compute_logits(model, states)
+
+    monkeypatch.setattr("flmm.attention.log_probabilities.compute_logits", count_states)
+    vocabulary_size = adapter.model.config.get_text_config().vocab_size
+    monkeypatch.setattr(
+        "flmm.attention.log_probabilities._MAX_LOGITS_PER_PASS", 2 * vocabulary_size
+    )
+    some, first, second, third = compute_log_probabilities(
+        adapter, [(trace, [0, 2, 3]), (trace, [0]), (other, [3, 1]), (trace, [1])]
+    )
+    assert passes == [2, 2, 1]
     torch.testing.assert_close(some, every[[1, 2]])
     assert not len(first)
-    torch.testing.assert_close(second, every[[0]])
+    torch.testing.assert_close(second, every_other[[2, 0]])
+    torch.testing.assert_close(third, every[[0]])
     assert not len(compute_log_probabilities(adapter, [(trace, [0])])[0])
 
 

@@ -13,7 +13,7 @@ from flmm.lmm.base import LMMAdapter
 from flmm.lmm.logits import compute_logits
 
 _MAX_LOGITS_PER_PASS = 2**25
-"""128 MiB in float32."""
+"""128 MiB in float32, and as much again for their logarithms."""
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ def trace_texts(
         adapter: the LMM.
         prompts: with answers, unless the questions are traced.
         part: whose tokens are recorded.
-        batch: says which texts share a pass, by their lengths; what is read once is not counted.
+        batch: says which texts share a pass.
 
     Raises:
         InputError: ``part`` is "answer" and a prompt has none, one is too long for the LMM, or
@@ -87,7 +87,7 @@ def _trace_whole(adapter: LMMAdapter, texts: Sequence[_Text], batch: BatchSequen
     """Trace texts as sequences padded on the left."""
     traces: dict[int, Trace] = {}
     for group in group_for_padding(adapter, [text.prompt for text in texts]):
-        for in_batch in batch([texts[index].prompt.length for index in group]):
+        for in_batch in batch([texts[index].prompt.length for index in group], 0):
             indices = [group[number] for number in in_batch]
             in_pass = [texts[index] for index in indices]
             collated = adapter.collate([text.prompt for text in in_pass])
@@ -106,7 +106,7 @@ def _trace_after_prefix(
     traces: dict[int, Trace] = {}
     with adapter.recording_lock:
         prefix = SharedPrefix(adapter, texts[0].prompt, length)
-        for indices in batch([text.prompt.length - length for text in texts]):
+        for indices in batch([text.prompt.length for text in texts], length):
             in_pass = [texts[index] for index in indices]
             inputs = prefix.model_inputs([text.prompt for text in in_pass])
             positions = columns.expand(len(in_pass), -1)

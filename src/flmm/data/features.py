@@ -107,7 +107,8 @@ class FeatureExtractor:
         prompts = [
             prompt
             for picture in pictures
-            # Built together, so that all read the picture once, where the LLM can.
+            # Built together, so that all answers, and all questions, read the picture once, where
+            # the LLM can.
             for prompt in self.adapter.build_prompts(
                 picture.picture,
                 [(exchange.question, exchange.answer) for exchange in picture.exchanges],

@@ -22,7 +22,7 @@ from flmm.types import PhraseSpan
 from flmm.user_input import check_phrases
 
 _SEPARATOR = ", "
-_batch = partial(batch_in_order, size=8)
+_SEQUENCES_PER_PASS = 8
 
 
 @torch.no_grad()
@@ -44,7 +44,8 @@ def segment_together(
         ]
     answers = []
     with stopwatch.stage("read"):
-        traces = trace_texts(adapter, prompts, batch=_batch)
+        batch = partial(batch_in_order, size=_SEQUENCES_PER_PASS)
+        traces = trace_texts(adapter, prompts, batch=batch)
     remaining = iter(traces)
     for picture, own in zip(pictures, phrases, strict=True):
         with stopwatch.stage("read"):

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.prompt import Prompt
 
-BatchSequences = Callable[[Sequence[int]], Iterable[Sequence[int]]]
-"""From the lengths of sequences to batches of their indices."""
+BatchSequences = Callable[[Sequence[int], int], Iterable[Sequence[int]]]
+"""From the lengths of sequences, and how many first tokens of each are read once for all, to
+batches of their indices."""
 
 
-def batch_all(lengths: Sequence[int]) -> list[range]:
+def batch_all(lengths: Sequence[int], _num_shared: int) -> list[range]:
     """Return one batch of all sequences."""
     return [range(len(lengths))]
 
 
-def batch_in_order(lengths: Sequence[int], size: int) -> list[range]:
+def batch_in_order(lengths: Sequence[int], _num_shared: int, *, size: int) -> list[range]:
     """Return batches of at most ``size`` sequences, in their order."""
     count = len(lengths)
     return [range(first, min(first + size, count)) for first in range(0, count, size)]
@@ -23,23 +24,27 @@ def batch_in_order(lengths: Sequence[int], size: int) -> list[range]:
 
 @dataclass
 class LengthBatcher:
-    """Batches of sequences of similar length, with counts of their tokens and padding."""
+    """Batches of sequences of similar length, with counts of the tokens that are read."""
 
     max_sequences: int
     """In a batch."""
     max_padding: float
-    """Highest share of a batch's tokens that is padding, 0 to 1."""
+    """Highest share of padding, 0 to 1, in a batch of whole sequences. Where their beginnings are
+    read once the share is of whole sequences all the same: more of the little that is left is
+    cheaper than a pass for each length."""
     num_tokens: int = 0
     num_padded_tokens: int = 0
     """Padding included."""
 
     @property
     def padding(self) -> float:
-        """The share of padding in all batches, 0 to 1."""
+        """The share of padding in all that was read, 0 to 1."""
         return 1 - self.num_tokens / self.num_padded_tokens if self.num_padded_tokens else 0.0
 
-    def __call__(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+    def __call__(self, lengths: Sequence[int], num_shared: int) -> Iterator[list[int]]:
         """Yield batches of the sequences' indices, the shortest sequences first."""
+        self.num_tokens += num_shared
+        self.num_padded_tokens += num_shared
         batch: list[int] = []
         tokens = 0
         for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
@@ -47,15 +52,15 @@ class LengthBatcher:
             padded = length * (len(batch) + 1)
             is_full = len(batch) == self.max_sequences
             if batch and (is_full or padded - tokens - length > self.max_padding * padded):
-                yield self._count(batch, lengths)
+                yield self._count(batch, lengths, num_shared)
                 batch, tokens = [], 0
             batch.append(index)
             tokens += length
         if batch:
-            yield self._count(batch, lengths)
+            yield self._count(batch, lengths, num_shared)
 
-    def _count(self, batch: list[int], lengths: Sequence[int]) -> list[int]:
-        in_batch = [lengths[index] for index in batch]
+    def _count(self, batch: list[int], lengths: Sequence[int], num_shared: int) -> list[int]:
+        in_batch = [lengths[index] - num_shared for index in batch]
         self.num_tokens += sum(in_batch)
         self.num_padded_tokens += max(in_batch) * len(batch)
         return batch

@@ -220,7 +220,13 @@ def test_segment_does_not_depend_on_the_batch_size(
     large_batch = grounder.segment(picture(), phrases)
     monkeypatch.setattr(referring, "_SEQUENCES_PER_PASS", 2)
     monkeypatch.setattr(head_mask_predictor, "_MAX_LOGITS_PER_PASS", 1)
+    passes: list[int] = []
+    handle = grounder.adapter.decoder_layers[0].register_forward_pre_hook(
+        lambda _, arguments: passes.append(len(arguments[0]))
+    )
     small_batches = grounder.segment(picture(), phrases)
+    handle.remove()
+    assert passes == [1, 2, 2, 1], "the picture, then two phrases at a time"
     for one, other in zip(large_batch.phrases, small_batches.phrases, strict=True):
         assert (one.mask != other.mask).mean() < 0.01
         assert one.tokens == other.tokens
