@@ -23,12 +23,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: .venv/installed
 	$(BIN)/flmm chat src/flmm/assets/pictures/demo.png "What is in the picture?"
 
-# One thread a process: models this small only wait for further ones.
+# One thread a process: models this small only wait for further ones. One process more than the cores of
+# CI, since many tests wait for processes that they start.
 test: .venv/installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 test-torchvision: .venv-torchvision/installed
 	FLMM_ALL_TYPES=1 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .venv-torchvision/bin/python -m pytest \
