@@ -5,8 +5,10 @@
 
 import json
 import os
+import pickle
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +91,8 @@ def read(folder: Path) -> dict[str, object]:
 
 def start_dangerous_work() -> Callable[[Sequence[int]], Sequence[int]]:
     def double(numbers: Sequence[int]) -> Sequence[int]:
-        if 13 in numbers:
+        if 10 in numbers:
+            time.sleep(1)  # so that others may wait for this process
             os.kill(os.getpid(), signal.SIGKILL)
         return [2 * number for number in numbers]
 
@@ -117,9 +120,35 @@ def test_what_kills_its_process_costs_no_other_item_its_result(nodes: list[objec
         items_per_last_block=2,
     )
     results = [result for some in do_on_actors(range(20), work) for result in some]
-    assert sorted(results) == sorted([-1, *(2 * number for number in range(20) if number != 13)])
+    assert sorted(results) == sorted([-1, *(2 * number for number in range(20) if number != 10)])
     with pytest.raises(RuntimeError, match="ValueError: CUDA error"):
         list(do_on_actors(range(20), replace(work, start=start_impossible_work)))
+
+
+def test_an_item_that_dies_with_anothers_actor_is_done_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from flmm.batch.ray import rounds
+    from flmm.batch.ray.cluster import ActorPool, ActorResources
+
+    # The numbers of the rounds in which items die.
+    deaths = {3: range(100), 4: range(1), 5: range(2)}
+    sizes: list[int] = []
+
+    def do_round(
+        waiting: dict[int, bytes], _work: object, blocks: Iterator[int]
+    ) -> Iterator[list[int]]:
+        sizes.append(next(blocks))
+        done = [number for number in waiting if len(sizes) - 1 not in deaths.get(number, ())]
+        yield [2 * pickle.loads(waiting.pop(number)) for number in done]
+
+    monkeypatch.setattr(rounds, "_do_round", do_round)
+    work = rounds.ActorWork(
+        start_dangerous_work, lambda _: -1, ActorPool(2, 2), ActorResources(1, 0), 5, 2
+    )
+    results = [result for some in rounds.do_on_actors(range(10), work) for result in some]
+    assert sorted(results) == sorted([-1, *(2 * number for number in range(10) if number != 3)])
+    assert sizes == [2, 1, 1, 1]
 
 
 def test_the_actor_in_a_pipeline_of_ones_own(nodes: list[object], job: BatchJob) -> None:

@@ -1,7 +1,8 @@
 """Items done by actors of Ray Data, each once, whatever dies on the way.
 
 An item whose actor or node dies is done again. One whose actor dies whenever it is tried is tried
-alone, and then given up, so that it costs no other item its result.
+alone, until a round does no item any more, and then given up, so that it costs no other item its
+result.
 """
 
 import itertools
@@ -86,9 +87,12 @@ def do_on_actors(
         }
         if not waiting:
             return
-        for sizes in (_plan_blocks(len(waiting), work), itertools.repeat(1)):
-            if waiting:
-                yield from _do_round(waiting, work, sizes)
+        yield from _do_round(waiting, work, _plan_blocks(len(waiting), work))
+        # Alone, and again while some are done: what waits for an actor may die with it.
+        num_before = 0
+        while waiting and len(waiting) != num_before:
+            num_before = len(waiting)
+            yield from _do_round(waiting, work, itertools.repeat(1))
         if waiting:
             yield [work.give_up(pickle.loads(content)) for content in waiting.values()]
 
