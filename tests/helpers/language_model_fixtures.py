@@ -24,7 +24,6 @@ from flmm.lmm.tiny_models import (
     tiny_text_config,
     tiny_tokenizer,
 )
-from flmm.user_input import resolve_model
 
 STRINGS_ALONE = (
     "{% for message in messages %}"
@@ -45,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 def build_tiny_llm() -> LlamaForCausalLM:
     """Build the language model."""
-    settings = tiny_text_config(_tokenizer(), grouped_queries=True)
+    settings = tiny_text_config(build_tiny_tokenizer(), grouped_queries=True)
     config = LlamaConfig(**settings, tie_word_embeddings=True)
     llm = random_model(lambda: LlamaForCausalLM(config))
     llm.eval()  # type: ignore[no-untyped-call]
@@ -54,16 +53,15 @@ def build_tiny_llm() -> LlamaForCausalLM:
 
 def save_tiny_lmm(folder: Path) -> Path:
     """Build and save the LMM; return its folder."""
-    tokenizer = _tokenizer()
+    tokenizer = build_tiny_tokenizer()
     torch.manual_seed(0)
     image_token_id = find_token_id(tokenizer, IMAGE_TOKEN)
-    save_lmm(
-        build_lmm(build_tiny_llm(), image_token_id, resolve_model(LMM_NAME)), tokenizer, folder
-    )
+    save_lmm(build_lmm(build_tiny_llm(), image_token_id, LMM_NAME), tokenizer, folder)
     return folder
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Build the tokenizer of both."""
     tokenizer = tiny_tokenizer(
         IMAGE_TOKEN, BEGIN_IMAGE_TOKEN, END_IMAGE_TOKEN, TILE_TOKEN, VOCABULARY_TOKEN
     )

@@ -21,7 +21,7 @@ from flmm.training_free.profile import (
     download_profile,
     load_profile,
 )
-from flmm.user_input import EMBEDDED_HEAD, check_text, is_embedded, resolve_model
+from flmm.user_input import EMBEDDED_HEAD, check_text, is_embedded
 
 DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-small"
 """The SAM of masks without a head: 39 M parameters, Apache-2.0."""
@@ -86,20 +86,20 @@ def load_models(
         assert lmm is not None
         # First the small one, so that its errors need not wait for the LMM.
         segmenter = _load_segmenter(sam)
-        adapter = load_lmm(resolve_model(lmm), placement)
+        adapter = load_lmm(lmm, placement)
         return LoadedModels(adapter, None, segmenter, profile, TRAINING_FREE, lmm)
     name = EMBEDDED_HEAD if head is None else head
     if sam == NO_SEGMENTER:
         # First, whether it is a head at all.
-        load_config(resolve_model(name), revision)
+        load_config(name, revision)
         raise InputError(
             f"SAM {sam!r} is for masks without a head, and {name!r} is a head; leave out the head"
             " and name the LMM, or leave out the refinement"
         )
-    segmenter = None if sam is None else load_segmenter(resolve_model(sam))
-    trained = load_head(resolve_model(name), segmenter, revision)
+    segmenter = None if sam is None else load_segmenter(sam)
+    trained = load_head(name, segmenter, revision)
     lmm, lmm_revision = resolve_lmm(name, trained.config, lmm)
-    adapter = load_lmm(resolve_model(lmm), placement, lmm_revision)
+    adapter = load_lmm(lmm, placement, lmm_revision)
     return LoadedModels(adapter, trained, None, None, name, lmm)
 
 
@@ -116,8 +116,8 @@ def load_lmm_alone(head: str | None, lmm: str | None, placement: Placement) -> L
         lmm = lmm or _named_lmm(profile)
     elif head is not None or lmm is None:
         name = EMBEDDED_HEAD if head is None else head
-        lmm, lmm_revision = resolve_lmm(name, load_config(resolve_model(name)), lmm)
-    adapter = load_lmm(resolve_model(lmm), placement, lmm_revision)
+        lmm, lmm_revision = resolve_lmm(name, load_config(name), lmm)
+    adapter = load_lmm(lmm, placement, lmm_revision)
     return LoadedModels(adapter, None, None, None, TRAINING_FREE, lmm)
 
 
@@ -184,7 +184,7 @@ def _load_segmenter(sam: str | None) -> Segmenter | None:
     if sam == NO_SEGMENTER:
         return None
     if sam is not None:
-        return load_segmenter(resolve_model(sam))
+        return load_segmenter(sam)
     try:
         return load_segmenter(DEFAULT_SEGMENTER)
     except InputError as error:

@@ -30,6 +30,7 @@ from flmm.lmm.model_names import (
 )
 from flmm.segmenters.auto import list_segmenter_families, load_segmenter
 from flmm.segmenters.base import Segmenter
+from flmm.user_input import resolve_model
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -95,7 +96,7 @@ def load_head(
     """Load a head in evaluation mode.
 
     Args:
-        name: a folder, or a hub id such as "someone/their-head".
+        name: a folder, a hub id such as "someone/their-head", or "embedded:head".
         segmenter: the refiner's SAM; None loads the one that the head names.
         revision: of a hub id.
 
@@ -249,7 +250,7 @@ def resolve_lmm(head: str, config: HeadConfig, lmm: str | None) -> tuple[str, st
 
 def _find_or_download(name: str | Path, revision: str | None) -> Path:
     """Return the head's folder, downloaded from the hub if ``name`` is not a folder."""
-    folder = Path(name)
+    folder = Path(resolve_model(str(name)))
     if folder.is_dir():
         return folder
     if isinstance(name, Path) or folder.exists() or folder.is_absolute() or name.startswith("."):

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, cast
 
 from flmm.lmm.model_families import ModelFamily, list_families_in
 from flmm.lmm.model_type import expand_home, read_model_type
+from flmm.user_input import resolve_model
 
 if TYPE_CHECKING:
     from flmm.lmm.base import LMMAdapter
@@ -27,10 +28,15 @@ def load_lmm(
 
     An LMM of no listed family is loaded by the generic adapter, if that supports it.
 
+    Args:
+        name: a folder, a hub id, or "embedded:lmm".
+        placement: its device and dtype.
+        revision: of a hub id.
+
     Raises:
         InputError: there is no such model, or no adapter supports it.
     """
-    name = expand_home(name)
+    name = expand_home(resolve_model(name))
     model_type = read_model_type(name, revision)
     for family in list_families():
         if model_type in family.model_types:

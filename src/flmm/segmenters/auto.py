@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 from flmm.errors import InputError
 from flmm.lmm.model_families import ModelFamily, list_families_in
 from flmm.lmm.model_type import expand_home, read_model_type
+from flmm.user_input import resolve_model
 
 if TYPE_CHECKING:
     from flmm.segmenters.base import Segmenter
@@ -24,6 +25,9 @@ def load_segmenter_class(family: ModelFamily) -> "type[Segmenter]":
 def load_segmenter(name: str | Path) -> "Segmenter":
     """Load the SAM in a folder or hub repository, in float32; safetensors only, never a pickle.
 
+    Args:
+        name: a folder, a hub id, or "embedded:sam".
+
     Raises:
         InputError: there is none, it is of no supported family, or its weights are not whole.
     """
@@ -31,7 +35,7 @@ def load_segmenter(name: str | Path) -> "Segmenter":
 
     from flmm.pretrained_weights import load_pretrained
 
-    name = expand_home(str(name))
+    name = expand_home(resolve_model(str(name)))
     model_type = read_model_type(name, role="SAM")
     families = list_segmenter_families()
     for family in families:

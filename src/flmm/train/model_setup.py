@@ -25,7 +25,7 @@ from flmm.segmenters.auto import load_segmenter
 from flmm.train.dataset import UncachedDataset
 from flmm.train.map_selection import score_maps, select_best_maps
 from flmm.train.settings import HeadSettings, TrainingSettings
-from flmm.user_input import parse_dtype, resolve_model
+from flmm.user_input import parse_dtype
 
 MAPS_FILE_NAME = "maps.json"
 _MAPS = TypeAdapter(tuple[int, ...])
@@ -38,7 +38,7 @@ def load_frozen_lmm(settings: TrainingSettings, device: torch.device) -> LMMAdap
         InputError: it cannot be found or read.
     """
     placement = Placement(device, parse_dtype(settings.dtype))
-    return load_lmm(resolve_model(settings.lmm), placement, settings.lmm_revision)
+    return load_lmm(settings.lmm, placement, settings.lmm_revision)
 
 
 def build_head(
@@ -67,7 +67,7 @@ def build_head(
         refiner_name_or_path=settings.sam,
         **switches,
     )
-    segmenter = load_segmenter(resolve_model(settings.sam))
+    segmenter = load_segmenter(settings.sam)
     torch.manual_seed(settings.seed)
     return GroundingHead(config, segmenter)
 

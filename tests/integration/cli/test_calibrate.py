@@ -49,7 +49,7 @@ def assert_refused(ended: CommandResult, *parts: str) -> None:
 
 
 def assert_fits_embedded_lmm(profile: Profile) -> None:
-    adapter = load_lmm(resolve_model("embedded:lmm"), Placement(device="cpu"))
+    adapter = load_lmm("embedded:lmm", Placement(device="cpu"))
     sizes = (profile.layers, profile.heads, profile.views)
     assert sizes == (adapter.layers, adapter.heads, adapter.views)
     assert profile.base_model_type == adapter.model_type

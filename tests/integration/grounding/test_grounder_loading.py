@@ -16,7 +16,6 @@ from flmm.lmm.auto import load_lmm
 from flmm.lmm.families.llava import LlavaAdapter
 from flmm.lmm.placement import Placement
 from flmm.training_free.profile import Profile, save_profile
-from flmm.user_input import resolve_model
 
 
 def picture() -> Image.Image:
@@ -131,7 +130,7 @@ def test_unknown_names_are_refused(options: dict[str, str], message: str) -> Non
 
 
 def test_revision_of_a_profile_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    adapter = load_lmm(resolve_model("embedded:lmm"), Placement("cpu"))
+    adapter = load_lmm("embedded:lmm", Placement("cpu"))
     count = adapter.layers * adapter.heads * adapter.views
     profiles = {
         revision: Profile(

@@ -1,6 +1,7 @@
 """The names of a head's LMM and SAM: folders that move, hub ids, and what is not there."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from tiny_head import tiny_head, tiny_sam, tiny_segmenter
 
 from flmm.errors import InputError
 from flmm.head.checkpoint import load_head, resolve_lmm, save_head
+from flmm.head.model import GroundingHead
+from flmm.lmm.auto import load_lmm
+from flmm.segmenters.auto import load_segmenter
 
 
 def test_moved_head_finds_its_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +56,25 @@ def test_hub_ids_and_embedded_names_are_kept(tmp_path: Path) -> None:
     head = tiny_head(base_model_name_or_path="embedded:lmm", refiner_name_or_path="someone/sam")
     save_head(head, tmp_path)
     assert load_head(tmp_path, tiny_segmenter()).config == head.config
+
+
+def test_embedded_names_are_loaded(tmp_path: Path) -> None:
+    """A head names what it was trained with, as the settings of its training do."""
+    assert load_lmm("embedded:lmm").model_type == "llava"
+    embedded = load_head("embedded:head")
+    save_head(
+        GroundingHead(
+            replace(embedded.config, refiner_name_or_path="embedded:sam"),
+            load_segmenter("embedded:sam"),
+        ),
+        tmp_path,
+    )
+    saved = load_head(tmp_path)
+    assert saved.config.refiner_name_or_path == "embedded:sam"
+    encoder = "refiner.sam.vision_encoder.neck.conv1.weight"
+    assert saved.state_dict()[encoder].equal(embedded.state_dict()[encoder])
+    with pytest.raises(InputError, match=r"no 'embedded:sma'.*embedded:sam"):
+        load_segmenter("embedded:sma")
 
 
 def test_head_whose_models_are_elsewhere_says_what_to_pass(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from flmm.train.feature_cache import CachedDataset, CacheKey, FeatureCache, dige
 from flmm.train.fit import TrainingRun, fit
 from flmm.train.map_selection import score_maps, select_best_maps
 from flmm.train.settings import CachePrecision, TrainingSettings
-from flmm.user_input import resolve_model
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 4, 2, 1e-3
 _MAP_CHOICE_PICTURES = 32
@@ -145,7 +144,7 @@ class SmallHeadTrainer:
         segmenter = self._context.require_head().refiner.segmenter
         if config.refine:
             # The head's SAM was already trained with all prompts.
-            segmenter = load_untrained_segmenter(resolve_model(grounder.model))
+            segmenter = load_untrained_segmenter(grounder.model)
         torch.manual_seed(0)
         return GroundingHead(config, segmenter).to(grounder.adapter.device)
 

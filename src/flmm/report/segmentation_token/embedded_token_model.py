@@ -32,7 +32,6 @@ from flmm.report.segmentation_token.token_model import (
     set_to_mean_embedding,
 )
 from flmm.stickers.language import Turn
-from flmm.user_input import resolve_model
 
 
 class EmbeddedTokenModel(TokenModel):
@@ -60,7 +59,7 @@ class EmbeddedTokenModel(TokenModel):
         lmm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         token_id = find_token_id(tokenizer, SEG_TOKEN)
         set_to_mean_embedding(lmm, token_id)
-        super().__init__(lmm, token_id, load_untrained_segmenter(resolve_model(grounder.model)))
+        super().__init__(lmm, token_id, load_untrained_segmenter(grounder.model))
         self.tokenizer = tokenizer
         self._source_adapter = adapter
 
