@@ -6,14 +6,17 @@ import pytest
 import torch
 from language_model import assembly
 from language_model.pretrained import (
+    PRETRAINED_FOLDER,
     build_pretrained,
     finish_head,
     round_to_half,
     save_pretrained,
 )
 from language_model_fixtures import build_tiny_llm, build_tiny_tokenizer, save_tiny_lmm
+from safetensors.torch import load_file
 from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForConditionalGeneration
 
+from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
 from flmm.head.checkpoint import load_head, save_head
 from flmm.head.config import HeadConfig
@@ -65,3 +68,17 @@ def test_what_is_built_is_what_was_trained(
     picture = draw(generate_scene(5)).picture
     answer = Grounder.from_pretrained(str(head)).segment(picture, ["ball"])
     assert answer.phrases[0].mask.shape == picture.shape[:2]
+
+
+def test_the_kept_head_and_projector_fit_the_recipe() -> None:
+    config = load_head(PRETRAINED_FOLDER / "head").config
+    assert (config.layers, config.heads, config.hidden_size) == (30, 9, 576)  # SmolLM2-135M's
+    assert (config.base_model_name_or_path, config.refiner_name_or_path) == (
+        "smollm2-llava", "embedded:sam",
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"lacks its folder 'smollm2-llava'.*--lmm"):
+        Grounder.from_pretrained(str(PRETRAINED_FOLDER / "head"))
+    # What training leaves has no value that float16 cannot hold, and nothing is left untrained.
+    projector = load_file(PRETRAINED_FOLDER / "projector.safetensors")
+    assert projector["linear_2.weight"].shape == (576, 1152)
+    assert all(value.isfinite().all() and value.float().std() > 0 for value in projector.values())
