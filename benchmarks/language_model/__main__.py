@@ -20,7 +20,13 @@ from flmm.grounding.grounder import Grounder
 from flmm.lmm.auto import load_lmm
 from flmm.stickers.dataset import EVALUATION_SEED, build_dataset
 from language_model import conversation_results, projector_training, real_logits_results
-from language_model.assembly import load_smollm2, make_untrained_lmm, save_lmm, whole_folder
+from language_model.assembly import (
+    is_finished,
+    load_smollm2,
+    make_untrained_lmm,
+    save_lmm,
+    whole_folder,
+)
 from language_model.conversation import (
     FROZEN_MODEL,
     SCENES,
@@ -78,7 +84,7 @@ class ProgressPrinter:
 def make_lmm(folder: Path, budget: TrainingBudget) -> Path:
     """Make the LMM; return its folder."""
     trained = folder / "lmm"
-    if trained.exists():
+    if is_finished(trained):
         return trained
     progress = ProgressPrinter()
     dataset = build_dataset(folder / "world", budget.scenes, on_progress=progress)
@@ -98,7 +104,7 @@ def make_lmm(folder: Path, budget: TrainingBudget) -> Path:
 def make_head(folder: Path, lmm: Path, budget: TrainingBudget) -> Path:
     """Train the LMM's head; return its folder."""
     head = folder / "head"
-    if not head.exists():
+    if not is_finished(head):
         settings = write_settings(
             folder, lmm, budget.head_scenes, VALIDATION_SCENES, budget.head_epochs
         )
@@ -152,7 +158,7 @@ def main() -> None:
     budget = TrainingBudget()
     lmm = make_lmm(folder, budget)
     head = make_head(folder, lmm, budget)
-    measure_head(folder, head, MEASURED_SCENES)
+    measure_head(folder, lmm, head, MEASURED_SCENES)
     tables = measure(folder, lmm, head, budget)
     write_file_atomically(folder / "results.md", f"{tables}\n".encode())
     print(tables)

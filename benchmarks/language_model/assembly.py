@@ -72,13 +72,18 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     partial.rename(folder)
 
 
+def is_finished(folder: Path) -> bool:
+    """Return whether a folder holds a model; ``whole_folder`` puts only whole ones there."""
+    return (folder / "model.safetensors").is_file()
+
+
 def make_untrained_lmm(folder: Path) -> Path:
     """Save the LMM of SmolLM2 with an untrained projector in ``folder``, once; return that.
 
     Raises:
         InputError: SmolLM2 is not installed.
     """
-    if not folder.exists():
+    if not is_finished(folder):
         llm, tokenizer = load_smollm2()
         image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         assert isinstance(image_token_id, int)

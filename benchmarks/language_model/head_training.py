@@ -51,15 +51,17 @@ def train_head(settings: Path) -> Path:
     return settings.parent / "head-training" / "head"
 
 
-def measure_head(folder: Path, head: Path, scenes: int) -> None:
+def measure_head(folder: Path, lmm: Path, head: Path, scenes: int) -> None:
     """Measure the head on scenes that nothing was trained on, and the paper's claims with it."""
+    # Not the LMM that the head names: the folder may have moved.
+    models = ("--model", str(head), "--lmm", str(lmm))
     _run_flmm(
         *("evaluate", "stickers", "--folder", str(folder / "evaluation"), "--scenes", str(scenes)),
-        *("--first-scene", str(EVALUATION_SEED), "--model", str(head)),
+        *("--first-scene", str(EVALUATION_SEED), *models),
         *("--out", str(folder / "head-evaluation")),
     )
     _run_flmm(
-        *("report", *CLAIMS, "--model", str(head), "--scenes", str(scenes)),
+        *("report", *CLAIMS, *models, "--scenes", str(scenes)),
         *("--out", str(folder / "report")),
     )
 

@@ -8,7 +8,6 @@ import typer
 from flmm.cli.console import print_json, show_spinner
 from flmm.cli.options import JsonOption
 from flmm.errors import InputError
-from flmm.user_input import resolve_model
 
 
 def convert(
@@ -58,7 +57,7 @@ def convert(
             refiner_name_or_path=sam,
             base_model_name_or_path=lmm,
             base_model_revision=revision,
-            base_architecture=read_architecture(resolve_model(lmm), revision),
+            base_architecture=read_architecture(lmm, revision),
         )
         save_head(head, out)
     config = head.config

@@ -10,6 +10,7 @@ from flmm.lmm.auto import list_families, load_adapter_class
 from flmm.lmm.base import LMMAdapter
 from flmm.lmm.frozen_model import find_recorded_layers
 from flmm.lmm.model_type import expand_home, read_model_type
+from flmm.user_input import resolve_model
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,14 @@ class LMMArchitecture:
 def read_architecture(name: str, revision: str | None = None) -> LMMArchitecture:
     """Read an LMM's type and sizes from the ``config.json`` of its folder or hub repository.
 
+    Args:
+        name: a folder, a hub id, or "embedded:lmm".
+        revision: of a hub id.
+
     Raises:
         InputError: the configuration cannot be found, or transformers does not know it.
     """
-    name = expand_home(name)
+    name = expand_home(resolve_model(name))
     model_type = read_model_type(name, revision)
     views = [
         load_adapter_class(family).views

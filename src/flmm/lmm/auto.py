@@ -1,5 +1,6 @@
 """The list of LMM families, and loading an LMM with its family's adapter."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from flmm.lmm.model_families import ModelFamily, list_families_in
@@ -22,7 +23,7 @@ def load_adapter_class(family: ModelFamily) -> "type[LMMAdapter]":
 
 
 def load_lmm(
-    name: str, placement: "Placement | None" = None, revision: str | None = None
+    name: str | Path, placement: "Placement | None" = None, revision: str | None = None
 ) -> "LMMAdapter":
     """Load the frozen LMM in a folder or hub repository.
 
@@ -36,7 +37,7 @@ def load_lmm(
     Raises:
         InputError: there is no such model, or no adapter supports it.
     """
-    name = expand_home(resolve_model(name))
+    name = expand_home(resolve_model(str(name)))
     model_type = read_model_type(name, revision)
     for family in list_families():
         if model_type in family.model_types:

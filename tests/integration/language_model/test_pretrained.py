@@ -1,5 +1,8 @@
 """A trained projector and head, saved beside the recipe and built into an LMM again."""
 
+import shutil
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from language_model.pretrained import (
     PRETRAINED_FOLDER,
     build_pretrained,
     finish_head,
+    main,
     round_to_half,
     save_pretrained,
 )
@@ -18,7 +22,7 @@ from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForCondi
 
 from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
-from flmm.head.checkpoint import load_head, save_head
+from flmm.head.checkpoint import load_config, load_head, save_head
 from flmm.head.config import HeadConfig
 from flmm.head.model import GroundingHead
 from flmm.head.weights import fingerprint_weights
@@ -46,28 +50,96 @@ def trained(tmp_path: Path) -> Path:
         layers=adapter.layers, heads=adapter.heads, hidden_size=adapter.hidden_size,
         base_model_name_or_path=str(folder / "lmm"), base_model_type=adapter.model_type,
         refiner_name_or_path="embedded:sam", base_channels=8, upsample_input=32,
+        segment_prompt="Where is the {phrase}?",
     )  # fmt: skip
     save_head(GroundingHead(config, load_segmenter("embedded:sam")), folder / "training")
+    (folder / "training" / "README.md").write_text("A model card.")
     finish_head(folder / "training", folder / "head")
     return folder
 
 
-def test_what_is_built_is_what_was_trained(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def built(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of what was saved from ``trained`` and built again, by a relative name."""
     tiny = build_tiny_llm(), build_tiny_tokenizer()
     monkeypatch.setattr(assembly, "load_smollm2", lambda: tiny)
     save_pretrained(trained, tmp_path / "kept")
-    lmm, head = build_pretrained(tmp_path / "built", tmp_path / "kept")
+    monkeypatch.chdir(tmp_path)
+    build_pretrained(Path("built"), tmp_path / "kept")
+    return tmp_path / "built"
 
-    def fingerprints(lmm: Path, head: Path) -> list[str]:
-        return [fingerprint_weights(load_lmm(str(lmm)).model), fingerprint_weights(load_head(head))]
 
-    assert fingerprints(lmm, head) == fingerprints(trained / "lmm", trained / "head")
-    # The head names the LMM beside it.
+def fingerprints(folder: Path) -> list[str]:
+    models = load_lmm(folder / "lmm").model, load_head(folder / "head")
+    return [fingerprint_weights(model) for model in models]
+
+
+def test_what_is_built_is_what_was_trained(
+    trained: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = load_config(tmp_path / "kept" / "head")
+    assert kept.base_model_name_or_path == "smollm2-llava"
+    assert fingerprints(built) == fingerprints(trained)
+    assert load_config(built / "head") == replace(
+        load_config(trained / "head"), base_model_name_or_path=str(built / "lmm")
+    )
+    assert (built / "head" / "README.md").read_text() == "A model card."
+    files = *(tmp_path / "kept").rglob("*.safetensors"), trained / "head" / "model.safetensors"
+    assert len(files) == 3
+    assert {value.dtype for file in files for value in load_file(file).values()} == {torch.float16}
+    monkeypatch.chdir("/")
     picture = draw(generate_scene(5)).picture
-    answer = Grounder.from_pretrained(str(head)).segment(picture, ["ball"])
+    answer = Grounder.from_pretrained(str(built / "head")).segment(picture, ["ball"])
     assert answer.phrases[0].mask.shape == picture.shape[:2]
+
+
+def test_what_took_hours_is_not_replaced(trained: Path, built: Path, tmp_path: Path) -> None:
+    before = fingerprints(trained)
+    with pytest.raises(InputError, match=r"lmm is there already; name another folder"):
+        build_pretrained(trained, tmp_path / "kept")
+    assert fingerprints(trained) == before
+    # One that was stopped before its LMM was in place is done again.
+    shutil.rmtree(built / "lmm")
+    build_pretrained(built, tmp_path / "kept")
+    assert fingerprints(built) == before
+
+
+def test_nothing_is_saved_without_a_head(trained: Path, tmp_path: Path) -> None:
+    shutil.rmtree(trained / "head")
+    with pytest.raises(InputError, match=r"head"):
+        save_pretrained(trained, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_command_says_in_one_line_what_is_wrong(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["pretrained", str(trained)])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err.endswith("lmm is there already; name another folder\n")
+
+
+def test_recipe_goes_on_with_what_is_there(
+    trained: Path, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = import_module("language_model.__main__")
+    budget = recipe.TrainingBudget()
+    trainings: list[Path] = []
+
+    def train_head(settings: Path) -> Path:
+        trainings.append(settings)
+        return trained / "training"
+
+    monkeypatch.setattr(recipe.projector_training, "train", None)
+    monkeypatch.setattr(recipe, "train_head", train_head)
+    lmm = recipe.make_lmm(built, budget)
+    assert recipe.make_head(built, lmm, budget) == built / "head"
+    assert not trainings
+    shutil.rmtree(built / "head")
+    recipe.make_head(built, lmm, budget)
+    assert trainings == [built / "head.yaml"]
+    assert fingerprints(built) == fingerprints(trained)
 
 
 def test_the_kept_head_and_projector_fit_the_recipe() -> None:

@@ -10,6 +10,7 @@ from tiny_head import tiny_head, tiny_sam, tiny_segmenter
 from flmm.errors import InputError
 from flmm.head.checkpoint import load_head, resolve_lmm, save_head
 from flmm.head.model import GroundingHead
+from flmm.lmm.architecture import read_architecture
 from flmm.lmm.auto import load_lmm
 from flmm.segmenters.auto import load_segmenter
 
@@ -61,6 +62,7 @@ def test_hub_ids_and_embedded_names_are_kept(tmp_path: Path) -> None:
 def test_embedded_names_are_loaded(tmp_path: Path) -> None:
     """A head names what it was trained with, as the settings of its training do."""
     assert load_lmm("embedded:lmm").model_type == "llava"
+    assert read_architecture("embedded:lmm").layers == 4
     embedded = load_head("embedded:head")
     save_head(
         GroundingHead(
