@@ -23,7 +23,12 @@ _REFERENCE_WEIGHT = 0.5
 _CONSENSUS_POWER = 4
 """Maps that agree with the others count more, by this power of the correlation."""
 _HEAD_WEIGHT_POWER = 2
-"""As ``_CONSENSUS_POWER``, for a profile's head weights."""
+"""As ``_CONSENSUS_POWER``, for a profile's head weights.
+
+The mean that maps have to agree with, and the rectified map, take the weights as they are. Without
+them, few heads that say where a phrase is would be outvoted by the many of some LLMs that do not; at
+a higher power, maps would peak in things and miss the rest of large regions.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +39,7 @@ class ContrastMaps:
     """(P, h, w) float32: weighted mean over heads and tokens of the logarithm of the attention,
     minus half of the reference's. Even for large regions; its mean is 0."""
     rectified: Tensor
-    """(P, h, w) float32, not negative: mean over heads of the attention that exceeds the
+    """(P, h, w) float32, not negative: weighted mean over heads of the attention that exceeds the
     reference's. High in the middle of an object only."""
 
 
@@ -49,18 +54,13 @@ def compute_contrast_maps(
 
     Args:
         traced_phrases: each with the trace of its own text.
-        head_weights: (M·N,) not negative, not all 0, from a profile, for the log contrast; None
-            weighs all heads alike.
+        head_weights: (M·N,) not negative, not all 0, from a profile; None weighs all heads alike.
     """
-    weights = None
-    if head_weights is not None:
-        weights = (head_weights / head_weights.max()) ** _HEAD_WEIGHT_POWER
     logs, rectified = [], []
     for log_maps, excess in _contrast_phrases(traced_phrases):
-        merged, _ = weigh_by_consensus(log_maps, weights)
+        merged, _ = weigh_by_consensus(log_maps, head_weights)
         logs.append(merged)
-        # Weights would make it peak in things and miss the rest of large regions.
-        rectified.append(excess.mean(dim=0))
+        rectified.append(_weighted_mean(excess, head_weights))
     return ContrastMaps(torch.stack(logs), torch.stack(rectified))
 
 
@@ -105,24 +105,33 @@ def _sample_mask(mask: Tensor, geometry: ImageGeometry) -> Tensor:
 
 
 def weigh_by_consensus(maps: Tensor, head_weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the mean of maps, weighted by how well each agrees with the plain mean.
+    """Return the mean of maps, weighted by how well each agrees with the heads' mean.
 
     Args:
         maps: (M·N, T, h, w).
-        head_weights: (M·N,) not negative; None weighs all heads alike.
+        head_weights: (M·N,) not negative, not all 0; None weighs all heads alike.
 
     Returns:
         The (h, w) mean of the maps, each minus its own mean, and the (M·N,) correlations of the
-        heads' maps with the plain mean, in -1..1, averaged over the tokens.
+        heads' maps with the mean that they have to agree with, in -1..1, averaged over the tokens.
     """
     centred = maps.flatten(2) - maps.flatten(2).mean(dim=2, keepdim=True)
-    correlations = correlate(centred, centred.mean(dim=(0, 1)))
+    correlations = correlate(centred, _weighted_mean(centred.mean(dim=1), head_weights))
     weights = correlations.clamp(min=0) ** _CONSENSUS_POWER
     if head_weights is not None:
-        weights = weights * head_weights.to(weights)[:, None]
+        powers = (head_weights / head_weights.max()) ** _HEAD_WEIGHT_POWER
+        weights = weights * powers.to(weights)[:, None]
     weights = weights / weights.sum().clamp(min=1e-12)
     merged = torch.einsum("ht,hta->a", weights, centred)
     return merged.reshape(maps.shape[2:]), correlations.mean(dim=1)
+
+
+def _weighted_mean(maps: Tensor, head_weights: Tensor | None) -> Tensor:
+    """Return the mean over the heads of (M·N, ...) maps."""
+    if head_weights is None:
+        return maps.mean(dim=0)
+    weights = (head_weights / head_weights.sum()).to(maps)
+    return torch.tensordot(weights, maps, dims=1)
 
 
 def correlate(maps: Tensor, others: Tensor) -> Tensor:

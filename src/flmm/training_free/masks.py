@@ -30,7 +30,7 @@ from flmm.types import ImageGeometry
 TRAINING_FREE = "training-free"
 """The method's name, and the model's in answers."""
 
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Higher with every change of the masks, so that results of several versions are not mixed."""
 
 _CORRELATION_WEIGHT = 0.15

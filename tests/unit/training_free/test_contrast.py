@@ -101,10 +101,10 @@ def test_head_weights_choose_heads() -> None:
     weights[1 * 3 + 1] = 0.5
     chosen = compute_contrast_maps([(phrase_of(0), build_trace(maps))], weights)
     torch.testing.assert_close(chosen.log, only.log)
-    unweighted = compute_contrast_maps([(phrase_of(0), build_trace(maps))])
-    torch.testing.assert_close(chosen.rectified, unweighted.rectified)
+    torch.testing.assert_close(chosen.rectified, only.rectified)
     least = compute_contrast_maps([(phrase_of(0), build_trace(maps))], weights * 1e-25)
     torch.testing.assert_close(least.log, only.log)
+    torch.testing.assert_close(least.rectified, only.rectified)
     alike, none = (
         compute_contrast_maps([(phrase_of(0), build_trace(maps))], each)
         for each in (torch.full((6,), 0.3), None)
@@ -112,6 +112,20 @@ def test_head_weights_choose_heads() -> None:
     torch.testing.assert_close(alike.log, none.log)
     torch.testing.assert_close(alike.rectified, none.rectified)
     assert not torch.allclose(chosen.log, none.log)
+
+
+def test_weighted_heads_are_not_outvoted() -> None:
+    """Of 20 heads, two look at the phrase's place, the others alike somewhere else."""
+    maps = 0.1 * random_maps(2, 10, 3, CELLS, CELLS)
+    maps[:, :, 0, 1, 6] = 0.3
+    maps[:, 4, 0, 1, 6] = 0.05
+    maps[:, 4, 0, *TARGET] = 0.3
+    weights = torch.full((2, 10), 0.04)
+    weights[:, 4] = 0.5
+    traced = [(phrase_of(0), build_trace(maps))]
+    outvoted, found = compute_contrast_maps(traced), compute_contrast_maps(traced, weights.flatten())
+    assert peak(outvoted.log[0]) == peak(outvoted.rectified[0]) == (1, 6)
+    assert peak(found.log[0]) == peak(found.rectified[0]) == TARGET
 
 
 def test_agreement_with_masks_tells_heads_apart() -> None:
