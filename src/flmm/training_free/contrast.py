@@ -26,7 +26,7 @@ _HEAD_WEIGHT_POWER = 2
 """As ``_CONSENSUS_POWER``, for a profile's head weights.
 
 The mean that maps have to agree with, and the rectified map, take the weights as they are. Without
-them, few heads that say where a phrase is would be outvoted by the many of some LLMs that do not; at
+them, the few heads of some LLMs that say where a phrase is would be outvoted by the many others; at
 a higher power, maps would peak in things and miss the rest of large regions.
 """
 

@@ -123,7 +123,8 @@ def test_weighted_heads_are_not_outvoted() -> None:
     weights = torch.full((2, 10), 0.04)
     weights[:, 4] = 0.5
     traced = [(phrase_of(0), build_trace(maps))]
-    outvoted, found = compute_contrast_maps(traced), compute_contrast_maps(traced, weights.flatten())
+    outvoted = compute_contrast_maps(traced)
+    found = compute_contrast_maps(traced, weights.flatten())
     assert peak(outvoted.log[0]) == peak(outvoted.rectified[0]) == (1, 6)
     assert peak(found.log[0]) == peak(found.rectified[0]) == TARGET
 

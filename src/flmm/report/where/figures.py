@@ -21,8 +21,7 @@ _KIND_TITLES = {"caption": "Captions", "expression": "Referring", "instruction":
 def draw_heatmaps(results: WhereResults, file: Path) -> None:
     """Draw a heat map for each panel, and the layer weights."""
     panels = [panel for panel in results.panels if panel.part != "all"] or list(results.panels)
-    layers, heads = len(panels[0].heads), len(panels[0].heads[0])
-    height = 2.3 if layers <= 8 else 3.2
+    height = 2.3 if len(panels[0].heads) <= 8 else 3.2
     highest = max(
         score.cumulative_iou.value for panel in panels for row in panel.heads for score in row
     )
@@ -31,9 +30,7 @@ def draw_heatmaps(results: WhereResults, file: Path) -> None:
     )
     rows = -(-len(panels) // 2)
     with open_figure(file, height * rows + 0.2) as figure:
-        grid = figure.subplots(
-            rows, 3, squeeze=False, gridspec_kw={"width_ratios": [heads + 1, heads + 1, 3.2]}
-        )
+        grid = figure.subplots(rows, 3, squeeze=False, gridspec_kw={"width_ratios": [2, 2, 1]})
         heatmap = None
         for index, axes in enumerate(grid[:, :2].flat):
             if index >= len(panels):
@@ -74,7 +71,7 @@ def _draw_heatmap(axes: "Axes", panel: Panel, max_score: float) -> "AxesImage":
         Rectangle((head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=PALETTE[5], linewidth=2)
     )
     axes.set_title(
-        f"{_KIND_TITLES[panel.kind]}: {panel.part} (n = {panel.mean.phrases:,};"
+        f"{_KIND_TITLES[panel.kind]}: {panel.part}\n(n = {panel.mean.phrases:,};"
         f" whole picture {panel.everything.cumulative_iou.value:.0f})",
         fontsize=7.5,
     )
@@ -94,7 +91,7 @@ def _draw_layer_weights(axes: "Axes", results: WhereResults) -> None:
     axes.barh(range(len(weights)), weights, color=PALETTE[2], height=0.72)
     axes.axvline(1 / len(weights), color=DARK_GREY, linewidth=0.8, linestyle=(0, (3, 2)))
     axes.set_title("Layer weights")
-    axes.set_xlabel("softmax weight\n(dashed: all equal)")
+    axes.set_xlabel("softmax weight\n(dashed: equal)")
     axes.set_yticks(range(0, len(weights), max(len(weights) // 8, 1)))
     axes.set_ylim(-0.5, len(weights) - 0.5)
     axes.set_xlim(0, None)
