@@ -8,16 +8,17 @@ writes ``results.md`` there. Each stage goes on where it was stopped, or with wh
 """
 
 import argparse
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForConditionalGeneration
 
 from flmm.atomic_write import write_file_atomically
+from flmm.cli.console import show_progress
 from flmm.embedded_model.recipe.hardware import scale_steps
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.auto import load_lmm
+from flmm.progress import ProgressCallback
 from flmm.stickers.dataset import EVALUATION_SEED, build_dataset
 from language_model import conversation_results, projector_training, real_logits_results
 from language_model.assembly import (
@@ -59,42 +60,20 @@ class TrainingBudget:
         return self.head_scenes * self.head_epochs // BATCH_SIZE
 
 
-class ProgressPrinter:
-    """Prints a stage's progress with the time left, now and then."""
-
-    def __init__(self) -> None:
-        self._begin = self._last = time.monotonic()
-        self._first: tuple[str, int] | None = None
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        stage = what.split(":")[0]
-        now = time.monotonic()
-        if self._first is None or self._first[0] != stage:
-            self._first, self._begin, self._last = (stage, done), now, now
-        if now - self._last < 30 and done < total:
-            return
-        self._last = now
-        count = done - self._first[1]
-        left = (
-            f", {(now - self._begin) / count * (total - done) / 60:.0f} min left" if count else ""
-        )
-        print(f"{done}/{total} {what}{left}", flush=True)
-
-
 def make_lmm(folder: Path, budget: TrainingBudget) -> Path:
     """Make the LMM; return its folder."""
     trained = folder / "lmm"
     if is_finished(trained):
         return trained
-    progress = ProgressPrinter()
-    dataset = build_dataset(folder / "world", budget.scenes, on_progress=progress)
     adapter = load_lmm(str(make_untrained_lmm(folder / "untrained")))
     lmm = adapter.model
     assert isinstance(lmm, AyaVisionForConditionalGeneration)
-    projector_training.train(
-        lmm, adapter, dataset, folder / "checkpoints", scale_steps(budget.alignment_steps),
-        scale_steps(budget.projector_steps), progress,
-    )  # fmt: skip
+    with show_progress() as progress:
+        dataset = build_dataset(folder / "world", budget.scenes, on_progress=progress)
+        projector_training.train(
+            lmm, adapter, dataset, folder / "checkpoints", scale_steps(budget.alignment_steps),
+            scale_steps(budget.projector_steps), progress,
+        )  # fmt: skip
     round_to_half(lmm.model.multi_modal_projector)
     with whole_folder(trained) as partial:
         save_lmm(lmm, adapter.tokenizer, partial)
@@ -112,9 +91,10 @@ def make_head(folder: Path, lmm: Path, budget: TrainingBudget) -> Path:
     return head
 
 
-def measure(folder: Path, lmm: Path, head: Path, budget: TrainingBudget) -> str:
+def measure(
+    folder: Path, lmm: Path, head: Path, budget: TrainingBudget, progress: ProgressCallback
+) -> str:
     """Train the copies and compare them with the frozen LMM; return the tables."""
-    progress = ProgressPrinter()
     grounder = Grounder.from_pretrained(str(head), lmm=str(lmm))
     scenes = HeadScenes(budget.head_scenes)
     copies = {
@@ -159,7 +139,8 @@ def main() -> None:
     lmm = make_lmm(folder, budget)
     head = make_head(folder, lmm, budget)
     measure_head(folder, lmm, head, MEASURED_SCENES)
-    tables = measure(folder, lmm, head, budget)
+    with show_progress() as progress:
+        tables = measure(folder, lmm, head, budget, progress)
     write_file_atomically(folder / "results.md", f"{tables}\n".encode())
     print(tables)
 
