@@ -23,11 +23,12 @@ _REFERENCE_WEIGHT = 0.5
 _CONSENSUS_POWER = 4
 """Maps that agree with the others count more, by this power of the correlation."""
 _HEAD_WEIGHT_POWER = 2
-"""As ``_CONSENSUS_POWER``, for a profile's head weights.
+"""As ``_CONSENSUS_POWER``, for a profile's head weights."""
+_MEAN_HEAD_WEIGHT_POWER = 0.5
+"""The same in the heads' plain means: the one that maps have to agree with, and the rectified map.
 
-The mean that maps have to agree with, and the rectified map, take the weights as they are. Without
-them, the few heads of some LLMs that say where a phrase is would be outvoted by the many others; at
-a higher power, maps would peak in things and miss the rest of large regions.
+At 0, the few heads of some LLMs that say where a phrase is would be outvoted by the many others.
+Higher, maps would peak in things and miss the rest of large regions.
 """
 
 
@@ -127,11 +128,11 @@ def weigh_by_consensus(maps: Tensor, head_weights: Tensor | None = None) -> tupl
 
 
 def _weighted_mean(maps: Tensor, head_weights: Tensor | None) -> Tensor:
-    """Return the mean over the heads of (M·N, ...) maps."""
+    """Return the heads' mean of (M·N, ...) maps, by a profile's weights if there are any."""
     if head_weights is None:
         return maps.mean(dim=0)
-    weights = (head_weights / head_weights.sum()).to(maps)
-    return torch.tensordot(weights, maps, dims=1)
+    weights = (head_weights / head_weights.max()) ** _MEAN_HEAD_WEIGHT_POWER
+    return torch.tensordot((weights / weights.sum()).to(maps), maps, dims=1)
 
 
 def correlate(maps: Tensor, others: Tensor) -> Tensor:

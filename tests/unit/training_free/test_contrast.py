@@ -114,19 +114,20 @@ def test_head_weights_choose_heads() -> None:
     assert not torch.allclose(chosen.log, none.log)
 
 
-def test_weighted_heads_are_not_outvoted() -> None:
-    """Of 20 heads, two look at the phrase's place, the others alike somewhere else."""
-    maps = 0.1 * random_maps(2, 10, 3, CELLS, CELLS)
-    maps[:, :, 0, 1, 6] = 0.3
-    maps[:, 4, 0, 1, 6] = 0.05
-    maps[:, 4, 0, *TARGET] = 0.3
-    weights = torch.full((2, 10), 0.04)
-    weights[:, 4] = 0.5
-    traced = [(phrase_of(0), build_trace(maps))]
-    outvoted = compute_contrast_maps(traced)
-    found = compute_contrast_maps(traced, weights.flatten())
-    assert peak(outvoted.log[0]) == peak(outvoted.rectified[0]) == (1, 6)
-    assert peak(found.log[0]) == peak(found.rectified[0]) == TARGET
+def test_heads_that_a_profile_weighs_are_not_outvoted() -> None:
+    """Of 24 heads, two look at the phrase's place, the others alike at a sink."""
+    maps = torch.zeros(24, 1, CELLS, CELLS)
+    maps[:22, :, *SINK] = 1
+    maps[22:, :, *TARGET] = 1
+    weights = torch.tensor([0.003] * 22 + [0.6, 0.5])
+    assert peak(weigh_by_consensus(maps)[0]) == SINK
+    merged, correlations = weigh_by_consensus(maps, weights)
+    assert peak(merged) == TARGET
+    assert correlations[22:].min() > correlations[:22].max()
+    attention = maps.reshape(2, 12, 1, CELLS, CELLS) + 0.01
+    traced = [(phrase_of(0), build_trace(attention / attention.sum(dim=(-2, -1), keepdim=True)))]
+    assert peak(compute_contrast_maps(traced).rectified[0]) == SINK
+    assert peak(compute_contrast_maps(traced, weights).rectified[0]) == TARGET
 
 
 def test_agreement_with_masks_tells_heads_apart() -> None:
