@@ -61,10 +61,13 @@ def show_progress() -> "Iterator[ProgressCallback]":
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), disable=not is_terminal()) as bar:
         task = bar.add_task("starting", total=None)
-        last_printed = -1
+        last_printed = last_done = -1
 
         def on_progress(done: int, total: int, description: str) -> None:
-            nonlocal last_printed
+            nonlocal last_printed, last_done
+            if done < last_done:  # another stage, even if it has as many steps
+                bar.reset(task)
+            last_done = done
             bar.update(task, completed=done, total=total, description=description)
             step = done * _MAX_PROGRESS_LINES // total
             if bar.disable and step != last_printed:

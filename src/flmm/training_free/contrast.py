@@ -25,7 +25,7 @@ _CONSENSUS_POWER = 4
 _HEAD_WEIGHT_POWER = 2
 """As ``_CONSENSUS_POWER``, for a profile's head weights."""
 _MEAN_HEAD_WEIGHT_POWER = 0.5
-"""The same in the heads' plain means: the one that maps have to agree with, and the rectified map.
+"""The same in the heads' means: the one that maps have to agree with, and the rectified map.
 
 At 0, the few heads of some LLMs that say where a phrase is would be outvoted by the many others.
 Higher, maps would peak in things and miss the rest of large regions.

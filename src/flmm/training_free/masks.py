@@ -51,7 +51,11 @@ class TrainingFreeMasks:
 
     def __init__(self, segmenter: Segmenter | None, profile: Profile | None = None) -> None:
         self._segmenter = segmenter
-        self._head_weights = None if profile is None else torch.tensor(profile.head_weights)
+        self._head_weights: Tensor | None = None
+        if profile is not None:
+            # Scaled in double precision: in single, the least weights of a file would be 0.
+            weights = torch.tensor(profile.head_weights, dtype=torch.float64)
+            self._head_weights = (weights / weights.max()).float()
 
     @torch.no_grad()
     def predict_logits(

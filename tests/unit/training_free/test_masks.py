@@ -172,5 +172,6 @@ def test_profile_chooses_the_heads() -> None:
     assert with_head[24, 24]
     assert not with_head[24, 104]
     assert without[24, 104]
-    both = replace(profile, head_weights=(0.5, 0.5, 0.5))
-    assert torch.equal(predict(TrainingFreeMasks(None, both), traced)[0] > 0, without)
+    for weight in (0.5, 1e-300):
+        all_heads = replace(profile, head_weights=(weight,) * 3)
+        assert torch.equal(predict(TrainingFreeMasks(None, all_heads), traced)[0] > 0, without)
