@@ -132,7 +132,8 @@ def _weighted_mean(maps: Tensor, head_weights: Tensor | None) -> Tensor:
     if head_weights is None:
         return maps.mean(dim=0)
     weights = (head_weights / head_weights.max()) ** _MEAN_HEAD_WEIGHT_POWER
-    return torch.tensordot((weights / weights.sum()).to(maps), maps, dims=1)
+    mean: Tensor = torch.tensordot((weights / weights.sum()).to(maps), maps, dims=1)
+    return mean
 
 
 def correlate(maps: Tensor, others: Tensor) -> Tensor:
