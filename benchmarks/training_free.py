@@ -54,9 +54,9 @@ _SECTION = """## Without a head, with a real SAM
 
 mIoU in percent of {scenes} held-out sticker scenes (captions, and up to six expressions a scene,
 one at a time), with the LMM `{lmm}` and MobileSAM, which was never trained on such scenes. Made
-by `benchmarks/training_free.py`. The constants of flmm's method were chosen with the embedded LMM on
-other scenes, a profile is `flmm calibrate`'s of others yet, and localization heads are chosen from the
-first 1,000 texts measured, without their masks.
+by `benchmarks/training_free.py`. The constants of flmm's method were chosen with the embedded LMM
+on other scenes, a profile is `flmm calibrate`'s of others yet, and localization heads are chosen
+from the first 1,000 texts measured, without their masks.
 
 {table}
 """
