@@ -1,3 +1,4 @@
+import pytest
 import torch
 from synthetic_traces import build_trace, phrase_of, random_maps
 from torch import Tensor
@@ -128,6 +129,15 @@ def test_heads_that_a_profile_weighs_are_not_outvoted() -> None:
     traced = [(phrase_of(0), build_trace(attention / attention.sum(dim=(-2, -1), keepdim=True)))]
     assert peak(compute_contrast_maps(traced).rectified[0]) == SINK
     assert peak(compute_contrast_maps(traced, weights).rectified[0]) == TARGET
+
+
+def test_heads_mean_takes_the_root_of_the_weights() -> None:
+    """So that heads of a quarter of the weight still say where the rest of a region is."""
+    maps = torch.zeros(1, 2, 1, CELLS, CELLS)
+    maps[0, 0, 0][TARGET] = maps[0, 1, 0][SINK] = 1
+    found = compute_contrast_maps([(phrase_of(0), build_trace(maps))], torch.tensor([0.8, 0.2]))
+    assert float(found.rectified[0][TARGET]) == pytest.approx(2 / 3)
+    assert float(found.rectified[0][SINK]) == pytest.approx(1 / 3)
 
 
 def test_agreement_with_masks_tells_heads_apart() -> None:
