@@ -16,6 +16,7 @@ from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForCondi
 from flmm.atomic_write import write_file_atomically
 from flmm.cli.console import show_progress
 from flmm.embedded_model.recipe.hardware import scale_steps
+from flmm.errors import InputError
 from flmm.grounding.grounder import Grounder
 from flmm.lmm.auto import load_lmm
 from flmm.progress import ProgressCallback
@@ -131,18 +132,29 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    """Run the recipe, or go on with it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
-    folder.mkdir(parents=True, exist_ok=True)
-    budget = TrainingBudget()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"cannot make the folder ({error}); name another")
+    try:
+        print(run_recipe(folder, TrainingBudget()))
+    except InputError as error:
+        parser.error(str(error))
+
+
+def run_recipe(folder: Path, budget: TrainingBudget) -> str:
+    """Make the LMM and its head, and measure them; return the tables, also in a file."""
     lmm = make_lmm(folder, budget)
     head = make_head(folder, lmm, budget)
     measure_head(folder, lmm, head, MEASURED_SCENES)
     with show_progress() as progress:
         tables = measure(folder, lmm, head, budget, progress)
     write_file_atomically(folder / "results.md", f"{tables}\n".encode())
-    print(tables)
+    return tables
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ masks. Each part goes on where it was stopped.
 import argparse
 import functools
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokenizerBase
 
+from flmm.cli.console import show_progress
 from flmm.embedded_model.evaluate_text import ask_about_scene, generate_answers
 from flmm.evaluate.benchmark import mask_model_fingerprint
 from flmm.grounding.conversation import ChatMessage
@@ -250,15 +250,16 @@ def main() -> None:
         grounder = Grounder.from_pretrained(arguments.head, lmm=arguments.lmm)
     llm, tokenizer = load_smollm2()
     prompts = read_text_prompts()
-    results = measure_conversations(
-        arguments.folder,
-        cast(PreTrainedModel, llm.to(grounder.adapter.device)),  # type: ignore[arg-type]
-        tokenizer,
-        [ComparedModel(FROZEN_MODEL, grounder.adapter, grounder)],
-        prompts,
-        range(EVALUATION_SEED, EVALUATION_SEED + arguments.scenes),
-        lambda done, total, what: print(f"{done}/{total} {what}", file=sys.stderr, flush=True),
-    )
+    with show_progress() as on_progress:
+        results = measure_conversations(
+            arguments.folder,
+            cast(PreTrainedModel, llm.to(grounder.adapter.device)),  # type: ignore[arg-type]
+            tokenizer,
+            [ComparedModel(FROZEN_MODEL, grounder.adapter, grounder)],
+            prompts,
+            range(EVALUATION_SEED, EVALUATION_SEED + arguments.scenes),
+            on_progress,
+        )
     print(render_tables(results, prompts))
 
 

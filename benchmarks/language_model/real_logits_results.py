@@ -7,7 +7,6 @@ goes on where it was stopped.
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -17,6 +16,7 @@ import torch
 from PIL import Image
 
 from flmm.bench.memory import read_peak, reset_peak, run_in_new_process
+from flmm.cli.console import show_progress
 from flmm.embedded_model.evaluate_text import ask_about_scene
 from flmm.head.weights import fingerprint_weights
 from flmm.lmm.auto import load_lmm
@@ -223,10 +223,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of the results")
     parser.add_argument("--lmm", type=Path, required=True, help="the LMM's folder")
     arguments = parser.parse_args()
-    results = measure_real_logits(
-        arguments.folder, arguments.lmm,
-        lambda done, total, what: print(f"{done}/{total} {what}", file=sys.stderr, flush=True),
-    )  # fmt: skip
+    with show_progress() as on_progress:
+        results = measure_real_logits(arguments.folder, arguments.lmm, on_progress)
     print(render_tables(results))
 
 
