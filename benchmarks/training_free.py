@@ -13,7 +13,6 @@ ended. With ``torchrun --nproc-per-node 2`` in place of ``python`` two processes
 
 import argparse
 import hashlib
-import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from safetensors.torch import load_file
 from transformers import SamConfig, SamModel
 
 from flmm.atomic_write import write_file_atomically
+from flmm.cli.console import print_message, show_stage_progress
 from flmm.data.exchanges import ReferringProtocol
 from flmm.evaluate.benchmark import Benchmark
 from flmm.evaluate.results import read_rows
@@ -155,15 +155,12 @@ def main() -> None:
     ious = {}
     segmenter = MobileSam(arguments.encoder, arguments.decoder)
     for name, method in build_methods(arguments.lmm, segmenter, arguments.profile).items():
-
-        def show_progress(done: int, total: int, name: str = name) -> None:
-            print(f"{name}: {done} of {total} scenes", file=sys.stderr)
-
         out = arguments.out / name.replace(", ", "-").replace(" ", "-")
-        evaluate(
-            method.grounder, benchmark, ReferringProtocol.ONE_BY_ONE, out, state,
-            lambda line: print(line, file=sys.stderr), show_progress, method.baseline,
-        )  # fmt: skip
+        with show_stage_progress(name, state.is_main_process) as on_progress:
+            evaluate(
+                method.grounder, benchmark, ReferringProtocol.ONE_BY_ONE, out, state,
+                print_message, on_progress, method.baseline,
+            )  # fmt: skip
         if state.is_main_process:
             ious[name] = compute_mean_ious(out)
     if state.is_main_process:

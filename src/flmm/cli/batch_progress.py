@@ -6,12 +6,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from flmm.cli.console import is_terminal, print_message
+from flmm.cli.console import SECONDS_BETWEEN_LINES, is_terminal, print_message
 
 if TYPE_CHECKING:
     from flmm.batch.run import BatchSummary
-
-_SECONDS_BETWEEN_LINES = 30.0
 
 
 @contextmanager
@@ -27,7 +25,7 @@ def show_batch_progress(total: int | None) -> "Iterator[Callable[[BatchSummary],
     def print_line(summary: "BatchSummary") -> None:
         nonlocal last
         seconds = time.monotonic() - begin
-        if seconds - last >= _SECONDS_BETWEEN_LINES:
+        if seconds - last >= SECONDS_BETWEEN_LINES:
             last = seconds
             print_message(describe_progress(summary, total, seconds))
 

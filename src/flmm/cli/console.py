@@ -2,12 +2,15 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flmm.answers.palette import contrasting_text_colour, phrase_colour, to_hex
+from flmm.progress import no_progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,8 +19,11 @@ if TYPE_CHECKING:
     from flmm.answers.answer import Answer
     from flmm.progress import ProgressCallback
 
-_MAX_PROGRESS_LINES = 20
-"""Limits the progress lines where standard error is no terminal."""
+SECONDS_BETWEEN_LINES = 10.0
+"""Between lines of progress, and before the first, where standard error is no terminal."""
+
+_SPEED_SECONDS = 3600.0
+"""The speed that the time left follows from is that of so long; steps of minutes have one too."""
 
 
 def is_terminal() -> bool:
@@ -44,7 +50,7 @@ def show_spinner(message: str | None) -> Iterator[None]:
 
 @contextmanager
 def show_progress() -> "Iterator[ProgressCallback]":
-    """Show a progress bar with the remaining time; print lines now and then without a terminal."""
+    """Show a progress bar with the time left; without a terminal, print a line now and then."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -59,9 +65,15 @@ def show_progress() -> "Iterator[ProgressCallback]":
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), disable=not is_terminal()) as bar:
+    with Progress(
+        *columns,
+        console=Console(stderr=True),
+        disable=not is_terminal(),
+        speed_estimate_period=_SPEED_SECONDS,
+    ) as bar:
         task = bar.add_task("starting", total=None)
-        last_printed = last_done = -1
+        last_done = -1
+        last_printed = time.monotonic()
 
         def on_progress(done: int, total: int, description: str) -> None:
             nonlocal last_printed, last_done
@@ -69,12 +81,21 @@ def show_progress() -> "Iterator[ProgressCallback]":
                 bar.reset(task)
             last_done = done
             bar.update(task, completed=done, total=total, description=description)
-            step = done * _MAX_PROGRESS_LINES // total
-            if bar.disable and step != last_printed:
-                last_printed = step
-                print_message(f"{done} of {total}: {description}")
+            now = time.monotonic()
+            if bar.disable and now - last_printed >= SECONDS_BETWEEN_LINES:
+                last_printed = now
+                seconds = bar.tasks[task].time_remaining
+                left = "" if seconds is None else f", {timedelta(seconds=seconds)} left"
+                print_message(f"{done:,} of {total:,}{left}: {description}")
 
         yield on_progress
+
+
+@contextmanager
+def show_stage_progress(title: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show the progress of one stage, called with (number done, total); in one process of all."""
+    with show_progress() if shown else nullcontext(no_progress) as on_progress:
+        yield lambda done, total: on_progress(done, total, title)
 
 
 def print_json(content: Mapping[str, object]) -> None:

@@ -1,7 +1,5 @@
 """``flmm evaluate``: masks measured on a benchmark, and their tables."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +13,7 @@ from flmm.cli.answer_benchmark import (
     read_answer_benchmark,
 )
 from flmm.cli.benchmark_source import read_benchmark
-from flmm.cli.console import is_terminal, print_message
+from flmm.cli.console import print_message, show_stage_progress
 from flmm.cli.evaluation_report import print_report
 from flmm.cli.options import (
     DeviceOption,
@@ -232,7 +230,7 @@ def _run_benchmark(
             way = "think" if has_answers else asked
             name = build_run_name(grounder, benchmark.name, way, baseline)
             out = Path("flmm-evaluation") / name
-        with _show_progress(f"measuring {benchmark.name}", state.is_main_process) as advance:
+        with show_stage_progress(f"measuring {benchmark.name}", state.is_main_process) as advance:
             run(
                 grounder,
                 benchmark,
@@ -245,7 +243,7 @@ def _run_benchmark(
             )
         if has_answers:
             shown = state.is_main_process and judge is not None
-            with _show_progress("judging", shown) as advance:
+            with show_stage_progress("judging", shown) as advance:
                 join_judgements(out, judge, advance)
         report = None
         if state.is_main_process:
@@ -256,17 +254,3 @@ def _run_benchmark(
         # A process that ends with its group alive can abort while others wait for it.
         state.destroy_process_group()
     return None if report is None else (report, out)
-
-
-@contextmanager
-def _show_progress(title: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar with the remaining time on standard error when that is a terminal."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
-
-    with Progress(
-        *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=Console(stderr=True), disable=not shown or not is_terminal(),
-    ) as progress:  # fmt: skip
-        bar = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)

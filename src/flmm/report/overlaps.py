@@ -3,7 +3,6 @@
 Letters: ``n`` phrases, ``K`` methods, ``B`` resamples.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -189,8 +188,6 @@ def measure_overlaps(
     )
     folder.mkdir(parents=True, exist_ok=True)
     tables: list[OverlapTable] = []
-    start = time.monotonic()
-    num_measured = 0
     for first in range(0, len(samples), _PICTURES_PER_FILE):
         indices = range(first, min(first + _PICTURES_PER_FILE, len(samples)))
         file = folder / f"{first:06d}.safetensors"
@@ -204,13 +201,9 @@ def measure_overlaps(
                 continue
             table = OverlapTable.concatenate(rows)
             table.save(file)
-            num_measured += len(indices)
+            # Not for what is on disk, which would make the time left too short.
+            context.on_progress(indices.stop, len(samples), cache_name.split()[0])
         tables.append(table)
-        seconds_each = (time.monotonic() - start) / max(num_measured, 1)
-        seconds = seconds_each * (len(samples) - indices.stop)
-        context.on_progress(
-            indices.stop, len(samples), f"{cache_name.split()[0]}, {seconds:.0f} s left"
-        )
     if not tables:
         raise InputError(f"none of the {len(samples)} pictures can be read; check the data")
     return OverlapTable.concatenate(tables)

@@ -14,6 +14,7 @@ from command import run_in_process
 from PIL import Image
 from torch import nn
 
+from flmm.cli import console
 from flmm.embedded_model.evaluate import measure
 from flmm.embedded_model.evaluation_settings import DEFAULT_SETTING, photograph_setting
 from flmm.embedded_model.evaluation_tables import print_reports
@@ -218,6 +219,7 @@ def test_evaluate_command_measures_all_given_settings(
     built: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick = partial(measure, calibration_scenes=1)
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
     monkeypatch.setattr("flmm.embedded_model.evaluate.measure", quick)
     options = ["--model", str(built / "embedded"), "--scenes", "1", "--processes", "1", "--json"]
     ended = run_in_process(
@@ -227,7 +229,7 @@ def test_evaluate_command_measures_all_given_settings(
     own, same, larger = json.loads(ended.out)
     assert own["references"] == same["references"]
     assert larger["name"] == "2x larger scenes"
-    assert "flmm: 1 of 1: choosing thresholds" in ended.err
+    assert " left: choosing thresholds\n" in ended.err
     ended = run_in_process(["stickers", "evaluate", *options, "--photographs", str(built)], capsys)
     assert ended.code == 2
     assert "has no .jpg or .png file" in ended.err
