@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.aya_vision.configuration_aya_vision import AyaVisionConfig
 from transformers.models.aya_vision.modeling_aya_vision import AyaVisionForConditionalGeneration
@@ -58,8 +59,20 @@ def load_smollm2() -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     model.load_state_dict(dequantized.state_dict())
     model.generation_config = dequantized.generation_config
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF_FILE)
+    split_as_smollm2(tokenizer.backend_tokenizer)
     model.eval()  # type: ignore[no-untyped-call]
     return model, tokenizer
+
+
+def split_as_smollm2(tokenizer: Tokenizer) -> None:
+    """Split texts before digits as SmolLM2's tokenizer does, which transformers does not read.
+
+    Of a GGUF it takes GPT-2's way, where two line breaks before a numbered list are two tokens;
+    SmolLM2 was trained on one.
+    """
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), tokenizer.pre_tokenizer]
+    )
 
 
 @contextmanager

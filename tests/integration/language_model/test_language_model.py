@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from language_model import projector_training
+from language_model.assembly import split_as_smollm2
 from language_model.packing import IGNORED, compute_last_hidden_states, pack_prompts
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from torch.nn import functional
 from transformers import BatchEncoding
@@ -68,6 +70,22 @@ def test_the_language_model_stays_as_it_was(folder: Path, llm: LlamaForCausalLM)
     expected = llm.generate(**inputs, max_new_tokens=8, do_sample=False, pad_token_id=0)
     assert isinstance(expected, Tensor)
     assert answer.equal(expected[0, inputs["input_ids"].shape[1] :])
+
+
+def test_line_breaks_before_a_list_are_one_token() -> None:
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: index for index, piece in enumerate([*letters, "ĊĊ"])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[("Ċ", "Ċ")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    assert tokenizer.encode("a\n\n1.").tokens == ["a", "Ċ", "Ċ", "1", "."]
+    split_as_smollm2(tokenizer)
+    # By llama.cpp, which reads SmolLM2's file.
+    for text, tokens in {
+        "a\n\n1.": ["a", "ĊĊ", "1", "."],
+        "a\n\nb": ["a", "Ċ", "Ċ", "b"],
+        "a 24": ["a", "Ġ", "2", "4"],
+    }.items():
+        assert tokenizer.encode(text).tokens == tokens
 
 
 def test_image_tokens_lie_where_the_vision_tower_puts_them(folder: Path) -> None:
