@@ -1,6 +1,7 @@
 """Runs of the command ``flmm``, with their exit code and output."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,11 +16,22 @@ from flmm.cli.main import run
 COMMAND = (sys.executable, "-c", "from flmm.cli.main import run; run()")
 
 
+_PROGRESS = re.compile(r"^flmm: [\d,]+ of [\d,]+(?:, [\d:]+ left)?: .*\n", re.MULTILINE)
+
+
 @dataclass(frozen=True)
 class CommandResult:
+    """``err`` is without lines of progress, of which slow machines have more."""
+
     code: int
     out: str
     err: str
+    progress: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, code: int, out: str, err: str) -> "CommandResult":
+        """Return the result of a command that has written this."""
+        return cls(code, out, _PROGRESS.sub("", err), tuple(_PROGRESS.findall(err)))
 
 
 def is_refused(ended: CommandResult, *parts: str) -> bool:
@@ -38,12 +50,12 @@ def run_in_process(arguments: Sequence[str], capsys: pytest.CaptureFixture[str])
         run(arguments)
     output = capsys.readouterr()
     assert ended.value.code is None or isinstance(ended.value.code, int)
-    return CommandResult(ended.value.code or 0, output.out, output.err)
+    return CommandResult.of(ended.value.code or 0, output.out, output.err)
 
 
 def run_in_new_process(*arguments: str) -> CommandResult:
     process = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
-    return CommandResult(process.returncode, process.stdout, process.stderr)
+    return CommandResult.of(process.returncode, process.stdout, process.stderr)
 
 
 def run_in_two_processes(*arguments: str, code: str = COMMAND[-1]) -> list[CommandResult]:
@@ -68,6 +80,6 @@ def run_in_two_processes(*arguments: str, code: str = COMMAND[-1]) -> list[Comma
         for process in processes:
             process.kill()
     return [
-        CommandResult(process.returncode, *output)
+        CommandResult.of(process.returncode, *output)
         for process, output in zip(processes, outputs, strict=True)
     ]

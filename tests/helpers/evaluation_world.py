@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from accelerate import PartialState
+from command import run_in_process
 from pycocotools import mask as coco
 from tiny_grounding import save_lmm, save_tiny_head
 
-from flmm.cli.main import run as run_command
 from flmm.data.exchanges import ReferringProtocol
 from flmm.data.fixtures import write_plain
 from flmm.data.readers.plain import read_plain
@@ -84,11 +84,8 @@ def mask_of(row: PhraseRow, counts: str) -> np.ndarray[tuple[int, ...], np.dtype
 
 
 def command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
-    with pytest.raises(SystemExit) as ended:
-        run_command(arguments)
-    shown = capsys.readouterr()
-    assert not ended.value.code, shown.err
-    assert shown.err == ""
-    content = json.loads(shown.out)
+    ended = run_in_process(arguments, capsys)
+    assert (ended.code, ended.err) == (0, "")
+    content = json.loads(ended.out)
     assert isinstance(content, dict)
     return content

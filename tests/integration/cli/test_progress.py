@@ -20,6 +20,7 @@ def test_stages_with_the_same_number_of_steps_have_their_own_time_left(
 def test_without_a_terminal_lines_now_and_then_tell_the_time_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 10.0)
     now = 0.0
     for clock in ("time.monotonic", "rich.console.monotonic"):
         monkeypatch.setattr(clock, lambda: now)

@@ -229,7 +229,7 @@ def test_evaluate_command_measures_all_given_settings(
     own, same, larger = json.loads(ended.out)
     assert own["references"] == same["references"]
     assert larger["name"] == "2x larger scenes"
-    assert " left: choosing thresholds\n" in ended.err
+    assert "flmm: 1 of 1, 0:00:00 left: choosing thresholds\n" in ended.progress
     ended = run_in_process(["stickers", "evaluate", *options, "--photographs", str(built)], capsys)
     assert ended.code == 2
     assert "has no .jpg or .png file" in ended.err
