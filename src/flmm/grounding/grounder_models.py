@@ -87,11 +87,12 @@ class GrounderModels:
             device_map: instead of ``device``: "auto" or transformers' map, which spreads the
                 LMM over devices (needs the package accelerate).
             quantization_config: one of transformers', such as ``BitsAndBytesConfig``, for an LMM
-                of 4 or 8 bits a weight.
+                of 4 or 8 bits a weight. If it lists modules to skip, then by their whole names,
+                and "lm_head" among them, which transformers skips only without a list.
 
         Raises:
-            InputError: a model cannot be found or read, they do not belong together, or there is
-                no such device or dtype.
+            InputError: a model cannot be found or read, they do not belong together, there is no
+                such device or dtype, or ``quantization_config`` skips a module that is not there.
         """
         device = resolve_device(device) if device_map is None else device
         placement = Placement(device, parse_dtype(dtype), device_map, quantization_config)

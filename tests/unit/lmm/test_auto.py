@@ -235,6 +235,30 @@ def test_weights_of_four_bits(wider_folder: Path) -> None:
         assert trace.attention.shape == (3, 4, 4, 8, 8)
 
 
+def test_modules_that_are_not_quantised_have_their_whole_names(wider_folder: Path) -> None:
+    def load(*skipped: str) -> set[str]:
+        """Return the parts with weights of four bits."""
+        config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True, llm_int8_skip_modules=list(skipped)
+        )
+        model = load_lmm(str(wider_folder), Placement("cpu", quantization_config=config)).model
+        kinds = {name: type(module).__name__ for name, module in model.named_modules()}
+        parts = ("vision_tower", "language_model", "lm_head")
+        return {
+            part
+            for part in parts
+            if any(part in name and kind == "Linear4bit" for name, kind in kinds.items())
+        }
+
+    # transformers itself would quantise the tower without a word.
+    for skipped, whole in (("vision_tower", "model.vision_tower"), ("visual", "model")):
+        with pytest.raises(InputError, match=rf"skips '{skipped}', .* give such as '{whole}'"):
+            load(skipped, "lm_head")
+    assert load("model.vision_tower", "lm_head") == {"language_model"}
+    assert load("model.vision_tower") == {"language_model", "lm_head"}
+    assert load("q_proj", "lm_head") == {"vision_tower", "language_model"}
+
+
 def test_missing_package(folder: Path) -> None:
     with pytest.raises(InputError, match=r"cannot be loaded: .*EETQ") as caught:
         load_lmm(str(folder), Placement(quantization_config=EetqConfig()))
