@@ -1,5 +1,7 @@
 """Peak memory of this process, and a way to run a function in a new process."""
 
+import ctypes
+import gc
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,8 +22,15 @@ def can_measure_peak(device: str) -> bool:
 
 
 def reset_peak(device: str) -> None:
-    """Start a new measurement: forget the peak so far."""
+    """Start a new measurement: forget the peak so far.
+
+    On the CPU, memory that is free by now, as after loading, is given back to the system first: what
+    took its place would not show.
+    """
     if device == "cpu":
+        gc.collect()
+        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc's
+            libc.malloc_trim(0)
         (_PROC_SELF / "clear_refs").write_text("5")
     else:
         torch.cuda.reset_peak_memory_stats(device)
