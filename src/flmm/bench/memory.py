@@ -24,8 +24,8 @@ def can_measure_peak(device: str) -> bool:
 def reset_peak(device: str) -> None:
     """Start a new measurement: forget the peak so far.
 
-    On the CPU, memory that is free by now, as after loading, is given back to the system first: what
-    took its place would not show.
+    On the CPU, memory that is free by now, as after loading, is given back to the system first:
+    what took its place would not show.
     """
     if device == "cpu":
         gc.collect()
