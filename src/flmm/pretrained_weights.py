@@ -102,7 +102,8 @@ def _load(
         raise InputError(
             f"{role} {str(name)!r} cannot be loaded: its config.json has a wrong value ({reason})"
         ) from error
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    # re.error: of the names that a quantization_config skips.
+    except (OSError, ValueError, ImportError, RuntimeError, re.error) as error:
         raise InputError(f"{role} {str(name)!r} cannot be loaded: {first_line(error)}") from error
 
 

@@ -16,7 +16,11 @@ from flmm.cli.main import run
 COMMAND = (sys.executable, "-c", "from flmm.cli.main import run; run()")
 
 
-_PROGRESS = re.compile(r"^flmm: [\d,]+ of [\d,]+(?:, [\d:]+ left)?: .*\n", re.MULTILINE)
+_PROGRESS = re.compile(
+    r"^flmm: [\d,]+ (?:of [\d,]+|done)"
+    r"(?:, [\d.,]+ (?:a second|failed)|, [^,:]*[\d:]+ left)*(?:: .*)?\n",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 10.0
 """Between lines of progress, and before the first, where standard error is no terminal."""
 
-_SPEED_SECONDS = 3600.0
-"""The speed that the time left follows from is that of so long; steps of minutes have one too."""
+_SPEED_SECONDS = 600.0
+"""The time left follows from the steps of so long at most; steps of minutes have one too."""
 
 
 def is_terminal() -> bool:
@@ -62,7 +62,7 @@ def show_progress() -> "Iterator[ProgressCallback]":
     )
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
         TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(
@@ -74,16 +74,18 @@ def show_progress() -> "Iterator[ProgressCallback]":
         task = bar.add_task("starting", total=None)
         last_done = -1
         last_printed = time.monotonic()
+        has_printed = False
 
         def on_progress(done: int, total: int, description: str) -> None:
-            nonlocal last_printed, last_done
+            nonlocal last_printed, last_done, has_printed
             if done < last_done:  # another stage, even if it has as many steps
                 bar.reset(task)
             last_done = done
             bar.update(task, completed=done, total=total, description=description)
             now = time.monotonic()
-            if bar.disable and now - last_printed >= SECONDS_BETWEEN_LINES:
-                last_printed = now
+            is_due = now - last_printed >= SECONDS_BETWEEN_LINES or (has_printed and done == total)
+            if bar.disable and is_due:
+                last_printed, has_printed = now, True
                 seconds = bar.tasks[task].time_remaining
                 left = "" if seconds is None else f", {timedelta(seconds=seconds)} left"
                 print_message(f"{done:,} of {total:,}{left}: {description}")

@@ -93,13 +93,18 @@ def evaluate(
     }
 
     def evaluate_own_parts() -> None:
-        done, total = 0, sum(map(len, own_parts.values()))
-        for part, indices in own_parts.items():
-            file = part_file(out, part)
-            if not _is_part_done(file, indices, on_message):
-                write_part(
-                    file, _evaluate_part(get_evaluator(), benchmark.samples, indices, on_message)
-                )
+        missing = {
+            part: indices
+            for part, indices in own_parts.items()
+            if not _is_part_done(part_file(out, part), indices, on_message)
+        }
+        total = sum(map(len, own_parts.values()))
+        done = total - sum(map(len, missing.values()))
+        # All that is on disk at once: it took no time, which would make the time left too short.
+        advance(done, total)
+        for part, indices in missing.items():
+            rows = _evaluate_part(get_evaluator(), benchmark.samples, indices, on_message)
+            write_part(part_file(out, part), rows)
             done += len(indices)
             advance(done, total)
 

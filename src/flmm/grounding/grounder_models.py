@@ -87,8 +87,8 @@ class GrounderModels:
             device_map: instead of ``device``: "auto" or transformers' map, which spreads the
                 LMM over devices (needs the package accelerate).
             quantization_config: one of transformers', such as ``BitsAndBytesConfig``, for an LMM
-                of 4 or 8 bits a weight. If it lists modules to skip, then by their whole names,
-                and "lm_head" among them, which transformers skips only without a list.
+                of 4 or 8 bits a weight. A list of what bitsandbytes skips takes the place of its
+                own, ["lm_head"], and names parts from the start ("model.vision_tower").
 
         Raises:
             InputError: a model cannot be found or read, they do not belong together, there is no

@@ -2,18 +2,16 @@
 
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.modeling_utils import PreTrainedModel
+from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.utils.quantization_config import QuantizationConfigMixin
+from transformers.utils.quantization_config import BitsAndBytesConfig
 
 from flmm.errors import InputError, first_line
 from flmm.lmm.chat import load_tokenizer
 from flmm.lmm.image_processing import load_image_processor
 from flmm.lmm.placement import Placement
 from flmm.pretrained_weights import load_pretrained
-
-_SKIPS = ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules")
-"""The fields of transformers' quantisation configs for what keeps its weights."""
 
 
 def load_components(
@@ -23,7 +21,7 @@ def load_components(
 
     Raises:
         InputError: a file is missing or cannot be used, a weight is missing or unknown, a package
-            that the placement needs is not installed, or it skips a module that is not there.
+            that the placement needs is not installed, or bitsandbytes is to skip what is not there.
     """
     placement = placement or Placement()
     # Before the weights, which take minutes.
@@ -39,28 +37,31 @@ def load_components(
     )
     if placement.target_device is not None:
         model.to(placement.target_device)  # type: ignore[arg-type]
-    if placement.quantization_config is not None:
-        _check_skipped_modules(model, placement.quantization_config)
+    _check_skipped_modules(model)
     return model, tokenizer, image_processor
 
 
-def _check_skipped_modules(model: PreTrainedModel, config: QuantizationConfigMixin) -> None:
-    """Check that each module that is to keep its weights is found by transformers.
+def _check_skipped_modules(model: PreTrainedModel) -> None:
+    """Check that bitsandbytes' list of what keeps its weights names layers of the model.
 
-    It looks for a name at the start or the end of a layer's full name, so that the name of a part
-    without what it is in ("vision_tower") is found nowhere, and the part is quantised all the same.
+    transformers looks for a name at the start or the end of a layer's full name. That of a part
+    without what it is in ("vision_tower") is found nowhere, and the part would be quantised without
+    a word. Other methods compare other names; a quantised checkpoint has its own list.
     """
-    skipped: list[str] = next(filter(None, (getattr(config, field, None) for field in _SKIPS)), [])
+    quantizer: HfQuantizer | None = getattr(model, "hf_quantizer", None)
+    if quantizer is None or quantizer.pre_quantized:
+        return
+    if not isinstance(config := quantizer.quantization_config, BitsAndBytesConfig):
+        return
     names = [name for name, _ in model.named_modules()]
     layers = [name for name, module in model.named_modules() if not any(module.children())]
-    for skip in skipped:
-        if not all(should_convert_module(layer, [skip]) for layer in layers):
+    for skipped in config.llm_int8_skip_modules or ():
+        if not all(should_convert_module(layer, [skipped]) for layer in layers):
             continue
-        parts = [name for name in names if name.endswith(f".{skip}")] or [
-            name for name, _ in model.named_children()
+        parts = [name for name in names if name.endswith(f".{skipped}")] or [
+            name for name in names if name.count(".") == 1
         ]
         raise InputError(
-            f"quantization_config skips {skip!r}, which is the whole name of no module of"
-            f" {type(model).__name__}; give such as {parts[0]!r}, and 'lm_head' if it is to be"
-            " skipped too"
+            f"quantization_config skips {skipped!r}, but no layer's name begins or ends so; give"
+            f" such as {', '.join(map(repr, parts))}, and 'lm_head' if it is to be skipped too"
         )

@@ -182,31 +182,34 @@ def measure_overlaps(
     Raises:
         InputError: none can be read.
     """
-    folder = (
-        context.work_folder
-        / f"{cache_name.split()[0]}-{key_digest({'what': cache_name, **context.cache_key})}"
-    )
+    what = cache_name.split()[0]
+    folder = context.work_folder / f"{what}-{key_digest({'what': cache_name, **context.cache_key})}"
     folder.mkdir(parents=True, exist_ok=True)
-    tables: list[OverlapTable] = []
-    for first in range(0, len(samples), _PICTURES_PER_FILE):
-        indices = range(first, min(first + _PICTURES_PER_FILE, len(samples)))
-        file = folder / f"{first:06d}.safetensors"
-        table = OverlapTable.load(file)
-        if table is None:
-            rows = [
-                measure_picture(extracted)
-                for extracted in context.picture_extractor.extract(samples, indices)
-            ]
-            if not rows:
-                continue
-            table = OverlapTable.concatenate(rows)
+    files = {
+        range(first, min(first + _PICTURES_PER_FILE, len(samples))): folder
+        / f"{first:06d}.safetensors"
+        for first in range(0, len(samples), _PICTURES_PER_FILE)
+    }
+    tables = {indices: OverlapTable.load(file) for indices, file in files.items()}
+    done = sum(len(indices) for indices, table in tables.items() if table is not None)
+    # All that is on disk at once: it took no time, which would make the time left too short.
+    context.on_progress(done, len(samples), what)
+    for indices, file in files.items():
+        if tables[indices] is not None:
+            continue
+        rows = [
+            measure_picture(extracted)
+            for extracted in context.picture_extractor.extract(samples, indices)
+        ]
+        if rows:
+            tables[indices] = table = OverlapTable.concatenate(rows)
             table.save(file)
-            # Not for what is on disk, which would make the time left too short.
-            context.on_progress(indices.stop, len(samples), cache_name.split()[0])
-        tables.append(table)
-    if not tables:
+        done += len(indices)
+        context.on_progress(done, len(samples), what)
+    measured = [table for table in tables.values() if table is not None]
+    if not measured:
         raise InputError(f"none of the {len(samples)} pictures can be read; check the data")
-    return OverlapTable.concatenate(tables)
+    return OverlapTable.concatenate(measured)
 
 
 def compute_overlaps(extracted: ExtractedPicture, masks: Tensor) -> OverlapTable:

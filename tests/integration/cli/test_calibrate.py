@@ -11,6 +11,7 @@ from pycocotools import mask as coco
 from tiny_grounding import save_lmm
 
 import flmm
+from flmm.cli import console
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.placement import Placement
 from flmm.training_free.profile import Profile, load_profile
@@ -69,9 +70,15 @@ def masks_of(answer: dict[str, object]) -> np.ndarray[tuple[int, ...], np.dtype[
     return np.stack(masks)
 
 
-def test_profile_from_pictures_works_as_the_model(capsys: Capture) -> None:
+def test_profile_from_pictures_works_as_the_model(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
     ended = calibrate(capsys, *EMBEDDED, str(PICTURES))
     assert (ended.code, ended.err) == (0, "")
+    assert ended.progress[0] == "flmm: 1 of 4: calibrating\n"
+    assert ended.progress[-1] == "flmm: 4 of 4, 0:00:00 left: calibrating\n"
+    assert len(ended.progress) == 4
     profile = load_profile(Path("flmm-profile.json"))
     assert_fits_embedded_lmm(profile)
     assert not profile.with_masks

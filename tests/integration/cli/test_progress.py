@@ -1,5 +1,7 @@
 """The progress bar of commands."""
 
+from datetime import timedelta
+
 import pytest
 
 from flmm.cli import console
@@ -17,22 +19,57 @@ def test_stages_with_the_same_number_of_steps_have_their_own_time_left(
     assert "-:--:--" in times  # not yet known, where the first stage's would be 0:00:00
 
 
+@pytest.mark.parametrize(
+    ("seconds", "lines"),
+    [
+        # A line every ten seconds, and at the end.
+        (
+            4,
+            [
+                "flmm: 3 of 1,008, 1:07:00 left: measuring",
+                "flmm: 6 of 1,008, 1:06:48 left: measuring",
+                "flmm: 1,008 of 1,008, 0:00:00 left: measuring",
+            ],
+        ),
+        # The first step's time is unknown: what is on disk may be in it.
+        (
+            100,
+            [
+                "flmm: 1 of 1,008: measuring",
+                *(
+                    f"flmm: {done} of 1,008, {timedelta(seconds=left)} left: measuring"
+                    for done, left in ((step, 100 * (1008 - step)) for step in range(2, 7))
+                ),
+                "flmm: 1,008 of 1,008, 0:00:00 left: measuring",
+            ],
+        ),
+        (1, []),
+    ],
+)
 def test_without_a_terminal_lines_now_and_then_tell_the_time_left(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    seconds: int,
+    lines: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 10.0)
     now = 0.0
     for clock in ("time.monotonic", "rich.console.monotonic"):
         monkeypatch.setattr(clock, lambda: now)
     with console.show_stage_progress("measuring", shown=True) as progress:
-        for done in range(1, 9):
-            now += 4
-            progress(done, 1000)
-    # Every four seconds a step, every ten seconds a line.
-    assert capsys.readouterr().err.splitlines() == [
-        "flmm: 3 of 1,000, 1:06:28 left: measuring",
-        "flmm: 6 of 1,000, 1:06:16 left: measuring",
-    ]
+        for done in (1, 2, 3, 4, 5, 6, 1008):
+            now += seconds
+            progress(done, 1008)
+    assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_brackets_in_a_name_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "is_terminal", lambda: True)
+    with console.show_stage_progress("measuring [/] [red]x", shown=True) as progress:
+        progress(1, 2)
+    assert "measuring [/] [red]x" in capsys.readouterr().err
 
 
 def test_the_only_process_that_shows_progress_is_the_first(

@@ -125,6 +125,7 @@ def test_a_killed_run_continues_where_it_stopped(
     monkeypatch.setattr(type(world.grounder.adapter), "build_prompts", counted)
     source = json.loads((out / "run.json").read_text())["source"]
     benchmark = Benchmark("texts", source, world.samples)
+    progress: list[tuple[int, int]] = []
     evaluate(
         world.grounder,
         benchmark,
@@ -132,8 +133,11 @@ def test_a_killed_run_continues_where_it_stopped(
         out,
         PartialState(cpu=True),
         pytest.fail,
+        lambda *numbers: progress.append(numbers),
     )
     assert len(calls) == PICTURES - 8
+    # What is on disk in one step: it says nothing about the time left.
+    assert progress == [(8, PICTURES), (PICTURES, PICTURES)]
     assert same_results(out, world.out)
     assert len(list((out / "parts").iterdir())) == 3
 

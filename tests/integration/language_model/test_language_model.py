@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from language_model import projector_training
+from language_model import assembly, projector_training
 from language_model.assembly import split_as_smollm2
 from language_model.packing import IGNORED, compute_last_hidden_states, pack_prompts
+from language_model_fixtures import build_tiny_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from torch.nn import functional
@@ -18,6 +20,7 @@ from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
 from flmm.embedded_model.recipe.lmm_architecture import preprocess_pictures
 from flmm.embedded_model.recipe.packing import answer_loss
+from flmm.head.weights import fingerprint_weights
 from flmm.lmm.auto import load_lmm
 from flmm.lmm.base import LMMAdapter
 from flmm.progress import no_progress
@@ -86,6 +89,22 @@ def test_line_breaks_before_a_list_are_one_token() -> None:
         "a 24": ["a", "Ġ", "2", "4"],
     }.items():
         assert tokenizer.encode(text).tokens == tokens
+
+
+def test_smollm2_is_read_with_its_own_way_to_split(
+    llm: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = build_tiny_tokenizer()
+    llm.config.quantization_config = {}
+    package = SimpleNamespace(submodule_search_locations=["smollm2"])
+    monkeypatch.setattr(assembly, "find_spec", lambda _: package)
+    for name, read in (("AutoModelForCausalLM", llm), ("AutoTokenizer", tokenizer)):
+        reader = SimpleNamespace(from_pretrained=lambda *_, read=read, **__: read)
+        monkeypatch.setattr(assembly, name, reader)
+    loaded, own = assembly.load_smollm2()
+    assert fingerprint_weights(loaded) == fingerprint_weights(llm)
+    pieces = own.backend_tokenizer.pre_tokenizer.pre_tokenize_str("a\n\n1")
+    assert [piece for piece, _ in pieces] == ["a", "ĊĊ", "1"]
 
 
 def test_image_tokens_lie_where_the_vision_tower_puts_them(folder: Path) -> None:

@@ -235,28 +235,52 @@ def test_weights_of_four_bits(wider_folder: Path) -> None:
         assert trace.attention.shape == (3, 4, 4, 8, 8)
 
 
-def test_modules_that_are_not_quantised_have_their_whole_names(wider_folder: Path) -> None:
-    def load(*skipped: str) -> set[str]:
-        """Return the parts with weights of four bits."""
-        config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-            load_in_4bit=True, llm_int8_skip_modules=list(skipped)
-        )
-        model = load_lmm(str(wider_folder), Placement("cpu", quantization_config=config)).model
-        kinds = {name: type(module).__name__ for name, module in model.named_modules()}
-        parts = ("vision_tower", "language_model", "lm_head")
-        return {
-            part
-            for part in parts
-            if any(part in name and kind == "Linear4bit" for name, kind in kinds.items())
-        }
+def quantised_parts(folder: Path, *skipped: str) -> set[str]:
+    """Load the model in 4 bits; return the parts that have such weights."""
+    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True, llm_int8_skip_modules=list(skipped)
+    )
+    model = load_lmm(str(folder), Placement("cpu", quantization_config=config)).model
+    kinds = {name: type(module).__name__ for name, module in model.named_modules()}
+    return {
+        part
+        for part in ("vision_tower", "language_model", "lm_head")
+        if any(part in name and kind == "Linear4bit" for name, kind in kinds.items())
+    }
 
-    # transformers itself would quantise the tower without a word.
-    for skipped, whole in (("vision_tower", "model.vision_tower"), ("visual", "model")):
-        with pytest.raises(InputError, match=rf"skips '{skipped}', .* give such as '{whole}'"):
-            load(skipped, "lm_head")
-    assert load("model.vision_tower", "lm_head") == {"language_model"}
-    assert load("model.vision_tower") == {"language_model", "lm_head"}
-    assert load("q_proj", "lm_head") == {"vision_tower", "language_model"}
+
+def test_modules_to_skip_are_named_from_the_start(wider_folder: Path) -> None:
+    assert quantised_parts(wider_folder, "model.vision_tower", "lm_head") == {"language_model"}
+    assert quantised_parts(wider_folder, "model.vision_tower") == {"language_model", "lm_head"}
+    for name in ("q_proj", r".*\.q_proj", "model.language_model.layers.0"):
+        assert quantised_parts(wider_folder, name, "lm_head") == {"vision_tower", "language_model"}
+
+
+def test_modules_to_skip_that_transformers_finds_nowhere(wider_folder: Path) -> None:
+    """It would quantise the tower without a word."""
+    for name, advice in (
+        ("vision_tower", "give such as 'model.vision_tower', and 'lm_head'"),
+        ("visual", "give such as 'model.vision_tower', 'model.multi_modal_projector', 'model.lang"),
+    ):
+        with pytest.raises(InputError, match=f"skips '{name}', .*{advice}"):
+            quantised_parts(wider_folder, name, "lm_head")
+
+
+def test_a_quantised_checkpoint_has_its_own_list(wider_folder: Path, tmp_path: Path) -> None:
+    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True, llm_int8_skip_modules=["model.vision_tower", "lm_head"]
+    )
+    saved = tmp_path / "quantised"
+    shutil.copytree(wider_folder, saved)
+    adapter = load_lmm(str(wider_folder), Placement("cpu", quantization_config=config))
+    adapter.model.save_pretrained(saved)
+    assert quantised_parts(saved, "vision_tower") == {"language_model"}
+
+
+def test_modules_to_skip_that_are_no_regular_expression(wider_folder: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be loaded: nothing to repeat") as caught:
+        quantised_parts(wider_folder, "*.vision_tower")
+    assert "\n" not in str(caught.value)
 
 
 def test_missing_package(folder: Path) -> None:
