@@ -1,16 +1,21 @@
 """The report's overlaps and maps against slow references, intervals, tables on disk."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor
 
+from flmm.data.sample import Sample
 from flmm.data.sources import PlainSource
 from flmm.errors import InputError
 from flmm.report.ablations.map_sources import similarity_maps
+from flmm.report.context import ReportContext
 from flmm.report.data import read_source_data
-from flmm.report.overlaps import Interval, OverlapTable, share_interval
+from flmm.report.extraction import ExtractedPicture
+from flmm.report.overlaps import Interval, OverlapTable, measure_overlaps, share_interval
 from flmm.report.thresholds import (
     THRESHOLDS,
     ThresholdSearch,
@@ -142,3 +147,43 @@ def test_share_interval_resamples_pictures() -> None:
     # All pictures have the same share, so that all resamples have it.
     assert share_interval([[True, False]] * 5) == Interval(50, 50, 50)
     assert share_interval([[], []]) is None
+
+
+def test_only_pictures_that_are_not_on_disk_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flmm.report.overlaps._PICTURES_PER_FILE", 2)
+    measured: list[int] = []
+    progress: list[tuple[int, int, str]] = []
+
+    def measure_picture(extracted: ExtractedPicture) -> OverlapTable:
+        index = cast(int, extracted)
+        measured.append(index)
+        number = torch.tensor([index])
+        return OverlapTable(number, number * 0, number * 0, number[None], number[None])
+
+    context = cast(
+        ReportContext,
+        SimpleNamespace(
+            work_folder=tmp_path,
+            cache_key={},
+            on_progress=lambda *call: progress.append(call),
+            picture_extractor=SimpleNamespace(extract=lambda _, indices: iter(indices)),
+        ),
+    )
+    samples = [cast(Sample, None)] * 7
+
+    def measure() -> list[int]:
+        return measure_overlaps(context, "ground 1", samples, measure_picture).picture.tolist()
+
+    assert measure() == measured == list(range(7))
+    assert progress == [(done, 7, "ground") for done in (0, 2, 4, 6, 7)]
+    for name in ("000000", "000004"):
+        (file,) = tmp_path.rglob(f"{name}.safetensors")
+        file.unlink()
+    measured.clear()
+    progress.clear()
+    assert measure() == list(range(7))
+    assert measured == [0, 1, 4, 5]
+    # What is on disk in one step: it says nothing about the time left.
+    assert progress == [(done, 7, "ground") for done in (3, 5, 7)]
