@@ -18,7 +18,7 @@ COMMAND = (sys.executable, "-c", "from flmm.cli.main import run; run()")
 
 _PROGRESS = re.compile(
     r"^flmm: [\d,]+ (?:of [\d,]+|done)"
-    r"(?:, [\d.,]+ (?:a second|failed)|, [^,:]*[\d:]+ left)*(?:: .*)?\n",
+    r"(?:, [\d.,]+ (?:a second|failed)|, (?:\d+ days?, )?[\d:]+ left)*(?:: .*)?\n",
     re.MULTILINE,
 )
 

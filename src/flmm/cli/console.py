@@ -80,10 +80,12 @@ def show_progress() -> "Iterator[ProgressCallback]":
             nonlocal last_printed, last_done, has_printed
             if done < last_done:  # another stage, even if it has as many steps
                 bar.reset(task)
+            # Only once: after its last step, training reports that number with each validation.
+            ends = last_done != done == total
             last_done = done
             bar.update(task, completed=done, total=total, description=description)
             now = time.monotonic()
-            is_due = now - last_printed >= SECONDS_BETWEEN_LINES or (has_printed and done == total)
+            is_due = now - last_printed >= SECONDS_BETWEEN_LINES or (has_printed and ends)
             if bar.disable and is_due:
                 last_printed, has_printed = now, True
                 seconds = bar.tasks[task].time_remaining

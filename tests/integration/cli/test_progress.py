@@ -60,6 +60,9 @@ def test_without_a_terminal_lines_now_and_then_tell_the_time_left(
         for done in (1, 2, 3, 4, 5, 6, 1008):
             now += seconds
             progress(done, 1008)
+        for _ in range(2):  # as validation after the last step
+            now += 1
+            progress(1008, 1008)
     assert capsys.readouterr().err.splitlines() == lines
 
 
